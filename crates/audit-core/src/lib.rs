@@ -1,1 +1,2 @@
-
+//! The pure heart of `cdc-audit`.
+pub mod position;
