@@ -1,1 +1,19 @@
+//! Real servers for tests.
+//!
+//! A test that talks to PostgreSQL talks to one that this crate started: a private cluster in a temporary folder, on
+//! 127.0.0.1 and a Unix socket of its own, removed when the value is dropped and, by a [`guard`], also when the test
+//! process is killed. A test that needs the daemon runs the built program. Nothing here is a mock.
+//!
+//! A test cannot go on without its server, so the functions here panic with what the server said. What
+//! [`install`] does is called by `cargo xtask` too, and returns errors.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failing server is a failing test")]
 
+mod guard;
+pub mod install;
+mod os;
+mod postgres;
+mod wait;
+
+pub use os::unique;
+pub use postgres::{Backup, Builder, Database, Postgres, Shutdown, connect, shared, shared_db};
+pub use wait::{PATIENCE, eventually, eventually_async};

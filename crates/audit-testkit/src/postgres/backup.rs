@@ -1,0 +1,134 @@
+//! Copies of a cluster: backups to restore, standbys to fail over to.
+//!
+//! Two kinds, since an operator has two. [`Postgres::backup`] is what `pg_basebackup` gives: taken while the server
+//! works, without replication slots (and, through the low-level interface, on every major; Debian's `pg_basebackup 15`
+//! refuses 16 and later). [`Postgres::clone_stopped`] is the snapshot of a disk: everything, slots too.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::{Postgres, Shutdown, connect};
+use crate::os::{give_to_server_user, unique};
+
+/// A data folder at rest, from which any number of servers can be started.
+pub struct Backup {
+    major: u16,
+    folder: TempDir,
+}
+
+impl Postgres {
+    /// A backup as of now, taken while the server works.
+    pub async fn backup(&self) -> Backup {
+        let backup = Backup::empty(self.major);
+        let data = backup.folder.path().join("data");
+        let client = connect(&self.url("postgres")).await;
+        let (begin, end) = if self.major < 15 {
+            ("SELECT pg_start_backup('test', true, false)", "SELECT labelfile FROM pg_stop_backup(false, false)")
+        } else {
+            ("SELECT pg_backup_start('test', true)", "SELECT labelfile FROM pg_backup_stop(false)")
+        };
+        client.execute(begin, &[]).await.expect("the backup begins");
+        let left_out = ["postmaster.pid", "postmaster.opts", "pg_wal", "pg_replslot"];
+        copy_folder(&self.data_dir(), &data, &|name| left_out.contains(&name));
+        let label: String = client.query_one(end, &[]).await.expect("the backup ends").get(0);
+        // The WAL last: all that was written while the files were copied is in it.
+        copy_folder(&self.data_dir().join("pg_wal"), &data.join("pg_wal"), &|_| false);
+        fs::create_dir(data.join("pg_replslot")).expect("an empty folder for slots");
+        fs::write(data.join("backup_label"), label).expect("the label of the backup");
+        backup
+    }
+
+    /// Stops the server, copies all its files, and starts it again.
+    pub fn clone_stopped(&self) -> Backup {
+        self.stop(Shutdown::Fast);
+        let backup = Backup::empty(self.major);
+        copy_folder(&self.data_dir(), &backup.folder.path().join("data"), &|_| false);
+        self.start_again();
+        backup
+    }
+
+    /// A standby that follows this server through a physical slot, started with further settings. For slots that
+    /// survive a failover (17 and later) give it `sync_replication_slots = on`.
+    pub async fn standby(&self, settings: &[(&str, &str)]) -> Postgres {
+        let slot = unique("standby");
+        let backup = self.backup().await;
+        self.execute("postgres", &format!("SELECT pg_create_physical_replication_slot('{slot}', true)"));
+        let follow = format!("host=127.0.0.1 port={} user=postgres dbname=postgres application_name={slot}", self.port);
+        let base = [("primary_conninfo", follow.as_str()), ("primary_slot_name", slot.as_str())];
+        let all: Vec<(&str, &str)> = base.into_iter().chain(settings.iter().copied()).collect();
+        backup.start_as("standby.signal", &all)
+    }
+
+    /// Makes a standby a server of its own, on a new timeline. Returns when it accepts writes.
+    pub fn promote(&self) {
+        self.pg_ctl(&["promote", "-w", "-t", "120"]);
+    }
+}
+
+impl Backup {
+    fn empty(major: u16) -> Backup {
+        let folder = tempfile::Builder::new().prefix("cdc-audit-backup-").tempdir().expect("a temporary folder");
+        Backup { major, folder }
+    }
+
+    /// A server on a copy of the backup, which goes on where the backup's WAL ends, on the same timeline: the restore
+    /// of an operator who just copies files back.
+    pub fn start(&self) -> Postgres {
+        self.start_with(&[])
+    }
+
+    pub fn start_with(&self, settings: &[(&str, &str)]) -> Postgres {
+        let cluster = self.cluster(settings);
+        cluster.start_again();
+        cluster
+    }
+
+    /// A restore by archive recovery, which begins a new timeline.
+    pub fn recover(&self) -> Postgres {
+        self.start_as("recovery.signal", &[("restore_command", "false")])
+    }
+
+    fn start_as(&self, signal: &str, settings: &[(&str, &str)]) -> Postgres {
+        let cluster = self.cluster(settings);
+        cluster.write_file(signal, "");
+        cluster.start_again();
+        if signal == "recovery.signal" {
+            crate::eventually("recovery ends", || cluster.execute("postgres", "SELECT pg_is_in_recovery()") == "f");
+        }
+        cluster
+    }
+
+    fn cluster(&self, settings: &[(&str, &str)]) -> Postgres {
+        let source = self.folder.path().join("data");
+        let cluster = Postgres::around(self.major, |_, data| {
+            copy_folder(&source, data, &|name| name == "postmaster.pid");
+            give_to_server_user(data).expect("chown");
+        });
+        cluster.configure(&[("unix_socket_directories", cluster.socket_dir())]);
+        cluster.configure(settings);
+        cluster
+    }
+}
+
+/// Copies files and folders; those that vanish meanwhile, as a working server's do, are left out.
+fn copy_folder(from: &Path, to: &Path, left_out: &dyn Fn(&str) -> bool) {
+    fs::create_dir_all(to).expect("a folder for the copy");
+    fs::set_permissions(to, fs::metadata(from).expect("the folder copied").permissions()).expect("its permissions");
+    for entry in fs::read_dir(from).expect("the folder copied").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let (source, target) = (entry.path(), to.join(&name));
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if left_out(&name) {
+            continue;
+        } else if is_folder {
+            copy_folder(&source, &target, &|_| false);
+        } else if let Err(error) = fs::copy(&source, &target)
+            && error.kind() != ErrorKind::NotFound
+        {
+            panic!("cannot copy {}: {error}", source.display());
+        }
+    }
+}

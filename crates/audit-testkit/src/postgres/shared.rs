@@ -1,0 +1,73 @@
+//! One server of each major for all tests of a process, and a database in it for each test.
+
+use std::sync::OnceLock;
+
+use tokio_postgres::Client;
+
+use super::client::psql;
+use super::{Postgres, connect};
+use crate::install::MAJORS;
+
+/// A database of one test's own, dropped with this value together with its slots.
+pub struct Database {
+    pub server: &'static Postgres,
+    pub name: String,
+    pub url: String,
+}
+
+/// The process's server of this major, started by the first who asks. Tests that stop, restart or reconfigure a server
+/// start their own.
+pub async fn shared(major: u16) -> &'static Postgres {
+    tokio::task::spawn_blocking(move || shared_blocking(major)).await.expect("the shared server starts")
+}
+
+pub async fn shared_db(major: u16) -> Database {
+    let server = shared(major).await;
+    tokio::task::spawn_blocking(move || Database::new(server)).await.expect("a database is made")
+}
+
+fn shared_blocking(major: u16) -> &'static Postgres {
+    static SERVERS: [OnceLock<Postgres>; MAJORS.len()] = [const { OnceLock::new() }; MAJORS.len()];
+    let index = MAJORS.iter().position(|&known| known == major).expect("a supported major");
+    // Never dropped: its guard removes it when the process ends.
+    SERVERS[index].get_or_init(|| {
+        let many = [("max_replication_slots", "100"), ("max_wal_senders", "100"), ("max_connections", "300")];
+        many.iter().fold(Postgres::builder(major), |builder, (name, value)| builder.setting(name, value)).start()
+    })
+}
+
+impl Database {
+    /// A new database on a server that lives as long as the process.
+    pub fn new(server: &'static Postgres) -> Database {
+        let (name, url) = server.new_database();
+        Database { server, name, url }
+    }
+
+    pub async fn client(&self) -> Client {
+        connect(&self.url).await
+    }
+
+    #[track_caller]
+    pub fn execute(&self, statements: &str) -> String {
+        self.server.execute(&self.name, statements)
+    }
+}
+
+impl Drop for Database {
+    /// Best effort: what is left goes with the server, but a slot kept would hold back WAL for every other test.
+    fn drop(&mut self) {
+        let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
+                   WHERE database = current_database() AND active_pid IS NOT NULL;";
+        let forget = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+                      WHERE database = current_database();";
+        drop(psql(&self.url, end));
+        // A walsender takes a moment to end and to let go of its slot.
+        for _ in 0..50 {
+            if psql(&self.url, forget).is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        drop(psql(&self.server.url("postgres"), &format!("DROP DATABASE {} WITH (FORCE)", self.name)));
+    }
+}
