@@ -1,2 +1,20 @@
-//! The pure heart of `cdc-audit`.
+//! The pure heart of `cdc-audit`: what positions, shapes, changes and versions are, how a change becomes a version, and how a version is
+//! protected. Nothing here does I/O, and so nothing here can fail for want of it.
+//!
+//! ```text
+//! Change ──assemble──▶ in its transaction ──version──▶ RawVersion ──protect──▶ Batch of protected versions ──▶ Sink
+//! ```
+
+pub mod assemble;
+pub mod batch;
+pub mod change;
+pub mod context;
 pub mod position;
+pub mod protect;
+pub mod record;
+pub mod rules;
+pub mod shape;
+pub mod sink;
+pub mod table;
+pub mod value;
+pub mod version;

@@ -1,0 +1,95 @@
+//! Transactions and positions: every change gets its place in the source's total order.
+//!
+//! `seq` counts what the server sends, before any rule of ours applies: a change of configuration in the middle of a half-written
+//! transaction renumbers nothing.
+
+use std::sync::Arc;
+
+use crate::batch::{Progress, Transaction};
+use crate::context::Context;
+use crate::position::{Lsn, Position};
+use crate::protect::Place;
+
+/// The stream broke its own protocol: a bug here or there, never something to skip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssembleError {
+    #[error("{0} outside a transaction")]
+    Outside(&'static str),
+    #[error("a transaction began inside another")]
+    Nested,
+    #[error("the transaction has more changes than a position can count")]
+    TooMany,
+}
+
+/// Follows the stream from message to message.
+#[derive(Debug)]
+pub struct Assembler {
+    epoch: u16,
+    current: Option<Current>,
+    progress: Progress,
+}
+
+#[derive(Debug)]
+struct Current {
+    transaction: Transaction,
+    next_seq: u32,
+    context: Option<Arc<Context>>,
+}
+
+impl Assembler {
+    pub fn new(epoch: u16, start: Progress) -> Assembler {
+        Assembler { epoch, current: None, progress: start }
+    }
+
+    pub fn begin(&mut self, transaction: Transaction) -> Result<(), AssembleError> {
+        if self.current.is_some() {
+            return Err(AssembleError::Nested);
+        }
+        self.progress.flushed_lsn = self.progress.flushed_lsn.max(transaction.commit_lsn);
+        self.current = Some(Current { transaction, next_seq: 0, context: None });
+        Ok(())
+    }
+
+    /// Places the next change of the current transaction. `lsn` is the start of its WAL record.
+    pub fn change(&mut self, lsn: Lsn) -> Result<Place, AssembleError> {
+        let current = self.current.as_mut().ok_or(AssembleError::Outside("a change"))?;
+        let position = Position::new(self.epoch, current.transaction.commit_lsn, current.next_seq);
+        current.next_seq = current.next_seq.checked_add(1).ok_or(AssembleError::TooMany)?;
+        self.progress.position = position;
+        self.progress.change_lsn = lsn;
+        Ok(Place { position, lsn })
+    }
+
+    /// Sets, or with `None` clears, the context of the changes that follow in this transaction.
+    pub fn context(&mut self, context: Option<Context>) -> Result<(), AssembleError> {
+        let current = self.current.as_mut().ok_or(AssembleError::Outside("a transactional message"))?;
+        current.context = context.map(Arc::new);
+        Ok(())
+    }
+
+    /// `end_lsn` is the end of the commit record.
+    pub fn commit(&mut self, end_lsn: Lsn) -> Result<Transaction, AssembleError> {
+        let current = self.current.take().ok_or(AssembleError::Outside("a commit"))?;
+        self.progress.flushed_lsn = self.progress.flushed_lsn.max(end_lsn);
+        Ok(current.transaction)
+    }
+
+    /// The server has nothing for us up to here. Counts only between transactions.
+    pub fn idle(&mut self, wal_end: Lsn) {
+        if self.current.is_none() {
+            self.progress.flushed_lsn = self.progress.flushed_lsn.max(wal_end);
+        }
+    }
+
+    pub fn transaction(&self) -> Option<&Transaction> {
+        self.current.as_ref().map(|current| &current.transaction)
+    }
+
+    pub fn current_context(&self) -> Option<&Arc<Context>> {
+        self.current.as_ref().and_then(|current| current.context.as_ref())
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+}

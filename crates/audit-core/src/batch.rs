@@ -1,0 +1,356 @@
+//! A run of protected versions, in the order of their positions: what travels from the pipeline to the sinks.
+//!
+//! One text buffer and one list of cells hold all rows, so that a version costs no allocation of its own. Everything in a batch
+//! has passed protection: the functions that add to it are visible only to [`crate::protect`].
+
+use std::sync::Arc;
+
+use crate::change::{Cell, Value};
+use crate::context::Context;
+use crate::position::{Lsn, Micros, Position};
+use crate::protect::SealError;
+use crate::table::{Column, Table};
+use crate::version::Event;
+
+/// A transaction as the versions of a batch refer to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    pub xid: u32,
+    pub commit_lsn: Lsn,
+    pub committed_at: Micros,
+}
+
+/// How far the stream is: everything up to here has been seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last change, whether or not it made a version.
+    pub position: Position,
+    /// Start of that change's WAL record.
+    pub change_lsn: Lsn,
+    /// End of the last finished transaction, commit LSN of one in progress, or an idle position.
+    pub flushed_lsn: Lsn,
+}
+
+/// Says that a batch is one whole chunk of a baseline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkMark {
+    pub table: Arc<str>,
+    pub baseline: u32,
+    /// Counts the chunks of the table in this baseline, from 1.
+    pub chunk: u32,
+    /// No chunk follows.
+    pub last: bool,
+    /// The sinks that this chunk is for.
+    pub sinks: Vec<Arc<str>>,
+}
+
+/// Where the row's actor comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActorSource {
+    Context,
+    Row,
+    RowUnchanged,
+}
+
+impl ActorSource {
+    pub fn name(self) -> &'static str {
+        match self {
+            ActorSource::Context => "context",
+            ActorSource::Row => "row",
+            ActorSource::RowUnchanged => "row_unchanged",
+        }
+    }
+}
+
+/// A place in the batch's text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    start: u32,
+    len: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub table: u32,
+    pub transaction: u32,
+    pub context: Option<u32>,
+    pub position: Position,
+    pub lsn: Lsn,
+    pub event: Event,
+    pub key: Option<Span>,
+    pub old_key: Option<Span>,
+    /// First cell of the row; the table's columns say how many there are.
+    pub before: Option<u32>,
+    pub after: Option<u32>,
+    pub before_known: bool,
+    /// First flag.
+    pub changed: Option<u32>,
+    pub actor_source: Option<ActorSource>,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Batch {
+    text: String,
+    pub(crate) cells: Vec<Cell>,
+    changed: Vec<bool>,
+    entries: Vec<Entry>,
+    tables: Vec<Arc<Table>>,
+    transactions: Vec<Transaction>,
+    contexts: Vec<Arc<Context>>,
+    /// Where the stream stands behind this batch.
+    pub progress: Progress,
+    /// Set where the batch is a chunk of a baseline: a sink takes it whole or not at all.
+    pub chunk: Option<ChunkMark>,
+}
+
+pub(crate) struct Mark {
+    text: usize,
+    cells: usize,
+    changed: usize,
+}
+
+impl Batch {
+    /// Sets the transaction of the versions that are sealed from now on.
+    pub fn transaction(&mut self, transaction: Transaction) {
+        if self.transactions.last() != Some(&transaction) {
+            self.transactions.push(transaction);
+        }
+    }
+
+    /// Appends a record that stands for no row: a lost stretch of WAL (`gap`), or a change that was given up (`error`). `note` becomes its
+    /// context; it must hold no value of any row.
+    pub fn note(&mut self, event: Event, table: &Arc<Table>, position: Position, lsn: Lsn, note: Context) {
+        let entry = Entry {
+            table: self.table(table),
+            transaction: self.current_transaction(),
+            context: Some(self.context(&Arc::new(note))),
+            position,
+            lsn,
+            event,
+            key: None,
+            old_key: None,
+            before: None,
+            after: None,
+            before_known: false,
+            changed: None,
+            actor_source: None,
+        };
+        self.push(entry);
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Memory that the batch holds, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.text.capacity()
+            + self.cells.capacity() * size_of::<Cell>()
+            + self.changed.capacity()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.transactions.capacity() * size_of::<Transaction>()
+            + self.contexts.iter().map(|context| context.json.len()).sum::<usize>()
+    }
+
+    /// The versions in order of position.
+    pub fn versions(&self) -> impl ExactSizeIterator<Item = Version<'_>> + Clone {
+        self.entries.iter().map(|entry| Version { batch: self, entry })
+    }
+
+    /// The tables that versions of this batch refer to, each once.
+    pub fn tables(&self) -> &[Arc<Table>] {
+        &self.tables
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { text: self.text.len(), cells: self.cells.len(), changed: self.changed.len() }
+    }
+
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        self.text.truncate(mark.text);
+        self.cells.truncate(mark.cells);
+        self.changed.truncate(mark.changed);
+    }
+
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    pub(crate) fn append(&mut self, text: &str) -> Result<Span, SealError> {
+        let start = u32::try_from(self.text.len()).map_err(|_| SealError::TooLarge)?;
+        let len = u32::try_from(text.len()).map_err(|_| SealError::TooLarge)?;
+        start.checked_add(len).ok_or(SealError::TooLarge)?;
+        if text.len() > self.text.capacity() / 2 {
+            // A large value gets the room it needs, no more: doubling would take memory that nobody planned for.
+            self.text.reserve_exact(text.len());
+        }
+        self.text.push_str(text);
+        Ok(Span { start, len })
+    }
+
+    pub(crate) fn append_cell(&mut self, text: &str) -> Result<Cell, SealError> {
+        let span = self.append(text)?;
+        Ok(Cell::text(span.start as usize, span.len as usize))
+    }
+
+    pub(crate) fn changed(&mut self, flags: &[bool]) -> u32 {
+        let start = self.changed.len();
+        self.changed.extend_from_slice(flags);
+        start as u32
+    }
+
+    pub(crate) fn table(&mut self, table: &Arc<Table>) -> u32 {
+        // Runs of one table are the rule, and a batch refers to few.
+        let at = self.tables.iter().rposition(|known| Arc::ptr_eq(known, table));
+        at.unwrap_or_else(|| {
+            self.tables.push(table.clone());
+            self.tables.len() - 1
+        }) as u32
+    }
+
+    pub(crate) fn context(&mut self, context: &Arc<Context>) -> u32 {
+        let at = self.contexts.last().is_some_and(|last| Arc::ptr_eq(last, context));
+        if !at {
+            self.contexts.push(context.clone());
+        }
+        (self.contexts.len() - 1) as u32
+    }
+
+    pub(crate) fn current_transaction(&mut self) -> u32 {
+        if self.transactions.is_empty() {
+            self.transactions.push(Transaction::default());
+        }
+        (self.transactions.len() - 1) as u32
+    }
+
+    fn text_at(&self, span: Span) -> &str {
+        self.text.get(span.start as usize..span.start as usize + span.len as usize).unwrap_or_default()
+    }
+}
+
+/// A protected version in its batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Version<'b> {
+    batch: &'b Batch,
+    entry: &'b Entry,
+}
+
+impl<'b> Version<'b> {
+    pub fn position(&self) -> Position {
+        self.entry.position
+    }
+
+    /// Start of the change's own WAL record.
+    pub fn lsn(&self) -> Lsn {
+        self.entry.lsn
+    }
+
+    pub fn transaction(&self) -> &'b Transaction {
+        &self.batch.transactions[self.entry.transaction as usize]
+    }
+
+    pub fn event(&self) -> Event {
+        self.entry.event
+    }
+
+    pub fn table(&self) -> &'b Arc<Table> {
+        &self.batch.tables[self.entry.table as usize]
+    }
+
+    pub fn key(&self) -> Option<&'b str> {
+        self.entry.key.map(|span| self.batch.text_at(span))
+    }
+
+    pub fn old_key(&self) -> Option<&'b str> {
+        self.entry.old_key.map(|span| self.batch.text_at(span))
+    }
+
+    /// The row before, as far as it is known.
+    pub fn before(&self) -> Option<Image<'b>> {
+        self.image(self.entry.before)
+    }
+
+    pub fn after(&self) -> Option<Image<'b>> {
+        self.image(self.entry.after)
+    }
+
+    /// False where the server did not send the whole old row.
+    pub fn before_known(&self) -> bool {
+        self.entry.before_known
+    }
+
+    /// For an update whose row before is known: a flag for each of the table's columns.
+    pub fn changed(&self) -> Option<&'b [bool]> {
+        let start = self.entry.changed? as usize;
+        self.batch.changed.get(start..start + self.table().columns.len())
+    }
+
+    pub fn context(&self) -> Option<&'b Context> {
+        self.entry.context.map(|index| self.batch.contexts[index as usize].as_ref())
+    }
+
+    pub fn actor_source(&self) -> Option<ActorSource> {
+        self.entry.actor_source
+    }
+
+    pub fn actor_id(&self) -> Option<&'b str> {
+        match self.entry.actor_source? {
+            ActorSource::Context => self.context()?.actor_id.as_deref(),
+            ActorSource::Row | ActorSource::RowUnchanged => self.after()?.get(self.table().actor?).text(),
+        }
+    }
+
+    /// A JSON text.
+    pub fn actor(&self) -> Option<&'b str> {
+        self.context()?.actor.as_deref()
+    }
+
+    pub fn reason(&self) -> Option<&'b str> {
+        let from_context = self.context().and_then(|context| context.reason.as_deref());
+        from_context.or_else(|| {
+            let set_here = self.entry.actor_source == Some(ActorSource::Row);
+            self.after().filter(|_| set_here)?.get(self.table().reason?).text()
+        })
+    }
+
+    pub fn tenant(&self) -> Option<&'b str> {
+        self.after().or(self.before())?.get(self.table().tenant?).text()
+    }
+
+    /// Number of the baseline that a snapshot belongs to.
+    pub fn baseline(&self) -> Option<u32> {
+        self.batch.chunk.as_ref().map(|chunk| chunk.baseline)
+    }
+
+    fn image(&self, start: Option<u32>) -> Option<Image<'b>> {
+        let start = start? as usize;
+        let table = self.table();
+        let cells = self.batch.cells.get(start..start + table.columns.len())?;
+        Some(Image { table, cells, text: &self.batch.text })
+    }
+}
+
+/// One side of a version: a value for each of the table's columns.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'b> {
+    table: &'b Table,
+    cells: &'b [Cell],
+    text: &'b str,
+}
+
+impl<'b> Image<'b> {
+    /// The value of the table's column `index`, in PostgreSQL's text form or as protection left it.
+    pub fn get(&self, index: usize) -> Value<&'b str> {
+        self.cells.get(index).map_or(Value::Unknown, |cell| cell.get_str(self.text))
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = (&'b Column, Value<&'b str>)> {
+        let text = self.text;
+        self.table.columns.iter().zip(self.cells).map(move |(column, cell)| (column, cell.get_str(text)))
+    }
+}

@@ -1,0 +1,290 @@
+//! The one place where raw values become values that may leave memory.
+//!
+//! Sinks take a [`Batch`], and only [`Policy::seal`] can put a version into one: the compiler keeps raw values from every sink.
+//! Whatever is derived from values (key, actor, reason, tenant) is derived here, from what protection left.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::batch::{ActorSource, Batch, Entry, Span};
+use crate::change::{Cell, Value};
+use crate::context::Context;
+use crate::position::{Lsn, Position};
+use crate::rules::Method;
+use crate::table::{KeyColumn, Table};
+use crate::value::{write_json_string, write_json_value};
+use crate::version::{Event, RawVersion};
+
+/// What `full` leaves of a value.
+pub const REDACTED: &str = "[REDACTED]";
+
+/// A secret for HMACs, and the name under which it is known.
+#[derive(Clone)]
+pub struct MacKey {
+    id: String,
+    mac: Hmac<Sha256>,
+}
+
+impl MacKey {
+    /// `id` becomes part of every stored hash and may hold letters, digits, `-` and `_`.
+    pub fn new(id: impl Into<String>, secret: &[u8]) -> MacKey {
+        MacKey { id: id.into(), mac: Hmac::<Sha256>::new_from_slice(secret).unwrap_or_else(|_| unreachable_key()) }
+    }
+
+    /// `hmac-sha256:<key id>:<64 hex>` of a column's value. Each column has its own space of hashes.
+    pub fn hash(&self, table: &str, column: &str, value: &[u8]) -> String {
+        let mut mac = self.mac.clone();
+        for part in [table.as_bytes(), column.as_bytes()] {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac.update(value);
+        format!("hmac-sha256:{}:{}", self.id, hex::encode(mac.finalize().into_bytes()))
+    }
+}
+
+/// HMAC takes keys of any length (RFC 2104), so that its constructor cannot fail.
+fn unreachable_key() -> Hmac<Sha256> {
+    Hmac::<Sha256>::new(&Default::default())
+}
+
+impl fmt::Debug for MacKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MacKey({})", self.id)
+    }
+}
+
+/// The keys that protection needs, and what it does with a version.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// For method `hash`.
+    pub hash_key: Option<MacKey>,
+    /// For protected columns inside `key`; never rotated, for a row's key must stay the same for ever.
+    pub row_key: Option<MacKey>,
+}
+
+/// A change that cannot become a version.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    #[error("table {table}, column {column}: the value is not valid UTF-8")]
+    NotUtf8 { table: String, column: String },
+    #[error("table {table}, column {column}: there is no key for the method `hash`")]
+    NoHashKey { table: String, column: String },
+    #[error("the batch is full")]
+    TooLarge,
+}
+
+/// Where a version stands in its transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub position: Position,
+    /// Start of the change's own WAL record.
+    pub lsn: Lsn,
+}
+
+impl Policy {
+    /// Protects a version and appends it to `batch`. The transaction is the batch's current one ([`Batch::transaction`]).
+    /// On an error the batch is as before.
+    pub fn seal(
+        &self,
+        batch: &mut Batch,
+        table: &Arc<Table>,
+        raw: &RawVersion<'_>,
+        place: Place,
+        context: Option<&Arc<Context>>,
+    ) -> Result<(), SealError> {
+        let mark = batch.mark();
+        let entry = self.entry(batch, table, raw, place, context);
+        match entry {
+            Ok(entry) => batch.push(entry),
+            Err(_) => batch.rewind(mark),
+        }
+        entry.map(|_| ())
+    }
+
+    fn entry(
+        &self,
+        batch: &mut Batch,
+        table: &Arc<Table>,
+        raw: &RawVersion<'_>,
+        place: Place,
+        context: Option<&Arc<Context>>,
+    ) -> Result<Entry, SealError> {
+        let (key, old_key) = self.keys(batch, table, raw)?;
+        let after = match raw.after {
+            Some(_) => Some(self.row(batch, table, |source| raw.after(table, source))?),
+            None => None,
+        };
+        let before = match (raw.before, after, raw.changed) {
+            (None, ..) => None,
+            // Most columns of an update are as they were: the row before shares their cells.
+            (Some(_), Some(after), Some(changed)) => Some(self.row_before(batch, table, raw, after, changed)?),
+            (Some(_), ..) => Some(self.row(batch, table, |source| raw.before(table, source))?),
+        };
+        let table_index = batch.table(table);
+        let mut entry = Entry {
+            table: table_index,
+            transaction: batch.current_transaction(),
+            context: context.map(|context| batch.context(context)),
+            position: place.position,
+            lsn: place.lsn,
+            event: raw.event,
+            key,
+            old_key,
+            before,
+            after,
+            before_known: raw.before_known,
+            changed: raw.changed.map(|changed| batch.changed(changed)),
+            actor_source: None,
+        };
+        entry.actor_source = actor_source(batch, table, &entry, raw, context);
+        Ok(entry)
+    }
+
+    /// The key after, or of a deleted row the key before; and the key before where it differs.
+    fn keys(
+        &self,
+        batch: &mut Batch,
+        table: &Table,
+        raw: &RawVersion<'_>,
+    ) -> Result<(Option<Span>, Option<Span>), SealError> {
+        match raw.event {
+            Event::Deleted => Ok((self.key(batch, table, |source| raw.before(table, source))?, None)),
+            Event::Truncated => Ok((None, None)),
+            _ => {
+                let key = self.key(batch, table, |source| raw.after(table, source))?;
+                let old = raw.key_changed.then(|| self.key(batch, table, |source| raw.before(table, source)));
+                Ok((key, old.transpose()?.flatten()))
+            }
+        }
+    }
+
+    fn key<'a>(
+        &self,
+        batch: &mut Batch,
+        table: &Table,
+        value: impl Fn(usize) -> Value<&'a [u8]>,
+    ) -> Result<Option<Span>, SealError> {
+        let part = |column: &KeyColumn| match value(column.source) {
+            Value::Text(bytes) => text(table, &column.name, bytes).map(Some),
+            Value::Null | Value::Unknown => Ok(None),
+        };
+        match table.key.as_slice() {
+            [] => Ok(None),
+            [column] => match part(column)? {
+                Some(text) if column.protected => Ok(Some(batch.append(&self.row_hash(table, &column.name, text)?)?)),
+                Some(text) => Ok(Some(batch.append(text)?)),
+                None => Ok(None),
+            },
+            columns => {
+                let mut json = vec![b'['];
+                for (i, column) in columns.iter().enumerate() {
+                    let Some(text) = part(column)? else { return Ok(None) };
+                    if i > 0 {
+                        json.push(b',');
+                    }
+                    if column.protected {
+                        write_json_string(&mut json, &self.row_hash(table, &column.name, text)?);
+                    } else {
+                        write_json_value(&mut json, &column.kind, text);
+                    }
+                }
+                json.push(b']');
+                let json = String::from_utf8(json).map_err(|_| SealError::TooLarge)?;
+                Ok(Some(batch.append(&json)?))
+            }
+        }
+    }
+
+    fn row_hash(&self, table: &Table, column: &str, value: &str) -> Result<String, SealError> {
+        let missing = || SealError::NoHashKey { table: table.name.clone(), column: column.to_string() };
+        Ok(self.row_key.as_ref().ok_or_else(missing)?.hash(&table.name, column, value.as_bytes()))
+    }
+
+    fn row<'a>(
+        &self,
+        batch: &mut Batch,
+        table: &Table,
+        value: impl Fn(usize) -> Value<&'a [u8]>,
+    ) -> Result<u32, SealError> {
+        let start = batch.cells.len();
+        for index in 0..table.columns.len() {
+            let cell = self.cell(batch, table, index, value(table.columns[index].source))?;
+            batch.cells.push(cell);
+        }
+        u32::try_from(start).map_err(|_| SealError::TooLarge)
+    }
+
+    fn row_before(
+        &self,
+        batch: &mut Batch,
+        table: &Table,
+        raw: &RawVersion<'_>,
+        after: u32,
+        changed: &[bool],
+    ) -> Result<u32, SealError> {
+        let start = batch.cells.len();
+        for (index, changed) in changed.iter().enumerate() {
+            let column = &table.columns[index];
+            // Columns that are kept but not tracked are not compared.
+            let cell = if *changed || !column.tracked {
+                self.cell(batch, table, index, raw.before(table, column.source))?
+            } else {
+                batch.cells[after as usize + index]
+            };
+            batch.cells.push(cell);
+        }
+        u32::try_from(start).map_err(|_| SealError::TooLarge)
+    }
+
+    fn cell(&self, batch: &mut Batch, table: &Table, index: usize, value: Value<&[u8]>) -> Result<Cell, SealError> {
+        let column = &table.columns[index];
+        match (column.method, value) {
+            (Some(Method::Full), _) => batch.append_cell(REDACTED),
+            (_, Value::Null) => Ok(Cell::NULL),
+            (_, Value::Unknown) => Ok(Cell::UNKNOWN),
+            (None, Value::Text(bytes)) => batch.append_cell(text(table, &column.name, bytes)?),
+            (Some(Method::Hash), Value::Text(bytes)) => {
+                let missing = || SealError::NoHashKey { table: table.name.clone(), column: column.name.clone() };
+                let key = self.hash_key.as_ref().ok_or_else(missing)?;
+                batch.append_cell(&key.hash(&table.name, &column.name, bytes))
+            }
+            // Dropped columns are no columns of the table; nothing of one is written if that should ever change.
+            (Some(Method::Drop), Value::Text(_)) => Ok(Cell::NULL),
+        }
+    }
+}
+
+fn text<'a>(table: &Table, column: &str, bytes: &'a [u8]) -> Result<&'a str, SealError> {
+    std::str::from_utf8(bytes)
+        .map_err(|_| SealError::NotUtf8 { table: table.name.clone(), column: column.to_string() })
+}
+
+/// Context comes first. A row's own columns are taken never for deletions, and with a caution where this change did not set them:
+/// they may name an earlier editor.
+fn actor_source(
+    batch: &Batch,
+    table: &Table,
+    entry: &Entry,
+    raw: &RawVersion<'_>,
+    context: Option<&Arc<Context>>,
+) -> Option<ActorSource> {
+    if context.is_some_and(|context| context.actor_id.is_some() || context.actor.is_some()) {
+        return Some(ActorSource::Context);
+    }
+    let (column, after) = (table.actor?, entry.after?);
+    let named = matches!(batch.cells.get(after as usize + column), Some(cell) if *cell != Cell::NULL && *cell != Cell::UNKNOWN);
+    if !named {
+        return None;
+    }
+    let source = table.columns[column].source;
+    let set_here = match raw.event {
+        Event::Created => true,
+        Event::Updated => raw.before_known && raw.before(table, source) != raw.after(table, source),
+        _ => false,
+    };
+    Some(if set_here { ActorSource::Row } else { ActorSource::RowUnchanged })
+}

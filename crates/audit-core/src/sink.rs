@@ -1,0 +1,153 @@
+//! What a sink is: a place versions go, which stores its checkpoint with its data.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{Batch, Progress};
+use crate::position::{Lsn, Position};
+use crate::shape::Shape;
+
+/// What one sink has durably, of one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    pub source: String,
+    /// The cluster's system identifier.
+    pub system_id: u64,
+    pub timeline: u32,
+    /// The last change that is durable or needs not be; its `epoch` is the checkpoint's.
+    pub position: Position,
+    /// Start of that change's WAL record; zero before the first.
+    pub change_lsn: Lsn,
+    /// Everything that committed before here is durable.
+    pub flushed_lsn: Lsn,
+}
+
+impl Checkpoint {
+    pub fn progress(&self) -> Progress {
+        Progress { position: self.position, change_lsn: self.change_lsn, flushed_lsn: self.flushed_lsn }
+    }
+}
+
+/// How far a table's baseline is in one sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkProgress {
+    pub baseline: u32,
+    /// The last whole chunk that is stored.
+    pub chunk: u32,
+    /// It was the last.
+    pub done: bool,
+}
+
+/// What a sink says on start, after it was taken over.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// `None` before the first write.
+    pub checkpoint: Option<Checkpoint>,
+    /// By table name.
+    pub baselines: BTreeMap<String, ChunkProgress>,
+    /// Shapes of all tables that this sink has rows of.
+    pub shapes: Vec<Shape>,
+}
+
+/// The source as it is now: what a checkpoint that is written from now on says about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub source: String,
+    pub system_id: u64,
+    pub timeline: u32,
+}
+
+/// A place versions go. It commits its checkpoint together with its data, so that neither is ever ahead of the other.
+///
+/// A sink is used by one task. `take` comes first; every error but [`Action::Stop`] may be answered by calling the failed
+/// function again with the same arguments.
+pub trait Sink: Send {
+    /// Raises the owner epoch by compare and set, so that whoever wrote here before can write no more; then reads what is stored.
+    fn take(&mut self, identity: &Identity) -> impl Future<Output = Result<Stored, SinkError>> + Send;
+
+    /// Where the stream will begin: nothing at or before `start` needs to be stored. Called once, after `take` and before the first
+    /// `write`; stored with the first data, or at once where the sink has nothing yet.
+    fn begin(&mut self, start: Progress) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// Takes the batches in. Versions at or below what it has are skipped, chunks likewise, so a repeat changes nothing. May return
+    /// before they are durable: [`Sink::durable`] tells.
+    fn write(&mut self, batches: &[&Batch]) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// Makes durable what is due by its age, or everything.
+    fn flush(&mut self, all: bool) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// When `flush(false)` will next have something to do.
+    fn due(&self) -> Option<Instant>;
+
+    /// What is durable.
+    fn durable(&self) -> Progress;
+
+    /// Memory that the sink holds for versions that are not durable yet, in bytes.
+    fn held_bytes(&self) -> usize;
+}
+
+/// What happens next after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Call the same function again, after a pause.
+    Retry,
+    /// The sink lost what it held in memory; the stream has to begin again from what is durable.
+    Restart,
+    /// Another daemon owns the sink, or someone must act. Nothing goes on by itself.
+    Stop,
+}
+
+/// A sink could not do what it was asked.
+#[derive(Debug)]
+pub struct SinkError {
+    pub action: Action,
+    /// What happened, to what.
+    pub message: String,
+    /// What a person can do.
+    pub hint: Option<String>,
+    /// The version that the sink refuses, where it is one.
+    pub refused: Option<Position>,
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl SinkError {
+    pub fn new(action: Action, message: impl Into<String>) -> SinkError {
+        SinkError { action, message: message.into(), hint: None, refused: None, source: None }
+    }
+
+    pub fn retry(message: impl Into<String>) -> SinkError {
+        SinkError::new(Action::Retry, message)
+    }
+
+    pub fn stop(message: impl Into<String>) -> SinkError {
+        SinkError::new(Action::Stop, message)
+    }
+
+    pub fn hint(self, hint: impl Into<String>) -> SinkError {
+        SinkError { hint: Some(hint.into()), ..self }
+    }
+
+    pub fn refused(self, position: Position) -> SinkError {
+        SinkError { refused: Some(position), ..self }
+    }
+
+    pub fn source(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SinkError {
+        SinkError { source: Some(source.into()), ..self }
+    }
+}
+
+impl fmt::Display for SinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for SinkError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,146 @@
+//! A table as it is recorded: one shape under the rules that hold for it.
+
+use std::sync::Arc;
+
+use crate::rules::{Method, TableRules};
+use crate::shape::Shape;
+use crate::value::Kind;
+
+/// Made once for each shape; every version points to one.
+#[derive(Debug)]
+pub struct Table {
+    /// `schema.table`, see [`crate::shape::TableName`].
+    pub name: String,
+    pub item_type: String,
+    pub shape: Arc<Shape>,
+    /// The columns that are kept, in the table's order. Columns that are dropped, or neither tracked nor included, are absent.
+    pub columns: Vec<Column>,
+    /// The key's columns in key order.
+    pub key: Vec<KeyColumn>,
+    /// Index into `columns`.
+    pub tenant: Option<usize>,
+    /// Index into `columns`.
+    pub actor: Option<usize>,
+    /// Index into `columns`.
+    pub reason: Option<usize>,
+    pub require_actor: bool,
+}
+
+/// A kept column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    /// Index of the column in the relation's rows.
+    pub source: usize,
+    /// The form of the values as they are kept: text for a protected column.
+    pub kind: Kind,
+    pub type_name: String,
+    pub method: Option<Method>,
+    /// Part of `before`, `after` and `changes`.
+    pub tracked: bool,
+    /// A change of this column makes a version.
+    pub makes_version: bool,
+    /// Part of `included`.
+    pub included: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyColumn {
+    pub name: String,
+    pub source: usize,
+    pub kind: Kind,
+    /// Appears as an HMAC under the row key.
+    pub protected: bool,
+}
+
+/// The rules do not fit the table's shape.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    #[error("table {table}: column {column} is part of the key and protected with `{method}`, but there is no row key to make it usable")]
+    NoRowKey { table: String, column: String, method: &'static str },
+}
+
+impl TableError {
+    pub fn hint(&self) -> String {
+        match self {
+            TableError::NoRowKey { column, .. } => format!(
+                "set protection.row_key to a file or variable with a secret that never changes, or take {column} out of the protection rules"
+            ),
+        }
+    }
+}
+
+impl Table {
+    /// `row_key`: whether a key for protected key columns is configured.
+    pub fn new(shape: Arc<Shape>, rules: &TableRules, row_key: bool) -> Result<Table, TableError> {
+        let name = shape.name().to_string();
+        let mut columns = Vec::new();
+        for (source, column) in shape.columns.iter().enumerate() {
+            let method = rules.method(&column.name);
+            let tracked = rules.is_tracked(&column.name);
+            let named = |setting: &Option<String>| setting.as_deref() == Some(column.name.as_str());
+            let included = rules.is_included(&column.name) || named(&rules.rule.tenant);
+            let attributes = named(&rules.rule.actor_column) || named(&rules.rule.reason_column);
+            if method == Some(Method::Drop) || !(tracked || included || attributes) {
+                continue;
+            }
+            columns.push(Column {
+                name: column.name.clone(),
+                source,
+                kind: if method.is_some() { Kind::Text } else { column.kind.clone() },
+                type_name: column.type_name.clone(),
+                method,
+                tracked,
+                makes_version: tracked && !rules.is_ignored_alone(&column.name),
+                included,
+            });
+        }
+        // A pattern's rule may name a column that only some of its tables have.
+        let find = |wanted: &Option<String>| columns.iter().position(|c: &Column| wanted.as_ref() == Some(&c.name));
+        let (tenant, actor, reason) =
+            (find(&rules.rule.tenant), find(&rules.rule.actor_column), find(&rules.rule.reason_column));
+        let mut key = Vec::new();
+        for wanted in &shape.key {
+            let Some(source) = shape.columns.iter().position(|c| c.name == *wanted) else { continue };
+            let method = rules.method(wanted);
+            if let Some(method) = method.filter(|_| !row_key) {
+                return Err(TableError::NoRowKey { table: name, column: wanted.clone(), method: method.name() });
+            }
+            key.push(KeyColumn {
+                name: wanted.clone(),
+                source,
+                kind: shape.columns[source].kind.clone(),
+                protected: method.is_some(),
+            });
+        }
+        let item_type = rules.rule.item_type.clone().unwrap_or_else(|| shape.table.clone());
+        let require_actor = rules.rule.require_actor.unwrap_or(false);
+        Ok(Table { name, item_type, shape, columns, key, tenant, actor, reason, require_actor })
+    }
+
+    /// The pseudo-table of `gap` records, and of errors in changes whose table is not known.
+    pub fn pseudo(name: &str) -> Table {
+        let (schema, table) = name.split_once('.').unwrap_or(("cdc_audit", name));
+        Table {
+            name: name.to_string(),
+            item_type: table.to_string(),
+            shape: Arc::new(Shape {
+                schema: schema.to_string(),
+                table: table.to_string(),
+                schema_version: 1,
+                digest: String::new(),
+                first: crate::position::Position::default(),
+                columns: Vec::new(),
+                key: Vec::new(),
+                key_source: crate::shape::KeySource::None,
+                whole_old_rows: false,
+            }),
+            columns: Vec::new(),
+            key: Vec::new(),
+            tenant: None,
+            actor: None,
+            reason: None,
+            require_actor: false,
+        }
+    }
+}

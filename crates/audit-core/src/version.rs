@@ -1,0 +1,151 @@
+//! From a change to a version: what changed, what is known, and whether it makes a version at all.
+//!
+//! All of it on raw values, so that a change of a protected column is seen even where both sides will look the same.
+
+use crate::change::{Change, Old, Row, Value};
+use crate::table::Table;
+
+/// What happened to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    Created,
+    Updated,
+    Deleted,
+    Truncated,
+    Snapshot,
+    Gap,
+    Error,
+}
+
+impl Event {
+    pub const ALL: [Event; 7] =
+        [Event::Created, Event::Updated, Event::Deleted, Event::Truncated, Event::Snapshot, Event::Gap, Event::Error];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Event::Created => "created",
+            Event::Updated => "updated",
+            Event::Deleted => "deleted",
+            Event::Truncated => "truncated",
+            Event::Snapshot => "snapshot",
+            Event::Gap => "gap",
+            Event::Error => "error",
+        }
+    }
+}
+
+/// How much of a row the server sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// Columns outside the identity are filled with NULLs that mean nothing.
+    Identity,
+    /// A NULL may stand for "not sent": see [`crate::shape::Shape::whole_old_rows`].
+    NullsUnsure,
+}
+
+/// The raw row before.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    row: Row<'a>,
+    extent: Extent,
+}
+
+impl<'a> Before<'a> {
+    fn of(old: Old<'a>, table: &Table) -> Option<Before<'a>> {
+        match old {
+            Old::None => None,
+            Old::Key(row) => Some(Before { row, extent: Extent::Identity }),
+            Old::Full(row) if table.shape.whole_old_rows => Some(Before { row, extent: Extent::Whole }),
+            Old::Full(row) => Some(Before { row, extent: Extent::NullsUnsure }),
+        }
+    }
+
+    /// The value of the relation's column `source`.
+    pub fn get(&self, table: &Table, source: usize) -> Value<&'a [u8]> {
+        match (self.extent, self.row.get(source)) {
+            (Extent::Identity, _) if !table.shape.columns.get(source).is_some_and(|c| c.in_identity) => Value::Unknown,
+            (Extent::NullsUnsure, Value::Null) => Value::Unknown,
+            (_, value) => value,
+        }
+    }
+}
+
+/// A version whose values are raw. Only [`crate::protect::Policy::seal`] makes something of it that a sink can take.
+#[derive(Clone, Copy, Debug)]
+pub struct RawVersion<'a> {
+    pub event: Event,
+    pub(crate) before: Option<Before<'a>>,
+    pub(crate) after: Option<Row<'a>>,
+    /// Whether the whole row before is known.
+    pub(crate) before_known: bool,
+    /// One flag for each of the table's kept columns. Only for an update whose `before_known` is true.
+    pub(crate) changed: Option<&'a [bool]>,
+    /// The key before differs from the key after.
+    pub(crate) key_changed: bool,
+}
+
+impl<'a> RawVersion<'a> {
+    /// The new value of the relation's column `source`. An unchanged TOAST value is not sent again: under REPLICA IDENTITY FULL the
+    /// old row has it, else nobody does.
+    pub(crate) fn after(&self, table: &Table, source: usize) -> Value<&'a [u8]> {
+        match (self.after.map_or(Value::Unknown, |row| row.get(source)), self.before) {
+            (Value::Unknown, Some(before)) => before.get(table, source),
+            (value, _) => value,
+        }
+    }
+
+    pub(crate) fn before(&self, table: &Table, source: usize) -> Value<&'a [u8]> {
+        self.before.map_or(Value::Unknown, |before| before.get(table, source))
+    }
+}
+
+/// Turns a change into a version; `None` where it makes none. `changed` is scratch space, used again for each change.
+pub fn version<'a>(table: &Table, change: Change<'a>, changed: &'a mut Vec<bool>) -> Option<RawVersion<'a>> {
+    let plain = RawVersion {
+        event: Event::Truncated,
+        before: None,
+        after: None,
+        before_known: true,
+        changed: None,
+        key_changed: false,
+    };
+    Some(match change {
+        Change::Insert { new } => RawVersion { event: Event::Created, after: Some(new), ..plain },
+        Change::Snapshot { row } => RawVersion { event: Event::Snapshot, after: Some(row), ..plain },
+        Change::Truncate => plain,
+        Change::Delete { old } => {
+            let before = Before::of(old, table);
+            let before_known = before.is_some_and(|b| b.extent == Extent::Whole);
+            RawVersion { event: Event::Deleted, before, before_known, ..plain }
+        }
+        Change::Update { old, new } => return update(table, old, new, changed),
+    })
+}
+
+fn update<'a>(table: &Table, old: Old<'a>, new: Row<'a>, changed: &'a mut Vec<bool>) -> Option<RawVersion<'a>> {
+    let before = Before::of(old, table);
+    let differs = |source: usize| {
+        let before = before.map_or(Value::Unknown, |b| b.get(table, source));
+        match (before, new.get(source)) {
+            (Value::Unknown, _) | (_, Value::Unknown) => false,
+            (before, after) => before != after,
+        }
+    };
+    let key_changed = table.key.iter().any(|column| differs(column.source));
+    let version = RawVersion {
+        event: Event::Updated,
+        before,
+        after: Some(new),
+        before_known: false,
+        changed: None,
+        key_changed,
+    };
+    if !before.is_some_and(|b| b.extent == Extent::Whole) {
+        return Some(version);
+    }
+    changed.clear();
+    changed.extend(table.columns.iter().map(|column| column.tracked && differs(column.source)));
+    let counts = table.columns.iter().zip(changed.iter()).any(|(column, changed)| *changed && column.makes_version);
+    (counts || key_changed).then_some(RawVersion { before_known: true, changed: Some(changed), ..version })
+}
