@@ -80,7 +80,7 @@ pub fn install_postgres(major: u16) -> Result<PathBuf> {
     }
     make_server_user()?;
     let bin = postgres_bin(major)?;
-    run(&mut as_server_user(bin.join("postgres")).arg("--version"))?;
+    run(as_server_user(bin.join("postgres")).arg("--version"))?;
     Ok(bin)
 }
 

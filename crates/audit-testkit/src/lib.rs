@@ -8,12 +8,16 @@
 //! [`install`] does is called by `cargo xtask` too, and returns errors.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failing server is a failing test")]
 
+mod daemon;
 mod guard;
 pub mod install;
 mod os;
 mod postgres;
+mod proxy;
 mod wait;
 
+pub use daemon::{Daemon, Launch, command, program};
 pub use os::unique;
 pub use postgres::{Backup, Builder, Database, Postgres, Shutdown, connect, shared, shared_db};
+pub use proxy::{Proxy, Traffic};
 pub use wait::{PATIENCE, eventually, eventually_async};

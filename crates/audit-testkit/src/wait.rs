@@ -9,6 +9,9 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Looks until `holds`, and panics with `what` after [`PATIENCE`].
+///
+/// It blocks the thread: tasks of a `#[tokio::test]` stand still meanwhile (among them the connections of its clients),
+/// so where one of them has to move use [`eventually_async`].
 #[track_caller]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();

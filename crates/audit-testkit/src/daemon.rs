@@ -1,0 +1,222 @@
+//! The built program as a process of its own: [`Daemon`], and [`command`] for those that end by themselves.
+//!
+//! `cargo xtask test` builds it first, with the feature `fault-points`. Output goes to files, so that a daemon which
+//! nobody reads from never waits on a full pipe.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use crate::guard::Guard;
+use crate::os::{self, Signal};
+use crate::wait::{PATIENCE, eventually};
+
+/// A running `cdc-audit run`, killed when dropped.
+pub struct Daemon {
+    child: Child,
+    status: Option<ExitStatus>,
+    // Stands down before the child is reaped by `Drop` below, so that it never kills another process of that number.
+    guard: Option<Guard>,
+    output: TempDir,
+}
+
+/// How to start one.
+pub struct Launch {
+    command: Command,
+    faults: Vec<String>,
+}
+
+/// The program under test: `$CDC_AUDIT_BIN`, else the one built beside this test.
+pub fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("CDC_AUDIT_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("the test's own path");
+    // target/release/deps/test-1234 and target/release/xtask both have it beside or above them.
+    let folders = test.ancestors().skip(1).take(2);
+    let found = folders.map(|folder| folder.join("cdc-audit")).find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        panic!(
+            "no cdc-audit beside {}; run `cargo build --release -p cdc-audit --features fault-points`",
+            test.display()
+        )
+    })
+}
+
+/// Runs `cdc-audit` with these arguments to its end, with nothing on its standard input.
+pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
+    let mut command = Command::new(program());
+    command.args(arguments).stdin(Stdio::null()).output().expect("cdc-audit starts")
+}
+
+impl Launch {
+    /// A further argument of `run`, such as `--accept-gap`.
+    pub fn argument(mut self, argument: &str) -> Launch {
+        self.command.arg(argument);
+        self
+    }
+
+    pub fn environment(mut self, name: &str, value: &str) -> Launch {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Arms a fault point: its name, and an action in the language of the crate `fail` (`panic`, `2*off->return`).
+    pub fn fault(mut self, name: &str, action: &str) -> Launch {
+        self.faults.push(format!("{name}={action}"));
+        self
+    }
+
+    pub fn start(mut self) -> Daemon {
+        let output = tempfile::Builder::new().prefix("cdc-audit-daemon-").tempdir().expect("a temporary folder");
+        let file = |name| File::create(output.path().join(name)).expect("a file for the daemon's output");
+        if !self.faults.is_empty() {
+            self.command.env("FAILPOINTS", self.faults.join(";"));
+        }
+        self.command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+        let child = self.command.spawn().expect("cdc-audit starts");
+        let guard = Some(Guard::over_process(child.id()));
+        Daemon { child, status: None, guard, output }
+    }
+}
+
+impl Daemon {
+    /// `cdc-audit run` with this config file, as it stands.
+    pub fn start(config: &Path) -> Daemon {
+        Daemon::launch(config).start()
+    }
+
+    pub fn launch(config: &Path) -> Launch {
+        let mut command = Command::new(program());
+        command.arg("run").arg("--config").arg(config);
+        Launch { command, faults: Vec::new() }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn stdout(&self) -> String {
+        self.read("stdout")
+    }
+
+    pub fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    fn read(&self, name: &str) -> String {
+        let bytes = std::fs::read(self.output.path().join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Everything it said, both streams.
+    pub fn output(&self) -> String {
+        self.stdout() + &self.stderr()
+    }
+
+    /// Waits for a line of either stream that holds `text` and returns it. A daemon that ends first fails the test.
+    #[track_caller]
+    pub fn wait_for_line(&mut self, text: &str) -> String {
+        let mut found = None;
+        self.wait_for(&format!("a line with {text:?}"), |daemon| {
+            found = daemon.output().lines().find(|line| line.contains(text)).map(str::to_owned);
+            found.is_some()
+        });
+        found.expect("found above")
+    }
+
+    /// Waits until `holds`. A daemon that ends first, or takes longer than [`PATIENCE`], fails the test.
+    #[track_caller]
+    pub fn wait_for(&mut self, what: &str, mut holds: impl FnMut(&Daemon) -> bool) {
+        let begun = Instant::now();
+        loop {
+            // Asked before looking, so that the last words of one that ended are seen.
+            let ended = self.ended();
+            if holds(self) {
+                return;
+            }
+            let output = || format!("{}{}", self.stdout(), self.stderr());
+            if let Some(status) = ended {
+                panic!("the daemon ended ({status}) before {what}:\n{}", output());
+            }
+            assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}:\n{}", output());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().expect("the daemon is a child of ours");
+            if self.status.is_some() {
+                self.guard.take();
+            }
+        }
+        self.status
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the daemon ends", || self.ended().is_some());
+        self.status.expect("ended above")
+    }
+
+    /// SIGTERM: finish the batch in flight and stop.
+    pub fn sigterm(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGTERM, and its end.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.sigterm();
+        self.wait()
+    }
+
+    /// SIGKILL, and its end.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait();
+    }
+
+    pub fn sigstop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn sigcont(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // One that was reaped may have left its number to another.
+        if self.status.is_none() {
+            os::signal(self.child.id(), signal);
+        }
+    }
+
+    /// The most memory that was resident so far, in bytes (`VmHWM`); `None` once it has ended.
+    pub fn memory_peak(&self) -> Option<u64> {
+        os::memory(self.child.id(), "VmHWM")
+    }
+
+    /// Resident now, in bytes (`VmRSS`).
+    pub fn memory_now(&self) -> Option<u64> {
+        os::memory(self.child.id(), "VmRSS")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.guard.take();
+        self.signal(Signal::KILL);
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's output ---\n{}", self.output());
+        }
+    }
+}
