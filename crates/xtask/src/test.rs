@@ -1,0 +1,88 @@
+//! What builds and runs: `test`, `bench`, `fuzz`, `kill-rounds`, `config`.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::cargo::{FAULT_POINTS, cargo, root, target_dir};
+use crate::step::{output, run, step, succeeds};
+use crate::{install, tidy};
+
+/// Tests read this to know whether they may take long.
+const THOROUGH: &str = "CDC_AUDIT_TEST_ALL";
+
+/// One selection of packages and features for every build of a test run, so that nothing is compiled twice.
+const SELECTION: [&str; 5] = ["--release", "--workspace", "--all-targets", "--features", FAULT_POINTS];
+
+pub fn test(all: bool) -> Result<()> {
+    step("install", install::for_tests)?;
+    step("tidy", tidy::run)?;
+    step("format", || run_cargo(&["fmt", "--all", "--check"]))?;
+    step("lint", || run(cargo(&["clippy"]).args(SELECTION).args(["--", "-D", "warnings"])))?;
+    if all {
+        step("licences and advisories", deny)?;
+    }
+    step("build", || run(cargo(&["build"]).args(SELECTION)))?;
+    step("tests", || tests(all))
+}
+
+fn tests(all: bool) -> Result<()> {
+    let mut command = cargo(&["test", "--release", "--workspace", "--no-fail-fast", "--features", FAULT_POINTS]);
+    if all {
+        command.env(THOROUGH, "1");
+    }
+    run(&mut command)
+}
+
+/// cargo-deny takes minutes to build, so only a thorough run installs it.
+fn deny() -> Result<()> {
+    let present = succeeds(&mut cargo(&["deny", "--version"]));
+    let tools = audit_testkit::install::cache_dir().join("tools");
+    let own = tools.join("bin/cargo-deny");
+    if !present && !own.exists() {
+        run(cargo(&["install", "--locked", "cargo-deny", "--root"]).arg(&tools))?;
+    }
+    let mut command = if present { cargo(&["deny"]) } else { Command::new(own) };
+    run(command.current_dir(root()).args(["--workspace", "check"]))
+}
+
+pub fn bench(quick: bool) -> Result<()> {
+    step("install", install::for_benchmarks)?;
+    // Without fault points: what is measured is what is shipped.
+    step("build", || run_cargo(&["build", "--release", "-p", "cdc-audit", "-p", "cdc-audit-benches"]))?;
+    let mut command = cargo(&["run", "--release", "--quiet", "-p", "cdc-audit-benches", "--"]);
+    command.args(quick.then_some("--quick"));
+    step("measure", || run(&mut command))
+}
+
+pub fn kill_rounds(rounds: u32) -> Result<()> {
+    step("install", install::for_tests)?;
+    step("build", || run(cargo(&["build"]).args(SELECTION)))?;
+    let mut command = cargo(&["test", "--release", "--workspace", "--features", FAULT_POINTS, "--test", "kill"]);
+    command.args(["--", "--nocapture", "--test-threads=1"]).env("CDC_AUDIT_KILL_ROUNDS", rounds.to_string());
+    step("kill rounds", || run(&mut command))
+}
+
+/// `config.toml` is the program's own documentation of its keys.
+pub fn config() -> Result<()> {
+    let text = output(&mut cargo(&["run", "--release", "--quiet", "-p", "cdc-audit", "--", "config"]))?;
+    fs::write(root().join("config.toml"), text).context("cannot write config.toml")
+}
+
+pub fn fuzz(seconds: u64) -> Result<()> {
+    let folder = root().join("crates/audit-pgoutput/fuzz");
+    // libFuzzer needs coverage counters, which the stable compiler's LLVM inserts when asked; only the sanitizers,
+    // of no use to a crate without unsafe code, need a nightly one.
+    let flags = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+                 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+                 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions";
+    let mut command = cargo(&["run", "--release"]);
+    command.current_dir(&folder).env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target_dir().join("fuzz"));
+    command.arg("--").arg(format!("-max_total_time={seconds}"));
+    step("fuzz", || run(&mut command))
+}
+
+fn run_cargo(arguments: &[&str]) -> Result<()> {
+    run(&mut cargo(arguments))
+}
