@@ -1,0 +1,347 @@
+//! A connection string understood: [`ConnectConfig`].
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_postgres::config::{ChannelBinding, Host, LoadBalanceHosts, SslNegotiation};
+
+use crate::endpoint::PgEndpoint;
+use crate::error::ConnectError;
+use crate::parse::Options;
+use crate::password::PasswordSources;
+use crate::ssl::SslOptions;
+
+/// How long one address may take from the first packet to the open session, unless `connect_timeout` says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where Debian's servers have their sockets, and where the sources' default is.
+const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+/// Options that libpq takes and this program does not: named, so that nobody thinks them misspelt.
+const UNSUPPORTED: [&str; 13] = [
+    "gsslib",
+    "krbsrvname",
+    "oauth_client_id",
+    "oauth_issuer",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "service",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcrl",
+    "sslcrldir",
+    "sslpassword",
+];
+
+/// Options that are understood here, for the driver knows fewer of their values.
+const OURS: [&str; 8] = [
+    "connect_timeout",
+    "passfile",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "target_session_attrs",
+    "tcp_user_timeout",
+];
+
+/// Options that the driver understands.
+const DRIVER: [&str; 15] = [
+    "application_name",
+    "channel_binding",
+    "dbname",
+    "host",
+    "hostaddr",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "load_balance_hosts",
+    "options",
+    "password",
+    "port",
+    "sslnegotiation",
+    "user",
+];
+
+/// All that a connection string says, with defaults filled in.
+#[derive(Clone)]
+pub struct ConnectConfig {
+    pub(crate) targets: Vec<Target>,
+    pub(crate) user: String,
+    pub(crate) dbname: String,
+    pub(crate) application_name: Option<String>,
+    pub(crate) options: Option<String>,
+    pub(crate) passwords: PasswordSources,
+    pub(crate) ssl: SslOptions,
+    pub(crate) channel_binding: ChannelBinding,
+    pub(crate) wanted: Wanted,
+    pub(crate) random_order: bool,
+    /// None: as long as it takes.
+    pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) tcp: TcpOptions,
+}
+
+/// One host of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The host as written: the name that the certificate must bear and that the password file is searched for.
+    pub(crate) name: String,
+    pub(crate) place: Place,
+    pub(crate) port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A host name or an address to resolve.
+    Tcp(String),
+    /// The folder of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// Whether packets to it stay on this machine.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let is_loopback = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        matches!(&self.place, Place::Tcp(_)) && is_loopback(&self.name)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct TcpOptions {
+    pub(crate) keepalive: Option<socket2::TcpKeepalive>,
+    pub(crate) user_timeout: Option<Duration>,
+}
+
+/// `target_session_attrs`: which server of a cluster will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Any,
+    ReadWrite,
+    ReadOnly,
+    Primary,
+    Standby,
+}
+
+impl Wanted {
+    fn parse(text: &str) -> Option<Wanted> {
+        Some(match text {
+            "any" => Wanted::Any,
+            "read-write" => Wanted::ReadWrite,
+            "read-only" => Wanted::ReadOnly,
+            "primary" => Wanted::Primary,
+            "standby" => Wanted::Standby,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Wanted::Any => "any",
+            Wanted::ReadWrite => "read-write",
+            Wanted::ReadOnly => "read-only",
+            Wanted::Primary => "primary",
+            Wanted::Standby => "standby",
+        }
+    }
+
+    /// The question to ask a session, and the answer of a server that will do. None where every server will.
+    pub(crate) fn question(self) -> Option<(&'static str, &'static str)> {
+        const READ_ONLY: &str = "SHOW transaction_read_only";
+        const STANDBY: &str = "SELECT pg_catalog.pg_is_in_recovery()";
+        match self {
+            Wanted::Any => None,
+            Wanted::ReadWrite => Some((READ_ONLY, "off")),
+            Wanted::ReadOnly => Some((READ_ONLY, "on")),
+            Wanted::Primary => Some((STANDBY, "f")),
+            Wanted::Standby => Some((STANDBY, "t")),
+        }
+    }
+}
+
+impl ConnectConfig {
+    pub(crate) fn new(endpoint: &PgEndpoint) -> Result<ConnectConfig, ConnectError> {
+        let mut options = Options::parse(&endpoint.url)?;
+        take_without_effect(&mut options)?;
+        let ssl = SslOptions::take(&mut options)?;
+        let wanted = take_wanted(&mut options)?;
+        let user_timeout = take_milliseconds(&mut options, "tcp_user_timeout")?;
+        let connect_timeout = take_connect_timeout(&mut options)?;
+        let passfile = options.take("passfile").map(PathBuf::from);
+        options.rename("keepalives_count", "keepalives_retries");
+        let default_idle = options.names().all(|name| name != "keepalives_idle");
+        refuse_unknown(&options)?;
+
+        let driver: tokio_postgres::Config = options.driver_text().parse().map_err(refused_by_driver)?;
+        let user = match driver.get_user() {
+            Some(user) => user.to_owned(),
+            None => operating_system_user()?,
+        };
+        let keepalive = driver.get_keepalives().then(|| keepalive(&driver, default_idle));
+        Ok(ConnectConfig {
+            targets: targets(&driver)?,
+            dbname: driver.get_dbname().unwrap_or(&user).to_owned(),
+            user,
+            application_name: driver.get_application_name().map(str::to_owned),
+            options: driver.get_options().map(str::to_owned),
+            passwords: PasswordSources::new(endpoint, driver.get_password(), passfile)?,
+            ssl: ssl.with_direct(driver.get_ssl_negotiation() == SslNegotiation::Direct)?,
+            channel_binding: driver.get_channel_binding(),
+            wanted,
+            random_order: driver.get_load_balance_hosts() == LoadBalanceHosts::Random,
+            connect_timeout,
+            tcp: TcpOptions { keepalive, user_timeout },
+        })
+    }
+
+    /// `user@host:port/database`, with all hosts of the list.
+    pub fn describe(&self) -> String {
+        let hosts: Vec<String> = self.targets.iter().map(|target| format!("{}:{}", target.name, target.port)).collect();
+        format!("{}@{}/{}", self.user, hosts.join(","), self.dbname)
+    }
+
+    pub(crate) fn describe_one(&self, target: &Target) -> String {
+        format!("{}@{}:{}/{}", self.user, target.name, target.port, self.dbname)
+    }
+
+    /// The database that sessions are opened in.
+    pub fn dbname(&self) -> &str {
+        &self.dbname
+    }
+
+    /// The role that sessions are opened as.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// For connections that wait long for the server and only ever send a few bytes: gives up when these stay
+    /// unacknowledged for so long, unless the connection string has a `tcp_user_timeout` of its own. (The kernel alone
+    /// goes on for a quarter of an hour, and sends no keepalives meanwhile.)
+    pub fn or_tcp_user_timeout(mut self, timeout: Duration) -> ConnectConfig {
+        self.tcp.user_timeout = self.tcp.user_timeout.or(Some(timeout));
+        self
+    }
+}
+
+/// Without the password.
+impl fmt::Debug for ConnectConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ConnectConfig").field(&self.describe()).finish()
+    }
+}
+
+/// Options of libpq that change nothing here, and values of them that would.
+fn take_without_effect(options: &mut Options) -> Result<(), ConnectError> {
+    options.take("fallback_application_name");
+    options.take("sslcompression");
+    for (name, accepted) in [
+        ("gssencmode", &["disable", "prefer"][..]),
+        ("client_encoding", &["auto", "UTF8", "utf8", "UTF-8", "utf-8"]),
+        ("sslsni", &["1"]),
+    ] {
+        if options.take(name).is_some_and(|value| !accepted.contains(&value.as_str())) {
+            return Err(invalid(name, &accepted.join(" or ")));
+        }
+    }
+    Ok(())
+}
+
+fn take_wanted(options: &mut Options) -> Result<Wanted, ConnectError> {
+    let Some(text) = options.take("target_session_attrs") else { return Ok(Wanted::Any) };
+    let known = "any, read-write, read-only, primary or standby";
+    Wanted::parse(&text).ok_or_else(|| invalid("target_session_attrs", known))
+}
+
+fn take_milliseconds(options: &mut Options, name: &str) -> Result<Option<Duration>, ConnectError> {
+    let Some(text) = options.take(name) else { return Ok(None) };
+    let number: u64 = text.parse().map_err(|_| invalid(name, "a number of milliseconds"))?;
+    Ok(Some(number).filter(|&number| number > 0).map(Duration::from_millis))
+}
+
+/// As in libpq, 0 and less mean no limit.
+fn take_connect_timeout(options: &mut Options) -> Result<Option<Duration>, ConnectError> {
+    let Some(text) = options.take("connect_timeout") else { return Ok(Some(CONNECT_TIMEOUT)) };
+    let seconds: i64 = text.parse().map_err(|_| invalid("connect_timeout", "a number of seconds"))?;
+    Ok(u64::try_from(seconds).ok().filter(|&seconds| seconds > 0).map(Duration::from_secs))
+}
+
+fn refuse_unknown(options: &Options) -> Result<(), ConnectError> {
+    for name in options.names() {
+        if UNSUPPORTED.contains(&name) {
+            let what = format!("the connection option {name} is not supported");
+            return Err(ConnectError::config(what, "remove it from the connection string"));
+        }
+        if !DRIVER.contains(&name) {
+            let known = DRIVER.iter().chain(&OURS);
+            let distance = |known: &str| strsim::damerau_levenshtein(known, name);
+            let nearest = known.min_by_key(|known| distance(known)).filter(|known| distance(known) <= 3);
+            let what = format!("unknown connection option {name}");
+            return Err(match nearest {
+                Some(nearest) => ConnectError::config(what, format!("did you mean {nearest}?")),
+                None => ConnectError::config(what, "remove it from the connection string"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The driver's errors name the option, never its value.
+fn refused_by_driver(error: tokio_postgres::Error) -> ConnectError {
+    let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+    ConnectError::config(format!("invalid connection string: {why}"), "see the manual of libpq, \"Connection Strings\"")
+}
+
+fn invalid(name: &str, expected: &str) -> ConnectError {
+    ConnectError::config(format!("invalid value of the connection option {name}"), format!("it takes {expected}"))
+}
+
+fn operating_system_user() -> Result<String, ConnectError> {
+    whoami::username()
+        .map_err(|_| ConnectError::config("the connection string names no user", "write postgres://USER@host/database"))
+}
+
+fn targets(driver: &tokio_postgres::Config) -> Result<Vec<Target>, ConnectError> {
+    let (hosts, addresses, ports) = (driver.get_hosts(), driver.get_hostaddrs(), driver.get_ports());
+    if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
+        return Err(ConnectError::config("host and hostaddr have different numbers of entries", "give one of each"));
+    }
+    let default: Vec<Host> = SOCKET_DIRS.iter().map(|dir| Host::Unix(PathBuf::from(dir))).collect();
+    let hosts = if hosts.is_empty() && addresses.is_empty() { &default } else { hosts };
+    let count = hosts.len().max(addresses.len());
+    if ports.len() > 1 && ports.len() != count {
+        return Err(ConnectError::config(
+            "host and port have different numbers of entries",
+            "give one port, or one each",
+        ));
+    }
+    let target = |i: usize| {
+        let port = ports.get(i).or(ports.first()).copied().unwrap_or(5432);
+        let address = addresses.get(i).map(ToString::to_string);
+        let (name, place) = match (hosts.get(i), address) {
+            (Some(Host::Unix(dir)), _) => (dir.to_string_lossy().into_owned(), Place::Unix(dir.clone())),
+            (Some(Host::Tcp(name)), address) => (name.clone(), Place::Tcp(address.unwrap_or_else(|| name.clone()))),
+            (None, address) => {
+                let address = address.unwrap_or_default();
+                (address.clone(), Place::Tcp(address))
+            }
+        };
+        Target { name, place, port }
+    };
+    Ok((0..count).map(target).collect())
+}
+
+/// A dead peer is noticed after two minutes instead of the two hours that systems wait by default.
+fn keepalive(driver: &tokio_postgres::Config, default_idle: bool) -> socket2::TcpKeepalive {
+    let idle = if default_idle { Duration::from_secs(60) } else { driver.get_keepalives_idle() };
+    socket2::TcpKeepalive::new()
+        .with_time(idle)
+        .with_interval(driver.get_keepalives_interval().unwrap_or(Duration::from_secs(10)))
+        .with_retries(driver.get_keepalives_retries().unwrap_or(6))
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,58 @@
+//! What the configuration says about a PostgreSQL server: [`PgEndpoint`].
+
+use std::fmt;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::ConnectConfig;
+use crate::error::ConnectError;
+
+/// A PostgreSQL server and how to log in. Whatever in the configuration names a database embeds it (`#[serde(flatten)]`).
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PgEndpoint {
+    /// Connection string as psql takes it: `postgres://user@host:port/database?option=value`, or
+    /// `host=… port=… user=… dbname=…`. Several hosts, and Unix sockets (`host=/run/postgresql`), are fine. TLS is
+    /// verified in full (`sslmode=verify-full`) unless the host is this machine or `sslmode` says otherwise; the CA is
+    /// the system's, or `sslrootcert`. Keep the password out of it: `password_file`, `password_env`, PGPASSWORD and
+    /// PGPASSFILE are better places.
+    pub url: String,
+
+    /// File that holds the password and nothing else; read at each connect, so it can be changed at any time.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+
+    /// Name of the environment variable that holds the password.
+    #[serde(default)]
+    pub password_env: Option<String>,
+}
+
+impl PgEndpoint {
+    /// An endpoint whose password, if it needs one, comes from libpq's usual places.
+    pub fn new(url: impl Into<String>) -> PgEndpoint {
+        PgEndpoint { url: url.into(), password_file: None, password_env: None }
+    }
+
+    /// Takes the connection string apart. Opens nothing and reads no file.
+    pub fn parse(&self) -> Result<ConnectConfig, ConnectError> {
+        ConnectConfig::new(self)
+    }
+
+    /// `user@host:port/database`, fit for messages.
+    pub fn describe(&self) -> String {
+        self.parse().map_or_else(|_| "(unreadable connection string)".to_owned(), |config| config.describe())
+    }
+}
+
+/// Without the password that the URL may hold.
+impl fmt::Debug for PgEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgEndpoint")
+            .field("url", &self.describe())
+            .field("password_file", &self.password_file)
+            .field("password_env", &self.password_env)
+            .finish()
+    }
+}

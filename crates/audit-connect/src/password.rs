@@ -1,0 +1,144 @@
+//! Where the password comes from: [`PasswordSources`].
+//!
+//! In this order: `password_file`, `password_env`, the connection string, `PGPASSWORD`, the password file
+//! (`passfile=`, `PGPASSFILE`, `~/.pgpass`). What the configuration names explicitly must be there; the rest are
+//! libpq's places, of which any may be empty. All are read when a session is opened, so that a rotated password needs
+//! no restart.
+
+use std::path::PathBuf;
+use std::{env, fmt, fs};
+
+use crate::config::{Place, Target};
+use crate::endpoint::PgEndpoint;
+use crate::error::ConnectError;
+use crate::passfile::{self, Wanted};
+
+/// A password and, for hints, where it was found. Neither `Debug` nor `Display` shows it.
+#[derive(Clone)]
+pub struct Password {
+    bytes: Vec<u8>,
+    origin: String,
+}
+
+impl Password {
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// As in "the password came from …".
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Password(from {})", self.origin)
+    }
+}
+
+/// The result of a search: a password, or why there may be none.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    Password(Password),
+    /// With what was wrong with the password file, if anything was.
+    Nothing(Option<String>),
+}
+
+#[derive(Clone)]
+pub(crate) struct PasswordSources {
+    configured: Option<Configured>,
+    in_url: Option<Vec<u8>>,
+    passfile: Option<PathBuf>,
+}
+
+#[derive(Clone)]
+enum Configured {
+    File(PathBuf),
+    Env(String),
+}
+
+impl PasswordSources {
+    pub(crate) fn new(
+        endpoint: &PgEndpoint,
+        in_url: Option<&[u8]>,
+        passfile: Option<PathBuf>,
+    ) -> Result<PasswordSources, ConnectError> {
+        let configured = match (&endpoint.password_file, &endpoint.password_env) {
+            (Some(_), Some(_)) => {
+                return Err(ConnectError::config(
+                    "password_file and password_env exclude each other",
+                    "keep one of them",
+                ));
+            }
+            (Some(file), None) => Some(Configured::File(file.clone())),
+            (None, Some(name)) => Some(Configured::Env(name.clone())),
+            (None, None) => None,
+        };
+        // As in libpq an empty password is none.
+        let in_url = in_url.filter(|password| !password.is_empty()).map(<[u8]>::to_vec);
+        Ok(PasswordSources { configured, in_url, passfile })
+    }
+
+    pub(crate) fn find(&self, user: &str, dbname: &str, target: &Target) -> Result<Found, ConnectError> {
+        let found = |bytes: Vec<u8>, origin: String| Ok(Found::Password(Password { bytes, origin }));
+        match &self.configured {
+            Some(Configured::File(path)) => return found(read_file(path)?, format!("the file {}", path.display())),
+            Some(Configured::Env(name)) => return found(read_env(name)?, format!("the environment variable {name}")),
+            None => {}
+        }
+        if let Some(bytes) = &self.in_url {
+            return found(bytes.clone(), "the connection string".to_owned());
+        }
+        if let Some(bytes) = env_bytes("PGPASSWORD") {
+            return found(bytes, "the environment variable PGPASSWORD".to_owned());
+        }
+        let Some(path) = self.passfile.clone().or_else(passfile::default_path) else { return Ok(Found::Nothing(None)) };
+        let wanted = Wanted { host: passfile_host(target), port: target.port, dbname, user };
+        match passfile::search(&path, &wanted) {
+            Ok(Some(bytes)) => found(bytes, format!("the password file {}", path.display())),
+            Ok(None) => Ok(Found::Nothing(None)),
+            // Ignored, as in libpq, for the server may not ask; said again if it does.
+            Err(why) => {
+                tracing::warn!(file = %path.display(), "password file ignored: {why}");
+                Ok(Found::Nothing(Some(format!("the password file {} was ignored: {why}", path.display()))))
+            }
+        }
+    }
+}
+
+/// libpq looks for sockets in the usual folder under the name `localhost`.
+fn passfile_host(target: &Target) -> &str {
+    match &target.place {
+        Place::Unix(_) if matches!(target.name.as_str(), "/tmp" | "/var/run/postgresql" | "/run/postgresql") => {
+            "localhost"
+        }
+        _ => &target.name,
+    }
+}
+
+fn read_file(path: &PathBuf) -> Result<Vec<u8>, ConnectError> {
+    let mut bytes = fs::read(path).map_err(|source| ConnectError::File {
+        what: "password_file",
+        path: path.clone(),
+        source,
+        hint: "it must exist and this user must be able to read it".to_owned(),
+    })?;
+    // Editors end a file with a line feed, which is not meant.
+    for end in [b'\n', b'\r'] {
+        bytes.pop_if(|last| *last == end);
+    }
+    Ok(bytes)
+}
+
+fn read_env(name: &str) -> Result<Vec<u8>, ConnectError> {
+    env_bytes(name).ok_or_else(|| {
+        let what = format!("password_env names the environment variable {name}, which is not set");
+        ConnectError::config(what, "set it for the daemon (systemd: EnvironmentFile=), or use password_file")
+    })
+}
+
+fn env_bytes(name: &str) -> Option<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt;
+    env::var_os(name).map(OsStringExt::into_vec).filter(|bytes| !bytes.is_empty())
+}

@@ -1,0 +1,162 @@
+//! Ordinary sessions ([`connect`]), and the settings that every session of this program runs under ([`PINNED`]).
+
+use std::convert::Infallible;
+use std::error::Error as _;
+use std::future::{Ready, poll_fn, ready};
+use std::io;
+use std::sync::Arc;
+
+use tokio_postgres::config::{SslMode, SslNegotiation};
+use tokio_postgres::tls::TlsConnect;
+use tokio_postgres::{AsyncMessage, Client, Connection, SimpleQueryMessage};
+
+use crate::endpoint::PgEndpoint;
+use crate::error::ConnectError;
+use crate::open::Login;
+use crate::outcome::outcome_of;
+use crate::server_error::ServerError;
+use crate::transport::Transport;
+
+/// Settings of every session, ordinary and replication, whatever the server, database or role have as defaults.
+///
+/// The first group decides what values look like as text: the stream, COPY and look-ups must print the same value the
+/// same way, for ever. The second keeps the server from ending sessions that wait for a slow sink or a long chunk. The
+/// third is what our statements take for granted. All exist since PostgreSQL 14.
+pub const PINNED: &[(&str, &str)] = &[
+    ("client_encoding", "UTF8"),
+    ("DateStyle", "ISO, YMD"),
+    ("IntervalStyle", "postgres"),
+    ("TimeZone", "UTC"),
+    ("bytea_output", "hex"),
+    // Any value above 0 prints the shortest text that comes back as the same float.
+    ("extra_float_digits", "3"),
+    ("lc_monetary", "C"),
+    // Objects of other schemas are printed with theirs (regclass and its kin).
+    ("search_path", "pg_catalog"),
+    ("quote_all_identifiers", "off"),
+    ("xmlbinary", "base64"),
+    //
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
+    //
+    ("default_transaction_read_only", "off"),
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_deferrable", "off"),
+    ("standard_conforming_strings", "on"),
+];
+
+/// Further settings, by the first major that knows them: set by statement, since unknown ones end a session's start.
+pub const PINNED_SINCE: &[(u32, &str, &str)] = &[(17, "transaction_timeout", "0")];
+
+/// The statement that sets [`PINNED_SINCE`] on a server of this version, as `server_version` reports it (`17.4`,
+/// `18beta1`, `15.18 (Debian …)`). Empty where there is nothing to set.
+pub fn pin_by_version(server_version: &str) -> String {
+    let digits = server_version.find(|c: char| !c.is_ascii_digit()).unwrap_or(server_version.len());
+    let major: u32 = server_version[..digits].parse().unwrap_or(0);
+    let newer = PINNED_SINCE.iter().filter(|(since, _, _)| major >= *since);
+    newer.map(|(_, name, value)| set(name, value)).collect()
+}
+
+fn set(name: &str, value: &str) -> String {
+    // A list of schemas is no string: quoted, it would be the name of one.
+    let value = if name == "search_path" { value.to_owned() } else { format!("'{value}'") };
+    format!("SET {name} TO {value};")
+}
+
+/// Opens a session under [`PINNED`]. Its connection runs as a task of the current runtime until the client is dropped.
+///
+/// `application_name` is what the server shows it as, unless the connection string says otherwise.
+///
+/// Cancelling a statement through the client's `cancel_token` needs `cancel_query_raw`, since the driver does not know
+/// the address.
+pub async fn connect(endpoint: &PgEndpoint, application_name: &str) -> Result<Client, ConnectError> {
+    endpoint.parse()?.open(application_name, start).await
+}
+
+async fn start(transport: Transport, login: Arc<Login>) -> Result<Client, ConnectError> {
+    let mut driver = tokio_postgres::Config::new();
+    driver.user(&login.user).dbname(&login.dbname).application_name(&login.application_name);
+    driver.channel_binding(login.channel_binding);
+    if let Ok(password) = login.password() {
+        driver.password(password.bytes());
+    }
+    if let Some(options) = &login.options {
+        driver.options(options);
+    }
+    // Whether there is TLS is settled; "direct" means that the driver does not ask the server again.
+    let mode = if transport.is_tls() { SslMode::Require } else { SslMode::Disable };
+    driver.ssl_mode(mode).ssl_negotiation(SslNegotiation::Direct);
+    let connecting = driver.connect_raw(transport, Established);
+    let (client, connection) = connecting.await.map_err(|error| failed(&login, error))?;
+    let pin_newer = pin_by_version(connection.parameter("server_version").unwrap_or_default());
+    tokio::spawn(run(connection, login.endpoint.clone()));
+
+    // Before the settings: one of them is what is asked for.
+    if let Some((question, answer)) = login.question() {
+        let rows = client.simple_query(question).await.map_err(|error| failed(&login, error))?;
+        let fits = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some(answer));
+        if !rows.iter().any(fits) {
+            return Err(login.wrong_role());
+        }
+    }
+    let pin: String = PINNED.iter().map(|(name, value)| set(name, value)).collect();
+    client.batch_execute(&(pin + &pin_newer)).await.map_err(|error| failed(&login, error))?;
+    Ok(client)
+}
+
+/// Drives a connection to its end. Notices are not passed on: a trigger may put values into them.
+async fn run(mut connection: Connection<Transport, Transport>, endpoint: String) {
+    loop {
+        match poll_fn(|cx| connection.poll_message(cx)).await {
+            Some(Ok(AsyncMessage::Notice(notice))) => {
+                tracing::debug!(%endpoint, severity = notice.severity(), sqlstate = notice.code().code(), "notice");
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                let outcome = outcome_of(&error);
+                tracing::debug!(%endpoint, sqlstate = error.code().map(|code| code.code()), ?outcome, "session lost");
+                return;
+            }
+            None => {
+                tracing::debug!(%endpoint, "session closed");
+                return;
+            }
+        }
+    }
+}
+
+fn failed(login: &Login, error: tokio_postgres::Error) -> ConnectError {
+    if let Some(refused) = error.as_db_error() {
+        return login.refused(ServerError::from(refused));
+    }
+    // The driver keeps the kind of its errors to itself, but for these words.
+    match error.to_string().as_str() {
+        "invalid configuration" => login.password().err().unwrap_or_else(|| login.failed(cause(&error))),
+        "authentication error" => login.failed(cause(&error)),
+        _ if error.is_closed() => ConnectError::lost(&login.endpoint, io::ErrorKind::UnexpectedEof.into()),
+        _ => match error.into_source().map(|source| source.downcast::<io::Error>()) {
+            Some(Ok(source)) => ConnectError::lost(&login.endpoint, *source),
+            Some(Err(source)) => ConnectError::protocol(&login.endpoint, source.to_string()),
+            None => ConnectError::protocol(&login.endpoint, "an unexpected message"),
+        },
+    }
+}
+
+fn cause(error: &tokio_postgres::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// Tells the driver that TLS, if any, is already there.
+struct Established;
+
+impl TlsConnect<Transport> for Established {
+    type Stream = Transport;
+    type Error = Infallible;
+    type Future = Ready<Result<Transport, Infallible>>;
+
+    fn connect(self, stream: Transport) -> Self::Future {
+        ready(Ok(stream))
+    }
+}

@@ -1,0 +1,36 @@
+//! Sessions with real servers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod certificates;
+mod hosts; // host lists, Unix sockets, roles of servers, servers that do not answer
+mod login; // methods, passwords and where they come from
+mod settings; // what every session runs under
+mod tls; // sslmode from disable to verify-full, client certificates, channel binding
+
+use audit_connect::{ConnectError, PgEndpoint};
+use tokio_postgres::Client;
+
+async fn connect(url: &str) -> Result<Client, ConnectError> {
+    audit_connect::connect(&PgEndpoint::new(url), "audit-test").await
+}
+
+async fn ask(client: &Client, query: &str) -> String {
+    client.query_one(query, &[]).await.unwrap().get(0)
+}
+
+/// The error with its cause and hint in one text, for comparing; and a check that it holds no secret.
+fn text(error: &ConnectError) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    let hint = error.hint().unwrap_or_default();
+    let text = format!("{error}: {source} [{hint}]");
+    assert!(!format!("{text} {error:?}").contains("secret"), "{text}");
+    text
+}
+
+#[track_caller]
+fn refused(result: Result<Client, ConnectError>) -> ConnectError {
+    match result {
+        Ok(_) => panic!("a session was given"),
+        Err(error) => error,
+    }
+}
