@@ -14,10 +14,12 @@ pub mod install;
 mod os;
 mod postgres;
 mod proxy;
+mod tls;
 mod wait;
 
 pub use daemon::{Daemon, Launch, command, program};
 pub use os::unique;
 pub use postgres::{Backup, Builder, Database, Postgres, Shutdown, connect, shared, shared_db};
 pub use proxy::{Proxy, Traffic};
+pub use tls::{Authority, Identity};
 pub use wait::{PATIENCE, eventually, eventually_async};

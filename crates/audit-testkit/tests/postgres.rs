@@ -1,7 +1,7 @@
 //! The kit's servers do what tests rely on.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use audit_testkit::{Postgres, Shutdown, shared_db, unique};
+use audit_testkit::{Authority, Identity, Postgres, Shutdown, shared_db, unique};
 
 #[test]
 fn a_cluster_is_ready_for_capture_and_gone_when_dropped() {
@@ -90,4 +90,57 @@ async fn every_major_fails_over() {
         standby.execute("postgres", "INSERT INTO t VALUES (2)");
         assert_eq!(standby.execute("postgres", "SELECT count(*) FROM t"), "2", "PostgreSQL {major}");
     }
+}
+
+/// `psql` judges: its libpq verifies the server's name and shows a certificate that the server accepts.
+#[test]
+fn tls_is_served_and_client_certificates_are_asked_for() {
+    let authority = Authority::new();
+    let server = Postgres::builder(15)
+        .tls(&authority.server(&["localhost", "127.0.0.1"]), &authority)
+        .access("hostssl all auditor 127.0.0.1/32 cert")
+        .start();
+    server.execute("postgres", "CREATE ROLE auditor LOGIN");
+    let files = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    };
+    let identity = authority.client("auditor");
+    let url = |identity: &Identity| {
+        format!(
+            "host=127.0.0.1 port={} user=auditor dbname=postgres sslmode=verify-full sslrootcert={} sslcert={} sslkey={}",
+            server.port(),
+            file("root.crt", authority.certificate()),
+            file("client.crt", &identity.certificate),
+            file("client.key", &identity.key),
+        )
+    };
+    let ask = |url: String| {
+        let psql = audit_testkit::install::client_program("psql");
+        std::process::Command::new(psql).args(["-XAtc", "SHOW ssl", "-d", &url]).output().unwrap()
+    };
+    let output = ask(url(&identity));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "on", "{output:?}");
+    assert!(!ask(url(&authority.client("somebody"))).status.success());
+    assert!(!ask(url(&Authority::new().client("auditor"))).status.success());
+}
+
+#[tokio::test]
+async fn a_failover_slot_reaches_the_standby() {
+    let primary = Postgres::start(17);
+    let create = "SELECT pg_create_logical_replication_slot('audit', 'pgoutput', failover => true)";
+    primary.execute("postgres", create);
+    let standby = primary.standby(&[("sync_replication_slots", "on")]).await;
+    let synced = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'audit' AND synced AND NOT temporary";
+    audit_testkit::eventually("the slot is synchronised", || {
+        // What is synchronised is a slot that the standby's own WAL has caught up with.
+        primary.execute("postgres", "SELECT pg_replication_slot_advance('audit', pg_current_wal_lsn())");
+        standby.execute("postgres", synced) == "1"
+    });
+    primary.kill9();
+    standby.promote();
+    assert_eq!(standby.execute("postgres", synced), "1");
 }

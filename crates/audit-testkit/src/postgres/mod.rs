@@ -21,6 +21,7 @@ pub use shared::{Database, shared, shared_db};
 use crate::guard::Guard;
 use crate::install::postgres_bin;
 use crate::os::{self, Signal, as_server_user, free_port, give_to_server_user, run};
+use crate::tls::{Authority, Identity};
 use crate::wait::eventually;
 
 const BASE_SETTINGS: [(&str, &str); 12] = [
@@ -84,6 +85,16 @@ impl Builder {
     pub fn file(mut self, name: &str, content: &str) -> Builder {
         self.files.push((name.to_owned(), content.to_owned()));
         self
+    }
+
+    /// Serves TLS with this identity, and accepts client certificates that the authority signed. Whether a client must
+    /// use TLS, or must show one, is for [`Builder::access`] to say.
+    pub fn tls(self, identity: &Identity, authority: &Authority) -> Builder {
+        self.file("server.crt", &identity.certificate)
+            .file("server.key", &identity.key)
+            .file("root.crt", authority.certificate())
+            .setting("ssl", "on")
+            .setting("ssl_ca_file", "root.crt")
     }
 
     pub fn start(&self) -> Postgres {
