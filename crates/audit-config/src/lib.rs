@@ -1,1 +1,99 @@
+//! The machinery of configuration. Each crate owns its keys; this one loads, checks, documents and shows them.
+//!
+//! A key is defined, documented, defaulted and checked in one place, beside what it configures: as a field of a
+//! struct that derives `Serialize`, `Deserialize` and `JsonSchema`. Everything else follows from the derive:
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use std::path::Path;
+//!
+//! use audit_config::{ByteSize, Problems, SecretRef, Span};
+//! use schemars::JsonSchema;
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// The captured database.
+//! #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+//! #[serde(deny_unknown_fields)]
+//! pub struct Source {
+//!     /// Names the source in every record; never change it.
+//!     #[schemars(example = &"shop")]
+//!     pub name: String,
+//!     /// Where the password lies.
+//!     pub password: Option<SecretRef>,
+//!     /// A batch is written when it is this old, even if it is small.
+//!     #[serde(default = "flush_after")]
+//!     pub flush_after: Span,
+//!     /// Memory for changes under way.
+//!     #[serde(default = "memory")]
+//!     pub memory: ByteSize,
+//! }
+//!
+//! fn flush_after() -> Span {
+//!     Span::secs(5)
+//! }
+//!
+//! fn memory() -> ByteSize {
+//!     ByteSize::mib(256)
+//! }
+//!
+//! impl Source {
+//!     /// What the types cannot say. Paths count from where the caller says this struct lies.
+//!     pub fn check(&self, problems: &mut Problems) {
+//!         if self.memory < ByteSize::mib(64) {
+//!             problems.push("memory", "too small", "give at least \"64 MiB\"");
+//!         }
+//!     }
+//! }
+//!
+//! #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+//! #[serde(deny_unknown_fields)]
+//! pub struct Config {
+//!     pub source: Source,
+//! }
+//!
+//! let text = "[source]\nname = 'shop'\nmemory = '1 MiB'\n";
+//! let problems = audit_config::parse(Path::new("config.toml"), text, |config: &Config, problems| {
+//!     problems.scope("source", |problems| config.source.check(problems));
+//! });
+//! assert_eq!(problems.unwrap_err().to_string(), "\
+//! config.toml has 1 problem
+//!   line 3, source.memory: too small
+//!     hint: give at least \"64 MiB\"");
+//!
+//! assert!(audit_config::reference::<Config>().contains("# flush_after = \"5 s\"\n"));
+//! ```
+//!
+//! What the machinery reads from a type:
+//!
+//! - the doc comment of a key is its text in `config.toml`; its first sentence is the hint where a required key is
+//!   missing. The doc comment of a struct documents a section whose key has none;
+//! - `#[serde(default …)]` and `Option` make a key optional. Defaults are shown by serialising them: that is why key
+//!   structs derive `Serialize`, and why [`Secret`] does not;
+//! - `#[schemars(example = &"…")]` on a required key is what `config.toml` shows uncommented, so give one that would
+//!   work (schemars wants the `&` before a string literal);
+//! - enums of words, enums tagged by `#[serde(tag = "type")]` (alone, in maps, or flattened), untagged enums,
+//!   `#[serde(flatten)]`, maps, lists and `#[schemars(range(…))]` are understood. `alias` and a flattened `Option` are
+//!   not: their keys would be refused as unknown.
+//!
+//! **No value is ever printed.** Problems carry paths, lines, names of keys and kinds of values. A `Deserialize` of
+//! your own keeps to that in its message.
+//!
+//! [`Problems`] prints no `error:` before itself: who prints an error does.
 
+mod check;
+mod document;
+mod load;
+mod node;
+mod problems;
+mod reference;
+mod secret;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+pub use load::{effective, load, parse};
+pub use problems::{Problems, quote};
+pub use reference::reference;
+pub use secret::{Secret, SecretError, SecretRef, redact};
+pub use units::{ByteSize, Span, UnitError};

@@ -1,0 +1,71 @@
+//! From file to checked type: [`load`]; and back to text: [`effective`].
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::check::check;
+use crate::document::{self, Reader};
+use crate::node::Node;
+use crate::problems::Problems;
+use crate::secret::redact;
+
+/// Reads the file at `path` as a `T`. `owner` adds what only the meaning of the keys can tell.
+///
+/// Problems come in three rounds, each with all of its kind: what is not TOML; what does not fit the type (unknown,
+/// missing and mistyped keys, wrong units); what `owner` finds. A key is refused as unknown even where the type
+/// does not say `deny_unknown_fields`.
+pub fn load<T>(path: &Path, owner: impl FnOnce(&T, &mut Problems)) -> Result<T, Problems>
+where
+    T: DeserializeOwned + JsonSchema,
+{
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let mut problems = Problems::new(path, Default::default());
+        let hint = "name the file with --config; `cdc-audit config` prints one with every key documented";
+        problems.push_text(None, format!("cannot be read: {error}"), Some(hint.to_owned()));
+        problems
+    })?;
+    parse(path, &text, owner)
+}
+
+/// [`load`] of a text that was read from `path`.
+pub fn parse<T>(path: &Path, text: &str, owner: impl FnOnce(&T, &mut Problems)) -> Result<T, Problems>
+where
+    T: DeserializeOwned + JsonSchema,
+{
+    let (value, mut problems) = document::parse(path, text)?;
+    let schema = schemars::schema_for!(T).to_value();
+    check(&Node::root(&schema), &value, "", &mut problems);
+    let mut problems = problems.none_or_err()?;
+    match T::deserialize(Reader(value)) {
+        Ok(config) => {
+            owner(&config, &mut problems);
+            problems.none_or_err().map(|_| config)
+        }
+        Err(fault) => {
+            problems.push(&fault.path, fault.message, None);
+            Err(problems)
+        }
+    }
+}
+
+/// The configuration in force as TOML, every default spelled out.
+///
+/// Secrets show as where they lie, for nothing else of them can be serialised. Passwords that someone wrote into a
+/// connection string in spite of that are replaced by `…`.
+pub fn effective<T: Serialize>(config: &T) -> Result<String, toml::ser::Error> {
+    let mut table = toml::Table::try_from(config)?;
+    table.iter_mut().for_each(|(_, value)| hide(value));
+    toml::to_string(&table)
+}
+
+fn hide(value: &mut toml::Value) {
+    match value {
+        toml::Value::String(text) => *text = redact(text).into_owned(),
+        toml::Value::Array(list) => list.iter_mut().for_each(hide),
+        toml::Value::Table(table) => table.iter_mut().for_each(|(_, value)| hide(value)),
+        _ => {}
+    }
+}

@@ -1,0 +1,126 @@
+//! Everything that is wrong with a configuration file, in one list: [`Problems`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The problems of one file, each with the line and path of the key, and what to do about it.
+///
+/// Values of keys are never part of it, for one of them may be a password: who pushes a problem keeps to that.
+#[derive(Clone, Debug)]
+pub struct Problems {
+    file: PathBuf,
+    /// Line of each key of the file, by its path.
+    lines: BTreeMap<String, usize>,
+    scope: String,
+    list: Vec<Problem>,
+}
+
+#[derive(Clone, Debug)]
+struct Problem {
+    line: Option<usize>,
+    path: String,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Problems {
+    pub(crate) fn new(file: &Path, lines: BTreeMap<String, usize>) -> Problems {
+        Problems { file: file.to_owned(), lines, scope: String::new(), list: Vec::new() }
+    }
+
+    /// Adds a problem of the key at `path`, as in `sinks.hot.url` or `tables[0].name` (see [`quote`]), counted from
+    /// the scope. The line is that of the key, or of the nearest key around it that the file has.
+    pub fn push<'h>(&mut self, path: &str, message: impl Into<String>, hint: impl Into<Option<&'h str>>) {
+        let path = join(&self.scope, path);
+        let line = self.line(&path);
+        let hint = hint.into().map(str::to_owned);
+        self.list.push(Problem { line, path, message: message.into(), hint });
+    }
+
+    /// Runs `check` with every path it pushes counted from `path`, so that a checker need not know where its keys lie.
+    pub fn scope(&mut self, path: &str, check: impl FnOnce(&mut Problems)) {
+        let inner = join(&self.scope, path);
+        let outer = std::mem::replace(&mut self.scope, inner);
+        check(self);
+        self.scope = outer;
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// An empty list over the same file.
+    pub(crate) fn fresh(&self) -> Problems {
+        Problems { list: Vec::new(), ..self.clone() }
+    }
+
+    pub(crate) fn append(&mut self, mut other: Problems) {
+        self.list.append(&mut other.list);
+    }
+
+    /// The list if it is still empty, so that checking goes on; else it is the error.
+    pub(crate) fn none_or_err(self) -> Result<Problems, Problems> {
+        if self.is_empty() { Ok(self) } else { Err(self) }
+    }
+
+    /// A problem of the text itself, where there is no path yet.
+    pub(crate) fn push_text(&mut self, line: Option<usize>, message: String, hint: Option<String>) {
+        self.list.push(Problem { line, path: String::new(), message, hint });
+    }
+
+    fn line(&self, path: &str) -> Option<usize> {
+        let around = |key: &&String| path.strip_prefix(key.as_str()).is_some_and(ends_key);
+        let nearest = self.lines.keys().filter(around).max_by_key(|key| key.len())?;
+        self.lines.get(nearest).copied()
+    }
+}
+
+fn ends_key(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with(['.', '['])
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.list.len() == 1 { "" } else { "s" };
+        write!(f, "{} has {} problem{plural}", self.file.display(), self.list.len())?;
+        let mut list: Vec<_> = self.list.iter().collect();
+        list.sort_by_key(|problem| problem.line);
+        for Problem { line, path, message, hint } in list {
+            let line = line.map(|line| format!("line {line}"));
+            let path = Some(path.clone()).filter(|path| !path.is_empty());
+            let place: Vec<_> = line.into_iter().chain(path).collect();
+            let colon = if place.is_empty() { "" } else { ": " };
+            write!(f, "\n  {}{colon}{message}", place.join(", "))?;
+            if let Some(hint) = hint {
+                write!(f, "\n    hint: {hint}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// `path.key`, where either may be empty.
+pub(crate) fn join(path: &str, key: &str) -> String {
+    match (path, key) {
+        ("", _) => key.to_owned(),
+        (_, "") => path.to_owned(),
+        _ if key.starts_with('[') => format!("{path}{key}"),
+        _ => format!("{path}.{key}"),
+    }
+}
+
+/// A key's name as TOML and paths write it: bare, or in quotes where it must be.
+pub fn quote(name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !name.is_empty() && name.chars().all(bare) {
+        return name.to_owned();
+    }
+    serde_json::Value::from(name).to_string()
+}

@@ -1,0 +1,249 @@
+//! Secrets: where one lies ([`SecretRef`], a key of the configuration) and what was found there ([`Secret`]).
+//!
+//! A secret is never part of the configuration file, cannot be serialised, and shows nothing in `Debug`. Only
+//! [`Secret::expose`] gives it out, so that a search for that name finds every place that does.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A secret's text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Where a secret is found: `{ env = "NAME" }` or `{ file = "/path" }`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretRef {
+    /// The environment variable that holds the secret.
+    #[schemars(example = &"NAME")]
+    Env(String),
+    /// The file that holds the secret; one line break at its end is not part of it.
+    #[schemars(example = &"/run/secrets/name")]
+    File(PathBuf),
+}
+
+/// Why a secret could not be had. It never contains any part of one.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error("environment variable {name} is not set")]
+    Unset { name: String },
+    #[error("{place} holds no valid UTF-8")]
+    NotText { place: SecretRef },
+    #[error("{place} is empty")]
+    Empty { place: SecretRef },
+    #[error("cannot read {}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+}
+
+impl SecretError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            SecretError::Unset { .. } => "set it in the daemon's environment, or name a file instead: { file = \"…\" }",
+            SecretError::NotText { .. } => "store the secret as text, for example in base64 or hex",
+            SecretError::Empty { .. } => "write the secret there",
+            SecretError::Unreadable { .. } => "the file must exist and be readable by the daemon's user",
+        }
+    }
+}
+
+impl SecretRef {
+    /// Reads the secret now. A relative path counts from the working directory.
+    pub fn resolve(&self) -> Result<Secret, SecretError> {
+        let text = match self {
+            SecretRef::Env(name) => self.read_env(name)?,
+            SecretRef::File(path) => self.read_file(path)?,
+        };
+        if text.is_empty() {
+            return Err(SecretError::Empty { place: self.clone() });
+        }
+        Ok(Secret(text))
+    }
+
+    /// What is risky about where the secret lies: a file that every user of the machine may read.
+    pub fn warning(&self) -> Option<String> {
+        let SecretRef::File(path) = self else { return None };
+        let open = readable_by_others(path);
+        open.then(|| format!("{self} can be read by every user of this machine; run `chmod o-r` on it"))
+    }
+
+    fn read_env(&self, name: &str) -> Result<String, SecretError> {
+        let value = std::env::var_os(name).ok_or_else(|| SecretError::Unset { name: name.to_owned() })?;
+        value.into_string().map_err(|_| SecretError::NotText { place: self.clone() })
+    }
+
+    fn read_file(&self, path: &Path) -> Result<String, SecretError> {
+        let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
+        let bytes = std::fs::read(path).map_err(unreadable)?;
+        let text = String::from_utf8(bytes).map_err(|_| SecretError::NotText { place: self.clone() })?;
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretRef::Env(name) => write!(f, "environment variable {name}"),
+            SecretRef::File(path) => write!(f, "file {}", path.display()),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn readable_by_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+#[cfg(not(unix))]
+fn readable_by_others(_: &Path) -> bool {
+    false
+}
+
+/// `text` without the passwords of URLs (`scheme://user:password@host`) and of `password=…` settings, as in
+/// PostgreSQL's key/value strings and URL queries; `…` stands for them.
+///
+/// For connection strings that are shown. It errs on the side of hiding too much.
+pub fn redact(text: &str) -> Cow<'_, str> {
+    let mut shown = Cow::Borrowed(text);
+    if let Some(range) = url_password(&shown) {
+        shown.to_mut().replace_range(range, "…");
+    }
+    let mut from = 0;
+    while let Some(start) = password_setting(&shown, from) {
+        let end = start + setting_len(&shown[start..]);
+        if end > start {
+            shown.to_mut().replace_range(start..end, "…");
+        }
+        from = start;
+    }
+    shown
+}
+
+fn url_password(text: &str) -> Option<std::ops::Range<usize>> {
+    let authority = text.find("://")? + 3;
+    // The last `@` before the path: a password that was not percent-encoded may itself hold one, or a slash.
+    let at = authority + text[authority..].rfind('@')?;
+    let colon = authority + text[authority..at].find(':')?;
+    Some(colon + 1..at)
+}
+
+/// Where the value of the next `password = value` begins.
+fn password_setting(text: &str, from: usize) -> Option<usize> {
+    let lower = text.to_ascii_lowercase();
+    let mut from = from;
+    loop {
+        let name_end = from + lower[from..].find("password")? + "password".len();
+        let rest = lower[name_end..].trim_start();
+        if let Some(value) = rest.strip_prefix('=') {
+            return Some(lower.len() - value.trim_start().len());
+        }
+        from = name_end;
+    }
+}
+
+fn setting_len(text: &str) -> usize {
+    let Some(quoted) = text.strip_prefix('\'') else {
+        return text.find(|c: char| c == '&' || c.is_whitespace()).unwrap_or(text.len());
+    };
+    let mut escaped = false;
+    let close = quoted.find(|c| {
+        let closes = c == '\'' && !escaped;
+        escaped = c == '\\' && !escaped;
+        closes
+    });
+    close.map_or(text.len(), |close| close + 2)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn file(content: &[u8]) -> (tempfile::NamedTempFile, SecretRef) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        let place = SecretRef::File(file.path().to_owned());
+        (file, place)
+    }
+
+    #[test]
+    fn a_secret_comes_from_a_file_or_a_variable_and_is_never_shown() {
+        let (_file, place) = file(b"pass word \n");
+        let secret = place.resolve().unwrap();
+        assert_eq!(secret.expose(), "pass word ");
+        assert_eq!(format!("{secret:?}"), "Secret(…)");
+        let path = SecretRef::Env("PATH".into()).resolve().unwrap();
+        assert_eq!(path.expose(), std::env::var("PATH").unwrap());
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_a_hint() {
+        let unset = SecretRef::Env("CDC_AUDIT_NO_SUCH_VARIABLE".into()).resolve().unwrap_err();
+        assert_eq!(unset.to_string(), "environment variable CDC_AUDIT_NO_SUCH_VARIABLE is not set");
+        assert!(unset.hint().starts_with("set it"));
+        let missing = SecretRef::File("/no/such/file".into()).resolve().unwrap_err();
+        assert_eq!(missing.to_string(), "cannot read /no/such/file");
+        let (_empty, place) = file(b"\n");
+        assert!(matches!(place.resolve(), Err(SecretError::Empty { .. })));
+        let (_binary, place) = file(b"\xff\xfe");
+        assert!(matches!(place.resolve(), Err(SecretError::NotText { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_may_read_is_warned_of() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let (file, place) = file(b"x");
+        assert_eq!(place.warning(), None);
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(place.warning().unwrap().contains("can be read by every user"));
+    }
+
+    #[test]
+    fn passwords_in_connection_strings_are_hidden() {
+        for (text, shown) in [
+            ("postgres://ann:secret@db/shop", "postgres://ann:…@db/shop"),
+            ("postgres://ann:se/c@ret@db:5432/shop", "postgres://ann:…@db:5432/shop"),
+            ("postgres://ann@db:5432/shop", "postgres://ann@db:5432/shop"),
+            ("postgres://db/shop?password=s&sslpassword=t&x=1", "postgres://db/shop?password=…&sslpassword=…&x=1"),
+            ("host=db password = 'it\\'s me' user=ann", "host=db password = … user=ann"),
+            ("host=db PASSWORD=secret", "host=db PASSWORD=…"),
+            ("the password is secret", "the password is secret"),
+            ("password=", "password="),
+        ] {
+            assert_eq!(redact(text), shown);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_can_be_redacted(text in "\\PC*", near in "(a://|password ?=|[@:'\\\\ &µ…a])*") {
+            let _ = (redact(&text), redact(&near));
+        }
+    }
+}
