@@ -197,3 +197,55 @@ impl<'de, 'i, I: Iterator<Item = (usize, Value<'i>)>> SeqAccess<'de> for Items<I
         seed.deserialize(Reader(value)).map(Some).map_err(|fault| fault.under(&format!("[{index}]")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code)]
+    #[serde(tag = "type")]
+    enum Tagged {
+        A { list: Vec<bool> },
+    }
+
+    #[derive(Debug, Deserialize)]
+    enum Word {
+        A,
+    }
+
+    fn fault<T: for<'de> Deserialize<'de> + fmt::Debug>(text: &str) -> Fault {
+        let (value, _) = parse(Path::new("x.toml"), text).unwrap();
+        BTreeMap::<String, T>::deserialize(Reader(value)).unwrap_err()
+    }
+
+    #[test]
+    fn a_fault_has_its_path_and_never_the_value() {
+        let faults = [
+            fault::<bool>("a = 'hunter2'"),
+            fault::<Vec<u8>>("a = [1, 'hunter2']"),
+            fault::<char>("a = 'hunter2'"),
+            fault::<Word>("a = 'hunter2'"),
+            fault::<Word>("a = 7"),
+            fault::<Tagged>("a = { type = 'hunter2' }"),
+            fault::<Tagged>("a = { type = 'A', list = ['hunter2'] }"),
+            fault::<u8>("a = 300"),
+        ];
+        let shown = faults.map(|fault| format!("{}: {fault}\n", fault.path)).concat();
+        expect_test::expect![[r#"
+            a: expected a boolean
+            a[1]: expected u8
+            a: expected a character
+            a: expected one of `A`
+            a: expected one of `A`
+            a.type: expected one of `A`
+            a: expected a boolean
+            a: expected u8
+        "#]]
+        .assert_eq(&shown);
+    }
+}

@@ -86,8 +86,8 @@ mod load;
 mod node;
 mod problems;
 mod reference;
-mod secret;
-mod units;
+pub mod secret;
+pub mod units;
 
 #[cfg(test)]
 mod tests;
