@@ -24,40 +24,48 @@ pub enum AssembleError {
 /// Follows the stream from message to message.
 #[derive(Debug)]
 pub struct Assembler {
-    epoch: u16,
     current: Option<Current>,
     progress: Progress,
 }
 
 #[derive(Debug)]
 struct Current {
+    epoch: u16,
     transaction: Transaction,
     next_seq: u32,
     context: Option<Arc<Context>>,
 }
 
 impl Assembler {
-    pub fn new(epoch: u16, start: Progress) -> Assembler {
-        Assembler { epoch, current: None, progress: start }
+    pub fn new(start: Progress) -> Assembler {
+        Assembler { current: None, progress: start }
     }
 
-    pub fn begin(&mut self, transaction: Transaction) -> Result<(), AssembleError> {
+    pub fn begin(&mut self, epoch: u16, transaction: Transaction) -> Result<(), AssembleError> {
         if self.current.is_some() {
             return Err(AssembleError::Nested);
         }
         self.progress.flushed_lsn = self.progress.flushed_lsn.max(transaction.commit_lsn);
-        self.current = Some(Current { transaction, next_seq: 0, context: None });
+        self.current = Some(Current { epoch, transaction, next_seq: 0, context: None });
         Ok(())
     }
 
     /// Places the next change of the current transaction. `lsn` is the start of its WAL record.
     pub fn change(&mut self, lsn: Lsn) -> Result<Place, AssembleError> {
         let current = self.current.as_mut().ok_or(AssembleError::Outside("a change"))?;
-        let position = Position::new(self.epoch, current.transaction.commit_lsn, current.next_seq);
+        let position = Position::new(current.epoch, current.transaction.commit_lsn, current.next_seq);
         current.next_seq = current.next_seq.checked_add(1).ok_or(AssembleError::TooMany)?;
         self.progress.position = position;
         self.progress.change_lsn = lsn;
         Ok(Place { position, lsn })
+    }
+
+    /// Where the next change of the current transaction will stand; between transactions, the last change.
+    pub fn next_position(&self) -> Position {
+        match &self.current {
+            Some(current) => Position::new(current.epoch, current.transaction.commit_lsn, current.next_seq),
+            None => self.progress.position,
+        }
     }
 
     /// Sets, or with `None` clears, the context of the changes that follow in this transaction.
@@ -79,6 +87,12 @@ impl Assembler {
         if self.current.is_none() {
             self.progress.flushed_lsn = self.progress.flushed_lsn.max(wal_end);
         }
+    }
+
+    /// A record that no change stands for has taken `position`.
+    pub fn stand_at(&mut self, position: Position) {
+        self.progress.position = position;
+        self.progress.change_lsn = Lsn::ZERO;
     }
 
     pub fn transaction(&self) -> Option<&Transaction> {

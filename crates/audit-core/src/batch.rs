@@ -158,13 +158,29 @@ impl Batch {
     }
 
     /// The versions in order of position.
-    pub fn versions(&self) -> impl ExactSizeIterator<Item = Version<'_>> + Clone {
+    pub fn versions(&self) -> impl DoubleEndedIterator<Item = Version<'_>> + ExactSizeIterator + Clone {
         self.entries.iter().map(|entry| Version { batch: self, entry })
     }
 
     /// The tables that versions of this batch refer to, each once.
     pub fn tables(&self) -> &[Arc<Table>] {
         &self.tables
+    }
+
+    /// Versions and bytes of text by table.
+    pub fn table_counts(&self) -> impl Iterator<Item = (&Arc<str>, u64, u64)> {
+        let mut counts = vec![(0u64, 0u64); self.tables.len()];
+        for entry in &self.entries {
+            let count = &mut counts[entry.table as usize];
+            let columns = self.tables[entry.table as usize].columns.len();
+            let row = |start: Option<u32>| {
+                let start = start.map_or(0..0, |start| start as usize..start as usize + columns);
+                self.cells.get(start).unwrap_or_default().iter().map(|cell| cell.bytes()).sum::<u64>()
+            };
+            count.0 += 1;
+            count.1 += row(entry.after.or(entry.before));
+        }
+        self.tables.iter().zip(counts).map(|(table, (versions, bytes))| (&table.name, versions, bytes))
     }
 
     pub(crate) fn mark(&self) -> Mark {

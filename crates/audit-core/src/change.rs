@@ -21,6 +21,14 @@ impl Cell {
         Cell { start: start as u32, len: len as u32 }
     }
 
+    /// Length of the value's text.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Cell::NULL | Cell::UNKNOWN => 0,
+            Cell { len, .. } => u64::from(len),
+        }
+    }
+
     pub fn get(self, buffer: &[u8]) -> Value<&[u8]> {
         match self {
             Cell::NULL => Value::Null,

@@ -200,7 +200,7 @@ impl Policy {
     }
 
     fn row_hash(&self, table: &Table, column: &str, value: &str) -> Result<String, SealError> {
-        let missing = || SealError::NoHashKey { table: table.name.clone(), column: column.to_string() };
+        let missing = || SealError::NoHashKey { table: table.name.to_string(), column: column.to_string() };
         Ok(self.row_key.as_ref().ok_or_else(missing)?.hash(&table.name, column, value.as_bytes()))
     }
 
@@ -248,7 +248,7 @@ impl Policy {
             (_, Value::Unknown) => Ok(Cell::UNKNOWN),
             (None, Value::Text(bytes)) => batch.append_cell(text(table, &column.name, bytes)?),
             (Some(Method::Hash), Value::Text(bytes)) => {
-                let missing = || SealError::NoHashKey { table: table.name.clone(), column: column.name.clone() };
+                let missing = || SealError::NoHashKey { table: table.name.to_string(), column: column.name.clone() };
                 let key = self.hash_key.as_ref().ok_or_else(missing)?;
                 batch.append_cell(&key.hash(&table.name, &column.name, bytes))
             }
@@ -260,7 +260,7 @@ impl Policy {
 
 fn text<'a>(table: &Table, column: &str, bytes: &'a [u8]) -> Result<&'a str, SealError> {
     std::str::from_utf8(bytes)
-        .map_err(|_| SealError::NotUtf8 { table: table.name.clone(), column: column.to_string() })
+        .map_err(|_| SealError::NotUtf8 { table: table.name.to_string(), column: column.to_string() })
 }
 
 /// Context comes first. A row's own columns are taken never for deletions, and with a caution where this change did not set them:

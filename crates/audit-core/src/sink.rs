@@ -1,6 +1,6 @@
 //! What a sink is: a place versions go, which stores its checkpoint with its data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::time::Instant;
@@ -85,6 +85,9 @@ pub trait Sink: Send {
 
     /// What is durable.
     fn durable(&self) -> Progress;
+
+    /// The versions that someone gave up for this sink: each becomes event `error` at its position.
+    fn quarantine(&mut self, positions: HashSet<Position>);
 
     /// Memory that the sink holds for versions that are not durable yet, in bytes.
     fn held_bytes(&self) -> usize;

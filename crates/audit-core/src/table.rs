@@ -10,7 +10,7 @@ use crate::value::Kind;
 #[derive(Debug)]
 pub struct Table {
     /// `schema.table`, see [`crate::shape::TableName`].
-    pub name: String,
+    pub name: Arc<str>,
     pub item_type: String,
     pub shape: Arc<Shape>,
     /// The columns that are kept, in the table's order. Columns that are dropped, or neither tracked nor included, are absent.
@@ -115,14 +115,14 @@ impl Table {
         }
         let item_type = rules.rule.item_type.clone().unwrap_or_else(|| shape.table.clone());
         let require_actor = rules.rule.require_actor.unwrap_or(false);
-        Ok(Table { name, item_type, shape, columns, key, tenant, actor, reason, require_actor })
+        Ok(Table { name: name.into(), item_type, shape, columns, key, tenant, actor, reason, require_actor })
     }
 
     /// The pseudo-table of `gap` records, and of errors in changes whose table is not known.
     pub fn pseudo(name: &str) -> Table {
         let (schema, table) = name.split_once('.').unwrap_or(("cdc_audit", name));
         Table {
-            name: name.to_string(),
+            name: name.into(),
             item_type: table.to_string(),
             shape: Arc::new(Shape {
                 schema: schema.to_string(),
