@@ -31,9 +31,9 @@ pub const PINNED: &[(&str, &str)] = &[
     // Any value above 0 prints the shortest text that comes back as the same float.
     ("extra_float_digits", "3"),
     ("lc_monetary", "C"),
-    // Objects of other schemas are printed with theirs (regclass and its kin).
-    ("search_path", "pg_catalog"),
+    // Objects of other schemas are printed with theirs (regclass and its kin), in quotes where they need them.
     ("quote_all_identifiers", "off"),
+    ("search_path", "pg_catalog"),
     ("xmlbinary", "base64"),
     //
     ("statement_timeout", "0"),
