@@ -1,0 +1,14 @@
+//! What an operator installs: the systemd unit and the alert rules, judged by the tools that will read them.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
+
+mod alerts;
+mod unit;
+
+use std::process::{Command, Output};
+
+/// Runs a tool to its end and returns all that it said, with whether it was content.
+fn judged(command: &mut Command) -> (bool, String) {
+    let Output { status, stdout, stderr } =
+        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run `cargo xtask test` to install it"));
+    (status.success(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
+}

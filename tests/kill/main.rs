@@ -1,0 +1,1 @@
+//! The daemon killed, paused and cut off: nothing lost, nothing twice.
