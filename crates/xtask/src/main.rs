@@ -56,7 +56,7 @@ enum Chore {
 
 #[derive(Subcommand)]
 enum Servers {
-    /// Install PostgreSQL of these majors; all supported ones if none is named
+    /// Install PostgreSQL of these majors; if none is named, all that tests start or run
     Install { majors: Vec<u16> },
     /// Show which are installed, and where
     List,
@@ -76,6 +76,7 @@ fn run(chore: Chore) -> Result<()> {
     match chore {
         Chore::Test { all } => test::test(all),
         Chore::Bench { quick } => test::bench(quick),
+        Chore::Servers { what: Servers::Install { majors } } if majors.is_empty() => install::for_tests(),
         Chore::Servers { what: Servers::Install { majors } } => install::servers(&majors),
         Chore::Servers { what: Servers::List } => install::list(),
         Chore::Tidy => tidy::run(),
