@@ -8,6 +8,7 @@
 //! [`install`] does is called by `cargo xtask` too, and returns errors.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failing server is a failing test")]
 
+mod batches;
 mod daemon;
 mod guard;
 pub mod install;
@@ -17,6 +18,7 @@ mod proxy;
 mod tls;
 mod wait;
 
+pub use batches::Fixture;
 pub use daemon::{Daemon, Launch, command, program};
 pub use os::unique;
 pub use postgres::{Backup, Builder, Database, Postgres, Shutdown, connect, shared, shared_db};
