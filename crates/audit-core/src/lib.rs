@@ -15,6 +15,7 @@ pub mod record;
 pub mod rules;
 pub mod shape;
 pub mod sink;
+pub mod stored;
 pub mod table;
 pub mod value;
 pub mod version;

@@ -1,0 +1,226 @@
+//! The version record as it is read back: one struct for whatever is stored anywhere, in the order and under the names of the record.
+//!
+//! A store gives what it holds; [`Record::complete`] adds what is derived on reading, so that hot and lake show the same. JSON is
+//! kept as text, never parsed into numbers of ours: a `numeric` inside a `jsonb` has more digits than a float.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
+
+use crate::position::{Lsn, Micros, Position};
+use crate::record::summary;
+use crate::value::write_json_string;
+
+/// A JSON text, valid by construction.
+pub type Json = Box<RawValue>;
+
+/// A version as readers see it. Serialises to the record's JSON form.
+#[derive(Clone, Serialize)]
+pub struct Record {
+    pub source: String,
+    pub position: Position,
+    pub table_name: String,
+    pub item_type: String,
+    pub key: Option<String>,
+    pub old_key: Option<String>,
+    /// The name of an [`crate::version::Event`], or one that a later version of the program wrote.
+    pub event: String,
+    /// `{"column": [old, new]}`. Stored for updates only; [`Record::complete`] makes it for the other events.
+    pub changes: Option<Json>,
+    pub before: Option<Json>,
+    pub after: Option<Json>,
+    pub changed: Option<Vec<String>>,
+    pub before_known: bool,
+    pub unknown: Vec<String>,
+    pub carried: Vec<String>,
+    pub included: Option<Json>,
+    pub actor_id: Option<String>,
+    pub actor: Option<Json>,
+    pub reason: Option<String>,
+    pub context: Option<Json>,
+    pub actor_source: Option<String>,
+    pub context_verified: Option<bool>,
+    pub xid: u32,
+    pub commit_lsn: Lsn,
+    pub lsn: Lsn,
+    pub seq: u32,
+    #[serde(serialize_with = "as_text")]
+    pub committed_at: Micros,
+    #[serde(serialize_with = "as_text")]
+    pub recorded_at: Micros,
+    pub schema_version: u32,
+    pub baseline: Option<u32>,
+    pub tenant: Option<String>,
+    /// Not stored; made by [`Record::complete`].
+    pub summary: String,
+}
+
+fn as_text<S: Serializer>(micros: &Micros, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(micros)
+}
+
+impl Record {
+    /// Adds what is not stored: `changes` of created, snapshot (`[null, v]`) and deleted (`[v, null]`), and the summary.
+    pub fn complete(mut self) -> Record {
+        if self.changes.is_none() {
+            self.changes = match self.event.as_str() {
+                "created" | "snapshot" => self.after.as_deref().and_then(|image| expand(image, "[null, ", "]")),
+                "deleted" => self.before.as_deref().and_then(|image| expand(image, "[", ", null]")),
+                _ => None,
+            };
+        }
+        let shown = self.changes.as_deref().and_then(sides);
+        self.summary = summary(&self.event, shown.as_ref(), self.before_known);
+        self
+    }
+}
+
+/// Where it stands, no values.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Record({} {} {} {})", self.source, self.position, self.table_name, self.event)
+    }
+}
+
+/// `{"column": v}` as `{"column": <left>v<right>}`.
+fn expand(image: &RawValue, left: &str, right: &str) -> Option<Json> {
+    let mut out = vec![b'{'];
+    for (i, (name, value)) in fields(image)?.into_iter().enumerate() {
+        if i > 0 {
+            out.extend_from_slice(b", ");
+        }
+        write_json_string(&mut out, &name);
+        for part in [": ", left, value.get(), right] {
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
+    out.push(b'}');
+    RawValue::from_string(String::from_utf8(out).ok()?).ok()
+}
+
+/// The sides of each change as values. Numbers stay text, for their digits; so does what is nested too deeply to become a value.
+fn sides(changes: &RawValue) -> Option<Map<String, Value>> {
+    let value = |raw: &RawValue| {
+        let text = || Value::String(raw.get().to_string());
+        let number = raw.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        if number { text() } else { serde_json::from_str(raw.get()).unwrap_or_else(|_| text()) }
+    };
+    let pair = |(name, sides): (Cow<'_, str>, &RawValue)| {
+        let sides: Vec<&RawValue> = serde_json::from_str(sides.get()).ok()?;
+        Some((name.into_owned(), Value::Array(sides.into_iter().map(value).collect())))
+    };
+    fields(changes)?.into_iter().map(pair).collect()
+}
+
+/// An object's members in their order, whatever they hold.
+fn fields(object: &RawValue) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
+    serde_json::from_str(object.get()).ok().map(|Fields(fields)| fields)
+}
+
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fields<'a>, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(Name(name)) = map.next_key()? {
+                    fields.push((name, map.next_value()?));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A JSON text from its stored form; a text that is no JSON becomes a JSON string, for what was stored must stay readable.
+pub fn json(text: String) -> Json {
+    RawValue::from_string(text.clone()).or_else(|_| to_raw_value(&text)).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(event: &str, before: Option<&str>, after: Option<&str>) -> Record {
+        let raw = |text: &str| json(text.to_string());
+        Record {
+            source: "shop".into(),
+            position: Position::new(1, Lsn(0x16), 2),
+            table_name: "public.t".into(),
+            item_type: "t".into(),
+            key: Some("1".into()),
+            old_key: None,
+            event: event.into(),
+            changes: None,
+            before: before.map(raw),
+            after: after.map(raw),
+            changed: None,
+            before_known: true,
+            unknown: Vec::new(),
+            carried: Vec::new(),
+            included: None,
+            actor_id: None,
+            actor: None,
+            reason: None,
+            context: None,
+            actor_source: None,
+            context_verified: None,
+            xid: 7,
+            commit_lsn: Lsn(0x16),
+            lsn: Lsn(0x10),
+            seq: 2,
+            committed_at: Micros(0),
+            recorded_at: Micros(0),
+            schema_version: 1,
+            baseline: None,
+            tenant: None,
+            summary: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_stored_is_made_on_reading() {
+        let created = record("created", None, Some(r#"{"name": "Ann", "n": 12345678901234567890.123}"#)).complete();
+        assert_eq!(
+            created.changes.as_deref().map(RawValue::get),
+            Some(r#"{"name": [null, "Ann"], "n": [null, 12345678901234567890.123]}"#)
+        );
+        assert_eq!(created.summary, "Name set to Ann and n set to 12345678901234567890.123.");
+        let deleted = record("deleted", Some(r#"{"a\"b": 1}"#), None).complete();
+        assert_eq!(deleted.changes.as_deref().map(RawValue::get), Some(r#"{"a\"b": [1, null]}"#));
+        assert_eq!(record("truncated", None, None).complete().summary, "Table truncated.");
+    }
+
+    #[test]
+    fn depth_is_no_obstacle() {
+        let deep = format!("{}1{}", "[".repeat(5000), "]".repeat(5000));
+        let created = record("created", None, Some(&format!(r#"{{"doc": {deep}}}"#))).complete();
+        assert!(created.summary.starts_with("Doc set to [[["));
+        assert!(serde_json::to_string(&created).is_ok_and(|text| text.contains(&deep)));
+    }
+
+    #[test]
+    fn the_json_form_has_the_records_names_in_its_order() {
+        let text = serde_json::to_string(&record("truncated", None, None).complete()).unwrap_or_default();
+        assert_eq!(
+            text,
+            r#"{"source":"shop","position":"0001:0000000000000016:0000000002","table_name":"public.t","item_type":"t","key":"1","old_key":null,"event":"truncated","changes":null,"before":null,"after":null,"changed":null,"before_known":true,"unknown":[],"carried":[],"included":null,"actor_id":null,"actor":null,"reason":null,"context":null,"actor_source":null,"context_verified":null,"xid":7,"commit_lsn":"0/16","lsn":"0/10","seq":2,"committed_at":"1970-01-01T00:00:00.000000Z","recorded_at":"1970-01-01T00:00:00.000000Z","schema_version":1,"baseline":null,"tenant":null,"summary":"Table truncated."}"#
+        );
+    }
+}
