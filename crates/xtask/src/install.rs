@@ -92,9 +92,9 @@ fn alert_checker() -> Result<()> {
     let folder = servers_dir().join("prometheus");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     if !available("prometheus") {
-        run(as_root("apt-get").args(["update", "-q"]))?;
+        run(as_root("apt-get").args(["update", "-qq"]))?;
     }
-    run(Command::new("apt-get").args(["download", "-q", "prometheus"]).current_dir(&folder))?;
+    run(Command::new("apt-get").args(["download", "-qq", "prometheus"]).current_dir(&folder))?;
     let packages = fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
     for package in packages.filter(|path| path.extension().is_some_and(|extension| extension == "deb")) {
         run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&folder))?;
@@ -132,15 +132,15 @@ fn present(program: &str) -> bool {
 fn available(package: &str) -> bool {
     let shows = || succeeds(Command::new("apt-cache").args(["show", "--no-all-versions", package]));
     // A fresh image has no lists yet.
-    shows() || (run(as_root("apt-get").args(["update", "-q"])).is_ok() && shows())
+    shows() || (run(as_root("apt-get").args(["update", "-qq"])).is_ok() && shows())
 }
 
 fn packages(names: &[&str]) -> Result<()> {
     if !present("apt-get") {
         bail!("missing: {}; only Debian's and Ubuntu's packages are known here, please install them", names.join(", "));
     }
-    run(as_root("apt-get").args(["update", "-q"]))?;
-    run(as_root("apt-get").args(["install", "-q", "-y", "--no-install-recommends"]).args(names))
+    run(as_root("apt-get").args(["update", "-qq"]))?;
+    run(as_root("apt-get").args(["install", "-qq", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]).args(names))
 }
 
 fn as_root(program: &str) -> Command {
