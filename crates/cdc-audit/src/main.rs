@@ -1,1 +1,105 @@
-fn main() {}
+//! The program: reads arguments, prints, exits. What it does is in the libraries.
+
+mod cli;
+mod config;
+mod error;
+mod http;
+mod logging;
+mod wiring;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::CliError;
+
+/// The audit trail beside your PostgreSQL: every committed change, complete, protected, exactly once.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110, after_help = EXIT_CODES)]
+struct Cli {
+    /// The configuration file.
+    #[arg(long, short, global = true, default_value = "config.toml", env = "CDC_AUDIT_CONFIG")]
+    config: PathBuf,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 not ready (check) or not running (status),
+4 WAL was lost, 5 another daemon owns a sink.
+
+To begin:
+  cdc-audit config > config.toml     every key with its meaning; edit [source] and one sink
+  cdc-audit setup --dry-run          what would be created, and the grants it needs
+  cdc-audit setup && cdc-audit check
+  cdc-audit run";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the documented default configuration, or what is in force.
+    Config(cli::config::Args),
+    /// Create publication, slot and the schema cdc_audit; prints every statement first.
+    Setup(cli::setup::Args),
+    /// Say whether `run` would start, what would be recorded, and how to mend what is wrong.
+    Check(cli::check::Args),
+    /// Capture, until stopped.
+    Run(cli::run::Args),
+    /// Show where a running daemon stands.
+    Status(cli::status::Args),
+    /// Give up a change that a sink refuses, so that the sink goes on.
+    Resume(cli::resume::Args),
+    /// Show the trail of one row, newest first.
+    History(cli::history::Args),
+    /// Write versions to files that can be proved: JSON Lines and a manifest.
+    Export(cli::export::Args),
+    /// Drop what `setup` created; asks first.
+    Teardown(cli::teardown::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Reading our output may stop at any line (`| head`): that is no failure of ours.
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// First all that is synchronous and can fail: arguments, configuration, keys. Only then the runtime.
+fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
+    if let Command::Config(args) = cli.command {
+        return cli::config::run(args, &cli.config);
+    }
+    let config = config::Config::load(&cli.config)?;
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    logging::start(&config.log, matches!(cli.command, Command::Run(_)))?;
+    #[cfg(feature = "fault-points")]
+    wiring::arm_fault_points();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // Encoding may occupy a thread for a while: feedback to the server must find another.
+        .worker_threads(std::thread::available_parallelism().map_or(4, |n| n.get().max(4)))
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new("the asynchronous runtime cannot start").detail(error.to_string()))?;
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Config(_) => Ok(ExitCode::SUCCESS),
+            Command::Setup(args) => cli::setup::run(args, &config).await,
+            Command::Check(args) => cli::check::run(args, &config).await,
+            Command::Run(args) => cli::run::run(args, config).await,
+            Command::Status(args) => cli::status::run(args, &config).await,
+            Command::Resume(args) => cli::resume::run(args, &config).await,
+            Command::History(args) => cli::history::run(args, &config).await,
+            Command::Export(args) => cli::export::run(args, &config).await,
+            Command::Teardown(args) => cli::teardown::run(args, &config).await,
+        }
+    });
+    // Work on blocking threads must not hold the program after its answer is out.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    code
+}

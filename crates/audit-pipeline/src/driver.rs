@@ -1,0 +1,123 @@
+//! The loop that feeds the stages: chunks of the stream in, batches out to the sinks.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use audit_capture::QueryError;
+use audit_capture::catalog;
+use audit_capture::replication::{Chunk, Frame, FrameError, Receiver, ReplicationError};
+use audit_core::batch::{Batch, Progress};
+use tokio::sync::watch;
+
+use crate::config::PipelineConfig;
+use crate::fanout::Fanout;
+use crate::stage::{Stage, StageError};
+use crate::status::{Shared, TableCount};
+
+/// A batch is handed on when it holds this much, or when the stream has nothing more for now.
+const BATCH_BYTES: usize = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    #[error("the stream holds something that is no replication message")]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Catalog(#[from] QueryError),
+    #[error(transparent)]
+    Replication(#[from] ReplicationError),
+}
+
+pub struct Driver {
+    pub stage: Stage,
+    pub fanout: Fanout,
+    /// For the catalog.
+    pub client: tokio_postgres::Client,
+    pub publication: String,
+    pub shared: Arc<Shared>,
+    pub config: PipelineConfig,
+    /// What the sinks were last told.
+    pub told: Progress,
+    pub told_at: Instant,
+}
+
+impl Driver {
+    /// Follows the stream until it ends or `stop` turns true; everything seen until then has gone to the sinks. The queues to the sinks
+    /// close with it. The receiver comes back: it still has to tell the server what becomes durable.
+    pub async fn run(mut self, mut receiver: Receiver, stop: watch::Receiver<bool>) -> (Receiver, Result<(), DriverError>) {
+        let followed = self.follow(&mut receiver, stop).await;
+        self.hand_on().await;
+        (receiver, followed)
+    }
+
+    async fn follow(&mut self, receiver: &mut Receiver, mut stop: watch::Receiver<bool>) -> Result<(), DriverError> {
+        // An accepted gap is recorded even where no change follows.
+        self.hand_on().await;
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                chunk = receiver.recv() => chunk?,
+            };
+            let Some(chunk) = chunk else { return Ok(()) };
+            self.chunk(&chunk).await?;
+            if receiver.is_idle() {
+                self.hand_on().await;
+            }
+        }
+    }
+
+    async fn chunk(&mut self, chunk: &Chunk) -> Result<(), DriverError> {
+        for frame in chunk.frames() {
+            match frame? {
+                Frame::XLogData { wal_start, data, .. } => {
+                    if let Some(relation) = self.stage.message(data, wal_start)? {
+                        let found = catalog::table(&self.client, &self.publication, relation.oid).await?;
+                        self.stage.describe(&relation, found.as_ref().map(|table| &table.catalog))?;
+                    }
+                    if self.stage.batch_bytes() >= BATCH_BYTES {
+                        self.hand_on().await;
+                    }
+                }
+                Frame::KeepAlive { wal_end, .. } => {
+                    self.stage.idle(wal_end);
+                    self.shared.heard(wal_end);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the batch under way to the sinks, and a bare position where enough went by without one.
+    async fn hand_on(&mut self) {
+        if self.stage.batch_is_empty() && !self.idle_is_due() {
+            return;
+        }
+        let batch = self.stage.take_batch();
+        self.count(&batch);
+        self.told = batch.progress;
+        self.told_at = Instant::now();
+        self.fanout.send(batch).await;
+    }
+
+    /// Idle positions are stored rarely, by bytes and by time: a hot table in the source must not feed on its own WAL.
+    fn idle_is_due(&self) -> bool {
+        let passed = self.stage.progress().flushed_lsn.since(self.told.flushed_lsn);
+        passed > 0 && (passed >= self.config.idle_bytes.get() || self.told_at.elapsed() >= self.config.idle_after.get())
+    }
+
+    fn count(&mut self, batch: &Batch) {
+        let counts = self.stage.take_counts();
+        self.shared.changes.fetch_add(counts.changes, Ordering::Relaxed);
+        self.shared.versions.fetch_add(counts.versions, Ordering::Relaxed);
+        self.shared.transactions.fetch_add(counts.transactions, Ordering::Relaxed);
+        self.shared.without_actor.fetch_add(counts.without_actor, Ordering::Relaxed);
+        let committed_at = batch.versions().next_back().map(|version| version.transaction().committed_at);
+        self.shared.received(batch.progress, committed_at);
+        for (table, versions, bytes) in batch.table_counts() {
+            self.shared.count_table(table, TableCount { versions, bytes });
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! From one stream of batches to every sink, under one bound of memory.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use audit_core::batch::Batch;
+use crate::status::Shared;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// A permit stands for this many bytes: a semaphore counts to 2^29 at least, memory goes further.
+const PERMIT_BYTES: usize = 1024;
+
+/// Bounds the bytes of all batches between the stream and the slowest sink.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    permits: Arc<Semaphore>,
+    total: u32,
+}
+
+impl Budget {
+    pub fn new(bytes: u64) -> Budget {
+        let total = u32::try_from(bytes / PERMIT_BYTES as u64).unwrap_or(u32::MAX >> 3).clamp(1, u32::MAX >> 3);
+        Budget { permits: Arc::new(Semaphore::new(total as usize)), total }
+    }
+
+    /// Bytes that are taken.
+    pub fn used(&self) -> u64 {
+        (self.total as u64).saturating_sub(self.permits.available_permits() as u64) * PERMIT_BYTES as u64
+    }
+
+    /// Waits for room. A batch larger than the whole budget passes when it is alone: the largest message is bounded elsewhere.
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let wanted = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).min(self.total);
+        self.permits.clone().acquire_many_owned(wanted).await.ok()
+    }
+}
+
+/// A batch on its way. Its memory is free again when the last sink has let go of it.
+#[derive(Debug)]
+pub struct Held {
+    pub batch: Batch,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// The sinks' ends of the stream.
+pub struct Fanout {
+    budget: Budget,
+    sinks: Vec<mpsc::UnboundedSender<Arc<Held>>>,
+    shared: Arc<Shared>,
+}
+
+impl Fanout {
+    pub fn new(budget: Budget, sinks: Vec<mpsc::UnboundedSender<Arc<Held>>>, shared: Arc<Shared>) -> Fanout {
+        Fanout { budget, sinks, shared }
+    }
+
+    /// Hands the batch to every sink once there is room for it. The queues need no bound of their own: the budget is theirs.
+    pub async fn send(&self, batch: Batch) {
+        let since = std::time::Instant::now();
+        let room = self.budget.take(batch.bytes()).await;
+        // What back-pressure costs.
+        self.shared.waiting_micros.fetch_add(since.elapsed().as_micros() as u64, Ordering::Relaxed);
+        let held = Arc::new(Held { batch, _room: room });
+        for sink in &self.sinks {
+            // A sink whose end is gone has reported why; the session is about to end.
+            let _ = sink.send(held.clone());
+        }
+    }
+}

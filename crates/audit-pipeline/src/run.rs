@@ -1,0 +1,181 @@
+//! The daemon: session after session, until someone stops it or must act.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use audit_capture::QueryError;
+use audit_capture::config::SourceConfig;
+use audit_capture::replication::ReplicationError;
+use audit_connect::{ConnectError, Outcome};
+use audit_core::position::Lsn;
+use audit_core::protect::Policy;
+use audit_core::rules::Rules;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config::{Memory, PipelineConfig};
+use crate::continuity::Gap;
+use crate::driver::DriverError;
+use crate::retry::Backoff;
+use crate::session::{Ended, session, stopped};
+use crate::sink_task::{Chain, NamedSink, SinkEnd};
+use crate::status::{Failure, Shared};
+
+/// Everything that a running daemon is made of.
+pub struct Daemon {
+    pub source: SourceConfig,
+    pub rules: Rules,
+    pub policy: Policy,
+    pub sinks: Vec<NamedSink>,
+    pub config: PipelineConfig,
+    pub memory: Memory,
+    pub shared: Arc<Shared>,
+    /// Go on once over lost WAL.
+    pub accept_gap: AtomicBool,
+}
+
+/// The daemon cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Replication(#[from] ReplicationError),
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error("the stream cannot be followed")]
+    Driver(#[source] DriverError),
+    #[error("sink {} failed", .0.sink)]
+    Sink(#[source] SinkFailure),
+    #[error("replication slot \"{slot}\" does not exist")]
+    NoSlot { slot: String },
+    #[error("replication slot \"{slot}\" {what}")]
+    ForeignSlot { slot: String, what: &'static str },
+    #[error("replication slot \"{slot}\" is lost: {why}")]
+    LostSlot { slot: String, why: String },
+    #[error("replication slot \"{slot}\" has lost WAL that was not yet captured")]
+    Gap {
+        slot: String,
+        #[source]
+        stretches: Stretches,
+    },
+    #[error("a task ended by itself: {0}")]
+    Panic(String),
+    #[error("the stream has to begin again from what is durable")]
+    Restart,
+}
+
+/// The sink's own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", Chain(&.0.error))]
+pub struct SinkFailure(pub SinkEnd);
+
+impl std::ops::Deref for SinkFailure {
+    type Target = SinkEnd;
+    fn deref(&self) -> &SinkEnd {
+        &self.0
+    }
+}
+
+/// The lost stretches, one for each sink.
+#[derive(Debug, thiserror::Error)]
+pub struct Stretches(pub Vec<Gap>);
+
+impl std::fmt::Display for Stretches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, gap) in self.0.iter().enumerate() {
+            let separator = if index > 0 { "; " } else { "" };
+            write!(f, "{separator}sink {} has everything to {}, the slot begins at {}: {}", gap.sink, gap.from, gap.to, gap.reason.name())?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn sql(what: &str, error: tokio_postgres::Error) -> RunError {
+    RunError::Query(QueryError::new(what, error))
+}
+
+impl RunError {
+    /// Whether another session may do better.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            RunError::Connect(error) => error.outcome(),
+            RunError::Replication(error) => error.outcome(),
+            RunError::Query(error) => error.outcome(),
+            RunError::Driver(DriverError::Catalog(error)) => error.outcome(),
+            RunError::Driver(DriverError::Replication(error)) => error.outcome(),
+            RunError::Driver(DriverError::Stage(_)) => Outcome::Fix,
+            RunError::Restart => Outcome::Retry,
+            RunError::Driver(DriverError::Frame(_)) | RunError::Panic(_) => Outcome::Bug,
+            RunError::Sink(_)
+            | RunError::NoSlot { .. }
+            | RunError::ForeignSlot { .. }
+            | RunError::LostSlot { .. }
+            | RunError::Gap { .. } => Outcome::Fix,
+        }
+    }
+
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            RunError::Connect(error) => error.hint(),
+            RunError::Replication(error) => error.hint(),
+            RunError::Query(error) => error.hint().map(str::to_string),
+            RunError::Driver(DriverError::Stage(error)) => Some(error.hint()),
+            RunError::Driver(DriverError::Catalog(error)) => error.hint().map(str::to_string),
+            RunError::Driver(DriverError::Replication(error)) => error.hint(),
+            RunError::Restart => None,
+            RunError::Driver(DriverError::Frame(_)) | RunError::Panic(_) => Some("please report this as a bug".to_string()),
+            RunError::Sink(end) => end.error.hint.clone(),
+            RunError::NoSlot { .. } => Some(
+                "run `cdc-audit setup` to create it. If it was there before, the changes since are lost: \
+                 `cdc-audit run --accept-gap` creates it anew, goes on, and records a gap in every sink"
+                    .to_string(),
+            ),
+            RunError::ForeignSlot { .. } => Some("name another slot in [source], and run `cdc-audit setup`".to_string()),
+            RunError::LostSlot { .. } => Some(
+                "raise max_slot_wal_keep_size; `cdc-audit run --accept-gap` makes the slot anew, goes on, and records a gap in every sink"
+                    .to_string(),
+            ),
+            RunError::Gap { .. } => Some(
+                "run `cdc-audit check` to see what is missing; `cdc-audit run --accept-gap` goes on and records the gap in every sink"
+                    .to_string(),
+            ),
+        }
+    }
+}
+
+/// A session that lasted this long was no failure to start: patience begins anew.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// Runs until `stop` turns true, or until someone must act. Returns the position before which everything is durable.
+pub async fn run(daemon: &Daemon, stop: watch::Receiver<bool>) -> Result<Lsn, RunError> {
+    daemon.shared.configure(&daemon.source.name, &daemon.source.slot, daemon.memory.limit);
+    let mut backoff = Backoff::default();
+    loop {
+        let since = Instant::now();
+        match session(daemon, &stop).await {
+            Ok(Ended::Stopped(lsn)) => {
+                info!(at = %lsn, "stopped");
+                return Ok(lsn);
+            }
+            Ok(Ended::Restart) => {}
+            Err(error) if error.outcome() == Outcome::Retry => {
+                daemon.shared.failed(Failure::new(Chain(&error).to_string(), error.hint()));
+                if since.elapsed() > SETTLED {
+                    backoff = Backoff::default();
+                }
+                let pause = backoff.next();
+                warn!(error = %Chain(&error), retry_in_ms = pause.as_millis() as u64, "the session ended; another begins");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = stopped(&stop) => return Ok(Lsn::ZERO),
+                }
+            }
+            Err(error) => {
+                daemon.shared.failed(Failure::new(Chain(&error).to_string(), error.hint()));
+                return Err(error);
+            }
+        }
+    }
+}

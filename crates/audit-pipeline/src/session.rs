@@ -1,0 +1,340 @@
+//! One session with the source: from the lock on the slot to the last acknowledgement.
+//!
+//! ```text
+//! receiver ──chunks──▶ driver ──batches──▶ one task for each sink ──durable──▶ smallest ──▶ receiver: flush LSN
+//! ```
+//!
+//! The order at the start is the fence. START_REPLICATION comes first: it succeeds for one daemon at a time. Only then are the sinks
+//! taken over, which shuts out whoever wrote before; only then is read what they have, and compared with the slot. A daemon that waits
+//! for the slot has changed nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use audit_capture::replication::{Identity as System, Receiver, TimelineFork};
+use audit_capture::slot::SlotState;
+use audit_core::batch::Progress;
+use audit_core::context::Context;
+use audit_core::position::{Lsn, Position};
+use audit_core::sink::{Action, Checkpoint, Identity, Stored};
+use futures::future::select_all;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{debug, info, warn};
+
+use crate::continuity::{Server, Verdict, judge};
+use crate::driver::{Driver, DriverError};
+use crate::fanout::{Budget, Fanout, Held};
+use crate::run::{Daemon, RunError, SinkFailure, Stretches};
+use crate::sink_task::{self, NamedSink, SinkEnd};
+use crate::slot::{self, Locked};
+use crate::stage::{ResumeCheck, Stage, StageConfig};
+use crate::status::Phase;
+
+/// How a session ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As asked; everything before here is durable in every sink and acknowledged.
+    Stopped(Lsn),
+    /// A sink lost what it held in memory: the stream has to begin again from what is durable.
+    Restart,
+}
+
+/// Runs one session. Errors that may pass are for the caller to answer with another session.
+pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>) -> Result<Ended, RunError> {
+    let (safe, safe_lsn) = watch::channel(Lsn::ZERO);
+    let (end_stream, stream_ends) = watch::channel(false);
+    let Some(locked) = slot::lock(daemon, safe_lsn, stream_ends, stop).await? else { return Ok(Ended::Stopped(Lsn::ZERO)) };
+    let Locked { receiver, client, system, forks, slot } = locked;
+    fail::fail_point!("pipeline::after_lock");
+
+    let identity =
+        Identity { source: daemon.source.name.clone(), system_id: system.system_id, timeline: system.timeline };
+    let stored = tokio::select! {
+        stored = take_all(&daemon.sinks, &identity) => stored?,
+        () = stopped(stop) => return Ok(Ended::Stopped(Lsn::ZERO)),
+    };
+    fail::fail_point!("pipeline::after_take");
+    let verdict = continuity(daemon, &server(&system, forks, &slot), &stored)?;
+    daemon.shared.epoch(verdict.epoch);
+    daemon.shared.heard(slot.current);
+
+    let quarantined = slot::quarantined(&client, &daemon.source.name).await?;
+    let mut sinks = Sinks::start(daemon, &verdict, &quarantined);
+    let budget = Budget::new(daemon.memory.queue);
+    let driver = driver(daemon, client, verdict, &stored, &quarantined, Fanout::new(budget.clone(), sinks.take_queues(), daemon.shared.clone()))?;
+    daemon.shared.phase(Phase::Streaming);
+    info!(source = %daemon.source.name, slot = %daemon.source.slot, from = %sinks.start.flushed_lsn, "streaming");
+
+    let heartbeat = tokio::spawn(slot::heartbeat(daemon.source.clone()));
+    let work = tokio::spawn(driver.run(receiver, stop.clone()));
+    let ended = follow(daemon, work, &mut sinks, &budget, &safe, stop).await;
+    heartbeat.abort();
+    let (receiver, ended) = ended?;
+    let acknowledged = sinks.acknowledge(daemon, &safe);
+    let _ = end_stream.send(true);
+    last_word(receiver).await;
+    Ok(match ended {
+        Ended::Stopped(_) => Ended::Stopped(acknowledged),
+        Ended::Restart => Ended::Restart,
+    })
+}
+
+/// The server hears what became durable at the very end, and the stream is closed in order.
+async fn last_word(mut receiver: Receiver) {
+    let drained = async { while let Ok(Some(_)) = receiver.recv().await {} };
+    if tokio::time::timeout(LAST_WORD, drained).await.is_err() {
+        debug!("the server did not end the stream in time");
+    }
+}
+
+/// What is not heard by then is heard at the next start.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// Resolves when a stop is asked for.
+pub(crate) async fn stopped(stop: &watch::Receiver<bool>) {
+    let mut stop = stop.clone();
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        // Nobody is left who could ask.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn take_all(sinks: &[NamedSink], identity: &Identity) -> Result<Vec<(Arc<str>, Stored)>, RunError> {
+    let takes = sinks.iter().map(|sink| async move { Ok((sink.name.clone(), sink_task::take(sink, identity).await?)) });
+    futures::future::try_join_all(takes).await.map_err(|end| RunError::Sink(SinkFailure(end)))
+}
+
+fn server(system: &System, forks: Vec<TimelineFork>, slot: &SlotState) -> Server {
+    Server {
+        system_id: system.system_id,
+        timeline: system.timeline,
+        forks: forks.into_iter().map(|fork| (fork.timeline, fork.fork_lsn)).collect(),
+        wal_end: slot.current,
+        slot_start: slot.confirmed_flush_lsn.unwrap_or(Lsn::ZERO),
+    }
+}
+
+/// Whether the daemon may go on from here, and how.
+fn continuity(daemon: &Daemon, server: &Server, stored: &[(Arc<str>, Stored)]) -> Result<Verdict, RunError> {
+    let checkpoints: Vec<(Arc<str>, Option<Checkpoint>)> =
+        stored.iter().map(|(name, stored)| (name.clone(), stored.checkpoint.clone())).collect();
+    let verdict = judge(server, &checkpoints);
+    if verdict.gaps.is_empty() {
+        return Ok(verdict);
+    }
+    // The permission holds for what the operator knew of: once.
+    if !daemon.accept_gap.swap(false, Ordering::Relaxed) {
+        return Err(RunError::Gap { slot: daemon.source.slot.clone(), stretches: Stretches(verdict.gaps) });
+    }
+    for gap in &verdict.gaps {
+        warn!(sink = %gap.sink, from = %gap.from, to = %gap.to, reason = gap.reason.name(), "gap accepted");
+    }
+    daemon.shared.gaps.fetch_add(1, Ordering::Relaxed);
+    Ok(verdict)
+}
+
+/// What a `gap` record says.
+fn gap_note(verdict: &Verdict) -> Option<Context> {
+    let lost: Vec<serde_json::Value> = verdict
+        .gaps
+        .iter()
+        .chain(&verdict.owed)
+        .map(|gap| {
+            serde_json::json!({ "sink": gap.sink.as_ref(), "from": gap.from, "to": gap.to, "reason": gap.reason.name() })
+        })
+        .collect();
+    (!lost.is_empty()).then(|| Context::note(&serde_json::json!({ "lost": lost })))
+}
+
+fn driver(
+    daemon: &Daemon,
+    client: tokio_postgres::Client,
+    verdict: Verdict,
+    stored: &[(Arc<str>, Stored)],
+    quarantined: &HashMap<String, HashSet<Position>>,
+    fanout: Fanout,
+) -> Result<Driver, RunError> {
+    let checks = stored.iter().filter_map(|(name, stored)| {
+        let checkpoint = stored.checkpoint.as_ref().filter(|c| c.change_lsn != Lsn::ZERO)?;
+        Some(ResumeCheck { sink: name.clone(), position: checkpoint.position, change_lsn: checkpoint.change_lsn })
+    });
+    let note = gap_note(&verdict);
+    let told = verdict.start();
+    let mut stage = Stage::new(StageConfig {
+        rules: daemon.rules.clone(),
+        policy: daemon.policy.clone(),
+        verdict,
+        shapes: stored.iter().flat_map(|(_, stored)| stored.shapes.clone()).collect(),
+        checks: checks.collect(),
+        quarantined: quarantined.get(slot::ALL_SINKS).cloned().unwrap_or_default(),
+    });
+    if let Some(note) = note {
+        stage.record_gap(note);
+    }
+    Ok(Driver {
+        stage,
+        fanout,
+        client,
+        publication: daemon.source.publication.clone(),
+        shared: daemon.shared.clone(),
+        config: daemon.config.clone(),
+        told,
+        told_at: Instant::now(),
+    })
+}
+
+/// The sinks' tasks, and what each has durably.
+struct Sinks {
+    tasks: JoinSet<Result<(), SinkEnd>>,
+    durable: Vec<watch::Receiver<Progress>>,
+    queues: Vec<mpsc::UnboundedSender<Arc<Held>>>,
+    quarantine: HashMap<Arc<str>, watch::Sender<HashSet<Position>>>,
+    epoch: u16,
+    start: Progress,
+}
+
+impl Sinks {
+    fn start(daemon: &Daemon, verdict: &Verdict, quarantined: &HashMap<String, HashSet<Position>>) -> Sinks {
+        let start = verdict.start();
+        let mut sinks = Sinks {
+            tasks: JoinSet::new(),
+            durable: Vec::new(),
+            queues: Vec::new(),
+            quarantine: HashMap::new(),
+            epoch: verdict.epoch,
+            start,
+        };
+        for sink in &daemon.sinks {
+            let (queue, batches) = mpsc::unbounded_channel();
+            let (durable, stands) = watch::channel(Progress::default());
+            let positions = quarantined.get(sink.name.as_ref()).cloned().unwrap_or_default();
+            let (quarantine, positions) = watch::channel(positions);
+            sinks.tasks.spawn(sink_task::run(sink.clone(), start, batches, durable, positions));
+            sinks.durable.push(stands);
+            sinks.queues.push(queue);
+            sinks.quarantine.insert(sink.name.clone(), quarantine);
+        }
+        sinks
+    }
+
+    /// The queues end when their only owner does.
+    fn take_queues(&mut self) -> Vec<mpsc::UnboundedSender<Arc<Held>>> {
+        std::mem::take(&mut self.queues)
+    }
+
+    /// Tells the server the smallest position that every sink has stored. Nothing is acknowledged while a sink stands in an older epoch:
+    /// the record of its gap is still owed, and its place hangs on where the slot begins.
+    fn acknowledge(&self, daemon: &Daemon, safe: &watch::Sender<Lsn>) -> Lsn {
+        let stands: Vec<Progress> = self.durable.iter().map(|durable| *durable.borrow()).collect();
+        if stands.iter().any(|progress| progress.position.epoch < self.epoch) {
+            return *safe.borrow();
+        }
+        let smallest = stands.iter().map(|progress| progress.flushed_lsn).min().unwrap_or(Lsn::ZERO);
+        safe.send_if_modified(|last| {
+            let more = smallest > *last;
+            *last = smallest.max(*last);
+            more
+        });
+        let acknowledged = *safe.borrow();
+        daemon.shared.acknowledged(acknowledged);
+        acknowledged
+    }
+
+    /// Tells each sink what operators have given up since.
+    fn quarantine(&self, quarantined: HashMap<String, HashSet<Position>>) {
+        for (sink, sender) in &self.quarantine {
+            let positions = quarantined.get(sink.as_ref()).cloned().unwrap_or_default();
+            sender.send_if_modified(|known| {
+                let more = *known != positions;
+                *known = positions;
+                more
+            });
+        }
+    }
+}
+
+/// Waits until any sink has more durable.
+async fn any_durable(durable: &mut [watch::Receiver<Progress>]) {
+    // A sink that ended has nothing new; its end is seen elsewhere.
+    let changes = durable.iter_mut().map(|durable| {
+        Box::pin(async {
+            if durable.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    });
+    select_all(changes).await;
+}
+
+fn sink_ended(end: Result<Result<(), SinkEnd>, tokio::task::JoinError>) -> Result<Option<Ended>, RunError> {
+    match end {
+        Ok(Ok(())) => Ok(None),
+        Ok(Err(end)) if end.error.action == Action::Restart => {
+            warn!(sink = %end.sink, error = %sink_task::Chain(&end.error), "sink has to begin again from what is durable");
+            Ok(Some(Ended::Restart))
+        }
+        Ok(Err(end)) => Err(RunError::Sink(SinkFailure(end))),
+        Err(panic) => Err(RunError::Panic(panic.to_string())),
+    }
+}
+
+/// How often the list of what operators gave up is read. A person waits for it.
+const QUARANTINE_POLL: Duration = Duration::from_secs(2);
+
+/// The driver at work: it gives the receiver back.
+type Work = JoinHandle<(Receiver, Result<(), DriverError>)>;
+
+async fn follow(
+    daemon: &Daemon,
+    mut work: Work,
+    sinks: &mut Sinks,
+    budget: &Budget,
+    safe: &watch::Sender<Lsn>,
+    stop: &watch::Receiver<bool>,
+) -> Result<(Receiver, Ended), RunError> {
+    let mut poll = tokio::time::interval(QUARANTINE_POLL);
+    let (receiver, driven) = loop {
+        sinks.acknowledge(daemon, safe);
+        daemon.shared.memory_used.store(budget.used(), Ordering::Relaxed);
+        tokio::select! {
+            biased;
+            Some(end) = sinks.tasks.join_next() => {
+                // No sink ends before its queue does, unless it has to: the driver is in the way of all that follows.
+                work.abort();
+                return match (sink_ended(end)?, work.await) {
+                    (Some(ended), Ok((receiver, _))) => Ok((receiver, ended)),
+                    _ => Err(RunError::Restart),
+                };
+            }
+            driven = &mut work => break driven.map_err(|panic| RunError::Panic(panic.to_string()))?,
+            () = any_durable(&mut sinks.durable) => {}
+            _ = poll.tick(), if daemon.sinks.iter().any(|sink| sink.gauge.is_failing()) => {
+                // Only a hint for sinks that wait: if it cannot be read now, it can be the next time.
+                if let Ok(quarantined) = slot::quarantined_now(&daemon.source).await {
+                    sinks.quarantine(quarantined);
+                }
+            }
+        }
+    };
+    let stopping = *stop.borrow();
+    if stopping {
+        daemon.shared.phase(Phase::Stopping);
+    }
+    // The driver is gone, and with it the queues: each sink makes durable what it has, and ends.
+    let finish = async {
+        while let Some(end) = sinks.tasks.join_next().await {
+            sink_ended(end)?;
+        }
+        Ok::<(), RunError>(())
+    };
+    let finished = tokio::time::timeout(daemon.config.stop_timeout.get(), finish).await;
+    driven.map_err(RunError::Driver)?;
+    match finished {
+        Ok(finished) => finished?,
+        Err(_) => warn!("stopping took too long; what was not durable comes again at the next start"),
+    }
+    Ok((receiver, if stopping { Ended::Stopped(Lsn::ZERO) } else { Ended::Restart }))
+}

@@ -1,0 +1,226 @@
+//! One task for each sink: takes batches from its queue, repeats what may be repeated, says what is durable.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use audit_core::batch::{Batch, Progress};
+use audit_core::position::Position;
+use audit_core::sink::{Action, Identity, Sink, SinkError, Stored};
+use tokio::sync::{Mutex, mpsc, watch};
+use tracing::{info, warn};
+
+use crate::fanout::Held;
+use crate::retry::Backoff;
+use crate::status::SinkGauge;
+
+/// A sink of any type. The futures are boxed once for each batch, never for each version.
+pub type AnySink = Box<dyn ErasedSink>;
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, SinkError>> + Send + 'a>>;
+
+/// [`Sink`] for a list of sinks of several types.
+pub trait ErasedSink: Send {
+    fn take<'a>(&'a mut self, identity: &'a Identity) -> Boxed<'a, Stored>;
+    fn begin(&mut self, start: Progress) -> Boxed<'_, ()>;
+    fn write<'a>(&'a mut self, batches: &'a [&'a Batch]) -> Boxed<'a, ()>;
+    fn flush(&mut self, all: bool) -> Boxed<'_, ()>;
+    fn due(&self) -> Option<Instant>;
+    fn durable(&self) -> Progress;
+    fn quarantine(&mut self, positions: std::collections::HashSet<Position>);
+    fn held_bytes(&self) -> usize;
+}
+
+impl<S: Sink> ErasedSink for S {
+    fn take<'a>(&'a mut self, identity: &'a Identity) -> Boxed<'a, Stored> {
+        Box::pin(Sink::take(self, identity))
+    }
+    fn begin(&mut self, start: Progress) -> Boxed<'_, ()> {
+        Box::pin(Sink::begin(self, start))
+    }
+    fn write<'a>(&'a mut self, batches: &'a [&'a Batch]) -> Boxed<'a, ()> {
+        Box::pin(Sink::write(self, batches))
+    }
+    fn flush(&mut self, all: bool) -> Boxed<'_, ()> {
+        Box::pin(Sink::flush(self, all))
+    }
+    fn due(&self) -> Option<Instant> {
+        Sink::due(self)
+    }
+    fn durable(&self) -> Progress {
+        Sink::durable(self)
+    }
+    fn quarantine(&mut self, positions: std::collections::HashSet<Position>) {
+        Sink::quarantine(self, positions);
+    }
+    fn held_bytes(&self) -> usize {
+        Sink::held_bytes(self)
+    }
+}
+
+/// A sink by its configured name. The lock is held by whichever task works for the sink; there is one at a time.
+#[derive(Clone)]
+pub struct NamedSink {
+    pub name: Arc<str>,
+    pub sink: Arc<Mutex<AnySink>>,
+    pub gauge: Arc<SinkGauge>,
+}
+
+impl NamedSink {
+    pub fn new(name: impl Into<Arc<str>>, sink: impl Sink + 'static) -> NamedSink {
+        NamedSink { name: name.into(), sink: Arc::new(Mutex::new(Box::new(sink))), gauge: Arc::default() }
+    }
+}
+
+/// Why a sink's task ended before the stream did.
+#[derive(Debug)]
+pub struct SinkEnd {
+    pub sink: Arc<str>,
+    pub error: SinkError,
+}
+
+/// As much as one call of `write` is given: enough that a sink's fixed costs vanish, little enough that memory comes free steadily.
+const WRITE_BYTES: usize = 8 << 20;
+
+/// Takes the sink over, with patience for what may pass.
+pub async fn take(sink: &NamedSink, identity: &Identity) -> Result<Stored, SinkEnd> {
+    let mut guard = sink.sink.lock().await;
+    let mut backoff = Backoff::default();
+    loop {
+        match guard.take(identity).await {
+            Ok(stored) => {
+                sink.gauge.recovered();
+                return Ok(stored);
+            }
+            Err(error) => pause(sink, error, &mut backoff).await?,
+        }
+    }
+}
+
+/// Works until the queue closes, then makes everything durable. What is durable goes to `durable`.
+pub async fn run(
+    sink: NamedSink,
+    start: Progress,
+    mut queue: mpsc::UnboundedReceiver<Arc<Held>>,
+    durable: watch::Sender<Progress>,
+    mut quarantined: watch::Receiver<std::collections::HashSet<Position>>,
+) -> Result<(), SinkEnd> {
+    let mut guard = sink.sink.lock().await;
+    guard.quarantine(quarantined.borrow_and_update().clone());
+    let mut backoff = Backoff::default();
+    while let Err(error) = guard.begin(start).await {
+        pause(&sink, error, &mut backoff).await?;
+    }
+    publish(&sink, guard.as_ref(), &durable);
+    loop {
+        let due = guard.due().map(tokio::time::Instant::from_std);
+        let step = tokio::select! {
+            biased;
+            () = async { tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)).await }, if due.is_some() => Step::Flush,
+            first = queue.recv() => match first {
+                Some(first) => Step::Write(gather(first, &mut queue)),
+                None => break,
+            },
+        };
+        match step {
+            Step::Flush => {
+                while let Err(error) = guard.flush(false).await {
+                    pause(&sink, error, &mut backoff).await?;
+                }
+            }
+            Step::Write(held) => {
+                let batches: Vec<&Batch> = held.iter().map(|held| &held.batch).collect();
+                while let Err(error) = guard.write(&batches).await {
+                    if error.refused.is_some() {
+                        refused(&sink, error, &mut quarantined).await?;
+                        guard.quarantine(quarantined.borrow_and_update().clone());
+                    } else {
+                        pause(&sink, error, &mut backoff).await?;
+                    }
+                }
+                sink.gauge.wrote(batches.iter().map(|batch| batch.len()).sum());
+            }
+        }
+        backoff = Backoff::default();
+        sink.gauge.recovered();
+        publish(&sink, guard.as_ref(), &durable);
+    }
+    while let Err(error) = guard.flush(true).await {
+        pause(&sink, error, &mut backoff).await?;
+    }
+    publish(&sink, guard.as_ref(), &durable);
+    Ok(())
+}
+
+enum Step {
+    Flush,
+    Write(Vec<Arc<Held>>),
+}
+
+fn gather(first: Arc<Held>, queue: &mut mpsc::UnboundedReceiver<Arc<Held>>) -> Vec<Arc<Held>> {
+    let mut bytes = first.batch.bytes();
+    let mut held = vec![first];
+    while bytes < WRITE_BYTES {
+        let Ok(next) = queue.try_recv() else { break };
+        bytes += next.batch.bytes();
+        held.push(next);
+    }
+    held
+}
+
+fn publish(sink: &NamedSink, erased: &dyn ErasedSink, durable: &watch::Sender<Progress>) {
+    let progress = erased.durable();
+    sink.gauge.stands(progress, erased.held_bytes());
+    durable.send_if_modified(|last| std::mem::replace(last, progress) != progress);
+}
+
+/// Waits before the next try, or ends where another try cannot help.
+async fn pause(sink: &NamedSink, error: SinkError, backoff: &mut Backoff) -> Result<(), SinkEnd> {
+    sink.gauge.failed(&error);
+    if error.action != Action::Retry {
+        return Err(SinkEnd { sink: sink.name.clone(), error });
+    }
+    let pause = backoff.next();
+    warn!(sink = %sink.name, error = %Chain(&error), retry_in_ms = pause.as_millis() as u64, "sink failed; it is tried again");
+    tokio::time::sleep(pause).await;
+    Ok(())
+}
+
+/// A refused version holds its sink until an operator gives it up; the other sinks go on within the memory limit.
+async fn refused(
+    sink: &NamedSink,
+    error: SinkError,
+    quarantined: &mut watch::Receiver<std::collections::HashSet<Position>>,
+) -> Result<(), SinkEnd> {
+    sink.gauge.failed(&error);
+    let Some(position) = error.refused else { return Ok(()) };
+    warn!(
+        sink = %sink.name, error = %Chain(&error), %position,
+        "the sink refuses a version and waits: cdc-audit resume --sink {} --quarantine {position}", sink.name
+    );
+    loop {
+        if quarantined.borrow().contains(&position) {
+            info!(sink = %sink.name, %position, "the version is given up; an error record takes its place");
+            return Ok(());
+        }
+        if tokio::time::timeout(Duration::from_secs(3600), quarantined.changed()).await.is_ok_and(|changed| changed.is_err()) {
+            return Err(SinkEnd { sink: sink.name.clone(), error });
+        }
+    }
+}
+
+/// An error with what caused it, on one line.
+pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! The slot: the lock that makes one daemon the source's only reader, and what keeps it moving.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use audit_capture::config::SourceConfig;
+use audit_capture::replication::{Identity, Receiver, ReplicationClient, ReplicationError, StreamOptions, TimelineFork};
+use audit_capture::slot::{self, SlotState};
+use audit_core::position::{Lsn, Position};
+use tokio::sync::watch;
+use tokio_postgres::Client;
+use tracing::{debug, info, warn};
+
+use crate::retry::Backoff;
+use crate::run::{Daemon, RunError, sql};
+use crate::session::stopped;
+use crate::status::Phase;
+
+/// The name under which `resume --sink` gives a change up for all sinks.
+pub const ALL_SINKS: &str = "all";
+
+/// The name that the server shows us under.
+pub const APPLICATION: &str = "cdc-audit";
+
+/// A slot that is ours, and what the server said of itself.
+pub struct Locked {
+    pub receiver: Receiver,
+    pub client: Client,
+    pub system: Identity,
+    pub forks: Vec<TimelineFork>,
+    /// As it was after the lock was taken: nobody else moves it now.
+    pub slot: SlotState,
+}
+
+/// Waits for the slot as long as another process holds it. `None` when a stop is asked for meanwhile.
+pub async fn lock(
+    daemon: &Daemon,
+    safe: watch::Receiver<Lsn>,
+    stream_ends: watch::Receiver<bool>,
+    stop: &watch::Receiver<bool>,
+) -> Result<Option<Locked>, RunError> {
+    let source = &daemon.source;
+    let client = audit_connect::connect(&source.endpoint, APPLICATION).await?;
+    usable_slot(daemon, &client).await?;
+    let mut backoff = Backoff::default();
+    loop {
+        let replication = ReplicationClient::connect(&source.endpoint, APPLICATION).await?;
+        let system = replication.identify_system().await?;
+        let forks = replication.timeline_history(system.timeline).await?;
+        let options = StreamOptions {
+            slot: source.slot.clone(),
+            publications: vec![source.publication.clone()],
+            status_interval: source.status_interval.get(),
+            message_limit: daemon.memory.message_max as usize,
+            safe: safe.clone(),
+            stop: stream_ends.clone(),
+        };
+        match replication.start(options).await {
+            Ok(receiver) => {
+                let slot = read(source, &client).await?;
+                return Ok(Some(Locked { receiver, client, system, forks, slot }));
+            }
+            Err(ReplicationError::SlotInUse { .. }) => {
+                let holder = read(source, &client).await?.holder.map_or("another process".to_string(), |h| h.to_string());
+                if backoff.tries() == 0 {
+                    info!(slot = %source.slot, %holder, "the slot is in use; waiting for it");
+                }
+                daemon.shared.phase(Phase::Waiting { holder });
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.next().min(SLOT_WAIT)) => {}
+                    () = stopped(stop) => return Ok(None),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A standby daemon takes over within this time.
+const SLOT_WAIT: Duration = Duration::from_secs(2);
+
+async fn read(source: &SourceConfig, client: &Client) -> Result<SlotState, RunError> {
+    slot::read(client, &source.slot).await?.ok_or_else(|| RunError::NoSlot { slot: source.slot.clone() })
+}
+
+/// Refuses a slot that cannot serve; with an accepted gap makes one anew where it is gone or lost.
+async fn usable_slot(daemon: &Daemon, client: &Client) -> Result<(), RunError> {
+    let name = &daemon.source.slot;
+    let accepts = daemon.accept_gap.load(std::sync::atomic::Ordering::Relaxed);
+    let found = slot::read(client, name).await?;
+    match &found {
+        Some(state) if state.plugin.as_deref() != Some("pgoutput") => {
+            return Err(RunError::ForeignSlot { slot: name.clone(), what: "is not a pgoutput slot" });
+        }
+        Some(state) if state.lost().is_none() => return Ok(()),
+        Some(state) if !accepts => {
+            return Err(RunError::LostSlot { slot: name.clone(), why: state.lost().unwrap_or("wal_removed").to_string() });
+        }
+        None if !accepts => return Err(RunError::NoSlot { slot: name.clone() }),
+        _ => {}
+    }
+    warn!(slot = %name, "making the slot anew; the WAL before is lost");
+    if found.is_some() {
+        client.execute("SELECT pg_drop_replication_slot($1)", &[name]).await.map_err(|e| sql("drop the lost slot", e))?;
+    }
+    let create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
+    client.execute(create, &[name]).await.map_err(|e| sql("create the replication slot", e))?;
+    Ok(())
+}
+
+/// Positions that operators gave up, by sink.
+pub async fn quarantined(client: &Client, source: &str) -> Result<HashMap<String, HashSet<Position>>, RunError> {
+    let query = "SELECT sink, position FROM cdc_audit.quarantine WHERE source = $1";
+    let rows = client.query(query, &[&source]).await.map_err(|e| sql("read cdc_audit.quarantine", e))?;
+    let mut found: HashMap<String, HashSet<Position>> = HashMap::new();
+    for row in rows {
+        if let Ok(position) = row.get::<_, &str>(1).parse() {
+            found.entry(row.get(0)).or_default().insert(position);
+        }
+    }
+    Ok(found)
+}
+
+/// The same over a connection of its own.
+pub async fn quarantined_now(source: &SourceConfig) -> Result<HashMap<String, HashSet<Position>>, RunError> {
+    let client = audit_connect::connect(&source.endpoint, APPLICATION).await?;
+    quarantined(&client, &source.name).await
+}
+
+/// Writes a small message into the WAL now and then, so that the slot moves where only what we do not track changes.
+pub async fn heartbeat(source: SourceConfig) {
+    let interval = source.heartbeat.get();
+    if interval.is_zero() {
+        return;
+    }
+    let mut client: Option<Client> = None;
+    loop {
+        tokio::time::sleep(interval).await;
+        if client.as_ref().is_none_or(|client| client.is_closed()) {
+            client = audit_connect::connect(&source.endpoint, "cdc-audit heartbeat").await.ok();
+        }
+        let Some(open) = &client else { continue };
+        // A failure is no more than a late heartbeat; the stream has its own way to notice a lost server.
+        if let Err(error) = open.execute("SELECT pg_logical_emit_message(false, 'cdc-audit-heartbeat', '')", &[]).await {
+            debug!(error = %error, "no heartbeat");
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The stages between the socket and the sinks, as one synchronous function: a message goes in, the batch grows.
+//!
+//! ```text
+//! bytes ──decode──▶ Message ──assemble──▶ place ──version──▶ RawVersion ──protect──▶ Batch
+//! ```
+//!
+//! Nothing here waits and nothing here is stored: what the stages know beyond one message is the open transaction, the tables'
+//! shapes, and the batch under way.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use audit_core::assemble::{AssembleError, Assembler};
+use audit_core::batch::{Batch, Progress, Transaction};
+use audit_core::change::Change;
+use audit_core::context::{CONTEXT_PREFIX, Context};
+use audit_core::position::{Lsn, Position};
+use audit_core::protect::{Place, Policy, SealError};
+use audit_core::rules::Rules;
+use audit_core::shape::{CatalogTable, History, Relation, Shape, TableName};
+use audit_core::table::{Table, TableError};
+use audit_core::version::{Event, version};
+use audit_pgoutput::{DecodeError, Message, Scratch, decode};
+
+use crate::continuity::Verdict;
+
+/// The schema of the tool's own tables. Their changes make no versions: else a hot table in the source would feed on itself.
+const OWN_SCHEMA: &str = "cdc_audit";
+
+/// The stream cannot be followed any further.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    #[error("a message at {lsn} cannot be decoded, position {position}")]
+    Decode { position: Position, lsn: Lsn, source: DecodeError },
+    #[error("the change at position {position} cannot be recorded")]
+    Seal { position: Position, source: SealError },
+    #[error("the stream broke its protocol at {lsn}")]
+    Assemble { lsn: Lsn, source: AssembleError },
+    #[error("a change at {lsn} refers to relation {oid}, which the server has not described")]
+    UnknownRelation { oid: u32, lsn: Lsn },
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error("sink {sink} has position {position} from a change at {expected}, but the server sends another one there")]
+    Diverged { sink: Arc<str>, position: Position, expected: Lsn },
+}
+
+impl StageError {
+    /// The position that `resume --quarantine` would give up, where that can help.
+    pub fn position(&self) -> Option<Position> {
+        match self {
+            StageError::Decode { position, .. } | StageError::Seal { position, .. } => Some(*position),
+            _ => None,
+        }
+    }
+
+    pub fn hint(&self) -> String {
+        match self {
+            StageError::Decode { position, .. } | StageError::Seal { position, .. } => {
+                format!("to go on without it and leave an `error` record there: cdc-audit resume --sink all --quarantine {position}")
+            }
+            StageError::Table(error) => error.hint(),
+            StageError::Diverged { .. } => {
+                "the server's WAL is not the one that was captured (a restored backup?): run `cdc-audit check`; \
+                 `cdc-audit run --accept-gap` goes on and records a gap"
+                    .to_string()
+            }
+            StageError::Assemble { .. } | StageError::UnknownRelation { .. } => {
+                "please report this as a bug, with the server's version".to_string()
+            }
+        }
+    }
+}
+
+/// What is done with a relation's changes.
+#[derive(Clone, Debug)]
+enum Target {
+    Record(Arc<Table>),
+    Skip,
+}
+
+/// The change at which a sink stands must be the one it was: see [`StageError::Diverged`].
+#[derive(Clone, Debug)]
+pub struct ResumeCheck {
+    pub sink: Arc<str>,
+    pub position: Position,
+    pub change_lsn: Lsn,
+}
+
+/// Everything the stages are given at start.
+pub struct StageConfig {
+    pub rules: Rules,
+    pub policy: Policy,
+    pub verdict: Verdict,
+    /// From all sinks.
+    pub shapes: Vec<Shape>,
+    pub checks: Vec<ResumeCheck>,
+    /// Positions at which an `error` record takes the change's place.
+    pub quarantined: HashSet<Position>,
+}
+
+/// Counted since the last [`Stage::take_counts`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub transactions: u64,
+    pub changes: u64,
+    pub versions: u64,
+    /// Versions without an actor in tables that require one.
+    pub without_actor: u64,
+}
+
+pub struct Stage {
+    rules: Rules,
+    policy: Policy,
+    verdict: Verdict,
+    histories: HashMap<TableName, History>,
+    targets: HashMap<u32, Target>,
+    assembler: Assembler,
+    checks: Vec<ResumeCheck>,
+    quarantined: HashSet<Position>,
+    batch: Batch,
+    scratch: Scratch,
+    changed: Vec<bool>,
+    counts: Counts,
+    /// The record of an accepted gap, until the stream reaches its place.
+    gap: Option<Context>,
+    /// Logical messages of our own, by prefix, for who reads the stream with us (baseline watermarks).
+    watermark: Option<Vec<u8>>,
+}
+
+/// The prefix of the messages that mark a chunk's place in the stream.
+pub const WATERMARK_PREFIX: &str = "cdc-audit-watermark";
+
+impl Stage {
+    pub fn new(config: StageConfig) -> Stage {
+        let mut histories: HashMap<TableName, History> = HashMap::new();
+        for shape in config.shapes {
+            histories.entry(shape.name()).or_default().restore(shape);
+        }
+        let mut checks = config.checks;
+        checks.sort_by_key(|check| check.position);
+        Stage {
+            rules: config.rules,
+            policy: config.policy,
+            assembler: Assembler::new(config.verdict.start()),
+            verdict: config.verdict,
+            histories,
+            targets: HashMap::new(),
+            checks,
+            quarantined: config.quarantined,
+            batch: Batch::default(),
+            scratch: Scratch::default(),
+            changed: Vec::new(),
+            counts: Counts::default(),
+            gap: None,
+            watermark: None,
+        }
+    }
+
+    /// Puts a `gap` record where the stream leaves the history that the sinks have.
+    pub fn record_gap(&mut self, note: Context) {
+        self.gap = Some(note);
+        self.reach(self.verdict.slot_start);
+    }
+
+    /// Bytes of the batch under way.
+    pub fn batch_bytes(&self) -> usize {
+        self.batch.bytes()
+    }
+
+    pub fn batch_is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.assembler.progress()
+    }
+
+    /// Takes the batch under way, which stands for everything seen so far.
+    pub fn take_batch(&mut self) -> Batch {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.progress = self.assembler.progress();
+        if let Some(transaction) = self.assembler.transaction() {
+            self.batch.transaction(*transaction);
+        }
+        batch
+    }
+
+    pub fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// The content of a watermark that has just passed, once.
+    pub fn take_watermark(&mut self) -> Option<Vec<u8>> {
+        self.watermark.take()
+    }
+
+    /// Nothing for us up to `wal_end`.
+    pub fn idle(&mut self, wal_end: Lsn) {
+        self.assembler.idle(wal_end);
+        if self.assembler.transaction().is_none() {
+            self.reach(wal_end);
+        }
+    }
+
+    /// Takes in the data of one XLogData message that begins at `lsn`. A relation is handed back where its shape is new: look it up in the
+    /// catalog and call [`Stage::describe`].
+    pub fn message(&mut self, data: &[u8], lsn: Lsn) -> Result<Option<Relation>, StageError> {
+        let assemble = |source| StageError::Assemble { lsn, source };
+        // The scratch space is lent to the message while the stage works on it.
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let result = match decode(data, &mut scratch) {
+            Ok(Message::Insert { relation, new }) => self.change(relation, Change::Insert { new }, lsn),
+            Ok(Message::Update { relation, old, new }) => self.change(relation, Change::Update { old, new }, lsn),
+            Ok(Message::Delete { relation, old }) => self.change(relation, Change::Delete { old }, lsn),
+            Ok(Message::Truncate { relations }) => {
+                relations.into_iter().try_for_each(|relation| self.change(relation, Change::Truncate, lsn))
+            }
+            Ok(Message::Begin { commit_lsn, committed_at, xid }) => {
+                self.reach(commit_lsn);
+                let transaction = Transaction { xid, commit_lsn, committed_at };
+                self.batch.transaction(transaction);
+                self.assembler.begin(self.verdict.epoch_at(commit_lsn), transaction).map_err(assemble)
+            }
+            Ok(Message::Commit { end_lsn, .. }) => self.commit(end_lsn, lsn),
+            Ok(Message::Logical { transactional: true, prefix: CONTEXT_PREFIX, content }) => {
+                self.assembler.context(Context::parse(content)).map_err(assemble)
+            }
+            Ok(Message::Logical { transactional: true, prefix: WATERMARK_PREFIX, content }) => {
+                self.watermark = Some(content.to_vec());
+                Ok(())
+            }
+            Ok(Message::Logical { transactional: false, .. }) => {
+                self.idle(lsn);
+                Ok(())
+            }
+            Ok(Message::Relation(relation)) => {
+                self.scratch = scratch;
+                return Ok(self.relation(relation)?);
+            }
+            Ok(Message::Logical { .. } | Message::Origin { .. } | Message::Type { .. }) => Ok(()),
+            Err(source) => self.malformed(source, lsn),
+        };
+        self.scratch = scratch;
+        result.map(|()| None)
+    }
+
+    fn change(&mut self, oid: u32, change: Change<'_>, lsn: Lsn) -> Result<(), StageError> {
+        let place = self.assembler.change(lsn).map_err(|source| StageError::Assemble { lsn, source })?;
+        self.counts.changes += 1;
+        self.check_resume(place)?;
+        let target = self.targets.get(&oid).ok_or(StageError::UnknownRelation { oid, lsn })?;
+        let Target::Record(table) = target else { return Ok(()) };
+        if !self.quarantined.is_empty() && self.quarantined.contains(&place.position) {
+            let note = Context::note(&serde_json::json!({ "error": "given up by an operator", "table": table.name.as_ref() }));
+            self.batch.note(Event::Error, table, place.position, lsn, note);
+            return Ok(());
+        }
+        let Some(raw) = version(table, change, &mut self.changed) else { return Ok(()) };
+        let context = self.assembler.current_context();
+        self.policy
+            .seal(&mut self.batch, table, &raw, place, context)
+            .map_err(|source| StageError::Seal { position: place.position, source })?;
+        self.counts.versions += 1;
+        if table.require_actor && self.batch.versions().next_back().is_some_and(|v| v.actor_source().is_none()) {
+            self.counts.without_actor += 1;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, end_lsn: Lsn, lsn: Lsn) -> Result<(), StageError> {
+        let transaction = self.assembler.commit(end_lsn).map_err(|source| StageError::Assemble { lsn, source })?;
+        self.counts.transactions += 1;
+        // A sink that stands inside this transaction should have met its change by now.
+        match self.checks.first() {
+            Some(check)
+                if check.position.commit_lsn == transaction.commit_lsn
+                    && check.position.epoch == self.verdict.epoch_at(transaction.commit_lsn) =>
+            {
+                Err(diverged(check))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_resume(&mut self, place: Place) -> Result<(), StageError> {
+        while let Some(check) = self.checks.first() {
+            if check.position > place.position {
+                break;
+            }
+            if check.position == place.position && check.change_lsn != place.lsn {
+                return Err(diverged(check));
+            }
+            self.checks.remove(0);
+        }
+        Ok(())
+    }
+
+    fn malformed(&mut self, source: DecodeError, lsn: Lsn) -> Result<(), StageError> {
+        let position = self.assembler.next_position();
+        if !self.quarantined.contains(&position) || self.assembler.transaction().is_none() {
+            return Err(StageError::Decode { position, lsn, source });
+        }
+        let place = self.assembler.change(lsn).map_err(|source| StageError::Assemble { lsn, source })?;
+        let note = Context::note(&serde_json::json!({ "error": source.to_string() }));
+        self.batch.note(Event::Error, &Arc::new(Table::pseudo("cdc_audit.error")), place.position, lsn, note);
+        Ok(())
+    }
+
+    /// Finds the relation's shape among those that are known; hands the relation back where it is new.
+    fn relation(&mut self, relation: Relation) -> Result<Option<Relation>, StageError> {
+        if relation.name.schema == OWN_SCHEMA {
+            self.targets.insert(relation.oid, Target::Skip);
+            return Ok(None);
+        }
+        let position = self.assembler.next_position();
+        let known = self.histories.get(&relation.name).and_then(|history| history.find(&relation.digest(), position));
+        match known.cloned() {
+            Some(shape) => self.record(relation.oid, shape).map(|()| None),
+            None => Ok(Some(relation)),
+        }
+    }
+
+    /// Adds a shape that a relation shows. `catalog` is what a look-up found now, if anything.
+    pub fn describe(&mut self, relation: &Relation, catalog: Option<&CatalogTable>) -> Result<(), StageError> {
+        let position = self.assembler.next_position();
+        let history = self.histories.entry(relation.name.clone()).or_default();
+        let shape = history.add(relation, catalog, position);
+        self.record(relation.oid, shape)
+    }
+
+    fn record(&mut self, oid: u32, shape: Arc<Shape>) -> Result<(), StageError> {
+        let rules = self.rules.for_table(&shape.name());
+        let target = if rules.captured() {
+            Target::Record(Arc::new(Table::new(shape, &rules, self.policy.row_key.is_some())?))
+        } else {
+            Target::Skip
+        };
+        self.targets.insert(oid, target);
+        Ok(())
+    }
+
+    /// The stream has come to `lsn`: an accepted gap is recorded once the history that was shared is behind.
+    fn reach(&mut self, lsn: Lsn) {
+        if lsn < self.verdict.boundary {
+            return;
+        }
+        if let Some(note) = self.gap.take() {
+            let position = self.verdict.gap_position();
+            let now = audit_core::position::Micros::now();
+            self.batch.transaction(Transaction { xid: 0, commit_lsn: position.commit_lsn, committed_at: now });
+            self.assembler.stand_at(position);
+            self.batch.note(Event::Gap, &Arc::new(Table::pseudo("cdc_audit.gap")), position, position.commit_lsn, note);
+        }
+    }
+}
+
+fn diverged(check: &ResumeCheck) -> StageError {
+    StageError::Diverged { sink: check.sink.clone(), position: check.position, expected: check.change_lsn }
+}
+
+
+#[cfg(test)]
+mod tests;

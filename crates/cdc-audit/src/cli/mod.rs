@@ -1,0 +1,12 @@
+//! One command, one file.
+
+pub mod check;
+pub mod config;
+pub mod export;
+pub mod history;
+pub mod output;
+pub mod resume;
+pub mod run;
+pub mod setup;
+pub mod status;
+pub mod teardown;

@@ -1,0 +1,82 @@
+//! `cdc-audit run`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use audit_core::sink::Action;
+use audit_pipeline::run::RunError;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use crate::config::Config;
+use crate::error::{CliError, code};
+use crate::http;
+use crate::wiring;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  cdc-audit run\n  cdc-audit --config shop.toml run --accept-gap")]
+pub struct Args {
+    /// Go on, once, where WAL was lost; a `gap` record in every sink says what is missing.
+    #[arg(long)]
+    accept_gap: bool,
+}
+
+pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
+    let daemon = Arc::new(wiring::daemon(&config, AtomicBool::new(args.accept_gap))?);
+    let listener = tokio::net::TcpListener::bind(&config.http.listen).await.map_err(|error| {
+        CliError::new(format!("cannot listen on {}", config.http.listen))
+            .detail(error.to_string())
+            .hint("another daemon may run here: set http.listen to a free port".to_string())
+            .code(code::USAGE)
+    })?;
+    let reported = daemon.clone();
+    let serving = tokio::spawn(http::serve(listener, Arc::new(move || wiring::report(&reported))));
+    let stop = stop_signal()?;
+    let progress = wiring::show_baseline(&daemon);
+    let ended = audit_pipeline::run::run(&daemon, stop).await;
+    serving.abort();
+    progress.abort();
+    match ended {
+        Ok(lsn) => {
+            info!(at = %lsn, "everything before is durable in every sink");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            error!(error = %audit_pipeline::Chain(&error), "the daemon ends");
+            Err(CliError::of(&error).hint(error.hint()).code(exit_code(&error)))
+        }
+    }
+}
+
+fn exit_code(error: &RunError) -> u8 {
+    match error {
+        RunError::Gap { .. } | RunError::LostSlot { .. } | RunError::NoSlot { .. } => code::GAP,
+        RunError::Sink(end) if end.error.action == Action::Stop && end.error.refused.is_none() => code::FENCED,
+        _ => code::FAILED,
+    }
+}
+
+/// Turns true at SIGTERM or SIGINT. A second signal ends the program at once: nothing is lost by it, for what is durable is known.
+fn stop_signal() -> Result<watch::Receiver<bool>, CliError> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| CliError::new("signals cannot be listened to").detail(error.to_string()))
+    };
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let (asked, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if *asked.borrow() {
+                std::process::exit(i32::from(code::FAILED));
+            }
+            info!("stopping: finishing what is under way");
+            let _ = asked.send(true);
+        }
+    });
+    Ok(stop)
+}

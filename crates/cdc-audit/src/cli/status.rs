@@ -1,0 +1,123 @@
+//! `cdc-audit status`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use audit_pipeline::status::{Phase, StatusReport};
+
+use crate::cli::output::{bytes, print, print_json, table, wants_json};
+use crate::config::Config;
+use crate::error::{CliError, code};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  cdc-audit status\n  cdc-audit status --json | jq .lag_bytes")]
+pub struct Args {
+    /// One line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let url = format!("http://{}/status", config.http.listen);
+    let asked = tokio::task::spawn_blocking(move || ask(&url)).await;
+    let report = match asked {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => return not_running(args, config, error).await,
+        Err(error) => return Err(CliError::of(&error)),
+    };
+    if report.source != config.source.name {
+        return Err(CliError::new(format!("the daemon on {} captures {}, not {}", config.http.listen, report.source, config.source.name))
+            .hint("give each daemon a port of its own: http.listen".to_string())
+            .code(code::NOT_READY));
+    }
+    if wants_json(args.json) { print_json(&report)? } else { show(&report)? }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(url: &str) -> Result<StatusReport, String> {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
+    let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
+    let body = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
+    serde_json::from_str(&body).map_err(|error| error.to_string())
+}
+
+/// No daemon answers: what the server itself knows of the slot is still worth saying.
+async fn not_running(args: Args, config: &Config, error: String) -> Result<ExitCode, CliError> {
+    let slot = match audit_connect::connect(&config.source.endpoint, "cdc-audit status").await {
+        Ok(client) => audit_capture::slot::read(&client, &config.source.slot).await.ok().flatten(),
+        Err(_) => None,
+    };
+    if wants_json(args.json) {
+        let slot = slot.as_ref().map(|slot| {
+            serde_json::json!({
+                "name": slot.name, "confirmed_flush_lsn": slot.confirmed_flush_lsn, "lag_bytes": slot.lag_bytes(),
+                "retained_bytes": slot.retained_bytes(), "holder": slot.holder.as_ref().map(ToString::to_string),
+            })
+        });
+        print_json(&serde_json::json!({ "phase": "not_running", "source": config.source.name, "slot": slot }))?;
+    } else {
+        print(format!("The daemon does not run: nobody answers on {} ({error}).", config.http.listen))?;
+        match slot {
+            Some(slot) => print(format!(
+                "Slot {}: {} behind, {} of WAL kept{}.",
+                slot.name,
+                slot.lag_bytes().map_or("?".to_string(), bytes),
+                slot.retained_bytes().map_or("?".to_string(), bytes),
+                slot.holder.map_or(String::new(), |holder| format!(", held by {holder}")),
+            ))?,
+            None => print(format!("Slot {} was not found, or the source cannot be reached: `cdc-audit check` says more.", config.source.slot))?,
+        }
+    }
+    Ok(ExitCode::from(code::NOT_READY))
+}
+
+fn show(report: &StatusReport) -> Result<(), CliError> {
+    let phase = match &report.phase {
+        Phase::Starting => "starting".to_string(),
+        Phase::Waiting { holder } => format!("waiting for the slot, which {holder} holds"),
+        Phase::Streaming => "streaming".to_string(),
+        Phase::Retrying => "retrying".to_string(),
+        Phase::Stopping => "stopping".to_string(),
+    };
+    print(format!("{}: {phase}, epoch {}", report.source, report.epoch))?;
+    print(format!(
+        "slot {}: {} behind ({:.1} s), acknowledged {}, server at {}",
+        report.slot, bytes(report.lag_bytes), report.lag_seconds, report.acknowledged, report.wal_end
+    ))?;
+    print(format!(
+        "{} changes, {} versions, {} transactions; memory {} of {}",
+        report.changes, report.versions, report.transactions, bytes(report.memory_used_bytes), bytes(report.memory_limit_bytes)
+    ))?;
+    let mut sinks = table(&["sink", "stands at", "behind", "seconds", "versions", "held", "errors", ""]);
+    for sink in &report.sinks {
+        let mark = match (&report.held_back_by, sink.failing) {
+            (_, true) => "failing",
+            (Some(name), _) if *name == sink.name => "holds the others back",
+            _ => "",
+        };
+        sinks.add_row([
+            sink.name.clone(), sink.position.clone(), bytes(sink.lag_bytes), format!("{:.1}", sink.lag_seconds),
+            sink.versions.to_string(), bytes(sink.held_bytes), sink.errors.to_string(), mark.to_string(),
+        ]);
+    }
+    print(sinks)?;
+    if !report.tables.is_empty() {
+        let mut tables = table(&["table", "versions", "bytes"]);
+        for (name, count) in &report.tables {
+            tables.add_row([name.clone(), count.versions.to_string(), bytes(count.bytes)]);
+        }
+        print(tables)?;
+    }
+    for entry in report.baseline.iter().filter(|entry| !entry.done) {
+        print(format!("baseline of {}: {} of about {} rows", entry.table, entry.rows, entry.rows_estimated))?;
+    }
+    let failures = report.sinks.iter().filter(|sink| sink.failing).filter_map(|sink| sink.last_error.as_ref());
+    for failure in report.last_error.iter().chain(failures) {
+        print(format!("last error, {}: {}", failure.at, failure.message))?;
+        if let Some(hint) = &failure.hint {
+            print(format!("  hint: {hint}"))?;
+        }
+    }
+    Ok(())
+}

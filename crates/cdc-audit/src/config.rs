@@ -1,0 +1,198 @@
+//! `config.toml`, whole: the sections come from the crates that they configure.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use audit_capture::baseline::BaselineConfig;
+use audit_capture::config::SourceConfig;
+use audit_config::secret::{Secret, SecretRef};
+use audit_config::{Problems, quote};
+use audit_core::protect::{MacKey, Policy};
+use audit_core::rules::{Method, ProtectionRule, Rules, TableRule};
+use audit_hot::HotConfig;
+use audit_lake::LakeConfig;
+use audit_pipeline::config::PipelineConfig;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What `cdc-audit` does, in one file. The smallest that works names a source and one sink.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub source: SourceConfig,
+    #[serde(default)]
+    pub tables: Vec<TableRule>,
+    #[serde(default)]
+    pub protection: ProtectionConfig,
+    /// Where versions go. Each sink has a name of your choosing, which is part of its checkpoint: to rename one is to begin anew.
+    pub sinks: BTreeMap<String, SinkConfig>,
+    #[serde(default)]
+    pub baseline: BaselineConfig,
+    #[serde(default)]
+    pub pipeline: PipelineConfig,
+    #[serde(default)]
+    pub http: HttpConfig,
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// A sink, by its type.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum SinkConfig {
+    /// The hot audit table, in any PostgreSQL: the source itself or, better, another.
+    Hot(HotConfig),
+    /// Date-partitioned Parquet in Delta tables.
+    Lake(LakeConfig),
+}
+
+/// What happens to sensitive columns in every table. A table's own `protect` comes first.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProtectionConfig {
+    /// Protect columns whose names commonly hold secrets (`*password*`, `*secret*`, `*_token`, `ssn`, `*card_number*` and the like) with `full`.
+    pub defaults: bool,
+    /// Rules by column name, before the default ones.
+    pub rules: Vec<ProtectionRule>,
+    /// The secret for the method `hash`: 32 random bytes or more (`openssl rand -hex 32`).
+    pub hash_key: Option<SecretRef>,
+    /// The name under which stored hashes mention the key.
+    pub hash_key_id: String,
+    /// The secret under which protected key columns become part of `key`. It must never change: a row's key would.
+    pub row_key: Option<SecretRef>,
+}
+
+impl Default for ProtectionConfig {
+    fn default() -> ProtectionConfig {
+        ProtectionConfig { defaults: true, rules: Vec::new(), hash_key: None, hash_key_id: "k1".to_string(), row_key: None }
+    }
+}
+
+/// The local port for health, metrics and `cdc-audit status`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Address and port; leave it on this machine, for it asks nobody who they are. `/healthz`, `/readyz`, `/metrics`, `/status`.
+    pub listen: String,
+}
+
+impl Default for HttpConfig {
+    fn default() -> HttpConfig {
+        HttpConfig { listen: "127.0.0.1:9187".to_string() }
+    }
+}
+
+/// What the daemon says while it runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,audit_lake=debug`. Default: `info`.
+    pub level: Option<String>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl Config {
+    /// Reads and checks the file: all problems in one go, before anything is touched.
+    pub fn load(path: &Path) -> Result<Config, Problems> {
+        audit_config::load(path, |config: &Config, problems| config.check(problems))
+    }
+
+    fn check(&self, problems: &mut Problems) {
+        if self.sinks.is_empty() {
+            problems.push("sinks", "there is no sink", Some("name at least one: [sinks.hot] or [sinks.archive]"));
+        }
+        for name in self.sinks.keys().filter(|name| !is_name(name)) {
+            let path = format!("sinks.{}", quote(name));
+            problems.push(&path, "a sink's name may hold a-z, 0-9, - and _", Some("choose another name"));
+        }
+        if self.http.listen.parse::<SocketAddr>().is_err() {
+            problems.push("http.listen", "not an address with a port", Some("give one like \"127.0.0.1:9187\""));
+        }
+        if self.pipeline.memory().is_none() {
+            problems.push("pipeline.memory_limit", "too small", Some("give at least \"80 MiB\""));
+        }
+        if !is_name(&self.protection.hash_key_id) {
+            problems.push("protection.hash_key_id", "may hold a-z, 0-9, - and _", Some("choose another id"));
+        }
+        for (index, rule) in self.tables.iter().enumerate() {
+            let path = format!("tables[{index}]");
+            if rule.only.is_some() && rule.ignore.is_some() {
+                problems.push(&format!("{path}.only"), "given together with `ignore`", Some("keep one of the two"));
+            }
+            if rule.protect.values().any(|method| *method == Method::Hash) && self.protection.hash_key.is_none() {
+                problems.push(
+                    &format!("{path}.protect"),
+                    "the method `hash` needs a key",
+                    Some("set protection.hash_key to a file or variable that holds one"),
+                );
+            }
+        }
+        if self.protection.rules.iter().any(|rule| rule.method == Method::Hash) && self.protection.hash_key.is_none() {
+            problems.push("protection.rules", "the method `hash` needs a key", Some("set protection.hash_key"));
+        }
+    }
+
+    pub fn rules(&self) -> Rules {
+        Rules {
+            tables: self.tables.clone(),
+            protection: self.protection.rules.clone(),
+            default_protection: self.protection.defaults,
+        }
+    }
+
+    /// Reads the keys. `Err` names the one that cannot be had.
+    pub fn policy(&self) -> Result<Policy, KeyError> {
+        let key = |which: &'static str, reference: &Option<SecretRef>, id: &str| match reference {
+            None => Ok(None),
+            Some(reference) => {
+                let secret = reference.resolve().map_err(|source| KeyError::Unreadable { which, source })?;
+                check_length(which, &secret)?;
+                Ok(Some(MacKey::new(id, secret.expose().as_bytes())))
+            }
+        };
+        Ok(Policy {
+            hash_key: key("protection.hash_key", &self.protection.hash_key, &self.protection.hash_key_id)?,
+            row_key: key("protection.row_key", &self.protection.row_key, "row")?,
+        })
+    }
+}
+
+/// A key of the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("the key {which} cannot be read")]
+    Unreadable { which: &'static str, source: audit_config::secret::SecretError },
+    #[error("the key {which} is too short to protect anything: {length} characters")]
+    Short { which: &'static str, length: usize },
+}
+
+impl KeyError {
+    pub fn hint(&self) -> String {
+        match self {
+            KeyError::Unreadable { source, .. } => source.hint().to_string(),
+            KeyError::Short { .. } => "make one of 32 random bytes: openssl rand -hex 32".to_string(),
+        }
+    }
+}
+
+/// Sixteen characters of hex are 64 bits: below that, trying out keys is within reach of anyone.
+const KEY_MIN: usize = 16;
+
+fn check_length(which: &'static str, secret: &Secret) -> Result<(), KeyError> {
+    let length = secret.expose().trim().len();
+    if length < KEY_MIN { Err(KeyError::Short { which, length }) } else { Ok(()) }
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+}

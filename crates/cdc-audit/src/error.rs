@@ -1,0 +1,103 @@
+//! What a person sees when something cannot be done, and the code that a script sees.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// An error on its way to the terminal: message, detail (what caused it), hint.
+#[derive(Debug)]
+pub struct CliError {
+    message: String,
+    details: Vec<String>,
+    hint: Option<String>,
+    code: u8,
+}
+
+/// Exit codes that scripts can use; they are part of the interface (`cdc-audit help` lists them).
+pub mod code {
+    /// Something failed that may pass.
+    pub const FAILED: u8 = 1;
+    /// Wrong arguments or configuration.
+    pub const USAGE: u8 = 2;
+    /// `check` found what would keep `run` from starting; `status` found no daemon.
+    pub const NOT_READY: u8 = 3;
+    /// WAL was lost; nothing goes on without `--accept-gap`.
+    pub const GAP: u8 = 4;
+    /// Another daemon owns a sink.
+    pub const FENCED: u8 = 5;
+}
+
+impl CliError {
+    pub fn new(message: impl Into<String>) -> CliError {
+        CliError { message: message.into(), details: Vec::new(), hint: None, code: code::FAILED }
+    }
+
+    /// Takes the message and the chain of causes.
+    pub fn of(error: &(dyn std::error::Error + 'static)) -> CliError {
+        let mut details = Vec::new();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            details.push(cause.to_string());
+            source = cause.source();
+        }
+        CliError { details, ..CliError::new(error.to_string()) }
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> CliError {
+        self.details.push(detail.into());
+        self
+    }
+
+    pub fn hint(self, hint: impl Into<Option<String>>) -> CliError {
+        CliError { hint: hint.into().or(self.hint), ..self }
+    }
+
+    pub fn code(self, code: u8) -> CliError {
+        CliError { code, ..self }
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+/// ```text
+/// error: what happened
+///   detail: why
+///   hint: what to do
+/// ```
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        for detail in &self.details {
+            write!(f, "\n  detail: {}", detail.replace('\n', "\n    "))?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  hint: {}", hint.replace('\n', "\n    "))?;
+        }
+        Ok(())
+    }
+}
+
+impl From<audit_config::Problems> for CliError {
+    fn from(problems: audit_config::Problems) -> CliError {
+        CliError::new(problems.to_string()).code(code::USAGE)
+    }
+}
+
+impl From<audit_connect::ConnectError> for CliError {
+    fn from(error: audit_connect::ConnectError) -> CliError {
+        let hint = error.hint().map(|hint| hint.to_string());
+        CliError::of(&error).hint(hint)
+    }
+}
+
+impl From<tokio_postgres::Error> for CliError {
+    fn from(error: tokio_postgres::Error) -> CliError {
+        match error.as_db_error() {
+            Some(db) => CliError::new(format!("the server refused: {}", db.message()))
+                .hint(db.hint().map(str::to_string))
+                .detail(format!("SQLSTATE {}", db.code().code())),
+            None => CliError::of(&error),
+        }
+    }
+}

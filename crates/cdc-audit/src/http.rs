@@ -1,0 +1,152 @@
+//! The local port: health, readiness, metrics, status.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use audit_pipeline::status::{Phase, StatusReport};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+/// Gives the status of the moment.
+pub type Report = Arc<dyn Fn() -> StatusReport + Send + Sync>;
+
+/// Not ready when nothing has moved for this long although there is something to move.
+const STUCK_SECONDS: f64 = 300.0;
+
+/// Serves until the task is dropped.
+pub async fn serve(listener: tokio::net::TcpListener, report: Report) -> std::io::Result<()> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Metrics { report: report.clone() }));
+    let registry = Arc::new(registry);
+    let app = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/status", get(|State(report): State<Report>| async move { Json(report()) }))
+        .route("/metrics", get(move || metrics(registry.clone())))
+        .with_state(report);
+    axum::serve(listener, app).await
+}
+
+/// Ready means progressing, not merely alive.
+async fn readyz(State(report): State<Report>) -> Response {
+    match not_ready(&report()) {
+        None => (StatusCode::OK, "ready\n".to_string()).into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+    }
+}
+
+fn not_ready(report: &StatusReport) -> Option<String> {
+    let idle = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64() - report.last_progress);
+    match &report.phase {
+        Phase::Streaming => {}
+        Phase::Waiting { holder } => return Some(format!("the slot is held by {holder}")),
+        phase => return Some(format!("{phase:?}").to_lowercase()),
+    }
+    if let Some(sink) = report.sinks.iter().find(|sink| sink.failing) {
+        return Some(format!("sink {} is failing", sink.name));
+    }
+    let waits = report.received > report.acknowledged;
+    (waits && idle > STUCK_SECONDS).then(|| format!("nothing has moved for {idle:.0} s"))
+}
+
+async fn metrics(registry: Arc<Registry>) -> Response {
+    let mut body = String::new();
+    match text::encode(&mut body, &registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], body).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// Turns the status into metrics when they are asked for.
+struct Metrics {
+    report: Report,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let report = (self.report)();
+        let ready = not_ready(&report).is_none();
+        let streaming = report.phase == Phase::Streaming;
+        for (name, help, value) in [
+            ("up", "1 while the stream is followed", f64::from(u8::from(streaming))),
+            ("ready", "1 while the daemon makes progress", f64::from(u8::from(ready))),
+            ("slot_lag_bytes", "WAL that the slot holds back", report.lag_bytes as f64),
+            ("slot_lag_seconds", "Age of the last commit that is not acknowledged", report.lag_seconds),
+            ("memory_used_bytes", "Batches between the stream and the sinks", report.memory_used_bytes as f64),
+            ("memory_limit_bytes", "The configured limit", report.memory_limit_bytes as f64),
+            ("last_progress_timestamp_seconds", "When something last moved", report.last_progress),
+            ("epoch", "The epoch of the source's positions", f64::from(report.epoch)),
+        ] {
+            gauge(&mut encoder, name, help, value)?;
+        }
+        for (name, help, value) in [
+            ("changes", "Changes received", report.changes),
+            ("versions", "Versions made", report.versions),
+            ("transactions", "Transactions received", report.transactions),
+            ("versions_without_actor", "Versions without an actor in tables that require one", report.versions_without_actor),
+            ("gaps", "Lost stretches of WAL that were accepted", report.gaps),
+        ] {
+            let metric = ConstCounter::new(value);
+            let encoder = encoder.encode_descriptor(&format!("cdc_audit_{name}"), help, None, metric.metric_type())?;
+            metric.encode(encoder)?;
+        }
+        self.sinks(&mut encoder, &report)
+    }
+}
+
+impl Metrics {
+    fn sinks(&self, encoder: &mut DescriptorEncoder, report: &StatusReport) -> Result<(), std::fmt::Error> {
+        type Read = fn(&StatusReport, usize) -> f64;
+        let gauges: [(&str, &str, Read); 4] = [
+            ("sink_lag_bytes", "WAL that the sink has not stored", |r, i| r.sinks[i].lag_bytes as f64),
+            ("sink_lag_seconds", "Seconds since the last commit that the sink has not stored", |r, i| r.sinks[i].lag_seconds),
+            ("sink_held_bytes", "Memory of versions that are not durable yet", |r, i| r.sinks[i].held_bytes as f64),
+            ("sink_failing", "1 while the sink fails", |r, i| f64::from(u8::from(r.sinks[i].failing))),
+        ];
+        for (name, help, read) in gauges {
+            let metric = ConstGauge::new(0.0);
+            let mut family = encoder.encode_descriptor(&format!("cdc_audit_{name}"), help, None, metric.metric_type())?;
+            for (index, sink) in report.sinks.iter().enumerate() {
+                let labels = [("sink", sink.name.as_str())];
+                ConstGauge::new(read(report, index)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        type Count = fn(&StatusReport, usize) -> u64;
+        let counters: [(&str, &str, Count); 2] = [
+            ("sink_versions", "Versions taken in", |r, i| r.sinks[i].versions),
+            ("sink_errors", "Failed attempts", |r, i| r.sinks[i].errors),
+        ];
+        for (name, help, read) in counters {
+            let metric = ConstCounter::new(0u64);
+            let mut family = encoder.encode_descriptor(&format!("cdc_audit_{name}"), help, None, metric.metric_type())?;
+            for (index, sink) in report.sinks.iter().enumerate() {
+                let labels = [("sink", sink.name.as_str())];
+                ConstCounter::new(read(report, index)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: f64) -> Result<(), std::fmt::Error> {
+    let metric = ConstGauge::new(value);
+    let encoder = encoder.encode_descriptor(&format!("cdc_audit_{name}"), help, None, metric.metric_type())?;
+    metric.encode(encoder)
+}

@@ -1,0 +1,26 @@
+//! Log lines: text for people, JSON for collectors. They go to standard error; standard output is for answers.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogConfig, LogFormat};
+use crate::error::{CliError, code};
+
+/// Starts logging. Commands that answer and end log warnings only, unless told otherwise.
+pub fn start(config: &LogConfig, daemon: bool) -> Result<(), CliError> {
+    let level = match (&config.level, daemon) {
+        (Some(level), _) => level.as_str(),
+        (None, true) => "info",
+        (None, false) => "warn",
+    };
+    let filter = EnvFilter::try_new(level).map_err(|error| {
+        CliError::new("log.level is not a filter").detail(error.to_string()).hint("give one like \"info\"".to_string()).code(code::USAGE)
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
