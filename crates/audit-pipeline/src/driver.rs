@@ -8,6 +8,7 @@ use audit_capture::QueryError;
 use audit_capture::catalog;
 use audit_capture::replication::{Chunk, Frame, FrameError, Receiver, ReplicationError};
 use audit_core::batch::{Batch, Progress};
+use audit_core::position::Lsn;
 use tokio::sync::watch;
 
 use crate::config::PipelineConfig;
@@ -38,6 +39,8 @@ pub struct Driver {
     pub publication: String,
     pub shared: Arc<Shared>,
     pub config: PipelineConfig,
+    /// Stop once everything before here has been seen.
+    pub until: Option<Lsn>,
     /// What the sinks were last told.
     pub told: Progress,
     pub told_at: Instant,
@@ -48,6 +51,8 @@ impl Driver {
     /// close with it. The receiver comes back: it still has to tell the server what becomes durable.
     pub async fn run(mut self, mut receiver: Receiver, stop: watch::Receiver<bool>) -> (Receiver, Result<(), DriverError>) {
         let followed = self.follow(&mut receiver, stop).await;
+        // At the end even a bare position counts.
+        self.told_at = Instant::now() - self.config.idle_after.get();
         self.hand_on().await;
         (receiver, followed)
     }
@@ -63,6 +68,9 @@ impl Driver {
             };
             let Some(chunk) = chunk else { return Ok(()) };
             self.chunk(&chunk).await?;
+            if self.until.is_some_and(|until| self.stage.progress().flushed_lsn >= until) {
+                return Ok(());
+            }
             if receiver.is_idle() {
                 self.hand_on().await;
             }

@@ -33,6 +33,8 @@ pub struct Daemon {
     pub shared: Arc<Shared>,
     /// Go on once over lost WAL.
     pub accept_gap: AtomicBool,
+    /// Stop once everything before here is durable in every sink.
+    pub until: Option<Lsn>,
 }
 
 /// The daemon cannot go on.

@@ -181,6 +181,7 @@ fn driver(
         publication: daemon.source.publication.clone(),
         shared: daemon.shared.clone(),
         config: daemon.config.clone(),
+        until: daemon.until,
         told,
         told_at: Instant::now(),
     })
@@ -336,5 +337,6 @@ async fn follow(
         Ok(finished) => finished?,
         Err(_) => warn!("stopping took too long; what was not durable comes again at the next start"),
     }
-    Ok((receiver, if stopping { Ended::Stopped(Lsn::ZERO) } else { Ended::Restart }))
+    let ended = stopping || daemon.until.is_some();
+    Ok((receiver, if ended { Ended::Stopped(Lsn::ZERO) } else { Ended::Restart }))
 }

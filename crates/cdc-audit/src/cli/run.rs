@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use audit_core::position::Lsn;
 use audit_core::sink::Action;
 use audit_pipeline::run::RunError;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,10 +22,13 @@ pub struct Args {
     /// Go on, once, where WAL was lost; a `gap` record in every sink says what is missing.
     #[arg(long)]
     accept_gap: bool,
+    /// Stop once everything that committed before this WAL position is durable in every sink.
+    #[arg(long, value_name = "LSN")]
+    until: Option<Lsn>,
 }
 
 pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
-    let daemon = Arc::new(wiring::daemon(&config, AtomicBool::new(args.accept_gap))?);
+    let daemon = Arc::new(wiring::daemon(&config, AtomicBool::new(args.accept_gap), args.until)?);
     let listener = tokio::net::TcpListener::bind(&config.http.listen).await.map_err(|error| {
         CliError::new(format!("cannot listen on {}", config.http.listen))
             .detail(error.to_string())
