@@ -1,1 +1,3 @@
+//! The PostgreSQL side: everything that speaks to the captured database.
 
+pub mod replication;

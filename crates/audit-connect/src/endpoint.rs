@@ -4,13 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::ConnectConfig;
 use crate::error::ConnectError;
 
 /// A PostgreSQL server and how to log in. Whatever in the configuration names a database embeds it (`#[serde(flatten)]`).
-#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PgEndpoint {
     /// Connection string as psql takes it: `postgres://user@host:port/database?option=value`, or

@@ -1,0 +1,47 @@
+//! A replication connection: from the login to chunks of frames, and feedback on the way back.
+//!
+//! The driver has no replication mode, so the protocol's few messages are spoken here, over the transport that
+//! `audit-connect` opens.
+//!
+//! ```text
+//!             the thread "replication"                                the consumer
+//!  socket ──▶ inbox ──whole messages──▶ Chunk ──bounded channel──▶ Receiver::recv ──▶ Chunk::frames
+//!  socket ◀── feedback ◀─────────────────────────── watch<Lsn>: what every sink has stored
+//! ```
+//!
+//! What it guarantees:
+//!
+//! - **Nothing is skipped or repeated.** The stream starts where the slot stands (`0/0`); frames arrive in order, whole,
+//!   and as the server sent them; after an error come all that were whole before it, then the error.
+//! - **The server is told only what is stored**: the flush position is the watched one, never that of receipt.
+//! - **The connection lives however long the consumer takes.** When the channel is full the thread stops reading and goes
+//!   on sending updates. Requests of the server that lie unread in the socket go unanswered then; it is the periodic
+//!   update that keeps `wal_sender_timeout` from striking, at a third of it.
+//! - **Memory is bounded**: [`QUEUE`](receiver::QUEUE) chunks and a buffer, of [`CAPACITY`](inbox::CAPACITY) bytes each,
+//!   or of one message where that is larger, up to `message_limit`.
+//! - **The server sets the speed** and is not slowed down by how it is read: see [`pace`].
+//!
+//! Files in the order of the way: [`client`] (the handle and its thread), [`session`] (before the stream), [`auth`],
+//! [`identity`], then [`receive`] (the loop), [`inbox`], [`pace`] and [`feedback`] (its decisions, without I/O),
+//! [`frame`] and [`receiver`] (what the consumer sees), [`traffic`] (counters), [`error`].
+
+mod auth;
+mod client;
+mod error;
+mod feedback;
+mod frame;
+mod identity;
+mod inbox;
+mod pace;
+mod receive;
+mod receiver;
+mod session;
+mod traffic;
+
+pub use client::{ReplicationClient, STATUS_INTERVAL, StreamOptions};
+pub use error::ReplicationError;
+pub use frame::{Chunk, Frame, FrameError, FrameProblem, Frames};
+pub use identity::{Identity, TimelineFork};
+pub use receiver::Receiver;
+pub use session::Row;
+pub use traffic::Traffic;

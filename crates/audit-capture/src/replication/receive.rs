@@ -1,0 +1,307 @@
+//! The loop that receives: it drains the socket, hands chunks over and reports progress, on a thread of its own.
+//!
+//! One pass: note the server's questions and send an update if one is due, drain the socket without waiting, hand over
+//! what is whole, nap if that makes the server faster ([`Pace`]), else wait for the next [`Event`]. If the consumer has
+//! no room for a chunk, the buffer fills up, reading stops, and the server in turn waits; updates go out all the same.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use audit_connect::Transport;
+use audit_core::position::{Lsn, Micros};
+use bytes::BytesMut;
+use futures::FutureExt;
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::client::StreamOptions;
+use super::error::ReplicationError;
+use super::feedback::Feedback;
+use super::frame::Chunk;
+use super::inbox::{End, Inbox};
+use super::pace::{NAP, Pace};
+use super::session::lost;
+use super::traffic::Traffic;
+
+/// While naps are taken, so many bytes are worth waking the consumer.
+const WORTHWHILE: usize = 64 * 1024;
+
+/// And so long may they wait for more, although the stream is behind.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// How long the server may take to end a stream that we want to end. It answers at once unless it is in the middle of
+/// a transaction, of which it sends the rest first.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Everything that the loop waits for.
+enum Event {
+    /// Bytes were read.
+    Read(usize),
+    /// The consumer has room for a chunk.
+    Room,
+    /// An update, or the end of patience, is due.
+    Due,
+    /// The sinks have stored more.
+    Progress,
+    /// Whoever could tell of progress is gone.
+    NoMoreProgress,
+    /// Told to stop, or nobody listens any more.
+    Stop,
+}
+
+pub(crate) struct Stream {
+    transport: Transport,
+    inbox: Inbox,
+    outbox: BytesMut,
+    pace: Pace,
+    feedback: Feedback,
+    /// Since when whole messages wait to be handed over.
+    waiting_since: Option<Instant>,
+    chunks: mpsc::Sender<Chunk>,
+    safe: watch::Receiver<Lsn>,
+    hears_of_progress: bool,
+    stop: watch::Receiver<bool>,
+    traffic: Arc<Traffic>,
+}
+
+impl Stream {
+    pub(crate) fn new(
+        transport: Transport,
+        head: &[u8],
+        options: StreamOptions,
+        status_interval: Duration,
+        chunks: mpsc::Sender<Chunk>,
+        traffic: Arc<Traffic>,
+    ) -> Stream {
+        Stream {
+            pace: Pace::new(transport.is_tcp()),
+            transport,
+            inbox: Inbox::new(head, options.message_limit),
+            outbox: BytesMut::new(),
+            feedback: Feedback::new(status_interval, Instant::now()),
+            waiting_since: None,
+            chunks,
+            safe: options.safe,
+            hears_of_progress: true,
+            stop: options.stop,
+            traffic,
+        }
+    }
+}
+
+/// Receives until told to stop (`Ok`) or until the stream ends otherwise. What was received whole before an error is
+/// handed over first.
+pub(crate) async fn run(mut stream: Stream) -> Result<(), ReplicationError> {
+    match stream.receive().await {
+        Ok(()) => {
+            stream.say_goodbye().await;
+            Ok(())
+        }
+        Err(error) => {
+            if let Some(chunk) = stream.inbox.take() {
+                // Waits for room; if nobody listens any more, nobody misses it.
+                let _ = stream.chunks.send(Chunk::new(chunk)).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+impl Stream {
+    async fn receive(&mut self) -> Result<(), ReplicationError> {
+        self.inbox.scan()?;
+        let mut fresh = 0;
+        loop {
+            self.update_if_due(Instant::now())?;
+            fresh += self.drain()?;
+            self.check_end()?;
+            let now = Instant::now();
+            if fresh > 0 {
+                self.traffic.drained(self.inbox.seen().received, Micros::now());
+            }
+            let naps = self.pace.wants_nap(fresh, self.inbox.seen().lag_micros, now) && self.inbox.has_room();
+            fresh = 0;
+            if !naps || self.is_worthwhile(now) {
+                self.hand_over()?;
+            }
+            if naps {
+                self.traffic.napped();
+                std::thread::sleep(NAP);
+                // Lets the runtime look at the socket.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            match self.wait().await? {
+                Event::Read(n) => {
+                    self.after_read(n)?;
+                    fresh = n;
+                }
+                Event::Room | Event::Due | Event::Progress => {}
+                Event::NoMoreProgress => self.hears_of_progress = false,
+                Event::Stop => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads what is there, without waiting. Returns how much that was.
+    fn drain(&mut self) -> Result<usize, ReplicationError> {
+        let mut bytes = 0;
+        while self.inbox.has_room() {
+            let Some(read) = self.transport.read_buf(self.inbox.buffer()).now_or_never() else { break };
+            let n = read.map_err(lost)?;
+            self.after_read(n)?;
+            bytes += n;
+        }
+        Ok(bytes)
+    }
+
+    fn after_read(&mut self, n: usize) -> Result<(), ReplicationError> {
+        if n == 0 {
+            return Err(lost(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.traffic.read(n);
+        self.inbox.scan()
+    }
+
+    fn check_end(&self) -> Result<(), ReplicationError> {
+        match &self.inbox.seen().end {
+            None => Ok(()),
+            Some(End::Done) => Err(ReplicationError::Ended { source: None }),
+            Some(End::Error(error)) => Err(ReplicationError::Ended { source: Some(error.clone()) }),
+        }
+    }
+
+    /// While naps are taken bytes gather, so that the consumer is not woken for each.
+    fn is_worthwhile(&mut self, now: Instant) -> bool {
+        if self.inbox.complete() == 0 {
+            return false;
+        }
+        let since = *self.waiting_since.get_or_insert(now);
+        self.inbox.complete() >= WORTHWHILE || now.saturating_duration_since(since) >= GATHER
+    }
+
+    /// Gives the consumer what is whole, if it has room.
+    fn hand_over(&mut self) -> Result<(), ReplicationError> {
+        if self.inbox.complete() == 0 {
+            return Ok(());
+        }
+        // No room, or nobody there: `wait` notices either.
+        let Ok(permit) = self.chunks.try_reserve() else { return Ok(()) };
+        if let Some(chunk) = self.inbox.take() {
+            permit.send(Chunk::new(chunk));
+            self.waiting_since = None;
+            self.traffic.handed_over();
+        }
+        self.inbox.scan()
+    }
+
+    fn update_if_due(&mut self, now: Instant) -> Result<(), ReplicationError> {
+        let seen = self.inbox.seen();
+        self.feedback.note(seen.asked, now);
+        if self.feedback.give_up_at().is_some_and(|at| at <= now) {
+            return Err(ReplicationError::ShuttingDown);
+        }
+        let safe = *self.safe.borrow_and_update();
+        // An update that the socket has not taken yet says enough.
+        if self.outbox.is_empty() && self.feedback.due(safe, seen.asked) <= now {
+            let update = self.feedback.update(seen.received, safe, seen.asked, now, Micros::now());
+            self.outbox.extend_from_slice(&update);
+        }
+        if !self.outbox.is_empty() {
+            let written = poll_fn(|cx| poll_write(&mut self.transport, &mut self.outbox, cx)).now_or_never();
+            written.unwrap_or(Ok(())).map_err(lost)?;
+        }
+        Ok(())
+    }
+
+    async fn wait(&mut self) -> Result<Event, ReplicationError> {
+        let due = self.feedback.due(*self.safe.borrow(), self.inbox.seen().asked);
+        let due = self.feedback.give_up_at().map_or(due, |at| at.min(due));
+        let has_chunk = self.inbox.complete() > 0;
+        let Stream { transport, inbox, outbox, chunks, safe, stop, .. } = self;
+        let event = tokio::select! {
+            biased;
+            () = stopped(stop) => Event::Stop,
+            () = chunks.closed() => Event::Stop,
+            read = poll_fn(|cx| poll_io(transport, inbox, outbox, cx)) => Event::Read(read.map_err(lost)?),
+            _ = chunks.reserve(), if has_chunk => Event::Room,
+            changed = safe.changed(), if self.hears_of_progress => match changed {
+                Ok(()) => Event::Progress,
+                Err(_) => Event::NoMoreProgress,
+            },
+            () = tokio::time::sleep_until(due.into()), if outbox.is_empty() => Event::Due,
+        };
+        Ok(event)
+    }
+
+    /// The last update, then CopyDone, which the server answers with its own once it has read both. What it still sends
+    /// is dropped: it was not acknowledged and comes again.
+    async fn say_goodbye(&mut self) {
+        let now = Instant::now();
+        let seen = self.inbox.seen();
+        let update = self.feedback.update(seen.received, *self.safe.borrow(), seen.asked, now, Micros::now());
+        self.outbox.extend_from_slice(&update);
+        frontend::copy_done(&mut self.outbox);
+        let answered = timeout(GOODBYE, self.discard_to_end()).await;
+        tracing::debug!(answered = answered.is_ok(), "replication stream stopped");
+        frontend::terminate(&mut self.outbox);
+        let leaving = async {
+            poll_fn(|cx| poll_write(&mut self.transport, &mut self.outbox, cx)).await?;
+            self.transport.shutdown().await
+        };
+        // Gone is gone.
+        let _ = timeout(GOODBYE, leaving).await;
+    }
+
+    async fn discard_to_end(&mut self) {
+        loop {
+            self.inbox.discard();
+            if self.inbox.scan().is_err() || !self.inbox.has_room() {
+                return;
+            }
+            let read = poll_fn(|cx| poll_io(&mut self.transport, &mut self.inbox, &mut self.outbox, cx)).await;
+            if !read.is_ok_and(|n| n > 0) || self.inbox.scan().is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Waits to be told to stop: for ever, if whoever could tell is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Writes what is to be written and reads if there is room. Ready when bytes were read.
+fn poll_io(
+    transport: &mut Transport,
+    inbox: &mut Inbox,
+    outbox: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if let Poll::Ready(Err(error)) = poll_write(transport, outbox, cx) {
+        return Poll::Ready(Err(error));
+    }
+    if !inbox.has_room() {
+        return Poll::Pending;
+    }
+    pin!(transport.read_buf(inbox.buffer())).poll(cx)
+}
+
+/// Ready when everything is written and, for TLS, sent.
+fn poll_write(transport: &mut Transport, outbox: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while !outbox.is_empty() {
+        if ready!(pin!(transport.write_buf(outbox)).poll(cx))? == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+    }
+    pin!(transport.flush()).poll(cx)
+}

@@ -1,0 +1,54 @@
+//! The consumer's end of a stream: [`Receiver`].
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::ReplicationError;
+use super::frame::Chunk;
+use super::traffic::Traffic;
+
+/// Chunks that may wait for the consumer. With the one being filled they bound the receiver's memory.
+pub(crate) const QUEUE: usize = 4;
+
+/// A running stream. Dropping it ends the stream.
+#[derive(Debug)]
+pub struct Receiver {
+    chunks: mpsc::Receiver<Chunk>,
+    outcome: oneshot::Receiver<Result<(), ReplicationError>>,
+    has_ended: bool,
+    traffic: Arc<Traffic>,
+}
+
+impl Receiver {
+    pub(crate) fn new(
+        chunks: mpsc::Receiver<Chunk>,
+        outcome: oneshot::Receiver<Result<(), ReplicationError>>,
+        traffic: Arc<Traffic>,
+    ) -> Receiver {
+        Receiver { chunks, outcome, has_ended: false, traffic }
+    }
+
+    /// The next chunk; None after the stream was stopped; an error, once, if it ended otherwise, after all chunks that
+    /// came before. Cancellation safe.
+    pub async fn recv(&mut self) -> Result<Option<Chunk>, ReplicationError> {
+        if let Some(chunk) = self.chunks.recv().await {
+            return Ok(Some(chunk));
+        }
+        if self.has_ended {
+            return Ok(None);
+        }
+        let outcome = (&mut self.outcome).await;
+        self.has_ended = true;
+        outcome.unwrap_or(Err(ReplicationError::Thread)).map(|()| None)
+    }
+
+    /// Nothing waits to be taken: what the stream had so far is with the consumer.
+    pub fn is_idle(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.traffic.clone()
+    }
+}

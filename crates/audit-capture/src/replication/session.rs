@@ -1,0 +1,212 @@
+//! A replication session before the stream begins: start-up, simple queries, START_REPLICATION. [`Session`] runs on the
+//! receiver's thread.
+
+use std::io;
+use std::sync::Arc;
+
+use audit_connect::{ConnectError, Login, PINNED, ServerError, Transport, pin_by_version};
+use bytes::{Buf, BytesMut};
+use postgres_protocol::message::backend::{DataRowBody, Message};
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_postgres::fallible_iterator::FallibleIterator;
+
+use super::auth::authenticate;
+use super::error::ReplicationError;
+use super::frame;
+
+/// A row of a simple query: text, or NULL.
+pub type Row = Vec<Option<String>>;
+
+/// Answers before the stream are short; the longest is the history of a timeline. A server that announces more is none.
+const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
+
+pub(crate) struct Session {
+    transport: Transport,
+    login: Arc<Login>,
+    input: BytesMut,
+    server_version: String,
+}
+
+impl Session {
+    /// Says hello and logs in. The session runs under [`PINNED`], like any other.
+    pub(crate) async fn start(transport: Transport, login: Arc<Login>) -> Result<Session, ConnectError> {
+        let input = BytesMut::with_capacity(8 * 1024);
+        let mut session = Session { transport, login: login.clone(), input, server_version: String::new() };
+        let lost = |error| ConnectError::lost(&login.endpoint, error);
+        session.send(&startup_message(&login)?).await.map_err(lost)?;
+        authenticate(&mut session).await?;
+        loop {
+            match session.message().await.map_err(lost)? {
+                Message::ReadyForQuery(_) => break,
+                Message::ParameterStatus(status) if status.name().is_ok_and(|name| name == "server_version") => {
+                    session.server_version = status.value().unwrap_or_default().to_owned();
+                }
+                Message::ErrorResponse(body) => return Err(login.refused(ServerError::from_fields(body.fields()))),
+                _ => {}
+            }
+        }
+        if let Some((question, answer)) = login.question() {
+            let rows = session.query("SELECT", question).await.map_err(|error| refused(&login, error))?;
+            if rows.first().and_then(|row| row.first()).and_then(Option::as_deref) != Some(answer) {
+                return Err(login.wrong_role());
+            }
+        }
+        let pin = pin_by_version(&session.server_version);
+        if !pin.is_empty() {
+            session.query("SET", &pin).await.map_err(|error| refused(&login, error))?;
+        }
+        Ok(session)
+    }
+
+    pub(crate) fn login(&self) -> Arc<Login> {
+        self.login.clone()
+    }
+
+    pub(crate) fn server_version(&self) -> &str {
+        &self.server_version
+    }
+
+    pub(crate) fn server_end_point(&self) -> Option<&[u8]> {
+        self.transport.server_end_point()
+    }
+
+    /// Runs statements, or one command of the replication grammar, and returns the rows. `command` names them in errors.
+    pub(crate) async fn query(&mut self, command: &'static str, text: &str) -> Result<Vec<Row>, ReplicationError> {
+        self.send_query(command, text).await?;
+        let mut rows = Vec::new();
+        let mut refused = None;
+        loop {
+            match self.message().await.map_err(lost)? {
+                Message::DataRow(body) => rows.push(row(&body).map_err(|what| unexpected(command, what))?),
+                // The server skips the rest and says that it is ready again.
+                Message::ErrorResponse(body) => refused = Some(ServerError::from_fields(body.fields())),
+                Message::ReadyForQuery(_) => break,
+                _ => {}
+            }
+        }
+        match refused {
+            Some(source) => Err(ReplicationError::Refused { command, source }),
+            None => Ok(rows),
+        }
+    }
+
+    /// Sends START_REPLICATION and waits for the stream to begin. After a refusal the session can be asked other things.
+    pub(crate) async fn start_replication(&mut self, text: &str) -> Result<(), ReplicationError> {
+        const COMMAND: &str = "START_REPLICATION";
+        self.send_query(COMMAND, text).await?;
+        let mut refused = None;
+        loop {
+            self.whole_message().await.map_err(lost)?;
+            // CopyBothResponse, which the protocol crate does not know: formats of columns, of which there are none.
+            if self.input.first() == Some(&b'W') {
+                let len = frame::header(&self.input).ok().flatten().map_or(0, |(_, len)| len);
+                self.input.advance(len);
+                return Ok(());
+            }
+            match Message::parse(&mut self.input).map_err(lost)? {
+                Some(Message::ErrorResponse(body)) => refused = Some(ServerError::from_fields(body.fields())),
+                Some(Message::ReadyForQuery(_)) => break,
+                _ => {}
+            }
+        }
+        match refused {
+            Some(source) => Err(ReplicationError::Refused { command: COMMAND, source }),
+            None => Err(unexpected(COMMAND, "no stream")),
+        }
+    }
+
+    /// The stream, and those of its bytes that were read already.
+    pub(crate) fn into_stream(self) -> (Transport, BytesMut) {
+        (self.transport, self.input)
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.transport.write_all(bytes).await?;
+        self.transport.flush().await
+    }
+
+    /// The next message. Notices are passed over: nobody could act on them here.
+    pub(crate) async fn message(&mut self) -> io::Result<Message> {
+        loop {
+            self.whole_message().await?;
+            match Message::parse(&mut self.input)? {
+                None | Some(Message::NoticeResponse(_)) => {}
+                Some(message) => return Ok(message),
+            }
+        }
+    }
+
+    /// Tells the server goodbye, as far as it listens.
+    pub(crate) async fn close(mut self) {
+        let mut goodbye = BytesMut::new();
+        frontend::terminate(&mut goodbye);
+        // Gone is gone.
+        let _ = self.send(&goodbye).await;
+    }
+
+    async fn send_query(&mut self, command: &'static str, text: &str) -> Result<(), ReplicationError> {
+        let mut query = BytesMut::new();
+        frontend::query(text, &mut query).map_err(|_| unexpected(command, "a name with a zero byte"))?;
+        self.send(&query).await.map_err(lost)
+    }
+
+    /// Reads until a whole message is at the front of the input.
+    async fn whole_message(&mut self) -> io::Result<()> {
+        loop {
+            let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+            match frame::header(&self.input).map_err(|what| invalid(what.to_string()))? {
+                Some((_, len)) if len > ANSWER_LIMIT => return Err(invalid(format!("an answer of {len} bytes"))),
+                Some((_, len)) if self.input.len() >= len => return Ok(()),
+                _ => {}
+            }
+            if self.transport.read_buf(&mut self.input).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+fn startup_message(login: &Login) -> Result<BytesMut, ConnectError> {
+    let mut parameters = vec![
+        ("user", login.user.as_str()),
+        ("database", &login.dbname),
+        // A walsender that is connected to a database: it can run SQL, and decode logically.
+        ("replication", "database"),
+        ("application_name", &login.application_name),
+    ];
+    parameters.extend(login.options.as_deref().map(|options| ("options", options)));
+    // After the options: the last one counts.
+    parameters.extend_from_slice(PINNED);
+    let mut message = BytesMut::new();
+    frontend::startup_message(parameters, &mut message).map_err(|_| login.failed("a name holds a zero byte"))?;
+    Ok(message)
+}
+
+fn row(body: &DataRowBody) -> Result<Row, String> {
+    let text = |range: Option<std::ops::Range<usize>>| match range {
+        None => Ok(None),
+        Some(range) => match body.buffer().get(range).map(std::str::from_utf8) {
+            Some(Ok(text)) => Ok(Some(text.to_owned())),
+            _ => Err("a value that is not text".to_owned()),
+        },
+    };
+    let ranges: Vec<_> = body.ranges().collect().map_err(|error| error.to_string())?;
+    ranges.into_iter().map(text).collect()
+}
+
+fn refused(login: &Login, error: ReplicationError) -> ConnectError {
+    match error {
+        ReplicationError::Refused { source, .. } => login.refused(source),
+        ReplicationError::Lost { source } => ConnectError::lost(&login.endpoint, source),
+        other => ConnectError::protocol(&login.endpoint, other.to_string()),
+    }
+}
+
+pub(crate) fn lost(source: io::Error) -> ReplicationError {
+    ReplicationError::Lost { source }
+}
+
+pub(crate) fn unexpected(command: &'static str, what: impl Into<String>) -> ReplicationError {
+    ReplicationError::Unexpected { command, what: what.into() }
+}
