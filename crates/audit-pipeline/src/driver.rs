@@ -52,7 +52,7 @@ impl Driver {
     pub async fn run(mut self, mut receiver: Receiver, stop: watch::Receiver<bool>) -> (Receiver, Result<(), DriverError>) {
         let followed = self.follow(&mut receiver, stop).await;
         // At the end even a bare position counts.
-        self.told_at = Instant::now() - self.config.idle_after.get();
+        self.told_at = self.told_at.checked_sub(self.config.idle_after.get()).unwrap_or(self.told_at);
         self.hand_on().await;
         (receiver, followed)
     }

@@ -1,0 +1,78 @@
+//! Puts the daemon together: the only place that knows every crate.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use audit_core::position::Lsn;
+use audit_hot::HotSink;
+use audit_lake::LakeSink;
+use audit_pipeline::NamedSink;
+use audit_pipeline::run::Daemon;
+use audit_pipeline::status::{Shared, StatusReport};
+
+use crate::config::{Config, SinkConfig};
+use crate::error::{CliError, code};
+
+/// Builds everything that can be built without a connection.
+pub fn daemon(config: &Config, accept_gap: AtomicBool, until: Option<Lsn>) -> Result<Daemon, CliError> {
+    let policy = config.policy().map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
+    let memory = config
+        .pipeline
+        .memory()
+        .ok_or_else(|| CliError::new("pipeline.memory_limit is too small").code(code::USAGE))?;
+    let lakes = config.sinks.values().filter(|sink| matches!(sink, SinkConfig::Lake(_))).count().max(1) as u64;
+    let sinks = config.sinks.iter().map(|(name, sink)| {
+        Ok(match sink {
+            SinkConfig::Hot(hot) => NamedSink::new(name.as_str(), HotSink::new(hot.clone(), name)),
+            SinkConfig::Lake(lake) => {
+                let sink = LakeSink::new(lake.clone(), name, memory.sinks / lakes)
+                    .map_err(|error| CliError::of(&error).hint(error.hint.clone()))?;
+                NamedSink::new(name.as_str(), sink)
+            }
+        })
+    });
+    Ok(Daemon {
+        source: config.source.clone(),
+        rules: config.rules(),
+        policy,
+        sinks: sinks.collect::<Result<_, CliError>>()?,
+        config: config.pipeline.clone(),
+        memory,
+        shared: Arc::new(Shared::default()),
+        accept_gap,
+        until,
+    })
+}
+
+/// The status of the moment.
+pub fn report(daemon: &Daemon) -> StatusReport {
+    let sinks = daemon.sinks.iter().map(|sink| (sink.name.as_ref(), sink.gauge.as_ref()));
+    daemon.shared.report(sinks, Vec::new())
+}
+
+/// Arms the fault points of a test build. `CDC_AUDIT_FAULTS="hot::before_commit=kill@3;lake::after_put=hang"` ends the process at
+/// the third passage of the first, as SIGKILL would, and holds the second for ever; `FAILPOINTS` is the `fail` crate's own language.
+#[cfg(feature = "fault-points")]
+pub fn arm_fault_points() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    std::mem::forget(fail::FailScenario::setup());
+    for fault in std::env::var("CDC_AUDIT_FAULTS").unwrap_or_default().split(';').filter(|fault| !fault.is_empty()) {
+        let Some((name, action)) = fault.split_once('=') else { continue };
+        let (action, passage) = action.split_once('@').unwrap_or((action, "1"));
+        let (kill, left) = (action == "kill", AtomicU64::new(passage.parse().unwrap_or(1)));
+        let armed = fail::cfg_callback(name, move || {
+            if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                if kill {
+                    std::process::abort();
+                }
+                loop {
+                    std::thread::park();
+                }
+            }
+        });
+        if let Err(error) = armed {
+            eprintln!("fault point {name}: {error}");
+        }
+    }
+}
