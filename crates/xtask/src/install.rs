@@ -35,6 +35,14 @@ pub fn for_demo() -> Result<()> {
     readers()
 }
 
+/// libFuzzer is written in C++.
+pub fn for_fuzzing() -> Result<()> {
+    if !present("c++") {
+        packages(&["g++"])?;
+    }
+    Ok(())
+}
+
 /// Some dependencies compile C.
 fn compiler() -> Result<()> {
     if !present("cc") {

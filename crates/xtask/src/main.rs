@@ -44,6 +44,7 @@ enum Chore {
     Config,
     /// Feed mutated bytes to the decoder
     Fuzz {
+        /// For each target
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },

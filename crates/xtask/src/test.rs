@@ -1,9 +1,11 @@
 //! What builds and runs: `test`, `bench`, `fuzz`, `kill-rounds`, `config`.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use audit_testkit::install::cache_dir;
 
 use crate::cargo::{FAULT_POINTS, cargo, root, target_dir};
 use crate::step::{output, run, step, succeeds};
@@ -38,7 +40,7 @@ fn tests(all: bool) -> Result<()> {
 /// cargo-deny takes minutes to build, so only a thorough run installs it.
 fn deny() -> Result<()> {
     let present = succeeds(&mut cargo(&["deny", "--version"]));
-    let tools = audit_testkit::install::cache_dir().join("tools");
+    let tools = cache_dir().join("tools");
     let own = tools.join("bin/cargo-deny");
     if !present && !own.exists() {
         run(cargo(&["install", "--locked", "cargo-deny", "--root"]).arg(&tools))?;
@@ -84,17 +86,40 @@ pub fn config() -> Result<()> {
     fs::write(root().join("config.toml"), text).context("cannot write config.toml")
 }
 
+/// Runs each fuzz target of the decoder for so long. What it learns is kept in the cache for the next run.
 pub fn fuzz(seconds: u64) -> Result<()> {
+    step("install", install::for_fuzzing)?;
     let folder = root().join("crates/audit-pgoutput/fuzz");
     // libFuzzer needs coverage counters, which the stable compiler's LLVM inserts when asked; only the sanitizers,
-    // of no use to a crate without unsafe code, need a nightly one.
+    // of no use to crates without unsafe code, need a nightly one.
     let flags = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
                  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-                 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions";
-    let mut command = cargo(&["run", "--release"]);
-    command.current_dir(&folder).env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target_dir().join("fuzz"));
-    command.arg("--").arg(format!("-max_total_time={seconds}"));
-    step("fuzz", || run(&mut command))
+                 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions \
+                 -Coverflow-checks";
+    let compiler = String::from_utf8(output(Command::new("rustc").arg("-vV"))?)?;
+    let host = compiler.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?.to_owned();
+    for target in fuzz_targets(&folder)? {
+        let corpus = cache_dir().join("fuzz").join(&target);
+        fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
+        // Findings are written into the working folder.
+        let mut command = cargo(&["run", "--release", "--quiet", "--manifest-path"]);
+        command.arg(folder.join("Cargo.toml"));
+        // Named, although it is this machine's own: so build scripts are compiled without the flags.
+        command.args(["--target", &host, "--bin", &target, "--"]).arg(&corpus);
+        command.args([format!("-max_total_time={seconds}"), "-print_final_stats=1".to_owned()]);
+        command.current_dir(corpus.parent().unwrap_or(&corpus));
+        command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target_dir().join("fuzz"));
+        step(&format!("fuzz {target}"), || run(&mut command))?;
+    }
+    Ok(())
+}
+
+fn fuzz_targets(folder: &Path) -> Result<Vec<String>> {
+    let files = fs::read_dir(folder.join("fuzz_targets")).context("cannot read the folder of fuzz targets")?;
+    let mut names: Vec<String> =
+        files.flatten().filter_map(|file| Some(file.path().file_stem()?.to_str()?.to_owned())).collect();
+    names.sort();
+    Ok(names)
 }
 
 fn run_cargo(arguments: &[&str]) -> Result<()> {
