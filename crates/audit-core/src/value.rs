@@ -277,8 +277,9 @@ fn write_items<'a>(out: &mut Vec<u8>, element: &Kind, text: &'a str, depth: usiz
             }
             rest = &rest[end..];
         }
-        let separator = rest.chars().next()?;
-        rest = &rest[1..];
+        let mut following = rest.chars();
+        let separator = following.next()?;
+        rest = following.as_str();
         match separator {
             ',' => out.extend_from_slice(b", "),
             '}' => {
@@ -347,6 +348,7 @@ mod tests {
             ("text[]", r#"{"a,b","c\"d\\",NULL,"NULL",x}"#, r#"["a,b", "c\"d\\", null, "NULL", "x"]"#),
             ("jsonb[]", r#"{"{\"a\": 1}","null"}"#, r#"[{"a": 1}, {"$json": null}]"#),
             ("int4[]", "{1,2", r#""{1,2""#),
+            ("text[]", "{\"a\"ň,b}", r#""{\"a\"ň,b}""#),
         ] {
             assert_eq!(json(kind, text), expected, "{kind} {text}");
         }
