@@ -1,3 +1,25 @@
 //! The PostgreSQL side: everything that speaks to the captured database.
+//!
+//! - [`config`]: what `[source]` says;
+//! - [`catalog`]: the published tables as the catalog describes them now, and as pgoutput will;
+//! - [`slot`]: the state of the replication slot;
+//! - [`setup`] and [`teardown`]: publication, slot and schema `cdc_audit`, planned first, printed, then executed;
+//! - [`replication`]: the replication connection, from the login to chunks of frames and feedback on the way back;
+//! - [`check`]: everything that would keep capture from starting, or from knowing what it should.
 
+pub mod catalog;
+pub mod config;
+mod facts;
+mod identity;
+mod query;
 pub mod replication;
+mod select;
+pub mod setup;
+pub mod slot;
+mod step;
+pub mod teardown;
+
+pub use config::SourceConfig;
+pub use query::{QueryError, major};
+pub use select::selects;
+pub use step::{On, Plan, Refusal, Statement, Step, apply};

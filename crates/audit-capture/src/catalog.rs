@@ -1,0 +1,182 @@
+//! The published tables as the catalog describes them now: [`published`], [`table`].
+//!
+//! Two readers need the same facts. The stream's Relation messages have neither attribute numbers nor, under REPLICA
+//! IDENTITY FULL, a primary key: a look-up adds them, and counts only where it equals the message. A baseline has no
+//! message at all: it makes its shape from [`PublishedTable::relation`], which is, column for column and flag for flag,
+//! what pgoutput would send of the table as it is now (`logicalrep_write_attrs` in the server's `proto.c`), so that both
+//! ways lead to the same digest and no shape is counted twice.
+
+mod kind;
+
+use std::collections::BTreeSet;
+
+use audit_core::shape::{CatalogColumn, CatalogTable, Identity, Relation, RelationColumn, TableName};
+use serde::Deserialize;
+use tokio_postgres::Client;
+
+use crate::query::{QueryError, major, rows};
+
+/// A table that a publication publishes; of a partitioned one the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedTable {
+    pub name: TableName,
+    pub identity: Identity,
+    /// Attribute numbers of the replica identity's index, in its order. Empty under FULL and NOTHING, and where the
+    /// default identity finds no primary key that it can use (a deferrable one it cannot).
+    pub identity_key: Vec<i16>,
+    pub partitioned: bool,
+    /// Every column of the table, published or not; primary key; identity of the leaves.
+    pub catalog: CatalogTable,
+    /// One for each of `catalog.columns`.
+    pub columns: Vec<ColumnFacts>,
+    /// The publication names this table's columns one by one.
+    pub has_column_list: bool,
+    /// The publication's WHERE clause for this table, as SQL.
+    pub row_filter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ColumnFacts {
+    /// The stream has it.
+    pub published: bool,
+    pub generated: Generated,
+    /// A large value is stored apart, and is not sent where an update leaves it unchanged.
+    pub toastable: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generated {
+    No,
+    Stored,
+    /// Computed when read; PostgreSQL 18 and later.
+    Virtual,
+}
+
+impl PublishedTable {
+    /// The Relation message that pgoutput would send now.
+    pub fn relation(&self) -> Relation {
+        let published = self.catalog.columns.iter().zip(&self.columns).filter(|(_, facts)| facts.published);
+        let columns = published.map(|(column, _)| RelationColumn {
+            name: column.name.clone(),
+            type_oid: column.type_oid,
+            typmod: column.typmod,
+            in_identity: self.identity == Identity::Full || self.identity_key.contains(&column.attnum),
+        });
+        Relation { oid: self.catalog.oid, name: self.name.clone(), identity: self.identity, columns: columns.collect() }
+    }
+
+    /// Names of the published columns whose unchanged large values an old row must bring, else nobody knows them.
+    pub fn toastable(&self) -> impl Iterator<Item = &str> {
+        let columns = self.catalog.columns.iter().zip(&self.columns);
+        columns.filter(|(_, facts)| facts.published && facts.toastable).map(|(column, _)| column.name.as_str())
+    }
+}
+
+/// Every table of the publication, by name. Empty where the publication does not exist.
+pub async fn published(client: &Client, publication: &str) -> Result<Vec<PublishedTable>, QueryError> {
+    let mut tables = read(client, publication, None).await?;
+    tables.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(tables)
+}
+
+/// One table as the publication would publish it; `None` if there is no such table (any more).
+pub async fn table(client: &Client, publication: &str, oid: u32) -> Result<Option<PublishedTable>, QueryError> {
+    Ok(read(client, publication, Some(oid)).await?.pop())
+}
+
+#[derive(Deserialize)]
+struct TableRow {
+    oid: u32,
+    schema: String,
+    table: String,
+    partitioned: bool,
+    identity: u8,
+    generated_published: bool,
+    column_list: Option<BTreeSet<i16>>,
+    row_filter: Option<String>,
+    primary_key: Option<Vec<i16>>,
+    identity_key: Option<Vec<i16>>,
+    leaves_full: bool,
+    columns: Vec<ColumnRow>,
+}
+
+#[derive(Deserialize)]
+struct ColumnRow {
+    name: String,
+    attnum: i16,
+    type_oid: u32,
+    typmod: i32,
+    type_name: String,
+    generated: String,
+    toastable: bool,
+}
+
+/// Row filters exist since 15. A table that its whole schema brings in has none.
+const ROW_FILTER: &str = "(
+        SELECT pg_get_expr(r.prqual, r.prrelid)
+        FROM pg_publication_rel r
+        WHERE r.prrelid = c.oid AND r.prpubid = (SELECT oid FROM publication) AND NOT EXISTS (
+            SELECT FROM pg_publication_namespace s WHERE s.pnpubid = r.prpubid AND s.pnnspid = c.relnamespace
+        )
+    )";
+
+async fn read(client: &Client, publication: &str, oid: Option<u32>) -> Result<Vec<PublishedTable>, QueryError> {
+    let what = "read the catalog";
+    let major = major(client).await?;
+    let row_filter = if major >= 15 { ROW_FILTER } else { "NULL" };
+    let unfinished_key = if major >= 18 { "c.relkind = 'p' AND i.indisprimary" } else { "false" };
+    let sql = include_str!("sql/tables.sql");
+    let sql = sql.replace("{row_filter}", row_filter).replace("{unfinished_key}", unfinished_key);
+    let found: Vec<TableRow> = rows(client, what, &sql, &[&publication, &oid]).await?;
+    let types: Vec<u32> = found.iter().flat_map(|table| table.columns.iter().map(|column| column.type_oid)).collect();
+    let kinds = kind::Kinds::read(client, types.into_iter()).await?;
+    Ok(found.into_iter().filter_map(|row| row.build(&kinds)).collect())
+}
+
+impl TableRow {
+    /// `None` for a replica identity that no PostgreSQL has.
+    fn build(self, kinds: &kind::Kinds) -> Option<PublishedTable> {
+        let columns = self.columns.iter().map(|column| self.facts(column)).collect();
+        let catalog_column = |column: ColumnRow| CatalogColumn {
+            kind: kinds.of(column.type_oid, column.typmod),
+            name: column.name,
+            attnum: column.attnum,
+            type_oid: column.type_oid,
+            typmod: column.typmod,
+            type_name: column.type_name,
+        };
+        Some(PublishedTable {
+            identity: Identity::from_byte(self.identity)?,
+            identity_key: self.identity_key.unwrap_or_default(),
+            partitioned: self.partitioned,
+            columns,
+            has_column_list: self.column_list.is_some(),
+            row_filter: self.row_filter,
+            catalog: CatalogTable {
+                oid: self.oid,
+                columns: self.columns.into_iter().map(catalog_column).collect(),
+                primary_key: self.primary_key.unwrap_or_default(),
+                leaves_full: self.leaves_full,
+            },
+            name: TableName { schema: self.schema, table: self.table },
+        })
+    }
+
+    /// `logicalrep_should_publish_column` of 18; older servers know no generated columns in lists, and publish none.
+    fn facts(&self, column: &ColumnRow) -> ColumnFacts {
+        let generated = match column.generated.as_str() {
+            "" => Generated::No,
+            "v" => Generated::Virtual,
+            _ => Generated::Stored,
+        };
+        let published = match &self.column_list {
+            Some(list) => list.contains(&column.attnum),
+            None => match generated {
+                Generated::No => true,
+                Generated::Stored => self.generated_published,
+                Generated::Virtual => false,
+            },
+        };
+        ColumnFacts { published, generated, toastable: column.toastable }
+    }
+}

@@ -1,0 +1,264 @@
+//! What is there before `setup`, `teardown` or `check` decides anything: the server, roles, publication, tables, objects.
+//!
+//! Each struct is the answer of one statement of `sql/`, so a survey of ten thousand tables takes six statements.
+
+use std::collections::BTreeMap;
+
+use audit_core::position::Micros;
+use audit_core::shape::{Identity, TableName};
+use serde::Deserialize;
+use tokio_postgres::Client;
+
+use crate::query::{QueryError, row, rows};
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Server {
+    pub version: String,
+    pub major: u32,
+    pub database: String,
+    pub quoted_database: String,
+    pub encoding: String,
+    pub in_recovery: bool,
+    pub wal_level: String,
+    pub max_replication_slots: i64,
+    pub replication_slots: i64,
+    pub max_wal_senders: i64,
+    pub wal_senders: i64,
+    /// -1: no limit.
+    pub max_slot_wal_keep_mb: i64,
+    /// As `SHOW` prints it, where it is on (18 and later).
+    pub idle_slot_timeout: Option<String>,
+    /// 0: for ever.
+    pub wal_sender_timeout_ms: i64,
+    pub standby_slots: Vec<StandbySlot>,
+    pub synchronized_standby_slots: String,
+    /// The session's role may call `pg_logical_emit_message`.
+    pub may_emit: bool,
+    clock: i64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct StandbySlot {
+    pub name: String,
+    pub active: bool,
+}
+
+impl Server {
+    pub fn clock(&self) -> Micros {
+        Micros(self.clock)
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Role {
+    pub name: String,
+    pub quoted: String,
+    pub superuser: bool,
+    pub create_role: bool,
+    /// May use replication slots.
+    pub replication: bool,
+    pub bypass_rls: bool,
+    pub may_connect: bool,
+    /// May create schemas and publications in this database.
+    pub may_create: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Publication {
+    pub owner: String,
+    /// The session's role may alter it.
+    pub owned: bool,
+    pub all_tables: bool,
+    pub via_root: bool,
+    pub operations: Vec<String>,
+    /// It publishes stored generated columns (18 and later).
+    pub generated: bool,
+    pub schemas: Vec<String>,
+    pub members: Vec<Member>,
+}
+
+/// A table that a publication names.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Member {
+    pub oid: u32,
+    pub quoted: String,
+    pub schema: String,
+    pub table: String,
+}
+
+impl Member {
+    pub fn name(&self) -> TableName {
+        TableName::new(&self.schema, &self.table)
+    }
+}
+
+impl Publication {
+    pub fn holds(&self, table: &Table) -> bool {
+        self.all_tables || self.schemas.contains(&table.schema) || self.members.iter().any(|m| m.oid == table.oid)
+    }
+}
+
+/// A table that can be captured. "Session" is the role that asked, "daemon" the one that will capture.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Table {
+    pub oid: u32,
+    pub schema: String,
+    pub table: String,
+    /// Name as SQL.
+    pub quoted: String,
+    pub quoted_schema: String,
+    pub partitioned: bool,
+    identity: u8,
+    usable_identity: bool,
+    pub owner: String,
+    /// The session's role may alter it.
+    pub owned: bool,
+    /// It belongs to an extension.
+    pub extension: bool,
+    pub generated_stored: bool,
+    pub generated_virtual: bool,
+    /// Row-level security applies to the daemon's role, unless it has BYPASSRLS.
+    pub row_security: bool,
+    /// The daemon's role may.
+    pub may_use_schema: bool,
+    /// The daemon's role may.
+    pub may_select: bool,
+    /// The session's role may grant the use of the table's schema.
+    pub may_grant_schema: bool,
+    /// The session's role may grant SELECT.
+    pub may_grant_select: bool,
+    /// Estimate.
+    rows: u64,
+    pages: u64,
+    /// Of a partitioned table.
+    pub leaves: Vec<Leaf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Leaf {
+    pub oid: u32,
+    pub quoted: String,
+    identity: u8,
+    usable_identity: bool,
+    pub owned: bool,
+    rows: u64,
+    pages: u64,
+}
+
+impl Table {
+    pub fn name(&self) -> TableName {
+        TableName::new(&self.schema, &self.table)
+    }
+
+    /// Of the table itself; rows of partitions have their own's.
+    pub fn identity(&self) -> Option<Identity> {
+        Identity::from_byte(self.identity)
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.identity() == Some(Identity::Full) && self.leaves.iter().all(Leaf::is_full)
+    }
+
+    /// Whether PostgreSQL lets rows be updated and deleted while a publication sends that: it asks each partition.
+    pub fn has_identity(&self) -> bool {
+        if self.partitioned { self.leaves.iter().all(|leaf| leaf.usable_identity) } else { self.usable_identity }
+    }
+
+    /// Oids of the table and its partitions.
+    pub fn family(&self) -> impl Iterator<Item = u32> {
+        std::iter::once(self.oid).chain(self.leaves.iter().map(|leaf| leaf.oid))
+    }
+
+    /// What a row takes on average, as of the last ANALYZE or VACUUM; `None` where the server does not know.
+    pub fn row_bytes(&self) -> Option<u64> {
+        const PAGE_BYTES: u64 = 8192;
+        let own = [(self.rows, self.pages)];
+        let all = self.leaves.iter().map(|leaf| (leaf.rows, leaf.pages)).chain(own);
+        let (rows, pages) = all.fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+        (pages * PAGE_BYTES).checked_div(rows)
+    }
+}
+
+impl Leaf {
+    pub fn is_full(&self) -> bool {
+        Identity::from_byte(self.identity) == Some(Identity::Full)
+    }
+}
+
+/// A publication that sends updates or deletions holds a table.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Membership {
+    pub publication: String,
+    pub oid: u32,
+    pub column_list: bool,
+    /// The publication sends stored generated columns.
+    pub generated: bool,
+}
+
+/// Schema `cdc_audit` on the source.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Objects {
+    pub schema: bool,
+    /// The session's role may create objects in it.
+    pub may_create: bool,
+    /// The session's role may drop it.
+    pub owned: bool,
+    pub public_usage: bool,
+    pub daemon_usage: bool,
+    /// The body of the function that is there.
+    pub set_context: Option<String>,
+    pub public_execute: bool,
+    /// The tables that are there, each with what the daemon's role may do.
+    pub tables: BTreeMap<String, Vec<String>>,
+    /// Objects in the schema that are not the source's.
+    pub others: i64,
+}
+
+pub(crate) async fn server(client: &Client) -> Result<Server, QueryError> {
+    row(client, "read the server's settings", include_str!("sql/server.sql"), &[]).await
+}
+
+/// `None` if there is no such role.
+pub(crate) async fn role(client: &Client, name: &str) -> Result<Option<Role>, QueryError> {
+    Ok(rows(client, "read the role's attributes", include_str!("sql/role.sql"), &[&Some(name)]).await?.pop())
+}
+
+/// The role that the session runs as.
+pub(crate) async fn session_role(client: &Client) -> Result<Role, QueryError> {
+    row(client, "read the role's attributes", include_str!("sql/role.sql"), &[&None::<&str>]).await
+}
+
+pub(crate) async fn publication(client: &Client, name: &str, major: u32) -> Result<Option<Publication>, QueryError> {
+    const SCHEMAS: &str = "(
+        SELECT coalesce(jsonb_agg(n.nspname), '[]')
+        FROM pg_publication_namespace s
+        JOIN pg_namespace n ON n.oid = s.pnnspid
+        WHERE s.pnpubid = p.oid
+    )";
+    let schemas = if major >= 15 { SCHEMAS } else { "jsonb_build_array()" };
+    let sql = include_str!("sql/publication.sql").replace("{schemas}", schemas);
+    Ok(rows(client, "read the publication", &sql, &[&name]).await?.pop())
+}
+
+/// Every table that could be captured, by name. `daemon`: a role that exists.
+pub(crate) async fn tables(client: &Client, daemon: Option<&str>) -> Result<Vec<Table>, QueryError> {
+    rows(client, "read the tables", include_str!("sql/candidates.sql"), &[&daemon]).await
+}
+
+/// Empty before 15, whose publications can do nothing that matters here.
+pub(crate) async fn memberships(client: &Client, major: u32) -> Result<Vec<Membership>, QueryError> {
+    if major < 15 {
+        return Ok(Vec::new());
+    }
+    rows(client, "read the publications", include_str!("sql/memberships.sql"), &[]).await
+}
+
+/// `daemon`: a role that exists.
+pub(crate) async fn objects(client: &Client, daemon: Option<&str>) -> Result<Objects, QueryError> {
+    row(client, "read the schema cdc_audit", include_str!("sql/objects.sql"), &[&daemon]).await
+}
+
+/// A name as SQL.
+pub(crate) async fn quoted(client: &Client, name: &str) -> Result<String, QueryError> {
+    row(client, "quote a name", "SELECT to_jsonb(quote_ident($1))", &[&name]).await
+}

@@ -1,0 +1,33 @@
+//! When REPLICA IDENTITY FULL makes PostgreSQL refuse the application's UPDATE and DELETE: [`full_breaks`].
+//!
+//! The server checks at each such statement whether the publications of the row's table can identify the old row
+//! (`CheckCmdReplicaIdentity` in its `execReplication.c`). Under FULL every column identifies it, and so each publication
+//! has to send every column: from 15 on a publication that lists columns does not, from 18 on neither does one that leaves
+//! out a generated column. (Before, generated columns were left out in silence, and nothing is refused.)
+
+use crate::facts::{Membership, Table};
+
+/// Why FULL would break, or does break, updates and deletions of this table; `None` if it is harmless.
+///
+/// `ours` is our publication, and whether it sends stored generated columns then.
+pub(crate) fn full_breaks(major: u32, table: &Table, memberships: &[Membership], ours: (&str, bool)) -> Option<String> {
+    let family: Vec<u32> = table.family().collect();
+    let mut holders = memberships.iter().filter(|member| family.contains(&member.oid));
+    if let Some(lists) = holders.clone().find(|member| member.column_list) {
+        return Some(format!("publication {} lists columns of it", lists.publication));
+    }
+    if major < 18 {
+        return None;
+    }
+    if table.generated_virtual {
+        return Some("it has a virtual generated column, which no publication can send".to_owned());
+    }
+    if !table.generated_stored {
+        return None;
+    }
+    let leaves_out = if ours.1 { None } else { Some(ours.0) };
+    let publication = leaves_out.or_else(|| {
+        holders.find(|member| member.publication != ours.0 && !member.generated).map(|member| member.publication.as_str())
+    });
+    publication.map(|name| format!("publication {name} does not send its generated columns"))
+}

@@ -1,0 +1,58 @@
+//! The replication slot: the point of the WAL from which nothing is lost. It comes last.
+
+use crate::setup::{Found, Wanted};
+use crate::slot::SlotState;
+use crate::step::{On, Plan, Statement, Step};
+
+pub(crate) const PLUGIN: &str = "pgoutput";
+
+pub(super) fn create(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
+    let name = &wanted.source.slot;
+    match &found.slot {
+        Some(slot) => match unusable(slot, &found.server.database) {
+            Some((message, hint)) => plan.refuse(message, hint),
+            None => plan.exists(format!("replication slot {name}")),
+        },
+        None => {
+            let sql = create_sql(found, name);
+            let why = "keeps WAL from here on; waits until every transaction that writes now has ended";
+            let statement = |on| Statement { on, why: why.to_owned(), sql: sql.clone() };
+            let daemon = found.daemon.as_ref().is_some_and(|role| role.replication);
+            plan.steps.push(match (found.admin.replication, daemon) {
+                (true, _) => Step::Run(statement(On::Admin)),
+                (false, true) => Step::Run(statement(On::Daemon)),
+                (false, false) => {
+                    Step::ByHand { statement: statement(On::Admin), who: "a role with REPLICATION".to_owned() }
+                }
+            });
+        }
+    }
+}
+
+fn create_sql(found: &Found, name: &str) -> String {
+    // Names of slots are plain: the configuration was checked.
+    let failover = if found.server.major >= 17 { ", failover => true" } else { "" };
+    format!("SELECT pg_create_logical_replication_slot('{name}', '{PLUGIN}'{failover})")
+}
+
+/// Why nobody can capture through this slot, and what to do.
+pub(crate) fn unusable(slot: &SlotState, database: &str) -> Option<(String, String)> {
+    let name = &slot.name;
+    let another = || "give this source a slot of its own: source.slot in the configuration".to_owned();
+    if slot.plugin.as_deref() != Some(PLUGIN) {
+        let plugin = slot.plugin.as_deref().map_or("physical".to_owned(), |plugin| format!("for the plugin {plugin}"));
+        return Some((format!("replication slot {name} exists and is {plugin}, not for {PLUGIN}"), another()));
+    }
+    if let Some(other) = slot.database.as_deref().filter(|other| *other != database) {
+        return Some((format!("replication slot {name} belongs to database {other}, not {database}"), another()));
+    }
+    if slot.synced {
+        let hint = "connect to the primary".to_owned();
+        return Some((format!("replication slot {name} is a standby's copy of the primary's"), hint));
+    }
+    slot.lost().map(|reason| {
+        let hint = "changes were lost: drop it with `cdc-audit teardown --keep-history`, run `cdc-audit setup`, then \
+                    `cdc-audit run --accept-gap`, which records the stretch";
+        (format!("replication slot {name} is lost ({reason})"), hint.to_owned())
+    })
+}
