@@ -145,7 +145,9 @@ impl Fixture {
         self.lsn += 0x100;
         self.micros += 1_000_000;
         self.xid += 1;
-        for (name, value) in options.split_whitespace().map(|option| option.split_once('=')).collect::<Option<Vec<_>>>()? {
+        for (name, value) in
+            options.split_whitespace().map(|option| option.split_once('=')).collect::<Option<Vec<_>>>()?
+        {
             match name {
                 "at" => self.micros = value.parse().ok().or_else(|| micros(value))?,
                 "lsn" => self.lsn = value.parse::<Lsn>().ok()?.0,
@@ -153,8 +155,7 @@ impl Fixture {
                 _ => return None,
             }
         }
-        let transaction =
-            Transaction { xid: self.xid, commit_lsn: Lsn(self.lsn), committed_at: Micros(self.micros) };
+        let transaction = Transaction { xid: self.xid, commit_lsn: Lsn(self.lsn), committed_at: Micros(self.micros) };
         batch.transaction(transaction);
         self.assembler.begin(self.epoch, transaction).ok()
     }

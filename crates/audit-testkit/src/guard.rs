@@ -14,7 +14,9 @@ impl Guard {
     /// Ends the server whose `postmaster.pid` lies in `folder/data`, and removes the folder.
     pub(crate) fn over_cluster(folder: &Path) -> Guard {
         Guard::start(
-            r#"pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
+            // A copy or a start that was under way goes on for a moment without its parent.
+            r#"sleep 1
+            pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
             if [ -n "$pid" ]; then
                 kill -CONT "$pid"; kill -QUIT "$pid"
                 for i in $(seq 100); do kill -0 "$pid" || break; sleep 0.1; done

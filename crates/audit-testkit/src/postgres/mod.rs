@@ -133,8 +133,8 @@ impl Postgres {
         let folder = tempfile::Builder::new().prefix("cdc-audit-pg-").tempdir().expect("a temporary folder");
         assert!(folder.path().as_os_str().len() < 80, "TMPDIR is too long to hold a Unix socket");
         give_to_server_user(folder.path()).expect("chown");
-        fill(&bin, &folder.path().join("data"));
         let guard = Some(Guard::over_cluster(folder.path()));
+        fill(&bin, &folder.path().join("data"));
         Postgres { major, bin, port: free_port(), guard, folder }
     }
 
