@@ -105,7 +105,7 @@ pub fn unique(prefix: &str) -> String {
 
 /// A port nobody listens on. It lies below the range from which the kernel takes the ports of outgoing connections,
 /// so that it is still free when a server that was stopped starts again.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static START: OnceLock<u64> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);
     // Somewhere else in each process, so that parallel ones rarely look at the same port.

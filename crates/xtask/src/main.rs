@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a program for a person at a terminal")]
 
 mod cargo;
+mod demo;
 mod install;
 mod step;
 mod test;
@@ -27,6 +28,8 @@ enum Chore {
         #[arg(long)]
         all: bool,
     },
+    /// Ten seconds of a small shop, and the trail they leave
+    Demo,
     /// Measure against the gates and write target/bench.json
     Bench {
         /// A short run, for a first impression
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
 fn run(chore: Chore) -> Result<()> {
     match chore {
         Chore::Test { all } => test::test(all),
+        Chore::Demo => demo::demo(),
         Chore::Bench { quick } => test::bench(quick),
         Chore::Servers { what: Servers::Install { majors } } if majors.is_empty() => install::for_tests(),
         Chore::Servers { what: Servers::Install { majors } } => install::servers(&majors),
