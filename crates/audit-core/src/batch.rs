@@ -104,6 +104,9 @@ pub struct Batch {
     pub chunk: Option<ChunkMark>,
 }
 
+/// One large value is no reason to expect another.
+const ROOM_MAX: usize = 2 << 20;
+
 pub(crate) struct Mark {
     text: usize,
     cells: usize,
@@ -111,6 +114,17 @@ pub(crate) struct Mark {
 }
 
 impl Batch {
+    /// An empty batch with room for what `other` holds, so that batches of a busy stream do not grow step by step.
+    pub fn with_room_of(other: &Batch) -> Batch {
+        Batch {
+            text: String::with_capacity(other.text.len().min(ROOM_MAX)),
+            cells: Vec::with_capacity(other.cells.len()),
+            changed: Vec::with_capacity(other.changed.len()),
+            entries: Vec::with_capacity(other.entries.len()),
+            ..Batch::default()
+        }
+    }
+
     /// Sets the transaction of the versions that are sealed from now on.
     pub fn transaction(&mut self, transaction: Transaction) {
         if self.transactions.last() != Some(&transaction) {
