@@ -6,6 +6,7 @@
 //! ```
 
 pub mod assemble;
+pub mod baseline;
 pub mod batch;
 pub mod change;
 pub mod context;

@@ -1,0 +1,170 @@
+//! What is to be read next of a table, and for which sinks: [`Plan`].
+//!
+//! Two stores know something. Each sink knows its own progress, stored with its data. `cdc_audit.chunks` in the source knows which
+//! baselines were begun for which sinks, and the bounds of every chunk from before it was first delivered. From the two follows, after
+//! any kill, what each sink lacks, and nothing else needs to be remembered:
+//!
+//! - a chunk that one sink has and another lacks is read again within its bounds, for the one that lacks it;
+//! - a sink that has nothing of a table gets a baseline with a number of its own, or joins the latest one while its last chunk is not
+//!   known yet;
+//! - where bounds are lost or no longer fit, the sinks concerned begin again under a new number. Sinks that are further are not touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::sink::ChunkProgress;
+
+/// What the source has stored of one baseline of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredBaseline {
+    /// Whom it was begun for.
+    pub sinks: BTreeSet<Arc<str>>,
+    /// Bounds are stored of the chunks 1 to here.
+    pub chunks: u32,
+    /// No chunk follows those.
+    pub last: bool,
+}
+
+/// A baseline to begin, or to join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begin {
+    pub baseline: u32,
+    pub sinks: BTreeSet<Arc<str>>,
+    /// The baseline exists; only the sinks are new to it.
+    pub join: bool,
+}
+
+/// A chunk to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub baseline: u32,
+    /// From 1.
+    pub chunk: u32,
+    pub sinks: BTreeSet<Arc<str>>,
+    /// Its bounds are stored and hold.
+    pub stored: bool,
+}
+
+/// One table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    sinks: BTreeMap<Arc<str>, Option<ChunkProgress>>,
+    baselines: BTreeMap<u32, StoredBaseline>,
+}
+
+/// Where a sink stands.
+enum Stands {
+    Done,
+    /// At this baseline, and this chunk is next.
+    At(u32, u32),
+    /// It has nothing that it could go on from.
+    Lacks,
+}
+
+impl Plan {
+    /// `sinks`: every sink that wants the table, and what it has of it.
+    pub fn new(sinks: BTreeMap<Arc<str>, Option<ChunkProgress>>, baselines: BTreeMap<u32, StoredBaseline>) -> Plan {
+        Plan { sinks, baselines }
+    }
+
+    /// Every sink has a whole baseline, and none that was asked for later is open.
+    pub fn is_done(&self) -> bool {
+        self.sinks.iter().all(|(sink, progress)| matches!(self.stands(sink, *progress), Stands::Done))
+    }
+
+    /// What has to be begun before anything is read.
+    pub fn to_begin(&self) -> Option<Begin> {
+        let lacks = |(sink, progress): &(&Arc<str>, &Option<ChunkProgress>)| {
+            matches!(self.stands(sink, **progress), Stands::Lacks)
+        };
+        let sinks: BTreeSet<Arc<str>> = self.sinks.iter().filter(lacks).map(|(sink, _)| sink.clone()).collect();
+        if sinks.is_empty() {
+            return None;
+        }
+        Some(match self.baselines.last_key_value() {
+            // Those who were named and cannot go on in it need another.
+            Some((baseline, latest)) if !latest.last && latest.sinks.is_disjoint(&sinks) => {
+                Begin { baseline: *baseline, sinks, join: true }
+            }
+            _ => Begin { baseline: self.next_number(), sinks, join: false },
+        })
+    }
+
+    /// A new baseline in place of `baseline`, whose bounds no longer serve: for all that are in the middle of it.
+    pub fn instead_of(&self, baseline: u32) -> Begin {
+        let at = |(sink, progress): &(&Arc<str>, &Option<ChunkProgress>)| matches!(self.stands(sink, **progress), Stands::At(at, _) if at == baseline);
+        let sinks = self.sinks.iter().filter(at).map(|(sink, _)| sink.clone()).collect();
+        Begin { baseline: self.next_number(), sinks, join: false }
+    }
+
+    /// A new baseline for every sink, whatever they have: after lost WAL.
+    pub fn anew(&self) -> Begin {
+        Begin { baseline: self.next_number(), sinks: self.sinks.keys().cloned().collect(), join: false }
+    }
+
+    /// The next chunk: the earliest that a sink lacks, for all sinks that stand there. `None` where nothing can be read before
+    /// [`Plan::to_begin`] is done, or at all.
+    pub fn next(&self) -> Option<Step> {
+        let at = |(sink, progress): (&Arc<str>, &Option<ChunkProgress>)| match self.stands(sink, *progress) {
+            Stands::At(baseline, chunk) => Some(((baseline, chunk), sink.clone())),
+            Stands::Done | Stands::Lacks => None,
+        };
+        let stand: Vec<((u32, u32), Arc<str>)> = self.sinks.iter().filter_map(at).collect();
+        let next = stand.iter().map(|(at, _)| *at).min()?;
+        let sinks = stand.into_iter().filter(|(at, _)| *at == next).map(|(_, sink)| sink).collect();
+        let (baseline, chunk) = next;
+        let stored = self.baselines.get(&baseline).is_some_and(|stored| stored.chunks >= chunk);
+        Some(Step { baseline, chunk, sinks, stored })
+    }
+
+    /// The baseline is in the source's store.
+    pub fn begun(&mut self, begin: &Begin) {
+        self.baselines.entry(begin.baseline).or_default().sinks.extend(begin.sinks.iter().cloned());
+    }
+
+    /// The bounds of a chunk are in the source's store.
+    pub fn stored(&mut self, baseline: u32, chunk: u32, last: bool) {
+        let stored = self.baselines.entry(baseline).or_default();
+        if chunk > stored.chunks {
+            stored.chunks = chunk;
+            stored.last = last;
+        }
+    }
+
+    /// The sinks have the chunk, or will have it before anything that follows.
+    pub fn delivered(&mut self, sinks: &BTreeSet<Arc<str>>, progress: ChunkProgress) {
+        for sink in sinks {
+            self.sinks.insert(sink.clone(), Some(progress));
+        }
+    }
+
+    fn next_number(&self) -> u32 {
+        let of_sinks = self.sinks.values().flatten().map(|progress| progress.baseline).max();
+        let stored = self.baselines.keys().max().copied();
+        of_sinks.max(stored).unwrap_or(0).saturating_add(1)
+    }
+
+    fn stands(&self, sink: &Arc<str>, progress: Option<ChunkProgress>) -> Stands {
+        let named = self.baselines.iter().rev().find(|(_, stored)| stored.sinks.contains(sink));
+        match (named, progress) {
+            (Some((baseline, stored)), progress) if progress.is_none_or(|progress| progress.baseline < *baseline) => {
+                // The upper bound of a last chunk is its last row at the time: who has seen nothing of the baseline may not rely on it.
+                // That of a first chunk is none, and such a baseline is had again for the price of one chunk.
+                if stored.last && stored.chunks > 1 { Stands::Lacks } else { Stands::At(*baseline, 1) }
+            }
+            (_, Some(progress)) if progress.done => Stands::Done,
+            (_, Some(progress)) => match self.baselines.get(&progress.baseline) {
+                // Chunks follow one another: the bounds of the last one that it has are where the next begins.
+                Some(stored) if stored.chunks > progress.chunk || (stored.chunks == progress.chunk && !stored.last) => {
+                    Stands::At(progress.baseline, progress.chunk + 1)
+                }
+                _ => Stands::Lacks,
+            },
+            (_, None) => Stands::Lacks,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
