@@ -156,6 +156,20 @@ impl fmt::Display for Micros {
     }
 }
 
+/// A date, or a time in RFC 3339; without an offset in UTC.
+impl FromStr for Micros {
+    type Err = ParseError;
+
+    fn from_str(s: &str) -> Result<Micros, ParseError> {
+        let utc = |civil: jiff::civil::DateTime| civil.to_zoned(jiff::tz::TimeZone::UTC).map(|zoned| zoned.timestamp());
+        let parsed = s
+            .parse::<jiff::Timestamp>()
+            .or_else(|_| s.parse::<jiff::civil::DateTime>().and_then(utc))
+            .or_else(|_| s.parse::<jiff::civil::Date>().and_then(|date| utc(date.at(0, 0, 0, 0))));
+        parsed.map(|at| Micros(at.as_microsecond())).map_err(|_| ParseError { what: "date or time (like 2026-03-01T09:30:00Z)" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,5 +199,17 @@ mod tests {
         assert_eq!(Micros::from_postgres(0).to_string(), "2000-01-01T00:00:00.000000Z");
         assert_eq!(Micros::from_postgres(0).date(), (2000, 1, 1));
         assert_eq!(Micros(-1).to_string(), "1969-12-31T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn times_are_read_in_utc() {
+        for (text, expected) in [
+            ("2026-03-01", "2026-03-01T00:00:00.000000Z"),
+            ("2026-03-01T09:30:00", "2026-03-01T09:30:00.000000Z"),
+            ("2026-03-01T09:30:00+02:00", "2026-03-01T07:30:00.000000Z"),
+        ] {
+            assert_eq!(text.parse::<Micros>().map(|at| at.to_string()), Ok(expected.to_string()));
+        }
+        assert!("yesterday".parse::<Micros>().is_err());
     }
 }

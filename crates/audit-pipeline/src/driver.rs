@@ -7,9 +7,10 @@ use std::time::Instant;
 use audit_capture::QueryError;
 use audit_capture::catalog;
 use audit_capture::replication::{Chunk, Frame, FrameError, Receiver, ReplicationError};
+use audit_core::baseline::Command;
 use audit_core::batch::{Batch, Progress};
 use audit_core::position::Lsn;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::PipelineConfig;
 use crate::fanout::Fanout;
@@ -37,6 +38,8 @@ pub struct Driver {
     /// For the catalog.
     pub client: tokio_postgres::Client,
     pub publication: String,
+    /// What baselines ask of the stage.
+    pub commands: mpsc::Receiver<Command>,
     pub shared: Arc<Shared>,
     pub config: PipelineConfig,
     /// Stop once everything before here has been seen.
@@ -64,6 +67,10 @@ impl Driver {
             let chunk = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                Some(command) = self.commands.recv() => {
+                    self.stage.command(command);
+                    continue;
+                }
                 chunk = receiver.recv() => chunk?,
             };
             let Some(chunk) = chunk else { return Ok(()) };
@@ -85,6 +92,13 @@ impl Driver {
                         let found = catalog::table(&self.client, &self.publication, relation.oid).await?;
                         self.stage.describe(&relation, found.as_ref().map(|table| &table.catalog))?;
                     }
+                    if let Some(passed) = self.stage.take_passed() {
+                        // What came before the watermark goes before the chunk.
+                        self.hand_on().await;
+                        let batch = self.stage.chunk(&passed)?;
+                        self.hand(batch).await;
+                        passed.delivered();
+                    }
                     if self.stage.batch_bytes() >= BATCH_BYTES {
                         self.hand_on().await;
                     }
@@ -104,6 +118,10 @@ impl Driver {
             return;
         }
         let batch = self.stage.take_batch();
+        self.hand(batch).await;
+    }
+
+    async fn hand(&mut self, batch: Batch) {
         self.count(&batch);
         self.told = batch.progress;
         self.told_at = Instant::now();

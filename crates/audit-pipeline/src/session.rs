@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use audit_capture::replication::{Identity as System, Receiver, TimelineFork};
 use audit_capture::slot::SlotState;
+use audit_core::baseline::Command;
 use audit_core::batch::Progress;
 use audit_core::context::Context;
 use audit_core::position::{Lsn, Position};
@@ -64,7 +65,9 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>) -> Result<En
     let quarantined = slot::quarantined(&client, &daemon.source.name).await?;
     let mut sinks = Sinks::start(daemon, &verdict, &quarantined);
     let budget = Budget::new(daemon.memory.queue);
-    let driver = driver(daemon, client, verdict, &stored, &quarantined, Fanout::new(budget.clone(), sinks.take_queues(), daemon.shared.clone()))?;
+    let fanout = Fanout::new(budget.clone(), sinks.take_queues(), daemon.shared.clone());
+    let (_ask, commands) = mpsc::channel(COMMANDS);
+    let driver = driver(daemon, client, verdict, &stored, &quarantined, fanout, commands)?;
     daemon.shared.phase(Phase::Streaming);
     info!(source = %daemon.source.name, slot = %daemon.source.slot, from = %sinks.start.flushed_lsn, "streaming");
 
@@ -92,6 +95,9 @@ async fn last_word(mut receiver: Receiver) {
 
 /// What is not heard by then is heard at the next start.
 const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// Questions of the baseline that may wait: a few for each of its workers.
+const COMMANDS: usize = 64;
 
 /// Resolves when a stop is asked for.
 pub(crate) async fn stopped(stop: &watch::Receiver<bool>) {
@@ -156,6 +162,7 @@ fn driver(
     stored: &[(Arc<str>, Stored)],
     quarantined: &HashMap<String, HashSet<Position>>,
     fanout: Fanout,
+    commands: mpsc::Receiver<Command>,
 ) -> Result<Driver, RunError> {
     let checks = stored.iter().filter_map(|(name, stored)| {
         let checkpoint = stored.checkpoint.as_ref().filter(|c| c.change_lsn != Lsn::ZERO)?;
@@ -179,6 +186,7 @@ fn driver(
         fanout,
         client,
         publication: daemon.source.publication.clone(),
+        commands,
         shared: daemon.shared.clone(),
         config: daemon.config.clone(),
         until: daemon.until,

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use audit_core::assemble::{AssembleError, Assembler};
+use audit_core::baseline::{Command, Passed, WATERMARK_PREFIX, Watches};
 use audit_core::batch::{Batch, Progress, Transaction};
 use audit_core::change::Change;
 use audit_core::context::{CONTEXT_PREFIX, Context};
@@ -123,12 +124,11 @@ pub struct Stage {
     counts: Counts,
     /// The record of an accepted gap, until the stream reaches its place.
     gap: Option<Context>,
-    /// Logical messages of our own, by prefix, for who reads the stream with us (baseline watermarks).
-    watermark: Option<Vec<u8>>,
+    /// What baselines need to know of the stream.
+    watches: Watches,
+    /// A chunk whose watermark has just passed.
+    passed: Option<Passed>,
 }
-
-/// The prefix of the messages that mark a chunk's place in the stream.
-pub const WATERMARK_PREFIX: &str = "cdc-audit-watermark";
 
 impl Stage {
     pub fn new(config: StageConfig) -> Stage {
@@ -152,7 +152,8 @@ impl Stage {
             changed: Vec::new(),
             counts: Counts::default(),
             gap: None,
-            watermark: None,
+            watches: Watches::default(),
+            passed: None,
         }
     }
 
@@ -177,7 +178,8 @@ impl Stage {
 
     /// Takes the batch under way, which stands for everything seen so far.
     pub fn take_batch(&mut self) -> Batch {
-        let mut batch = std::mem::take(&mut self.batch);
+        let next = Batch::with_room_of(&self.batch);
+        let mut batch = std::mem::replace(&mut self.batch, next);
         batch.progress = self.assembler.progress();
         if let Some(transaction) = self.assembler.transaction() {
             self.batch.transaction(*transaction);
@@ -189,9 +191,44 @@ impl Stage {
         std::mem::take(&mut self.counts)
     }
 
-    /// The content of a watermark that has just passed, once.
-    pub fn take_watermark(&mut self) -> Option<Vec<u8>> {
-        self.watermark.take()
+    /// Does what a baseline asks. To be called between any two messages.
+    pub fn command(&mut self, command: Command) {
+        self.watches.command(command);
+    }
+
+    /// The chunk that the last message released, once. It stands here in the stream: behind the batch under way.
+    pub fn take_passed(&mut self) -> Option<Passed> {
+        self.passed.take()
+    }
+
+    /// The chunk's rows as a batch of their own. Their positions are the watermark's, counted; the stream's own progress is not theirs, for
+    /// when the stream comes by here again the chunk is not part of it.
+    pub fn chunk(&mut self, passed: &Passed) -> Result<Batch, StageError> {
+        let relation = &passed.chunk().relation;
+        let at = self.assembler.next_position();
+        let history = self.histories.entry(relation.name.clone()).or_default();
+        let shape = match history.find(&relation.digest(), at) {
+            Some(shape) => shape.clone(),
+            None => history.add(relation, Some(&passed.chunk().catalog), at),
+        };
+        let rules = self.rules.for_table(&relation.name);
+        let table = Arc::new(Table::new(shape, &rules, self.policy.row_key.is_some())?);
+        let mut batch = Batch::default();
+        batch.chunk = Some(passed.mark().clone());
+        batch.progress = self.assembler.progress();
+        if let Some(transaction) = self.assembler.transaction() {
+            batch.transaction(*transaction);
+        }
+        for (seq, row) in (0..).zip(passed.rows()) {
+            let place = Place { position: Position { seq, ..at }, lsn: at.commit_lsn };
+            if let Some(raw) = version(&table, Change::Snapshot { row }, &mut self.changed) {
+                self.policy
+                    .seal(&mut batch, &table, &raw, place, None)
+                    .map_err(|source| StageError::Seal { position: place.position, source })?;
+                self.counts.versions += 1;
+            }
+        }
+        Ok(batch)
     }
 
     /// Nothing for us up to `wal_end`.
@@ -219,6 +256,7 @@ impl Stage {
                 self.reach(commit_lsn);
                 let transaction = Transaction { xid, commit_lsn, committed_at };
                 self.batch.transaction(transaction);
+                self.watches.begin(xid);
                 self.assembler.begin(self.verdict.epoch_at(commit_lsn), transaction).map_err(assemble)
             }
             Ok(Message::Commit { end_lsn, .. }) => self.commit(end_lsn, lsn),
@@ -226,7 +264,7 @@ impl Stage {
                 self.assembler.context(Context::parse(content)).map_err(assemble)
             }
             Ok(Message::Logical { transactional: true, prefix: WATERMARK_PREFIX, content }) => {
-                self.watermark = Some(content.to_vec());
+                self.passed = self.watches.watermark(content);
                 Ok(())
             }
             Ok(Message::Logical { transactional: false, .. }) => {
@@ -250,6 +288,10 @@ impl Stage {
         self.check_resume(place)?;
         let target = self.targets.get(&oid).ok_or(StageError::UnknownRelation { oid, lsn })?;
         let Target::Record(table) = target else { return Ok(()) };
+        if !self.watches.is_idle() {
+            let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);
+            self.watches.change(xid, table, change);
+        }
         if !self.quarantined.is_empty() && self.quarantined.contains(&place.position) {
             let note = Context::note(&serde_json::json!({ "error": "given up by an operator", "table": table.name.as_ref() }));
             self.batch.note(Event::Error, table, place.position, lsn, note);

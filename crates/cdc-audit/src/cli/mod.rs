@@ -9,4 +9,5 @@ pub mod resume;
 pub mod run;
 pub mod setup;
 pub mod status;
+mod store;
 pub mod teardown;
