@@ -51,9 +51,9 @@ pub enum Command {
     /// The server's present snapshot: transactions that are finished in it need not be remembered. The first one also begins the
     /// remembering, which costs nothing where no baseline runs.
     Settled(Snapshot),
-    /// The table has no key, and rows that transactions below `xmax` wrote will be read as existing ones: those that the stream delivers
-    /// from now on have their version already.
-    Follow { table: Arc<str>, xmax: u32 },
+    /// Each of the tables has no key, and rows that transactions below its number wrote will be read as existing ones: those that the
+    /// stream delivers from now on have their version already.
+    Follow { tables: Vec<(Arc<str>, u32)> },
     /// The table's baseline is complete, or the table is gone.
     Forget { table: Arc<str> },
     /// A chunk will be read: note what changes. Replaces an earlier watch of the table.

@@ -23,6 +23,9 @@ pub struct StoredBaseline {
     pub chunks: u32,
     /// No chunk follows those.
     pub last: bool,
+    /// A sink whose stream began later may join: chunks by key hold whatever is there when they are read. By ctid rows that are younger
+    /// than the baseline are skipped, since the stream has them, and a sink's stream has to be as old as the baseline.
+    pub by_key: bool,
 }
 
 /// A baseline to begin, or to join.
@@ -83,7 +86,7 @@ impl Plan {
         }
         Some(match self.baselines.last_key_value() {
             // Those who were named and cannot go on in it need another.
-            Some((baseline, latest)) if !latest.last && latest.sinks.is_disjoint(&sinks) => {
+            Some((baseline, latest)) if latest.by_key && !latest.last && latest.sinks.is_disjoint(&sinks) => {
                 Begin { baseline: *baseline, sinks, join: true }
             }
             _ => Begin { baseline: self.next_number(), sinks, join: false },
@@ -118,8 +121,10 @@ impl Plan {
     }
 
     /// The baseline is in the source's store.
-    pub fn begun(&mut self, begin: &Begin) {
-        self.baselines.entry(begin.baseline).or_default().sinks.extend(begin.sinks.iter().cloned());
+    pub fn begun(&mut self, begin: &Begin, by_key: bool) {
+        let stored = self.baselines.entry(begin.baseline).or_default();
+        stored.sinks.extend(begin.sinks.iter().cloned());
+        stored.by_key = by_key;
     }
 
     /// The bounds of a chunk are in the source's store.

@@ -15,7 +15,7 @@ fn done(baseline: u32, chunk: u32) -> Option<ChunkProgress> {
 }
 
 fn stored(sinks: &[&str], chunks: u32, last: bool) -> StoredBaseline {
-    StoredBaseline { sinks: sinks.iter().map(|sink| name(sink)).collect(), chunks, last }
+    StoredBaseline { sinks: sinks.iter().map(|sink| name(sink)).collect(), chunks, last, by_key: true }
 }
 
 fn plan(sinks: &[(&str, Option<ChunkProgress>)], baselines: &[(u32, StoredBaseline)]) -> Plan {
@@ -37,7 +37,7 @@ fn check(mut plan: Plan, chunks: u32, expected: Expect) {
         if let Some(begin) = plan.to_begin() {
             let what = if begin.join { "join" } else { "begin" };
             log += &format!("{what} {} for {}\n", begin.baseline, shown(&begin.sinks));
-            plan.begun(&begin);
+            plan.begun(&begin, true);
         } else if let Some(step) = plan.next() {
             let again = if step.stored { " again" } else { "" };
             log += &format!("read {}.{}{again} for {}\n", step.baseline, step.chunk, shown(&step.sinks));
@@ -130,6 +130,22 @@ fn a_sink_added_while_a_baseline_runs_joins_it() {
 }
 
 #[test]
+fn a_baseline_by_ctid_is_not_joined() {
+    let by_ctid = StoredBaseline { by_key: false, ..stored(&["hot"], 2, false) };
+    check(
+        plan(&[("hot", at(1, 2)), ("lake", None)], &[(1, by_ctid)]),
+        3,
+        expect![[r#"
+            begin 2 for lake
+            read 1.3 for hot
+            read 2.1 for lake
+            read 2.2 for lake
+            read 2.3 for lake
+        "#]],
+    );
+}
+
+#[test]
 fn who_has_nothing_does_not_rely_on_the_end_of_a_last_chunk() {
     check(
         plan(&[("hot", done(1, 2)), ("lake", None)], &[(1, stored(&["hot", "lake"], 2, true))]),
@@ -176,10 +192,10 @@ fn a_new_baseline_that_was_begun_goes_before_an_older_one() {
     let mut plan = plan(&[("hot", at(1, 2)), ("lake", done(1, 3))], &[(1, stored(&["hot", "lake"], 3, true))]);
     let begin = plan.instead_of(1);
     assert_eq!((begin.baseline, shown(&begin.sinks)), (2, "hot".to_string()));
-    plan.begun(&begin);
+    plan.begun(&begin, true);
     let begin = plan.anew();
     assert_eq!((begin.baseline, shown(&begin.sinks)), (3, "hot lake".to_string()));
-    plan.begun(&begin);
+    plan.begun(&begin, true);
     check(
         plan,
         1,
@@ -236,8 +252,10 @@ proptest! {
             match deed {
                 Deed::Step => {
                     if let Some(begin) = plan.to_begin() {
-                        baselines.entry(begin.baseline).or_default().sinks.extend(begin.sinks.iter().cloned());
-                        plan.begun(&begin);
+                        let store = baselines.entry(begin.baseline).or_default();
+                        store.sinks.extend(begin.sinks.iter().cloned());
+                        store.by_key = true;
+                        plan.begun(&begin, true);
                     } else if let Some(step) = plan.next() {
                         let store = baselines.get_mut(&step.baseline).unwrap();
                         prop_assert_eq!(step.stored, store.chunks >= step.chunk);
@@ -271,7 +289,7 @@ proptest! {
                 Deed::Restart => if let Some(step) = plan.next() {
                     let begin = plan.instead_of(step.baseline);
                     baselines.entry(begin.baseline).or_default().sinks.extend(begin.sinks.iter().cloned());
-                    plan.begun(&begin);
+                    plan.begun(&begin, true);
                 },
             }
         }

@@ -44,8 +44,9 @@ impl Watches {
     pub fn command(&mut self, command: Command) {
         match command {
             Command::Settled(snapshot) => self.delivered.settle(&snapshot),
-            Command::Follow { table, xmax } => {
-                self.ledgers.insert(table, Ledger { xmax, rows: HashMap::new() });
+            Command::Follow { tables } => {
+                let begin = |(table, xmax)| (table, Ledger { xmax, rows: HashMap::new() });
+                self.ledgers.extend(tables.into_iter().map(begin));
             }
             Command::Forget { table } => {
                 self.ledgers.remove(&table);

@@ -280,7 +280,7 @@ fn without_a_key_an_old_row_that_was_not_sent_whole_may_be_any() {
 #[test]
 fn rows_that_the_stream_created_while_the_baseline_was_about_to_begin_are_left_out_once_each() {
     let mut chunk = Chunk::keyless("100:100:", "1\ta\n1\ta\n2\tb\n3\tc\n");
-    chunk.watches.command(Command::Follow { table: "public.t".into(), xmax: 95 });
+    chunk.watches.command(Command::Follow { tables: vec![("public.t".into(), 95)] });
     chunk.insert(90, &[Some("1"), Some("a")]);
     chunk.insert(90, &[Some("2"), Some("b")]);
     // Gone again: the row 2 of the chunk is an older one.
