@@ -1,1 +1,36 @@
+//! The lake: Parquet files in Delta tables, written exactly once and read back.
+//!
+//! For each captured table one Delta table, in folders by UTC commit date. Two kinds of readers see each version exactly once: those that
+//! read the Delta log, because every commit holds its position as an application transaction and is written by compare and set; and those that
+//! list the folders `data/`, because a file that a kill left without its commit is adopted, never written again ([`adopt`]).
+//!
+//! ```text
+//! Batch ──▶ OpenTable ──rows──▶ OpenFile ──Parquet──▶ object store ──▶ Delta commit ──▶ the lake's checkpoint
+//!           (session, table)    (cells, rows, encode)  (store)          (commit)         (checkpoint)
+//! ```
+//!
+//! Order makes it hold: data before the log that names it, the log before the checkpoint that counts on it, each durable before the next
+//! begins. What is missing after a kill at any point is in the stream again, since the checkpoint lags.
 
+mod adopt;
+mod cells;
+mod checkpoint;
+mod commit;
+pub mod config;
+mod encode;
+pub mod error;
+mod fetch;
+mod file;
+pub mod layout;
+mod parse;
+mod rows;
+mod schema;
+mod session;
+pub mod sink;
+mod stats;
+pub mod store;
+mod table;
+
+pub use config::LakeConfig;
+pub use error::LakeError;
+pub use sink::LakeSink;

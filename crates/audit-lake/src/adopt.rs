@@ -1,0 +1,184 @@
+//! Files that the log does not name: what a daemon left behind when it was killed between a file and its commit.
+//!
+//! Readers that list a folder see such a file already. Writing its rows again would show them twice, so the file is taken into the log as it is
+//! (*adopted*), and the stream, which begins again at or before its first row, passes over what it holds. A file whose rows others have is
+//! removed instead: it was put by a daemon that was fenced meanwhile.
+//!
+//! ⚠ Neither is done before the table has a commit of our own. It carries our owner epoch; without it the daemon that wrote the file, woken
+//! late, could still commit it, after it was removed or beside our adoption.
+
+use std::collections::HashSet;
+
+use arrow::datatypes::SchemaRef;
+use audit_core::position::Position;
+use deltalake_core::kernel::{Add, Snapshot};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::file::metadata::ParquetMetaData;
+
+use crate::commit::TableLog;
+use crate::error::LakeError;
+use crate::fetch::ObjectReader;
+use crate::file::{CHUNKS_KEY, ChunkNote, add_action};
+use crate::layout::{DATA, Day, FileName};
+use crate::schema::{self, RowPlan};
+use crate::stats;
+
+/// A file of ours in a table's folder.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub name: FileName,
+    pub meta: ObjectMeta,
+}
+
+/// What is to be done with the files of a folder.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub adopt: Vec<Seen>,
+    pub remove: Vec<Seen>,
+}
+
+impl Found {
+    pub fn is_empty(&self) -> bool {
+        self.adopt.is_empty() && self.remove.is_empty()
+    }
+}
+
+/// Looks through a day's folder for files of the stream.
+///
+/// Files in the log hold no version beyond `position`, and no version twice: so a file that begins beyond it is unknown to the log, and where
+/// no two files overlap every other one is in it. Only an overlap asks for the log itself.
+pub async fn look_at_day(log: &TableLog, day: Day, position: Position, owner: u64) -> Result<Found, LakeError> {
+    let mut seen = list(log, &day.folder(), owner).await?;
+    seen.retain(|file| file.name.chunks.is_none());
+    seen.sort_by_key(|file| (file.name.first, file.name.last));
+    let overlap = seen.windows(2).any(|pair| pair[0].name.overlaps(&pair[1].name));
+    let known = if overlap { names_in_log(log, &day.folder()).await? } else { HashSet::new() };
+    let mut found = Found::default();
+    for file in seen {
+        let in_log = known.contains(&file.name.to_string());
+        match (in_log, file.name.first > position) {
+            (true, _) => {}
+            (false, true) if found.adopt.iter().any(|other| other.name.overlaps(&file.name)) => found.remove.push(file),
+            (false, true) => found.adopt.push(file),
+            (false, false) if overlap => found.remove.push(file),
+            (false, false) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Looks through a whole table for files of the baseline that is under way, in the order of their chunks.
+pub async fn look_at_baseline(log: &TableLog, owner: u64) -> Result<Found, LakeError> {
+    let stored = log.txn().baseline;
+    let mut seen = list(log, DATA, owner).await?;
+    seen.retain(|file| file.name.chunks.is_some());
+    seen.sort_by_key(|file| file.name.chunks.map(|chunks| (chunks.baseline, chunks.first, chunks.last)));
+    let mut found = Found::default();
+    if seen.is_empty() {
+        return Ok(found);
+    }
+    let known = names_in_log(log, DATA).await?;
+    let mut next = stored.chunk + 1;
+    for file in seen {
+        let Some(chunks) = file.name.chunks else { continue };
+        if known.contains(&file.name.to_string()) {
+            continue;
+        }
+        if chunks.baseline == stored.baseline && chunks.first == next {
+            next = chunks.last + 1;
+            found.adopt.push(file);
+        } else {
+            found.remove.push(file);
+        }
+    }
+    Ok(found)
+}
+
+async fn list(log: &TableLog, folder: &str, owner: u64) -> Result<Vec<Seen>, LakeError> {
+    let path = Path::from(format!("{}/{folder}", log.folder));
+    let listed: Vec<ObjectMeta> = log
+        .store()
+        .objects()
+        .list(Some(&path))
+        .try_collect()
+        .await
+        .map_err(|error| LakeError::store("list", log.store().show(&path), error))?;
+    let ours = |meta: ObjectMeta| FileName::of_path(&meta.location).map(|name| Seen { name, meta });
+    let seen: Vec<Seen> = listed.into_iter().filter_map(ours).collect();
+    match seen.iter().map(|file| file.name.owner).max() {
+        Some(theirs) if theirs > owner => {
+            Err(LakeError::Fenced { what: format!("table {}", log.table), theirs, ours: owner })
+        }
+        _ => Ok(seen),
+    }
+}
+
+/// The names of the files under `folder` that the log has.
+async fn names_in_log(log: &TableLog, folder: &str) -> Result<HashSet<String>, LakeError> {
+    let mut names = HashSet::new();
+    if log.state.is_none() {
+        return Ok(names);
+    }
+    let failed = |error| LakeError::log(&log.table, error);
+    let snapshot = Snapshot::try_new(log.log().as_ref(), None).await.map_err(failed)?;
+    let mut files = snapshot.file_views(log.log().as_ref(), None);
+    while let Some(file) = files.try_next().await.map_err(failed)? {
+        let path = file.path();
+        if let Some(rest) = path.strip_prefix(folder)
+            && let Some((_, name)) = rest.rsplit_once('/')
+        {
+            names.insert(name.to_string());
+        }
+    }
+    Ok(names)
+}
+
+/// An unknown file that the next commit takes in.
+#[derive(Clone, Debug)]
+pub struct Adopted {
+    pub name: FileName,
+    pub add: Add,
+    pub chunks: Option<ChunkNote>,
+    pub schema: SchemaRef,
+}
+
+/// How the log will name the file, and what it holds.
+pub async fn read(log: &TableLog, file: &Seen) -> Result<Adopted, LakeError> {
+    let path = log.store().show(&file.meta.location);
+    let failed = |source| LakeError::Read { path: path.clone(), source };
+    let day = Day::from_path(file.meta.location.as_ref())
+        .ok_or_else(|| LakeError::altered(&path, "it lies in no day's folder"))?;
+    let objects = log.store().objects().clone();
+    let mut reader = ObjectReader { objects, path: file.meta.location.clone(), size: file.meta.size };
+    let footer = reader.get_metadata(None).await.map_err(failed)?;
+    let arrow = ArrowReaderMetadata::try_new(footer.clone(), ArrowReaderOptions::new()).map_err(failed)?;
+    let schema = arrow.schema().clone();
+    let columns = schema::columns_of(&schema);
+    let plan = RowPlan { columns, schema: schema.clone(), targets: Vec::new(), before: false };
+    let stats = stats::of_file(&footer, &plan).map_err(failed)?;
+    let add = add_action(day, &file.name, file.meta.size, stats);
+    Ok(Adopted { name: file.name, add, chunks: chunks_of(&footer), schema })
+}
+
+fn chunks_of(footer: &ParquetMetaData) -> Option<ChunkNote> {
+    let pairs = footer.file_metadata().key_value_metadata()?;
+    let note = pairs.iter().find(|pair| pair.key == CHUNKS_KEY)?.value.as_deref()?;
+    serde_json::from_str(note).ok()
+}
+
+/// Removes files that the log does not name; the table has a commit of ours.
+pub async fn remove(log: &TableLog, files: &[Seen]) -> Result<(), LakeError> {
+    for file in files {
+        let path = &file.meta.location;
+        tracing::warn!(path = %log.store().show(path), "removing a file of a daemon that was fenced");
+        match log.store().objects().delete(path).await {
+            Ok(()) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(LakeError::store("remove", log.store().show(path), error)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! The lake's checkpoint: what every table of the lake has, and who owns the lake.
+//!
+//! `_cdc_audit/checkpoint/<20 digits>.json`, each written once, create-only; the highest number holds. Taking ownership is writing the next
+//! number with the owner epoch raised by one: whoever wrote the one before finds its next number taken, by another, and stops. The checkpoint
+//! may lag behind the tables' own positions, never lead.
+
+use audit_core::batch::Progress;
+use audit_core::sink::{Checkpoint, Identity};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{LakeError, fault};
+use crate::layout::CHECKPOINTS;
+use crate::store::Store;
+
+/// Checkpoints that are kept.
+const KEPT: u64 = 10;
+/// Numbers that are tried when another daemon writes at the same time.
+const RACES_MAX: u32 = 10;
+
+/// A checkpoint as it lies in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    format: u32,
+    source: String,
+    owner_epoch: u64,
+    /// Random, to tell whose put an "exists" speaks of.
+    owner_id: String,
+    /// For people.
+    written_at: String,
+    /// `null` until the lake has its first.
+    checkpoint: Option<Checkpoint>,
+}
+
+/// The checkpoints of a lake that this daemon owns.
+#[derive(Debug)]
+pub struct Checkpoints {
+    store: Store,
+    number: u64,
+    note: Note,
+    identity: Identity,
+}
+
+impl Checkpoints {
+    /// Takes the lake over.
+    pub async fn take(store: &Store, identity: &Identity) -> Result<Checkpoints, LakeError> {
+        for _ in 0..RACES_MAX {
+            let last = newest(store).await?;
+            let (number, owner, checkpoint) = match last {
+                Some((number, note)) if note.source == identity.source => (number, note.owner_epoch, note.checkpoint),
+                Some((_, note)) => {
+                    let (path, wanted) = (store.shown().to_string(), identity.source.clone());
+                    return Err(LakeError::OtherSource { path, found: note.source, wanted });
+                }
+                None => (0, 0, None),
+            };
+            let note = Note {
+                format: 1,
+                source: identity.source.clone(),
+                owner_epoch: owner + 1,
+                owner_id: uuid::Uuid::new_v4().to_string(),
+                written_at: String::new(),
+                checkpoint,
+            };
+            let mut taken = Checkpoints { store: store.clone(), number: number + 1, note, identity: identity.clone() };
+            if taken.put().await?.is_none() {
+                return Ok(taken);
+            }
+        }
+        Err(LakeError::Contended { table: CHECKPOINTS.to_string(), attempts: RACES_MAX })
+    }
+
+    pub fn owner(&self) -> u64 {
+        self.note.owner_epoch
+    }
+
+    /// What is stored.
+    pub fn stored(&self) -> Option<&Checkpoint> {
+        self.note.checkpoint.as_ref()
+    }
+
+    /// Stores that every table has everything up to `progress`.
+    pub async fn store(&mut self, progress: Progress) -> Result<(), LakeError> {
+        fault!("lake::before_checkpoint");
+        let mut next = Checkpoints {
+            store: self.store.clone(),
+            number: self.number + 1,
+            note: self.note.clone(),
+            identity: self.identity.clone(),
+        };
+        next.note.checkpoint = Some(Checkpoint {
+            source: self.identity.source.clone(),
+            system_id: self.identity.system_id,
+            timeline: self.identity.timeline,
+            position: progress.position,
+            change_lsn: progress.change_lsn,
+            flushed_lsn: progress.flushed_lsn,
+        });
+        if let Some(theirs) = next.put().await? {
+            let (what, ours) = (format!("the lake {}", self.store.shown()), self.owner());
+            return Err(LakeError::Fenced { what, theirs: theirs.owner_epoch, ours });
+        }
+        *self = next;
+        fault!("lake::after_checkpoint");
+        self.forget().await;
+        Ok(())
+    }
+
+    /// Puts the note under its number; `Some` is what another daemon has put there.
+    async fn put(&mut self) -> Result<Option<Note>, LakeError> {
+        self.note.written_at = audit_core::position::Micros::now().to_string();
+        let path = path_of(self.number);
+        let failed = |error| LakeError::store("write", self.store.show(&path), error);
+        let json = serde_json::to_vec_pretty(&self.note).map_err(|error| LakeError::altered(&path, error.to_string()))?;
+        match self.store.objects().put_opts(&path, json.into(), PutMode::Create.into()).await {
+            Ok(_) => Ok(None),
+            Err(error) => match read(&self.store, &path).await? {
+                // Ours: a put that was answered late, or not at all. It may hold another time of writing, and an earlier try's progress.
+                Some(note) if note.owner_id == self.note.owner_id && note.checkpoint == self.note.checkpoint => Ok(None),
+                Some(note) if note.owner_id == self.note.owner_id => {
+                    self.number += 1;
+                    Box::pin(self.put()).await
+                }
+                Some(note) => Ok(Some(note)),
+                None => Err(failed(error)),
+            },
+        }
+    }
+
+    /// Removes what is no longer kept. A leftover does no harm.
+    async fn forget(&self) {
+        if let Some(old) = self.number.checked_sub(KEPT).filter(|old| *old > 0) {
+            let path = path_of(old);
+            if let Err(error) = self.store.objects().delete(&path).await
+                && !matches!(error, StoreError::NotFound { .. })
+            {
+                tracing::warn!(path = %self.store.show(&path), %error, "could not remove an old checkpoint");
+            }
+        }
+    }
+}
+
+fn path_of(number: u64) -> Path {
+    Path::from(format!("{CHECKPOINTS}/{number:020}.json"))
+}
+
+async fn newest(store: &Store) -> Result<Option<(u64, Note)>, LakeError> {
+    let folder = Path::from(CHECKPOINTS);
+    for _ in 0..RACES_MAX {
+        let listed: Vec<_> = store
+            .objects()
+            .list(Some(&folder))
+            .try_collect()
+            .await
+            .map_err(|error| LakeError::store("list", store.show(&folder), error))?;
+        let number = |path: &Path| path.filename()?.strip_suffix(".json")?.parse::<u64>().ok();
+        let Some(number) = listed.iter().filter_map(|meta| number(&meta.location)).max() else { return Ok(None) };
+        // The daemon that still owns the lake may have removed it since.
+        if let Some(note) = read(store, &path_of(number)).await? {
+            return Ok(Some((number, note)));
+        }
+    }
+    Err(LakeError::Contended { table: CHECKPOINTS.to_string(), attempts: RACES_MAX })
+}
+
+async fn read(store: &Store, path: &Path) -> Result<Option<Note>, LakeError> {
+    let failed = |error| LakeError::store("read", store.show(path), error);
+    let bytes = match store.objects().get(path).await {
+        Ok(found) => found.bytes().await.map_err(failed)?,
+        Err(StoreError::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let note = serde_json::from_slice(&bytes).map_err(|error| LakeError::altered(store.show(path), error.to_string()))?;
+    Ok(Some(note))
+}

@@ -1,0 +1,405 @@
+//! A table's Delta log, as its writer sees it: read once, then written by compare and set.
+//!
+//! A commit is one object whose name is the next version, put create-only. It holds the `add` actions of the files and, as application
+//! transactions, where the table stands (`<source>/epoch`, `/lsn`, `/seq`, the chunks of its baseline) and who wrote it (`/owner`), so that
+//! data and checkpoint are one. Every commit names all of them: the newest one tells everything.
+//!
+//! Nothing here retries blindly. After any answer but plain success the log is read: the commit is ours exactly if it names our files.
+//! A higher owner fences us; a writer of a lower one that got in first makes us begin again from what the log has now; a commit of another
+//! tool is stepped over.
+//!
+//! Commits are written through `deltalake-core`'s log store rather than its `CommitBuilder`: that one needs a snapshot with the list of all
+//! files in memory, for every table, and lists the log before each commit.
+
+use std::sync::Arc;
+
+use audit_core::position::{Lsn, Position};
+use audit_core::shape::Shape;
+use audit_core::sink::ChunkProgress;
+use delta_kernel::snapshot::SnapshotRef;
+use delta_kernel::{Engine, Error as KernelError, Snapshot};
+use deltalake_core::checkpoints::cleanup_expired_logs_for;
+use deltalake_core::kernel::transaction::CommitData;
+use deltalake_core::kernel::{Action, Add, Metadata, Transaction};
+use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, get_actions};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use object_store::path::Path;
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use crate::error::{LakeError, fault};
+use crate::layout::table_folder;
+use crate::schema::{DeltaField, PARTITION_COLUMNS, first_fields};
+use crate::store::Store;
+
+/// Keys of a Delta table's configuration.
+pub const SHAPES_KEY: &str = "cdc_audit.shapes";
+pub const SOURCE_KEY: &str = "cdc_audit.source";
+pub const TABLE_KEY: &str = "cdc_audit.table";
+
+/// A Delta checkpoint is written every so many commits: readers read the newest and what follows.
+pub const CHECKPOINT_INTERVAL: u64 = 50;
+/// Commits of other tools that are stepped over in one go.
+const RACES_MAX: u32 = 10;
+/// Protocol versions up to these are understood when another tool has raised them; the first are the ones we write.
+const PROTOCOL: (i32, i32) = (1, 2);
+
+/// Where a table stands, and who says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Txn {
+    /// The last version of the stream that the table has.
+    pub position: Position,
+    pub baseline: ChunkProgress,
+    /// The owner epoch of the daemon that committed last.
+    pub owner: u64,
+}
+
+/// What the log of a table says.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub version: u64,
+    pub txn: Txn,
+    pub fields: Vec<DeltaField>,
+    pub shapes: Vec<Shape>,
+    /// The `metaData` action without what the fields above hold.
+    metadata: Map<String, Value>,
+}
+
+/// One commit.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub adds: Vec<Add>,
+    pub txn: Txn,
+    /// Columns and shapes, where they are not what the log has.
+    pub schema: Option<(Vec<DeltaField>, Vec<Shape>)>,
+}
+
+/// The log of one table. `state` is `None` where there is no table yet.
+#[derive(Debug)]
+pub struct TableLog {
+    pub table: Arc<str>,
+    pub folder: Arc<str>,
+    pub state: Option<State>,
+    source: Arc<str>,
+    store: Store,
+    log: LogStoreRef,
+    url: Url,
+}
+
+impl TableLog {
+    pub async fn open(store: &Store, source: &Arc<str>, table: &str) -> Result<TableLog, LakeError> {
+        let mut opened = TableLog::at(store, source, &table_folder(table))?;
+        opened.table = table.into();
+        opened.reload().await?;
+        Ok(opened)
+    }
+
+    /// Of the table in `folder`, whatever it is called; `None` where no table is.
+    pub async fn open_folder(store: &Store, source: &Arc<str>, folder: &str) -> Result<Option<TableLog>, LakeError> {
+        let mut opened = TableLog::at(store, source, folder)?;
+        opened.reload().await?;
+        Ok(opened.state.is_some().then_some(opened))
+    }
+
+    fn at(store: &Store, source: &Arc<str>, folder: &str) -> Result<TableLog, LakeError> {
+        let (log, url) = store.table_log(folder)?;
+        let (store, source) = (store.clone(), source.clone());
+        Ok(TableLog { table: folder.into(), folder: folder.into(), state: None, source, store, log, url })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn log(&self) -> &LogStoreRef {
+        &self.log
+    }
+
+    pub fn txn(&self) -> Txn {
+        self.state.as_ref().map_or(Txn::default(), |state| state.txn)
+    }
+
+    /// What the table has, for those who are about to add to it.
+    pub fn fields(&self, keep_before: bool) -> Vec<DeltaField> {
+        self.state.as_ref().map_or_else(|| first_fields(keep_before), |state| state.fields.clone())
+    }
+
+    /// Reads the log as it is now.
+    pub async fn reload(&mut self) -> Result<(), LakeError> {
+        self.state = match self.snapshot().await? {
+            Some((snapshot, engine)) => Some(self.read(snapshot, engine).await?),
+            None => None,
+        };
+        if let Some(name) = self.state.as_ref().and_then(|state| state.configured(TABLE_KEY)) {
+            self.table = name.into();
+        }
+        Ok(())
+    }
+
+    async fn snapshot(&self) -> Result<Option<(SnapshotRef, Arc<dyn Engine>)>, LakeError> {
+        let (engine, url) = (self.log.engine(None), self.url.clone());
+        let task = engine.clone();
+        let built = tokio::task::spawn_blocking(move || Snapshot::builder_for(url).build(task.as_ref()));
+        match built.await.map_err(LakeError::Task)? {
+            Ok(snapshot) => Ok(Some((snapshot, engine))),
+            // The kernel has no kind of error for it.
+            Err(error) if error.to_string().contains("No files in log segment") => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    async fn read(&self, snapshot: SnapshotRef, engine: Arc<dyn Engine>) -> Result<State, LakeError> {
+        let configuration = snapshot.table_configuration();
+        let protocol = configuration.protocol();
+        if (protocol.min_reader_version(), protocol.min_writer_version()) > PROTOCOL {
+            let versions = format!("reader {}, writer {}", protocol.min_reader_version(), protocol.min_writer_version());
+            return Err(self.altered(format!("its Delta protocol was raised to {versions}")));
+        }
+        let metadata = serde_json::to_value(configuration.metadata()).map_err(|error| LakeError::log(&self.table, error))?;
+        let source = self.source.clone();
+        let version = snapshot.version();
+        let numbers = move || -> Result<[Option<i64>; 7], KernelError> {
+            let mut numbers = [None; 7];
+            for (number, name) in numbers.iter_mut().zip(TXN_NAMES) {
+                *number = snapshot.get_app_id_version(&format!("{source}/{name}"), engine.as_ref())?;
+            }
+            Ok(numbers)
+        };
+        let numbers = tokio::task::spawn_blocking(numbers).await.map_err(LakeError::Task)?.map_err(|error| self.failed(error))?;
+        let txn = Txn::from_numbers(numbers).ok_or_else(|| self.altered("its transactions are not whole"))?;
+        let state = State::new(version, txn, metadata).ok_or_else(|| self.altered("its metadata is not whole"))?;
+        match state.configured(SOURCE_KEY) {
+            Some(source) if *source == *self.source => Ok(state),
+            Some(found) => {
+                let wanted = self.source.to_string();
+                Err(LakeError::OtherSource { path: self.shown(), found: found.to_string(), wanted })
+            }
+            None => Err(self.altered("it was not made by cdc-audit")),
+        }
+    }
+
+    /// Commits; on success `state` is what the log says. A repeat after an error changes nothing if the first one went through.
+    pub async fn commit(&mut self, change: &Change) -> Result<(), LakeError> {
+        let base = self.txn();
+        let fields = self.state.as_ref().map(|state| state.fields.clone());
+        for _ in 0..RACES_MAX {
+            let version = self.state.as_ref().map_or(0, |state| state.version + 1);
+            let (bytes, next) = self.prepare(version, change)?;
+            fault!("lake::before_commit");
+            let written = self.log.write_commit_entry(version, CommitOrBytes::LogBytes(bytes), uuid::Uuid::nil()).await;
+            fault!("lake::after_commit");
+            let Err(error) = written else {
+                self.state = Some(next);
+                return Ok(());
+            };
+            let Some(actions) = self.entry(version).await? else {
+                return Err(LakeError::log(&self.table, error));
+            };
+            if is_ours(&actions, change, &self.source) {
+                self.state = Some(next);
+                return Ok(());
+            }
+            self.reload().await?;
+            let now = self.txn();
+            if now.owner > change.txn.owner {
+                let what = format!("table {}", self.table);
+                return Err(LakeError::Fenced { what, theirs: now.owner, ours: change.txn.owner });
+            }
+            // A commit of our own without files, whose answer was lost, moves nothing.
+            let same_place = (now.position, now.baseline) == (base.position, base.baseline);
+            let same_fields = self.state.as_ref().map(|state| &state.fields) == fields.as_ref();
+            if !same_place || (change.schema.is_some() && !same_fields) {
+                return Err(LakeError::Overtaken { table: self.table.to_string(), position: now.position });
+            }
+        }
+        Err(LakeError::Contended { table: self.table.to_string(), attempts: RACES_MAX })
+    }
+
+    /// The entry's bytes, and the state it leads to.
+    fn prepare(&self, version: u64, change: &Change) -> Result<(bytes::Bytes, State), LakeError> {
+        let failed = |error| LakeError::log(&self.table, error);
+        let mut next = match &self.state {
+            Some(state) => state.clone(),
+            None => State::first(&self.source, &self.table),
+        };
+        next.version = version;
+        next.txn = change.txn;
+        let mut actions: Vec<Action> = Vec::new();
+        if self.state.is_none() {
+            let protocol = json!({"minReaderVersion": PROTOCOL.0, "minWriterVersion": PROTOCOL.1});
+            actions.push(Action::Protocol(serde_json::from_value(protocol).map_err(failed)?));
+        }
+        if let Some((fields, shapes)) = &change.schema {
+            next.fields.clone_from(fields);
+            next.shapes.clone_from(shapes);
+            actions.push(Action::Metadata(next.metadata_action().map_err(failed)?));
+        }
+        actions.extend(change.adds.iter().cloned().map(Action::Add));
+        let partition_by = Some(PARTITION_COLUMNS.map(str::to_string).to_vec());
+        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by, predicate: None };
+        let client = concat!("cdc-audit.", env!("CARGO_PKG_VERSION"));
+        let metadata = [("clientVersion".to_string(), json!(client))].into();
+        let data = CommitData::new(actions, operation, metadata, change.txn.transactions(&self.source));
+        Ok((data.get_bytes().map_err(|error| LakeError::log(&self.table, error))?, next))
+    }
+
+    async fn entry(&self, version: u64) -> Result<Option<Vec<Action>>, LakeError> {
+        let failed = |error| LakeError::log(&self.table, error);
+        let bytes = self.log.read_commit_entry(version).await.map_err(failed)?;
+        bytes.map(|bytes| get_actions(version, &bytes).map_err(failed)).transpose()
+    }
+
+    /// Writes the Delta checkpoint and cleans up the log where that is due. Readers gain by it; nothing is lost when it fails.
+    pub async fn maintain(&self) {
+        let due = self.state.as_ref().is_some_and(|state| (state.version + 1).is_multiple_of(CHECKPOINT_INTERVAL));
+        if due && let Err(error) = self.write_checkpoint().await {
+            let cause = std::error::Error::source(&error).map(|source| source.to_string());
+            tracing::warn!(table = %self.table, %error, cause, "could not write a Delta checkpoint");
+        }
+    }
+
+    async fn write_checkpoint(&self) -> Result<(), LakeError> {
+        fault!("lake::before_delta_checkpoint");
+        let Some((snapshot, engine)) = self.snapshot().await? else { return Ok(()) };
+        let (version, retention) = (snapshot.version(), snapshot.table_properties().log_retention_duration);
+        let write = move || snapshot.checkpoint(engine.as_ref(), None).map(|_| ());
+        tokio::task::spawn_blocking(write).await.map_err(LakeError::Task)?.map_err(|error| self.failed(error))?;
+        fault!("lake::after_delta_checkpoint");
+        let retention = retention.unwrap_or(LOG_RETENTION);
+        let cutoff = audit_core::position::Micros::now().0 / 1000 - retention.as_millis() as i64;
+        cleanup_expired_logs_for(version, self.log.as_ref(), cutoff, None)
+            .await
+            .map_err(|error| LakeError::log(&self.table, error))?;
+        Ok(())
+    }
+
+    fn failed(&self, error: KernelError) -> LakeError {
+        let broken = match &error {
+            KernelError::Backtraced { source, .. } => is_broken(source),
+            other => is_broken(other),
+        };
+        if broken { self.altered(error.to_string()) } else { LakeError::log(&self.table, error) }
+    }
+
+    fn altered(&self, what: impl Into<String>) -> LakeError {
+        LakeError::altered(self.shown(), what)
+    }
+
+    fn shown(&self) -> String {
+        self.store.show(&Path::from(format!("{}/_delta_log", self.folder)))
+    }
+}
+
+/// Delta's default.
+const LOG_RETENTION: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
+
+/// Whether reading again cannot help.
+fn is_broken(error: &KernelError) -> bool {
+    !matches!(
+        error,
+        KernelError::ObjectStore(_) | KernelError::IOError(_) | KernelError::JoinFailure(_) | KernelError::Reqwest(_)
+    )
+}
+
+/// Whether a log entry is the one that `change` meant to write.
+fn is_ours(actions: &[Action], change: &Change, source: &str) -> bool {
+    let paths = actions.iter().filter_map(|action| match action {
+        Action::Add(add) => Some(&add.path),
+        _ => None,
+    });
+    let owner = actions.iter().find_map(|action| match action {
+        Action::Txn(txn) if txn.app_id == format!("{source}/owner") => Some(txn.version),
+        _ => None,
+    });
+    owner == Some(change.txn.owner as i64) && paths.eq(change.adds.iter().map(|add| &add.path))
+}
+
+/// The application transactions, each `<source>/<name>`.
+const TXN_NAMES: [&str; 7] = ["epoch", "lsn", "seq", "owner", "baseline", "chunk", "chunks_done"];
+
+impl Txn {
+    fn numbers(&self) -> [i64; 7] {
+        let Txn { position, baseline, owner } = self;
+        [
+            i64::from(position.epoch),
+            // A WAL position has 64 bits; the sign holds the highest.
+            position.commit_lsn.0 as i64,
+            i64::from(position.seq),
+            *owner as i64,
+            i64::from(baseline.baseline),
+            i64::from(baseline.chunk),
+            i64::from(baseline.done),
+        ]
+    }
+
+    fn from_numbers(numbers: [Option<i64>; 7]) -> Option<Txn> {
+        let [epoch, lsn, seq, owner, baseline, chunk, done] = numbers;
+        Some(Txn {
+            position: Position::new(u16::try_from(epoch?).ok()?, Lsn(lsn? as u64), u32::try_from(seq?).ok()?),
+            owner: owner? as u64,
+            baseline: ChunkProgress {
+                baseline: u32::try_from(baseline?).ok()?,
+                chunk: u32::try_from(chunk?).ok()?,
+                done: done? != 0,
+            },
+        })
+    }
+
+    fn transactions(&self, source: &str) -> Vec<Transaction> {
+        let named = TXN_NAMES.iter().zip(self.numbers());
+        named.map(|(name, number)| Transaction::new(format!("{source}/{name}"), number)).collect()
+    }
+}
+
+impl State {
+    fn first(source: &str, table: &str) -> State {
+        let configuration = json!({
+            SOURCE_KEY: source,
+            TABLE_KEY: table,
+            "cdc_audit.format": "1",
+            "delta.appendOnly": "true",
+            "delta.checkpointInterval": CHECKPOINT_INTERVAL.to_string(),
+        });
+        let metadata = json!({
+            "id": uuid::Uuid::new_v4().to_string(),
+            "name": table,
+            "description": null,
+            "format": {"provider": "parquet", "options": {}},
+            "partitionColumns": PARTITION_COLUMNS,
+            "configuration": configuration,
+            "createdTime": audit_core::position::Micros::now().0 / 1000,
+        });
+        let metadata = metadata.as_object().cloned().unwrap_or_default();
+        State { version: 0, txn: Txn::default(), fields: Vec::new(), shapes: Vec::new(), metadata }
+    }
+
+    fn new(version: u64, txn: Txn, metadata: Value) -> Option<State> {
+        #[derive(serde::Deserialize)]
+        struct Struct {
+            fields: Vec<DeltaField>,
+        }
+        let Value::Object(mut metadata) = metadata else { return None };
+        let schema = metadata.remove("schemaString")?;
+        let Struct { fields } = serde_json::from_str(schema.as_str()?).ok()?;
+        let shapes = metadata.get_mut("configuration")?.as_object_mut()?.remove(SHAPES_KEY);
+        let shapes = match shapes {
+            Some(text) => serde_json::from_str(text.as_str()?).ok()?,
+            None => Vec::new(),
+        };
+        Some(State { version, txn, fields, shapes, metadata })
+    }
+
+    pub fn configured(&self, key: &str) -> Option<&str> {
+        self.metadata.get("configuration")?.get(key)?.as_str()
+    }
+
+    fn metadata_action(&self) -> serde_json::Result<Metadata> {
+        let mut metadata = self.metadata.clone();
+        let schema = serde_json::to_string(&json!({"type": "struct", "fields": self.fields}))?;
+        metadata.insert("schemaString".to_string(), Value::String(schema));
+        if let Some(configuration) = metadata.get_mut("configuration").and_then(Value::as_object_mut) {
+            configuration.insert(SHAPES_KEY.to_string(), Value::String(serde_json::to_string(&self.shapes)?));
+        }
+        serde_json::from_value(Value::Object(metadata))
+    }
+}

@@ -1,0 +1,96 @@
+//! How rows become Parquet.
+
+use std::collections::HashSet;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::DataType;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::Result;
+use parquet::file::properties::{BloomFilterProperties, EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// What an open writer holds beside what it says it holds: compressors and dictionaries, about.
+pub const WRITER_BYTES: usize = 4 << 20;
+
+/// How files are encoded.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub row_group_rows: usize,
+    pub row_group_bytes: usize,
+    pub level: i32,
+}
+
+/// Rows looked at to tell whether a column's values repeat.
+const SAMPLE: usize = 1024;
+/// With a larger share of distinct values a dictionary costs more than it saves.
+const DISTINCT_MAX: f64 = 0.5;
+/// Columns with values this long have neither dictionary nor statistics: both would keep copies of them.
+const LONG: usize = 64 << 10;
+/// False positives of the Bloom filter on `cdc_key`.
+const BLOOM: f64 = 0.01;
+
+/// Opens a writer for files that begin with `first`. `closing`: nothing follows these rows.
+pub fn open(first: &RecordBatch, settings: &Settings, closing: bool) -> Result<ArrowWriter<Vec<u8>>> {
+    let rows = if closing { first.num_rows() } else { settings.row_group_rows };
+    let bloom = BloomFilterProperties::builder().with_fpp(BLOOM).with_max_ndv(rows as u64).build();
+    let mut properties = WriterProperties::builder()
+        .set_created_by(concat!("cdc-audit ", env!("CARGO_PKG_VERSION")).to_string())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(settings.level)?))
+        .set_max_row_group_row_count(Some(settings.row_group_rows))
+        .set_max_row_group_bytes(Some(settings.row_group_bytes))
+        .set_column_bloom_filter_properties(ColumnPath::from("cdc_key"), bloom);
+    for (field, column) in first.schema_ref().fields().iter().zip(first.columns()) {
+        let path = ColumnPath::from(field.name().as_str());
+        let long = longest(column) > LONG;
+        if long || mostly_distinct(column) {
+            properties = properties.set_column_dictionary_enabled(path.clone(), false);
+        }
+        if long || NOT_ASKED.contains(&field.name().as_str()) {
+            properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
+        }
+    }
+    ArrowWriter::try_new(Vec::new(), first.schema(), Some(properties.build()))
+}
+
+/// JSON texts: nobody asks for a range of them.
+const NOT_ASKED: [&str; 5] = ["cdc_changes", "cdc_included", "cdc_actor", "cdc_context", "cdc_exact"];
+
+fn longest(column: &ArrayRef) -> usize {
+    let offsets = match column.data_type() {
+        DataType::Utf8 => column.as_string::<i32>().value_offsets(),
+        DataType::Binary => column.as_binary::<i32>().value_offsets(),
+        _ => return 0,
+    };
+    offsets.windows(2).map(|pair| (pair[1] - pair[0]) as usize).max().unwrap_or(0)
+}
+
+fn mostly_distinct(column: &ArrayRef) -> bool {
+    let rows = column.len().min(SAMPLE);
+    let sample = column.slice(0, rows);
+    let present = rows - sample.null_count();
+    let distinct = match column.data_type() {
+        DataType::Utf8 => sample.as_string::<i32>().iter().flatten().collect::<HashSet<_>>().len(),
+        DataType::Binary => sample.as_binary::<i32>().iter().flatten().collect::<HashSet<_>>().len(),
+        DataType::Boolean | DataType::List(_) | DataType::Struct(_) => return false,
+        _ => fixed_values(&sample).map_or(0, |values| values.len()),
+    };
+    present >= 64 && distinct as f64 > DISTINCT_MAX * present as f64
+}
+
+/// The distinct values of a column whose values all have one width.
+fn fixed_values(column: &ArrayRef) -> Option<HashSet<Vec<u8>>> {
+    let width = column.data_type().primitive_width()?;
+    let data = column.to_data();
+    let bytes = data.buffers().first()?.as_slice().get(data.offset() * width..)?;
+    Some(bytes.chunks(width).take(column.len()).map(<[u8]>::to_vec).collect())
+}
+
+/// Runs what takes processor time so that other tasks of this thread go on elsewhere.
+pub fn on_cpu<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}

@@ -1,0 +1,161 @@
+//! What can go wrong in a lake, and what is to be done about it.
+
+use std::error::Error;
+use std::io::ErrorKind;
+
+use audit_core::position::Position;
+use audit_core::sink::{Action, SinkError};
+
+/// A lake could not be read or written. Messages name tables, paths and positions, never a value.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    #[error("{url:?} is no place for a lake: supported are absolute paths and file:/// URLs")]
+    Place { url: String },
+    #[error("cannot {doing} {path}")]
+    Store {
+        doing: &'static str,
+        path: String,
+        #[source]
+        source: object_store::Error,
+    },
+    #[error("cannot open the lake's folder {path}")]
+    Folder {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot read the Delta log of {table}")]
+    Log {
+        table: String,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    #[error("cannot encode rows of table {table} as Parquet")]
+    Parquet {
+        table: String,
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    #[error("cannot read {path}")]
+    Read {
+        path: String,
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    #[error("the lake at {path} belongs to source {found:?}, not to {wanted:?}")]
+    OtherSource { path: String, found: String, wanted: String },
+    #[error("another daemon owns {what} now: it wrote there as owner {theirs}, this one is owner {ours}")]
+    Fenced { what: String, theirs: u64, ours: u64 },
+    #[error("{path} is not as cdc-audit wrote it: {what}")]
+    Altered { path: String, what: String },
+    #[error("the lake holds no table {table}")]
+    NoTable { table: String },
+    #[error("the upload of a file of table {table} broke off")]
+    UploadLost {
+        table: String,
+        #[source]
+        source: object_store::Error,
+    },
+    #[error("rows of table {table} were committed up to {position} by an earlier owner meanwhile")]
+    Overtaken { table: String, position: Position },
+    #[error("table {table}: a commit lost the race for its version {attempts} times")]
+    Contended { table: String, attempts: u32 },
+    #[error("a task of the lake broke off")]
+    Task(#[source] tokio::task::JoinError),
+    #[error("fault point {0}")]
+    Fault(&'static str),
+}
+
+impl LakeError {
+    pub(crate) fn store(doing: &'static str, path: impl std::fmt::Display, source: object_store::Error) -> LakeError {
+        LakeError::Store { doing, path: path.to_string(), source }
+    }
+
+    pub(crate) fn log(table: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> LakeError {
+        LakeError::Log { table: table.to_string(), source: source.into() }
+    }
+
+    pub(crate) fn altered(path: impl std::fmt::Display, what: impl Into<String>) -> LakeError {
+        LakeError::Altered { path: path.to_string(), what: what.into() }
+    }
+
+    pub(crate) fn is_retry(&self) -> bool {
+        self.action() == Action::Retry
+    }
+
+    fn action(&self) -> Action {
+        match self {
+            LakeError::Store { .. } | LakeError::Folder { .. } | LakeError::Log { .. } | LakeError::Read { .. } => {
+                match self.io_kind() {
+                    Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => Action::Stop,
+                    _ => Action::Retry,
+                }
+            }
+            LakeError::Contended { .. } => Action::Retry,
+            LakeError::UploadLost { .. } | LakeError::Overtaken { .. } | LakeError::Parquet { .. } => Action::Restart,
+            LakeError::Fault(_) => Action::Retry,
+            _ => Action::Stop,
+        }
+    }
+
+    /// What a person can do.
+    pub fn hint(&self) -> Option<String> {
+        let io = match self.io_kind() {
+            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                Some("the disk is full: make room; the daemon goes on by itself, and the slot keeps the WAL meanwhile")
+            }
+            Some(ErrorKind::ReadOnlyFilesystem) => Some("the file system is mounted read-only: mount it writable, then start again"),
+            Some(ErrorKind::PermissionDenied) => {
+                Some("give the daemon's user write permission on the lake's folder and everything in it")
+            }
+            _ => None,
+        };
+        let own = match self {
+            LakeError::OtherSource { .. } => "give each source a lake of its own: change `url` of this sink",
+            LakeError::Fenced { .. } => "stop one of the two daemons; the one that started last owns the lake",
+            LakeError::Altered { .. } => {
+                "restore what was changed or removed, from a backup or with `RESTORE`; the daemon does not guess what the lake holds"
+            }
+            LakeError::Place { .. } => "write an absolute path or a file:/// URL",
+            _ => "",
+        };
+        io.or(Some(own).filter(|own| !own.is_empty())).map(str::to_string)
+    }
+
+    fn io_kind(&self) -> Option<ErrorKind> {
+        let mut next = Error::source(self);
+        while let Some(error) = next {
+            if let Some(io) = error.downcast_ref::<std::io::Error>() {
+                return Some(io.kind());
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
+impl From<LakeError> for SinkError {
+    fn from(error: LakeError) -> SinkError {
+        let sink = SinkError::new(error.action(), error.to_string());
+        let sink = match error.hint() {
+            Some(hint) => sink.hint(hint),
+            None => sink,
+        };
+        match error {
+            LakeError::Store { source, .. } | LakeError::UploadLost { source, .. } => sink.source(source),
+            LakeError::Folder { source, .. } => sink.source(source),
+            LakeError::Log { source, .. } => sink.source(source),
+            LakeError::Parquet { source, .. } | LakeError::Read { source, .. } => sink.source(source),
+            LakeError::Task(source) => sink.source(source),
+            _ => sink,
+        }
+    }
+}
+
+/// Fails here when a test says so. Without the feature `fault-points` it is nothing.
+macro_rules! fault {
+    ($name:literal) => {
+        fail::fail_point!($name, |_| Err($crate::error::LakeError::Fault($name)));
+    };
+}
+pub(crate) use fault;

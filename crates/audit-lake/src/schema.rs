@@ -1,0 +1,309 @@
+//! Columns: from the record and a table's rows to the Delta schema and the Parquet files.
+//!
+//! A lake column is one source column with one form: where the type or the protection of a column changes, a new lake column begins
+//! (`name__2`), and where it changes back the old one goes on. Field metadata says which source column a lake column holds, and how.
+//! Columns are never removed: rows that were written stay readable under the name they were written with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use audit_core::table::{Column, Table};
+use audit_core::value::Kind;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+/// Keys of a lake column's field metadata.
+pub const SOURCE_COLUMN: &str = "cdc_audit.column";
+pub const SOURCE_KIND: &str = "cdc_audit.kind";
+pub const SOURCE_TYPE: &str = "cdc_audit.type";
+pub const SOURCE_METHOD: &str = "cdc_audit.method";
+
+/// The date of the commit, in UTC; in the paths of the files, not in the files.
+pub const PARTITION_COLUMNS: [&str; 3] = ["year", "month", "day"];
+
+/// The name of the struct that holds the row before, where it is kept.
+pub const BEFORE: &str = "cdc_before";
+
+/// A field of the Delta schema, as its JSON has it (Delta protocol, "Schema Serialization Format").
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeltaField {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: Value,
+    pub nullable: bool,
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+}
+
+/// The form of a lake column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    Bool,
+    Int16,
+    Int32,
+    Int64,
+    Float32,
+    Float64,
+    Decimal(u8, i8),
+    Binary,
+    Date,
+    /// Microseconds, UTC. Without zone the source's column had none: its wall clock is taken for UTC.
+    Timestamp {
+        zone: bool,
+    },
+    /// PostgreSQL's text.
+    Text,
+    /// JSON text in the form that the record gives the kind.
+    Json(Kind),
+    TextList,
+}
+
+/// What Arrow and Delta hold at most.
+const DECIMAL_PRECISION_MAX: u16 = 38;
+
+impl Form {
+    pub fn of(kind: &Kind) -> Form {
+        match kind {
+            Kind::Bool => Form::Bool,
+            Kind::Int2 => Form::Int16,
+            Kind::Int4 => Form::Int32,
+            Kind::Int8 => Form::Int64,
+            Kind::Float4 => Form::Float32,
+            Kind::Float8 => Form::Float64,
+            // A scale may exceed the precision in PostgreSQL, not in Arrow.
+            Kind::Numeric(Some((precision, scale @ 0..))) if *precision.max(&(*scale as u16)) <= DECIMAL_PRECISION_MAX => {
+                Form::Decimal(*precision.max(&(*scale as u16)) as u8, *scale as i8)
+            }
+            Kind::Bytea => Form::Binary,
+            Kind::Date => Form::Date,
+            Kind::Timestamp => Form::Timestamp { zone: false },
+            Kind::TimestampTz => Form::Timestamp { zone: true },
+            Kind::Jsonb | Kind::Array(_) => Form::Json(kind.clone()),
+            Kind::Numeric(_) | Kind::Uuid | Kind::Json | Kind::Text => Form::Text,
+        }
+    }
+
+    pub fn arrow(&self) -> DataType {
+        match self {
+            Form::Bool => DataType::Boolean,
+            Form::Int16 => DataType::Int16,
+            Form::Int32 => DataType::Int32,
+            Form::Int64 => DataType::Int64,
+            Form::Float32 => DataType::Float32,
+            Form::Float64 => DataType::Float64,
+            Form::Decimal(precision, scale) => DataType::Decimal128(*precision, *scale),
+            Form::Binary => DataType::Binary,
+            Form::Date => DataType::Date32,
+            Form::Timestamp { .. } => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Form::Text | Form::Json(_) => DataType::Utf8,
+            Form::TextList => DataType::List(Arc::new(list_item())),
+        }
+    }
+
+    fn delta(&self) -> Value {
+        match self {
+            Form::Bool => json!("boolean"),
+            Form::Int16 => json!("short"),
+            Form::Int32 => json!("integer"),
+            Form::Int64 => json!("long"),
+            Form::Float32 => json!("float"),
+            Form::Float64 => json!("double"),
+            Form::Decimal(precision, scale) => json!(format!("decimal({precision},{scale})")),
+            Form::Binary => json!("binary"),
+            Form::Date => json!("date"),
+            Form::Timestamp { .. } => json!("timestamp"),
+            Form::Text | Form::Json(_) => json!("string"),
+            Form::TextList => json!({"type": "array", "elementType": "string", "containsNull": true}),
+        }
+    }
+}
+
+/// The items of a list of names.
+pub fn list_item() -> Field {
+    Field::new("element", DataType::Utf8, true)
+}
+
+/// The record's own columns in their order: name, form, whether a value may be missing. `cdc_commit_lsn` and `cdc_lsn` are 16 lower-case
+/// hex digits, which sort as text.
+pub const RECORD_COLUMNS: [(&str, Form, bool); 29] = [
+    ("cdc_source", Form::Text, false),
+    ("cdc_position", Form::Text, false),
+    ("cdc_table_name", Form::Text, false),
+    ("cdc_item_type", Form::Text, false),
+    ("cdc_key", Form::Text, true),
+    ("cdc_old_key", Form::Text, true),
+    ("cdc_event", Form::Text, false),
+    ("cdc_changes", Form::Text, true),
+    ("cdc_changed", Form::TextList, true),
+    ("cdc_before_known", Form::Bool, false),
+    ("cdc_unknown", Form::TextList, true),
+    ("cdc_carried", Form::TextList, true),
+    ("cdc_included", Form::Text, true),
+    ("cdc_actor_id", Form::Text, true),
+    ("cdc_actor", Form::Text, true),
+    ("cdc_reason", Form::Text, true),
+    ("cdc_context", Form::Text, true),
+    ("cdc_actor_source", Form::Text, true),
+    ("cdc_context_verified", Form::Bool, true),
+    ("cdc_xid", Form::Int64, false),
+    ("cdc_commit_lsn", Form::Text, false),
+    ("cdc_lsn", Form::Text, false),
+    ("cdc_seq", Form::Int64, false),
+    ("cdc_committed_at", Form::Timestamp { zone: true }, false),
+    ("cdc_recorded_at", Form::Timestamp { zone: true }, false),
+    ("cdc_schema_version", Form::Int32, false),
+    ("cdc_baseline", Form::Int32, true),
+    ("cdc_tenant", Form::Text, true),
+    // What a typed column cannot hold exactly is null there, and its text is here: {"lake column": "PostgreSQL's text"}.
+    ("cdc_exact", Form::Text, true),
+];
+
+/// How the rows of a table, in one shape under one set of rules, are laid out in its files.
+#[derive(Debug)]
+pub struct RowPlan {
+    pub schema: SchemaRef,
+    /// For each of the table's kept columns the lake column that it goes to; `None` for columns that are kept for another purpose.
+    pub targets: Vec<Option<usize>>,
+    /// The lake columns of this shape: name and form.
+    pub columns: Vec<(String, Form)>,
+    /// Whether the files have the row before.
+    pub before: bool,
+}
+
+/// The fields of a Delta table that has no rows yet.
+pub fn first_fields(keep_before: bool) -> Vec<DeltaField> {
+    let field = |name: &str, form: &Form| DeltaField {
+        name: name.to_string(),
+        kind: form.delta(),
+        nullable: true,
+        metadata: Map::new(),
+    };
+    let mut fields: Vec<DeltaField> = RECORD_COLUMNS.iter().map(|(name, form, _)| field(name, form)).collect();
+    if keep_before {
+        fields.push(before_field());
+    }
+    fields.extend(PARTITION_COLUMNS.iter().map(|name| field(name, &Form::Int32)));
+    fields
+}
+
+fn before_field() -> DeltaField {
+    DeltaField { name: BEFORE.to_string(), kind: json!({"type": "struct", "fields": []}), nullable: true, metadata: Map::new() }
+}
+
+/// Lays out `table`, adding to `fields` what it needs and they lack; true if something was added.
+pub fn plan(table: &Table, keep_before: bool, fields: &mut Vec<DeltaField>) -> (RowPlan, bool) {
+    let known = fields.len();
+    let mut columns = Vec::new();
+    let mut targets = Vec::new();
+    let mut used = Vec::new();
+    for column in &table.columns {
+        if !column.tracked {
+            targets.push(None);
+            continue;
+        }
+        let at = find_or_add(column, fields);
+        used.push(fields[at].clone());
+        targets.push(Some(columns.len()));
+        columns.push((fields[at].name.clone(), Form::of(&column.kind)));
+    }
+    // A struct without fields is no Parquet: a table without tracked columns keeps no row before.
+    let before = keep_before && !columns.is_empty();
+    let grown = before && widen_before(&used, fields);
+    let plan = RowPlan { schema: arrow_schema(&used, &columns, before), targets, columns, before };
+    let added = fields.len() > known || grown;
+    (plan, added)
+}
+
+fn find_or_add(column: &Column, fields: &mut Vec<DeltaField>) -> usize {
+    let method = column.method.map(|method| method.name());
+    let kind = column.kind.to_string();
+    let text = |field: &DeltaField, key: &str| field.metadata.get(key).and_then(Value::as_str).map(str::to_string);
+    let same = |field: &DeltaField| {
+        text(field, SOURCE_COLUMN).as_deref() == Some(&column.name)
+            && text(field, SOURCE_KIND).as_deref() == Some(&kind)
+            && text(field, SOURCE_METHOD).as_deref() == method
+    };
+    if let Some(at) = fields.iter().position(same) {
+        return at;
+    }
+    let mut metadata = Map::new();
+    metadata.insert(SOURCE_COLUMN.to_string(), json!(column.name));
+    metadata.insert(SOURCE_KIND.to_string(), json!(kind));
+    metadata.insert(SOURCE_TYPE.to_string(), json!(column.type_name));
+    if let Some(method) = method {
+        metadata.insert(SOURCE_METHOD.to_string(), json!(method));
+    }
+    let name = free_name(&column.name, fields);
+    fields.push(DeltaField { name, kind: Form::of(&column.kind).delta(), nullable: true, metadata });
+    fields.len() - 1
+}
+
+/// The lake name of a source column: characters outside `[A-Za-z0-9_]` replaced, unique without regard to case.
+fn free_name(column: &str, fields: &[DeltaField]) -> String {
+    let plain: String = column.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
+    let free = |name: &str| !name.eq_ignore_ascii_case(BEFORE) && !fields.iter().any(|field| field.name.eq_ignore_ascii_case(name));
+    let numbered = (2u32..).map(|number| format!("{plain}__{number}"));
+    std::iter::once(plain.clone()).chain(numbered).find(|name| free(name)).unwrap_or(plain)
+}
+
+/// Gives `cdc_before` the fields it lacks.
+fn widen_before(used: &[DeltaField], fields: &mut Vec<DeltaField>) -> bool {
+    let at = fields.iter().position(|field| field.name == BEFORE).unwrap_or_else(|| {
+        fields.push(before_field());
+        fields.len() - 1
+    });
+    let Some(inner) = fields[at].kind.get_mut("fields").and_then(Value::as_array_mut) else { return false };
+    let known = inner.len();
+    for field in used {
+        if !inner.iter().any(|inner| inner.get("name").and_then(Value::as_str) == Some(&field.name)) {
+            inner.push(json!({"name": field.name, "type": field.kind, "nullable": true, "metadata": {}}));
+        }
+    }
+    inner.len() > known
+}
+
+fn arrow_schema(used: &[DeltaField], columns: &[(String, Form)], before: bool) -> SchemaRef {
+    let mut fields: Vec<Field> =
+        RECORD_COLUMNS.iter().map(|(name, form, nullable)| Field::new(*name, form.arrow(), *nullable)).collect();
+    let row: Vec<Field> = columns.iter().map(|(name, form)| Field::new(name, form.arrow(), true)).collect();
+    if before {
+        fields.push(Field::new_struct(BEFORE, row.clone(), true));
+    }
+    // A file says for itself what its columns hold, should the log be lost.
+    let metadata = |field: &DeltaField| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+        field.metadata.iter().map(|(key, value)| (key.clone(), text(value))).collect::<HashMap<_, _>>()
+    };
+    fields.extend(row.into_iter().zip(used).map(|(field, used)| field.with_metadata(metadata(used))));
+    Arc::new(Schema::new(fields))
+}
+
+/// The row's columns in a file, from its own schema.
+pub fn columns_of(schema: &Schema) -> Vec<(String, Form)> {
+    let kind = |field: &Field| field.metadata().get(SOURCE_KIND)?.parse::<Kind>().ok();
+    schema.fields().iter().filter_map(|field| Some((field.name().clone(), Form::of(&kind(field)?)))).collect()
+}
+
+/// Adds the columns of a file that `fields` lack; true if there were any.
+pub fn add_columns_of(schema: &Schema, fields: &mut Vec<DeltaField>) -> bool {
+    let known = fields.len();
+    for field in schema.fields() {
+        let Some(kind) = field.metadata().get(SOURCE_KIND).and_then(|kind| kind.parse::<Kind>().ok()) else { continue };
+        if !fields.iter().any(|known| known.name == *field.name()) {
+            let metadata = field.metadata().iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+            fields.push(DeltaField { name: field.name().clone(), kind: Form::of(&kind).delta(), nullable: true, metadata });
+        }
+    }
+    fields.len() > known
+}
+
+/// Lake columns by name, with the source column and kind that each holds: what a reader needs to turn rows into records again.
+pub fn source_columns(fields: &[DeltaField]) -> HashMap<String, (String, Kind)> {
+    let text = |field: &DeltaField, key: &str| field.metadata.get(key).and_then(Value::as_str).map(str::to_string);
+    let known = |field: &DeltaField| {
+        let kind = text(field, SOURCE_KIND)?.parse().ok()?;
+        Some((field.name.clone(), (text(field, SOURCE_COLUMN)?, kind)))
+    };
+    fields.iter().filter_map(known).collect()
+}

@@ -1,0 +1,144 @@
+//! The lake as a sink.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use audit_core::batch::{Batch, Progress};
+use audit_core::position::Position;
+use audit_core::sink::{Action, Identity, Sink, SinkError, Stored};
+
+use crate::config::LakeConfig;
+use crate::encode;
+use crate::error::LakeError;
+use crate::session::{Session, Settings, WriteError};
+use crate::store::{Place, Store};
+use crate::table::Limits;
+
+/// The lake as a sink. Versions are durable once their table's files are closed and committed: by size, rows, age, or when memory is short.
+#[derive(Debug)]
+pub struct LakeSink {
+    settings: Settings,
+    opened: Opened,
+    quarantined: HashSet<Position>,
+    session: Option<Session>,
+    durable: Progress,
+}
+
+#[derive(Debug)]
+enum Opened {
+    Place(Place),
+    Store(Store),
+}
+
+impl LakeSink {
+    /// `memory` is what the sink may hold for versions that are not durable yet, in bytes: about; a row group is ended, and tables are closed
+    /// early, where it is short.
+    pub fn new(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize) -> Result<LakeSink, LakeError> {
+        Ok(LakeSink::with(name, config, memory, Opened::Place(Place::parse(&config.url)?)))
+    }
+
+    /// Over any object store; `config.url` is only shown.
+    pub fn over(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize, store: Store) -> LakeSink {
+        LakeSink::with(name, config, memory, Opened::Store(store))
+    }
+
+    fn with(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize, opened: Opened) -> LakeSink {
+        // An open row group is the least that a table under load holds: a third, so that two fit beside the rows that wait.
+        let row_group_bytes = usize::try_from(config.row_group_bytes.get()).unwrap_or(usize::MAX).min((memory / 3).max(1 << 20));
+        let settings = Settings {
+            name: name.into(),
+            files: encode::Settings {
+                row_group_rows: usize::try_from(config.row_group_rows).unwrap_or(usize::MAX),
+                row_group_bytes,
+                level: config.zstd_level,
+            },
+            limits: Limits { bytes: config.file_bytes.get(), rows: config.file_rows },
+            file_age: config.file_age.get(),
+            keep_before: config.keep_before,
+            budget: memory,
+        };
+        LakeSink { settings, opened, quarantined: HashSet::new(), session: None, durable: Progress::default() }
+    }
+
+    fn session(&mut self) -> Result<&mut Session, SinkError> {
+        self.session.as_mut().ok_or_else(|| SinkError::new(Action::Restart, "the lake is not taken over"))
+    }
+
+    /// What an error leaves: after all but `Retry` the sink holds nothing any more.
+    fn failed(&mut self, error: impl Into<SinkError>) -> SinkError {
+        let error = error.into();
+        if error.action != Action::Retry {
+            self.session = None;
+        }
+        error
+    }
+}
+
+impl Sink for LakeSink {
+    async fn take(&mut self, identity: &Identity) -> Result<Stored, SinkError> {
+        self.session = None;
+        let store = match &self.opened {
+            Opened::Place(place) => Store::open(place, true)?,
+            Opened::Store(store) => store.clone(),
+        };
+        let (session, stored) = Session::take(store, self.settings.clone(), identity).await?;
+        self.durable = session.durable();
+        self.session = Some(session);
+        Ok(stored)
+    }
+
+    async fn begin(&mut self, start: Progress) -> Result<(), SinkError> {
+        let begun = self.session()?.begin(start).await;
+        self.settle(begun)
+    }
+
+    async fn write(&mut self, batches: &[&Batch]) -> Result<(), SinkError> {
+        let Some(session) = &mut self.session else { return self.session().map(|_| ()) };
+        let written = session.write(batches, &self.quarantined).await;
+        self.settle(written)
+    }
+
+    async fn flush(&mut self, all: bool) -> Result<(), SinkError> {
+        let flushed = self.session()?.flush(all).await;
+        self.settle(flushed)
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.session.as_ref()?.due()
+    }
+
+    fn durable(&self) -> Progress {
+        self.durable
+    }
+
+    fn quarantine(&mut self, positions: HashSet<Position>) {
+        self.quarantined = positions;
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.session.as_ref().map_or(0, Session::held)
+    }
+}
+
+impl LakeSink {
+    fn settle<E: Into<SinkError>>(&mut self, done: Result<(), E>) -> Result<(), SinkError> {
+        if let Some(session) = &self.session {
+            self.durable = session.durable();
+        }
+        done.map_err(|error| self.failed(error))
+    }
+}
+
+impl From<WriteError> for SinkError {
+    fn from(error: WriteError) -> SinkError {
+        match error {
+            WriteError::Lake(error) => error.into(),
+            WriteError::Refused { position, table, column } => {
+                let message = format!("the lake cannot take the value of {table}.{column} at {position}: it is too large for Parquet");
+                let hint = format!("ignore the column, or go on without this version: `cdc-audit resume --quarantine {position}`");
+                SinkError::stop(message).hint(hint).refused(position)
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A file's statistics in the Delta log, taken from its Parquet footer (Delta protocol, "Per-file Statistics").
+//!
+//! Bounds are exact, or text that Parquet cut: a prefix below, a prefix raised above. What has no safe bound (floats, where NaN is left out
+//! of Parquet's; lists; JSON) has none. Readers skip files by them, so a wrong one would hide rows.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{
+    ArrowPrimitiveType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Schema, TimestampMicrosecondType,
+};
+use audit_core::position::Micros;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::errors::Result;
+use parquet::file::metadata::ParquetMetaData;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::schema::{Form, RECORD_COLUMNS, RowPlan};
+
+/// Row columns with statistics, at most, as other writers of Delta tables have it. All of it is read with the log.
+const ROW_COLUMNS_MAX: usize = 32;
+
+/// Columns of the record that are asked for.
+const ASKED: [&str; 4] = ["cdc_position", "cdc_key", "cdc_old_key", "cdc_committed_at"];
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Stats {
+    num_records: i64,
+    min_values: BTreeMap<String, Box<RawValue>>,
+    max_values: BTreeMap<String, Box<RawValue>>,
+    null_count: BTreeMap<String, u64>,
+}
+
+/// The `stats` of an `add` action.
+pub fn of_file(footer: &ParquetMetaData, plan: &RowPlan) -> Result<String> {
+    let mut stats = Stats {
+        num_records: footer.file_metadata().num_rows(),
+        min_values: BTreeMap::new(),
+        max_values: BTreeMap::new(),
+        null_count: BTreeMap::new(),
+    };
+    let record = RECORD_COLUMNS.iter().filter(|(name, ..)| ASKED.contains(name)).map(|(name, form, _)| (*name, form.clone()));
+    let row = plan.columns.iter().take(ROW_COLUMNS_MAX).map(|(name, form)| (name.as_str(), form.clone()));
+    for (name, form) in record.chain(row) {
+        add_column(&mut stats, footer, &plan.schema, name, &form)?;
+    }
+    Ok(serde_json::to_string(&stats).unwrap_or_default())
+}
+
+fn add_column(stats: &mut Stats, footer: &ParquetMetaData, schema: &Schema, name: &str, form: &Form) -> Result<()> {
+    let converter = StatisticsConverter::try_new(name, schema, footer.file_metadata().schema_descr())?;
+    let nulls = converter.row_group_null_counts(footer.row_groups())?;
+    if nulls.null_count() > 0 {
+        return Ok(());
+    }
+    stats.null_count.insert(name.to_string(), nulls.values().iter().sum());
+    if !matches!(
+        form,
+        Form::Int16 | Form::Int32 | Form::Int64 | Form::Decimal(..) | Form::Date | Form::Timestamp { .. } | Form::Text
+    ) {
+        return Ok(());
+    }
+    // A row group that has values but no bound leaves the file without one.
+    let bounded = |bounds: &ArrayRef| {
+        let groups = footer.row_groups().iter().zip(nulls.values());
+        groups.enumerate().all(|(at, (group, nulls))| bounds.is_valid(at) || *nulls == group.num_rows() as u64)
+    };
+    let (mins, maxes) = (converter.row_group_mins(footer.row_groups())?, converter.row_group_maxes(footer.row_groups())?);
+    if bounded(&mins) && let Some(json) = bound(&mins, form, false) {
+        stats.min_values.insert(name.to_string(), json);
+    }
+    if bounded(&maxes) && let Some(json) = bound(&maxes, form, true) {
+        stats.max_values.insert(name.to_string(), json);
+    }
+    Ok(())
+}
+
+/// The smallest or greatest of the row groups' bounds, as JSON.
+fn bound(bounds: &ArrayRef, form: &Form, greatest: bool) -> Option<Box<RawValue>> {
+    fn pick<T: Ord>(values: impl Iterator<Item = T>, greatest: bool) -> Option<T> {
+        if greatest { values.max() } else { values.min() }
+    }
+    fn number<T: ArrowPrimitiveType>(bounds: &ArrayRef, greatest: bool) -> Option<T::Native>
+    where
+        T::Native: Ord,
+    {
+        pick(bounds.as_primitive_opt::<T>()?.iter().flatten(), greatest)
+    }
+    let json = match form {
+        Form::Int16 => number::<Int16Type>(bounds, greatest)?.to_string(),
+        Form::Int32 => number::<Int32Type>(bounds, greatest)?.to_string(),
+        Form::Int64 => number::<Int64Type>(bounds, greatest)?.to_string(),
+        Form::Decimal(_, scale) => decimal(number::<Decimal128Type>(bounds, greatest)?, *scale),
+        Form::Date => {
+            let day = i64::from(number::<Date32Type>(bounds, greatest)?);
+            let shown = Micros(day * 86_400_000_000).to_string();
+            format!("\"{}\"", shown.get(..10)?)
+        }
+        Form::Timestamp { .. } => format!("\"{}\"", Micros(number::<TimestampMicrosecondType>(bounds, greatest)?)),
+        Form::Text => serde_json::to_string(pick(bounds.as_string_opt::<i32>()?.iter().flatten(), greatest)?).ok()?,
+        _ => return None,
+    };
+    RawValue::from_string(json).ok()
+}
+
+/// A decimal as a JSON number, digit by digit.
+fn decimal(value: i128, scale: i8) -> String {
+    let scale = usize::from(scale.unsigned_abs());
+    let sign = if value < 0 { "-" } else { "" };
+    let digits = format!("{:0width$}", value.unsigned_abs(), width = scale + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    let dot = if scale > 0 { "." } else { "" };
+    format!("{sign}{whole}{dot}{fraction}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_keep_every_digit() {
+        assert_eq!(decimal(1250, 2), "12.50");
+        assert_eq!(decimal(-5, 3), "-0.005");
+        assert_eq!(decimal(7, 0), "7");
+        assert_eq!(decimal(99_999_999_999_999_999_999_999_999_999_999_999_999, 2), "999999999999999999999999999999999999.99");
+    }
+}

@@ -1,0 +1,175 @@
+//! A lake in a folder of its own, and the two kinds of readers.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use audit_core::batch::{Batch, Progress};
+use audit_core::position::Position;
+use audit_core::sink::{Identity, Sink, SinkError, Stored};
+use audit_lake::{LakeConfig, LakeSink};
+use deltalake_core::kernel::Snapshot;
+use deltalake_core::logstore::{StorageConfig, logstore_for};
+use futures::TryStreamExt;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tempfile::TempDir;
+use url::Url;
+
+pub const MEMORY: usize = 64 << 20;
+
+/// A lake on disk.
+pub struct Lake {
+    pub folder: TempDir,
+    pub config: LakeConfig,
+}
+
+impl Lake {
+    pub fn new() -> Lake {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = LakeConfig::at(folder.path().to_str().unwrap());
+        // Nothing is closed by its age unless a test says so.
+        config.file_age = Duration::from_secs(3600).into();
+        Lake { folder, config }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn sink(&self) -> LakeSink {
+        LakeSink::new("lake", &self.config, MEMORY).unwrap()
+    }
+
+    /// A sink that has taken the lake over, and begins where the lake stands.
+    pub async fn taken(&self) -> (LakeSink, Stored) {
+        let mut sink = self.sink();
+        let stored = sink.take(&identity()).await.unwrap();
+        let start = stored.checkpoint.as_ref().map_or(start(), |checkpoint| checkpoint.progress());
+        sink.begin(start).await.unwrap();
+        (sink, stored)
+    }
+
+    /// Takes the lake over, writes the batches, makes all of them durable.
+    pub async fn write(&self, batches: &[Batch]) -> LakeSink {
+        let (mut sink, _) = self.taken().await;
+        write(&mut sink, batches).await.unwrap();
+        sink
+    }
+
+    /// What readers of the Delta log see of a table: each row as `position event key`, in order of position.
+    pub async fn delta_rows(&self, table: &str) -> Vec<String> {
+        rows_of(&self.delta_batches(table).await)
+    }
+
+    pub async fn delta_batches(&self, table: &str) -> Vec<RecordBatch> {
+        let folder = self.path().join(audit_lake::layout::table_folder(table));
+        if !folder.join("_delta_log").exists() {
+            return Vec::new();
+        }
+        let files = self.delta_files(table).await;
+        files.iter().flat_map(|path| read(&folder.join(path))).collect()
+    }
+
+    /// The files that the Delta log names, as `deltalake-core` reads it.
+    pub async fn delta_files(&self, table: &str) -> Vec<String> {
+        let folder = self.path().join(audit_lake::layout::table_folder(table));
+        let url = Url::from_directory_path(&folder).unwrap();
+        let log = logstore_for(&url, StorageConfig::default()).unwrap();
+        let snapshot = Snapshot::try_new(log.as_ref(), None).await.unwrap();
+        let files: Vec<_> = snapshot.file_views(log.as_ref(), None).try_collect().await.unwrap();
+        files.iter().map(|file| file.path().to_string()).collect()
+    }
+
+    /// What readers that list `data/` see of a table.
+    pub fn listed_rows(&self, table: &str) -> Vec<String> {
+        rows_of(&self.listed_batches(table))
+    }
+
+    pub fn listed_batches(&self, table: &str) -> Vec<RecordBatch> {
+        self.listed_files(table).iter().flat_map(|path| read(path)).collect()
+    }
+
+    pub fn listed_files(&self, table: &str) -> Vec<PathBuf> {
+        let data = self.path().join(audit_lake::layout::table_folder(table)).join("data");
+        let mut files = Vec::new();
+        walk(&data, &mut files);
+        files.sort();
+        files
+    }
+
+    /// Both kinds of readers see the same, each version once.
+    pub async fn agreed(&self, table: &str) -> Vec<String> {
+        let (delta, listed) = (self.delta_rows(table).await, self.listed_rows(table));
+        assert_eq!(delta, listed, "readers of the log and of the folders disagree on {table}");
+        let mut unique = delta.clone();
+        unique.dedup_by_key(|row| row.split(' ').next().unwrap().to_string());
+        assert_eq!(unique, delta, "a version is there twice in {table}");
+        delta
+    }
+}
+
+pub fn identity() -> Identity {
+    Identity { source: "shop".into(), system_id: 7, timeline: 1 }
+}
+
+/// Where the fixtures' source stands before its first transaction.
+pub fn start() -> Progress {
+    Progress { position: Position::new(1, audit_core::position::Lsn(0), 0), ..Progress::default() }
+}
+
+pub async fn write(sink: &mut LakeSink, batches: &[Batch]) -> Result<(), SinkError> {
+    let batches: Vec<&Batch> = batches.iter().collect();
+    sink.write(&batches).await?;
+    sink.flush(true).await
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
+pub fn read(path: &Path) -> Vec<RecordBatch> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build().unwrap();
+    reader.collect::<Result<_, _>>().unwrap()
+}
+
+pub fn rows_of(batches: &[RecordBatch]) -> Vec<String> {
+    let mut rows = Vec::new();
+    for batch in batches {
+        let text = |name: &str| batch.column_by_name(name).unwrap().as_string::<i32>().clone();
+        let (positions, events, keys) = (text("cdc_position"), text("cdc_event"), text("cdc_key"));
+        for at in 0..batch.num_rows() {
+            let key = if keys.is_null(at) { "-" } else { keys.value(at) };
+            rows.push(format!("{} {} {key}", positions.value(at), events.value(at)));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+/// All columns of the row at `position`, as Arrow shows them; nulls are left out.
+pub fn row_at(batches: &[RecordBatch], at: usize) -> BTreeMap<String, String> {
+    let mut seen = 0;
+    for batch in batches {
+        if at < seen + batch.num_rows() {
+            let options = FormatOptions::default().with_display_error(true);
+            let shown = |column: &dyn Array| ArrayFormatter::try_new(column, &options).unwrap().value(at - seen).to_string();
+            let columns = batch.schema_ref().fields().iter().zip(batch.columns());
+            let present = columns.filter(|(_, column)| column.is_valid(at - seen));
+            return present.map(|(field, column)| (field.name().clone(), shown(column.as_ref()))).collect();
+        }
+        seen += batch.num_rows();
+    }
+    panic!("no row {at}");
+}

@@ -1,0 +1,5 @@
+//! The lake on a real disk.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod write;
