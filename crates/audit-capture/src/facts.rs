@@ -82,14 +82,6 @@ pub(crate) struct Publication {
 pub(crate) struct Member {
     pub oid: u32,
     pub quoted: String,
-    pub schema: String,
-    pub table: String,
-}
-
-impl Member {
-    pub fn name(&self) -> TableName {
-        TableName::new(&self.schema, &self.table)
-    }
 }
 
 impl Publication {

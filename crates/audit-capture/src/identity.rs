@@ -27,7 +27,9 @@ pub(crate) fn full_breaks(major: u32, table: &Table, memberships: &[Membership],
     }
     let leaves_out = if ours.1 { None } else { Some(ours.0) };
     let publication = leaves_out.or_else(|| {
-        holders.find(|member| member.publication != ours.0 && !member.generated).map(|member| member.publication.as_str())
+        holders
+            .find(|member| member.publication != ours.0 && !member.generated)
+            .map(|member| member.publication.as_str())
     });
     publication.map(|name| format!("publication {name} does not send its generated columns"))
 }

@@ -8,6 +8,7 @@
 //! - [`check`]: everything that would keep capture from starting, or from knowing what it should.
 
 pub mod catalog;
+pub mod check;
 pub mod config;
 mod facts;
 mod identity;

@@ -8,12 +8,20 @@ use crate::query::QueryError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// As it should be: nothing is done.
-    Exists { what: String },
+    Exists {
+        what: String,
+    },
     Run(Statement),
     /// The session's role may not run it: somebody else has to.
-    ByHand { statement: Statement, who: String },
+    ByHand {
+        statement: Statement,
+        who: String,
+    },
     /// Nothing to run, but to know.
-    Note { message: String, hint: Option<String> },
+    Note {
+        message: String,
+        hint: Option<String>,
+    },
 }
 
 /// A statement, without the semicolon.

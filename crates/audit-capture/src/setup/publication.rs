@@ -87,7 +87,8 @@ fn create_new(plan: &mut Plan, found: &Found, target: &Target, add: &[&Table]) {
     plan.run_if(found.admin.may_create, who, "the tables whose changes are captured", sql);
     add_tables(plan, found, rest, found.admin.may_create, who);
     if let Some(slot) = &found.slot {
-        let message = format!("slot {} is older than the publication: changes from before cannot be decoded", slot.name);
+        let message =
+            format!("slot {} is older than the publication: changes from before cannot be decoded", slot.name);
         let hint = "drop the slot with `cdc-audit teardown`, set up again, and start with `--accept-gap`";
         plan.note(message, Some(hint.to_owned()));
     }

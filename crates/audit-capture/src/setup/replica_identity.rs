@@ -32,7 +32,8 @@ pub(super) fn full(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) -> BTree
         }
         let ours = (wanted.source.publication.as_str(), target.generated);
         if let Some(why) = full_breaks(found.server.major, table, &found.memberships, ours) {
-            let message = format!("REPLICA IDENTITY FULL on {name} would make PostgreSQL refuse its UPDATE and DELETE: {why}");
+            let message =
+                format!("REPLICA IDENTITY FULL on {name} would make PostgreSQL refuse its UPDATE and DELETE: {why}");
             let hint = "change the publication or the table first; until then old values of this table stay unknown";
             match exactly {
                 true => plan.refuse(message, hint),

@@ -73,7 +73,7 @@ fn on_objects(plan: &mut Plan, found: &Found, is_owner: bool) {
             Some(granted) => granted.iter().any(|has| has == privilege),
             None => is_owner,
         };
-        match privileges.iter().all(|privilege| has(&privilege)) {
+        match privileges.iter().all(has) {
             true => plan.exists(format!("{} on cdc_audit.{name} for the daemon's role", privileges.join(", "))),
             false => {
                 let sql = format!("GRANT {} ON cdc_audit.{name} TO {role}", privileges.join(", "));

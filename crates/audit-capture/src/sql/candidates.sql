@@ -38,7 +38,7 @@ SELECT jsonb_build_object(
     'may_grant_schema', pg_has_role(n.nspowner, 'USAGE') OR has_schema_privilege(n.oid, 'USAGE WITH GRANT OPTION'),
     'may_grant_select', pg_has_role(c.relowner, 'USAGE') OR has_table_privilege(c.oid, 'SELECT WITH GRANT OPTION'),
     'rows', greatest(c.reltuples, 0)::bigint,
-    'pages', c.relpages + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0),
+    'pages', greatest(c.relpages, 0) + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0),
     'leaves', CASE c.relkind WHEN 'p' THEN (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
             'oid', l.oid::bigint,
@@ -47,7 +47,7 @@ SELECT jsonb_build_object(
             'usable_identity', li.usable,
             'owned', pg_has_role(l.relowner, 'USAGE'),
             'rows', greatest(l.reltuples, 0)::bigint,
-            'pages', l.relpages + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = l.reltoastrelid), 0)
+            'pages', greatest(l.relpages, 0) + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = l.reltoastrelid), 0)
         ) ORDER BY ln.nspname, l.relname), '[]')
         FROM pg_partition_tree(c.oid) p
         JOIN pg_class l ON l.oid = p.relid

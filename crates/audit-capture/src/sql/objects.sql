@@ -5,7 +5,7 @@ WITH schema AS (
     SELECT p.oid, p.prosrc
     FROM pg_proc p
     JOIN schema ON p.pronamespace = schema.oid
-    WHERE p.proname = 'set_context' AND p.proargtypes::oid[] = ARRAY['jsonb'::regtype::oid]
+    WHERE p.proname = 'set_context' AND p.pronargs = 1 AND p.proargtypes[0] = 'jsonb'::regtype
 )
 SELECT jsonb_build_object(
     'schema', EXISTS (SELECT FROM schema),

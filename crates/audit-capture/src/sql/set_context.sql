@@ -2,8 +2,8 @@ CREATE OR REPLACE FUNCTION cdc_audit.set_context(context jsonb) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $body$
--- Says who makes the changes that follow in this transaction, and why: {"actor_id": …, "actor": {…}, "reason": …, …}.
--- It holds until it is called again; NULL and {} clear it. It never fails.
+-- Says who makes the changes that follow in this transaction, and why: {"actor_id": 7, "actor": {"name": "Ann"},
+-- "reason": "refund"}. It holds until it is called again; NULL and {} clear it. It never fails.
 DECLARE
     -- It is stored with every change of the transaction.
     bytes_max CONSTANT int := 16384;

@@ -40,7 +40,7 @@ async fn the_holder_is_named() {
     let db = shared_db(15).await;
     let (client, name) = (session(&db).await, unique("slot"));
     db.execute(&format!("SELECT pg_create_logical_replication_slot('{name}', 'test_decoding')"));
-    let _holding = hold(&db.url, &name, "other program");
+    let _holding = hold(&db.url, &name, "test_decoding", "other program");
     eventually_async("somebody holds the slot", async || {
         slot::read(&client, &name).await.unwrap().is_some_and(|state| state.holder.is_some())
     })

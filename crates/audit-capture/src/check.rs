@@ -1,0 +1,252 @@
+//! `cdc-audit check`: everything that would keep capture from starting, harm the application, or leave the trail with holes.
+//!
+//! The server is asked once for all that matters; what follows from the answers is decided by functions of them, one file
+//! for each [`Area`]. A finding fails where `run` would not start, or where the source is being harmed; it warns where
+//! capture works and knows less than it could; else it is fine, and says what was looked at.
+
+mod publication;
+mod role;
+mod server;
+mod sinks;
+mod slot;
+mod tables;
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use audit_core::position::Micros;
+use audit_core::rules::Rules;
+use tokio_postgres::Client;
+
+use crate::catalog::{self, PublishedTable};
+use crate::config::SourceConfig;
+use crate::query::{QueryError, major};
+use crate::setup::{Found, MAJORS};
+
+/// One line of the table that `check` prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub area: Area,
+    /// The setting, role, table, slot or sink.
+    pub subject: String,
+    pub state: State,
+    pub message: String,
+    /// What to do about it: at least where it fails.
+    pub fix: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    Ok,
+    Warn,
+    /// `run` would not start, or the application is harmed.
+    Fail,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Area {
+    Server,
+    Role,
+    Publication,
+    Table,
+    Slot,
+    Protection,
+    Sink,
+}
+
+impl Area {
+    pub fn name(self) -> &'static str {
+        match self {
+            Area::Server => "server",
+            Area::Role => "role",
+            Area::Publication => "publication",
+            Area::Table => "table",
+            Area::Slot => "slot",
+            Area::Protection => "protection",
+            Area::Sink => "sink",
+        }
+    }
+}
+
+impl fmt::Display for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What the configuration asks for, as far as the source and its tables are concerned.
+#[derive(Clone, Debug)]
+pub struct Input<'a> {
+    pub source: &'a SourceConfig,
+    pub rules: &'a Rules,
+    /// `protection.row_key` is configured.
+    pub row_key: bool,
+    /// `protection.hash_key` is configured.
+    pub hash_key: bool,
+    pub sinks: &'a [SinkProbe],
+}
+
+/// What came of writing, reading and removing something in a sink.
+#[derive(Clone, Debug)]
+pub struct SinkProbe {
+    /// The sink's configured name.
+    pub name: String,
+    /// What was seen; or why the sink cannot be used, and what to do.
+    pub outcome: Result<String, ProbeError>,
+    /// Of a lake: how old a file becomes before it is committed.
+    pub file_age: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ProbeError {
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+/// Whether `run` would start.
+pub fn would_start(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.state < State::Fail)
+}
+
+/// Looks at everything. `application_name` is the session's.
+pub async fn check(input: &Input<'_>, application_name: &str) -> Vec<Finding> {
+    let mut report = Report::default();
+    match audit_connect::connect(&input.source.endpoint, application_name).await {
+        Err(error) => {
+            report.fail(
+                Area::Server,
+                input.source.endpoint.describe(),
+                chain(&error),
+                error.hint().unwrap_or_default(),
+            );
+            sinks::check(&mut report, input.sinks, None);
+        }
+        Ok(client) => match Seen::read(&client, input.source).await {
+            Ok(seen) => seen.judge(&mut report, input),
+            Err(Unreadable::TooOld(major)) => {
+                let oldest = MAJORS.start();
+                let message = format!("PostgreSQL {major} is too old");
+                report.fail(Area::Server, "version", message, format!("upgrade to {oldest} or later"));
+            }
+            Err(Unreadable::Query(error)) => {
+                let hint = error.hint().unwrap_or("look into the server's log");
+                report.fail(Area::Server, input.source.endpoint.describe(), chain(&error), hint);
+                sinks::check(&mut report, input.sinks, None);
+            }
+        },
+    }
+    report.findings
+}
+
+/// All that the server said.
+struct Seen {
+    found: Found,
+    published: Vec<PublishedTable>,
+    /// The server's clock against ours: a range that holds the difference.
+    skew: Skew,
+}
+
+/// Server minus ours, in microseconds: at least `low`, at most `high`.
+#[derive(Clone, Copy, Debug)]
+struct Skew {
+    low: i64,
+    high: i64,
+}
+
+enum Unreadable {
+    TooOld(u32),
+    Query(QueryError),
+}
+
+impl From<QueryError> for Unreadable {
+    fn from(error: QueryError) -> Unreadable {
+        Unreadable::Query(error)
+    }
+}
+
+impl Seen {
+    async fn read(client: &Client, source: &SourceConfig) -> Result<Seen, Unreadable> {
+        let major = major(client).await?;
+        if major < *MAJORS.start() {
+            return Err(Unreadable::TooOld(major));
+        }
+        let before = Micros::now();
+        let clock = crate::facts::server(client).await?.clock();
+        let skew = Skew { low: clock.0 - Micros::now().0, high: clock.0 - before.0 };
+        let role = crate::facts::session_role(client).await?.name;
+        let found = Found::read(client, source, &role).await?;
+        let published = catalog::published(client, &source.publication).await?;
+        // Under FOR ALL TABLES its own tables are published too, and skipped by the daemon.
+        let published = published.into_iter().filter(|table| table.name.schema != "cdc_audit").collect();
+        Ok(Seen { found, published, skew })
+    }
+
+    fn judge(&self, report: &mut Report, input: &Input<'_>) {
+        server::check(report, self, input);
+        role::check(report, self, input);
+        publication::check(report, self, input);
+        tables::check(report, self, input);
+        slot::check(report, self, input);
+        sinks::check(report, input.sinks, Some(self.published.len()));
+    }
+}
+
+/// Findings as they come.
+#[derive(Default)]
+struct Report {
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    fn push(
+        &mut self,
+        area: Area,
+        subject: impl Into<String>,
+        state: State,
+        message: impl Into<String>,
+        fix: Option<String>,
+    ) {
+        self.findings.push(Finding { area, subject: subject.into(), state, message: message.into(), fix });
+    }
+
+    fn ok(&mut self, area: Area, subject: impl Into<String>, message: impl Into<String>) {
+        self.push(area, subject, State::Ok, message, None);
+    }
+
+    fn warn(&mut self, area: Area, subject: impl Into<String>, message: impl Into<String>, fix: impl Into<String>) {
+        self.push(area, subject, State::Warn, message, Some(fix.into()));
+    }
+
+    fn fail(&mut self, area: Area, subject: impl Into<String>, message: impl Into<String>, fix: impl Into<String>) {
+        self.push(area, subject, State::Fail, message, Some(fix.into()));
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
+    }
+}
+
+/// `a, b, c and 9 more`.
+fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    const SHOWN_MAX: usize = 5;
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    let shown = items.iter().take(SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match items.len().saturating_sub(SHOWN_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Bytes in a unit that reads well: `1.5 GiB`.
+fn bytes(count: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, unit)| count >= *unit) {
+        Some((name, unit)) => format!("{:.1} {name}", count as f64 / *unit as f64),
+        None => format!("{count} B"),
+    }
+}

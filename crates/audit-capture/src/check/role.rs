@@ -1,0 +1,81 @@
+//! The daemon's role: may it use slots, and read what a baseline reads.
+
+use super::{Area, Input, Report, Seen, list};
+use crate::facts::Table;
+use crate::setup::objects::TABLES;
+
+pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
+    let role = &seen.found.admin;
+    let before = report.findings.len();
+    if !role.replication {
+        let message = "it may not use replication slots";
+        let fix = format!("as a superuser run ALTER ROLE {} REPLICATION", role.quoted);
+        report.fail(Area::Role, &role.name, message, fix);
+    }
+    let baselined = baselined(seen, input);
+    tables(report, &role.name, &baselined);
+    let hidden: Vec<&Table> = baselined.into_iter().filter(|table| table.row_security && !role.bypass_rls).collect();
+    if !hidden.is_empty() {
+        let names = list(hidden.iter().map(|table| table.name()));
+        let message = format!("row-level security would hide rows of {names} from the baseline");
+        let fix = format!(
+            "as a superuser run ALTER ROLE {} BYPASSRLS, or set baseline = false for these tables",
+            role.quoted
+        );
+        report.fail(Area::Role, &role.name, message, fix);
+    }
+    objects(report, seen, &role.name);
+    if report.findings.len() == before {
+        match role.superuser {
+            false => report.ok(Area::Role, &role.name, "may do what capture needs"),
+            true => {
+                let message = "it is a superuser, which is far more than capture needs";
+                report.warn(
+                    Area::Role,
+                    &role.name,
+                    message,
+                    "`cdc-audit setup --dry-run` prints a role with just enough",
+                );
+            }
+        }
+    }
+}
+
+/// The published tables that a baseline reads.
+fn baselined<'s>(seen: &'s Seen, input: &Input<'_>) -> Vec<&'s Table> {
+    let published = |table: &&Table| seen.published.iter().any(|published| published.catalog.oid == table.oid);
+    let wanted = |table: &&Table| input.rules.for_table(&table.name()).wants_baseline();
+    seen.found.tables.iter().filter(wanted).filter(published).collect()
+}
+
+fn tables(report: &mut Report, role: &str, baselined: &[&Table]) {
+    let unreadable: Vec<&&Table> =
+        baselined.iter().filter(|table| !table.may_select || !table.may_use_schema).collect();
+    if !unreadable.is_empty() {
+        let names = list(unreadable.iter().map(|table| table.name()));
+        let message = format!("it may not read {names}: no baseline");
+        let fix = "run `cdc-audit setup --as` their owner, or set baseline = false for these tables";
+        report.fail(Area::Role, role, message, fix);
+    }
+}
+
+fn objects(report: &mut Report, seen: &Seen, role: &str) {
+    let objects = &seen.found.objects;
+    if !objects.schema
+        || objects.set_context.is_none()
+        || TABLES.iter().any(|(name, ..)| !objects.tables.contains_key(*name))
+    {
+        let message = "the schema cdc_audit is not there, or not whole";
+        return report.fail(Area::Server, "schema cdc_audit", message, "run `cdc-audit setup`");
+    }
+    let lacks = |(name, _, privileges, _): &(&'static str, &str, &[&str], &str)| {
+        let granted = objects.tables.get(*name).map(Vec::as_slice).unwrap_or_default();
+        let has = |privilege: &&str| granted.iter().any(|has| has == privilege);
+        (!objects.daemon_usage || !privileges.iter().all(has)).then_some(*name)
+    };
+    let lacking: Vec<&str> = TABLES.iter().filter_map(lacks).collect();
+    if !lacking.is_empty() {
+        let names = list(lacking.iter().map(|name| format!("cdc_audit.{name}")));
+        report.fail(Area::Role, role, format!("it may not use {names}"), "run `cdc-audit setup --as` their owner");
+    }
+}

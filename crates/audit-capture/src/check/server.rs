@@ -1,0 +1,130 @@
+//! The server: version, settings, room for one more, its clock.
+
+use super::{Area, Input, Report, Seen, Skew, bytes};
+use crate::facts::Server;
+use crate::setup::MAJORS;
+
+pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
+    let server = &seen.found.server;
+    let name = input.source.endpoint.describe();
+    report.ok(Area::Server, name, format!("PostgreSQL {}, database {}", server.version, server.database));
+    if server.major > *MAJORS.end() {
+        let message = format!("PostgreSQL {} is newer than what cdc-audit was tried with", server.major);
+        report.warn(Area::Server, "version", message, "look for a newer cdc-audit");
+    }
+    if server.encoding == "SQL_ASCII" {
+        let message = "the database's encoding is SQL_ASCII: it may hold bytes that are no text in any encoding";
+        report.fail(
+            Area::Server,
+            "server_encoding",
+            message,
+            "create the database anew in UTF8 and copy the data there",
+        );
+    }
+    if server.in_recovery {
+        let message = "the server is a standby, and capture writes to the source";
+        report.fail(Area::Server, "recovery", message, "connect to the primary");
+    }
+    wal_level(report, server);
+    room(report, seen, server);
+    limits(report, server);
+    if !server.may_emit {
+        let message = "the daemon's role may not write messages into the WAL: no heartbeat, no baseline";
+        let fix = format!("grant EXECUTE on both functions of this name to {}", seen.found.admin.quoted);
+        report.fail(Area::Server, "pg_logical_emit_message", message, fix);
+    }
+    clock(report, seen.skew);
+}
+
+fn wal_level(report: &mut Report, server: &Server) {
+    match server.wal_level.as_str() {
+        "logical" => report.ok(Area::Server, "wal_level", "logical"),
+        level => {
+            let message = format!("wal_level is {level}, and changes can only be decoded from logical");
+            let fix = "run ALTER SYSTEM SET wal_level = logical, then restart the server";
+            report.fail(Area::Server, "wal_level", message, fix);
+        }
+    }
+}
+
+/// Room for the slot, if there is none yet, and for the session that reads from it, if there is none yet.
+fn room(report: &mut Report, seen: &Seen, server: &Server) {
+    let slot = seen.found.slot.as_ref();
+    let needs_sender = slot.is_none_or(|slot| slot.holder.is_none());
+    for (name, used, max, needed) in [
+        ("max_replication_slots", server.replication_slots, server.max_replication_slots, slot.is_none()),
+        ("max_wal_senders", server.wal_senders, server.max_wal_senders, needs_sender),
+    ] {
+        if needed && used >= max {
+            let fix = format!("raise {name}, then restart the server");
+            report.fail(Area::Server, name, format!("all {max} are in use"), fix);
+        } else {
+            report.ok(Area::Server, name, format!("{used} of {max} in use"));
+        }
+    }
+}
+
+fn limits(report: &mut Report, server: &Server) {
+    match u64::try_from(server.max_slot_wal_keep_mb) {
+        Ok(mb) => {
+            let message = format!("a slot may keep {}; capture that is further behind loses changes", bytes(mb << 20));
+            report.ok(Area::Server, "max_slot_wal_keep_size", message);
+        }
+        Err(_) => {
+            let message = "without limit: while capture stands still, WAL fills the disk and then the database stops";
+            let fix = "set it to what the disk can spare, and alert on the slot's lag";
+            report.warn(Area::Server, "max_slot_wal_keep_size", message, fix);
+        }
+    }
+    if server.wal_sender_timeout_ms == 0 {
+        let message = "off: a connection that died unseen holds the slot, and nobody else can capture";
+        report.warn(Area::Server, "wal_sender_timeout", message, "set it to 60s");
+    }
+    if let Some(timeout) = &server.idle_slot_timeout {
+        let message = format!("{timeout}: a slot that nobody reads for so long is invalidated, and changes are lost");
+        let fix = "set it to 0, and limit the WAL by max_slot_wal_keep_size instead";
+        report.warn(Area::Server, "idle_replication_slot_timeout", message, fix);
+    }
+}
+
+/// Difference from which on times that both clocks wrote do not fit together for a reader.
+const SKEW_MAX_MICROS: i64 = 1_000_000;
+
+fn clock(report: &mut Report, skew: Skew) {
+    let seconds = |micros: i64| format!("{:.1} s", micros as f64 / 1e6);
+    let off = if skew.low > SKEW_MAX_MICROS {
+        Some(format!("the server's clock is {} ahead of this machine's", seconds(skew.low)))
+    } else if skew.high < -SKEW_MAX_MICROS {
+        Some(format!("the server's clock is {} behind this machine's", seconds(-skew.high)))
+    } else {
+        None
+    };
+    match off {
+        None => report.ok(Area::Server, "clock", "agrees with this machine's"),
+        Some(message) => {
+            let message = format!("{message}: committed_at and recorded_at do not fit together");
+            report.warn(Area::Server, "clock", message, "keep both clocks by NTP");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::State;
+
+    #[test]
+    fn a_clock_is_off_only_where_the_time_for_the_answer_does_not_explain_it() {
+        let state = |low: i64, high: i64| {
+            let mut report = Report::default();
+            clock(&mut report, Skew { low, high });
+            (report.findings[0].state, report.findings[0].message.clone())
+        };
+        assert_eq!(state(-30_000_000, 5_000).0, State::Ok);
+        assert_eq!(state(-5_000, 30_000_000).0, State::Ok);
+        let (ahead, message) = state(61_000_000, 62_000_000);
+        assert_eq!(ahead, State::Warn);
+        assert!(message.starts_with("the server's clock is 61.0 s ahead"), "{message}");
+        assert!(state(-9_000_000, -8_000_000).1.starts_with("the server's clock is 8.0 s behind"));
+    }
+}

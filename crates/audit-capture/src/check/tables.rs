@@ -1,0 +1,130 @@
+//! Each captured table: what is known of its old rows and its key, and whether the application is harmed.
+
+use audit_core::position::Position;
+use audit_core::rules::Method;
+use audit_core::shape::{History, Identity};
+use audit_core::table::Table as Recorded;
+
+use super::{Area, Input, Report, Seen, bytes, list};
+use crate::catalog::{Generated, PublishedTable};
+use crate::facts::Table;
+use crate::identity::full_breaks;
+
+pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
+    let mut whole = 0;
+    for table in &seen.published {
+        let facts = seen.found.tables.iter().find(|facts| facts.oid == table.catalog.oid);
+        let sound = !harmed(report, seen, table, facts, input);
+        if old_rows(report, table, facts) && sound {
+            whole += 1;
+        }
+        left_out(report, table);
+        protection(report, table, input);
+    }
+    if whole > 0 {
+        let message = format!("{whole} tables send whole old rows: every old value is recorded");
+        report.ok(Area::Table, "replica identity", message);
+    }
+}
+
+/// Whether PostgreSQL refuses the application's UPDATE and DELETE on the table now.
+fn harmed(report: &mut Report, seen: &Seen, table: &PublishedTable, facts: Option<&Table>, input: &Input<'_>) -> bool {
+    let publication = seen.found.publication.as_ref();
+    let sends_old = publication.is_some_and(|p| p.operations.iter().any(|name| name == "update" || name == "delete"));
+    let Some(facts) = facts.filter(|_| sends_old) else { return false };
+    let name = table.name.to_string();
+    if !facts.has_identity() {
+        let message = "PostgreSQL refuses its UPDATE and DELETE: it is published and has no replica identity";
+        let fix = format!("give it a primary key, or run `cdc-audit setup --replica-identity full --table {name}`");
+        report.fail(Area::Table, name, message, fix);
+        return true;
+    }
+    let any_full = table.identity == Identity::Full || facts.leaves.iter().any(|leaf| leaf.is_full());
+    let ours = (input.source.publication.as_str(), publication.is_some_and(|publication| publication.generated));
+    let breaks = full_breaks(seen.found.server.major, facts, &seen.found.memberships, ours).filter(|_| any_full);
+    if let Some(why) = &breaks {
+        let message = format!("PostgreSQL refuses its UPDATE and DELETE: it has REPLICA IDENTITY FULL, and {why}");
+        let fix = "run `cdc-audit setup`, change that publication, or set another replica identity";
+        report.fail(Area::Table, name, message, fix);
+    }
+    breaks.is_some()
+}
+
+/// Whether old rows come whole; else says what that means, and what FULL would cost.
+fn old_rows(report: &mut Report, table: &PublishedTable, facts: Option<&Table>) -> bool {
+    let name = table.name.to_string();
+    let keyless = table.catalog.primary_key.is_empty() && table.identity_key.is_empty();
+    if keyless {
+        let message = "it has no primary key: `key` is null, and no row of it can be followed";
+        report.warn(Area::Table, &name, message, "give it a primary key");
+    }
+    let full = format!("run `cdc-audit setup --replica-identity full --table {name}`");
+    if table.identity != Identity::Full {
+        let toast: Vec<&str> = table.toastable().collect();
+        let toast = match toast.is_empty() {
+            true => String::new(),
+            false => format!("; large values of {} are unknown where an UPDATE leaves them as they are", list(toast)),
+        };
+        let message = format!("of an UPDATE the old values are not known, of a DELETE only the key{toast}");
+        let price = match facts.and_then(Table::row_bytes) {
+            Some(row) => format!("writes about {} more WAL for each UPDATE and DELETE", bytes(row)),
+            None => "writes the old row to the WAL with each UPDATE and DELETE".to_owned(),
+        };
+        report.warn(Area::Table, &name, message, format!("{full}, which {price}"));
+        return false;
+    }
+    if !table.catalog.leaves_full {
+        let leaves = facts.into_iter().flat_map(|facts| &facts.leaves).filter(|leaf| !leaf.is_full());
+        let message = format!(
+            "partitions without REPLICA IDENTITY FULL: {}; their old values are not known",
+            list(leaves.map(|leaf| &leaf.quoted))
+        );
+        report.warn(Area::Table, &name, message, full);
+    }
+    table.catalog.leaves_full
+}
+
+/// Columns and rows that the publication does not send.
+fn left_out(report: &mut Report, table: &PublishedTable) {
+    let name = table.name.to_string();
+    let columns = || table.catalog.columns.iter().zip(&table.columns).filter(|(_, facts)| !facts.published);
+    let generated: Vec<&str> = columns()
+        .filter(|(_, facts)| facts.generated != Generated::No)
+        .map(|(column, _)| column.name.as_str())
+        .collect();
+    let others: Vec<&str> = columns()
+        .filter(|(_, facts)| facts.generated == Generated::No)
+        .map(|(column, _)| column.name.as_str())
+        .collect();
+    if !generated.is_empty() {
+        report.ok(
+            Area::Table,
+            &name,
+            format!("generated columns are not sent, and so not recorded: {}", list(generated)),
+        );
+    }
+    if !others.is_empty() {
+        report.ok(Area::Table, &name, format!("the publication's column list leaves out {}", list(others)));
+    }
+    if table.row_filter.is_some() {
+        let message = "the publication's row filter leaves out rows: an UPDATE into or out of it looks like a creation or a deletion";
+        report.warn(Area::Table, &name, message, "take the filter out of the publication, or know what it does");
+    }
+}
+
+/// The rules against the columns that the table has.
+fn protection(report: &mut Report, table: &PublishedTable, input: &Input<'_>) {
+    let rules = input.rules.for_table(&table.name);
+    let relation = table.relation();
+    let shape = History::default().add(&relation, Some(&table.catalog), Position::default());
+    if let Err(error) = Recorded::new(shape, &rules, input.row_key) {
+        report.fail(Area::Protection, table.name.to_string(), error.to_string(), error.hint());
+    }
+    let hashed = relation.columns.iter().filter(|column| rules.method(&column.name) == Some(Method::Hash));
+    let hashed: Vec<&str> = hashed.map(|column| column.name.as_str()).collect();
+    if !hashed.is_empty() && !input.hash_key {
+        let message = format!("columns are to be hashed and there is no key for it: {}", list(hashed));
+        let fix = "set protection.hash_key to a file or variable with a secret";
+        report.fail(Area::Protection, table.name.to_string(), message, fix);
+    }
+}
