@@ -1,7 +1,26 @@
 //! What the tests of the whole program share. The tests themselves: `e2e/` (the daemon between real servers), `kill/`
-//! (the same, killed), `cli/` (what commands print), `readers/` (other engines over the lake), `deploy/` (what an
-//! operator installs).
+//! (the same, killed), `refuse/` (bad situations), `memory/` (its limit), `cli/` (what commands print), `readers/` (other
+//! engines over the lake), `deploy/` (what an operator installs).
+//!
+//! - [`world`]: everything around one daemon
+//! - [`hot`], [`lake`]: reading the sinks back, without the program
+//! - [`trail`], [`value`]: one form for what was read, and comparing it
+//! - [`tables`], [`decoded`]: what the source itself says: its tables, and the changes that `test_decoding` saw
+//! - [`oracle`], [`replay`]: a trail against those
+//! - [`dice`], [`workload`]: what happens in the source
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
+
+pub mod decoded;
+pub mod dice;
+pub mod hot;
+pub mod lake;
+pub mod oracle;
+pub mod replay;
+pub mod tables;
+pub mod trail;
+pub mod value;
+pub mod workload;
+pub mod world;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +34,25 @@ pub fn thorough() -> bool {
 pub fn kill_rounds() -> u32 {
     let asked = std::env::var("CDC_AUDIT_KILL_ROUNDS").ok().map(|rounds| rounds.parse().expect("a number of rounds"));
     asked.unwrap_or(if thorough() { 200 } else { 12 })
+}
+
+/// What decides chance: `CDC_AUDIT_SEED`, else another one each time. Printed, so that a failure can be repeated.
+pub fn seed() -> u64 {
+    let asked = std::env::var("CDC_AUDIT_SEED").ok().map(|seed| seed.parse().expect("a seed is a number"));
+    let seed = asked.unwrap_or_else(|| {
+        use std::hash::BuildHasher;
+        std::hash::RandomState::new().hash_one("seed") % 1_000_000
+    });
+    eprintln!("seed: CDC_AUDIT_SEED={seed}");
+    seed
+}
+
+/// The majors that are installed here, 15 among them always.
+pub fn majors() -> Vec<u16> {
+    let installed = |major: &u16| *major == 15 || audit_testkit::Postgres::installed(*major);
+    let majors: Vec<u16> = audit_testkit::install::MAJORS.into_iter().filter(installed).collect();
+    eprintln!("PostgreSQL: {majors:?}");
+    majors
 }
 
 /// A file of the repository, by its path from the top.

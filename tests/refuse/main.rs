@@ -1,0 +1,1 @@
+//! Bad situations: one clear error each, and nothing lost.

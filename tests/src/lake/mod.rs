@@ -1,0 +1,37 @@
+//! Reading a lake back without the program: as an engine that knows Delta does, and as one that lists folders.
+
+mod delta;
+mod file;
+mod listing;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use delta::Snapshot;
+
+use crate::trail::Version;
+
+/// The tables of a lake: folder name to path. The lake's own folder is none.
+pub fn tables(lake: &Path) -> BTreeMap<String, PathBuf> {
+    let entries = std::fs::read_dir(lake).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let named = folders.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    named.filter(|(name, _)| !name.starts_with(['_', '.'])).collect()
+}
+
+/// What the tables' Delta logs name, in order of position.
+pub fn by_log(lake: &Path) -> Vec<Version> {
+    sorted(tables(lake).values().flat_map(|table| delta::versions(table)))
+}
+
+/// What lies in the tables' data folders, in order of position.
+pub fn by_listing(lake: &Path) -> Vec<Version> {
+    sorted(tables(lake).values().flat_map(|table| listing::versions(table)))
+}
+
+fn sorted(versions: impl Iterator<Item = Version>) -> Vec<Version> {
+    let mut versions: Vec<Version> = versions.collect();
+    // Stable: what has one position twice stays for the tests to see.
+    versions.sort_by(|a, b| a.position.cmp(&b.position));
+    versions
+}

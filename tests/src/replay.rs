@@ -1,0 +1,211 @@
+//! A trail played back: what the tables must have looked like after any of its versions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::hot::{Kinds, Shapes, kind};
+use crate::tables::Table;
+use crate::trail::{Row, Version};
+use crate::value::from_postgres;
+
+/// Tables as far as a trail tells.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    tables: BTreeMap<String, Contents>,
+    /// What the trail says that cannot be, one a line.
+    pub flaws: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Contents {
+    keyed: BTreeMap<String, Known>,
+    /// Rows of a table without a key.
+    loose: Vec<Row>,
+    /// Keys of rows that were seen to go. A snapshot must not bring one back.
+    gone: BTreeSet<String>,
+    truncated: bool,
+    /// Columns that were renamed: new name and old one.
+    renamed: Vec<(String, String)>,
+}
+
+/// A row, or the part of it that was told.
+#[derive(Clone, Debug)]
+struct Known {
+    row: Row,
+    whole: bool,
+}
+
+impl State {
+    /// The state after all of these versions.
+    pub fn of<'v>(versions: impl IntoIterator<Item = &'v Version>) -> State {
+        let mut state = State::default();
+        versions.into_iter().for_each(|version| state.apply(version));
+        state
+    }
+
+    pub fn apply(&mut self, version: &Version) {
+        if matches!(version.event.as_str(), "gap" | "error") {
+            return;
+        }
+        let contents = self.tables.entry(version.table.clone()).or_default();
+        let flaw = match (version.event.as_str(), &version.key) {
+            ("truncated", _) => {
+                contents.keyed.clear();
+                contents.loose.clear();
+                contents.truncated = true;
+                None
+            }
+            (_, Some(key)) => contents.keyed(version, key),
+            (_, None) => contents.loose(version),
+        };
+        self.flaws.extend(flaw.map(|flaw| format!("{flaw}: {}", version.place())));
+    }
+
+    /// A column of every row of a table goes by another name from now on: ALTER TABLE, which makes no versions.
+    pub fn rename(&mut self, table: &str, from: &str, to: &str) {
+        let contents = self.tables.entry(table.to_owned()).or_default();
+        let rename = |row: &mut Row| {
+            if let Some(value) = row.remove(from) {
+                row.insert(to.to_owned(), value);
+            }
+        };
+        contents.keyed.values_mut().for_each(|known| rename(&mut known.row));
+        contents.loose.iter_mut().for_each(rename);
+        contents.renamed.push((to.to_owned(), from.to_owned()));
+    }
+
+    /// A table was dropped, which makes no versions.
+    pub fn forget(&mut self, table: &str) {
+        self.tables.remove(table);
+    }
+
+    /// Where the state differs from the tables as they are, the first few rows.
+    pub fn differences(&self, tables: &BTreeMap<String, Table>, shapes: &Shapes) -> Vec<String> {
+        let mut found = self.flaws.clone();
+        let nothing = Contents::default();
+        for (name, table) in tables {
+            let newest = shapes.iter().rev().find(|((shape, _), _)| shape == name);
+            let kinds = newest.map(|(_, kinds)| kinds.clone()).unwrap_or_default();
+            let contents = self.tables.get(name).unwrap_or(&nothing);
+            found.extend(contents.differences(table, &kinds).map(|what| format!("{name}: {what}")).take(5));
+        }
+        found.truncate(20);
+        found
+    }
+}
+
+impl Contents {
+    fn keyed(&mut self, version: &Version, key: &str) -> Option<String> {
+        match version.event.as_str() {
+            "created" => {
+                let row = version.after.clone().unwrap_or_default();
+                self.gone.remove(key);
+                let known = self.keyed.insert(key.to_owned(), Known { row, whole: true });
+                known.map(|_| "created, but it was there".to_owned())
+            }
+            "snapshot" => self.snapshot(version, key),
+            "deleted" => {
+                self.keyed.remove(key);
+                self.gone.insert(key.to_owned());
+                None
+            }
+            "updated" => {
+                let old_key = version.old_key.as_deref().unwrap_or(key);
+                let base = self.keyed.remove(old_key);
+                if old_key != key {
+                    self.gone.insert(old_key.to_owned());
+                    self.gone.remove(key);
+                }
+                let whole_after = version.after.is_some() && version.unknown.is_empty();
+                let whole = whole_after || base.as_ref().is_some_and(|known| known.whole);
+                let mut row = base.map(|known| known.row).unwrap_or_default();
+                let told = version.changes.iter().flatten();
+                row.extend(told.map(|(column, (_, new))| (column.clone(), new.clone())));
+                row.extend(version.after.iter().flatten().map(|(column, value)| (column.clone(), value.clone())));
+                let replaced = self.keyed.insert(key.to_owned(), Known { row, whole });
+                replaced.map(|_| "its new key was taken".to_owned())
+            }
+            other => Some(format!("no event that changes a row: {other}")),
+        }
+    }
+
+    fn snapshot(&mut self, version: &Version, key: &str) -> Option<String> {
+        let row = version.after.clone().unwrap_or_default();
+        if self.gone.contains(key) || (self.truncated && !self.keyed.contains_key(key)) {
+            return Some("a snapshot of a row that had gone".to_owned());
+        }
+        match self.keyed.insert(key.to_owned(), Known { row: row.clone(), whole: true }) {
+            None => None,
+            // A row that was created or changed before the chunk was read may be in it, as it was then.
+            Some(known) => {
+                let differs = known.row.iter().find(|(column, value)| row.get(*column) != Some(value));
+                differs.map(|(column, value)| format!("the snapshot has {column} {:?}, not {value:?}", row.get(column)))
+            }
+        }
+    }
+
+    fn loose(&mut self, version: &Version) -> Option<String> {
+        let mut take = |row: &Option<Row>| {
+            let at = row.as_ref().and_then(|row| self.loose.iter().position(|known| known == row));
+            at.map(|at| self.loose.swap_remove(at)).is_none()
+        };
+        let missing = match version.event.as_str() {
+            "deleted" | "updated" => take(&version.before),
+            _ => false,
+        };
+        if version.event != "deleted" {
+            self.loose.push(version.after.clone().unwrap_or_default());
+        }
+        missing.then(|| "the row before was not there".to_owned())
+    }
+
+    fn differences(&self, table: &Table, kinds: &Kinds) -> impl Iterator<Item = String> {
+        let mut expected: Vec<Row> = table.rows.iter().map(|row| self.replicated(row, table, kinds)).collect();
+        expected.sort();
+        let mut wrong = Vec::new();
+        for known in self.keyed.values() {
+            match at(&expected, known) {
+                Some(at) => drop(expected.remove(at)),
+                None => wrong.push(known.row.clone()),
+            }
+        }
+        for row in &self.loose {
+            match at(&expected, &Known { row: row.clone(), whole: true }) {
+                Some(at) => drop(expected.remove(at)),
+                None => wrong.push(row.clone()),
+            }
+        }
+        let missing = expected.into_iter().map(|row| format!("the trail does not lead to {row:?}"));
+        wrong.into_iter().map(|row| format!("the trail leads to {row:?}")).chain(missing).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The part of a row that is replicated, in canonical text.
+    fn replicated(&self, row: &Row, table: &Table, kinds: &Kinds) -> Row {
+        let replicated = row.iter().filter(|(column, _)| kinds.contains_key(*column) || !table.generated.contains(column));
+        let canonical = |(column, value): (&String, &Option<String>)| {
+            (column.clone(), value.as_ref().map(|text| from_postgres(text, self.kind(kinds, column))))
+        };
+        replicated.map(canonical).collect()
+    }
+
+    /// A column that was renamed since the last shape is still known by its old name.
+    fn kind<'k>(&self, kinds: &'k Kinds, column: &str) -> &'k str {
+        let old = self.renamed.iter().find(|(new, _)| new == column && !kinds.contains_key(column));
+        kind(kinds, old.map_or(column, |(_, old)| old))
+    }
+}
+
+/// The row that a known one is: equal in all of the table's columns, or in those that were told. A column that the trail
+/// never told of was added since, and is NULL.
+fn at(rows: &[Row], known: &Known) -> Option<usize> {
+    let fits = |row: &Row| {
+        row.iter().all(|(column, value)| match known.row.get(column) {
+            Some(told) => told == value,
+            None => !known.whole || value.is_none(),
+        })
+    };
+    // Most rows are whole and equal: found by search.
+    match rows.binary_search(&known.row) {
+        Ok(at) => Some(at),
+        Err(_) => rows.iter().position(fits),
+    }
+}

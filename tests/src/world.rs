@@ -1,0 +1,339 @@
+//! Everything around one daemon: source, hot database, lake, config, and the second slot that saw the same.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use audit_testkit::{Daemon, Launch, Postgres, connect, unique};
+use tempfile::TempDir;
+use tokio_postgres::Client;
+
+use crate::decoded::{self, Name, Transaction};
+use crate::hot::{self, Shapes};
+use crate::lake;
+use crate::oracle::Oracle;
+use crate::replay::State;
+use crate::tables::{self, Table};
+use crate::trail::{self, Version};
+
+/// The name of the source in every test's config.
+pub const SOURCE: &str = "shop";
+
+/// How a world is to be.
+pub struct Builder<'p> {
+    server: &'p Postgres,
+    source: Option<(String, String)>,
+    before: Vec<String>,
+    tables: String,
+    pipeline: String,
+    lake: String,
+    sinks: [bool; 2],
+    hot_url: Option<String>,
+    source_url: Option<String>,
+    keep_rows: bool,
+    full: Option<bool>,
+    baseline: bool,
+    set_up: bool,
+}
+
+/// A source database with its second slot, a hot database, a lake, and a config that names them. Nothing runs yet.
+pub struct World {
+    /// The source database.
+    pub database: String,
+    pub url: String,
+    pub hot_url: String,
+    pub lake: PathBuf,
+    pub config: PathBuf,
+    /// The daemon's slot.
+    pub slot: String,
+    witness: String,
+    full: Option<bool>,
+    /// Kept for its folder.
+    pub folder: TempDir,
+}
+
+/// Everything that was recorded, from both sinks and in both ways of reading the lake.
+pub struct Recorded {
+    pub hot: Vec<Version>,
+    pub by_log: Vec<Version>,
+    pub by_listing: Vec<Version>,
+    pub shapes: Shapes,
+}
+
+impl<'p> Builder<'p> {
+    /// SQL in the source before `setup`: tables, and rows that exist before capture.
+    pub fn sql(mut self, statements: &str) -> Builder<'p> {
+        self.before.push(statements.to_owned());
+        self
+    }
+
+    /// `[[tables]]` sections in place of the one that captures everything.
+    pub fn tables(mut self, toml: &str) -> Builder<'p> {
+        self.tables = toml.to_owned();
+        self
+    }
+
+    /// Lines of `[pipeline]`.
+    pub fn pipeline(mut self, toml: &str) -> Builder<'p> {
+        self.pipeline = toml.to_owned();
+        self
+    }
+
+    /// Lines of the lake's section.
+    pub fn lake(mut self, toml: &str) -> Builder<'p> {
+        self.lake = toml.to_owned();
+        self
+    }
+
+    /// Where the hot database is, if not beside the source: a database that exists.
+    pub fn hot_url(mut self, url: &str) -> Builder<'p> {
+        self.hot_url = Some(url.to_owned());
+        self
+    }
+
+    /// The source database, if it exists already: its name, and its address.
+    pub fn source(mut self, name: &str, url: &str) -> Builder<'p> {
+        self.source = Some((name.to_owned(), url.to_owned()));
+        self
+    }
+
+    /// How the daemon reaches the source, if not directly.
+    pub fn source_through(mut self, url: &str) -> Builder<'p> {
+        self.source_url = Some(url.to_owned());
+        self
+    }
+
+    pub fn without_hot(mut self) -> Builder<'p> {
+        self.sinks[0] = false;
+        self
+    }
+
+    pub fn without_lake(mut self) -> Builder<'p> {
+        self.sinks[1] = false;
+        self
+    }
+
+    /// Both sinks keep both sides of every version: what a replay of tables without a key needs.
+    pub fn keep_rows(mut self) -> Builder<'p> {
+        self.keep_rows = true;
+        self
+    }
+
+    /// Whether all tables will have REPLICA IDENTITY FULL. Not said: some have, some have not.
+    pub fn full(mut self, full: bool) -> Builder<'p> {
+        self.full = Some(full);
+        self
+    }
+
+    /// Rows that exist before capture are recorded.
+    pub fn baseline(mut self) -> Builder<'p> {
+        self.baseline = true;
+        self
+    }
+
+    /// Leaves `cdc-audit setup` to the test.
+    pub fn not_set_up(mut self) -> Builder<'p> {
+        self.set_up = false;
+        self
+    }
+
+    pub async fn build(self) -> World {
+        let folder = tempfile::Builder::new().prefix("cdc-audit-world-").tempdir().expect("a temporary folder");
+        let (database, url) = self.source.clone().unwrap_or_else(|| self.server.new_database());
+        let hot_url = self.hot_url.clone().unwrap_or_else(|| self.server.new_database().1);
+        let world = World {
+            lake: folder.path().join("lake"),
+            config: folder.path().join("config.toml"),
+            slot: unique("cdc"),
+            witness: unique("witness"),
+            full: self.full,
+            database,
+            url,
+            hot_url,
+            folder,
+        };
+        std::fs::write(&world.config, self.config(&world)).expect("a config file");
+        for statements in &self.before {
+            self.server.execute(&world.database, statements);
+        }
+        if self.set_up {
+            world.set_up();
+        }
+        decoded::create(&world.client().await, &world.witness).await;
+        world
+    }
+
+    fn config(&self, world: &World) -> String {
+        let World { hot_url, slot, lake, .. } = world;
+        let url = self.source_url.as_ref().unwrap_or(&world.url);
+        let keep = |toml: &str| if self.keep_rows { toml.to_owned() } else { String::new() };
+        let hot = format!("[sinks.hot]\ntype = \"hot\"\nurl = \"{hot_url}\"\n{}\n", keep("keep = [\"before\", \"after\"]"));
+        let archive = format!(
+            "[sinks.archive]\ntype = \"lake\"\nurl = \"{}\"\n{}\n{}\n",
+            lake.display(),
+            keep("keep_before = true"),
+            self.lake
+        );
+        let sinks = [hot, archive];
+        let sinks: String = sinks.iter().zip(self.sinks).filter(|(_, wanted)| *wanted).map(|(toml, _)| toml.as_str()).collect();
+        format!(
+            "[source]\nname = \"{SOURCE}\"\nurl = \"{url}\"\nslot = \"{slot}\"\npublication = \"{slot}\"\n\n{}\n\n\
+             [protection]\ndefaults = false\n\n{sinks}\n[pipeline]\n{}\n\n[http]\nlisten = \"127.0.0.1:0\"\n",
+            if self.tables.is_empty() { self.every_table() } else { self.tables.clone() },
+            self.pipeline,
+        )
+    }
+
+    fn every_table(&self) -> String {
+        // What an application needs is not what an oracle needs: every column counts here.
+        format!("[[tables]]\nname = \"*\"\nignore_alone = []\nbaseline = {}\n", self.baseline)
+    }
+}
+
+impl World {
+    pub fn on(server: &Postgres) -> Builder<'_> {
+        Builder {
+            server,
+            source: None,
+            before: Vec::new(),
+            tables: String::new(),
+            pipeline: String::new(),
+            lake: "file_age = \"1 s\"".to_owned(),
+            sinks: [true; 2],
+            hot_url: None,
+            source_url: None,
+            keep_rows: false,
+            full: None,
+            baseline: false,
+            set_up: true,
+        }
+    }
+
+    /// A session in the source.
+    pub async fn client(&self) -> Client {
+        connect(&self.url).await
+    }
+
+    /// A session in the hot database.
+    pub async fn hot(&self) -> Client {
+        connect(&self.hot_url).await
+    }
+
+    /// Runs a command of the program with this world's config.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let config = self.config.to_str().expect("temporary folders have plain names");
+        audit_testkit::command(arguments.iter().copied().chain(["--config", config]))
+    }
+
+    /// The same, which must succeed; returns what it printed.
+    #[track_caller]
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?} ended with {}:\n{stdout}{stderr}", output.status);
+        stdout.into_owned()
+    }
+
+    pub fn set_up(&self) {
+        self.succeed(&["setup"]);
+    }
+
+    pub fn launch(&self) -> Launch {
+        Daemon::launch(&self.config)
+    }
+
+    /// Where the source's WAL ends now.
+    pub async fn wal_end(&self) -> String {
+        let client = self.client().await;
+        let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.expect("the end of the WAL");
+        row.get(0)
+    }
+
+    /// Runs a daemon until everything that has committed is in every sink.
+    pub async fn catch_up(&self) {
+        let until = self.wal_end().await;
+        let mut daemon = self.launch().argument("--until").argument(&until).start();
+        let status = daemon.wait();
+        assert!(status.success(), "the daemon ended with {status}:\n{}", daemon.output());
+    }
+
+    /// Everything that the sinks hold.
+    pub async fn recorded(&self) -> Recorded {
+        let hot = self.hot().await;
+        Recorded {
+            hot: hot::trail(&hot, SOURCE).await,
+            by_log: lake::by_log(&self.lake),
+            by_listing: lake::by_listing(&self.lake),
+            shapes: hot::shapes(&hot, SOURCE).await,
+        }
+    }
+
+    /// The transactions that the second slot saw.
+    pub async fn transactions(&self) -> Vec<Transaction> {
+        decoded::read(&self.client().await, &self.witness).await
+    }
+
+    /// The source's tables as they are now.
+    pub async fn tables(&self) -> BTreeMap<String, Table> {
+        tables::read(&self.client().await).await
+    }
+
+    /// Compares everything with everything, where the publication has every table.
+    pub async fn check(&self) -> Recorded {
+        self.check_published(&|_| true).await
+    }
+
+    /// The same, where it has only some tables.
+    pub async fn check_published(&self, published: &dyn Fn(&Name) -> bool) -> Recorded {
+        let recorded = self.recorded().await;
+        let transactions = self.transactions().await;
+        let roots = decoded::roots(&self.client().await).await;
+        let oracle = Oracle { transactions: &transactions, roots: &roots, shapes: &recorded.shapes, full: self.full, published };
+        let mut tables = self.tables().await;
+        tables.retain(|name, _| published(&split(name)));
+        let mut wrong = recorded.disagreements();
+        wrong.extend(oracle.differences(&recorded.hot).into_iter().map(|what| format!("hot: {what}")));
+        wrong.extend(oracle.differences(&recorded.by_log).into_iter().map(|what| format!("lake: {what}")));
+        for (name, trail) in [("hot", &recorded.hot), ("lake", &recorded.by_log)] {
+            let differences = State::of(trail).differences(&tables, &recorded.shapes);
+            wrong.extend(differences.into_iter().map(|what| format!("{name} replayed: {what}")));
+        }
+        assert!(wrong.is_empty(), "{} to explain:\n{}", wrong.len(), wrong.join("\n"));
+        recorded
+    }
+
+    /// A path in the world's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Changes the config by replacing a text that must be there.
+    pub fn edit_config(&self, from: &str, to: &str) {
+        edit(&self.config, from, to);
+    }
+}
+
+fn edit(path: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).expect("a config file");
+    assert!(text.contains(from), "the config does not hold {from}:\n{text}");
+    std::fs::write(path, text.replace(from, to)).expect("a config file");
+}
+
+/// Good enough for the names that tests ask for.
+fn split(name: &str) -> Name {
+    let (schema, table) = name.split_once('.').expect("schema.table");
+    Name { schema: schema.to_owned(), table: table.trim_matches('"').to_owned() }
+}
+
+impl Recorded {
+    /// Where a trail contradicts itself, or the sinks each other.
+    pub fn disagreements(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (name, trail) in [("hot", &self.hot), ("Delta log", &self.by_log), ("listing", &self.by_listing)] {
+            wrong.extend(trail::flaws(trail).into_iter().map(|flaw| format!("{name}: {flaw}")));
+        }
+        wrong.extend(trail::differences("hot", &self.hot, "lake", &self.by_log));
+        wrong.extend(trail::differences("Delta log", &self.by_log, "listing", &self.by_listing));
+        wrong
+    }
+}
