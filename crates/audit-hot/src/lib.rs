@@ -1,1 +1,35 @@
+//! The hot audit table in any PostgreSQL: writing and reading it.
+//!
+//! ```text
+//! Batch ──plan──▶ unit ──encode──▶ binary COPY ─┐
+//!                                               ├─▶ one transaction, fenced by the owner epoch
+//!                        shapes, chunks, position ─┘
+//! ```
+//!
+//! [`HotSink`] is the sink, [`setup_statements`] makes its tables, [`HotReader`] reads them. The daemon's role can add
+//! versions and move its checkpoint, and nothing else: see [`schema`].
 
+mod checkpoint;
+mod config;
+mod copy;
+mod encode;
+mod failure;
+mod jsonb;
+mod large;
+mod layout;
+mod partitions;
+mod plan;
+mod probe;
+mod quote;
+mod read;
+mod refused;
+pub mod schema;
+mod session;
+mod write;
+
+pub use config::{HotConfig, Partitioning, Side};
+pub use encode::{Encoder, FIELD_MAX};
+pub use probe::probe;
+pub use read::{HotReader, ReadError, Selection, SinkState};
+pub use schema::{SetupOptions, Statement, setup_statements, teardown_statements};
+pub use write::{Counters, HotSink};

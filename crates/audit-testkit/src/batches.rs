@@ -40,8 +40,8 @@ use audit_core::version::{Event, version};
 
 /// A source that says what the text says. Its position, tables and rules stay from one [`Fixture::batches`] to the next.
 pub struct Fixture {
-    pub rules: Rules,
-    pub policy: Policy,
+    rules: Rules,
+    policy: Policy,
     /// Of the transactions that begin from now on.
     epoch: u16,
     assembler: Assembler,
@@ -74,6 +74,11 @@ impl Fixture {
     #[track_caller]
     pub fn of(text: &str) -> Vec<Batch> {
         Fixture::default().batches(text)
+    }
+
+    /// A source under these rules and keys.
+    pub fn under(rules: Rules, policy: Policy) -> Fixture {
+        Fixture { rules, policy, ..Fixture::default() }
     }
 
     /// The batches that the next lines make.

@@ -1,0 +1,58 @@
+//! One COPY: versions encoded and sent piece by piece, so that the server works on one while the next is made.
+
+use std::pin::Pin;
+
+use audit_core::batch::Version;
+use bytes::Bytes;
+use futures::SinkExt;
+use tokio_postgres::{CopyInSink, Error};
+
+use crate::encode::Encoder;
+use crate::session::Session;
+
+/// Bytes of one CopyData message. Large enough that its cost does not count, small enough that memory does not either.
+const PIECE: usize = 128 << 10;
+
+/// A row may begin before the piece is full; this much of it fits without the buffer growing.
+const SLACK: usize = 16 << 10;
+
+pub(crate) type Copy = Pin<Box<CopyInSink<Bytes>>>;
+
+/// Begins a transaction and a COPY in it; one round trip for both.
+pub(crate) async fn begin(session: &Session) -> Result<Copy, Error> {
+    let begin = session.client.batch_execute("BEGIN");
+    let (_, copy) = tokio::try_join!(begin, start(session))?;
+    Ok(copy)
+}
+
+/// Begins a COPY in the present transaction.
+pub(crate) async fn start(session: &Session) -> Result<Copy, Error> {
+    session.client.copy_in(&session.copy).await.map(Box::pin)
+}
+
+/// Sends the versions, and returns how many bytes they were. What the server says is known when the caller finishes the COPY.
+pub(crate) async fn send(copy: &mut Copy, encoder: &mut Encoder<'_>, versions: &[Version<'_>]) -> Result<u64, Error> {
+    let mut out = Vec::with_capacity(PIECE + SLACK);
+    let mut bytes = 0;
+    Encoder::header(&mut out);
+    for version in versions {
+        encoder.row(&mut out, version);
+        if out.len() >= PIECE {
+            let full = std::mem::replace(&mut out, Vec::with_capacity(PIECE + SLACK));
+            bytes += full.len() as u64;
+            feed(copy, full.into()).await?;
+        }
+    }
+    Encoder::trailer(&mut out);
+    bytes += out.len() as u64;
+    feed(copy, out.into()).await?;
+    Ok(bytes)
+}
+
+/// A row of hundreds of megabytes goes in pieces too: each is copied once more on its way to the socket.
+async fn feed(copy: &mut Copy, mut bytes: Bytes) -> Result<(), Error> {
+    while bytes.len() > 2 * PIECE {
+        copy.feed(bytes.split_to(PIECE)).await?;
+    }
+    copy.feed(bytes).await
+}

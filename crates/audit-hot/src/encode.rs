@@ -1,0 +1,329 @@
+//! Versions as PostgreSQL's binary COPY stream ([COPY, "Binary Format"][1]): [`Encoder`].
+//!
+//! Pure, and without an allocation of its own for a row: fields are appended to one buffer, their lengths patched in
+//! afterwards. `jsonb` travels as its version byte and text. What a version holds is decided by [`audit_core::record`],
+//! so that every sink writes the same; only what `jsonb` cannot take is different here, and says so:
+//!
+//! - a value that would take a field past [`FIELD_MAX`] becomes `{"$too_large": bytes}` and is named in `unknown`;
+//! - a context is made fit by [`crate::jsonb`];
+//! - a version that somebody gave up becomes event `error`, without values.
+//!
+//! [1]: https://www.postgresql.org/docs/current/sql-copy.html
+
+use std::collections::HashSet;
+
+use audit_core::batch::Version;
+use audit_core::position::{Micros, Position};
+use audit_core::record;
+use audit_core::version::Event;
+
+use crate::config;
+use crate::jsonb;
+use crate::large::{self, Names};
+use crate::layout::VERSIONS;
+
+/// `jsonb` ends at 256 MiB, and what it takes is more than its text shows: half of that is left to be sure.
+pub const FIELD_MAX: usize = 128 << 20;
+
+/// An actor's name is indexed, and a btree takes 2,704 bytes for an entry. A longer one is cut here; `actor` and `context`
+/// have it whole.
+const ACTOR_ID_MAX: usize = 1_000;
+
+const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+/// The type of the lists' elements.
+const TEXT_OID: i32 = 25;
+
+/// 0001-01-01, the first commit time that can have a partition. No clock tells an earlier one; the last that [`Micros`] can
+/// hold lies within PostgreSQL's range.
+const COMMITTED_AT_MIN: Micros = Micros(-62_135_596_800_000_000);
+
+/// What versions are written under: the same for all of one database transaction.
+#[derive(Debug)]
+pub struct Encoder<'a> {
+    pub source: &'a str,
+    pub recorded_at: Micros,
+    /// Rows to store beyond what the default is.
+    pub keep: &'a [config::Side],
+    /// [`FIELD_MAX`], or less in tests.
+    pub field_max: usize,
+    /// Versions that somebody gave up.
+    pub quarantined: &'a HashSet<Position>,
+    /// Counts the values that were too large.
+    pub too_large: u64,
+}
+
+impl Encoder<'_> {
+    /// The start of a stream.
+    pub fn header(out: &mut Vec<u8>) {
+        out.extend_from_slice(SIGNATURE);
+        // No flags, no extension.
+        out.extend_from_slice(&[0; 8]);
+    }
+
+    /// The end of a stream.
+    pub fn trailer(out: &mut Vec<u8>) {
+        out.extend_from_slice(&(-1i16).to_be_bytes());
+    }
+
+    /// Appends a version as one tuple: all of `versions`' columns in their order.
+    pub fn row(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
+        out.extend_from_slice(&(VERSIONS.columns.len() as i16).to_be_bytes());
+        text(out, self.source);
+        field(out, |out| position(out, version.position()));
+        text(out, &version.table().name);
+        text(out, &version.table().item_type);
+        optional(out, version.key());
+        optional(out, version.old_key());
+        if self.quarantined.contains(&version.position()) {
+            self.given_up(out, version);
+        } else {
+            self.content(out, version);
+        }
+        self.place(out, version);
+    }
+
+    /// From `event` to `context_verified`.
+    fn content(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
+        text(out, version.event().name());
+        let mut lost = Names::default();
+        // Few versions come near the limit: those that cannot are written by the core without a look at each value.
+        let careful = large::upper_bound(version) > self.field_max;
+        let max = self.field_max;
+        json(out, |out| match careful {
+            false => record::write_changes(out, version),
+            true => large::write_changes(out, version, max, &mut lost),
+        });
+        for side in [record::Side::Before, record::Side::After] {
+            let image = self.image(version, side);
+            json(out, |out| {
+                match (image, careful) {
+                    (None, _) => return false,
+                    (Some(image), false) => record::write_image(out, image),
+                    (Some(image), true) => large::write_image(out, image, |column| column.tracked, max, &mut lost),
+                }
+                true
+            });
+        }
+        list(out, record::changed_columns(version));
+        self.included_and_unknown(out, version, careful, lost);
+        self.who(out, version);
+    }
+
+    /// `before_known` to `included`. The list of what is unknown comes before the last field that can add to it.
+    fn included_and_unknown<'b>(&mut self, out: &mut Vec<u8>, version: &Version<'b>, careful: bool, mut lost: Names<'b>) {
+        boolean(out, version.before_known());
+        let mut included = Vec::new();
+        let has_included = match careful {
+            false => None,
+            true => Some(large::write_included(&mut included, version, self.field_max, &mut lost)),
+        };
+        self.too_large += lost.count;
+        let unknown = record::unknown_columns(version).filter(|name| !lost.names.contains(name));
+        let unknown = unknown.chain(lost.names.iter().copied());
+        // An empty list is stored as null, which takes no room; the view and the reader show a list.
+        let mut unknown = unknown.peekable();
+        let some = unknown.peek().is_some().then_some(unknown);
+        list(out, some);
+        null(out);
+        json(out, |out| match has_included {
+            None => record::write_included(out, version),
+            Some(has) => {
+                out.extend_from_slice(&included);
+                has
+            }
+        });
+    }
+
+    /// `actor_id` to `context_verified`.
+    fn who(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
+        said(out, version.actor_id().map(|id| &id[..id.floor_char_boundary(ACTOR_ID_MAX)]));
+        self.document(out, version.actor());
+        said(out, version.reason());
+        self.document(out, version.context().map(|context| context.json.as_str()));
+        optional(out, version.actor_source().map(|source| source.name()));
+        null(out);
+    }
+
+    fn document(&mut self, out: &mut Vec<u8>, document: Option<&str>) {
+        let too_large = document.is_some_and(|text| text.len() > self.field_max);
+        self.too_large += u64::from(too_large);
+        json(out, |out| {
+            let Some(text) = document else { return false };
+            match too_large {
+                true => large::write_marker(out, text.len()),
+                false => out.extend_from_slice(jsonb::fit(text).as_bytes()),
+            }
+            true
+        });
+    }
+
+    /// What stands in place of a version that was given up: from `event` to `context_verified`.
+    fn given_up(&self, out: &mut Vec<u8>, version: &Version<'_>) {
+        text(out, Event::Error.name());
+        (0..4).for_each(|_| null(out));
+        boolean(out, false);
+        // unknown, carried, included, actor_id, actor, reason
+        (0..6).for_each(|_| null(out));
+        json(out, |out| {
+            out.extend_from_slice(b"{\"error\": \"refused by the sink and quarantined\", \"event\": \"");
+            out.extend_from_slice(version.event().name().as_bytes());
+            out.extend_from_slice(b"\"}");
+            true
+        });
+        (0..2).for_each(|_| null(out));
+    }
+
+    /// From `xid` to `tenant`.
+    fn place(&self, out: &mut Vec<u8>, version: &Version<'_>) {
+        let transaction = version.transaction();
+        fixed(out, i64::from(transaction.xid).to_be_bytes());
+        fixed(out, transaction.commit_lsn.0.to_be_bytes());
+        fixed(out, version.lsn().0.to_be_bytes());
+        fixed(out, i64::from(version.position().seq).to_be_bytes());
+        fixed(out, committed_at(transaction.committed_at).to_postgres().to_be_bytes());
+        fixed(out, self.recorded_at.to_postgres().to_be_bytes());
+        fixed(out, version.table().shape.schema_version.to_be_bytes());
+        match version.baseline() {
+            Some(baseline) => fixed(out, baseline.to_be_bytes()),
+            None => null(out),
+        }
+        let given_up = self.quarantined.contains(&version.position());
+        optional(out, version.tenant().filter(|_| !given_up));
+    }
+
+    /// The whole row to store on a side, if any.
+    fn image<'b>(&self, version: &Version<'b>, side: record::Side) -> Option<audit_core::batch::Image<'b>> {
+        let (kept, image) = match side {
+            record::Side::Before => (config::Side::Before, version.before()),
+            record::Side::After => (config::Side::After, version.after()),
+        };
+        if self.keep.contains(&kept) && image.is_some() {
+            return image;
+        }
+        record::full_image(version).filter(|(full, _)| *full == side).map(|(_, image)| image)
+    }
+}
+
+/// A commit time as it is stored, which also decides the partition.
+pub(crate) fn committed_at(time: Micros) -> Micros {
+    time.max(COMMITTED_AT_MIN)
+}
+
+/// A field's length and content.
+fn field(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    write(out);
+    let length = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+fn null(out: &mut Vec<u8>) {
+    out.extend_from_slice(&(-1i32).to_be_bytes());
+}
+
+fn fixed<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N]) {
+    out.extend_from_slice(&(N as u32).to_be_bytes());
+    out.extend_from_slice(&bytes);
+}
+
+fn boolean(out: &mut Vec<u8>, value: bool) {
+    fixed(out, [u8::from(value)]);
+}
+
+fn text(out: &mut Vec<u8>, value: &str) {
+    out.extend_from_slice(&(value.len() as u32).to_be_bytes());
+    out.extend_from_slice(value.as_bytes());
+}
+
+fn optional(out: &mut Vec<u8>, value: Option<&str>) {
+    match value {
+        Some(value) => text(out, value),
+        None => null(out),
+    }
+}
+
+/// What an application said, in which there may be a character that PostgreSQL's text cannot hold.
+fn said(out: &mut Vec<u8>, value: Option<&str>) {
+    match value {
+        Some(value) if value.contains('\0') => text(out, &value.replace('\0', "\u{fffd}")),
+        value => optional(out, value),
+    }
+}
+
+/// A `jsonb` field; null where `write` says that there is nothing.
+fn json(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> bool) {
+    let start = out.len();
+    let mut some = true;
+    field(out, |out| {
+        // The version of jsonb's binary form.
+        out.push(1);
+        some = write(out);
+    });
+    if !some {
+        out.truncate(start);
+        null(out);
+    }
+}
+
+/// A `text[]`.
+fn list<'n>(out: &mut Vec<u8>, names: Option<impl Iterator<Item = &'n str>>) {
+    let Some(names) = names else { return null(out) };
+    field(out, |out| {
+        let start = out.len();
+        // One dimension, no nulls, of text, with its length to come and lower bound 1.
+        for word in [1, 0, TEXT_OID, 0, 1] {
+            out.extend_from_slice(&word.to_be_bytes());
+        }
+        let mut count = 0u32;
+        for name in names {
+            text(out, name);
+            count += 1;
+        }
+        out[start + 12..start + 16].copy_from_slice(&count.to_be_bytes());
+        if count == 0 {
+            // An empty array has no dimension.
+            out.truncate(start + 12);
+            out[start..start + 4].copy_from_slice(&[0; 4]);
+        }
+    });
+}
+
+/// As `Display` writes it, but every version has one: without the formatting machinery.
+fn position(out: &mut Vec<u8>, position: Position) {
+    let mut hex = |value: u64, digits: u32| {
+        for shift in (0..digits).rev() {
+            out.push(b"0123456789abcdef"[(value >> (4 * shift) & 0xf) as usize]);
+        }
+        out.push(b':');
+    };
+    hex(position.epoch.into(), 4);
+    hex(position.commit_lsn.0, 16);
+    let mut divisor = 1_000_000_000;
+    while divisor > 0 {
+        out.push(b'0' + (position.seq / divisor % 10) as u8);
+        divisor /= 10;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use audit_core::position::Lsn;
+
+    #[test]
+    fn a_position_is_written_as_it_prints() {
+        for p in [Position::new(1, Lsn(0x16b3_7430), 2), Position::new(u16::MAX, Lsn(u64::MAX), u32::MAX), Position::default()] {
+            let mut out = Vec::new();
+            position(&mut out, p);
+            assert_eq!(String::from_utf8_lossy(&out), p.to_string());
+        }
+    }
+
+    #[test]
+    fn an_empty_list_has_no_dimension() {
+        let mut out = Vec::new();
+        list(&mut out, Some([].into_iter()));
+        assert_eq!(out, [0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25]);
+    }
+}

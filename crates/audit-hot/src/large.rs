@@ -1,0 +1,144 @@
+//! Versions that may hold more than a `jsonb` takes: written value by value, with a marker for each that does not fit.
+//!
+//! Sizes are judged by an upper bound of what the server will need, before anything is written, so that a value of
+//! hundreds of megabytes costs nothing where it does not fit.
+
+use audit_core::batch::{Image, Version};
+use audit_core::change::Value;
+use audit_core::record::write_value;
+use audit_core::table::Column;
+use audit_core::value::{Kind, write_json_string};
+
+/// The columns whose value did not fit, each once, and how often that was.
+#[derive(Debug, Default)]
+pub(crate) struct Names<'b> {
+    pub names: Vec<&'b str>,
+    pub count: u64,
+}
+
+/// No field of the version can need more than this. Cheap, and far too high: it decides only whether to look closer.
+pub(crate) fn upper_bound(version: &Version<'_>) -> usize {
+    let bytes = |image: Option<Image<'_>>| {
+        image.map_or(0, |image| image.iter().map(|(_, value)| value.text().map_or(0, str::len)).sum::<usize>())
+    };
+    // A control character takes six bytes as JSON, an array of one-digit numbers as jsonb four times its text.
+    (bytes(version.before()) + bytes(version.after())) * 6
+}
+
+/// As [`audit_core::record::write_changes`].
+pub(crate) fn write_changes<'b>(out: &mut Vec<u8>, version: &Version<'b>, max: usize, lost: &mut Names<'b>) -> bool {
+    let (Some(changed), Some(before), Some(after)) = (version.changed(), version.before(), version.after()) else {
+        return false;
+    };
+    let table: &'b audit_core::table::Table = version.table();
+    let mut object = Object::open(out, max, lost);
+    for (index, column) in table.columns.iter().enumerate().filter(|(index, _)| changed[*index]) {
+        object.name(column);
+        object.out.push(b'[');
+        object.value(column, before.get(index));
+        object.out.extend_from_slice(b", ");
+        object.value(column, after.get(index));
+        object.out.push(b']');
+    }
+    object.close();
+    true
+}
+
+/// As [`audit_core::record::write_image`], for the columns that are `wanted`.
+pub(crate) fn write_image<'b>(
+    out: &mut Vec<u8>,
+    image: Image<'b>,
+    wanted: impl Fn(&Column) -> bool,
+    max: usize,
+    lost: &mut Names<'b>,
+) {
+    let mut object = Object::open(out, max, lost);
+    for (column, value) in image.iter().filter(|(column, value)| wanted(column) && !value.is_unknown()) {
+        object.name(column);
+        object.value(column, value);
+    }
+    object.close();
+}
+
+/// As [`audit_core::record::write_included`].
+pub(crate) fn write_included<'b>(out: &mut Vec<u8>, version: &Version<'b>, max: usize, lost: &mut Names<'b>) -> bool {
+    let Some(image) = version.after().or(version.before()) else { return false };
+    if !version.table().columns.iter().any(|column| column.included) {
+        return false;
+    }
+    write_image(out, image, |column| column.included, max, lost);
+    true
+}
+
+/// What stands for a value that does not fit; `bytes` is the length of its text.
+pub(crate) fn write_marker(out: &mut Vec<u8>, bytes: usize) {
+    out.extend_from_slice(b"{\"$too_large\": ");
+    out.extend_from_slice(bytes.to_string().as_bytes());
+    out.push(b'}');
+}
+
+struct Object<'o, 'l, 'b> {
+    out: &'o mut Vec<u8>,
+    left: usize,
+    first: bool,
+    lost: &'l mut Names<'b>,
+}
+
+impl<'o, 'l, 'b> Object<'o, 'l, 'b> {
+    fn open(out: &'o mut Vec<u8>, max: usize, lost: &'l mut Names<'b>) -> Object<'o, 'l, 'b> {
+        out.push(b'{');
+        Object { out, left: max, first: true, lost }
+    }
+
+    fn name(&mut self, column: &Column) {
+        if !std::mem::take(&mut self.first) {
+            self.out.extend_from_slice(b", ");
+        }
+        write_json_string(self.out, &column.name);
+        self.out.extend_from_slice(b": ");
+    }
+
+    fn value(&mut self, column: &'b Column, value: Value<&str>) {
+        let needed = match value {
+            Value::Text(text) => weight(&column.kind, text),
+            Value::Null | Value::Unknown => 4,
+        };
+        match (self.left.checked_sub(needed), value) {
+            (None, Value::Text(text)) => {
+                write_marker(self.out, text.len());
+                self.lost.count += 1;
+                if !self.lost.names.contains(&column.name.as_str()) {
+                    self.lost.names.push(&column.name);
+                }
+            }
+            (left, value) => {
+                self.left = left.unwrap_or(0);
+                write_value(self.out, &column.kind, value);
+            }
+        }
+    }
+
+    fn close(self) {
+        self.out.push(b'}');
+    }
+}
+
+/// The room that a value needs, as JSON text and as `jsonb`, whichever is more, or a little above it.
+fn weight(kind: &Kind, text: &str) -> usize {
+    // An element of an array or object takes 4 bytes beside itself, a number at least 8: against 3 bytes of text.
+    let elements = |text: &str| text.bytes().filter(|b| *b == b',').count() * 9;
+    match kind {
+        Kind::Jsonb => text.len() + elements(text),
+        Kind::Array(_) => escaped(text) + elements(text),
+        _ => escaped(text),
+    }
+}
+
+fn escaped(text: &str) -> usize {
+    let extra = |b: u8| match b {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
+        0..0x20 => 5,
+        _ => 0,
+    };
+    2 + text.len() + text.bytes().map(extra).sum::<usize>()
+}

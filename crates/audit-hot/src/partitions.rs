@@ -1,0 +1,151 @@
+//! Which partitions a batch needs, and that they exist before it is written: [`Partitions`].
+//!
+//! A partition is made in a transaction of its own, by a function that belongs to the owner role. What is known to exist is
+//! remembered for the session, so that this costs a comparison for each transaction of the source.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use audit_core::batch::Version;
+use audit_core::position::Micros;
+use tokio_postgres::Client;
+
+use crate::config::Partitioning;
+use crate::encode::committed_at;
+
+const DAY: i64 = 86_400_000_000;
+
+/// A month in UTC, counted from January of the year 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Month(i32);
+
+impl Month {
+    pub fn of(time: Micros) -> Month {
+        let (year, month) = year_and_month(committed_at(time).0.div_euclid(DAY));
+        Month(year * 12 + month - 1)
+    }
+
+    pub fn next(self) -> Month {
+        Month(self.0 + 1)
+    }
+
+    /// Days from 2000-01-01, as SQL counts them.
+    fn first_day(self) -> i32 {
+        // 10,957 days from 1970 to 2000.
+        (days(self.0.div_euclid(12), self.0.rem_euclid(12) + 1) - 10_957) as i32
+    }
+
+    fn range(self) -> Range<i64> {
+        let start = |month: Month| days(month.0.div_euclid(12), month.0.rem_euclid(12) + 1).saturating_mul(DAY);
+        start(self)..start(self.next())
+    }
+}
+
+/// Year and month of a day, counted from 1970-01-01, in the proleptic Gregorian calendar, of which 400 years have 146,097
+/// days. Years count from March, so that the leap day is the last.
+fn year_and_month(day: i64) -> (i32, i32) {
+    let day = day + 719_468;
+    let of_era = day.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + day.div_euclid(146_097) * 400 + i64::from(month <= 2);
+    (year as i32, month as i32)
+}
+
+/// The first day of a month, counted from 1970-01-01.
+fn days(year: i32, month: i32) -> i64 {
+    let year = i64::from(year) - i64::from(month <= 2);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * (i64::from(month) + if month > 2 { -3 } else { 9 }) + 2) / 5;
+    year.div_euclid(400) * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// A partition that must exist.
+type Wanted = (Option<Arc<str>>, Month);
+
+/// The partitions that a session knows to exist.
+#[derive(Debug)]
+pub(crate) struct Partitions {
+    partitioning: Partitioning,
+    known: HashSet<Wanted>,
+}
+
+impl Partitions {
+    /// `partitioning` as the table has it, whatever is configured.
+    pub fn new(partitioning: Partitioning) -> Partitions {
+        Partitions { partitioning, known: HashSet::new() }
+    }
+
+    /// Makes what these versions need and is not known to exist; and where that is the present month, the next one too, so
+    /// that nothing waits at midnight.
+    pub async fn ensure(&mut self, client: &Client, versions: &[Version<'_>]) -> Result<(), tokio_postgres::Error> {
+        for (table, month) in self.missing(versions) {
+            self.make(client, table.clone(), month).await?;
+            if table.is_none() && month == Month::of(Micros::now()) {
+                self.make(client, None, month.next()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks again at everything.
+    pub fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    async fn make(&mut self, client: &Client, table: Option<Arc<str>>, month: Month) -> Result<(), tokio_postgres::Error> {
+        let statement = "SELECT cdc_audit.ensure_partition($1, date '2000-01-01' + $2::int4)";
+        client.execute(statement, &[&table.as_deref(), &month.first_day()]).await?;
+        self.known.insert((table, month));
+        Ok(())
+    }
+
+    fn missing(&self, versions: &[Version<'_>]) -> Vec<Wanted> {
+        let by_table = self.partitioning == Partitioning::TableAndMonth;
+        let mut missing: Vec<Wanted> = Vec::new();
+        // Runs of one month, and of one table, are the rule.
+        let mut last: Option<(Range<i64>, &Arc<str>)> = None;
+        for version in versions {
+            let time = committed_at(version.transaction().committed_at);
+            let name = &version.table().name;
+            if last.as_ref().is_some_and(|(range, table)| range.contains(&time.0) && (!by_table || *table == name)) {
+                continue;
+            }
+            let month = Month::of(time);
+            let wanted = (by_table.then(|| name.clone()), month);
+            if !self.known.contains(&wanted) && !missing.contains(&wanted) {
+                missing.push(wanted);
+            }
+            last = Some((month.range(), name));
+        }
+        missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_are_those_of_the_calendar() {
+        for day in (-719_162..200_000_i64).step_by(13).chain([-719_162, -1, 0, 10_957, 11_016, 11_017]) {
+            let time = Micros(day * DAY + 12_345);
+            let (year, month, day_of_month) = time.date();
+            let found = Month::of(time);
+            assert_eq!(found, Month(i32::from(year) * 12 + i32::from(month) - 1), "{time}");
+            assert!(found.range().contains(&time.0), "{time}");
+            let first = (day - 10_957) as i32 - i32::from(day_of_month) + 1;
+            assert_eq!(found.first_day(), first, "{time}");
+        }
+    }
+
+    #[test]
+    fn the_ends_of_time_have_a_month() {
+        assert_eq!(Month::of(Micros(i64::MIN)), Month(12));
+        assert_eq!(Month::of(Micros(i64::MAX)), Month(294_247 * 12));
+        assert!(Month::of(Micros(i64::MAX)).range().contains(&(i64::MAX - 1)));
+    }
+}

@@ -1,0 +1,121 @@
+//! What of some batches one database transaction will hold: [`next`]. Pure.
+//!
+//! A transaction ends at the end of a batch, or where it is large enough within one; a chunk of a baseline is never divided.
+//! What the sink already has is left out, so that a repeat changes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use audit_core::batch::{Batch, ChunkMark, Progress, Version};
+use audit_core::position::{Lsn, Position};
+use audit_core::sink::ChunkProgress;
+use audit_core::table::Table;
+use audit_core::version::Event;
+
+/// What the sink has, as far as planning is concerned.
+#[derive(Debug)]
+pub(crate) struct Have<'s> {
+    pub sink: &'s str,
+    pub progress: Progress,
+    /// Nothing at or before it needs to be stored: the stored position, or where the stream began.
+    pub skip: Position,
+    pub baselines: &'s BTreeMap<String, ChunkProgress>,
+}
+
+/// How large a transaction may grow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub rows: usize,
+    /// Bytes of the batches that the rows come from; a row counts as its share.
+    pub bytes: usize,
+}
+
+/// One database transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Unit<'b> {
+    pub versions: Vec<Version<'b>>,
+    /// Of these versions, and perhaps others; some more than once.
+    pub tables: Vec<&'b Arc<Table>>,
+    pub chunks: Vec<&'b ChunkMark>,
+    /// Where the checkpoint will stand.
+    pub progress: Progress,
+    /// The batches before this one are done with.
+    pub next_batch: usize,
+}
+
+/// The next transaction that these batches make, from the batch `first` on; `None` where nothing is left to store.
+pub(crate) fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Limits) -> Option<Unit<'b>> {
+    let mut unit = Unit { progress: have.progress, next_batch: first, ..Unit::default() };
+    let mut bytes = 0;
+    for batch in batches.iter().skip(first).copied() {
+        if unit.versions.len() >= limits.rows || bytes >= limits.bytes {
+            break;
+        }
+        if let Some(mark) = &batch.chunk {
+            if wanted(mark, have, &unit.chunks) {
+                unit.add(batch, 0, batch.len());
+                unit.chunks.push(mark);
+                bytes += batch.bytes();
+            }
+        } else {
+            let start = batch.versions().take_while(|version| version.position() <= have.skip).count();
+            let share = (batch.bytes() / batch.len().max(1)).max(1);
+            let by_bytes = (limits.bytes - bytes).div_ceil(share);
+            let room = by_bytes.min(limits.rows - unit.versions.len()).max(1);
+            let end = batch.len().min(start + room);
+            unit.add(batch, start, end);
+            bytes += (end - start) * share;
+            if end < batch.len() {
+                unit.stop_inside();
+                return Some(unit);
+            }
+        }
+        unit.progress = forward(unit.progress, batch.progress);
+        unit.next_batch += 1;
+    }
+    let something = !unit.versions.is_empty() || !unit.chunks.is_empty() || unit.progress != have.progress;
+    something.then_some(unit)
+}
+
+/// Whether a chunk is for this sink and not stored yet.
+fn wanted(mark: &ChunkMark, have: &Have<'_>, planned: &[&ChunkMark]) -> bool {
+    let number = (mark.baseline, mark.chunk);
+    let stored = have.baselines.get(mark.table.as_ref()).map(|progress| (progress.baseline, progress.chunk));
+    mark.sinks.iter().any(|sink| sink.as_ref() == have.sink)
+        && stored.is_none_or(|stored| stored < number)
+        && planned.iter().all(|other| other.table != mark.table || (other.baseline, other.chunk) < number)
+}
+
+/// The later of two. An idle position moves only what is flushed.
+pub(crate) fn forward(from: Progress, to: Progress) -> Progress {
+    let flushed_lsn = from.flushed_lsn.max(to.flushed_lsn);
+    if to.position.epoch > from.position.epoch {
+        // Another line of WAL: what was flushed on the old one means nothing there.
+        to
+    } else if to.position > from.position {
+        Progress { flushed_lsn, ..to }
+    } else if to.position.epoch == from.position.epoch {
+        Progress { flushed_lsn, ..from }
+    } else {
+        from
+    }
+}
+
+impl<'b> Unit<'b> {
+    fn add(&mut self, batch: &'b Batch, start: usize, end: usize) {
+        if start < end {
+            self.versions.extend(batch.versions().skip(start).take(end - start));
+            self.tables.extend(batch.tables());
+        }
+    }
+
+    /// Ends at the last version taken, in the middle of its transaction.
+    fn stop_inside(&mut self) {
+        if let Some(last) = self.versions.last() {
+            // No change has the position of a gap.
+            let change_lsn = if last.event() == Event::Gap { Lsn::ZERO } else { last.lsn() };
+            let here = Progress { position: last.position(), change_lsn, flushed_lsn: last.transaction().commit_lsn };
+            self.progress = forward(self.progress, here);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Reading the trail back: [`HotReader`].
+//!
+//! Rows come as [`Record`]s, the struct that every store's reader gives. Nothing is held in memory beyond what is asked for:
+//! an export is a stream, whatever its size.
+
+mod history;
+mod row;
+
+use audit_connect::{ConnectError, PgEndpoint, ServerError, connect};
+use audit_core::position::Micros;
+use audit_core::sink::{Checkpoint, SinkError};
+use audit_core::stored::Record;
+use futures::{Stream, StreamExt};
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+
+use crate::checkpoint;
+use crate::failure;
+use crate::layout::VERSIONS;
+use crate::session::check_columns;
+use row::{Time, record};
+
+/// The trail could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the hot database gives no session")]
+    Connect(#[source] ConnectError),
+    #[error("{doing} failed in the hot database")]
+    Server { doing: &'static str, source: ServerError },
+    #[error("{doing} failed: the connection to the hot database was lost, or it does not hold what it should")]
+    Driver { doing: &'static str, source: tokio_postgres::Error },
+    #[error("{what}")]
+    Layout { what: String, hint: Option<String> },
+    #[error("a row of cdc_audit.versions is not as the daemon writes it: {what}")]
+    Stored { what: String },
+}
+
+impl ReadError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ReadError::Connect(error) => error.hint(),
+            ReadError::Server { source, .. } => failure::hint(source.sqlstate.code()).map(str::to_owned),
+            ReadError::Layout { hint, .. } => hint.clone(),
+            ReadError::Driver { .. } | ReadError::Stored { .. } => None,
+        }
+    }
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> ReadError {
+    move |error| match error.as_db_error() {
+        Some(server) => ReadError::Server { doing, source: ServerError::from(server) },
+        None => ReadError::Driver { doing, source: error },
+    }
+}
+
+/// What to export: all versions of a source that meet every condition.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    pub source: String,
+    /// Names of tables; empty for all.
+    pub tables: Vec<String>,
+    /// Committed at or after.
+    pub since: Option<Micros>,
+    /// Committed before.
+    pub until: Option<Micros>,
+}
+
+/// How far a sink is, as its row says.
+#[derive(Clone, Debug)]
+pub struct SinkState {
+    pub sink: String,
+    pub owner_epoch: i64,
+    /// Who took it last, for people.
+    pub owner: Option<String>,
+    /// `None` before the first write.
+    pub checkpoint: Option<Checkpoint>,
+    pub updated_at: Micros,
+}
+
+/// A session that reads. Its role needs SELECT on the tables.
+pub struct HotReader {
+    client: Client,
+}
+
+impl HotReader {
+    pub async fn connect(endpoint: &PgEndpoint) -> Result<HotReader, ReadError> {
+        let client = connect(endpoint, "cdc-audit reader").await.map_err(ReadError::Connect)?;
+        let altered = |error: SinkError| ReadError::Layout { what: error.message, hint: error.hint };
+        check_columns(&client).await.map_err(altered)?;
+        Ok(HotReader { client })
+    }
+
+    /// The trail of one row, newest first, at most `limit` versions: what happened under this key, what happened to the same
+    /// row under the keys it had before and after, and the truncations that removed it.
+    ///
+    /// A key that was used again after a deletion names more than one row: all of them are shown.
+    pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, ReadError> {
+        history::history(&self.client, source, table, key, limit).await
+    }
+
+    /// Versions in the order of their positions. The server sorts; nothing gathers here.
+    pub async fn export(
+        &self,
+        selection: &Selection,
+    ) -> Result<impl Stream<Item = Result<Record, ReadError>> + Send + use<>, ReadError> {
+        let (condition, since, until) = selection.condition();
+        let statement = format!("SELECT {} FROM cdc_audit.versions WHERE {condition} ORDER BY position", VERSIONS.names());
+        let parameters = parameters(selection, &since, &until);
+        let rows = self.client.query_raw(&statement, parameters).await.map_err(failed("exporting"))?;
+        Ok(rows.map(|row| record(&row.map_err(failed("exporting"))?)))
+    }
+
+    /// How many versions [`HotReader::export`] would give.
+    pub async fn count(&self, selection: &Selection) -> Result<u64, ReadError> {
+        let (condition, since, until) = selection.condition();
+        let statement = format!("SELECT count(*) FROM cdc_audit.versions WHERE {condition}");
+        let parameters = parameters(selection, &since, &until);
+        let row = self.client.query_one(&statement, &parameters).await.map_err(failed("counting"))?;
+        Ok(row.get::<_, i64>(0) as u64)
+    }
+
+    /// All sinks that store a source's checkpoint here.
+    pub async fn sinks(&self, source: &str) -> Result<Vec<SinkState>, ReadError> {
+        let statement = format!(
+            "SELECT {}, sink, owner, updated_at FROM cdc_audit.checkpoints WHERE source = $1 ORDER BY sink",
+            checkpoint::COLUMNS
+        );
+        let rows = self.client.query(&statement, &[&source]).await.map_err(failed("reading checkpoints"))?;
+        rows.iter()
+            .map(|row| {
+                let owned = checkpoint::owned(source, row).map_err(|error| ReadError::Stored { what: error.message })?;
+                let Time(updated_at) = row.get(8);
+                Ok(SinkState {
+                    sink: row.get(6),
+                    owner_epoch: owned.owner_epoch,
+                    owner: row.get(7),
+                    checkpoint: owned.checkpoint,
+                    updated_at,
+                })
+            })
+            .collect()
+    }
+}
+
+impl Selection {
+    /// SQL with parameters in the order of [`parameters`].
+    fn condition(&self) -> (String, Option<Time>, Option<Time>) {
+        let mut condition = "source = $1".to_owned();
+        let mut parameter = 1;
+        let mut add = |wanted: bool, text: &str| {
+            if wanted {
+                parameter += 1;
+                condition += &format!(" AND {text}").replace('?', &format!("${parameter}"));
+            }
+        };
+        add(!self.tables.is_empty(), "table_name = ANY (?)");
+        add(self.since.is_some(), "committed_at >= ?");
+        add(self.until.is_some(), "committed_at < ?");
+        (condition, self.since.map(Time), self.until.map(Time))
+    }
+}
+
+fn parameters<'p>(
+    selection: &'p Selection,
+    since: &'p Option<Time>,
+    until: &'p Option<Time>,
+) -> Vec<&'p (dyn ToSql + Sync)> {
+    let mut list: Vec<&(dyn ToSql + Sync)> = vec![&selection.source];
+    if !selection.tables.is_empty() {
+        list.push(&selection.tables);
+    }
+    list.extend(since.iter().chain(until).map(|time| time as &(dyn ToSql + Sync)));
+    list
+}

@@ -1,0 +1,336 @@
+//! What `setup` makes in the hot database, as a list of statements: [`setup_statements`].
+//!
+//! ```text
+//! cdc_audit.versions     one row a version, partitioned by month (or by table, then month); the writer may INSERT
+//! cdc_audit.checkpoints  one row for each source and sink, made here: the writer may SELECT and UPDATE
+//! cdc_audit.baselines    how far each table's baseline is                 SELECT, INSERT, UPDATE
+//! cdc_audit.shapes       the states that tables have been in              SELECT, INSERT
+//! cdc_audit.trail        the record as readers see it (view)
+//! cdc_audit.ensure_partition(table, month)     SECURITY DEFINER; EXECUTE
+//! ```
+//!
+//! Nobody needs to be superuser. Where an owner role is named, everything is its, and the writer can neither change nor
+//! delete what it wrote, nor drop a partition: that is why partitions are made by a function. Without one, the role that
+//! runs `setup` owns everything, and a daemon that logs in as that role could rewrite its own trail.
+//!
+//! The list may be executed as often as one likes. It runs in one session and, since DDL is transactional, should run in
+//! one transaction.
+//!
+//! The tables have neither unique index nor primary key on the position: exactly once follows from the checkpoint, which
+//! moves in the transaction that brings the rows, and an index on it costs as much as the three that answer questions.
+//!
+//! The daemon skips every table of schema `cdc_audit` in the stream, so that nothing loops where these tables lie in the
+//! source database and its publication is FOR ALL TABLES.
+
+use crate::config::Partitioning;
+use crate::layout::{BASELINES, CHECKPOINTS, SHAPES, VERSIONS};
+use crate::quote::{ident, literal};
+
+/// A statement, and what it is for, as `setup` prints it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    pub why: &'static str,
+    pub sql: String,
+}
+
+/// Whose tables, and for whom.
+#[derive(Clone, Debug, Default)]
+pub struct SetupOptions {
+    pub source: String,
+    /// Names of the hot sinks in this database.
+    pub sinks: Vec<String>,
+    pub partitioning: Partitioning,
+    /// Owns the tables; made (NOLOGIN) where it is missing, for which the role that runs `setup` needs CREATEROLE. `None`:
+    /// that role itself.
+    pub owner: Option<String>,
+    /// The daemon's role, which must exist. `None`: the owner.
+    pub writer: Option<String>,
+    /// May read everything; must exist.
+    pub reader: Option<String>,
+}
+
+const ENSURE_PARTITION: &str = include_str!("ensure_partition.sql");
+const TRAIL: &str = include_str!("trail.sql");
+
+/// Everything that `setup` does in the hot database, in order.
+pub fn setup_statements(options: &SetupOptions) -> Vec<Statement> {
+    let mut list = Vec::new();
+    owner_role(options, &mut list);
+    tables(options, &mut list);
+    rows(options, &mut list);
+    grants(options, &mut list);
+    list
+}
+
+fn push(list: &mut Vec<Statement>, why: &'static str, sql: impl Into<String>) {
+    list.push(Statement { why, sql: sql.into().trim_end().to_owned() });
+}
+
+fn owner_role(options: &SetupOptions, list: &mut Vec<Statement>) {
+    let authorization = options.owner.as_ref().map(|owner| format!(" AUTHORIZATION {}", ident(owner)));
+    if let Some(owner) = &options.owner {
+        let (name, text) = (ident(owner), literal(owner));
+        push(
+            list,
+            "the role that owns the tables; nobody logs in as it",
+            format!(
+                "DO $do$ BEGIN\n  \
+                   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {text}) THEN\n    \
+                     CREATE ROLE {name} NOLOGIN;\n  \
+                   END IF;\n\
+                 END $do$"
+            ),
+        );
+        push(
+            list,
+            "whoever runs this must be able to act as the owner",
+            format!(
+                "DO $do$ BEGIN\n  \
+                   IF NOT pg_catalog.pg_has_role({text}, CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 160000\n      \
+                       THEN 'SET' ELSE 'MEMBER' END) THEN\n    \
+                     GRANT {name} TO CURRENT_USER;\n  \
+                   END IF;\n\
+                 END $do$"
+            ),
+        );
+    }
+    push(
+        list,
+        "the schema of everything below",
+        format!(
+            "DO $do$ BEGIN\n  \
+               IF pg_catalog.to_regnamespace('cdc_audit') IS NULL THEN\n    \
+                 CREATE SCHEMA cdc_audit{};\n  \
+               END IF;\n\
+             END $do$",
+            authorization.unwrap_or_default()
+        ),
+    );
+    if let Some(owner) = &options.owner {
+        let name = ident(owner);
+        // Where the source's own objects made the schema it may be another's.
+        push(
+            list,
+            "the owner makes the tables there",
+            format!(
+                "DO $do$ BEGIN\n  \
+                   IF NOT pg_catalog.has_schema_privilege({}, 'cdc_audit', 'CREATE, USAGE') THEN\n    \
+                     GRANT CREATE, USAGE ON SCHEMA cdc_audit TO {name};\n  \
+                   END IF;\n\
+                 END $do$",
+                literal(owner)
+            ),
+        );
+        push(list, "what follows belongs to the owner", format!("SET ROLE {name}"));
+    }
+}
+
+fn tables(options: &SetupOptions, list: &mut Vec<Statement>) {
+    let (strategy, by) = match options.partitioning {
+        Partitioning::Month => ("r", "RANGE (committed_at)"),
+        Partitioning::TableAndMonth => ("l", "LIST (table_name)"),
+    };
+    push(
+        list,
+        "partitioning is decided once",
+        format!(
+            "DO $do$ BEGIN\n  \
+               IF EXISTS (SELECT FROM pg_catalog.pg_partitioned_table\n             \
+                   WHERE partrelid = pg_catalog.to_regclass('cdc_audit.versions') AND partstrat <> '{strategy}') THEN\n    \
+                 RAISE EXCEPTION 'cdc_audit.versions exists and is partitioned in another way than configured'\n      \
+                   USING HINT = 'set the other value of `partitioning`: the tables that exist cannot be changed';\n  \
+               END IF;\n\
+             END $do$"
+        ),
+    );
+    let versions = VERSIONS.definition();
+    push(
+        list,
+        "the audit table: one row a version",
+        format!("CREATE TABLE IF NOT EXISTS cdc_audit.versions (\n{versions}\n) PARTITION BY {by}"),
+    );
+    push(list, "whole rows are compressed by LZ4 where the server has it: faster than its own method", LZ4);
+    for (why, sql) in INDEXES {
+        push(list, why, *sql);
+    }
+    push(
+        list,
+        "how far each sink is: one row each, updated in place",
+        format!(
+            "CREATE TABLE IF NOT EXISTS cdc_audit.checkpoints (\n{},\n  PRIMARY KEY (source, sink)\n) WITH (fillfactor = 20)",
+            CHECKPOINTS.definition()
+        ),
+    );
+    push(
+        list,
+        "how far each table's baseline is",
+        format!(
+            "CREATE TABLE IF NOT EXISTS cdc_audit.baselines (\n{},\n  PRIMARY KEY (source, sink, table_name)\n)",
+            BASELINES.definition()
+        ),
+    );
+    push(
+        list,
+        "the states that tables have been in",
+        format!(
+            "CREATE TABLE IF NOT EXISTS cdc_audit.shapes (\n{},\n  PRIMARY KEY (source, table_name, schema_version)\n)",
+            SHAPES.definition()
+        ),
+    );
+    push(list, "the record as readers see it", TRAIL);
+    push(list, "makes partitions; the only way in which the daemon's role can", ENSURE_PARTITION);
+    push(
+        list,
+        "for the daemon alone",
+        "REVOKE ALL ON FUNCTION cdc_audit.ensure_partition(text, date) FROM PUBLIC",
+    );
+}
+
+const LZ4: &str = "\
+DO $do$ DECLARE plain name; BEGIN
+  IF 'lz4' = ANY (SELECT unnest(enumvals) FROM pg_catalog.pg_settings WHERE name = 'default_toast_compression') THEN
+    FOR plain IN SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = 'cdc_audit.versions'::regclass
+                 AND atttypid = 'jsonb'::regtype AND attcompression <> 'l' LOOP
+      EXECUTE pg_catalog.format('ALTER TABLE cdc_audit.versions ALTER COLUMN %I SET COMPRESSION lz4', plain);
+    END LOOP;
+  END IF;
+END $do$";
+
+const INDEXES: &[(&str, &str)] = &[
+    (
+        "the trail of one row; keys of any length fit",
+        "CREATE INDEX IF NOT EXISTS versions_key ON cdc_audit.versions (table_name, left(key, 200), position)",
+    ),
+    (
+        "the same through changes of its key; holds only those",
+        "CREATE INDEX IF NOT EXISTS versions_old_key ON cdc_audit.versions (table_name, left(old_key, 200), position) \
+         WHERE old_key IS NOT NULL",
+    ),
+    (
+        "what somebody did; holds only what has an actor",
+        "CREATE INDEX IF NOT EXISTS versions_actor ON cdc_audit.versions (actor_id, committed_at) WHERE actor_id IS NOT NULL",
+    ),
+    (
+        "what happened at some time",
+        "CREATE INDEX IF NOT EXISTS versions_committed_at ON cdc_audit.versions (committed_at)",
+    ),
+];
+
+fn rows(options: &SetupOptions, list: &mut Vec<Statement>) {
+    if options.partitioning == Partitioning::Month {
+        push(
+            list,
+            "partitions for this month and the next; the daemon makes the others",
+            "SELECT cdc_audit.ensure_partition(NULL,\n  \
+             (pg_catalog.date_trunc('month', pg_catalog.now() AT TIME ZONE 'UTC') + ahead * interval '1 month')::date)\n\
+             FROM pg_catalog.generate_series(0, 1) AS ahead",
+        );
+    }
+    for sink in &options.sinks {
+        push(
+            list,
+            "the sink's checkpoint",
+            format!(
+                "INSERT INTO cdc_audit.checkpoints (source, sink) VALUES ({}, {}) ON CONFLICT DO NOTHING",
+                literal(&options.source),
+                literal(sink)
+            ),
+        );
+    }
+}
+
+fn grants(options: &SetupOptions, list: &mut Vec<Statement>) {
+    if let Some(writer) = options.writer.as_ref().filter(|writer| Some(*writer) != options.owner.as_ref()) {
+        let name = ident(writer);
+        push(list, "the daemon's role", format!("GRANT USAGE ON SCHEMA cdc_audit TO {name}"));
+        push(list, "it adds versions; it cannot change or remove one", format!("GRANT INSERT ON cdc_audit.versions TO {name}"));
+        push(list, "it moves its checkpoint", format!("GRANT SELECT, UPDATE ON cdc_audit.checkpoints TO {name}"));
+        push(list, "and its baselines'", format!("GRANT SELECT, INSERT, UPDATE ON cdc_audit.baselines TO {name}"));
+        push(list, "it adds shapes", format!("GRANT SELECT, INSERT ON cdc_audit.shapes TO {name}"));
+        push(
+            list,
+            "it has partitions made",
+            format!("GRANT EXECUTE ON FUNCTION cdc_audit.ensure_partition(text, date) TO {name}"),
+        );
+    }
+    if let Some(reader) = options.reader.as_ref().filter(|reader| Some(*reader) != options.owner.as_ref()) {
+        let name = ident(reader);
+        push(list, "who reads the trail", format!("GRANT USAGE ON SCHEMA cdc_audit TO {name}"));
+        push(
+            list,
+            "reads everything",
+            format!(
+                "GRANT SELECT ON cdc_audit.versions, cdc_audit.trail, cdc_audit.checkpoints, cdc_audit.baselines, \
+                 cdc_audit.shapes TO {name}"
+            ),
+        );
+    }
+    if options.owner.is_some() {
+        push(list, "back to the role that runs this", "RESET ROLE");
+    }
+}
+
+/// Takes away what [`setup_statements`] made. With `keep_history` everything that was recorded stays readable, and the
+/// daemon's role loses its rights. Without it everything goes, history included; refused where another source's history
+/// lies in the same tables. Roles stay: they may own other things.
+pub fn teardown_statements(options: &SetupOptions, keep_history: bool) -> Vec<Statement> {
+    let mut list = Vec::new();
+    if let Some(owner) = &options.owner {
+        push(&mut list, "the tables are the owner's", format!("SET ROLE {}", ident(owner)));
+    }
+    if keep_history {
+        if let Some(writer) = options.writer.as_ref().filter(|writer| Some(*writer) != options.owner.as_ref()) {
+            push(
+                &mut list,
+                "the daemon's role writes no more",
+                format!(
+                    "DO $do$ BEGIN\n  \
+                       IF pg_catalog.to_regclass('cdc_audit.versions') IS NOT NULL THEN\n    \
+                         REVOKE ALL ON cdc_audit.versions, cdc_audit.checkpoints, cdc_audit.baselines, cdc_audit.shapes FROM {};\n  \
+                       END IF;\n\
+                     END $do$",
+                    ident(writer)
+                ),
+            );
+        }
+    } else {
+        push(
+            &mut list,
+            "other sources keep their history",
+            format!(
+                "DO $do$ BEGIN\n  \
+                   IF pg_catalog.to_regclass('cdc_audit.checkpoints') IS NOT NULL THEN\n    \
+                     IF EXISTS (SELECT FROM cdc_audit.checkpoints WHERE source <> {}) THEN\n      \
+                       RAISE EXCEPTION 'other sources store their history in the same tables'\n        \
+                         USING HINT = 'tear them down first, or delete this source''s rows by hand';\n    \
+                     END IF;\n  \
+                   END IF;\n\
+                 END $do$",
+                literal(&options.source)
+            ),
+        );
+        push(&mut list, "the view", "DROP VIEW IF EXISTS cdc_audit.trail");
+        push(&mut list, "the function", "DROP FUNCTION IF EXISTS cdc_audit.ensure_partition(text, date)");
+        push(
+            &mut list,
+            "the history, every partition of it",
+            "DROP TABLE IF EXISTS cdc_audit.versions, cdc_audit.checkpoints, cdc_audit.baselines, cdc_audit.shapes",
+        );
+    }
+    if options.owner.is_some() {
+        push(&mut list, "back to the role that runs this", "RESET ROLE");
+    }
+    if !keep_history {
+        push(
+            &mut list,
+            "the schema, where nothing else is in it",
+            "DO $do$ BEGIN\n  \
+               IF pg_catalog.to_regnamespace('cdc_audit') IS NOT NULL THEN\n    \
+                 DROP SCHEMA cdc_audit;\n  \
+               END IF;\n\
+             EXCEPTION WHEN dependent_objects_still_exist THEN NULL;\n\
+             END $do$",
+        );
+    }
+    list
+}

@@ -1,0 +1,166 @@
+//! A session with the hot database that may write: opened, checked, and owner of its checkpoint ([`Session::open`]).
+
+use std::time::Duration;
+
+use audit_connect::connect;
+use audit_core::sink::SinkError;
+use tokio_postgres::{Client, Statement};
+
+use crate::checkpoint::ADVANCE;
+use crate::config::{HotConfig, Partitioning};
+use crate::failure::{failed, not_connected};
+use crate::layout::{TABLES, VERSIONS};
+use crate::partitions::Partitions;
+
+/// A session whose tables are as they must be.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub client: Client,
+    pub copy: Statement,
+    pub advance: Statement,
+    pub partitions: Partitions,
+}
+
+/// What the daemon's role needs, by table.
+const PRIVILEGES: &[(&str, &str)] = &[
+    ("versions", "INSERT"),
+    ("checkpoints", "SELECT"),
+    ("checkpoints", "UPDATE"),
+    ("baselines", "SELECT"),
+    ("baselines", "INSERT"),
+    ("baselines", "UPDATE"),
+    ("shapes", "SELECT"),
+    ("shapes", "INSERT"),
+];
+
+const SETUP: &str = "run `cdc-audit setup`: it makes the tables and prints the grants";
+
+impl Session {
+    /// Connects, pins what durability rests on, and checks tables and rights. Changes nothing.
+    pub async fn open(config: &HotConfig, sink: &str) -> Result<Session, SinkError> {
+        let client = open(config, sink).await?;
+        client.batch_execute("SET synchronous_commit = on").await.map_err(|error| failed("opening a session", error))?;
+        check_columns(&client).await?;
+        let partitioning = check_rights(&client).await?;
+        let copy = format!("COPY cdc_audit.versions ({}) FROM STDIN (FORMAT binary)", VERSIONS.names());
+        let (copy, advance) = tokio::try_join!(client.prepare(&copy), client.prepare(ADVANCE))
+            .map_err(|error| failed("preparing to write versions", error))?;
+        Ok(Session { client, copy, advance, partitions: Partitions::new(partitioning) })
+    }
+}
+
+pub(crate) async fn open(config: &HotConfig, sink: &str) -> Result<Client, SinkError> {
+    connect(&config.endpoint, &format!("cdc-audit {sink}")).await.map_err(not_connected)
+}
+
+/// Compares the tables with what this program writes. Columns that somebody added do no harm unless they demand a value.
+pub(crate) async fn check_columns(client: &Client) -> Result<(), SinkError> {
+    let statement = "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), \
+         a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = '' \
+         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+         WHERE c.relnamespace = to_regnamespace('cdc_audit') AND c.relname = ANY ($1)";
+    let names: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
+    let found = client.query(statement, &[&names]).await.map_err(|error| failed("looking at the tables", error))?;
+    let found: Vec<(String, String, String, bool)> =
+        found.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
+
+    for table in &TABLES {
+        let mut has = found.iter().filter(|column| column.0 == table.name).peekable();
+        if has.peek().is_none() {
+            return Err(SinkError::stop(format!("the hot database has no table cdc_audit.{}", table.name)).hint(SETUP));
+        }
+        let has: Vec<_> = has.collect();
+        let missing = table.columns.iter().filter(|wanted| has.iter().all(|column| column.1 != wanted.name));
+        let mut wrong: Vec<String> =
+            missing.map(|column| format!("it has no column {} ({})", column.name, column.sql_type)).collect();
+        for (_, name, sql_type, demands) in &has {
+            match table.columns.iter().find(|column| column.name == name) {
+                Some(column) if column.sql_type != sql_type => {
+                    wrong.push(format!("column {name} is {sql_type}, not {}", column.sql_type))
+                }
+                None if *demands => wrong.push(format!("column {name} is unknown, and not null without a default")),
+                _ => {}
+            }
+        }
+        if !wrong.is_empty() {
+            let message = format!("cdc_audit.{} is not as `setup` made it: {}", table.name, wrong.join("; "));
+            let hint = "undo what was altered by hand; nothing was written to the table since";
+            return Err(SinkError::stop(message).hint(hint));
+        }
+    }
+    Ok(())
+}
+
+/// Checks the role's rights and returns how the table is partitioned.
+async fn check_rights(client: &Client) -> Result<Partitioning, SinkError> {
+    let looking = |error| failed("looking at the role's rights", error);
+    let statement = "SELECT has_schema_privilege(n.oid, 'USAGE'), \
+         coalesce((SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p \
+                   WHERE p.pronamespace = n.oid AND p.proname = 'ensure_partition' LIMIT 1), false), \
+         (SELECT partstrat::text FROM pg_partitioned_table p JOIN pg_class c ON c.oid = p.partrelid \
+          WHERE c.relnamespace = n.oid AND c.relname = 'versions'), current_user::text \
+         FROM pg_namespace n WHERE n.nspname = 'cdc_audit'";
+    let row = client.query_one(statement, &[]).await.map_err(looking)?;
+    let (usage, execute, strategy, role): (bool, bool, Option<String>, String) =
+        (row.get(0), row.get(1), row.get(2), row.get(3));
+
+    let statement = "SELECT w.privilege || ' on cdc_audit.' || w.name FROM unnest($1::text[], $2::text[]) AS w (name, privilege) \
+         JOIN pg_class c ON c.relname = w.name AND c.relnamespace = to_regnamespace('cdc_audit') \
+         WHERE NOT has_table_privilege(c.oid, w.privilege)";
+    let (names, privileges): (Vec<&str>, Vec<&str>) = PRIVILEGES.iter().copied().unzip();
+    let rows = client.query(statement, &[&names, &privileges]).await.map_err(looking)?;
+    let mut lacks: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    if !usage {
+        lacks.push("USAGE on schema cdc_audit".to_owned());
+    }
+    if !execute {
+        lacks.push("EXECUTE on function cdc_audit.ensure_partition".to_owned());
+    }
+    if !lacks.is_empty() {
+        let message = format!("role {role} lacks {}", lacks.join(", "));
+        return Err(SinkError::stop(message).hint("grant what `cdc-audit setup --dry-run` prints"));
+    }
+    match strategy.as_deref() {
+        Some("r") => Ok(Partitioning::Month),
+        Some("l") => Ok(Partitioning::TableAndMonth),
+        _ => Err(SinkError::stop("cdc_audit.versions is not partitioned as `setup` made it").hint(SETUP)),
+    }
+}
+
+/// How long the checkpoint's row may be locked by somebody else before it is seen to. A transaction of ours holds it for
+/// the time of a commit.
+const BLOCKED_AFTER: Duration = Duration::from_secs(2);
+
+/// How often that is done before the sink gives up for now.
+const BLOCKED_MAX: u32 = 5;
+
+/// Waits for `statement`, which runs in the session with server process `pid`. Whoever blocks it and runs under the same role
+/// is ended: that is a daemon which was paused in the middle of a commit, while the slot, which is the lock, is ours.
+pub(crate) async fn unblocked<T>(
+    config: &HotConfig,
+    sink: &str,
+    pid: i32,
+    statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, SinkError> {
+    tokio::pin!(statement);
+    for _ in 0..BLOCKED_MAX {
+        match tokio::time::timeout(BLOCKED_AFTER, &mut statement).await {
+            Ok(done) => return done.map_err(|error| failed("taking the checkpoint", error)),
+            Err(_) => end_blockers(config, sink, pid).await?,
+        }
+    }
+    Err(SinkError::retry("somebody holds the sink's checkpoint in an open transaction")
+        .hint("find the session with pg_blocking_pids() in the hot database, and end it"))
+}
+
+async fn end_blockers(config: &HotConfig, sink: &str, pid: i32) -> Result<(), SinkError> {
+    let second = open(config, sink).await?;
+    let statement = "SELECT pid, application_name, pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE pid = ANY (pg_blocking_pids($1)) AND usename = current_user";
+    let rows = second.query(statement, &[&pid]).await.map_err(|error| failed("looking for who holds the checkpoint", error))?;
+    for row in rows {
+        let (pid, application): (i32, String) = (row.get(0), row.get(1));
+        tracing::warn!(sink, pid, application, "ended a session that held this sink's checkpoint");
+    }
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! What goes wrong, and that nothing is lost or doubled by it.
+
+use std::collections::HashSet;
+
+use audit_core::batch::Batch;
+use audit_core::sink::{Action, Sink, SinkError};
+use audit_hot::{HotConfig, HotSink};
+use audit_testkit::{Fixture, Postgres, Proxy, Shutdown, Traffic, eventually_async};
+
+use crate::fixture::{Hot, identity, options, take, write};
+
+fn users(from: u32, to: u32) -> Vec<Batch> {
+    let rows: String = (from..to).map(|id| format!("insert public.users [{id}, \"x\"]\n")).collect();
+    Fixture::of(&format!("table public.users (id int4 key, name text)\nbegin\n{rows}commit"))
+}
+
+fn stop(error: &SinkError, message: &str) {
+    assert_eq!(error.action, Action::Stop, "{error:?}");
+    assert!(error.message.contains(message), "{error:?}");
+    assert!(error.hint.is_some(), "{error:?}");
+}
+
+#[tokio::test]
+async fn whoever_took_the_sink_last_writes_alone() {
+    let hot = Hot::new().await;
+    let (mut first, mut second) = (hot.taken().await, hot.taken().await);
+    let error = write(&mut first, &users(0, 3)).await.unwrap_err();
+    stop(&error, "another daemon owns sink hot: process");
+    write(&mut second, &users(0, 3)).await.unwrap();
+    // The first does not come back by itself.
+    stop(&write(&mut first, &users(0, 3)).await.unwrap_err(), "another daemon owns sink hot");
+    assert_eq!(hot.sql("SELECT count(*) FROM cdc_audit.versions"), "3");
+}
+
+#[tokio::test]
+async fn a_fenced_daemon_that_has_nothing_to_write_finds_out_too() {
+    let hot = Hot::new().await;
+    let (mut first, _second) = (hot.taken().await, hot.taken().await);
+    let idle = Fixture::of("idle 0/99000");
+    stop(&write(&mut first, &idle).await.unwrap_err(), "another daemon owns sink hot");
+    assert_eq!(hot.sql("SELECT flushed_lsn FROM cdc_audit.checkpoints"), "0/0");
+}
+
+/// Everything was done, and nobody learnt of it.
+#[tokio::test]
+async fn a_lost_answer_to_commit_doubles_nothing() {
+    let hot = Hot::new().await;
+    let proxy = Proxy::to(hot.database.server.port());
+    let mut sink = HotSink::new("hot", HotConfig::new(proxy.through(&hot.database.url)));
+    take(&mut sink).await.unwrap();
+    write(&mut sink, &users(0, 1)).await.unwrap();
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.users (id int4 key, name text)\nbegin\ninsert public.users [0, \"x\"]\ncommit");
+    let more = fixture.batches("begin\ninsert public.users [1, \"y\"]\ncommit");
+
+    proxy.set(Traffic::HoldAnswers);
+    let refs: Vec<&Batch> = more.iter().collect();
+    let (result, ()) = tokio::join!(sink.write(&refs), async {
+        // BEGIN and the answer to COPY are held too: only what is sent without waiting arrives.
+        let begun = async || hot.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientRead' AND query LIKE 'COPY%'") == "1";
+        eventually_async("the server waits for rows", begun).await;
+        proxy.set(Traffic::Pass);
+        // Now the rows go out, and the commit; its answer does not come.
+        eventually_async("the row is there", async || hot.sql("SELECT count(*) FROM cdc_audit.versions") == "2").await;
+        proxy.cut();
+    });
+    if let Err(error) = result {
+        assert_eq!(error.action, Action::Retry, "{error:?}");
+        assert_eq!(sink.durable().position, users(0, 1)[0].progress.position);
+    }
+    write(&mut sink, &more).await.unwrap();
+    assert_eq!(hot.trail(), "0|created|0\n0|created|1");
+    assert_eq!(sink.durable(), fixture.progress());
+}
+
+/// Cut at every byte that the server answers, in turn.
+#[tokio::test]
+async fn a_connection_may_break_anywhere() {
+    let hot = Hot::new().await;
+    let proxy = Proxy::to(hot.database.server.port());
+    let mut sink = HotSink::new("hot", HotConfig::new(proxy.through(&hot.database.url)));
+    take(&mut sink).await.unwrap();
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.users (id int4 key, name text)");
+    let mut cuts = 0;
+    for id in 0..60 {
+        let batches = fixture.batches(&format!("begin\ninsert public.users [{id}, \"x\"]\ncommit"));
+        proxy.cut_after(id * 3);
+        while let Err(error) = write(&mut sink, &batches).await {
+            assert_eq!(error.action, Action::Retry, "{error:?}");
+            cuts += 1;
+        }
+        assert_eq!(sink.durable(), fixture.progress());
+    }
+    assert!(cuts > 20, "{cuts}");
+    let counts = "SELECT count(*), count(DISTINCT key), max(key::int) FROM cdc_audit.versions";
+    assert_eq!(hot.sql(counts), "60|60|59");
+}
+
+/// A write that is dropped half-way leaves nothing behind that the next one stumbles over.
+#[tokio::test]
+async fn a_cancelled_write_is_repeated_whole() {
+    let hot = Hot::new().await;
+    let proxy = Proxy::to(hot.database.server.port());
+    let mut sink = HotSink::new("hot", HotConfig::new(proxy.through(&hot.database.url)));
+    take(&mut sink).await.unwrap();
+    let batches = users(0, 5_000);
+    proxy.set(Traffic::HoldAnswers);
+    let cancelled = tokio::time::timeout(std::time::Duration::from_millis(200), write(&mut sink, &batches)).await;
+    assert!(cancelled.is_err());
+    proxy.set(Traffic::Pass);
+    write(&mut sink, &batches).await.unwrap();
+    write(&mut sink, &batches).await.unwrap();
+    assert_eq!(hot.sql("SELECT count(*), count(DISTINCT position) FROM cdc_audit.versions"), "5000|5000");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_and_starts_is_written_to_again() {
+    let server = Postgres::start(15);
+    server.create_database("audit");
+    let all: String = audit_hot::setup_statements(&options()).iter().map(|s| format!("{};\n", s.sql)).collect();
+    server.execute("audit", &all);
+    let mut sink = HotSink::new("hot", HotConfig::new(server.url("audit")));
+    take(&mut sink).await.unwrap();
+    let batches = users(0, 3);
+    for shutdown in [Shutdown::Fast, Shutdown::Immediate] {
+        write(&mut sink, &batches).await.unwrap();
+        server.restart(shutdown);
+        let mut fixture = Fixture::default();
+        fixture.batches("table public.users (id int4 key, name text)\nbegin lsn=1/0\ncommit");
+        let idle = fixture.batches("idle 2/0");
+        while let Err(error) = write(&mut sink, &idle).await {
+            assert_eq!(error.action, Action::Retry, "{error:?}");
+        }
+    }
+    assert_eq!(server.execute("audit", "SELECT count(*) FROM cdc_audit.versions"), "3");
+}
+
+/// A daemon that was stopped between the checkpoint and the end of its transaction holds the row for ever.
+#[tokio::test]
+async fn an_owner_that_sleeps_in_a_transaction_is_put_out() {
+    let hot = Hot::new().await;
+    let sleeper = hot.database.client().await;
+    sleeper.batch_execute("BEGIN; UPDATE cdc_audit.checkpoints SET updated_at = now()").await.unwrap();
+    let mut sink = hot.taken().await;
+    write(&mut sink, &users(0, 1)).await.unwrap();
+    assert!(sleeper.batch_execute("COMMIT").await.is_err());
+    assert_eq!(hot.trail(), "0|created|0");
+}
+
+#[tokio::test]
+async fn a_checkpoint_moved_by_hand_stops_the_sink() {
+    let hot = Hot::new().await;
+    let mut sink = hot.taken().await;
+    write(&mut sink, &users(0, 1)).await.unwrap();
+    hot.sql("UPDATE cdc_audit.checkpoints SET position = '0001:0000000000000001:0000000000'");
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.users (id int4 key, name text)\nbegin\ninsert public.users [0, \"x\"]\ncommit");
+    let more = fixture.batches("begin\ninsert public.users [1, \"y\"]\ncommit");
+    stop(&write(&mut sink, &more).await.unwrap_err(), "moved by hand");
+    assert_eq!(hot.trail(), "0|created|0");
+    hot.sql("DELETE FROM cdc_audit.checkpoints");
+    stop(&take(&mut hot.sink()).await.unwrap_err(), "no checkpoint for source shop and sink hot");
+}
+
+/// What the server refuses stops the sink at a position, and goes on only by command.
+#[tokio::test]
+async fn a_refused_version_is_named_and_may_be_given_up() {
+    let hot = Hot::new().await;
+    hot.sql("ALTER TABLE cdc_audit.versions ADD CHECK (key <> '37' OR event = 'error')");
+    let mut sink = hot.taken().await;
+    let batches = users(0, 100);
+    let error = write(&mut sink, &batches).await.unwrap_err();
+    stop(&error, "refuses the version of public.users at");
+    let refused = error.refused.unwrap();
+    assert_eq!(refused.seq, 37);
+    assert_eq!(error.hint.unwrap(), format!("`cdc-audit resume --sink hot --quarantine {refused}` goes on with an `error` record in its place"));
+    assert_eq!(hot.trail(), "");
+
+    sink.quarantine(HashSet::from([refused]));
+    write(&mut sink, &batches).await.unwrap();
+    assert_eq!(hot.sql("SELECT count(*) FROM cdc_audit.versions"), "100");
+    let given_up = "SELECT event, key, after, changes, context FROM cdc_audit.versions WHERE seq = 37";
+    assert_eq!(
+        hot.sql(given_up),
+        r#"error|37|||{"error": "refused by the sink and quarantined", "event": "created"}"#
+    );
+}
+
+/// What an error says comes from the server's SQLSTATE, not from what it quotes.
+#[tokio::test]
+async fn an_error_holds_no_value() {
+    let hot = Hot::new().await;
+    hot.sql("ALTER TABLE cdc_audit.versions ADD CHECK (after ->> 'name' <> 'secret-4711')");
+    let mut sink = hot.taken().await;
+    let batches = Fixture::of(
+        "table public.users (id int4 key, name text)\nbegin\ninsert public.users [1, \"secret-4711\"]\ncommit",
+    );
+    let error = write(&mut sink, &batches).await.unwrap_err();
+    assert!(!format!("{error:?} {error} {sink:?}").contains("4711"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_partition_dropped_by_hand_is_made_again() {
+    let hot = Hot::new().await;
+    let mut sink = hot.taken().await;
+    write(&mut sink, &users(0, 1)).await.unwrap();
+    hot.sql("DROP TABLE cdc_audit.versions_2026_03");
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.users (id int4 key, name text)\nbegin\ninsert public.users [0, \"x\"]\ncommit");
+    let more = fixture.batches("begin\ninsert public.users [1, \"y\"]\ncommit");
+    let error = write(&mut sink, &more).await.unwrap_err();
+    assert_eq!(error.action, Action::Retry, "{error:?}");
+    write(&mut sink, &more).await.unwrap();
+    assert_eq!(hot.trail(), "0|created|1");
+}
+
+#[tokio::test]
+async fn tables_altered_by_hand_are_found_before_anything_is_written() {
+    for (alter, message) in [
+        ("DROP VIEW cdc_audit.trail; ALTER TABLE cdc_audit.versions DROP COLUMN reason", "versions is not as `setup` made it: it has no column reason (text)"),
+        ("DROP VIEW cdc_audit.trail; ALTER TABLE cdc_audit.versions ALTER COLUMN xid TYPE integer", "column xid is integer, not bigint"),
+        ("ALTER TABLE cdc_audit.versions ADD COLUMN mine text NOT NULL", "column mine is unknown, and not null without a default"),
+        ("ALTER TABLE cdc_audit.checkpoints RENAME COLUMN flushed_lsn TO lsn", "checkpoints is not as `setup` made it: it has no column flushed_lsn"),
+        ("DROP TABLE cdc_audit.shapes", "no table cdc_audit.shapes"),
+        ("DROP SCHEMA cdc_audit CASCADE", "no table cdc_audit.versions"),
+        ("DROP FUNCTION cdc_audit.ensure_partition(text, date)", "lacks EXECUTE on function cdc_audit.ensure_partition"),
+    ] {
+        let hot = Hot::new().await;
+        hot.sql(alter);
+        let mut sink = hot.sink();
+        let error = sink.take(&identity()).await.unwrap_err();
+        stop(&error, message);
+    }
+    let hot = Hot::new().await;
+    hot.sql("ALTER TABLE cdc_audit.versions ADD COLUMN note text");
+    write(&mut hot.taken().await, &users(0, 1)).await.unwrap();
+}
+
+/// Rows that a trigger swallows are not passed over in silence.
+#[tokio::test]
+async fn a_trigger_that_drops_rows_is_noticed() {
+    let hot = Hot::new().await;
+    hot.sql(
+        "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+         CREATE TRIGGER swallow BEFORE INSERT ON cdc_audit.versions FOR EACH ROW EXECUTE FUNCTION swallow()",
+    );
+    stop(&write(&mut hot.taken().await, &users(0, 1)).await.unwrap_err(), "took 0 rows of 1");
+    assert_eq!(hot.sql("SELECT position FROM cdc_audit.checkpoints"), "0000:0000000000000000:0000000000");
+}
+
+#[tokio::test]
+async fn a_read_only_server_is_waited_for() {
+    let hot = Hot::new().await;
+    let mut sink = hot.taken().await;
+    let read_only = format!("ALTER DATABASE {} SET default_transaction_read_only = on", hot.database.name);
+    hot.sql(&read_only);
+    // The daemon pins the setting, which only says what a transaction is by default.
+    write(&mut sink, &users(0, 1)).await.unwrap();
+    write(&mut hot.taken().await, &users(0, 1)).await.unwrap();
+
+    let primary = Postgres::start(15);
+    let all: String = audit_hot::setup_statements(&options()).iter().map(|s| format!("{};\n", s.sql)).collect();
+    primary.execute("postgres", &all);
+    let standby = primary.standby(&[]).await;
+    let mut sink = HotSink::new("hot", HotConfig::new(standby.url("postgres")));
+    let error = sink.take(&identity()).await.unwrap_err();
+    assert_eq!(error.action, Action::Retry, "{error:?}");
+    assert!(error.hint.as_ref().unwrap().contains("read-only"), "{error:?}");
+    primary.kill9();
+    standby.promote();
+    take(&mut sink).await.unwrap();
+    write(&mut sink, &users(0, 1)).await.unwrap();
+}
