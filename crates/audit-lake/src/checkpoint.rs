@@ -143,6 +143,16 @@ impl Checkpoints {
     }
 }
 
+/// The source that the lake belongs to, as its newest checkpoint says.
+pub async fn source(store: &Store) -> Result<Option<String>, LakeError> {
+    Ok(newest(store).await?.map(|(_, note)| note.source))
+}
+
+/// The source that the lake belongs to; `None` where there is no lake yet.
+pub async fn source_of(store: &Store) -> Result<Option<String>, LakeError> {
+    Ok(newest(store).await?.map(|(_, note)| note.source))
+}
+
 fn path_of(number: u64) -> Path {
     Path::from(format!("{CHECKPOINTS}/{number:020}.json"))
 }

@@ -23,6 +23,8 @@ mod fetch;
 mod file;
 pub mod layout;
 mod parse;
+mod read;
+mod probe;
 mod rows;
 mod schema;
 mod session;
@@ -33,4 +35,6 @@ mod table;
 
 pub use config::LakeConfig;
 pub use error::LakeError;
+pub use read::LakeReader;
+pub use probe::probe;
 pub use sink::LakeSink;

@@ -1,0 +1,72 @@
+//! Whether the daemon could write now: [`probe`].
+
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+
+use crate::checkpoint;
+use crate::config::LakeConfig;
+use crate::error::LakeError;
+use crate::layout::TMP;
+use crate::store::{Place, Store};
+
+/// Looks whose the lake is, then writes an object that is nobody's data, reads it back and removes it. Nobody is fenced; the lake's
+/// folder is made where it is missing. Only what a kill of the probe itself leaves stays, and the next start sweeps it.
+pub async fn probe(config: &LakeConfig, source: &str) -> Result<(), LakeError> {
+    let store = Store::open(&Place::parse(&config.url)?, true)?;
+    if let Some(found) = checkpoint::source(&store).await?.filter(|found| found != source) {
+        return Err(LakeError::OtherSource { path: store.shown().to_owned(), found, wanted: source.to_owned() });
+    }
+    let content = uuid::Uuid::new_v4().to_string();
+    let path = Path::from(format!("{TMP}/probe-{content}"));
+    let shown = store.show(&path);
+    let failed = |doing| {
+        let shown = shown.clone();
+        move |error| LakeError::store(doing, shown, error)
+    };
+    let written = store.objects().put_opts(&path, content.clone().into(), PutMode::Create.into()).await;
+    written.map_err(failed("write"))?;
+    let read = match store.objects().get(&path).await {
+        Ok(found) => found.bytes().await,
+        Err(error) => Err(error),
+    };
+    let removed = store.objects().delete(&path).await;
+    if read.map_err(failed("read"))? != content.as_bytes() {
+        return Err(LakeError::altered(store.show(&path), "what was written is not what is read"));
+    }
+    removed.map_err(failed("remove"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use audit_core::sink::Identity;
+
+    use super::*;
+    use crate::checkpoint::Checkpoints;
+
+    #[tokio::test]
+    async fn a_probe_leaves_nothing_and_knows_whose_the_lake_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = LakeConfig::at(folder.path().join("lake").to_str().unwrap());
+        probe(&config, "shop").await.unwrap();
+        let tmp = std::fs::read_dir(folder.path().join("lake").join(TMP)).unwrap();
+        assert_eq!(tmp.count(), 0);
+
+        let store = Store::open(&Place::parse(&config.url).unwrap(), false).unwrap();
+        let identity = Identity { source: "shop".into(), system_id: 1, timeline: 1 };
+        Checkpoints::take(&store, &identity).await.unwrap();
+        probe(&config, "shop").await.unwrap();
+        let error = probe(&config, "other").await.unwrap_err();
+        assert!(error.to_string().contains("belongs to source \"shop\", not to \"other\""), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_place_that_cannot_be_written_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let config = LakeConfig::at(file.join("lake").to_str().unwrap());
+        assert!(probe(&config, "shop").await.is_err());
+    }
+}
