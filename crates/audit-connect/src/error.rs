@@ -91,9 +91,15 @@ impl ConnectError {
         ConnectError::Config { what: what.into(), hint: hint.into() }
     }
 
-    /// An error that ended the session while it was being opened.
+    /// An error of the stream that ended the session while it was being opened. In TLS 1.3 that is also how a server
+    /// refuses a client's certificate, after a handshake that seemed to succeed.
     pub fn lost(endpoint: &str, source: io::Error) -> ConnectError {
-        ConnectError::Lost { endpoint: endpoint.to_owned(), source }
+        let endpoint = endpoint.to_owned();
+        match tls_error(&source) {
+            Some(rustls::Error::InvalidCertificate(_)) => ConnectError::Certificate { endpoint, source },
+            Some(_) => ConnectError::Tls { endpoint, source },
+            None => ConnectError::Lost { endpoint, source },
+        }
     }
 
     pub fn protocol(endpoint: &str, what: impl Into<String>) -> ConnectError {
@@ -108,16 +114,6 @@ impl ConnectError {
             ConnectError::Config { .. } | ConnectError::File { .. } | ConnectError::Login { .. } => true,
             _ => false,
         }
-    }
-}
-
-/// A TLS handshake that failed: because of the certificate, of TLS itself, or of the connection under it.
-pub(crate) fn handshake(endpoint: &str, source: io::Error) -> ConnectError {
-    let endpoint = endpoint.to_owned();
-    match tls_error(&source) {
-        Some(rustls::Error::InvalidCertificate(_)) => ConnectError::Certificate { endpoint, source },
-        Some(_) => ConnectError::Tls { endpoint, source },
-        None => ConnectError::Lost { endpoint, source },
     }
 }
 

@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::binding;
 use crate::config::TcpOptions;
-use crate::error::{ConnectError, handshake};
+use crate::error::ConnectError;
 use crate::ssl::SslMode;
 
 /// A stream to a server. Reading and writing are cancellation safe, as those of the stream below are.
@@ -86,7 +86,7 @@ impl Transport {
             )
         })?;
         let connecting = TlsConnector::from(config.clone()).connect(name, tcp);
-        let tls = connecting.await.map_err(|error| handshake(how.endpoint, error))?;
+        let tls = connecting.await.map_err(|error| ConnectError::lost(how.endpoint, error))?;
         let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let end_point = certificate.and_then(binding::server_end_point);
         Ok(Transport { stream: Stream::Tls(Box::new(tls)), end_point })

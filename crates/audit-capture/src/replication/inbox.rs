@@ -98,11 +98,8 @@ impl Inbox {
         Ok(())
     }
 
-    /// The whole messages, None if there are none. What is left begins the next chunk.
-    pub(crate) fn take(&mut self) -> Option<Vec<u8>> {
-        if self.complete == 0 {
-            return None;
-        }
+    /// The whole messages. What is left begins the next chunk; scan it again, for it may need room.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
         let chunk = if self.complete < self.bytes.capacity() / 4 {
             // Whoever keeps a chunk for long keeps little more than its bytes.
             let chunk = self.bytes[..self.complete].to_vec();
@@ -119,7 +116,7 @@ impl Inbox {
             std::mem::replace(&mut self.bytes, next)
         };
         self.complete = 0;
-        Some(chunk)
+        chunk
     }
 
     /// Forgets the whole messages.

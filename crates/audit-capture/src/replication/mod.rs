@@ -17,13 +17,13 @@
 //! - **The connection lives however long the consumer takes.** When the channel is full the thread stops reading and goes
 //!   on sending updates. Requests of the server that lie unread in the socket go unanswered then; it is the periodic
 //!   update that keeps `wal_sender_timeout` from striking, at a third of it.
-//! - **Memory is bounded**: [`QUEUE`](receiver::QUEUE) chunks and a buffer, of [`CAPACITY`](inbox::CAPACITY) bytes each,
-//!   or of one message where that is larger, up to `message_limit`.
-//! - **The server sets the speed** and is not slowed down by how it is read: see [`pace`].
+//! - **Memory is bounded**: four chunks and a buffer, of 256 KiB each, or of one message where that is larger, up to
+//!   `message_limit`.
+//! - **The server sets the speed** and is not slowed down by how it is read: see `pace`.
 //!
-//! Files in the order of the way: [`client`] (the handle and its thread), [`session`] (before the stream), [`auth`],
-//! [`identity`], then [`receive`] (the loop), [`inbox`], [`pace`] and [`feedback`] (its decisions, without I/O),
-//! [`frame`] and [`receiver`] (what the consumer sees), [`traffic`] (counters), [`error`].
+//! Files in the order of the way: `client` (the handle and its thread), `session` (before the stream), `auth`,
+//! `identity`, then `receive` (the loop), `inbox`, `pace` and `feedback` (its decisions, without I/O), `frame` and
+//! `receiver` (what the consumer sees), `traffic` (counters), `error`.
 
 mod auth;
 mod client;

@@ -29,6 +29,17 @@ const QUICK: Duration = Duration::from_millis(1);
 /// 0.1 ms.
 const BEHIND: i64 = 2_000;
 
+/// What to do with the bytes that were just read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// Hand them over.
+    HandOver,
+    /// More will be there in a moment: hand over when it is worthwhile.
+    Gather,
+    /// And do not even look for a moment.
+    Nap,
+}
+
 pub(crate) struct Pace {
     is_tcp: bool,
     last_read: Option<Instant>,
@@ -39,46 +50,50 @@ impl Pace {
         Pace { is_tcp, last_read: None }
     }
 
-    /// Whether to nap, after `bytes` were read at `now` until the socket had no more.
-    pub(crate) fn wants_nap(&mut self, bytes: usize, lag_micros: i64, now: Instant) -> bool {
+    /// Judges a read of `bytes` that ended at `now` because the socket had no more.
+    pub(crate) fn judge(&mut self, bytes: usize, lag_micros: i64, now: Instant) -> Haste {
         if bytes == 0 {
-            return false;
+            return Haste::HandOver;
         }
         let before = self.last_read.replace(now);
         let is_quick = before.is_some_and(|before| now.saturating_duration_since(before) < QUICK);
-        self.is_tcp && bytes < SHORT && is_quick && lag_micros > BEHIND
+        match is_quick && lag_micros > BEHIND {
+            false => Haste::HandOver,
+            true if self.is_tcp && bytes < SHORT => Haste::Nap,
+            true => Haste::Gather,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Haste::{Gather, HandOver, Nap};
 
-    /// Reads as (milliseconds since the one before, bytes, lag in microseconds); which of them are followed by a nap.
-    fn check(is_tcp: bool, reads: &[(u64, usize, i64)], expected: &[bool]) {
+    /// Reads as (milliseconds since the one before, bytes, lag in microseconds).
+    fn check(is_tcp: bool, reads: &[(u64, usize, i64)], expected: &[Haste]) {
         let mut pace = Pace::new(is_tcp);
         let mut now = Instant::now();
-        let naps: Vec<bool> = reads
+        let judged: Vec<Haste> = reads
             .iter()
             .map(|&(millis, bytes, lag)| {
                 now += Duration::from_millis(millis);
-                pace.wants_nap(bytes, lag, now)
+                pace.judge(bytes, lag, now)
             })
             .collect();
-        assert_eq!(naps, expected);
+        assert_eq!(judged, expected);
     }
 
     #[test]
     fn naps_only_while_behind() {
-        check(true, &[(0, 200, 9_000), (0, 200, 9_000), (0, 200, 9_000)], &[false, true, true]);
-        check(false, &[(0, 200, 9_000), (0, 200, 9_000)], &[false, false]);
+        check(true, &[(0, 200, 9_000), (0, 200, 9_000), (0, 90_000, 9_000)], &[HandOver, Nap, Gather]);
+        check(false, &[(0, 200, 9_000), (0, 200, 9_000)], &[HandOver, Gather]);
     }
 
     #[test]
-    fn never_naps_when_the_stream_keeps_up_or_is_idle_or_reads_are_large() {
-        check(true, &[(0, 200, 100), (0, 200, 100), (0, 200, 100)], &[false; 3]);
-        check(true, &[(0, 200, 9_000), (5, 200, 9_000), (5, 200, 9_000)], &[false; 3]);
-        check(true, &[(0, 90_000, 9_000), (0, 90_000, 9_000)], &[false; 2]);
-        check(true, &[(0, 200, 9_000), (0, 0, 9_000)], &[false; 2]);
+    fn hands_over_at_once_when_the_stream_keeps_up_or_is_idle() {
+        check(true, &[(0, 200, 100), (0, 200, 100), (0, 90_000, 100)], &[HandOver; 3]);
+        check(true, &[(0, 200, 9_000), (5, 200, 9_000), (5, 200, 9_000)], &[HandOver; 3]);
+        check(true, &[(0, 200, 9_000), (0, 0, 9_000)], &[HandOver; 2]);
     }
 }

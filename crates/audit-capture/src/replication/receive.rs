@@ -25,14 +25,14 @@ use super::error::ReplicationError;
 use super::feedback::Feedback;
 use super::frame::Chunk;
 use super::inbox::{End, Inbox};
-use super::pace::{NAP, Pace};
+use super::pace::{Haste, NAP, Pace};
 use super::session::lost;
 use super::traffic::Traffic;
 
-/// While naps are taken, so many bytes are worth waking the consumer.
+/// While the stream is behind, so many bytes are worth waking the consumer for.
 const WORTHWHILE: usize = 64 * 1024;
 
-/// And so long may they wait for more, although the stream is behind.
+/// And so long they may wait for more.
 const GATHER: Duration = Duration::from_millis(2);
 
 /// How long the server may take to end a stream that we want to end. It answers at once unless it is in the middle of
@@ -61,8 +61,10 @@ pub(crate) struct Stream {
     outbox: BytesMut,
     pace: Pace,
     feedback: Feedback,
-    /// Since when whole messages wait to be handed over.
-    waiting_since: Option<Instant>,
+    /// Since when whole messages gather.
+    gathering_since: Option<Instant>,
+    /// The consumer had no room for them.
+    is_held: bool,
     chunks: mpsc::Sender<Chunk>,
     safe: watch::Receiver<Lsn>,
     hears_of_progress: bool,
@@ -85,7 +87,8 @@ impl Stream {
             inbox: Inbox::new(head, options.message_limit),
             outbox: BytesMut::new(),
             feedback: Feedback::new(status_interval, Instant::now()),
-            waiting_since: None,
+            gathering_since: None,
+            is_held: false,
             chunks,
             safe: options.safe,
             hears_of_progress: true,
@@ -104,9 +107,9 @@ pub(crate) async fn run(mut stream: Stream) -> Result<(), ReplicationError> {
             Ok(())
         }
         Err(error) => {
-            if let Some(chunk) = stream.inbox.take() {
+            if stream.inbox.complete() > 0 {
                 // Waits for room; if nobody listens any more, nobody misses it.
-                let _ = stream.chunks.send(Chunk::new(chunk)).await;
+                let _ = stream.chunks.send(Chunk::new(stream.inbox.take())).await;
             }
             Err(error)
         }
@@ -117,7 +120,7 @@ impl Stream {
     async fn receive(&mut self) -> Result<(), ReplicationError> {
         self.inbox.scan()?;
         let mut fresh = 0;
-        loop {
+        while !self.is_stopped() {
             self.update_if_due(Instant::now())?;
             fresh += self.drain()?;
             self.check_end()?;
@@ -125,12 +128,12 @@ impl Stream {
             if fresh > 0 {
                 self.traffic.drained(self.inbox.seen().received, Micros::now());
             }
-            let naps = self.pace.wants_nap(fresh, self.inbox.seen().lag_micros, now) && self.inbox.has_room();
+            let haste = self.pace.judge(fresh, self.inbox.seen().lag_micros, now);
             fresh = 0;
-            if !naps || self.is_worthwhile(now) {
+            if haste == Haste::HandOver || self.is_worthwhile(now) {
                 self.hand_over()?;
             }
-            if naps {
+            if haste == Haste::Nap && self.inbox.has_room() {
                 self.traffic.napped();
                 std::thread::sleep(NAP);
                 // Lets the runtime look at the socket.
@@ -144,9 +147,15 @@ impl Stream {
                 }
                 Event::Room | Event::Due | Event::Progress => {}
                 Event::NoMoreProgress => self.hears_of_progress = false,
-                Event::Stop => return Ok(()),
+                Event::Stop => {}
             }
         }
+        Ok(())
+    }
+
+    /// Told to stop, or nobody listens.
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow() || self.chunks.is_closed()
     }
 
     /// Reads what is there, without waiting. Returns how much that was.
@@ -177,12 +186,12 @@ impl Stream {
         }
     }
 
-    /// While naps are taken bytes gather, so that the consumer is not woken for each.
+    /// Whether bytes that gather are enough, or have waited long enough, to wake the consumer for.
     fn is_worthwhile(&mut self, now: Instant) -> bool {
         if self.inbox.complete() == 0 {
             return false;
         }
-        let since = *self.waiting_since.get_or_insert(now);
+        let since = *self.gathering_since.get_or_insert(now);
         self.inbox.complete() >= WORTHWHILE || now.saturating_duration_since(since) >= GATHER
     }
 
@@ -191,14 +200,20 @@ impl Stream {
         if self.inbox.complete() == 0 {
             return Ok(());
         }
-        // No room, or nobody there: `wait` notices either.
-        let Ok(permit) = self.chunks.try_reserve() else { return Ok(()) };
-        if let Some(chunk) = self.inbox.take() {
-            permit.send(Chunk::new(chunk));
-            self.waiting_since = None;
-            self.traffic.handed_over();
+        match self.chunks.try_reserve() {
+            Ok(permit) => {
+                permit.send(Chunk::new(self.inbox.take()));
+                self.traffic.handed_over();
+                self.gathering_since = None;
+                self.is_held = false;
+                self.inbox.scan()
+            }
+            // No room, or nobody there: `wait` notices either.
+            Err(_) => {
+                self.is_held = true;
+                Ok(())
+            }
         }
-        self.inbox.scan()
     }
 
     fn update_if_due(&mut self, now: Instant) -> Result<(), ReplicationError> {
@@ -221,23 +236,30 @@ impl Stream {
     }
 
     async fn wait(&mut self) -> Result<Event, ReplicationError> {
-        let due = self.feedback.due(*self.safe.borrow(), self.inbox.seen().asked);
-        let due = self.feedback.give_up_at().map_or(due, |at| at.min(due));
-        let has_chunk = self.inbox.complete() > 0;
-        let Stream { transport, inbox, outbox, chunks, safe, stop, .. } = self;
+        let due = self.next_due();
+        let Stream { transport, inbox, outbox, chunks, safe, stop, is_held, hears_of_progress, .. } = self;
         let event = tokio::select! {
             biased;
             () = stopped(stop) => Event::Stop,
             () = chunks.closed() => Event::Stop,
             read = poll_fn(|cx| poll_io(transport, inbox, outbox, cx)) => Event::Read(read.map_err(lost)?),
-            _ = chunks.reserve(), if has_chunk => Event::Room,
-            changed = safe.changed(), if self.hears_of_progress => match changed {
+            _ = chunks.reserve(), if *is_held => Event::Room,
+            changed = safe.changed(), if *hears_of_progress => match changed {
                 Ok(()) => Event::Progress,
                 Err(_) => Event::NoMoreProgress,
             },
-            () = tokio::time::sleep_until(due.into()), if outbox.is_empty() => Event::Due,
+            () = sleep_until(due) => Event::Due,
         };
         Ok(event)
+    }
+
+    /// When the loop has something to do by itself.
+    fn next_due(&self) -> Option<Instant> {
+        let update = self.feedback.due(*self.safe.borrow(), self.inbox.seen().asked);
+        // Nothing more is said, or handed over, before what is in the way has gone.
+        let update = Some(update).filter(|_| self.outbox.is_empty());
+        let gathered = self.gathering_since.map(|since| since + GATHER).filter(|_| !self.is_held);
+        [update, gathered, self.feedback.give_up_at()].into_iter().flatten().min()
     }
 
     /// The last update, then CopyDone, which the server answers with its own once it has read both. What it still sends
@@ -277,6 +299,13 @@ impl Stream {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending().await
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

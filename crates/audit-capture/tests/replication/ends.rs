@@ -30,6 +30,22 @@ async fn told_to_stop_it_reports_once_more_and_frees_the_slot() {
     eventually("the slot is free and stands at what is safe", || db.execute(&query) == "t");
 }
 
+/// However far behind: nobody has to read the backlog first.
+#[tokio::test]
+async fn told_to_stop_it_stops_in_the_middle_of_a_backlog() {
+    let db = shared_db(15).await;
+    let rig = Rig::new(db.server, &db.name);
+    db.execute("INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, 200000) g");
+    let mut receiver = rig.start(&db.url).await.unwrap();
+    let mut counts = Counts::new();
+    receive_until(&mut receiver, &mut counts, 'I', 1).await;
+    rig.stop.send(true).unwrap();
+    while let Some(chunk) = receiver.recv().await.unwrap() {
+        crate::count(&chunk, &mut counts);
+    }
+    assert!(counts[&'I'] < 200_000, "{counts:?}");
+}
+
 #[tokio::test]
 async fn a_dropped_receiver_frees_the_slot() {
     let db = shared_db(15).await;

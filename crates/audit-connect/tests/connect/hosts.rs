@@ -41,6 +41,15 @@ async fn a_server_that_is_down_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_no_sessions_yet_is_tried_again() {
+    let primary = Postgres::start(15);
+    let standby = primary.standby(&[("hot_standby", "off")]).await;
+    let error = refused(connect(&standby.url("postgres")).await);
+    assert_eq!(error.sqlstate().map(|code| code.code()), Some("57P03"), "{}", text(&error));
+    assert_eq!(error.outcome(), Outcome::Retry);
+}
+
+#[tokio::test]
 async fn a_server_that_says_nothing_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();

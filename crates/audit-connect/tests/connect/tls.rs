@@ -112,6 +112,11 @@ async fn a_client_certificate_logs_in() {
     let none = format!("host=localhost port={} user=ann dbname=postgres sslrootcert={}", server.port(), path("ca.crt"));
     assert_eq!(refused(connect(&none).await).sqlstate().map(|code| code.code()), Some("28000"));
 
+    // Signed by a CA that the server does not know: refused after the handshake, as far as the client can see.
+    let error = refused(connect(&url(&path("other.crt"), &path("other.key"))).await);
+    assert_eq!(error.outcome(), Outcome::Fix, "{}", text(&error));
+    assert!(text(&error).contains("client certificate"), "{}", text(&error));
+
     let error = refused(connect(&url(&path("client.crt"), &path("server.key"))).await);
     assert!(text(&error).contains("sslkey must be"), "{}", text(&error));
     std::fs::set_permissions(path("client.key"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
