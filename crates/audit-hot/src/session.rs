@@ -104,9 +104,10 @@ async fn check_rights(client: &Client) -> Result<Partitioning, SinkError> {
     let (usage, execute, strategy, role): (bool, bool, Option<String>, String) =
         (row.get(0), row.get(1), row.get(2), row.get(3));
 
-    let statement = "SELECT w.privilege || ' on cdc_audit.' || w.name FROM unnest($1::text[], $2::text[]) AS w (name, privilege) \
+    let statement = "SELECT w.privilege || ' on cdc_audit.' || w.name \
+         FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (name, privilege, nth) \
          JOIN pg_class c ON c.relname = w.name AND c.relnamespace = to_regnamespace('cdc_audit') \
-         WHERE NOT has_table_privilege(c.oid, w.privilege)";
+         WHERE NOT has_table_privilege(c.oid, w.privilege) ORDER BY w.nth";
     let (names, privileges): (Vec<&str>, Vec<&str>) = PRIVILEGES.iter().copied().unzip();
     let rows = client.query(statement, &[&names, &privileges]).await.map_err(looking)?;
     let mut lacks: Vec<String> = rows.iter().map(|row| row.get(0)).collect();

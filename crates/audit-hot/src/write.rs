@@ -179,9 +179,10 @@ impl HotSink {
                 Err(self.fenced(&session.client, &source, known).await)
             }
             Err(Failure::Copy(error)) if may_be_a_row(&error) => {
-                // A partition that was dropped or detached by hand looks the same; the session that remembered it is gone.
-                session.partitions.forget();
                 let looking = |error| failed("looking for the version that is refused", error);
+                session.client.batch_execute("ROLLBACK").await.map_err(looking)?;
+                // A partition that was dropped or detached by hand looks the same.
+                session.partitions.forget();
                 let again = session.partitions.ensure(&session.client, &unit.versions).await;
                 again.map_err(looking)?;
                 let found = refused::find(&session, &mut encoder, &unit.versions).await.map_err(looking)?;

@@ -97,6 +97,27 @@ async fn a_connection_may_break_anywhere() {
     assert_eq!(hot.sql(counts), "60|60|59");
 }
 
+/// The same while a session is opened anew, until the owner epoch is raised and the answer to that is lost.
+#[tokio::test]
+async fn taking_the_checkpoint_again_may_be_cut_off_anywhere() {
+    let hot = Hot::new().await;
+    let proxy = Proxy::to(hot.database.server.port());
+    let mut sink = HotSink::new("hot", HotConfig::new(proxy.through(&hot.database.url)));
+    take(&mut sink).await.unwrap();
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.users (id int4 key, name text)");
+    for id in 0..150 {
+        let batches = fixture.batches(&format!("begin\ninsert public.users [{id}, \"x\"]\ncommit"));
+        proxy.cut();
+        proxy.cut_after(1 + id * 61);
+        while let Err(error) = write(&mut sink, &batches).await {
+            assert_eq!(error.action, Action::Retry, "{error:?}");
+        }
+    }
+    let counts = "SELECT count(*), count(DISTINCT key), max(key::int) FROM cdc_audit.versions";
+    assert_eq!(hot.sql(counts), "150|150|149");
+}
+
 /// A write that is dropped half-way leaves nothing behind that the next one stumbles over.
 #[tokio::test]
 async fn a_cancelled_write_is_repeated_whole() {

@@ -82,7 +82,7 @@ async fn a_truncation_ends_the_rows_that_were_there() {
     assert_eq!(history(&reader, "1").await, ["5 deleted 1", "4 created 1", "2 truncated -", "1 created 1"]);
     assert_eq!(shown(&reader.history("shop", "public.t", "1", 3).await.unwrap()), ["5 deleted 1", "4 created 1", "2 truncated -"]);
     let newest = reader.history("shop", "public.t", "1", 1).await.unwrap();
-    assert_eq!(newest[0].summary, "Id was 1 and a was y.");
+    assert_eq!(newest[0].summary, "A was y and id was 1.");
 }
 
 #[tokio::test]
