@@ -1,12 +1,14 @@
 //! The PostgreSQL side: everything that speaks to the captured database.
 //!
 //! - [`config`]: what `[source]` says;
+//! - [`baseline`]: the rows that existed before capture began;
 //! - [`catalog`]: the published tables as the catalog describes them now, and as pgoutput will;
 //! - [`slot`]: the state of the replication slot;
 //! - [`setup`] and [`teardown`]: publication, slot and schema `cdc_audit`, planned first, printed, then executed;
 //! - [`replication`]: the replication connection, from the login to chunks of frames and feedback on the way back;
 //! - [`check`]: everything that would keep capture from starting, or from knowing what it should.
 
+pub mod baseline;
 pub mod catalog;
 pub mod check;
 pub mod config;

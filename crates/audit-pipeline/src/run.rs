@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use audit_capture::QueryError;
+use audit_capture::baseline::{BaselineConfig, Progress};
 use audit_capture::config::SourceConfig;
 use audit_capture::replication::ReplicationError;
 use audit_connect::{ConnectError, Outcome};
@@ -29,6 +30,8 @@ pub struct Daemon {
     pub policy: Policy,
     pub sinks: Vec<NamedSink>,
     pub config: PipelineConfig,
+    pub baseline: BaselineConfig,
+    pub baseline_progress: Arc<Progress>,
     pub memory: Memory,
     pub shared: Arc<Shared>,
     /// Go on once over lost WAL.

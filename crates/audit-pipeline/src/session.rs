@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use audit_capture::baseline::{Baseline, Runner, SinkProgress};
 use audit_capture::replication::{Identity as System, Receiver, TimelineFork};
 use audit_capture::slot::SlotState;
 use audit_core::baseline::Command;
@@ -66,15 +67,20 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>) -> Result<En
     let mut sinks = Sinks::start(daemon, &verdict, &quarantined);
     let budget = Budget::new(daemon.memory.queue);
     let fanout = Fanout::new(budget.clone(), sinks.take_queues(), daemon.shared.clone());
-    let (_ask, commands) = mpsc::channel(COMMANDS);
+    let (ask, commands) = mpsc::channel(COMMANDS);
+    let lost_wal = !verdict.gaps.is_empty() || !verdict.owed.is_empty();
     let driver = driver(daemon, client, verdict, &stored, &quarantined, fanout, commands)?;
+    // It looks at the source before the stream is read: what has to be followed from its beginning is.
+    let baseline = Runner::prepare(baseline(daemon, &stored, ask, lost_wal)).await;
     daemon.shared.phase(Phase::Streaming);
     info!(source = %daemon.source.name, slot = %daemon.source.slot, from = %sinks.start.flushed_lsn, "streaming");
 
     let heartbeat = tokio::spawn(slot::heartbeat(daemon.source.clone()));
+    let baseline = tokio::spawn(baseline.run());
     let work = tokio::spawn(driver.run(receiver, stop.clone()));
     let ended = follow(daemon, work, &mut sinks, &budget, &safe, stop).await;
     heartbeat.abort();
+    baseline.abort();
     let (receiver, ended) = ended?;
     let acknowledged = sinks.acknowledge(daemon, &safe);
     let _ = end_stream.send(true);
@@ -153,6 +159,27 @@ fn gap_note(verdict: &Verdict) -> Option<Context> {
         })
         .collect();
     (!lost.is_empty()).then(|| Context::note(&serde_json::json!({ "lost": lost })))
+}
+
+fn baseline(daemon: &Daemon, stored: &[(Arc<str>, Stored)], commands: mpsc::Sender<Command>, lost_wal: bool) -> Baseline {
+    let sinks = stored.iter().map(|(name, stored)| SinkProgress {
+        name: name.clone(),
+        is_new: stored.checkpoint.is_none(),
+        baselines: stored.baselines.clone(),
+    });
+    Baseline {
+        endpoint: daemon.source.endpoint.clone(),
+        source: daemon.source.name.clone(),
+        publication: daemon.source.publication.clone(),
+        rules: daemon.rules.clone(),
+        config: daemon.baseline.clone(),
+        sinks: sinks.collect(),
+        commands,
+        progress: daemon.baseline_progress.clone(),
+        hint: Arc::default(),
+        anew: false,
+        lost_wal,
+    }
 }
 
 fn driver(
@@ -310,14 +337,18 @@ async fn follow(
         daemon.shared.memory_used.store(budget.used(), Ordering::Relaxed);
         tokio::select! {
             biased;
-            Some(end) = sinks.tasks.join_next() => {
+            Some(end) = sinks.tasks.join_next() => match sink_ended(end) {
+                // Its queue has ended, so the driver has too.
+                Ok(None) => {}
                 // No sink ends before its queue does, unless it has to: the driver is in the way of all that follows.
-                work.abort();
-                return match (sink_ended(end)?, work.await) {
-                    (Some(ended), Ok((receiver, _))) => Ok((receiver, ended)),
-                    _ => Err(RunError::Restart),
-                };
-            }
+                ended => {
+                    work.abort();
+                    return match (ended?, work.await) {
+                        (Some(ended), Ok((receiver, _))) => Ok((receiver, ended)),
+                        _ => Err(RunError::Restart),
+                    };
+                }
+            },
             driven = &mut work => break driven.map_err(|panic| RunError::Panic(panic.to_string()))?,
             () = any_durable(&mut sinks.durable) => {}
             _ = poll.tick(), if daemon.sinks.iter().any(|sink| sink.gauge.is_failing()) => {

@@ -108,6 +108,13 @@ impl Config {
     }
 
     fn check(&self, problems: &mut Problems) {
+        problems.scope("source", |problems| self.source.check(problems));
+        problems.scope("baseline", |problems| self.baseline.check(problems));
+        for (name, sink) in &self.sinks {
+            if let SinkConfig::Lake(lake) = sink {
+                problems.scope(&format!("sinks.{}", quote(name)), |problems| lake.check(problems));
+            }
+        }
         if self.sinks.is_empty() {
             problems.push("sinks", "there is no sink", Some("name at least one: [sinks.hot] or [sinks.archive]"));
         }

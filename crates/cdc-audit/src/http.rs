@@ -104,8 +104,8 @@ impl Collector for Metrics {
             ("gaps", "Lost stretches of WAL that were accepted", report.gaps),
         ] {
             let metric = ConstCounter::new(value);
-            let encoder = encoder.encode_descriptor(&format!("cdc_audit_{name}"), help, None, metric.metric_type())?;
-            metric.encode(encoder)?;
+            let name = format!("cdc_audit_{name}");
+            metric.encode(encoder.encode_descriptor(&name, help, None, metric.metric_type())?)?;
         }
         self.sinks(&mut encoder, &report)
     }
@@ -122,7 +122,8 @@ impl Metrics {
         ];
         for (name, help, read) in gauges {
             let metric = ConstGauge::new(0.0);
-            let mut family = encoder.encode_descriptor(&format!("cdc_audit_{name}"), help, None, metric.metric_type())?;
+            let name = format!("cdc_audit_{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, metric.metric_type())?;
             for (index, sink) in report.sinks.iter().enumerate() {
                 let labels = [("sink", sink.name.as_str())];
                 ConstGauge::new(read(report, index)).encode(family.encode_family(&labels)?)?;
@@ -135,7 +136,8 @@ impl Metrics {
         ];
         for (name, help, read) in counters {
             let metric = ConstCounter::new(0u64);
-            let mut family = encoder.encode_descriptor(&format!("cdc_audit_{name}"), help, None, metric.metric_type())?;
+            let name = format!("cdc_audit_{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, metric.metric_type())?;
             for (index, sink) in report.sinks.iter().enumerate() {
                 let labels = [("sink", sink.name.as_str())];
                 ConstCounter::new(read(report, index)).encode(family.encode_family(&labels)?)?;
@@ -147,6 +149,6 @@ impl Metrics {
 
 fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: f64) -> Result<(), std::fmt::Error> {
     let metric = ConstGauge::new(value);
-    let encoder = encoder.encode_descriptor(&format!("cdc_audit_{name}"), help, None, metric.metric_type())?;
-    metric.encode(encoder)
+    let name = format!("cdc_audit_{name}");
+    metric.encode(encoder.encode_descriptor(&name, help, None, metric.metric_type())?)
 }

@@ -23,10 +23,10 @@ pub fn daemon(config: &Config, accept_gap: AtomicBool, until: Option<Lsn>) -> Re
     let lakes = config.sinks.values().filter(|sink| matches!(sink, SinkConfig::Lake(_))).count().max(1) as u64;
     let sinks = config.sinks.iter().map(|(name, sink)| {
         Ok(match sink {
-            SinkConfig::Hot(hot) => NamedSink::new(name.as_str(), HotSink::new(hot.clone(), name)),
+            SinkConfig::Hot(hot) => NamedSink::new(name.as_str(), HotSink::new(name.as_str(), hot.clone())),
             SinkConfig::Lake(lake) => {
-                let sink = LakeSink::new(lake.clone(), name, memory.sinks / lakes)
-                    .map_err(|error| CliError::of(&error).hint(error.hint.clone()))?;
+                let sink = LakeSink::new(name.as_str(), lake, (memory.sinks / lakes) as usize)
+                    .map_err(|error| CliError::of(&error).hint(error.hint()))?;
                 NamedSink::new(name.as_str(), sink)
             }
         })
@@ -37,6 +37,8 @@ pub fn daemon(config: &Config, accept_gap: AtomicBool, until: Option<Lsn>) -> Re
         policy,
         sinks: sinks.collect::<Result<_, CliError>>()?,
         config: config.pipeline.clone(),
+        baseline: config.baseline.clone(),
+        baseline_progress: Arc::default(),
         memory,
         shared: Arc::new(Shared::default()),
         accept_gap,

@@ -10,7 +10,7 @@
 //!
 //! A TRUNCATE that the snapshot does not see empties the chunk.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ use crate::table::Table;
 /// Changes remembered of one table until its chunk is there, 33 bytes each in a hash table. From then on only the chunk's own rows count.
 const CHANGES_MAX: usize = 100_000;
 
-/// Rows counted of one table without a key, 33 bytes each in a hash table. Beyond, a row that was created while the baseline was about to
-/// begin has both a `created` and a `snapshot`.
+/// Rows counted of one table without a key, about 50 bytes each. Beyond, a row that was created while the baseline was about to begin has
+/// both a `created` and a `snapshot`.
 const FOLLOWED_MAX: usize = 100_000;
 
 /// Everything that is watched in one stream. Made anew with each stream, together with the runner that talks to it.
@@ -45,8 +45,9 @@ impl Watches {
         match command {
             Command::Settled(snapshot) => self.delivered.settle(&snapshot),
             Command::Follow { tables } => {
-                let begin = |(table, xmax)| (table, Ledger { xmax, rows: HashMap::new() });
-                self.ledgers.extend(tables.into_iter().map(begin));
+                for (table, xmax) in tables {
+                    self.ledgers.entry(table).or_default().xmax = xmax;
+                }
             }
             Command::Forget { table } => {
                 self.ledgers.remove(&table);
@@ -297,10 +298,12 @@ impl Pending {
     }
 }
 
-/// How many rows the stream has created, of each that exist now, in transactions below `xmax`.
+/// The rows that the stream has created and not removed since, with the transaction that did, and how often.
+#[derive(Default)]
 struct Ledger {
+    /// Readers skip what transactions from here on have written. It rises where a baseline begins again.
     xmax: u32,
-    rows: HashMap<u128, u32>,
+    rows: BTreeMap<(u128, u32), u32>,
 }
 
 impl Ledger {
@@ -314,26 +317,30 @@ impl Ledger {
             Change::Delete { .. } | Change::Snapshot { .. } => (None, None),
         };
         if let Some(old) = old {
-            self.take(hash.row(old));
+            self.take(hash.row(old), |_| true);
         }
-        if let Some(new) = new.filter(|_| precedes(xid, self.xmax) && self.rows.len() < FOLLOWED_MAX) {
-            *self.rows.entry(hash.row(new)).or_default() += 1;
+        if let Some(new) = new.filter(|_| self.rows.len() < FOLLOWED_MAX) {
+            *self.rows.entry((hash.row(new), xid)).or_default() += 1;
         }
     }
 
-    fn take(&mut self, row: u128) -> bool {
-        let Some(count) = self.rows.get_mut(&row) else { return false };
+    /// Takes out one of the rows that are equal to this one. False where there is none.
+    fn take(&mut self, row: u128, wanted: impl Fn(u32) -> bool) -> bool {
+        let mut equal = self.rows.range_mut((row, 0)..=(row, u32::MAX));
+        let Some((key, count)) = equal.find(|((_, xid), _)| wanted(*xid)) else { return false };
         *count -= 1;
         if *count == 0 {
-            self.rows.remove(&row);
+            let key = *key;
+            self.rows.remove(&key);
         }
         true
     }
 
     fn leave_out(&mut self, pending: &mut Pending) {
+        let xmax = self.xmax;
         for (hash, row) in &pending.index {
             let left_out = &mut pending.left_out[*row as usize];
-            *left_out = *left_out || self.take(*hash);
+            *left_out = *left_out || self.take(*hash, |xid| precedes(xid, xmax));
         }
     }
 }

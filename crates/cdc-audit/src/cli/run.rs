@@ -38,10 +38,8 @@ pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
     let reported = daemon.clone();
     let serving = tokio::spawn(http::serve(listener, Arc::new(move || wiring::report(&reported))));
     let stop = stop_signal()?;
-    let progress = wiring::show_baseline(&daemon);
     let ended = audit_pipeline::run::run(&daemon, stop).await;
     serving.abort();
-    progress.abort();
     match ended {
         Ok(lsn) => {
             info!(at = %lsn, "everything before is durable in every sink");

@@ -1,0 +1,79 @@
+//! Why a table cannot be read: [`BaselineError`].
+
+use audit_connect::{ConnectError, Outcome};
+use audit_core::baseline::rows::CopyError;
+use audit_core::position::ParseError;
+use tokio_postgres::error::SqlState;
+
+use crate::query::QueryError;
+
+/// A baseline cannot go on. It never stops capture: what may pass is tried again, and what somebody must act on is shown until it is.
+#[derive(Debug, thiserror::Error)]
+pub enum BaselineError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error("the daemon's role may not read {relation}")]
+    Denied { relation: String, source: QueryError },
+    #[error("row-level security would hide rows of {relation} from the daemon's role")]
+    RowSecurity { relation: String, source: QueryError },
+    #[error("the rows of {relation} cannot be understood")]
+    Copy { relation: String, source: CopyError },
+    #[error("table cdc_audit.chunks does not hold what this program keeps there")]
+    Chunks { source: QueryError },
+    #[error("the server's snapshot is not understood")]
+    Snapshot(#[from] ParseError),
+    /// Nobody takes chunks any more: the stream has ended.
+    #[error("the stream has ended")]
+    StreamEnded,
+}
+
+impl BaselineError {
+    /// What went wrong with a statement that reads `relation`, quoted as in SQL.
+    pub(super) fn reading(relation: &str, error: tokio_postgres::Error) -> BaselineError {
+        let refused = error.as_db_error().filter(|error| *error.code() == SqlState::INSUFFICIENT_PRIVILEGE);
+        // The same SQLSTATE for two things; the name of the function does not depend on the server's language.
+        let by_policy = refused.is_some_and(|error| error.routine() == Some("check_enable_rls"));
+        let denied = refused.is_some();
+        let relation = relation.to_owned();
+        let source = QueryError::new(format!("read {relation}"), error);
+        match (by_policy, denied) {
+            (true, _) => BaselineError::RowSecurity { relation, source },
+            (false, true) => BaselineError::Denied { relation, source },
+            (false, false) => BaselineError::Query(source),
+        }
+    }
+
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            BaselineError::Connect(error) => error.outcome(),
+            BaselineError::Query(error) => error.outcome(),
+            BaselineError::Chunks { source } => source.outcome(),
+            BaselineError::Denied { .. } | BaselineError::RowSecurity { .. } => Outcome::Fix,
+            BaselineError::Copy { .. } | BaselineError::Snapshot(_) => Outcome::Bug,
+            BaselineError::StreamEnded => Outcome::Retry,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            BaselineError::Connect(error) => return error.hint(),
+            BaselineError::Query(error) => return error.hint().map(str::to_owned),
+            BaselineError::Denied { relation, .. } => {
+                format!("GRANT SELECT ON {relation} to the role in source.url, or set baseline = false for the table")
+            }
+            BaselineError::RowSecurity { .. } => {
+                "ALTER ROLE … BYPASSRLS for the role in source.url, or set baseline = false for the table".to_owned()
+            }
+            BaselineError::Chunks { .. } => {
+                "run `cdc-audit setup`, which creates it and grants it to the daemon".to_owned()
+            }
+            BaselineError::Copy { .. } | BaselineError::Snapshot(_) => {
+                "please report this as a bug, with the server's version".to_owned()
+            }
+            BaselineError::StreamEnded => return None,
+        })
+    }
+}

@@ -1,0 +1,151 @@
+//! What `setup` and `teardown` share: whose sessions they use, and how a plan looks.
+
+use audit_capture::{On, Plan, Statement, Step};
+use audit_connect::PgEndpoint;
+use audit_hot::{HotConfig, SetupOptions};
+use serde_json::{Value, json};
+
+use crate::cli::output::print;
+use crate::config::{Config, SinkConfig};
+use crate::error::{CliError, code};
+
+/// Who does it, where the daemon's own roles may not.
+#[derive(Debug, clap::Args)]
+pub struct Who {
+    /// Connect to the source as another role, which owns the tables. Its password comes from PGPASSFILE, ~/.pgpass or PGPASSWORD.
+    #[arg(long = "as", value_name = "URL")]
+    admin: Option<String>,
+    /// Connect to the database of a hot sink as another role. Default: --as where it is the source's own database.
+    #[arg(long, value_name = "SINK=URL")]
+    sink_as: Vec<String>,
+    /// The role that owns the tables of hot sinks; made where it is missing. Default: the role that connects.
+    #[arg(long, value_name = "ROLE")]
+    owner: Option<String>,
+}
+
+/// One database with hot sinks.
+pub struct HotDatabase {
+    pub admin: PgEndpoint,
+    pub options: SetupOptions,
+}
+
+impl Who {
+    pub fn source(&self, config: &Config) -> Result<PgEndpoint, CliError> {
+        self.admin.as_ref().map_or_else(|| Ok(config.source.endpoint.clone()), |url| endpoint("--as", url))
+    }
+
+    /// The databases of the hot sinks, each with the sinks in it.
+    pub fn hot(&self, config: &Config) -> Result<Vec<HotDatabase>, CliError> {
+        let mut databases: Vec<(String, HotDatabase, &HotConfig)> = Vec::new();
+        for (name, sink) in &config.sinks {
+            let SinkConfig::Hot(hot) = sink else { continue };
+            let writer = hot.endpoint.parse()?.user().to_owned();
+            let place = format!("{} as {writer}", database(&hot.endpoint));
+            if let Some((_, known, first)) = databases.iter_mut().find(|(known, ..)| *known == place) {
+                if first.partitioning != hot.partitioning {
+                    return Err(CliError::new(format!("hot sink {name} shares a database with another, and is partitioned in another way"))
+                        .hint("set the same `partitioning` for both, or give them databases of their own".to_owned())
+                        .code(code::USAGE));
+                }
+                known.options.sinks.push(name.clone());
+                continue;
+            }
+            let options = SetupOptions {
+                source: config.source.name.clone(),
+                sinks: vec![name.clone()],
+                partitioning: hot.partitioning,
+                owner: self.owner.clone(),
+                writer: Some(writer),
+                reader: None,
+            };
+            databases.push((place, HotDatabase { admin: self.sink(config, name, hot)?, options }, hot));
+        }
+        let given = self.sink_as.iter().filter_map(|text| text.split_once('=').map(|(name, _)| name));
+        if let Some(unknown) = given.into_iter().find(|name| !matches!(config.sinks.get(*name), Some(SinkConfig::Hot(_)))) {
+            return Err(CliError::new(format!("--sink-as: there is no hot sink {unknown}")).code(code::USAGE));
+        }
+        Ok(databases.into_iter().map(|(_, database, _)| database).collect())
+    }
+
+    fn sink(&self, config: &Config, name: &str, hot: &HotConfig) -> Result<PgEndpoint, CliError> {
+        for text in &self.sink_as {
+            let Some((sink, url)) = text.split_once('=') else {
+                return Err(CliError::new("--sink-as needs SINK=URL").code(code::USAGE));
+            };
+            if sink == name {
+                return endpoint("--sink-as", url);
+            }
+        }
+        match &self.admin {
+            Some(url) if database(&hot.endpoint) == database(&config.source.endpoint) => endpoint("--as", url),
+            _ => Ok(hot.endpoint.clone()),
+        }
+    }
+}
+
+/// A connection string from the command line, where everybody on the machine can read it.
+fn endpoint(option: &str, url: &str) -> Result<PgEndpoint, CliError> {
+    if audit_config::redact(url) != url {
+        return Err(CliError::new(format!("{option}: no password on the command line"))
+            .hint("put it into ~/.pgpass (or the file that PGPASSFILE names), or into PGPASSWORD".to_owned())
+            .code(code::USAGE));
+    }
+    Ok(PgEndpoint::new(url))
+}
+
+/// Hosts, port and database, without the role.
+fn database(endpoint: &PgEndpoint) -> String {
+    let described = endpoint.describe();
+    described.split_once('@').map_or(described.clone(), |(_, place)| place.to_owned())
+}
+
+/// Statements for a hot sink's database, all of them or none.
+pub fn hot_plan(statements: Vec<audit_hot::Statement>) -> Plan {
+    let run = |why: &str, sql: String| Step::Run(Statement { on: On::Admin, why: why.to_owned(), sql });
+    let mut steps = vec![run("all of it or nothing", "BEGIN".to_owned())];
+    steps.extend(statements.into_iter().map(|statement| run(statement.why, statement.sql)));
+    steps.push(run("done", "COMMIT".to_owned()));
+    Plan { refusals: Vec::new(), steps }
+}
+
+/// A step as a piece of an SQL script: what is not run is a comment.
+pub fn show(step: &Step) -> Result<(), CliError> {
+    match step {
+        Step::Exists { what } => print(format!("-- exists: {what}")),
+        Step::Run(statement) => print(format!("\n-- {}\n{};", statement.why, statement.sql)),
+        Step::ByHand { statement, who } => {
+            let sql = statement.sql.replace('\n', "\n-- ");
+            print(format!("\n-- for {who} to run: {}\n-- {sql};", statement.why))
+        }
+        Step::Note { message, hint } => {
+            print(format!("\n-- note: {message}"))?;
+            hint.as_ref().map_or(Ok(()), |hint| print(format!("--   hint: {hint}")))
+        }
+    }
+}
+
+/// The steps for a script to read. `on`: `source`, or the address of a hot database.
+pub fn as_json(on: &str, plan: &Plan) -> Vec<Value> {
+    let step = |step: &Step| match step {
+        Step::Exists { what } => json!({ "on": on, "step": "exists", "what": what }),
+        Step::Run(statement) => json!({ "on": on, "step": "run", "why": statement.why, "sql": statement.sql }),
+        Step::ByHand { statement, who } => {
+            json!({ "on": on, "step": "by_hand", "who": who, "why": statement.why, "sql": statement.sql })
+        }
+        Step::Note { message, hint } => json!({ "on": on, "step": "note", "message": message, "hint": hint }),
+    };
+    plan.steps.iter().map(step).collect()
+}
+
+/// What keeps a plan from being executed, as one error.
+pub fn refused(plan: &Plan) -> Result<(), CliError> {
+    let Some((first, rest)) = plan.refusals.split_first() else { return Ok(()) };
+    let error = CliError::new(first.message.clone()).hint(first.hint.clone());
+    Err(rest.iter().fold(error, |error, refusal| error.detail(format!("and {}: {}", refusal.message, refusal.hint))))
+}
+
+impl From<audit_capture::QueryError> for CliError {
+    fn from(error: audit_capture::QueryError) -> CliError {
+        CliError::of(&error).hint(error.hint().map(str::to_owned))
+    }
+}

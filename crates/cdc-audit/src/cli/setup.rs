@@ -1,0 +1,139 @@
+//! `cdc-audit setup`.
+
+use std::process::ExitCode;
+
+use audit_capture::{Plan, Step, apply, setup};
+use serde_json::json;
+use tokio_postgres::Client;
+
+use crate::cli::admin::{HotDatabase, Who, as_json, hot_plan, refused, show};
+use crate::cli::output::{print, print_json};
+use crate::config::Config;
+use crate::error::{CliError, code};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  cdc-audit setup --dry-run > setup.sql\n  cdc-audit setup --as postgres://owner@db.internal/shop\n  \
+    cdc-audit setup --replica-identity full --table public.users\n\nEvery statement is printed before it is run; what exists is left \
+    alone, so it can be run as often as you like. The role that runs it owns the tables; nobody needs to be superuser.")]
+pub struct Args {
+    /// Print every statement, and the grants of a role with just enough rights; run nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Alter tables so that old values of updates and deletions are recorded. Costs WAL: `check` says how much.
+    #[arg(long, value_name = "full")]
+    replica_identity: Option<ReplicaIdentity>,
+    /// Only these tables (schema.table; * and ? are understood). Default: all captured ones.
+    #[arg(long = "table", value_name = "TABLE", requires = "replica_identity")]
+    tables: Vec<String>,
+    #[command(flatten)]
+    who: Who,
+    /// Print the steps as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ReplicaIdentity {
+    Full,
+}
+
+/// A database, what is to be done there, and the session that will do it.
+struct Target {
+    place: String,
+    client: Client,
+    plan: Plan,
+}
+
+const APPLICATION_NAME: &str = "cdc-audit setup";
+
+pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let rules = config.rules();
+    let targets = targets(&args, config, &rules).await?;
+    // Nothing is done anywhere where something cannot be done.
+    for target in &targets {
+        if let Err(error) = refused(&target.plan) {
+            return Err(error.code(code::FAILED));
+        }
+    }
+    let needs_daemon = targets.iter().any(|target| target.plan.needs_daemon());
+    let daemon = match needs_daemon && !args.dry_run {
+        true => Some(audit_connect::connect(&config.source.endpoint, APPLICATION_NAME).await?),
+        false => None,
+    };
+    for target in &targets {
+        execute(&args, target, daemon.as_ref()).await?;
+    }
+    report(&args, &targets)
+}
+
+async fn targets(args: &Args, config: &Config, rules: &audit_core::rules::Rules) -> Result<Vec<Target>, CliError> {
+    let admin = args.who.source(config)?;
+    let daemon = config.source.endpoint.parse()?;
+    let client = audit_connect::connect(&admin, APPLICATION_NAME).await?;
+    let wanted = setup::Wanted {
+        source: &config.source,
+        rules,
+        daemon_role: daemon.user(),
+        replica_identity_full: args.replica_identity.map(|ReplicaIdentity::Full| args.tables.as_slice()),
+    };
+    let plan = setup::plan(&client, &wanted).await?;
+    let mut targets = vec![Target { place: format!("source {}", admin.describe()), client, plan }];
+    for hot in args.who.hot(config)? {
+        targets.push(hot_target(hot).await?);
+    }
+    Ok(targets)
+}
+
+async fn hot_target(hot: HotDatabase) -> Result<Target, CliError> {
+    let place = format!("{} {}", hot.options.sinks.join(", "), hot.admin.describe());
+    let client = audit_connect::connect(&hot.admin, APPLICATION_NAME).await?;
+    let mut plan = hot_plan(audit_hot::setup_statements(&hot.options));
+    let user = hot.admin.parse()?.user().to_owned();
+    if hot.options.owner.is_none() && hot.options.writer.as_ref() == Some(&user) {
+        let message = format!("role {user} will own the audit tables and write them: it could also change its own trail");
+        let hint = "run setup --as another role, or with --owner ROLE";
+        plan.steps.insert(0, Step::Note { message, hint: Some(hint.to_owned()) });
+    }
+    Ok(Target { place, client, plan })
+}
+
+async fn execute(args: &Args, target: &Target, daemon: Option<&Client>) -> Result<(), CliError> {
+    let mut printed = Ok(());
+    let mut announce = |step: &Step| {
+        if !args.json && printed.is_ok() {
+            printed = show(step);
+        }
+    };
+    if !args.json {
+        print(format!("-- {}", target.place))?;
+    }
+    if args.dry_run {
+        target.plan.steps.iter().for_each(announce);
+    } else {
+        apply(&target.plan, &target.client, daemon, &mut announce).await?;
+    }
+    if !args.json {
+        print("")?;
+    }
+    printed
+}
+
+fn report(args: &Args, targets: &[Target]) -> Result<ExitCode, CliError> {
+    let by_hand = targets.iter().flat_map(|target| target.plan.by_hand()).count();
+    if args.json {
+        let steps: Vec<_> = targets.iter().flat_map(|target| as_json(&target.place, &target.plan)).collect();
+        print_json(&json!({ "dry_run": args.dry_run, "steps": steps, "by_hand": by_hand }))?;
+    }
+    match (args.dry_run, by_hand) {
+        (true, _) => {
+            eprintln!("Nothing was changed.");
+            Ok(ExitCode::SUCCESS)
+        }
+        (false, 0) => {
+            eprintln!("Done. Next: cdc-audit check");
+            Ok(ExitCode::SUCCESS)
+        }
+        (false, count) => Err(CliError::new(format!("setup is not complete: {count} statements need more rights"))
+            .hint("have the statements above marked \"to run\" run by those named there, then run setup again".to_owned())),
+    }
+}
