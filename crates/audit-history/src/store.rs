@@ -50,6 +50,14 @@ impl Store {
         })
     }
 
+    /// Names of the columns of the table's key, in key order.
+    pub async fn key_columns(&self, source: &str, table: &str) -> Result<Vec<String>, StoreError> {
+        Ok(match self {
+            Store::Hot(hot) => hot.key_columns(source, table).await?,
+            Store::Lake(lake) => lake.key_columns(source, table).await?,
+        })
+    }
+
     /// The trail of one row, newest first, through changes of its key.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, StoreError> {
         let records = match self {

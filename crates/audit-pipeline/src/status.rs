@@ -182,6 +182,7 @@ pub struct BaselineReport {
     pub rows: u64,
     pub rows_estimated: u64,
     pub done: bool,
+    pub failure: Option<String>,
 }
 
 impl Shared {

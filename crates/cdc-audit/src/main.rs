@@ -50,6 +50,10 @@ enum Command {
     Status(cli::status::Args),
     /// Give up a change that a sink refuses, so that the sink goes on.
     Resume(cli::resume::Args),
+    /// Show the trail of one row, newest first.
+    History(cli::history::Args),
+    /// Write versions to files that can be proved: JSON Lines and a manifest.
+    Export(cli::export::Args),
     /// Drop what `setup` created; asks first.
     Teardown(cli::teardown::Args),
 }
@@ -86,6 +90,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         match cli.command {
             Command::Config(_) => Ok(ExitCode::SUCCESS),
             Command::Setup(args) => cli::setup::run(args, &config).await,
+            Command::History(args) => cli::history::run(args, &config).await,
+            Command::Export(args) => cli::export::run(args, &config).await,
             Command::Teardown(args) => cli::teardown::run(args, &config).await,
             Command::Check(args) => cli::check::run(args, &config).await,
             Command::Run(args) => cli::run::run(args, config).await,

@@ -1,14 +1,18 @@
 //! Puts the daemon together: the only place that knows every crate.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
+use audit_capture::baseline::Progress;
 use audit_core::position::Lsn;
 use audit_hot::HotSink;
 use audit_lake::LakeSink;
 use audit_pipeline::NamedSink;
 use audit_pipeline::run::Daemon;
-use audit_pipeline::status::{Shared, StatusReport};
+use audit_pipeline::status::{BaselineReport, Shared, StatusReport};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
@@ -49,7 +53,38 @@ pub fn daemon(config: &Config, accept_gap: AtomicBool, until: Option<Lsn>) -> Re
 /// The status of the moment.
 pub fn report(daemon: &Daemon) -> StatusReport {
     let sinks = daemon.sinks.iter().map(|sink| (sink.name.as_ref(), sink.gauge.as_ref()));
-    daemon.shared.report(sinks, Vec::new())
+    let baseline = daemon.baseline_progress.report();
+    let open = baseline.open.iter().map(|table| BaselineReport {
+        table: table.table.to_string(),
+        rows: table.rows,
+        rows_estimated: table.estimate,
+        done: false,
+        failure: table.failure.as_ref().map(|failure| failure.message.clone()),
+    });
+    daemon.shared.report(sinks, open.collect())
+}
+
+/// Draws a baseline's progress where somebody watches; it ends with the program.
+pub fn show_baseline(progress: Arc<Progress>) {
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    tokio::spawn(async move {
+        let style = ProgressStyle::with_template("baseline {bar:30} {human_pos} of about {human_len} rows  {msg}");
+        let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        loop {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let report = progress.report();
+            if report.tables == report.tables_done {
+                bar.reset();
+                continue;
+            }
+            bar.set_length(report.rows_expected);
+            bar.set_position(report.rows);
+            let left = report.remaining.map_or(String::new(), |left| format!(", {} s left", left.as_secs()));
+            bar.set_message(format!("{:.0} rows/s{left}, {} of {} tables", report.rows_per_second, report.tables_done, report.tables));
+        }
+    });
 }
 
 /// Arms the fault points of a test build. `CDC_AUDIT_FAULTS="hot::before_commit=kill@3;lake::after_put=hang"` ends the process at

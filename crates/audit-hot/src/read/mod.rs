@@ -111,6 +111,23 @@ impl HotReader {
         Ok(rows.map(|row| record(&row.map_err(failed("exporting"))?)))
     }
 
+    /// Names of the tables that have versions here, in order.
+    pub async fn tables(&self, source: &str) -> Result<Vec<String>, ReadError> {
+        let statement = "SELECT DISTINCT table_name FROM cdc_audit.shapes WHERE source = $1 \
+            UNION SELECT 'cdc_audit.gap' FROM cdc_audit.versions WHERE source = $1 AND table_name = 'cdc_audit.gap' ORDER BY 1";
+        let rows = self.client.query(statement, &[&source]).await.map_err(failed("reading the names of tables"))?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Names of the columns of the table's key, in key order, as of its latest shape.
+    pub async fn key_columns(&self, source: &str, table: &str) -> Result<Vec<String>, ReadError> {
+        let statement = "SELECT shape->>'key' FROM cdc_audit.shapes WHERE source = $1 AND table_name = $2 \
+            ORDER BY schema_version DESC LIMIT 1";
+        let row = self.client.query_opt(statement, &[&source, &table]).await.map_err(failed("reading a table's key"))?;
+        let Some(row) = row else { return Ok(Vec::new()) };
+        serde_json::from_str(row.get(0)).map_err(|_| ReadError::Stored { what: "a shape's key".to_owned() })
+    }
+
     /// How many versions [`HotReader::export`] would give.
     pub async fn count(&self, selection: &Selection) -> Result<u64, ReadError> {
         let (condition, since, until) = selection.condition();

@@ -3,9 +3,12 @@
 mod admin;
 pub mod check;
 pub mod config;
+pub mod export;
+pub mod history;
 pub mod output;
 pub mod resume;
 pub mod run;
 pub mod setup;
 pub mod status;
+mod store;
 pub mod teardown;

@@ -38,6 +38,7 @@ pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
     let reported = daemon.clone();
     let serving = tokio::spawn(http::serve(listener, Arc::new(move || wiring::report(&reported))));
     let stop = stop_signal()?;
+    wiring::show_baseline(daemon.baseline_progress.clone());
     let ended = audit_pipeline::run::run(&daemon, stop).await;
     serving.abort();
     match ended {
