@@ -35,6 +35,9 @@ impl Budget {
     }
 }
 
+/// Batches in a sink's queue. What bounds it is the budget, of which a batch takes a permit at least; this many permits are 64 MiB.
+pub const QUEUE: usize = 1 << 16;
+
 /// A batch on its way. Its memory is free again when the last sink has let go of it.
 #[derive(Debug)]
 pub struct Held {
@@ -45,16 +48,16 @@ pub struct Held {
 /// The sinks' ends of the stream.
 pub struct Fanout {
     budget: Budget,
-    sinks: Vec<mpsc::UnboundedSender<Arc<Held>>>,
+    sinks: Vec<mpsc::Sender<Arc<Held>>>,
     shared: Arc<Shared>,
 }
 
 impl Fanout {
-    pub fn new(budget: Budget, sinks: Vec<mpsc::UnboundedSender<Arc<Held>>>, shared: Arc<Shared>) -> Fanout {
+    pub fn new(budget: Budget, sinks: Vec<mpsc::Sender<Arc<Held>>>, shared: Arc<Shared>) -> Fanout {
         Fanout { budget, sinks, shared }
     }
 
-    /// Hands the batch to every sink once there is room for it. The queues need no bound of their own: the budget is theirs.
+    /// Hands the batch to every sink once there is room for it.
     pub async fn send(&self, batch: Batch) {
         let since = std::time::Instant::now();
         let room = self.budget.take(batch.bytes()).await;
@@ -63,7 +66,7 @@ impl Fanout {
         let held = Arc::new(Held { batch, _room: room });
         for sink in &self.sinks {
             // A sink whose end is gone has reported why; the session is about to end.
-            let _ = sink.send(held.clone());
+            let _ = sink.send(held.clone()).await;
         }
     }
 }

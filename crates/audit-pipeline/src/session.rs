@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 
 use crate::continuity::{Server, Verdict, judge};
 use crate::driver::{Driver, DriverError};
-use crate::fanout::{Budget, Fanout, Held};
+use crate::fanout::{Budget, Fanout, Held, QUEUE};
 use crate::run::{Daemon, RunError, SinkFailure, Stretches};
 use crate::sink_task::{self, NamedSink, SinkEnd};
 use crate::slot::{self, Locked};
@@ -226,7 +226,7 @@ fn driver(
 struct Sinks {
     tasks: JoinSet<Result<(), SinkEnd>>,
     durable: Vec<watch::Receiver<Progress>>,
-    queues: Vec<mpsc::UnboundedSender<Arc<Held>>>,
+    queues: Vec<mpsc::Sender<Arc<Held>>>,
     quarantine: HashMap<Arc<str>, watch::Sender<HashSet<Position>>>,
     epoch: u16,
     start: Progress,
@@ -244,7 +244,7 @@ impl Sinks {
             start,
         };
         for sink in &daemon.sinks {
-            let (queue, batches) = mpsc::unbounded_channel();
+            let (queue, batches) = mpsc::channel(QUEUE);
             let (durable, stands) = watch::channel(Progress::default());
             let positions = quarantined.get(sink.name.as_ref()).cloned().unwrap_or_default();
             let (quarantine, positions) = watch::channel(positions);
@@ -257,7 +257,7 @@ impl Sinks {
     }
 
     /// The queues end when their only owner does.
-    fn take_queues(&mut self) -> Vec<mpsc::UnboundedSender<Arc<Held>>> {
+    fn take_queues(&mut self) -> Vec<mpsc::Sender<Arc<Held>>> {
         std::mem::take(&mut self.queues)
     }
 

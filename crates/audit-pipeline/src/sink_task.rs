@@ -102,7 +102,7 @@ pub async fn take(sink: &NamedSink, identity: &Identity) -> Result<Stored, SinkE
 pub async fn run(
     sink: NamedSink,
     start: Progress,
-    mut queue: mpsc::UnboundedReceiver<Arc<Held>>,
+    mut queue: mpsc::Receiver<Arc<Held>>,
     durable: watch::Sender<Progress>,
     mut quarantined: watch::Receiver<std::collections::HashSet<Position>>,
 ) -> Result<(), SinkEnd> {
@@ -158,7 +158,7 @@ enum Step {
     Write(Vec<Arc<Held>>),
 }
 
-fn gather(first: Arc<Held>, queue: &mut mpsc::UnboundedReceiver<Arc<Held>>) -> Vec<Arc<Held>> {
+fn gather(first: Arc<Held>, queue: &mut mpsc::Receiver<Arc<Held>>) -> Vec<Arc<Held>> {
     let mut bytes = first.batch.bytes();
     let mut held = vec![first];
     while bytes < WRITE_BYTES {

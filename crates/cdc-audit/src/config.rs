@@ -203,3 +203,46 @@ fn check_length(which: &'static str, secret: &Secret) -> Result<(), KeyError> {
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `cargo xtask config` writes the file.
+    #[test]
+    fn config_toml_is_what_the_keys_document() {
+        let written = include_str!("../../../config.toml");
+        assert_eq!(written.trim_end(), audit_config::reference::<Config>().trim_end(), "run `cargo xtask config`");
+    }
+
+    #[test]
+    fn the_example_of_the_readme_is_a_configuration() {
+        let readme = include_str!("../../../README.md");
+        let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap_or_default();
+        let config = audit_config::parse(Path::new("README.md"), example, |config: &Config, problems| config.check(problems));
+        assert_eq!(config.map(|config| config.sinks.len()).map_err(|problems| problems.to_string()), Ok(2));
+    }
+
+    #[test]
+    fn all_problems_come_in_one_go() {
+        let text = r#"
+            [source]
+            name = "Shop"
+            url = "postgres://u:geheim@localhost/shop"
+            [[tables]]
+            name = "public.*"
+            only = ["a"]
+            ignore = ["b"]
+            protect = { email = "hash" }
+            [sinks.hot]
+            type = "hot"
+            ulr = "postgres://localhost/audit"
+            [pipeline]
+            memory_limit = "10 MiB"
+        "#;
+        let parsed = audit_config::parse(Path::new("c.toml"), text, |config: &Config, problems| config.check(problems));
+        let problems = parsed.map(|_| ()).map_err(|problems| problems.to_string());
+        let shown = problems.expect_err("five problems");
+        assert!(shown.contains("did you mean `url`?") && !shown.contains("geheim"), "{shown}");
+    }
+}

@@ -1,8 +1,8 @@
 //! The local port: health, readiness, metrics, status.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use audit_core::position::Micros;
 use audit_pipeline::status::{Phase, StatusReport};
 use axum::Router;
 use axum::extract::State;
@@ -44,7 +44,7 @@ async fn readyz(State(report): State<Report>) -> Response {
 }
 
 fn not_ready(report: &StatusReport) -> Option<String> {
-    let idle = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64() - report.last_progress);
+    let idle = Micros::now().0 as f64 / 1e6 - report.last_progress;
     match &report.phase {
         Phase::Streaming => {}
         Phase::Waiting { holder } => return Some(format!("the slot is held by {holder}")),
