@@ -3,3 +3,13 @@
 
 // What the tests themselves rest on: that their workloads run, and that they read what happened as it happened.
 mod ground;
+// Tables of every type, and whatever chance does to them, in one session and in several.
+mod random;
+// The workloads that come out wrong elsewhere, written by hand and compared after each step.
+mod written;
+// The form that each type takes in the record, and what is said of unchanged TOAST values.
+mod values;
+// Who and why: contexts, and what a rolled-back savepoint said.
+mod context;
+// The hot tables in the source itself.
+mod same_database;

@@ -26,6 +26,13 @@ pub async fn trail(client: &Client, source: &str) -> Vec<Version> {
     rows.iter().map(|row| version(row, &shapes)).collect()
 }
 
+/// Everything that committed before here is in the hot table, as its checkpoint says; 0 before the first.
+pub async fn flushed(client: &Client, source: &str) -> u64 {
+    let sql = "SELECT flushed_lsn::text FROM cdc_audit.checkpoints WHERE source = $1";
+    let row = client.query_opt(sql, &[&source]).await.expect("the checkpoint is read");
+    row.and_then(|row| row.get::<_, Option<String>>(0)).map_or(0, |text| lsn(&text))
+}
+
 pub async fn shapes(client: &Client, source: &str) -> Shapes {
     let sql = "SELECT table_name, schema_version, c ->> 'name', c ->> 'kind' \
                FROM cdc_audit.shapes, jsonb_array_elements(shape -> 'columns') AS c WHERE source = $1";

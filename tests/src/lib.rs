@@ -7,7 +7,7 @@
 //! - [`trail`], [`value`]: one form for what was read, and comparing it
 //! - [`tables`], [`decoded`]: what the source itself says: its tables, and the changes that `test_decoding` saw
 //! - [`oracle`], [`replay`]: a trail against those
-//! - [`dice`], [`workload`]: what happens in the source
+//! - [`dice`], [`workload`], [`script`]: what happens in the source, by chance or written, and playing it
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 pub mod decoded;
@@ -16,6 +16,7 @@ pub mod hot;
 pub mod lake;
 pub mod oracle;
 pub mod replay;
+pub mod script;
 pub mod tables;
 pub mod trail;
 pub mod value;

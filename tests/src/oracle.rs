@@ -14,8 +14,8 @@ pub struct Oracle<'a> {
     pub shapes: &'a Shapes,
     /// Whether all tables have REPLICA IDENTITY FULL; `None` where some have and some have not.
     pub full: Option<bool>,
-    /// Whether the publication has a table.
-    pub published: &'a dyn Fn(&Name) -> bool,
+    /// Whether the publication had a table when a change was made there.
+    pub published: &'a dyn Fn(&Name, u64) -> bool,
 }
 
 /// A change that pgoutput sends, with its place.
@@ -60,7 +60,7 @@ impl Oracle<'_> {
             let mut truncated: (u64, BTreeSet<String>) = (0, BTreeSet::new());
             for change in &transaction.changes {
                 let table = self.roots.get(&change.table).unwrap_or(&change.table);
-                if table.schema == "cdc_audit" || !(self.published)(table) {
+                if table.schema == "cdc_audit" || !(self.published)(table, change.lsn) {
                     continue;
                 }
                 let table = table.to_string();

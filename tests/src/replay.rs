@@ -13,6 +13,8 @@ pub struct State {
     tables: BTreeMap<String, Contents>,
     /// What the trail says that cannot be, one a line.
     pub flaws: Vec<String>,
+    /// Rows existed before capture, and may change before the trail has told of them.
+    earlier: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -42,6 +44,13 @@ impl State {
         state
     }
 
+    /// The same, where rows existed before capture began.
+    pub fn with_earlier_rows<'v>(versions: impl IntoIterator<Item = &'v Version>) -> State {
+        let mut state = State { earlier: true, ..State::default() };
+        versions.into_iter().for_each(|version| state.apply(version));
+        state
+    }
+
     pub fn apply(&mut self, version: &Version) {
         if matches!(version.event.as_str(), "gap" | "error") {
             return;
@@ -55,7 +64,7 @@ impl State {
                 None
             }
             (_, Some(key)) => contents.keyed(version, key),
-            (_, None) => contents.loose(version),
+            (_, None) => contents.loose(version).filter(|_| !self.earlier),
         };
         self.flaws.extend(flaw.map(|flaw| format!("{flaw}: {}", version.place())));
     }
@@ -104,13 +113,16 @@ impl Contents {
             }
             "snapshot" => self.snapshot(version, key),
             "deleted" => {
-                self.keyed.remove(key);
+                if self.keyed.remove(key).is_none() {
+                    self.take_loose(version.before.as_ref());
+                }
                 self.gone.insert(key.to_owned());
                 None
             }
             "updated" => {
                 let old_key = version.old_key.as_deref().unwrap_or(key);
-                let base = self.keyed.remove(old_key);
+                let loose = |row| Known { row, whole: true };
+                let base = self.keyed.remove(old_key).or_else(|| self.take_loose(version.before.as_ref()).map(loose));
                 if old_key != key {
                     self.gone.insert(old_key.to_owned());
                     self.gone.remove(key);
@@ -144,18 +156,23 @@ impl Contents {
     }
 
     fn loose(&mut self, version: &Version) -> Option<String> {
-        let mut take = |row: &Option<Row>| {
-            let at = row.as_ref().and_then(|row| self.loose.iter().position(|known| known == row));
-            at.map(|at| self.loose.swap_remove(at)).is_none()
-        };
         let missing = match version.event.as_str() {
-            "deleted" | "updated" => take(&version.before),
+            "deleted" | "updated" => self.take_loose(version.before.as_ref()).is_none(),
             _ => false,
         };
         if version.event != "deleted" {
             self.loose.push(version.after.clone().unwrap_or_default());
         }
         missing.then(|| "the row before was not there".to_owned())
+    }
+
+    /// A row without a key: equal in every column that the table has now; one that was added since is NULL. Its key may have
+    /// become known meanwhile.
+    fn take_loose(&mut self, row: Option<&Row>) -> Option<Row> {
+        let row = row?;
+        let equal = |known: &Row| row.iter().all(|(column, value)| *value == known.get(column).cloned().flatten());
+        let at = self.loose.iter().position(equal)?;
+        Some(self.loose.swap_remove(at))
     }
 
     fn differences(&self, table: &Table, kinds: &Kinds) -> impl Iterator<Item = String> {

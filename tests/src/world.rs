@@ -26,13 +26,17 @@ pub struct Builder<'p> {
     before: Vec<String>,
     tables: String,
     pipeline: String,
+    rest: String,
+    hot: String,
     lake: String,
     sinks: [bool; 2],
     hot_url: Option<String>,
+    hot_through: Option<String>,
     source_url: Option<String>,
     keep_rows: bool,
     full: Option<bool>,
     baseline: bool,
+    publication: Option<String>,
     set_up: bool,
 }
 
@@ -48,6 +52,7 @@ pub struct World {
     pub slot: String,
     witness: String,
     full: Option<bool>,
+    baseline: bool,
     /// Kept for its folder.
     pub folder: TempDir,
 }
@@ -79,6 +84,12 @@ impl<'p> Builder<'p> {
         self
     }
 
+    /// Further sections.
+    pub fn sections(mut self, toml: &str) -> Builder<'p> {
+        self.rest = toml.to_owned();
+        self
+    }
+
     /// Lines of the lake's section.
     pub fn lake(mut self, toml: &str) -> Builder<'p> {
         self.lake = toml.to_owned();
@@ -100,6 +111,18 @@ impl<'p> Builder<'p> {
     /// How the daemon reaches the source, if not directly.
     pub fn source_through(mut self, url: &str) -> Builder<'p> {
         self.source_url = Some(url.to_owned());
+        self
+    }
+
+    /// How the daemon reaches the hot database, if not directly.
+    pub fn hot_through(mut self, url: &str) -> Builder<'p> {
+        self.hot_through = Some(url.to_owned());
+        self
+    }
+
+    /// Lines of the hot sink's section.
+    pub fn hot(mut self, toml: &str) -> Builder<'p> {
+        self.hot = toml.to_owned();
         self
     }
 
@@ -131,6 +154,17 @@ impl<'p> Builder<'p> {
         self
     }
 
+    /// The publication is FOR ALL TABLES, so that it has those that are made later too.
+    pub fn publish_all(self) -> Builder<'p> {
+        self.publication("FOR ALL TABLES")
+    }
+
+    /// The publication exists before `setup`: what stands behind its name, without options.
+    pub fn publication(mut self, tables: &str) -> Builder<'p> {
+        self.publication = Some(tables.to_owned());
+        self
+    }
+
     /// Leaves `cdc-audit setup` to the test.
     pub fn not_set_up(mut self) -> Builder<'p> {
         self.set_up = false;
@@ -147,6 +181,7 @@ impl<'p> Builder<'p> {
             slot: unique("cdc"),
             witness: unique("witness"),
             full: self.full,
+            baseline: self.baseline,
             database,
             url,
             hot_url,
@@ -155,6 +190,10 @@ impl<'p> Builder<'p> {
         std::fs::write(&world.config, self.config(&world)).expect("a config file");
         for statements in &self.before {
             self.server.execute(&world.database, statements);
+        }
+        if let Some(tables) = &self.publication {
+            let sql = format!("CREATE PUBLICATION {} {tables} WITH (publish_via_partition_root = true)", world.slot);
+            self.server.execute(&world.database, &sql);
         }
         if self.set_up {
             world.set_up();
@@ -167,7 +206,12 @@ impl<'p> Builder<'p> {
         let World { hot_url, slot, lake, .. } = world;
         let url = self.source_url.as_ref().unwrap_or(&world.url);
         let keep = |toml: &str| if self.keep_rows { toml.to_owned() } else { String::new() };
-        let hot = format!("[sinks.hot]\ntype = \"hot\"\nurl = \"{hot_url}\"\n{}\n", keep("keep = [\"before\", \"after\"]"));
+        let hot_url = self.hot_through.as_ref().unwrap_or(hot_url);
+        let hot = format!(
+            "[sinks.hot]\ntype = \"hot\"\nurl = \"{hot_url}\"\n{}\n{}\n",
+            keep("keep = [\"before\", \"after\"]"),
+            self.hot
+        );
         let archive = format!(
             "[sinks.archive]\ntype = \"lake\"\nurl = \"{}\"\n{}\n{}\n",
             lake.display(),
@@ -178,9 +222,10 @@ impl<'p> Builder<'p> {
         let sinks: String = sinks.iter().zip(self.sinks).filter(|(_, wanted)| *wanted).map(|(toml, _)| toml.as_str()).collect();
         format!(
             "[source]\nname = \"{SOURCE}\"\nurl = \"{url}\"\nslot = \"{slot}\"\npublication = \"{slot}\"\n\n{}\n\n\
-             [protection]\ndefaults = false\n\n{sinks}\n[pipeline]\n{}\n\n[http]\nlisten = \"127.0.0.1:0\"\n",
+             [protection]\ndefaults = false\n\n{sinks}\n[pipeline]\n{}\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n{}\n",
             if self.tables.is_empty() { self.every_table() } else { self.tables.clone() },
             self.pipeline,
+            self.rest,
         )
     }
 
@@ -198,13 +243,17 @@ impl World {
             before: Vec::new(),
             tables: String::new(),
             pipeline: String::new(),
+            rest: String::new(),
+            hot: String::new(),
             lake: "file_age = \"1 s\"".to_owned(),
             sinks: [true; 2],
             hot_url: None,
+            hot_through: None,
             source_url: None,
             keep_rows: false,
             full: None,
             baseline: false,
+            publication: None,
             set_up: true,
         }
     }
@@ -280,26 +329,40 @@ impl World {
 
     /// Compares everything with everything, where the publication has every table.
     pub async fn check(&self) -> Recorded {
-        self.check_published(&|_| true).await
+        self.check_published(&|_, _| true).await
     }
 
-    /// The same, where it has only some tables.
-    pub async fn check_published(&self, published: &dyn Fn(&Name) -> bool) -> Recorded {
+    /// The same, where it has only some tables, or has them only from some point of the WAL on.
+    pub async fn check_published(&self, published: &dyn Fn(&Name, u64) -> bool) -> Recorded {
         let recorded = self.recorded().await;
+        self.check_changes(&recorded, published).await;
+        self.check_replay(&recorded, published).await;
+        recorded
+    }
+
+    /// The trails played back against the tables as they are.
+    pub async fn check_replay(&self, recorded: &Recorded, published: &dyn Fn(&Name, u64) -> bool) {
+        let mut tables = self.tables().await;
+        tables.retain(|name, _| published(&split(name), u64::MAX));
+        let mut wrong = Vec::new();
+        for (name, trail) in [("hot", &recorded.hot), ("lake", &recorded.by_log)] {
+            let state = if self.baseline { State::with_earlier_rows(trail) } else { State::of(trail) };
+            let differences = state.differences(&tables, &recorded.shapes);
+            wrong.extend(differences.into_iter().map(|what| format!("{name} replayed: {what}")));
+        }
+        explain(wrong);
+    }
+
+    /// The sinks against each other, and against the changes that the second slot saw.
+    pub async fn check_changes(&self, recorded: &Recorded, published: &dyn Fn(&Name, u64) -> bool) {
         let transactions = self.transactions().await;
         let roots = decoded::roots(&self.client().await).await;
         let oracle = Oracle { transactions: &transactions, roots: &roots, shapes: &recorded.shapes, full: self.full, published };
-        let mut tables = self.tables().await;
-        tables.retain(|name, _| published(&split(name)));
         let mut wrong = recorded.disagreements();
+        wrong.extend(recorded.snapshots_twice());
         wrong.extend(oracle.differences(&recorded.hot).into_iter().map(|what| format!("hot: {what}")));
         wrong.extend(oracle.differences(&recorded.by_log).into_iter().map(|what| format!("lake: {what}")));
-        for (name, trail) in [("hot", &recorded.hot), ("lake", &recorded.by_log)] {
-            let differences = State::of(trail).differences(&tables, &recorded.shapes);
-            wrong.extend(differences.into_iter().map(|what| format!("{name} replayed: {what}")));
-        }
-        assert!(wrong.is_empty(), "{} to explain:\n{}", wrong.len(), wrong.join("\n"));
-        recorded
+        explain(wrong);
     }
 
     /// A path in the world's folder.
@@ -319,20 +382,41 @@ fn edit(path: &Path, from: &str, to: &str) {
     std::fs::write(path, text.replace(from, to)).expect("a config file");
 }
 
+#[track_caller]
+fn explain(wrong: Vec<String>) {
+    assert!(wrong.is_empty(), "{} to explain:\n{}", wrong.len(), wrong.join("\n"));
+}
+
 /// Good enough for the names that tests ask for.
-fn split(name: &str) -> Name {
+pub(crate) fn split(name: &str) -> Name {
     let (schema, table) = name.split_once('.').expect("schema.table");
     Name { schema: schema.to_owned(), table: table.trim_matches('"').to_owned() }
 }
 
 impl Recorded {
+    /// Rows that a sink has two snapshots of, in one baseline of a table that has a key.
+    pub fn snapshots_twice(&self) -> Vec<String> {
+        let mut twice = Vec::new();
+        for (name, trail) in [("hot", &self.hot), ("lake", &self.by_log)] {
+            let mut seen = std::collections::HashSet::new();
+            let keyed = trail.iter().filter(|version| version.event == "snapshot" && version.key.is_some());
+            let again = keyed.filter(|version| !seen.insert((&version.table, version.baseline, &version.key)));
+            twice.extend(again.map(|version| format!("{name}: a second snapshot: {}", version.place())).take(5));
+        }
+        twice
+    }
+
     /// Where a trail contradicts itself, or the sinks each other.
     pub fn disagreements(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for (name, trail) in [("hot", &self.hot), ("Delta log", &self.by_log), ("listing", &self.by_listing)] {
             wrong.extend(trail::flaws(trail).into_iter().map(|flaw| format!("{name}: {flaw}")));
         }
-        wrong.extend(trail::differences("hot", &self.hot, "lake", &self.by_log));
+        // Each sink has a snapshot where it was read for it, which may be another place after a kill.
+        let streamed = |trail: &[Version]| -> Vec<Version> {
+            trail.iter().filter(|version| version.event != "snapshot").cloned().collect()
+        };
+        wrong.extend(trail::differences("hot", &streamed(&self.hot), "lake", &streamed(&self.by_log)));
         wrong.extend(trail::differences("Delta log", &self.by_log, "listing", &self.by_listing));
         wrong
     }

@@ -29,6 +29,16 @@ pub fn by_listing(lake: &Path) -> Vec<Version> {
     sorted(tables(lake).values().flat_map(|table| listing::versions(table)))
 }
 
+/// Everything that committed before here is in the lake, as its newest checkpoint says; 0 before the first.
+pub fn flushed(lake: &Path) -> u64 {
+    let entries = std::fs::read_dir(lake.join("_cdc_audit/checkpoint")).into_iter().flatten().flatten();
+    let newest = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json")).max();
+    let text = newest.and_then(|path| std::fs::read_to_string(path).ok());
+    let note: Option<serde_json::Value> = text.and_then(|text| serde_json::from_str(&text).ok());
+    let flushed = note.as_ref().and_then(|note| note["checkpoint"]["flushed_lsn"].as_str());
+    flushed.map_or(0, crate::trail::lsn)
+}
+
 fn sorted(versions: impl Iterator<Item = Version>) -> Vec<Version> {
     let mut versions: Vec<Version> = versions.collect();
     // Stable: what has one position twice stays for the tests to see.

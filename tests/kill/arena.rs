@@ -1,0 +1,223 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use audit_testkit::{Daemon, PATIENCE, Postgres, Proxy, eventually_async};
+use cdc_audit_tests::decoded::Name;
+use cdc_audit_tests::dice::Dice;
+use cdc_audit_tests::trail::lsn;
+use cdc_audit_tests::world::{SOURCE, World};
+use cdc_audit_tests::{hot, lake};
+use tokio::task::JoinHandle;
+
+/// Servers, proxies and writers around a world.
+pub struct Arena {
+    pub source: Postgres,
+    pub hot: Postgres,
+    pub to_source: Proxy,
+    pub to_hot: Proxy,
+    pub world: World,
+    pub dice: Dice,
+    /// Tables that were published when they had rows already, and from which point of the WAL on.
+    late: BTreeMap<String, u64>,
+    writers: Writers,
+}
+
+struct Writers {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+const TABLES: &str = "
+CREATE TABLE accounts (id int PRIMARY KEY, n int, note text);
+CREATE TABLE docs (id int PRIMARY KEY, v int, body text); ALTER TABLE docs REPLICA IDENTITY FULL;
+CREATE TABLE heap (a int, b text); ALTER TABLE heap REPLICA IDENTITY FULL;
+CREATE TABLE small (id int PRIMARY KEY); ALTER TABLE small REPLICA IDENTITY FULL;
+CREATE TABLE parts (id int, part int, v text, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+CREATE TABLE parts_0 PARTITION OF parts FOR VALUES IN (0); CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1);
+ALTER TABLE parts REPLICA IDENTITY FULL; ALTER TABLE parts_0 REPLICA IDENTITY FULL; ALTER TABLE parts_1 REPLICA IDENTITY FULL;
+INSERT INTO accounts SELECT i, i, 'earlier' FROM generate_series(0, 2999) AS i;
+INSERT INTO docs SELECT i, 0, repeat('body ' || i, 20) FROM generate_series(0, 9999) AS i;
+INSERT INTO heap SELECT i % 50, 'earlier ' || i % 70 FROM generate_series(1, 700) AS i;
+INSERT INTO parts SELECT i, i % 2, 'earlier' FROM generate_series(0, 999) AS i;
+";
+
+/// Rows are read for the baseline in steps this small, so that kills find it everywhere.
+const SECTIONS: &str = "[baseline]\nchunk_rows = 400\nparallel = 2\n";
+
+impl Arena {
+    /// Servers with these further settings of the source; nothing runs yet.
+    pub async fn new(dice: Dice, settings: &[(&str, &str)]) -> Arena {
+        let builder = settings.iter().fold(Postgres::builder(15), |builder, (name, value)| builder.setting(name, value));
+        let (source, hot) = (builder.start(), Postgres::start(15));
+        let (to_source, to_hot) = (Proxy::to(source.port()), Proxy::to(hot.port()));
+        let (name, url) = source.new_database();
+        let (_, hot_url) = hot.new_database();
+        let world = World::on(&source)
+            .source(&name, &url)
+            .source_through(&to_source.through(&url))
+            .hot_url(&hot_url)
+            .hot_through(&to_hot.through(&hot_url))
+            .hot("batch_rows = 300")
+            .lake("file_age = \"1 s\"\nfile_rows = 2000")
+            .pipeline("idle_after = \"1 s\"\nstop_timeout = \"10 s\"")
+            .sections(SECTIONS)
+            .keep_rows()
+            .baseline()
+            .sql(TABLES)
+            .build()
+            .await;
+        let writers = Writers { stop: Arc::default(), tasks: Vec::new() };
+        Arena { source, hot, to_source, to_hot, world, dice, late: BTreeMap::new(), writers }
+    }
+
+    /// Sessions that write until told to stop, and connect again when the server goes.
+    pub fn write(&mut self) {
+        self.writers.stop = Arc::default();
+        for _ in 0..3 {
+            let (url, dice, stop) = (self.world.url.clone(), self.dice.fork(), Arc::clone(&self.writers.stop));
+            self.writers.tasks.push(tokio::spawn(write(url, dice, stop)));
+        }
+    }
+
+    pub async fn stop_writing(&mut self) {
+        self.writers.stop.store(true, Ordering::SeqCst);
+        for task in self.writers.tasks.drain(..) {
+            task.await.expect("a writer ends well");
+        }
+    }
+
+    /// A table that has rows before it is published: a baseline of its own, while everything else goes on.
+    pub fn late_table(&mut self) {
+        let name = format!("late_{}", self.late.len());
+        let (database, slot) = (&self.world.database, &self.world.slot);
+        let rows = self.dice.between(1, 3000);
+        let key = if self.dice.one_in(3) { "" } else { " PRIMARY KEY" };
+        let sql = format!(
+            "CREATE TABLE {name} (id int{key}, v text); ALTER TABLE {name} REPLICA IDENTITY FULL; \
+             INSERT INTO {name} SELECT i, 'earlier' FROM generate_series(1, {rows}) AS i"
+        );
+        self.source.execute(database, &sql);
+        let from = self.source.execute(database, "SELECT pg_current_wal_insert_lsn()");
+        self.source.execute(database, &format!("ALTER PUBLICATION {slot} ADD TABLE {name}"));
+        self.source.execute(database, &format!("UPDATE {name} SET v = 'changed' WHERE id % 10 = 0; DELETE FROM {name} WHERE id % 10 = 1"));
+        self.late.insert(name, lsn(&from));
+    }
+
+    /// Nothing stands in the way any more.
+    pub fn heal(&self) {
+        for proxy in [&self.to_source, &self.to_hot] {
+            proxy.set(audit_testkit::Traffic::Pass);
+            proxy.delay(Duration::ZERO);
+        }
+    }
+
+    /// Waits until both sinks have everything that has committed by now.
+    pub async fn progress(&self, daemon: &mut Daemon) {
+        let now = lsn(&self.world.wal_end().await);
+        let mut hot_client = self.world.hot().await;
+        let begun = std::time::Instant::now();
+        loop {
+            if hot_client.is_closed() {
+                hot_client = self.world.hot().await;
+            }
+            let flushed = (hot::flushed(&hot_client, SOURCE).await, lake::flushed(&self.world.lake));
+            if flushed.0 >= now && flushed.1 >= now {
+                return;
+            }
+            let ended = daemon.ended();
+            let where_ = format!("hot at {:X}, lake at {:X}, behind {now:X}", flushed.0, flushed.1);
+            assert!(ended.is_none(), "the daemon ended ({ended:?}), {where_}:\n{}", daemon.output());
+            assert!(begun.elapsed() < PATIENCE, "no progress, {where_}:\n{}", daemon.output());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Stops writing, lets a fresh daemon catch up, and compares everything with everything.
+    pub async fn settle(&mut self) {
+        self.stop_writing().await;
+        self.heal();
+        let until = self.world.wal_end().await;
+        let mut daemon = self.world.launch().start();
+        self.baselines_done(&mut daemon).await;
+        self.progress(&mut daemon).await;
+        let status = daemon.stop();
+        assert!(status.success(), "the daemon ended with {status}, after {until}:\n{}", daemon.output());
+        let late = self.late.clone();
+        let published = move |name: &Name, at: u64| late.get(&name.table).is_none_or(|from| at > *from);
+        let recorded = self.world.recorded().await;
+        self.world.check_changes(&recorded, &published).await;
+        self.world.check_replay(&recorded, &published).await;
+        let snapshots = recorded.hot.iter().filter(|version| version.event == "snapshot").count();
+        eprintln!("{} versions, {snapshots} of them snapshots: nothing lost, nothing twice", recorded.hot.len());
+    }
+
+    /// Waits until no table has a baseline under way, for either sink.
+    async fn baselines_done(&self, daemon: &mut Daemon) {
+        let tables = 4 + self.late.len() as i64;
+        let client = self.world.hot().await;
+        eventually_async("the baselines are done", async || {
+            assert!(daemon.ended().is_none(), "the daemon ended:\n{}", daemon.output());
+            let sql = "SELECT count(*) FILTER (WHERE done) FROM cdc_audit.baselines WHERE source = $1";
+            let done: i64 = client.query_one(sql, &[&SOURCE]).await.expect("the baselines are read").get(0);
+            let chunked = lake::tables(&self.world.lake).values().filter(|table| baseline_done(table)).count() as i64;
+            done >= tables && chunked >= tables
+        })
+        .await;
+    }
+}
+
+/// Whether a Delta table says that its baseline is complete.
+fn baseline_done(table: &std::path::Path) -> bool {
+    let transactions = lake::Snapshot::read(table).transactions;
+    transactions.get(&format!("{SOURCE}/chunks_done")) == Some(&1)
+}
+
+async fn write(url: String, mut dice: Dice, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::SeqCst) {
+        let Ok((client, connection)) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let connection = tokio::spawn(connection);
+        while !stop.load(Ordering::SeqCst) && !client.is_closed() {
+            if client.batch_execute(&transaction(&mut dice)).await.is_err() {
+                // A deadlock, or the server has gone.
+                drop(client.batch_execute("ROLLBACK").await);
+            }
+            tokio::time::sleep(Duration::from_millis(dice.below(12))).await;
+        }
+        connection.abort();
+    }
+}
+
+fn transaction(dice: &mut Dice) -> String {
+    let mut sql = "BEGIN;".to_owned();
+    if dice.one_in(4) {
+        sql.push_str(&format!("SELECT pg_logical_emit_message(true, 'cdc-audit', '{{\"actor_id\": \"u{}\"}}');", dice.below(9)));
+    }
+    for _ in 0..dice.between(1, 4) {
+        let (id, other) = (dice.below(3500), dice.below(3500));
+        sql.push_str(&match dice.below(40) {
+            0..8 => format!("INSERT INTO accounts VALUES ({id}, {other}, 'n') ON CONFLICT (id) DO UPDATE SET n = excluded.n;"),
+            8..14 => format!("UPDATE docs SET v = v + 1 WHERE id = {};", dice.below(11_000)),
+            14..17 => format!("DELETE FROM docs WHERE id = {};", dice.below(11_000)),
+            17..20 => format!("INSERT INTO docs SELECT i, 0, 'new' FROM generate_series({0}, {0} + 5) AS i ON CONFLICT DO NOTHING;", dice.below(11_000)),
+            20..23 => format!("UPDATE accounts SET id = {id} WHERE id = {other} AND NOT EXISTS (SELECT FROM accounts WHERE id = {id});"),
+            23..26 => format!("DELETE FROM accounts WHERE id = {id};"),
+            26..28 => format!("INSERT INTO heap VALUES ({}, 'x');", dice.below(5)),
+            28..30 => "DELETE FROM heap WHERE ctid = (SELECT min(ctid) FROM heap);".to_owned(),
+            30..31 => format!("UPDATE heap SET b = 'y' WHERE ctid = (SELECT ctid FROM heap OFFSET {} LIMIT 1);", dice.below(100)),
+            31..34 => format!("UPDATE parts SET part = 1 - part, v = 'moved' WHERE id = {} AND NOT EXISTS (SELECT FROM parts o WHERE o.id = parts.id AND o.part <> parts.part);", dice.below(1000)),
+            34..36 => format!("SAVEPOINT s; INSERT INTO small VALUES ({id}) ON CONFLICT DO NOTHING; ROLLBACK TO s;"),
+            36..38 => format!("INSERT INTO small SELECT {id} + i FROM generate_series(1, 20) AS i ON CONFLICT DO NOTHING;"),
+            38 => "TRUNCATE small;".to_owned(),
+            // Larger than a batch of either sink.
+            _ if dice.one_in(4) => format!("UPDATE docs SET v = v + 1 WHERE id BETWEEN {0} AND {0} + 2500;", dice.below(8000)),
+            _ => format!("UPDATE accounts SET note = 'n{other}' WHERE id = {id};"),
+        });
+    }
+    sql.push_str(if dice.one_in(12) { "ROLLBACK" } else { "COMMIT" });
+    sql
+}

@@ -1,0 +1,108 @@
+use audit_testkit::PATIENCE;
+use cdc_audit_tests::dice::Dice;
+use cdc_audit_tests::{seed, thorough};
+
+use crate::arena::Arena;
+
+/// A named place in the program where it can be killed.
+pub struct Point {
+    pub name: &'static str,
+    /// Passed only after another kill, or rarely: what brings it about.
+    pub needs: Needs,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Needs {
+    Nothing,
+    /// A file that no log names: a kill between file and commit.
+    Leftover,
+    /// A table that is not read yet.
+    Rows,
+}
+
+const fn point(name: &'static str, needs: Needs) -> Point {
+    Point { name, needs }
+}
+
+pub const POINTS: &[Point] = &[
+    point("pipeline::after_lock", Needs::Nothing),
+    point("pipeline::after_take", Needs::Nothing),
+    point("hot::after_take", Needs::Nothing),
+    point("hot::before_copy", Needs::Nothing),
+    point("hot::after_copy", Needs::Nothing),
+    point("hot::before_commit", Needs::Nothing),
+    point("hot::after_commit", Needs::Nothing),
+    point("lake::after_take", Needs::Nothing),
+    point("lake::before_put", Needs::Nothing),
+    point("lake::after_put", Needs::Nothing),
+    point("lake::before_commit", Needs::Nothing),
+    point("lake::after_commit", Needs::Nothing),
+    point("lake::before_checkpoint", Needs::Nothing),
+    point("lake::after_checkpoint", Needs::Nothing),
+    point("lake::before_delta_checkpoint", Needs::Nothing),
+    point("lake::after_delta_checkpoint", Needs::Nothing),
+    point("lake::before_adopt", Needs::Leftover),
+    point("baseline::after_read", Needs::Rows),
+    point("baseline::after_bounds_stored", Needs::Rows),
+    point("baseline::after_watermark", Needs::Rows),
+];
+
+/// The list above is the program's own: a point that is added there is killed at here.
+#[test]
+fn every_fault_point_is_known() {
+    let mut named = Vec::new();
+    sources(&cdc_audit_tests::repository("crates"), &mut named);
+    named.sort();
+    named.dedup();
+    let mut known: Vec<&str> = POINTS.iter().map(|point| point.name).collect();
+    known.sort();
+    assert_eq!(named, known);
+}
+
+/// What stands in quotes after `fail_point!(` or `fault!(`.
+fn sources(folder: &std::path::Path, named: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, named);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).expect("a source file");
+            let calls = text.split("fail_point!(\"").skip(1).chain(text.split("fault!(\"").skip(1));
+            named.extend(calls.map(|rest| rest.split('"').next().unwrap_or_default().to_owned()));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_every_fault_point_loses_nothing() {
+    let mut arena = Arena::new(Dice::new(seed()), &[]).await;
+    arena.write();
+    for passage in 1..=if thorough() { 3 } else { 1 } {
+        for point in POINTS {
+            eprintln!("{} at passage {passage}", point.name);
+            kill_at(&mut arena, point, passage).await;
+        }
+    }
+    arena.settle().await;
+}
+
+async fn kill_at(arena: &mut Arena, point: &Point, passage: i32) {
+    match point.needs {
+        Needs::Nothing => {}
+        Needs::Rows => arena.late_table(),
+        Needs::Leftover => {
+            let mut daemon = arena.world.launch().environment("CDC_AUDIT_FAULTS", "lake::after_put=kill@2").start();
+            daemon.wait();
+        }
+    }
+    let faults = format!("{}=kill@{passage}", point.name);
+    let mut daemon = arena.world.launch().environment("CDC_AUDIT_FAULTS", &faults).start();
+    let begun = std::time::Instant::now();
+    while daemon.ended().is_none() {
+        assert!(begun.elapsed() < PATIENCE, "{} was never reached:\n{}", point.name, daemon.output());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    use std::os::unix::process::ExitStatusExt;
+    let status = daemon.wait();
+    assert!(status.signal().is_some(), "{}: the daemon ended by itself ({status}):\n{}", point.name, daemon.output());
+}

@@ -1,0 +1,167 @@
+use std::time::Duration;
+
+use audit_testkit::{Daemon, Shutdown, Traffic};
+use cdc_audit_tests::dice::Dice;
+use cdc_audit_tests::{kill_rounds, seed};
+
+use crate::arena::Arena;
+use crate::points::POINTS;
+
+/// Everything is compared this often, so that a failure is found near its cause.
+const ROUNDS_BETWEEN_LOOKS: u32 = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_and_nothing_comes_twice_whatever_is_killed() {
+    let mut arena = Arena::new(Dice::new(seed()), &[]).await;
+    let rounds = kill_rounds();
+    arena.write();
+    let mut daemon = arena.world.launch().start();
+    for round in 1..=rounds {
+        daemon = play(&mut arena, daemon, round).await;
+        arena.heal();
+        if daemon.ended().is_some() {
+            daemon = arena.world.launch().start();
+        }
+        if arena.dice.one_in(4) {
+            arena.progress(&mut daemon).await;
+        }
+        if round % 10 == 5 {
+            arena.late_table();
+        }
+        if round % ROUNDS_BETWEEN_LOOKS == 0 && round < rounds {
+            daemon.kill();
+            arena.settle().await;
+            arena.write();
+            daemon = arena.world.launch().start();
+        }
+    }
+    if arena.dice.one_in(2) {
+        daemon.kill();
+    } else {
+        daemon.stop();
+    }
+    arena.settle().await;
+}
+
+/// One round: something goes wrong, at some moment. Returns the daemon that runs then, or one that has ended.
+async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
+    let moment = Duration::from_millis(arena.dice.below(1500));
+    let how_long = Duration::from_millis(arena.dice.below(2500));
+    let what = arena.dice.below(16);
+    eprintln!("round {round}: {what} after {moment:?}");
+    match what {
+        // Killed, at any moment: while it starts, while it reads rows, while it writes.
+        0..4 => {
+            pause(moment).await;
+            daemon.kill();
+        }
+        // Killed on its way through the code.
+        4..8 => {
+            daemon.kill();
+            let point = arena.dice.pick(POINTS).name;
+            let passage = arena.dice.between(1, 6);
+            eprintln!("  at passage {passage} of {point}");
+            daemon = arena.world.launch().environment("CDC_AUDIT_FAULTS", &format!("{point}=kill@{passage}")).start();
+            // Not every point is passed so often in a round.
+            for _ in 0..50 {
+                if daemon.ended().is_some() {
+                    break;
+                }
+                pause(Duration::from_millis(100)).await;
+            }
+            daemon.kill();
+        }
+        // The lake answers with errors: before or after it did what was asked.
+        8 => {
+            daemon.stop();
+            let point = arena.dice.pick(&LAKE_ERRORS);
+            daemon = arena.world.launch().environment("FAILPOINTS", &format!("{point}=30%return")).start();
+            pause(moment + how_long).await;
+            // An error that lasts is for a person; this one ends with the process.
+            daemon.kill();
+        }
+        9 => {
+            pause(moment).await;
+            if arena.dice.one_in(2) {
+                arena.source.restart(*arena.dice.pick(&[Shutdown::Fast, Shutdown::Immediate]));
+            } else {
+                arena.source.kill9();
+                arena.source.start_again();
+            }
+        }
+        10 => {
+            pause(moment).await;
+            if arena.dice.one_in(2) {
+                arena.hot.restart(*arena.dice.pick(&[Shutdown::Fast, Shutdown::Immediate]));
+            } else {
+                arena.hot.kill9();
+                arena.hot.start_again();
+            }
+        }
+        // Connections cut, at any byte; held; slow; refused.
+        11 | 12 => {
+            pause(moment).await;
+            let (to_hot, kind, bytes) = (arena.dice.one_in(2), arena.dice.below(6), arena.dice.below(200_000));
+            let proxy = if to_hot { &arena.to_hot } else { &arena.to_source };
+            eprintln!("  {} {kind}", if to_hot { "hot" } else { "source" });
+            match kind {
+                0 => proxy.cut(),
+                1 => proxy.cut_after(bytes),
+                2 => proxy.set(Traffic::Hold),
+                // Done, and the answer was lost.
+                3 => proxy.set(Traffic::HoldAnswers),
+                4 => proxy.delay(Duration::from_millis(30)),
+                _ => {
+                    proxy.set(Traffic::Refuse);
+                    proxy.cut();
+                }
+            }
+            pause(how_long).await;
+            if kind == 3 {
+                proxy.cut();
+            }
+        }
+        // The hot database is locked, or refuses.
+        13 => {
+            pause(moment).await;
+            let client = arena.world.hot().await;
+            client.batch_execute("BEGIN; LOCK TABLE cdc_audit.versions, cdc_audit.checkpoints IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
+            pause(how_long).await;
+            client.batch_execute("COMMIT").await.expect("the lock ends");
+        }
+        14 => {
+            pause(moment).await;
+            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'cdc-audit%' AND pid <> pg_backend_pid()";
+            arena.hot.execute("postgres", end);
+            arena.source.execute("postgres", end);
+        }
+        // An ordinary stop.
+        _ => {
+            pause(moment).await;
+            daemon.sigterm();
+            if arena.dice.one_in(2) {
+                pause(Duration::from_millis(arena.dice.below(300))).await;
+                daemon.kill();
+            } else {
+                daemon.wait();
+            }
+        }
+    }
+    daemon
+}
+
+const LAKE_ERRORS: [&str; 8] = [
+    "lake::before_put",
+    "lake::after_put",
+    "lake::before_commit",
+    "lake::after_commit",
+    "lake::before_checkpoint",
+    "lake::after_checkpoint",
+    "lake::before_delta_checkpoint",
+    "lake::before_adopt",
+];
+
+/// Lets time pass: the moment of a fault is what these tests leave to chance.
+async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}
