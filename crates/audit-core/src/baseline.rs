@@ -48,8 +48,7 @@ pub const WATERMARK_PREFIX: &str = "cdc-audit-watermark";
 /// What the runner asks of the stage. The stage gives each to [`Watches::command`], in order.
 #[derive(Debug)]
 pub enum Command {
-    /// The server's present snapshot: transactions that are finished in it need not be remembered. The first one also begins the
-    /// remembering, which costs nothing where no baseline runs.
+    /// The server's present snapshot: transactions that are finished in it need not be remembered.
     Settled(Snapshot),
     /// Each of the tables has no key, and rows that transactions below its number wrote will be read as existing ones: those that the
     /// stream delivers from now on have their version already.

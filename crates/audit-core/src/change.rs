@@ -129,10 +129,19 @@ pub enum Old<'a> {
 /// One change of one table.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
-    Insert { new: Row<'a> },
-    Update { old: Old<'a>, new: Row<'a> },
-    Delete { old: Old<'a> },
+    Insert {
+        new: Row<'a>,
+    },
+    Update {
+        old: Old<'a>,
+        new: Row<'a>,
+    },
+    Delete {
+        old: Old<'a>,
+    },
     Truncate,
     /// A row that a baseline read.
-    Snapshot { row: Row<'a> },
+    Snapshot {
+        row: Row<'a>,
+    },
 }

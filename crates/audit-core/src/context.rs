@@ -42,7 +42,8 @@ impl Context {
             reason: fields.reason.and_then(plain),
             json: text.trim().to_string(),
         };
-        let empty = serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&context.json).is_ok_and(|m| m.is_empty());
+        let empty =
+            serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&context.json).is_ok_and(|m| m.is_empty());
         (!empty).then_some(context)
     }
 
@@ -71,7 +72,8 @@ mod tests {
 
     #[test]
     fn fields_are_taken_out_and_the_rest_is_kept() {
-        let context = Context::parse(br#"{"actor_id": 7, "actor": {"name": "Ann"}, "reason": "fix", "ticket": 12}"#).unwrap();
+        let context =
+            Context::parse(br#"{"actor_id": 7, "actor": {"name": "Ann"}, "reason": "fix", "ticket": 12}"#).unwrap();
         assert_eq!(context.actor_id.as_deref(), Some("7"));
         assert_eq!(context.actor.as_deref(), Some(r#"{"name": "Ann"}"#));
         assert_eq!(context.reason.as_deref(), Some("fix"));

@@ -166,7 +166,9 @@ impl FromStr for Micros {
             .parse::<jiff::Timestamp>()
             .or_else(|_| s.parse::<jiff::civil::DateTime>().and_then(utc))
             .or_else(|_| s.parse::<jiff::civil::Date>().and_then(|date| utc(date.at(0, 0, 0, 0))));
-        parsed.map(|at| Micros(at.as_microsecond())).map_err(|_| ParseError { what: "date or time (like 2026-03-01T09:30:00Z)" })
+        parsed
+            .map(|at| Micros(at.as_microsecond()))
+            .map_err(|_| ParseError { what: "date or time (like 2026-03-01T09:30:00Z)" })
     }
 }
 

@@ -175,7 +175,9 @@ impl Policy {
         match table.key.as_slice() {
             [] => Ok(None),
             [column] => match part(column)? {
-                Some(text) if column.protected => Ok(Some(batch.append(&self.row_hash(table, &column.name, text)?)?)),
+                Some(text) if column.protected => {
+                    Ok(Some(batch.append(&self.row_hash(table, &column.name, text)?)?))
+                }
                 Some(text) => Ok(Some(batch.append(text)?)),
                 None => Ok(None),
             },
@@ -276,7 +278,8 @@ fn actor_source(
         return Some(ActorSource::Context);
     }
     let (column, after) = (table.actor?, entry.after?);
-    let named = matches!(batch.cells.get(after as usize + column), Some(cell) if *cell != Cell::NULL && *cell != Cell::UNKNOWN);
+    let named =
+        matches!(batch.cells.get(after as usize + column), Some(cell) if *cell != Cell::NULL && *cell != Cell::UNKNOWN);
     if !named {
         return None;
     }

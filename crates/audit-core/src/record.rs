@@ -88,7 +88,11 @@ pub fn unknown_columns<'b>(version: &Version<'b>) -> impl Iterator<Item = &'b st
 /// One sentence for people, from protected JSON: `{"status": ["draft", "published"], "price": [null, 5]}` of an update reads
 /// `Status changed from draft to published and price set to 5.` `changes` is what readers show: `[null, v]` for created and
 /// snapshot, `[v, null]` for deleted. `before_known` is the record's.
-pub fn summary(event: &str, changes: Option<&serde_json::Map<String, serde_json::Value>>, before_known: bool) -> String {
+pub fn summary(
+    event: &str,
+    changes: Option<&serde_json::Map<String, serde_json::Value>>,
+    before_known: bool,
+) -> String {
     let Some(changes) = changes.filter(|changes| !changes.is_empty()) else {
         return match event {
             "updated" if !before_known => "Updated; what changed is not known.".to_string(),

@@ -75,9 +75,39 @@ pub struct ProtectionRule {
 
 /// Names that commonly hold secrets: the default rule set, always `full`. A rule of the operator's own comes first.
 pub const DEFAULT_PROTECTED: &[&str] = &[
-    "*password*", "*passwd*", "*passphrase*", "*pwd*", "*secret*", "*token", "*_tokens", "*token_hash*", "*api_key*", "*apikey*",
-    "*private_key*", "*access_key*", "*credential*", "ssn", "*_ssn", "ssn_*", "*social_security*", "*card_number*", "*cardnumber*",
-    "pan", "cvv", "cvv2", "cvc", "*_cvv", "*_cvc", "*_pin", "pin", "pin_*", "*iban*", "*otp_*", "*encrypted_*", "*_salt", "salt",
+    "*password*",
+    "*passwd*",
+    "*passphrase*",
+    "*pwd*",
+    "*secret*",
+    "*token",
+    "*_tokens",
+    "*token_hash*",
+    "*api_key*",
+    "*apikey*",
+    "*private_key*",
+    "*access_key*",
+    "*credential*",
+    "ssn",
+    "*_ssn",
+    "ssn_*",
+    "*social_security*",
+    "*card_number*",
+    "*cardnumber*",
+    "pan",
+    "cvv",
+    "cvv2",
+    "cvc",
+    "*_cvv",
+    "*_cvc",
+    "*_pin",
+    "pin",
+    "pin_*",
+    "*iban*",
+    "*otp_*",
+    "*encrypted_*",
+    "*_salt",
+    "salt",
 ];
 
 /// Columns that by default make no version by themselves.
@@ -106,8 +136,19 @@ impl Rules {
         let mut merged = TableRule { name: name.clone(), ..TableRule::default() };
         for rule in self.tables.iter().filter(|rule| matches(&rule.name, &name)) {
             let TableRule {
-                name: _, capture, item_type, only, ignore, ignore_alone, include, protect, tenant, actor_column,
-                reason_column, require_actor, baseline,
+                name: _,
+                capture,
+                item_type,
+                only,
+                ignore,
+                ignore_alone,
+                include,
+                protect,
+                tenant,
+                actor_column,
+                reason_column,
+                require_actor,
+                baseline,
             } = rule.clone();
             merged.capture = capture.or(merged.capture);
             merged.item_type = item_type.or(merged.item_type);
@@ -124,7 +165,8 @@ impl Rules {
         }
         let own = merged.protect.iter().map(|(column, method)| (column.clone(), *method));
         let general = self.protection.iter().map(|rule| (rule.column.to_lowercase(), rule.method));
-        let defaults = DEFAULT_PROTECTED.iter().filter(|_| self.default_protection).map(|p| (p.to_string(), Method::Full));
+        let defaults =
+            DEFAULT_PROTECTED.iter().filter(|_| self.default_protection).map(|p| (p.to_string(), Method::Full));
         let protection = own.chain(general).chain(defaults).collect();
         TableRules { rule: merged, protection }
     }

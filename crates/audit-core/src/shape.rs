@@ -224,7 +224,12 @@ impl History {
     }
 
     /// Adds the shape that `relation` shows from `first` on. `catalog` is what a look-up found, if anything.
-    pub fn add(&mut self, relation: &Relation, catalog: Option<&CatalogTable>, first: Position) -> std::sync::Arc<Shape> {
+    pub fn add(
+        &mut self,
+        relation: &Relation,
+        catalog: Option<&CatalogTable>,
+        first: Position,
+    ) -> std::sync::Arc<Shape> {
         let catalog = catalog.filter(|table| matches(table, relation));
         let (key, key_source) = key_of(relation, catalog, self.latest().map(|shape| shape.as_ref()));
         let columns = relation.columns.iter().map(|column| shape_column(column, catalog, self.latest())).collect();
@@ -255,12 +260,12 @@ fn matches(catalog: &CatalogTable, relation: &Relation) -> bool {
 
 fn key_of(relation: &Relation, catalog: Option<&CatalogTable>, last: Option<&Shape>) -> (Vec<String>, KeySource) {
     let has = |name: &String| relation.columns.iter().any(|c| c.name == *name);
-    let marked: Vec<String> =
-        relation.columns.iter().filter(|c| c.in_identity).map(|c| c.name.clone()).collect();
+    let marked: Vec<String> = relation.columns.iter().filter(|c| c.in_identity).map(|c| c.name.clone()).collect();
     let primary: Option<Vec<String>> = catalog.and_then(|table| {
-        let names = table.primary_key.iter().map(|attnum| {
-            table.columns.iter().find(|c| c.attnum == *attnum).map(|c| c.name.clone())
-        });
+        let names = table
+            .primary_key
+            .iter()
+            .map(|attnum| table.columns.iter().find(|c| c.attnum == *attnum).map(|c| c.name.clone()));
         names.collect::<Option<Vec<_>>>().filter(|names| !names.is_empty() && names.iter().all(has))
     });
     let carried = || last.map(|shape| &shape.key).filter(|key| !key.is_empty() && key.iter().all(has)).cloned();
@@ -297,9 +302,8 @@ fn shape_column(
 ) -> ShapeColumn {
     let known = catalog.and_then(|table| table.columns.iter().find(|c| c.name == column.name));
     // A type keeps its meaning under its OID: what the shape before knew of it still holds.
-    let before = last.and_then(|shape| {
-        shape.columns.iter().find(|c| c.type_oid == column.type_oid && c.typmod == column.typmod)
-    });
+    let before = last
+        .and_then(|shape| shape.columns.iter().find(|c| c.type_oid == column.type_oid && c.typmod == column.typmod));
     let kind = known.map(|c| c.kind.clone()).or_else(|| Kind::of(column.type_oid, column.typmod));
     ShapeColumn {
         name: column.name.clone(),

@@ -56,7 +56,9 @@ pub struct KeyColumn {
 /// The rules do not fit the table's shape.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
-    #[error("table {table}: column {column} is part of the key and protected with `{method}`, but there is no row key to make it usable")]
+    #[error(
+        "table {table}: column {column} is part of the key and protected with `{method}`, but there is no row key to make it usable"
+    )]
     NoRowKey { table: String, column: String, method: &'static str },
 }
 

@@ -133,14 +133,8 @@ fn update<'a>(table: &Table, old: Old<'a>, new: Row<'a>, changed: &'a mut Vec<bo
         }
     };
     let key_changed = table.key.iter().any(|column| differs(column.source));
-    let version = RawVersion {
-        event: Event::Updated,
-        before,
-        after: Some(new),
-        before_known: false,
-        changed: None,
-        key_changed,
-    };
+    let version =
+        RawVersion { event: Event::Updated, before, after: Some(new), before_known: false, changed: None, key_changed };
     if !before.is_some_and(|b| b.extent == Extent::Whole) {
         return Some(version);
     }

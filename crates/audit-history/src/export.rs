@@ -77,8 +77,12 @@ impl ExportError {
     pub fn hint(&self) -> Option<String> {
         match self {
             ExportError::Store(error) => error.hint(),
-            ExportError::NotEmpty { .. } => Some("name a new folder: an export is never mixed with another".to_string()),
-            ExportError::Write { .. } => Some("see that the folder can be written and has room, then export again".to_string()),
+            ExportError::NotEmpty { .. } => {
+                Some("name a new folder: an export is never mixed with another".to_string())
+            }
+            ExportError::Write { .. } => {
+                Some("see that the folder can be written and has room, then export again".to_string())
+            }
             ExportError::NoTable { known, .. } => Some(format!("tables with versions: {}", known.join(", "))),
         }
     }
@@ -88,7 +92,11 @@ impl ExportError {
 ///
 /// # Errors
 /// Whatever was written before an error stays without a manifest.
-pub async fn export(store: &Store, request: &ExportRequest, mut progress: impl FnMut(u64)) -> Result<Manifest, ExportError> {
+pub async fn export(
+    store: &Store,
+    request: &ExportRequest,
+    mut progress: impl FnMut(u64),
+) -> Result<Manifest, ExportError> {
     let known = store.tables(&request.source).await?;
     if let Some(table) = request.tables.iter().find(|table| !known.contains(table)) {
         return Err(ExportError::NoTable { table: table.clone(), known });
@@ -110,8 +118,7 @@ pub async fn export(store: &Store, request: &ExportRequest, mut progress: impl F
         files: Vec::new(),
     };
     for table in tables {
-        let selection =
-            Selection { source: request.source.clone(), table, since: request.since, until: request.until };
+        let selection = Selection { source: request.source.clone(), table, since: request.since, until: request.until };
         let before = manifest.rows;
         let file = one_table(store, &selection, &request.to, |rows| progress(before + rows)).await?;
         manifest.rows += file.rows;
@@ -197,7 +204,8 @@ impl JsonLines {
         entry.last_position = Some(record.position);
         let at = record.committed_at.to_string();
         // Snapshots and commits of concurrent sessions need not be in the order of their times.
-        entry.first_committed_at = Some(entry.first_committed_at.take().map_or(at.clone(), |first| first.min(at.clone())));
+        entry.first_committed_at =
+            Some(entry.first_committed_at.take().map_or(at.clone(), |first| first.min(at.clone())));
         entry.last_committed_at = Some(entry.last_committed_at.take().map_or(at.clone(), |last| last.max(at)));
         Ok(())
     }

@@ -68,7 +68,10 @@ impl Store {
     }
 
     /// Versions in the order of their positions, as a stream.
-    pub async fn versions(&self, selection: &Selection) -> Result<BoxStream<'static, Result<Record, StoreError>>, StoreError> {
+    pub async fn versions(
+        &self,
+        selection: &Selection,
+    ) -> Result<BoxStream<'static, Result<Record, StoreError>>, StoreError> {
         Ok(match self {
             Store::Hot(hot) => {
                 let selection = audit_hot::Selection {

@@ -15,18 +15,47 @@ use reader::Reader;
 /// One message of the stream.
 #[derive(Debug)]
 pub enum Message<'a> {
-    Begin { commit_lsn: Lsn, committed_at: Micros, xid: u32 },
-    Commit { commit_lsn: Lsn, end_lsn: Lsn },
-    Origin { name: &'a str },
+    Begin {
+        commit_lsn: Lsn,
+        committed_at: Micros,
+        xid: u32,
+    },
+    Commit {
+        commit_lsn: Lsn,
+        end_lsn: Lsn,
+    },
+    Origin {
+        name: &'a str,
+    },
     Relation(Relation),
     /// Announces the name of a type that is not built in.
-    Type { oid: u32, schema: &'a str, name: &'a str },
-    Insert { relation: u32, new: Row<'a> },
-    Update { relation: u32, old: Old<'a>, new: Row<'a> },
-    Delete { relation: u32, old: Old<'a> },
-    Truncate { relations: Vec<u32> },
+    Type {
+        oid: u32,
+        schema: &'a str,
+        name: &'a str,
+    },
+    Insert {
+        relation: u32,
+        new: Row<'a>,
+    },
+    Update {
+        relation: u32,
+        old: Old<'a>,
+        new: Row<'a>,
+    },
+    Delete {
+        relation: u32,
+        old: Old<'a>,
+    },
+    Truncate {
+        relations: Vec<u32>,
+    },
     /// What `pg_logical_emit_message` wrote.
-    Logical { transactional: bool, prefix: &'a str, content: &'a [u8] },
+    Logical {
+        transactional: bool,
+        prefix: &'a str,
+        content: &'a [u8],
+    },
 }
 
 /// Malformed input. Holds no byte of it.

@@ -78,9 +78,15 @@ fn malformed_input_is_named_with_its_offset() {
     check("Z", expect!["malformed unknown message: an unknown kind of message at byte 1"]);
     check("B u64:1", expect!["malformed Begin message: it ends too early at byte 9"]);
     check("C u8:0 u64:1 u64:1 u64:1 x", expect!["malformed Commit message: it goes on behind its end at byte 26"]);
-    check("I u32:5 N u16:1 t u32:4294967295 a", expect!["malformed Insert message: a length is negative or larger than the message at byte 13"]);
+    check(
+        "I u32:5 N u16:1 t u32:4294967295 a",
+        expect!["malformed Insert message: a length is negative or larger than the message at byte 13"],
+    );
     check("I u32:5 N u16:1 b u32:1 a", expect!["malformed Insert message: a column in binary form at byte 9"]);
-    check("T u32:4294967295 u8:0", expect!["malformed Truncate message: a length is negative or larger than the message at byte 6"]);
+    check(
+        "T u32:4294967295 u8:0",
+        expect!["malformed Truncate message: a length is negative or larger than the message at byte 6"],
+    );
     check("O u64:9 node", expect!["malformed Origin message: a name is not terminated or not UTF-8 at byte 9"]);
 }
 

@@ -194,12 +194,16 @@ mod tests {
 
     #[test]
     fn a_slot_behind_or_at_the_checkpoint_continues() {
-        assert_eq!(judged(server(1, &[], 900, 608), &[checkpoint(1, 1, 600, 608), checkpoint(1, 1, 700, 708)]).1, vec![]);
+        assert_eq!(
+            judged(server(1, &[], 900, 608), &[checkpoint(1, 1, 600, 608), checkpoint(1, 1, 700, 708)]).1,
+            vec![]
+        );
     }
 
     #[test]
     fn a_slot_beyond_a_checkpoint_was_moved_by_someone_else() {
-        let (epoch, gaps, _) = judged(server(1, &[], 900, 650), &[checkpoint(1, 1, 600, 608), checkpoint(1, 1, 700, 708)]);
+        let (epoch, gaps, _) =
+            judged(server(1, &[], 900, 650), &[checkpoint(1, 1, 600, 608), checkpoint(1, 1, 700, 708)]);
         assert_eq!((epoch, gaps), (1, vec![("hot".to_string(), Reason::Slot)]));
     }
 

@@ -52,7 +52,11 @@ pub struct Driver {
 impl Driver {
     /// Follows the stream until it ends or `stop` turns true; everything seen until then has gone to the sinks. The queues to the sinks
     /// close with it. The receiver comes back: it still has to tell the server what becomes durable.
-    pub async fn run(mut self, mut receiver: Receiver, stop: watch::Receiver<bool>) -> (Receiver, Result<(), DriverError>) {
+    pub async fn run(
+        mut self,
+        mut receiver: Receiver,
+        stop: watch::Receiver<bool>,
+    ) -> (Receiver, Result<(), DriverError>) {
         let followed = self.follow(&mut receiver, stop).await;
         // At the end even a bare position counts.
         self.told_at = self.told_at.checked_sub(self.config.idle_after.get()).unwrap_or(self.told_at);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use audit_core::batch::Batch;
 use crate::status::Shared;
+use audit_core::batch::Batch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// A permit stands for this many bytes: a semaphore counts to 2^29 at least, memory goes further.

@@ -91,7 +91,14 @@ impl std::fmt::Display for Stretches {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, gap) in self.0.iter().enumerate() {
             let separator = if index > 0 { "; " } else { "" };
-            write!(f, "{separator}sink {} has everything to {}, the slot begins at {}: {}", gap.sink, gap.from, gap.to, gap.reason.name())?;
+            write!(
+                f,
+                "{separator}sink {} has everything to {}, the slot begins at {}: {}",
+                gap.sink,
+                gap.from,
+                gap.to,
+                gap.reason.name()
+            )?;
         }
         Ok(())
     }

@@ -48,7 +48,9 @@ pub enum Ended {
 pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>) -> Result<Ended, RunError> {
     let (safe, safe_lsn) = watch::channel(Lsn::ZERO);
     let (end_stream, stream_ends) = watch::channel(false);
-    let Some(locked) = slot::lock(daemon, safe_lsn, stream_ends, stop).await? else { return Ok(Ended::Stopped(Lsn::ZERO)) };
+    let Some(locked) = slot::lock(daemon, safe_lsn, stream_ends, stop).await? else {
+        return Ok(Ended::Stopped(Lsn::ZERO));
+    };
     let Locked { receiver, client, system, forks, slot } = locked;
     fail::fail_point!("pipeline::after_lock");
 
@@ -161,7 +163,12 @@ fn gap_note(verdict: &Verdict) -> Option<Context> {
     (!lost.is_empty()).then(|| Context::note(&serde_json::json!({ "lost": lost })))
 }
 
-fn baseline(daemon: &Daemon, stored: &[(Arc<str>, Stored)], commands: mpsc::Sender<Command>, lost_wal: bool) -> Baseline {
+fn baseline(
+    daemon: &Daemon,
+    stored: &[(Arc<str>, Stored)],
+    commands: mpsc::Sender<Command>,
+    lost_wal: bool,
+) -> Baseline {
     let sinks = stored.iter().map(|(name, stored)| SinkProgress {
         name: name.clone(),
         is_new: stored.checkpoint.is_none(),

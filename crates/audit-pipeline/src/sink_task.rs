@@ -204,7 +204,10 @@ async fn refused(
             info!(sink = %sink.name, %position, "the version is given up; an error record takes its place");
             return Ok(());
         }
-        if tokio::time::timeout(Duration::from_secs(3600), quarantined.changed()).await.is_ok_and(|changed| changed.is_err()) {
+        if tokio::time::timeout(Duration::from_secs(3600), quarantined.changed())
+            .await
+            .is_ok_and(|changed| changed.is_err())
+        {
             return Err(SinkEnd { sink: sink.name.clone(), error });
         }
     }

@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use audit_capture::config::SourceConfig;
-use audit_capture::replication::{Identity, Receiver, ReplicationClient, ReplicationError, StreamOptions, TimelineFork};
+use audit_capture::replication::{
+    Identity, Receiver, ReplicationClient, ReplicationError, StreamOptions, TimelineFork,
+};
 use audit_capture::slot::{self, SlotState};
 use audit_core::position::{Lsn, Position};
 use tokio::sync::watch;
@@ -61,7 +63,8 @@ pub async fn lock(
                 return Ok(Some(Locked { receiver, client, system, forks, slot }));
             }
             Err(ReplicationError::SlotInUse { .. }) => {
-                let holder = read(source, &client).await?.holder.map_or("another process".to_string(), |h| h.to_string());
+                let holder =
+                    read(source, &client).await?.holder.map_or("another process".to_string(), |h| h.to_string());
                 if backoff.tries() == 0 {
                     info!(slot = %source.slot, %holder, "the slot is in use; waiting for it");
                 }
@@ -94,14 +97,20 @@ async fn usable_slot(daemon: &Daemon, client: &Client) -> Result<(), RunError> {
         }
         Some(state) if state.lost().is_none() => return Ok(()),
         Some(state) if !accepts => {
-            return Err(RunError::LostSlot { slot: name.clone(), why: state.lost().unwrap_or("wal_removed").to_string() });
+            return Err(RunError::LostSlot {
+                slot: name.clone(),
+                why: state.lost().unwrap_or("wal_removed").to_string(),
+            });
         }
         None if !accepts => return Err(RunError::NoSlot { slot: name.clone() }),
         _ => {}
     }
     warn!(slot = %name, "making the slot anew; the WAL before is lost");
     if found.is_some() {
-        client.execute("SELECT pg_drop_replication_slot($1)", &[name]).await.map_err(|e| sql("drop the lost slot", e))?;
+        client
+            .execute("SELECT pg_drop_replication_slot($1)", &[name])
+            .await
+            .map_err(|e| sql("drop the lost slot", e))?;
     }
     let create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
     client.execute(create, &[name]).await.map_err(|e| sql("create the replication slot", e))?;
@@ -141,7 +150,8 @@ pub async fn heartbeat(source: SourceConfig) {
         }
         let Some(open) = &client else { continue };
         // A failure is no more than a late heartbeat; the stream has its own way to notice a lost server.
-        if let Err(error) = open.execute("SELECT pg_logical_emit_message(false, 'cdc-audit-heartbeat', '')", &[]).await {
+        if let Err(error) = open.execute("SELECT pg_logical_emit_message(false, 'cdc-audit-heartbeat', '')", &[]).await
+        {
             debug!(error = %error, "no heartbeat");
         }
     }

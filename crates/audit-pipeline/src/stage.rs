@@ -57,7 +57,9 @@ impl StageError {
     pub fn hint(&self) -> String {
         match self {
             StageError::Decode { position, .. } | StageError::Seal { position, .. } => {
-                format!("to go on without it and leave an `error` record there: cdc-audit resume --sink all --quarantine {position}")
+                format!(
+                    "to go on without it and leave an `error` record there: cdc-audit resume --sink all --quarantine {position}"
+                )
             }
             StageError::Table(error) => error.hint(),
             StageError::Diverged { .. } => {
@@ -273,7 +275,7 @@ impl Stage {
             }
             Ok(Message::Relation(relation)) => {
                 self.scratch = scratch;
-                return Ok(self.relation(relation)?);
+                return self.relation(relation);
             }
             Ok(Message::Logical { .. } | Message::Origin { .. } | Message::Type { .. }) => Ok(()),
             Err(source) => self.malformed(source, lsn),
@@ -293,7 +295,8 @@ impl Stage {
             self.watches.change(xid, table, change);
         }
         if !self.quarantined.is_empty() && self.quarantined.contains(&place.position) {
-            let note = Context::note(&serde_json::json!({ "error": "given up by an operator", "table": table.name.as_ref() }));
+            let note =
+                Context::note(&serde_json::json!({ "error": "given up by an operator", "table": table.name.as_ref() }));
             self.batch.note(Event::Error, table, place.position, lsn, note);
             return Ok(());
         }
@@ -399,7 +402,6 @@ impl Stage {
 fn diverged(check: &ResumeCheck) -> StageError {
     StageError::Diverged { sink: check.sink.clone(), position: check.position, expected: check.change_lsn }
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -116,7 +116,9 @@ pub enum Phase {
     #[default]
     Starting,
     /// The slot is held by another process.
-    Waiting { holder: String },
+    Waiting {
+        holder: String,
+    },
     Streaming,
     /// Something failed; it is tried again.
     Retrying,
@@ -235,7 +237,11 @@ impl Shared {
         sum.bytes += count.bytes;
     }
 
-    pub fn report<'a>(&self, sinks: impl Iterator<Item = (&'a str, &'a SinkGauge)>, baseline: Vec<BaselineReport>) -> StatusReport {
+    pub fn report<'a>(
+        &self,
+        sinks: impl Iterator<Item = (&'a str, &'a SinkGauge)>,
+        baseline: Vec<BaselineReport>,
+    ) -> StatusReport {
         let state = lock(&self.state);
         let sinks: Vec<SinkReport> = sinks.map(|(name, gauge)| sink_report(name, gauge, &state)).collect();
         let behind = sinks.iter().min_by_key(|sink| sink.flushed_lsn).filter(|_| sinks.len() > 1);

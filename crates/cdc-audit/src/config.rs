@@ -65,7 +65,13 @@ pub struct ProtectionConfig {
 
 impl Default for ProtectionConfig {
     fn default() -> ProtectionConfig {
-        ProtectionConfig { defaults: true, rules: Vec::new(), hash_key: None, hash_key_id: "k1".to_string(), row_key: None }
+        ProtectionConfig {
+            defaults: true,
+            rules: Vec::new(),
+            hash_key: None,
+            hash_key_id: "k1".to_string(),
+            row_key: None,
+        }
     }
 }
 
@@ -219,7 +225,8 @@ mod tests {
     fn the_example_of_the_readme_is_a_configuration() {
         let readme = include_str!("../../../README.md");
         let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap_or_default();
-        let config = audit_config::parse(Path::new("README.md"), example, |config: &Config, problems| config.check(problems));
+        let config =
+            audit_config::parse(Path::new("README.md"), example, |config: &Config, problems| config.check(problems));
         assert_eq!(config.map(|config| config.sinks.len()).map_err(|problems| problems.to_string()), Ok(2));
     }
 

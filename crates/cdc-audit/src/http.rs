@@ -100,7 +100,11 @@ impl Collector for Metrics {
             ("changes", "Changes received", report.changes),
             ("versions", "Versions made", report.versions),
             ("transactions", "Transactions received", report.transactions),
-            ("versions_without_actor", "Versions without an actor in tables that require one", report.versions_without_actor),
+            (
+                "versions_without_actor",
+                "Versions without an actor in tables that require one",
+                report.versions_without_actor,
+            ),
             ("gaps", "Lost stretches of WAL that were accepted", report.gaps),
         ] {
             let metric = ConstCounter::new(value);
@@ -116,7 +120,9 @@ impl Metrics {
         type Read = fn(&StatusReport, usize) -> f64;
         let gauges: [(&str, &str, Read); 4] = [
             ("sink_lag_bytes", "WAL that the sink has not stored", |r, i| r.sinks[i].lag_bytes as f64),
-            ("sink_lag_seconds", "Seconds since the last commit that the sink has not stored", |r, i| r.sinks[i].lag_seconds),
+            ("sink_lag_seconds", "Seconds since the last commit that the sink has not stored", |r, i| {
+                r.sinks[i].lag_seconds
+            }),
             ("sink_held_bytes", "Memory of versions that are not durable yet", |r, i| r.sinks[i].held_bytes as f64),
             ("sink_failing", "1 while the sink fails", |r, i| f64::from(u8::from(r.sinks[i].failing))),
         ];

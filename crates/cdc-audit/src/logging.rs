@@ -8,7 +8,8 @@ use crate::config::{LogConfig, LogFormat};
 use crate::error::{CliError, code};
 
 /// Targets that say too much.
-const QUIET: &str = "buoyant_kernel=off,buoyant_kernel_engine=off,delta_kernel=off,deltalake_core=warn,object_store=warn";
+const QUIET: &str =
+    "buoyant_kernel=off,buoyant_kernel_engine=off,delta_kernel=off,deltalake_core=warn,object_store=warn";
 
 /// Starts logging. Commands that answer and end log warnings only, unless told otherwise.
 pub fn start(config: &LogConfig, daemon: bool) -> Result<(), CliError> {
@@ -19,7 +20,10 @@ pub fn start(config: &LogConfig, daemon: bool) -> Result<(), CliError> {
     };
     // The lake's library speaks of every read; what concerns anybody comes back as an error.
     let filter = EnvFilter::try_new(format!("{level},{QUIET}")).map_err(|error| {
-        CliError::new("log.level is not a filter").detail(error.to_string()).hint("give one like \"info\"".to_string()).code(code::USAGE)
+        CliError::new("log.level is not a filter")
+            .detail(error.to_string())
+            .hint("give one like \"info\"".to_string())
+            .code(code::USAGE)
     })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.format {

@@ -82,7 +82,10 @@ pub fn show_baseline(progress: Arc<Progress>) {
             bar.set_length(report.rows_expected);
             bar.set_position(report.rows);
             let left = report.remaining.map_or(String::new(), |left| format!(", {} s left", left.as_secs()));
-            bar.set_message(format!("{:.0} rows/s{left}, {} of {} tables", report.rows_per_second, report.tables_done, report.tables));
+            bar.set_message(format!(
+                "{:.0} rows/s{left}, {} of {} tables",
+                report.rows_per_second, report.tables_done, report.tables
+            ));
         }
     });
 }

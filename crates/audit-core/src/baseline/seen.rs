@@ -8,11 +8,10 @@ use super::snapshot::{Snapshot, precedes};
 /// that which have ended. Of older ones only the highest number is kept: then a reader waits longer than it must.
 const REMEMBERED_MAX: usize = 1 << 20;
 
-/// Remembers delivered transactions from the first snapshot that [`Delivered::settle`] is given. What was delivered before, by this
-/// process or an earlier one, is not known here: the runner waits for whoever holds a lock on a table before it begins with it.
+/// Remembers delivered transactions from the stream's beginning. What an earlier process was delivered is not known here: the runner waits
+/// for whoever holds a lock on a table before it begins with it.
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
-    remembering: bool,
     recent: VecDeque<u32>,
     forgotten: Option<u32>,
 }
@@ -36,9 +35,6 @@ impl Seen {
 impl Delivered {
     /// A transaction begins in the stream; the server sends only what has committed.
     pub fn begin(&mut self, xid: u32) {
-        if !self.remembering {
-            return;
-        }
         if self.recent.len() == REMEMBERED_MAX
             && let Some(oldest) = self.recent.pop_front()
         {
@@ -48,7 +44,6 @@ impl Delivered {
     }
 
     pub fn settle(&mut self, snapshot: &Snapshot) {
-        self.remembering = true;
         self.recent.retain(|xid| !snapshot.finished(*xid));
         self.forgotten = self.forgotten.filter(|xid| !snapshot.all_finished(*xid));
     }
@@ -70,6 +65,7 @@ mod tests {
     fn a_delivered_transaction_is_remembered_until_a_snapshot_sees_it() {
         let mut delivered = Delivered::default();
         delivered.begin(99);
+        assert!(!delivered.seen().finished_in(&snapshot("99:99:")));
         delivered.settle(&snapshot("100:100:"));
         assert_eq!(delivered.seen(), Seen::default());
         delivered.begin(103);
@@ -83,7 +79,6 @@ mod tests {
     #[test]
     fn what_is_no_longer_remembered_is_waited_for_as_a_whole() {
         let mut delivered = Delivered::default();
-        delivered.settle(&snapshot("3:3:"));
         delivered.begin(1000);
         for xid in 0..REMEMBERED_MAX as u32 {
             delivered.begin(2000 + xid);

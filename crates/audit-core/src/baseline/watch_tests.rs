@@ -306,7 +306,6 @@ fn what_is_given_up_is_not_emitted() {
 #[test]
 fn a_watch_says_what_the_stream_delivered_before() {
     let mut watches = Watches::default();
-    watches.command(Command::Settled("100:100:".parse().unwrap()));
     watches.begin(101);
     let watch = |watches: &mut Watches| {
         let (reply, mut seen) = oneshot::channel();

@@ -81,7 +81,9 @@ fn message(line: &str, commit: &mut u64) -> Vec<u8> {
             *commit = rest.parse().unwrap();
             [b"B".as_slice(), &commit.to_be_bytes(), &0u64.to_be_bytes(), &7u32.to_be_bytes()].concat()
         }
-        "commit" => [b"C\0".as_slice(), &commit.to_be_bytes(), &(*commit + 8).to_be_bytes(), &0u64.to_be_bytes()].concat(),
+        "commit" => {
+            [b"C\0".as_slice(), &commit.to_be_bytes(), &(*commit + 8).to_be_bytes(), &0u64.to_be_bytes()].concat()
+        }
         "insert" => {
             let (oid, values) = row(rest);
             [b"I".as_slice(), &oid, b"N", &tuple(&values)].concat()
@@ -159,7 +161,8 @@ fn show(batch: &Batch) -> String {
     let mut out = String::new();
     for v in batch.versions() {
         let position = v.position();
-        write!(out, "{}.{} {} {}", position.commit_lsn.0, position.seq, v.event().name(), v.table().shape.table).unwrap();
+        write!(out, "{}.{} {} {}", position.commit_lsn.0, position.seq, v.event().name(), v.table().shape.table)
+            .unwrap();
         write!(out, " {}", v.key().unwrap_or("-")).unwrap();
         if let Some(old) = v.old_key() {
             write!(out, " (was {old})").unwrap();
@@ -292,10 +295,7 @@ fn an_update_of_the_primary_key_is_one_version() {
 
 #[test]
 fn seq_counts_what_the_server_sends_not_what_we_keep() {
-    let rules = Rules {
-        tables: vec![TableRule { capture: Some(false), ..rule("public.logs") }],
-        ..Rules::default()
-    };
+    let rules = Rules { tables: vec![TableRule { capture: Some(false), ..rule("public.logs") }], ..Rules::default() };
     check_with(
         config(rules),
         "begin 1000
@@ -440,7 +440,10 @@ fn protected_values_are_seen_to_change_and_never_shown() {
         assert!(!shown.contains(secret), "{shown}");
     }
     let lines: Vec<&str> = shown.lines().collect();
-    assert!(lines[0].contains(r#""email": "hmac-sha256:k1:"#) && lines[0].contains(r#""password": "[REDACTED]""#), "{shown}");
+    assert!(
+        lines[0].contains(r#""email": "hmac-sha256:k1:"#) && lines[0].contains(r#""password": "[REDACTED]""#),
+        "{shown}"
+    );
     assert!(lines[1].contains(r#"{"password": ["[REDACTED]", "[REDACTED]"]}"#), "{shown}");
     assert!(lines[2].contains(r#""password": ["[REDACTED]", "[REDACTED]"]"#), "NULL is hidden too: {shown}");
     assert!(lines[2].contains(r#"", null]"#), "a hash keeps NULL: {shown}");
@@ -491,7 +494,8 @@ fn our_own_tables_make_no_versions() {
 }
 
 fn resume(position: &str, change_lsn: u64) -> StageConfig {
-    let check = ResumeCheck { sink: Arc::from("hot"), position: position.parse().unwrap(), change_lsn: Lsn(change_lsn) };
+    let check =
+        ResumeCheck { sink: Arc::from("hot"), position: position.parse().unwrap(), change_lsn: Lsn(change_lsn) };
     StageConfig { checks: vec![check], ..config(Rules::default()) }
 }
 
@@ -527,10 +531,7 @@ fn what_cannot_be_decoded_stops_at_its_position_until_it_is_given_up() {
             error: a message at 0/3EB cannot be decoded, position 0001:00000000000003e8:0000000001
         "#]],
     );
-    let given_up = StageConfig {
-        quarantined: [Position::new(1, Lsn(1000), 1)].into(),
-        ..config(Rules::default())
-    };
+    let given_up = StageConfig { quarantined: [Position::new(1, Lsn(1000), 1)].into(), ..config(Rules::default()) };
     check_with(
         given_up,
         script,
@@ -544,13 +545,8 @@ fn what_cannot_be_decoded_stops_at_its_position_until_it_is_given_up() {
 
 #[test]
 fn an_accepted_gap_is_recorded_where_the_shared_history_ends() {
-    let server = Server {
-        system_id: 1,
-        timeline: 2,
-        forks: vec![(1, Lsn(2000))],
-        wal_end: Lsn(1 << 40),
-        slot_start: Lsn(1000),
-    };
+    let server =
+        Server { system_id: 1, timeline: 2, forks: vec![(1, Lsn(2000))], wal_end: Lsn(1 << 40), slot_start: Lsn(1000) };
     let checkpoint = Checkpoint {
         source: "shop".into(),
         system_id: 1,

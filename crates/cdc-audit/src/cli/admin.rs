@@ -43,9 +43,11 @@ impl Who {
             let place = format!("{} as {writer}", database(&hot.endpoint));
             if let Some((_, known, first)) = databases.iter_mut().find(|(known, ..)| *known == place) {
                 if first.partitioning != hot.partitioning {
-                    return Err(CliError::new(format!("hot sink {name} shares a database with another, and is partitioned in another way"))
-                        .hint("set the same `partitioning` for both, or give them databases of their own".to_owned())
-                        .code(code::USAGE));
+                    return Err(CliError::new(format!(
+                        "hot sink {name} shares a database with another, and is partitioned in another way"
+                    ))
+                    .hint("set the same `partitioning` for both, or give them databases of their own".to_owned())
+                    .code(code::USAGE));
                 }
                 known.options.sinks.push(name.clone());
                 continue;
@@ -61,7 +63,9 @@ impl Who {
             databases.push((place, HotDatabase { admin: self.sink(config, name, hot)?, options }, hot));
         }
         let given = self.sink_as.iter().filter_map(|text| text.split_once('=').map(|(name, _)| name));
-        if let Some(unknown) = given.into_iter().find(|name| !matches!(config.sinks.get(*name), Some(SinkConfig::Hot(_)))) {
+        if let Some(unknown) =
+            given.into_iter().find(|name| !matches!(config.sinks.get(*name), Some(SinkConfig::Hot(_))))
+        {
             return Err(CliError::new(format!("--sink-as: there is no hot sink {unknown}")).code(code::USAGE));
         }
         Ok(databases.into_iter().map(|(_, database, _)| database).collect())

@@ -11,8 +11,10 @@ use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cdc-audit check\n  cdc-audit check --json | jq '.findings[] | select(.state == \"fail\")'\n\n\
-    Exit code 0 only if `cdc-audit run` would start.")]
+#[command(
+    after_help = "Examples:\n  cdc-audit check\n  cdc-audit check --json | jq '.findings[] | select(.state == \"fail\")'\n\n\
+    Exit code 0 only if `cdc-audit run` would start."
+)]
 pub struct Args {
     /// All findings, as JSON.
     #[arg(long)]
@@ -46,7 +48,10 @@ async fn probe(config: &Config, name: &str, sink: &SinkConfig) -> SinkProbe {
         SinkConfig::Hot(hot) => {
             let probed = audit_hot::probe(hot, &config.source.name, name).await;
             let place = hot.endpoint.describe();
-            (probed.map(|()| format!("written to {place} and rolled back")).map_err(|e| failure(&e, e.hint.clone())), None)
+            (
+                probed.map(|()| format!("written to {place} and rolled back")).map_err(|e| failure(&e, e.hint.clone())),
+                None,
+            )
         }
         SinkConfig::Lake(lake) => {
             let probed = audit_lake::probe(lake, &config.source.name).await;
@@ -109,14 +114,20 @@ fn show(findings: &[Finding], ready: bool) -> Result<(), CliError> {
             before if before < SHOWN_MAX => rows.add_row(row(finding)),
             SHOWN_MAX => {
                 let more = findings.iter().filter(alike).count() - SHOWN_MAX;
-                rows.add_row([String::new(), String::new(), "…".to_owned(), format!("and {more} more like these: --json has all")])
+                rows.add_row([
+                    String::new(),
+                    String::new(),
+                    "…".to_owned(),
+                    format!("and {more} more like these: --json has all"),
+                ])
             }
             _ => &mut rows,
         };
     }
     print(rows)?;
     let count = |state: State| findings.iter().filter(|finding| finding.state == state).count();
-    let verdict = if ready { "`cdc-audit run` would start" } else { "`cdc-audit run` would not start, or would do harm" };
+    let verdict =
+        if ready { "`cdc-audit run` would start" } else { "`cdc-audit run` would not start, or would do harm" };
     print(format!("{verdict}: {} failures, {} warnings", count(State::Fail), count(State::Warn)))
 }
 

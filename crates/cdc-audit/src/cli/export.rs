@@ -14,8 +14,10 @@ use crate::config::Config;
 use crate::error::CliError;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cdc-audit export --table public.orders --since 2026-01-01 --until 2026-04-01 --to ./q1\n  \
-    cdc-audit export --to ./everything --from archive\n\nVerify with: jq -r '.files[] | \"\\(.sha256)  \\(.path)\"' manifest.json | sha256sum -c")]
+#[command(
+    after_help = "Examples:\n  cdc-audit export --table public.orders --since 2026-01-01 --until 2026-04-01 --to ./q1\n  \
+    cdc-audit export --to ./everything --from archive\n\nVerify with: jq -r '.files[] | \"\\(.sha256)  \\(.path)\"' manifest.json | sha256sum -c"
+)]
 pub struct Args {
     /// `schema.table`; several times for several. Default: all tables.
     #[arg(long)]

@@ -12,8 +12,10 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cdc-audit history public.orders 42\n  cdc-audit history public.order_items '[42,3]'      a key of two columns\n  \
-    cdc-audit history public.orders 42 --from archive --json")]
+#[command(
+    after_help = "Examples:\n  cdc-audit history public.orders 42\n  cdc-audit history public.order_items '[42,3]'      a key of two columns\n  \
+    cdc-audit history public.orders 42 --from archive --json"
+)]
 pub struct Args {
     /// `schema.table`.
     table: String,
@@ -35,7 +37,11 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let failed = |error: audit_history::StoreError| CliError::of(&error).hint(error.hint());
     let tables = store.tables(&config.source.name).await.map_err(failed)?;
     if !tables.contains(&args.table) {
-        let hint = if tables.is_empty() { "no table has versions yet".to_string() } else { format!("tables with versions: {}", tables.join(", ")) };
+        let hint = if tables.is_empty() {
+            "no table has versions yet".to_string()
+        } else {
+            format!("tables with versions: {}", tables.join(", "))
+        };
         return Err(CliError::new(format!("there are no versions of {}", args.table)).hint(hint).code(code::USAGE));
     }
     let key = stored_key(&args, config, &store).await?;
@@ -66,7 +72,9 @@ async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<Strin
         [column] => Ok(key.hash(&args.table, column, args.key.as_bytes())),
         columns => {
             let parts: Vec<serde_json::Value> = serde_json::from_str(&args.key).map_err(|_| {
-                CliError::new("the key of this table has several columns").hint("give a JSON array in key order".to_string()).code(code::USAGE)
+                CliError::new("the key of this table has several columns")
+                    .hint("give a JSON array in key order".to_string())
+                    .code(code::USAGE)
             })?;
             let hashed = columns.iter().zip(parts).map(|(column, part)| match part {
                 part if !protected(column) => part,

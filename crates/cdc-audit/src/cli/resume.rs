@@ -9,8 +9,10 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  cdc-audit resume --sink hot --quarantine 0001:0000000016b37430:0000000002\n\nThe version is not \
-    written to that sink; a record with event `error` stands at its position instead. A running daemon sees it within seconds.")]
+#[command(
+    after_help = "Example:\n  cdc-audit resume --sink hot --quarantine 0001:0000000016b37430:0000000002\n\nThe version is not \
+    written to that sink; a record with event `error` stands at its position instead. A running daemon sees it within seconds."
+)]
 pub struct Args {
     /// The sink that refuses the version; `all` for a change that cannot be decoded.
     #[arg(long)]

@@ -63,9 +63,8 @@ fn exit_code(error: &RunError) -> u8 {
 
 /// Turns true at SIGTERM or SIGINT. A second signal ends the program at once: nothing is lost by it, for what is durable is known.
 fn stop_signal() -> Result<watch::Receiver<bool>, CliError> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| CliError::new("signals cannot be listened to").detail(error.to_string()))
-    };
+    let listen =
+        |kind| signal(kind).map_err(|error| CliError::new("signals cannot be listened to").detail(error.to_string()));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let (asked, stop) = watch::channel(false);
     tokio::spawn(async move {

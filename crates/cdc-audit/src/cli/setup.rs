@@ -12,9 +12,11 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cdc-audit setup --dry-run > setup.sql\n  cdc-audit setup --as postgres://owner@db.internal/shop\n  \
+#[command(
+    after_help = "Examples:\n  cdc-audit setup --dry-run > setup.sql\n  cdc-audit setup --as postgres://owner@db.internal/shop\n  \
     cdc-audit setup --replica-identity full --table public.users\n\nEvery statement is printed before it is run; what exists is left \
-    alone, so it can be run as often as you like. The role that runs it owns the tables; nobody needs to be superuser.")]
+    alone, so it can be run as often as you like. The role that runs it owns the tables; nobody needs to be superuser."
+)]
 pub struct Args {
     /// Print every statement, and the grants of a role with just enough rights; run nothing.
     #[arg(long)]
@@ -90,7 +92,8 @@ async fn hot_target(hot: HotDatabase) -> Result<Target, CliError> {
     let mut plan = hot_plan(audit_hot::setup_statements(&hot.options));
     let user = hot.admin.parse()?.user().to_owned();
     if hot.options.owner.is_none() && hot.options.writer.as_ref() == Some(&user) {
-        let message = format!("role {user} will own the audit tables and write them: it could also change its own trail");
+        let message =
+            format!("role {user} will own the audit tables and write them: it could also change its own trail");
         let hint = "run setup --as another role, or with --owner ROLE";
         plan.steps.insert(0, Step::Note { message, hint: Some(hint.to_owned()) });
     }
@@ -134,6 +137,8 @@ fn report(args: &Args, targets: &[Target]) -> Result<ExitCode, CliError> {
             Ok(ExitCode::SUCCESS)
         }
         (false, count) => Err(CliError::new(format!("setup is not complete: {count} statements need more rights"))
-            .hint("have the statements above marked \"to run\" run by those named there, then run setup again".to_owned())),
+            .hint(
+                "have the statements above marked \"to run\" run by those named there, then run setup again".to_owned(),
+            )),
     }
 }

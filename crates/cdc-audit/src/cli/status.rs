@@ -26,17 +26,23 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         Err(error) => return Err(CliError::of(&error)),
     };
     if report.source != config.source.name {
-        return Err(CliError::new(format!("the daemon on {} captures {}, not {}", config.http.listen, report.source, config.source.name))
-            .hint("give each daemon a port of its own: http.listen".to_string())
-            .code(code::NOT_READY));
+        return Err(CliError::new(format!(
+            "the daemon on {} captures {}, not {}",
+            config.http.listen, report.source, config.source.name
+        ))
+        .hint("give each daemon a port of its own: http.listen".to_string())
+        .code(code::NOT_READY));
     }
-    if wants_json(args.json) { print_json(&report)? } else { show(&report)? }
+    if wants_json(args.json) {
+        print_json(&report)?
+    } else {
+        show(&report)?
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 fn ask(url: &str) -> Result<StatusReport, String> {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
     let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
     let body = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
     serde_json::from_str(&body).map_err(|error| error.to_string())
@@ -66,7 +72,10 @@ async fn not_running(args: Args, config: &Config, error: String) -> Result<ExitC
                 slot.retained_bytes().map_or("?".to_string(), bytes),
                 slot.holder.map_or(String::new(), |holder| format!(", held by {holder}")),
             ))?,
-            None => print(format!("Slot {} was not found, or the source cannot be reached: `cdc-audit check` says more.", config.source.slot))?,
+            None => print(format!(
+                "Slot {} was not found, or the source cannot be reached: `cdc-audit check` says more.",
+                config.source.slot
+            ))?,
         }
     }
     Ok(ExitCode::from(code::NOT_READY))
@@ -83,11 +92,19 @@ fn show(report: &StatusReport) -> Result<(), CliError> {
     print(format!("{}: {phase}, epoch {}", report.source, report.epoch))?;
     print(format!(
         "slot {}: {} behind ({:.1} s), acknowledged {}, server at {}",
-        report.slot, bytes(report.lag_bytes), report.lag_seconds, report.acknowledged, report.wal_end
+        report.slot,
+        bytes(report.lag_bytes),
+        report.lag_seconds,
+        report.acknowledged,
+        report.wal_end
     ))?;
     print(format!(
         "{} changes, {} versions, {} transactions; memory {} of {}",
-        report.changes, report.versions, report.transactions, bytes(report.memory_used_bytes), bytes(report.memory_limit_bytes)
+        report.changes,
+        report.versions,
+        report.transactions,
+        bytes(report.memory_used_bytes),
+        bytes(report.memory_limit_bytes)
     ))?;
     let mut sinks = table(&["sink", "stands at", "behind", "seconds", "versions", "held", "errors", ""]);
     for sink in &report.sinks {
@@ -97,8 +114,14 @@ fn show(report: &StatusReport) -> Result<(), CliError> {
             _ => "",
         };
         sinks.add_row([
-            sink.name.clone(), sink.position.clone(), bytes(sink.lag_bytes), format!("{:.1}", sink.lag_seconds),
-            sink.versions.to_string(), bytes(sink.held_bytes), sink.errors.to_string(), mark.to_string(),
+            sink.name.clone(),
+            sink.position.clone(),
+            bytes(sink.lag_bytes),
+            format!("{:.1}", sink.lag_seconds),
+            sink.versions.to_string(),
+            bytes(sink.held_bytes),
+            sink.errors.to_string(),
+            mark.to_string(),
         ]);
     }
     print(sinks)?;

@@ -12,7 +12,9 @@ pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError
     let sink = match name {
         Some(name) => config.sinks.get(name).ok_or_else(|| {
             let names: Vec<&str> = config.sinks.keys().map(String::as_str).collect();
-            CliError::new(format!("there is no sink {name}")).hint(format!("the sinks are {}", names.join(", "))).code(code::USAGE)
+            CliError::new(format!("there is no sink {name}"))
+                .hint(format!("the sinks are {}", names.join(", ")))
+                .code(code::USAGE)
         })?,
         None => config
             .sinks

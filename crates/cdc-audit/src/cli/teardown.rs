@@ -12,9 +12,11 @@ use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cdc-audit teardown --keep-history\n  cdc-audit teardown --as postgres://owner@db.internal/shop\n\n\
+#[command(
+    after_help = "Examples:\n  cdc-audit teardown --keep-history\n  cdc-audit teardown --as postgres://owner@db.internal/shop\n\n\
     Drops the slot, the publication and what setup made in the source, and the audit tables of hot sinks with everything recorded in \
-    them. Lakes and the tables of your application are left as they are.")]
+    them. Lakes and the tables of your application are left as they are."
+)]
 pub struct Args {
     /// Leave what was recorded where it is.
     #[arg(long)]
