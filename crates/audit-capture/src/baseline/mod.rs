@@ -55,7 +55,7 @@ pub struct Baseline {
     pub commands: mpsc::Sender<Command>,
     /// Where progress is shown.
     pub progress: Arc<Progress>,
-    /// Told that a table may be new, so that it need not wait for the next look at the publication.
+    /// Told that a table may be new, or a failure mended, so that it need not wait for the next look.
     pub hint: Arc<Notify>,
     /// Every table is read anew, whatever the sinks have. Stored before anything is read: not to be asked for again after a kill.
     pub anew: bool,

@@ -137,8 +137,19 @@ impl Runner {
                         return;
                     }
                 }
-                () = self.hint.notified() => self.look_at = Instant::now(),
+                () = self.hint.notified() => self.hinted(),
                 () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Somebody has done something: perhaps what was missing.
+    fn hinted(&mut self) {
+        let now = Instant::now();
+        self.look_at = now;
+        for state in self.tables.values_mut() {
+            if let State::Failed(_, at) = state {
+                *at = now;
             }
         }
     }

@@ -225,8 +225,8 @@ async fn a_thousand_small_tables_are_no_trouble() {
     world.start().await;
     world.finish().await;
     assert_eq!(world.chunks.len(), 300);
-    let again = world.durable("hot", usize::MAX);
-    (world.sinks, world.chunks) = (vec![again], Vec::new());
+    world.kill(&[("hot", usize::MAX)]);
+    world.chunks.clear();
     world.start().await;
     world.finish().await;
     assert_eq!(world.chunks.len(), 0);

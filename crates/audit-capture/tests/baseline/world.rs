@@ -274,11 +274,14 @@ impl World {
         self.events(table).iter().filter_map(row).collect()
     }
 
-    /// The table as its trail has it: rows by the first `key` columns, or all rows where that is 0.
-    pub fn replay(&self, table: &str, key: usize) -> Vec<Values> {
+    /// The table as the trail in a sink has it: rows by the first `key` columns, or all rows where that is 0.
+    pub fn replay(&self, sink: &str, table: &str, key: usize) -> Vec<Values> {
         let mut rows: Vec<Values> = Vec::new();
         let same = |a: &Values, b: &Values| if key == 0 { a == b } else { a[..key] == b[..key] };
         for event in self.events(table) {
+            if matches!(event, Event::Snapshot(mark, _) if !mark.sinks.iter().any(|name| &**name == sink)) {
+                continue;
+            }
             let (gone, new) = match event {
                 Event::Created(new) => (None, Some(new)),
                 // Without an old row the key is as it was.
@@ -314,28 +317,43 @@ impl World {
         rows
     }
 
-    /// The trail of a table, replayed, is the table.
+    /// The trail of a table in every sink, replayed, is the table.
     #[track_caller]
     pub fn assert_replayed(&self, table: &str, key: usize, rows: &[Values]) {
-        let replayed = self.replay(table, key);
-        let missing: Vec<_> = rows.iter().filter(|row| !replayed.contains(row)).take(5).collect();
-        let more: Vec<_> = replayed.iter().filter(|row| !rows.contains(row)).take(5).collect();
-        assert!(
-            replayed == rows,
-            "{table}: {} rows, {} replayed; missing {missing:?}; more {more:?}",
-            rows.len(),
-            replayed.len()
-        );
+        for sink in &self.sinks {
+            let replayed = self.replay(&sink.name, table, key);
+            let missing: Vec<_> = rows.iter().filter(|row| !replayed.contains(row)).take(5).collect();
+            let more: Vec<_> = replayed.iter().filter(|row| !rows.contains(row)).take(5).collect();
+            let (name, have, want) = (&sink.name, replayed.len(), rows.len());
+            assert!(replayed == rows, "{table} in {name}: {have} of {want} rows; missing {missing:?}; more {more:?}");
+        }
     }
 
-    /// What a sink would say at the next start: chunks delivered to it up to `chunks` of all.
-    pub fn durable(&self, name: &str, chunks: usize) -> SinkProgress {
+    /// As a kill of everything: each sink keeps so many of the chunks that it was given.
+    pub fn kill(&mut self, keep: &[(&str, usize)]) {
+        self.stop();
+        self.sinks = keep.iter().map(|(name, keep)| self.cut(name, *keep)).collect();
+    }
+
+    fn cut(&mut self, name: &str, keep: usize) -> SinkProgress {
         let mut baselines = BTreeMap::new();
-        for (mark, ..) in
-            self.chunks.iter().filter(|(mark, ..)| mark.sinks.iter().any(|sink| &**sink == name)).take(chunks)
-        {
-            let progress = ChunkProgress { baseline: mark.baseline, chunk: mark.chunk, done: mark.last };
-            baselines.insert(mark.table.to_string(), progress);
+        let mut lost = Vec::new();
+        let of_sink = |mark: &ChunkMark| mark.sinks.iter().any(|sink| &**sink == name);
+        for (number, (mark, ..)) in self.chunks.iter_mut().filter(|(mark, ..)| of_sink(mark)).enumerate() {
+            if number < keep {
+                let progress = ChunkProgress { baseline: mark.baseline, chunk: mark.chunk, done: mark.last };
+                baselines.insert(mark.table.to_string(), progress);
+            } else {
+                lost.push(mark.clone());
+                mark.sinks.retain(|sink| &**sink != name);
+            }
+        }
+        for event in self.trail.values_mut().flatten() {
+            if let Event::Snapshot(mark, _) = event
+                && lost.contains(mark)
+            {
+                mark.sinks.retain(|sink| &**sink != name);
+            }
         }
         SinkProgress { name: name.into(), is_new: false, baselines }
     }
