@@ -69,12 +69,12 @@ fn on_objects(plan: &mut Plan, found: &Found, is_owner: bool) {
         plan.run_if(may_grant, SCHEMA_OWNER, why, "GRANT EXECUTE ON FUNCTION cdc_audit.set_context(jsonb) TO PUBLIC");
     }
     for (name, why, privileges, _) in TABLES {
-        let has = |privilege: &&str| match objects.tables.get(name) {
-            Some(granted) => granted.iter().any(|has| has == privilege),
-            None => is_owner,
-        };
+        let granted = objects.tables.get(name);
+        let has = |privilege: &&str| granted.is_some_and(|granted| granted.iter().any(|has| has == privilege));
         match privileges.iter().all(has) {
             true => plan.exists(format!("{} on cdc_audit.{name} for the daemon's role", privileges.join(", "))),
+            // A table that it is about to make is its own.
+            false if granted.is_none() && is_owner => {}
             false => {
                 let sql = format!("GRANT {} ON cdc_audit.{name} TO {role}", privileges.join(", "));
                 plan.run_if(may_grant, SCHEMA_OWNER, why, sql);

@@ -1,6 +1,6 @@
 CREATE TABLE cdc_audit.quarantine (
     source text NOT NULL,
-    -- The sink that refused the change; '*' for a change that could not be decoded.
+    -- The sink that refused the change; 'all' for a change that could not be decoded.
     sink text NOT NULL,
     position text COLLATE "C" NOT NULL,
     note text,
