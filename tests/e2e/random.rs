@@ -53,7 +53,11 @@ async fn concurrent_sessions_are_recorded_in_the_order_of_their_commits() {
     let tables = "CREATE TABLE accounts (id int PRIMARY KEY, balance int, note text); \
                   CREATE TABLE transfers (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, source int, target int, amount int)";
     for full in [false, true] {
-        let identity = if full { "ALTER TABLE accounts REPLICA IDENTITY FULL; ALTER TABLE transfers REPLICA IDENTITY FULL" } else { "" };
+        let identity = if full {
+            "ALTER TABLE accounts REPLICA IDENTITY FULL; ALTER TABLE transfers REPLICA IDENTITY FULL"
+        } else {
+            ""
+        };
         let world = World::on(server).full(full).sql(&format!("{tables};{identity}")).build().await;
         server.execute(&world.database, "INSERT INTO accounts SELECT i, 100, '' FROM generate_series(0, 19) AS i");
         let mut daemon = world.launch().start();

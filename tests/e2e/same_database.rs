@@ -7,10 +7,19 @@ use cdc_audit_tests::world::World;
 async fn the_daemons_own_tables_are_never_captured() {
     let server = shared(15).await;
     let (name, url) = server.new_database();
-    let world = World::on(server).source(&name, &url).hot_url(&url).sql("CREATE TABLE t (id int PRIMARY KEY, v text)").publish_all().build().await;
+    let world = World::on(server)
+        .source(&name, &url)
+        .hot_url(&url)
+        .sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+        .publish_all()
+        .build()
+        .await;
     let mut daemon = world.launch().start();
     daemon.wait_for_line("streaming");
-    server.execute(&world.database, "INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) AS i; UPDATE t SET v = 'w'");
+    server.execute(
+        &world.database,
+        "INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) AS i; UPDATE t SET v = 'w'",
+    );
     assert!(daemon.stop().success(), "{}", daemon.output());
     world.catch_up().await;
     let versions = world.check_published(&|name: &Name, _| name.schema == "public").await.hot.len();

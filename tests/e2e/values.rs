@@ -1,8 +1,8 @@
 use audit_testkit::shared;
-use cdc_audit_tests::workload::values::{PRELUDE, SINCE_15, TYPES, Type, XML, identifier, quote};
-use cdc_audit_tests::workload::random::has_xml;
-use cdc_audit_tests::world::{SOURCE, World};
 use cdc_audit_tests::majors;
+use cdc_audit_tests::workload::random::has_xml;
+use cdc_audit_tests::workload::values::{PRELUDE, SINCE_15, TYPES, Type, XML, identifier, quote};
+use cdc_audit_tests::world::{SOURCE, World};
 use expect_test::expect_file;
 
 /// Each value of each type alone, inserted, changed to the next, and deleted: what is read back is what was written.
@@ -13,12 +13,22 @@ async fn every_value_of_every_type_survives() {
         let (name, url) = server.new_database();
         let types = types(major, &audit_testkit::connect(&url).await).await;
         let columns: Vec<String> = types.iter().map(|kind| format!("{} {}", identifier(kind.name), kind.sql)).collect();
-        let table = format!("CREATE TABLE v (\"Id\" int PRIMARY KEY, {}); ALTER TABLE v REPLICA IDENTITY FULL;", columns.join(", "));
-        let world = World::on(server).source(&name, &url).keep_rows().full(true).sql(&format!("{PRELUDE}{table}")).build().await;
+        let table = format!(
+            "CREATE TABLE v (\"Id\" int PRIMARY KEY, {}); ALTER TABLE v REPLICA IDENTITY FULL;",
+            columns.join(", ")
+        );
+        let world = World::on(server)
+            .source(&name, &url)
+            .keep_rows()
+            .full(true)
+            .sql(&format!("{PRELUDE}{table}"))
+            .build()
+            .await;
         let longest = types.iter().map(|kind| kind.texts.len()).max().unwrap_or_default();
         let mut sql = "INSERT INTO v (\"Id\") VALUES (-1);\n".to_owned();
         for number in 0..longest {
-            let values: Vec<String> = types.iter().map(|kind| kind.literal(kind.texts[number % kind.texts.len()])).collect();
+            let values: Vec<String> =
+                types.iter().map(|kind| kind.literal(kind.texts[number % kind.texts.len()])).collect();
             sql.push_str(&format!("INSERT INTO v VALUES ({number}, {});\n", values.join(", ")));
         }
         for kind in &types {
@@ -46,12 +56,18 @@ async fn types(major: u16, client: &tokio_postgres::Client) -> Vec<&'static Type
 #[tokio::test(flavor = "multi_thread")]
 async fn each_type_has_one_form_in_the_record() {
     let server = shared(15).await;
-    let world = World::on(server).sql(&format!("{PRELUDE}CREATE TABLE one (id int PRIMARY KEY)")).publish_all().build().await;
+    let world =
+        World::on(server).sql(&format!("{PRELUDE}CREATE TABLE one (id int PRIMARY KEY)")).publish_all().build().await;
     let mut sql = String::new();
     for (at, kind) in TYPES.iter().chain(SINCE_15).chain([&XML]).enumerate() {
-        let texts: Vec<String> = kind.texts.iter().enumerate().map(|(n, text)| format!("({n}, {})", kind.literal(text))).collect();
+        let texts: Vec<String> =
+            kind.texts.iter().enumerate().map(|(n, text)| format!("({n}, {})", kind.literal(text))).collect();
         let table = identifier(&format!("t{at:02} {}", kind.sql));
-        sql.push_str(&format!("CREATE TABLE {table} (id int PRIMARY KEY, v {}); INSERT INTO {table} VALUES {};\n", kind.sql, texts.join(", ")));
+        sql.push_str(&format!(
+            "CREATE TABLE {table} (id int PRIMARY KEY, v {}); INSERT INTO {table} VALUES {};\n",
+            kind.sql,
+            texts.join(", ")
+        ));
     }
     server.execute(&world.database, &sql);
     world.catch_up().await;

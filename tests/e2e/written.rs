@@ -253,14 +253,22 @@ async fn odd_replica_identities() {
                  CREATE TABLE deferred (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v int); ALTER TABLE deferred REPLICA IDENTITY FULL; \
                  CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY); CREATE TABLE empty (); CREATE TABLE one (id int PRIMARY KEY);",
         steps: &[
-            Sql("INSERT INTO by_index VALUES (1, 'x', 'c'), (2, 'y', NULL); INSERT INTO index_beside_key VALUES (1, 'a', 1), (2, 'b', 2); \
+            Sql(
+                "INSERT INTO by_index VALUES (1, 'x', 'c'), (2, 'y', NULL); INSERT INTO index_beside_key VALUES (1, 'a', 1), (2, 'b', 2); \
                  INSERT INTO parent VALUES (1, 'p'); INSERT INTO child VALUES (2, 'c', 3); INSERT INTO full_with_key VALUES (1, 'a'); \
-                 INSERT INTO deferred VALUES (1, 1), (2, 2); INSERT INTO unlogged VALUES (1); INSERT INTO empty DEFAULT VALUES; INSERT INTO one VALUES (1)"),
-            Sql("UPDATE by_index SET c = 'new'; UPDATE by_index SET a = 7 WHERE a = 1; DELETE FROM by_index WHERE a = 2"),
-            Sql("UPDATE index_beside_key SET v = v + 1; UPDATE index_beside_key SET code = 'z' WHERE id = 1; DELETE FROM index_beside_key WHERE id = 2"),
+                 INSERT INTO deferred VALUES (1, 1), (2, 2); INSERT INTO unlogged VALUES (1); INSERT INTO empty DEFAULT VALUES; INSERT INTO one VALUES (1)",
+            ),
+            Sql(
+                "UPDATE by_index SET c = 'new'; UPDATE by_index SET a = 7 WHERE a = 1; DELETE FROM by_index WHERE a = 2",
+            ),
+            Sql(
+                "UPDATE index_beside_key SET v = v + 1; UPDATE index_beside_key SET code = 'z' WHERE id = 1; DELETE FROM index_beside_key WHERE id = 2",
+            ),
             Sql("UPDATE parent SET v = v || '!'; DELETE FROM parent WHERE id = 2"),
             Sql("UPDATE full_with_key SET v = 'b'; UPDATE full_with_key SET v = v; UPDATE full_with_key SET id = 5"),
-            Sql("UPDATE deferred SET v = v + 1; UPDATE one SET id = 2; CREATE TEMP TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)"),
+            Sql(
+                "UPDATE deferred SET v = v + 1; UPDATE one SET id = 2; CREATE TEMP TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+            ),
         ],
         uniform: false,
         ..Script::default()
@@ -314,7 +322,11 @@ async fn column_lists_and_row_filters() {
         let recorded = world.recorded().await;
         let wrong = recorded.disagreements();
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        let told: Vec<String> = recorded.hot.iter().map(|v| format!("{} {} {} {:?}", v.table, v.event, v.key.as_deref().unwrap_or("-"), v.after)).collect();
+        let told: Vec<String> = recorded
+            .hot
+            .iter()
+            .map(|v| format!("{} {} {} {:?}", v.table, v.event, v.key.as_deref().unwrap_or("-"), v.after))
+            .collect();
         expect_test::expect![[r#""#]].assert_eq(&(told.join("\n") + "\n"));
     }
 }
@@ -326,7 +338,9 @@ async fn a_transaction_larger_than_memory_for_batches() {
         before: ITEMS,
         steps: &[
             Sql("INSERT INTO items VALUES (-1, 'before', 1)"),
-            Sql("BEGIN; INSERT INTO items SELECT i, 'row ' || i, i FROM generate_series(1, 60000) AS i; UPDATE items SET price = price + 1 WHERE id % 3 = 0; COMMIT"),
+            Sql(
+                "BEGIN; INSERT INTO items SELECT i, 'row ' || i, i FROM generate_series(1, 60000) AS i; UPDATE items SET price = price + 1 WHERE id % 3 = 0; COMMIT",
+            ),
             Sql("INSERT INTO items VALUES (-2, 'after', 1)"),
         ],
         ..Script::default()

@@ -49,7 +49,8 @@ const SECTIONS: &str = "[baseline]\nchunk_rows = 400\nparallel = 2\n";
 impl Arena {
     /// Servers with these further settings of the source; nothing runs yet.
     pub async fn new(dice: Dice, settings: &[(&str, &str)]) -> Arena {
-        let builder = settings.iter().fold(Postgres::builder(15), |builder, (name, value)| builder.setting(name, value));
+        let builder =
+            settings.iter().fold(Postgres::builder(15), |builder, (name, value)| builder.setting(name, value));
         let (source, hot) = (builder.start(), Postgres::start(15));
         let (to_source, to_hot) = (Proxy::to(source.port()), Proxy::to(hot.port()));
         let (name, url) = source.new_database();
@@ -101,7 +102,10 @@ impl Arena {
         self.source.execute(database, &sql);
         let from = self.source.execute(database, "SELECT pg_current_wal_insert_lsn()");
         self.source.execute(database, &format!("ALTER PUBLICATION {slot} ADD TABLE {name}"));
-        self.source.execute(database, &format!("UPDATE {name} SET v = 'changed' WHERE id % 10 = 0; DELETE FROM {name} WHERE id % 10 = 1"));
+        self.source.execute(
+            database,
+            &format!("UPDATE {name} SET v = 'changed' WHERE id % 10 = 0; DELETE FROM {name} WHERE id % 10 = 1"),
+        );
         self.late.insert(name, lsn(&from));
     }
 
@@ -195,7 +199,10 @@ async fn write(url: String, mut dice: Dice, stop: Arc<AtomicBool>) {
 fn transaction(dice: &mut Dice) -> String {
     let mut sql = "BEGIN;".to_owned();
     if dice.one_in(4) {
-        sql.push_str(&format!("SELECT pg_logical_emit_message(true, 'cdc-audit', '{{\"actor_id\": \"u{}\"}}');", dice.below(9)));
+        sql.push_str(&format!(
+            "SELECT pg_logical_emit_message(true, 'cdc-audit', '{{\"actor_id\": \"u{}\"}}');",
+            dice.below(9)
+        ));
     }
     for _ in 0..dice.between(1, 4) {
         let (id, other) = (dice.below(3500), dice.below(3500));

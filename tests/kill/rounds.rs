@@ -125,7 +125,10 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
         13 => {
             pause(moment).await;
             let client = arena.world.hot().await;
-            client.batch_execute("BEGIN; LOCK TABLE cdc_audit.versions, cdc_audit.checkpoints IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
+            client
+                .batch_execute("BEGIN; LOCK TABLE cdc_audit.versions, cdc_audit.checkpoints IN ACCESS EXCLUSIVE MODE")
+                .await
+                .expect("a lock");
             pause(how_long).await;
             client.batch_execute("COMMIT").await.expect("the lock ends");
         }

@@ -164,7 +164,7 @@ impl<'a> Reader<'a> {
     /// ` name[type]:value …`, up to the end or to the new row.
     fn columns(&mut self, old: bool) -> Option<Columns> {
         let mut columns = Columns::new();
-        while !self.0.is_empty() && !(old && self.0.starts_with(" new-tuple:")) {
+        while !(self.0.is_empty() || old && self.0.starts_with(" new-tuple:")) {
             if !self.take(" ") {
                 return None;
             }
@@ -250,7 +250,9 @@ mod tests {
         assert_eq!(one("table public.\"od\"\"d t\": DELETE: (no-tuple-data)").table.table, "od\"d t");
         let both = parse("table a.b, a.\"c, d\": TRUNCATE: restart_seqs cascade", 7, 1).unwrap();
         assert_eq!(both.iter().map(|change| change.table.to_string()).collect::<Vec<_>>(), ["a.b", "a.c, d"]);
-        let What::Update { old: None, new } = one("table a.b: UPDATE: id[integer]:1").what else { panic!("not an update") };
+        let What::Update { old: None, new } = one("table a.b: UPDATE: id[integer]:1").what else {
+            panic!("not an update")
+        };
         assert_eq!(new["id"], is("1"));
     }
 }

@@ -14,6 +14,7 @@ impl Dice {
         Dice(self.next())
     }
 
+    #[allow(clippy::should_implement_trait, reason = "a stream of numbers without an end is no iterator to collect")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

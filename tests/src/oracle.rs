@@ -40,7 +40,9 @@ impl Oracle<'_> {
                 version.xid == sent.change.xid && version.seq == sent.seq && version.table == sent.table
             };
             match versions.next_if(here) {
-                Some(version) => found.extend(self.wrong(&sent, version).map(|what| format!("{}: {what}", version.place()))),
+                Some(version) => {
+                    found.extend(self.wrong(&sent, version).map(|what| format!("{}: {what}", version.place())))
+                }
                 None if self.changes_nothing(&sent, &made) => {}
                 None => {
                     let next = versions.peek().map_or("the end".to_owned(), |version| version.place());
@@ -105,7 +107,9 @@ impl Oracle<'_> {
             return Some(format!("before_known is {}", version.before_known));
         }
         match (&sent.change.what, version.event.as_str()) {
-            (What::Insert { new }, "created") => row_differs("after", version.after.as_ref(), &known(new, kinds), false),
+            (What::Insert { new }, "created") => {
+                row_differs("after", version.after.as_ref(), &known(new, kinds), false)
+            }
             (What::Delete { old: Some(old) }, "deleted") => {
                 // Of a row that is known whole, what is not told is NULL.
                 row_differs("before", version.before.as_ref(), &known(old, kinds), version.before_known)

@@ -192,12 +192,18 @@ impl Contents {
             }
         }
         let missing = expected.into_iter().map(|row| format!("the trail does not lead to {row:?}"));
-        wrong.into_iter().map(|row| format!("the trail leads to {row:?}")).chain(missing).collect::<Vec<_>>().into_iter()
+        wrong
+            .into_iter()
+            .map(|row| format!("the trail leads to {row:?}"))
+            .chain(missing)
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 
     /// The part of a row that is replicated, in canonical text.
     fn replicated(&self, row: &Row, table: &Table, kinds: &Kinds) -> Row {
-        let replicated = row.iter().filter(|(column, _)| kinds.contains_key(*column) || !table.generated.contains(column));
+        let replicated =
+            row.iter().filter(|(column, _)| kinds.contains_key(*column) || !table.generated.contains(column));
         let canonical = |(column, value): (&String, &Option<String>)| {
             (column.clone(), value.as_ref().map(|text| from_postgres(text, self.kind(kinds, column))))
         };

@@ -139,8 +139,30 @@ fn differing(a: &Version, b: &Version) -> String {
         )*};
     }
     compare!(
-        source, table, item_type, key, old_key, event, changes, changed, before_known, unknown, included, actor_id, actor,
-        reason, context, actor_source, context_verified, xid, commit_lsn, lsn, seq, committed_at, schema_version, baseline,
+        source,
+        table,
+        item_type,
+        key,
+        old_key,
+        event,
+        changes,
+        changed,
+        before_known,
+        unknown,
+        included,
+        actor_id,
+        actor,
+        reason,
+        context,
+        actor_source,
+        context_verified,
+        xid,
+        commit_lsn,
+        lsn,
+        seq,
+        committed_at,
+        schema_version,
+        baseline,
         tenant
     );
     for (side, one, other) in [("before", &a.before, &b.before), ("after", &a.after, &b.after)] {

@@ -219,7 +219,8 @@ impl<'p> Builder<'p> {
             self.lake
         );
         let sinks = [hot, archive];
-        let sinks: String = sinks.iter().zip(self.sinks).filter(|(_, wanted)| *wanted).map(|(toml, _)| toml.as_str()).collect();
+        let sinks: String =
+            sinks.iter().zip(self.sinks).filter(|(_, wanted)| *wanted).map(|(toml, _)| toml.as_str()).collect();
         format!(
             "[source]\nname = \"{SOURCE}\"\nurl = \"{url}\"\nslot = \"{slot}\"\npublication = \"{slot}\"\n\n{}\n\n\
              [protection]\ndefaults = false\n\n{sinks}\n[pipeline]\n{}\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n{}\n",
@@ -357,7 +358,8 @@ impl World {
     pub async fn check_changes(&self, recorded: &Recorded, published: &dyn Fn(&Name, u64) -> bool) {
         let transactions = self.transactions().await;
         let roots = decoded::roots(&self.client().await).await;
-        let oracle = Oracle { transactions: &transactions, roots: &roots, shapes: &recorded.shapes, full: self.full, published };
+        let oracle =
+            Oracle { transactions: &transactions, roots: &roots, shapes: &recorded.shapes, full: self.full, published };
         let mut wrong = recorded.disagreements();
         wrong.extend(recorded.snapshots_twice());
         wrong.extend(oracle.differences(&recorded.hot).into_iter().map(|what| format!("hot: {what}")));

@@ -24,7 +24,13 @@ struct Workload {
 }
 
 fn narrow(i: u64) -> Vec<String> {
-    vec![i.to_string(), (i % 100).to_string(), (i * 7919 % 1_000_000).to_string(), "2026-03-01 09:30:00.123456+00".into(), "x".repeat(60)]
+    vec![
+        i.to_string(),
+        (i % 100).to_string(),
+        (i * 7919 % 1_000_000).to_string(),
+        "2026-03-01 09:30:00.123456+00".into(),
+        "x".repeat(60),
+    ]
 }
 
 fn wide(i: u64) -> Vec<String> {
@@ -36,8 +42,18 @@ fn wide(i: u64) -> Vec<String> {
 
 const WORKLOADS: &[Workload] = &[
     Workload { name: "narrow insert", types: &[20, 23, 23, 1184, 25], full: false, row: narrow },
-    Workload { name: "wide insert", types: &[20, 23, 23, 1184, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25], full: false, row: wide },
-    Workload { name: "wide update, full", types: &[20, 23, 23, 1184, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25], full: true, row: wide },
+    Workload {
+        name: "wide insert",
+        types: &[20, 23, 23, 1184, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25],
+        full: false,
+        row: wide,
+    },
+    Workload {
+        name: "wide update, full",
+        types: &[20, 23, 23, 1184, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25],
+        full: true,
+        row: wide,
+    },
 ];
 
 fn relation(workload: &Workload) -> Vec<u8> {
@@ -123,7 +139,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let staged = since.elapsed();
         assert_eq!(versions as u64, rows);
         let per_row = |d: std::time::Duration| d.as_nanos() as u64 / rows;
-        println!("{:<18} {:>5} B/row   decode {:>5} ns   decode to protected batch {:>5} ns", workload.name, bytes as u64 / rows, per_row(decoded), per_row(staged));
+        println!(
+            "{:<18} {:>5} B/row   decode {:>5} ns   decode to protected batch {:>5} ns",
+            workload.name,
+            bytes as u64 / rows,
+            per_row(decoded),
+            per_row(staged)
+        );
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use audit_core::batch::{Batch, Progress, Transaction};
 use audit_core::change::{Cell, Change, Old, Row};
+use audit_core::context::Context;
 use audit_core::position::{Lsn, Micros, Position};
 use audit_core::protect::{Place, Policy};
 use audit_core::rules::Rules;
@@ -48,7 +49,9 @@ type Raw = Vec<(Vec<u8>, Vec<Cell>)>;
 async fn main() {
     let rows: usize = std::env::args().nth(1).map_or(100_000, |rows| rows.parse().unwrap());
     let mut builder = Postgres::builder(15);
-    for (name, value) in [("fsync", "on"), ("shared_buffers", "1GB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "1h")] {
+    for (name, value) in
+        [("fsync", "on"), ("shared_buffers", "1GB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "1h")]
+    {
         builder = builder.setting(name, value);
     }
     let server = builder.start();
@@ -62,8 +65,11 @@ async fn main() {
     for (name, batches) in [("inserts", batches(&table, &raw, false)), ("updates", batches(&table, &raw, true))] {
         println!("\n{name}: {rows} rows");
         let encoded = encode(&batches);
+        one_by_one(&server, &client, &batches[0]).await;
         compare(&server, &client, &batches, &encoded).await;
-        indexes(&client, &encoded, rows).await;
+        if std::env::var_os("INDEXES").is_some() {
+            indexes(&client, &encoded, rows).await;
+        }
     }
 }
 
@@ -123,6 +129,10 @@ fn batches(table: &Arc<Table>, raw: &Raw, updates: bool) -> Vec<Batch> {
     for thousand in raw.chunks(1_000) {
         let mut batch = Batch::default();
         for hundred in thousand.chunks(100) {
+            let actor = format!("app_{}", lsn / 100_000 % 20);
+            let json = format!("{{\"actor_id\": \"{actor}\"}}");
+            let context = Arc::new(Context { json, actor_id: Some(actor), ..Context::default() });
+            let context = std::env::var_os("ACTORS").map(|_| &context);
             lsn += 100_000;
             let committed_at = Micros(1_772_323_200_000_000 + lsn as i64);
             batch.transaction(Transaction { xid: 1_000 + (lsn >> 10) as u32, commit_lsn: Lsn(lsn), committed_at });
@@ -130,10 +140,11 @@ fn batches(table: &Arc<Table>, raw: &Raw, updates: bool) -> Vec<Batch> {
                 let old = Row::new(bytes, cells);
                 let (new_bytes, new_cells) = if updates { touched(bytes, cells) } else { (Vec::new(), Vec::new()) };
                 let new = Row::new(&new_bytes, &new_cells);
-                let change = if updates { Change::Update { old: Old::Full(old), new } } else { Change::Insert { new: old } };
+                let change =
+                    if updates { Change::Update { old: Old::Full(old), new } } else { Change::Insert { new: old } };
                 let place = Place { position: Position::new(1, Lsn(lsn), seq as u32), lsn: Lsn(lsn + 8 * seq as u64) };
                 let raw = version(table, change, &mut changed).unwrap();
-                policy.seal(&mut batch, table, &raw, place, None).unwrap();
+                policy.seal(&mut batch, table, &raw, place, context).unwrap();
                 batch.progress = Progress { position: place.position, change_lsn: place.lsn, flushed_lsn: Lsn(lsn) };
             }
         }
@@ -173,22 +184,51 @@ fn encode(batches: &[Batch]) -> Bytes {
     let mut out = Vec::new();
     for round in 0..2 {
         out.clear();
-        let begun = Instant::now();
+        let begun = Span::of(std::process::id());
         Encoder::header(&mut out);
         batches.iter().flat_map(Batch::versions).for_each(|version| encoder.row(&mut out, &version));
         Encoder::trailer(&mut out);
         if round == 1 {
             let rows = batches.iter().map(Batch::len).sum::<usize>();
-            let micros = begun.elapsed().as_secs_f64() * 1e6 / rows as f64;
-            println!("encoding alone: {micros:.2} µs a row, {} bytes a row", out.len() / rows);
+            let micros = begun.cpu_micros() / rows as f64;
+            println!("encoding alone: {micros:.2} µs of CPU a row, {} bytes a row", out.len() / rows);
         }
     }
     out.into()
 }
 
-async fn bare(client: &Client, encoded: &Bytes) -> f64 {
+/// Time and CPU time of a process since it began.
+struct Span {
+    pid: u32,
+    begun: Instant,
+    cpu: f64,
+}
+
+impl Span {
+    fn of(pid: u32) -> Span {
+        Span { pid, begun: Instant::now(), cpu: cpu_micros(pid) }
+    }
+
+    fn cpu_micros(&self) -> f64 {
+        cpu_micros(self.pid) - self.cpu
+    }
+}
+
+/// User and system time of a process, in microseconds: the sum over its threads of what the scheduler counted.
+fn cpu_micros(pid: u32) -> f64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let nanos = |thread: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|nanos| nanos.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    threads.map(nanos).sum::<f64>() / 1e3
+}
+
+/// Seconds, and the server's CPU time in microseconds.
+async fn bare(client: &Client, encoded: &Bytes) -> (f64, f64) {
     empty(client).await;
-    let begun = Instant::now();
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let begun = Span::of(pid as u32);
     let copy = client.copy_in("COPY cdc_audit.versions FROM STDIN (FORMAT binary)").await.unwrap();
     let mut copy = Box::pin(copy);
     let mut left = encoded.clone();
@@ -196,35 +236,70 @@ async fn bare(client: &Client, encoded: &Bytes) -> f64 {
         copy.feed(left.split_to(left.len().min(128 << 10))).await.unwrap();
     }
     copy.as_mut().finish().await.unwrap();
-    begun.elapsed().as_secs_f64()
+    (begun.begun.elapsed().as_secs_f64(), begun.cpu_micros())
 }
 
 async fn empty(client: &Client) {
-    client.batch_execute("TRUNCATE cdc_audit.versions; UPDATE cdc_audit.checkpoints SET position = NULL").await.unwrap();
+    client
+        .batch_execute("TRUNCATE cdc_audit.versions; UPDATE cdc_audit.checkpoints SET position = NULL")
+        .await
+        .unwrap();
     client.batch_execute("CHECKPOINT").await.unwrap();
+}
+
+/// Latency: a write of one version after the other.
+async fn one_by_one(server: &Postgres, client: &Client, batch: &Batch) {
+    empty(client).await;
+    let mut sink = HotSink::new("hot", HotConfig { batch_rows: 1, ..HotConfig::new(server.url("postgres")) });
+    sink.take(&sink::Identity { source: "bench".into(), system_id: 1, timeline: 1 }).await.unwrap();
+    sink.begin(Progress::default()).await.unwrap();
+    let begun = Instant::now();
+    // Each version becomes a transaction of its own.
+    sink.write(&[batch]).await.unwrap();
+    println!(
+        "one version a transaction: {:.2} ms on average",
+        begun.elapsed().as_secs_f64() * 1e3 / batch.len() as f64
+    );
 }
 
 /// The sink against the bare COPY, in turn.
 async fn compare(server: &Postgres, client: &Client, batches: &[Batch], encoded: &Bytes) {
     let rows = batches.iter().map(Batch::len).sum::<usize>() as f64;
-    let (mut ratios, mut line) = (Vec::new(), String::new());
+    let (mut ratios, mut cpu, mut line) = (Vec::new(), Vec::new(), String::new());
     for _ in 0..5 {
-        let bare = bare(client, encoded).await;
+        let (bare, bare_cpu) = bare(client, encoded).await;
         empty(client).await;
-        let mut sink = HotSink::new("hot", HotConfig::new(server.url("postgres")));
+        let mib = std::env::var("BATCH_MIB").ok().and_then(|mib| mib.parse().ok());
+        let usual = HotConfig::new(server.url("postgres"));
+        let batch_bytes = mib.map_or(usual.batch_bytes, audit_config::ByteSize::mib);
+        let mut sink = HotSink::new("hot", HotConfig { batch_bytes, ..usual });
         sink.take(&sink::Identity { source: "bench".into(), system_id: 1, timeline: 1 }).await.unwrap();
         sink.begin(Progress::default()).await.unwrap();
-        let begun = Instant::now();
-        for some in batches.chunks(8) {
+        let pid = "SELECT pid FROM pg_stat_activity WHERE application_name = 'cdc-audit hot' ORDER BY backend_start DESC LIMIT 1";
+        let pid: i32 = client.query_one(pid, &[]).await.unwrap().get(0);
+        let (begun, server) = (Span::of(std::process::id()), Span::of(pid as u32));
+        for some in batches.chunks(mib.map_or(8, |_| 64)) {
             let some: Vec<&Batch> = some.iter().collect();
             sink.write(&some).await.unwrap();
         }
-        let ours = begun.elapsed().as_secs_f64();
+        let ours = begun.begun.elapsed().as_secs_f64();
         ratios.push(bare / ours);
         write!(line, " {:.0}k/{:.0}k", rows / ours / 1e3, rows / bare / 1e3).unwrap();
+        cpu.push([begun.cpu_micros() / rows, server.cpu_micros() / rows, bare_cpu / rows]);
     }
     ratios.sort_by(f64::total_cmp);
     println!("sink / bare COPY, rows a second:{line}; median ratio {:.2}", ratios[2]);
+    let median = |which: usize| {
+        let mut all: Vec<f64> = cpu.iter().map(|cpu| cpu[which]).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    println!(
+        "µs of CPU a row: sink {:.2}, its server process {:.2}; server process of the bare COPY {:.2}",
+        median(0),
+        median(1),
+        median(2)
+    );
 }
 
 /// The bare COPY under different sets of indexes, in turn; the table is left as it was.
@@ -232,7 +307,13 @@ async fn indexes(client: &Client, encoded: &Bytes, rows: usize) {
     let all = ["versions_key", "versions_old_key", "versions_actor", "versions_committed_at"];
     let definitions: Vec<String> = {
         let query = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'cdc_audit' AND tablename = 'versions' AND indexname = ANY ($1)";
-        client.query(query, &[&all.as_slice()]).await.unwrap().iter().map(|row| row.get(0)).collect()
+        client
+            .query(query, &[&all.as_slice()])
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| row.get::<_, String>(0).replace(" ON ONLY ", " ON "))
+            .collect()
     };
     let sets: Vec<(&str, Vec<String>)> = vec![
         ("no index", vec![]),
@@ -243,11 +324,19 @@ async fn indexes(client: &Client, encoded: &Bytes, rows: usize) {
         ("all four, as set up", definitions.clone()),
         (
             "and unique (source, position, committed_at)",
-            [definitions.clone(), vec!["CREATE UNIQUE INDEX extra ON cdc_audit.versions (source, position, committed_at)".into()]].concat(),
+            [
+                definitions.clone(),
+                vec!["CREATE UNIQUE INDEX extra ON cdc_audit.versions (source, position, committed_at)".into()],
+            ]
+            .concat(),
         ),
         (
             "and GIN on changes",
-            [definitions.clone(), vec!["CREATE INDEX extra ON cdc_audit.versions USING gin (changes jsonb_path_ops)".into()]].concat(),
+            [
+                definitions.clone(),
+                vec!["CREATE INDEX extra ON cdc_audit.versions USING gin (changes jsonb_path_ops)".into()],
+            ]
+            .concat(),
         ),
     ];
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); sets.len()];
@@ -259,7 +348,7 @@ async fn indexes(client: &Client, encoded: &Bytes, rows: usize) {
             for definition in definitions {
                 client.batch_execute(definition).await.unwrap();
             }
-            times[i].push(bare(client, encoded).await);
+            times[i].push(bare(client, encoded).await.1 / 1e6);
             let size = "SELECT sum(pg_indexes_size(relid))::bigint FROM pg_partition_tree('cdc_audit.versions')";
             sizes[i] = client.query_one(size, &[]).await.unwrap().get(0);
         }
@@ -272,7 +361,11 @@ async fn indexes(client: &Client, encoded: &Bytes, rows: usize) {
     for ((name, _), (mut times, size)) in sets.iter().zip(times.into_iter().zip(sizes)) {
         times.sort_by(f64::total_cmp);
         let micros = times[1] * 1e6 / rows as f64;
-        println!("{name:45} {:6.0}k rows/s  {micros:6.2} µs a row  {:4} bytes of index a row", rows as f64 / times[1] / 1e3, size / rows as i64);
+        println!(
+            "{name:45} {:6.0}k rows/s at most  {micros:6.2} µs of CPU a row  {:4} bytes of index a row",
+            rows as f64 / times[1] / 1e3,
+            size / rows as i64
+        );
     }
 }
 

@@ -29,8 +29,13 @@ pub(crate) struct Owned {
 pub(crate) const COLUMNS: &str = "owner_epoch, system_id, timeline, position, change_lsn, flushed_lsn";
 
 /// The owner epoch and who took it, as text for people. `None` where there is no such row.
-pub(crate) async fn owner(client: &Client, source: &str, sink: &str) -> Result<Option<(i64, String)>, tokio_postgres::Error> {
-    let statement = "SELECT owner_epoch, coalesce(owner, 'nobody yet') FROM cdc_audit.checkpoints WHERE source = $1 AND sink = $2";
+pub(crate) async fn owner(
+    client: &Client,
+    source: &str,
+    sink: &str,
+) -> Result<Option<(i64, String)>, tokio_postgres::Error> {
+    let statement =
+        "SELECT owner_epoch, coalesce(owner, 'nobody yet') FROM cdc_audit.checkpoints WHERE source = $1 AND sink = $2";
     let row = client.query_opt(statement, &[&source, &sink]).await?;
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
@@ -66,7 +71,9 @@ pub(crate) async fn claim(
 pub(crate) fn owned(source: &str, row: &Row) -> Result<Owned, SinkError> {
     let owner_epoch = row.get(0);
     let Some(position) = row.get::<_, Option<String>>(3) else { return Ok(Owned { owner_epoch, checkpoint: None }) };
-    let wrong = || SinkError::stop("the sink's checkpoint was altered by hand").hint("restore the row in cdc_audit.checkpoints");
+    let wrong = || {
+        SinkError::stop("the sink's checkpoint was altered by hand").hint("restore the row in cdc_audit.checkpoints")
+    };
     let lsn = |column: usize| row.get::<_, Option<PgLsn>>(column).map(|lsn| Lsn(lsn.into()));
     let number = |column: usize| row.get::<_, Option<i64>>(column);
     let checkpoint = Checkpoint {
@@ -87,7 +94,11 @@ pub(crate) fn missing(source: &str, sink: &str) -> SinkError {
         .hint("run `cdc-audit setup`: it makes the row")
 }
 
-pub(crate) async fn baselines(client: &Client, source: &str, sink: &str) -> Result<BTreeMap<String, ChunkProgress>, SinkError> {
+pub(crate) async fn baselines(
+    client: &Client,
+    source: &str,
+    sink: &str,
+) -> Result<BTreeMap<String, ChunkProgress>, SinkError> {
     let statement = "SELECT table_name, baseline, chunk, done FROM cdc_audit.baselines WHERE source = $1 AND sink = $2";
     let rows = client.query(statement, &[&source, &sink]).await.map_err(|error| failed("reading baselines", error))?;
     let progress = |row: &Row| {
@@ -101,7 +112,8 @@ pub(crate) async fn baselines(client: &Client, source: &str, sink: &str) -> Resu
 pub(crate) type Digests = HashMap<(String, u32), String>;
 
 pub(crate) async fn shapes(client: &Client, source: &str) -> Result<Vec<Shape>, SinkError> {
-    let statement = "SELECT table_name, shape FROM cdc_audit.shapes WHERE source = $1 ORDER BY table_name, schema_version";
+    let statement =
+        "SELECT table_name, shape FROM cdc_audit.shapes WHERE source = $1 ORDER BY table_name, schema_version";
     let rows = client.query(statement, &[&source]).await.map_err(|error| failed("reading shapes", error))?;
     let shape = |row: &Row| {
         let unreadable = |error| {

@@ -1,6 +1,6 @@
 //! `[sinks.NAME]` with `type = "hot"`: where the audit tables are and how they are filled.
 
-use audit_config::ByteSize;
+use audit_config::{ByteSize, Problems};
 use audit_connect::PgEndpoint;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,8 @@ pub struct HotConfig {
     #[serde(default)]
     pub partitioning: Partitioning,
 
-    /// A database transaction is closed when its versions take about this much. A larger one gains little.
+    /// A database transaction is closed when its versions take about this much memory. They are sent while they are
+    /// encoded, so that a larger one costs no memory; a smaller one costs throughput.
     #[serde(default = "batch_bytes")]
     pub batch_bytes: ByteSize,
 
@@ -62,12 +63,54 @@ impl HotConfig {
             keep: Vec::new(),
         }
     }
+
+    /// What the types cannot say.
+    pub fn check(&self, problems: &mut Problems) {
+        if let Err(error) = self.endpoint.parse() {
+            let hint = error.hint().unwrap_or_else(|| "write it as psql takes it".to_owned());
+            problems.push("url", error.to_string(), hint.as_str());
+        }
+        if self.batch_bytes < ByteSize::kib(64) {
+            problems.push("batch_bytes", "too small", "give at least \"64 KiB\"");
+        }
+        if self.batch_rows == 0 {
+            problems.push("batch_rows", "too small", "give at least 1");
+        }
+    }
 }
 
 fn batch_bytes() -> ByteSize {
-    ByteSize::mib(4)
+    ByteSize::mib(16)
 }
 
 fn batch_rows() -> u32 {
     20_000
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn problems(text: &str) -> String {
+        let parsed =
+            audit_config::parse(Path::new("c.toml"), text, |config: &HotConfig, problems| config.check(problems));
+        parsed.map_or_else(|problems| problems.to_string(), |config| format!("{config:?}"))
+    }
+
+    #[test]
+    fn a_url_is_all_it_takes() {
+        let shown = problems("url = 'postgres://a:hush@h/d'");
+        assert!(shown.contains("a@h:5432/d") && shown.contains("Month") && !shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_all_at_once() {
+        let shown = problems("url = 'postgres://h:x/d'\nbatch_rows = 0\nbatch_bytes = '1 B'");
+        for key in ["url", "batch_rows", "batch_bytes"] {
+            assert!(shown.contains(key), "{shown}");
+        }
+        assert!(problems("url = 'postgres://h/d'\nbatch_row = 1").contains("batch_rows"));
+    }
 }

@@ -29,6 +29,9 @@ pub const FIELD_MAX: usize = 128 << 20;
 /// have it whole.
 const ACTOR_ID_MAX: usize = 1_000;
 
+/// A row with more text than this gets the room that it needs at once.
+const LARGE: usize = 16 << 10;
+
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// The type of the lists' elements.
 const TEXT_OID: i32 = 25;
@@ -87,7 +90,12 @@ impl Encoder<'_> {
         text(out, version.event().name());
         let mut lost = Names::default();
         // Few versions come near the limit: those that cannot are written by the core without a look at each value.
-        let careful = large::upper_bound(version) > self.field_max;
+        let bytes = large::bytes(version);
+        let careful = large::upper_bound(bytes) > self.field_max;
+        if bytes > LARGE {
+            // Growing by doubling would take memory that nobody planned for.
+            out.reserve_exact(bytes + LARGE);
+        }
         let max = self.field_max;
         json(out, |out| match careful {
             false => record::write_changes(out, version),
@@ -110,7 +118,13 @@ impl Encoder<'_> {
     }
 
     /// `before_known` to `included`. The list of what is unknown comes before the last field that can add to it.
-    fn included_and_unknown<'b>(&mut self, out: &mut Vec<u8>, version: &Version<'b>, careful: bool, mut lost: Names<'b>) {
+    fn included_and_unknown<'b>(
+        &mut self,
+        out: &mut Vec<u8>,
+        version: &Version<'b>,
+        careful: bool,
+        mut lost: Names<'b>,
+    ) {
         boolean(out, version.before_known());
         let mut included = Vec::new();
         let has_included = match careful {
@@ -313,7 +327,11 @@ mod tests {
 
     #[test]
     fn a_position_is_written_as_it_prints() {
-        for p in [Position::new(1, Lsn(0x16b3_7430), 2), Position::new(u16::MAX, Lsn(u64::MAX), u32::MAX), Position::default()] {
+        for p in [
+            Position::new(1, Lsn(0x16b3_7430), 2),
+            Position::new(u16::MAX, Lsn(u64::MAX), u32::MAX),
+            Position::default(),
+        ] {
             let mut out = Vec::new();
             position(&mut out, p);
             assert_eq!(String::from_utf8_lossy(&out), p.to_string());

@@ -43,7 +43,9 @@ pub(crate) fn hint(sqlstate: &str) -> Option<&'static str> {
         "53100" => "free disk space on the hot database's server; versions wait meanwhile",
         "53200" => "the hot database's server is out of memory; versions wait meanwhile",
         "53300" => "raise max_connections of the hot database, or close other sessions",
-        "25006" => "the hot database is read-only: let the url name the primary (several hosts, and target_session_attrs=read-write)",
+        "25006" => {
+            "the hot database is read-only: let the url name the primary (several hosts, and target_session_attrs=read-write)"
+        }
         _ => return None,
     })
 }

@@ -34,15 +34,17 @@ pub(crate) fn fit(json: &str) -> Cow<'_, str> {
     let bytes = json.as_bytes();
     while at < bytes.len() {
         let (end, replacement) = match bytes[at] {
-            b'"' => {
-                replace_in_string(json, at, &mut |from, to| {
-                    out.push_str(&json[copied..from]);
-                    out.push_str(REPLACEMENT);
-                    copied = to;
-                })
-            }
+            b'"' => replace_in_string(json, at, &mut |from, to| {
+                out.push_str(&json[copied..from]);
+                out.push_str(REPLACEMENT);
+                copied = to;
+            }),
             b'-' | b'0'..=b'9' => {
-                let end = at + json[at..].bytes().take_while(|b| matches!(b, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')).count();
+                let end = at
+                    + json[at..]
+                        .bytes()
+                        .take_while(|b| matches!(b, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'))
+                        .count();
                 (end, (!fits_numeric(&json[at..end])).then(|| format!("\"{}\"", &json[at..end])))
             }
             _ => (at + 1, None),
@@ -132,7 +134,10 @@ mod tests {
     fn what_jsonb_refuses_is_replaced() {
         assert_eq!(fit(r#"{"a\u0000b": "x\ud800y\udc00"}"#), r#"{"a\ufffdb": "x\ufffdy\ufffd"}"#);
         assert_eq!(fit(r#"{"n": 1e99999, "m": [-2E-00001]}"#), r#"{"n": "1e99999", "m": [-2E-00001]}"#);
-        assert_eq!(fit(r#"{"a": "\u0000", "n": 1e5000, "b": "\u0000"}"#), r#"{"a": "\ufffd", "n": "1e5000", "b": "\ufffd"}"#);
+        assert_eq!(
+            fit(r#"{"a": "\u0000", "n": 1e5000, "b": "\u0000"}"#),
+            r#"{"a": "\ufffd", "n": "1e5000", "b": "\ufffd"}"#
+        );
         let deep = format!("{}{}", "[".repeat(300), "]".repeat(300));
         assert_eq!(fit(&format!(r#"{{"d": {deep}}}"#)), format!(r#"{{"text": "{{\"d\": {deep}}}"}}"#));
         assert_eq!(fit(r#"{"a": "[[[[\"[[["}"#), r#"{"a": "[[[[\"[[["}"#);

@@ -16,13 +16,18 @@ pub(crate) struct Names<'b> {
     pub count: u64,
 }
 
-/// No field of the version can need more than this. Cheap, and far too high: it decides only whether to look closer.
-pub(crate) fn upper_bound(version: &Version<'_>) -> usize {
+/// Bytes of the texts that a version holds.
+pub(crate) fn bytes(version: &Version<'_>) -> usize {
     let bytes = |image: Option<Image<'_>>| {
         image.map_or(0, |image| image.iter().map(|(_, value)| value.text().map_or(0, str::len)).sum::<usize>())
     };
-    // A control character takes six bytes as JSON, an array of one-digit numbers as jsonb four times its text.
-    (bytes(version.before()) + bytes(version.after())) * 6
+    bytes(version.before()) + bytes(version.after())
+}
+
+/// No field of a version with so many [`bytes`] needs more. Far too high as a rule: it decides only whether to look closer. A
+/// control character takes six bytes as JSON, an array of one-digit numbers as `jsonb` four times its text.
+pub(crate) fn upper_bound(bytes: usize) -> usize {
+    bytes.saturating_mul(6)
 }
 
 /// As [`audit_core::record::write_changes`].

@@ -25,6 +25,7 @@ mod read;
 mod refused;
 pub mod schema;
 mod session;
+mod transaction;
 mod write;
 
 pub use config::{HotConfig, Partitioning, Side};

@@ -79,14 +79,18 @@ impl Partitions {
         Partitions { partitioning, known: HashSet::new() }
     }
 
-    /// Makes what these versions need and is not known to exist; and where that is the present month, the next one too, so
-    /// that nothing waits at midnight.
+    /// Makes what these versions need and is not known to exist. Where they are of the present month, the next one is made
+    /// too, so that nothing waits at midnight; not so by table, where most of ten thousand might stay empty.
     pub async fn ensure(&mut self, client: &Client, versions: &[Version<'_>]) -> Result<(), tokio_postgres::Error> {
         for (table, month) in self.missing(versions) {
-            self.make(client, table.clone(), month).await?;
-            if table.is_none() && month == Month::of(Micros::now()) {
-                self.make(client, None, month.next()).await?;
-            }
+            self.make(client, table, month).await?;
+        }
+        let Some(last) = versions.last() else { return Ok(()) };
+        let month = Month::of(last.transaction().committed_at);
+        let ahead = (None, month.next());
+        if self.partitioning == Partitioning::Month && !self.known.contains(&ahead) && month == Month::of(Micros::now())
+        {
+            self.make(client, None, ahead.1).await?;
         }
         Ok(())
     }
@@ -96,7 +100,12 @@ impl Partitions {
         self.known.clear();
     }
 
-    async fn make(&mut self, client: &Client, table: Option<Arc<str>>, month: Month) -> Result<(), tokio_postgres::Error> {
+    async fn make(
+        &mut self,
+        client: &Client,
+        table: Option<Arc<str>>,
+        month: Month,
+    ) -> Result<(), tokio_postgres::Error> {
         let statement = "SELECT cdc_audit.ensure_partition($1, date '2000-01-01' + $2::int4)";
         client.execute(statement, &[&table.as_deref(), &month.first_day()]).await?;
         self.known.insert((table, month));

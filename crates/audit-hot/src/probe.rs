@@ -29,7 +29,13 @@ pub async fn probe(config: &HotConfig, source: &str, sink: &str) -> Result<(), S
     let now = Micros::now();
     batch.transaction(Transaction { xid: 0, commit_lsn: Lsn::ZERO, committed_at: now });
     let table = Arc::new(Table::pseudo("cdc_audit.probe"));
-    batch.note(Event::Error, &table, Position::default(), Lsn::ZERO, Context::note(&serde_json::json!({"probe": true})));
+    batch.note(
+        Event::Error,
+        &table,
+        Position::default(),
+        Lsn::ZERO,
+        Context::note(&serde_json::json!({"probe": true})),
+    );
     let versions: Vec<_> = batch.versions().collect();
 
     let probing = |error| failed("writing a probe", error);

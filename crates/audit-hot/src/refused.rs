@@ -10,7 +10,11 @@ use crate::session::Session;
 
 /// Tries ever smaller halves, each in a transaction that is rolled back, until one version is left. `None` where the server
 /// takes them now.
-pub(crate) async fn find(session: &Session, encoder: &mut Encoder<'_>, versions: &[Version<'_>]) -> Result<Option<usize>, Error> {
+pub(crate) async fn find(
+    session: &Session,
+    encoder: &mut Encoder<'_>,
+    versions: &[Version<'_>],
+) -> Result<Option<usize>, Error> {
     let (mut start, mut end) = (0, versions.len());
     while end - start > 1 {
         let middle = start + (end - start) / 2;

@@ -39,7 +39,10 @@ impl Session {
     /// Connects, pins what durability rests on, and checks tables and rights. Changes nothing.
     pub async fn open(config: &HotConfig, sink: &str) -> Result<Session, SinkError> {
         let client = open(config, sink).await?;
-        client.batch_execute("SET synchronous_commit = on").await.map_err(|error| failed("opening a session", error))?;
+        client
+            .batch_execute("SET synchronous_commit = on")
+            .await
+            .map_err(|error| failed("opening a session", error))?;
         check_columns(&client).await?;
         let partitioning = check_rights(&client).await?;
         let copy = format!("COPY cdc_audit.versions ({}) FROM STDIN (FORMAT binary)", VERSIONS.names());
@@ -132,7 +135,7 @@ async fn check_rights(client: &Client) -> Result<Partitioning, SinkError> {
 /// the time of a commit.
 const BLOCKED_AFTER: Duration = Duration::from_secs(2);
 
-/// How often that is done before the sink gives up for now.
+/// How often that is done before the sink gives up at present.
 const BLOCKED_MAX: u32 = 5;
 
 /// Waits for `statement`, which runs in the session with server process `pid`. Whoever blocks it and runs under the same role
@@ -158,7 +161,10 @@ async fn end_blockers(config: &HotConfig, sink: &str, pid: i32) -> Result<(), Si
     let second = open(config, sink).await?;
     let statement = "SELECT pid, application_name, pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE pid = ANY (pg_blocking_pids($1)) AND usename = current_user";
-    let rows = second.query(statement, &[&pid]).await.map_err(|error| failed("looking for who holds the checkpoint", error))?;
+    let rows = second
+        .query(statement, &[&pid])
+        .await
+        .map_err(|error| failed("looking for who holds the checkpoint", error))?;
     for row in rows {
         let (pid, application): (i32, String) = (row.get(0), row.get(1));
         tracing::warn!(sink, pid, application, "ended a session that held this sink's checkpoint");

@@ -12,7 +12,7 @@
 //! Three round trips make a transaction: BEGIN goes out with COPY, the end of COPY with the checkpoint, and COMMIT when both
 //! are known to be as they must: all rows taken, the checkpoint moved.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,17 +20,18 @@ use std::time::Instant;
 
 use audit_core::batch::{Batch, Progress};
 use audit_core::position::{Micros, Position};
-use audit_core::sink::{Checkpoint, ChunkProgress, Identity, Sink, SinkError, Stored};
+use audit_core::shape::Shape;
+use audit_core::sink::{Checkpoint, Identity, Sink, SinkError, Stored};
 use tokio_postgres::{Client, Error};
 
-use crate::checkpoint::{self, Digests, Owned};
+use crate::checkpoint::{self, Owned};
 use crate::config::HotConfig;
-use crate::copy::{self, Copy};
 use crate::encode::{Encoder, FIELD_MAX};
 use crate::failure::{failed, may_be_a_row};
 use crate::plan::{self, Have, Limits, Unit};
 use crate::refused;
 use crate::session::Session;
+use crate::transaction::{Failure, Taken, Transaction, shape_id};
 
 /// What a sink did since it was made, for metrics.
 #[derive(Debug, Default)]
@@ -55,20 +56,6 @@ pub struct HotSink {
     quarantined: HashSet<Position>,
     counters: Arc<Counters>,
     taken: Option<Taken>,
-}
-
-/// What is known since the checkpoint was taken.
-#[derive(Debug)]
-struct Taken {
-    identity: Identity,
-    owner_epoch: i64,
-    checkpoint: Option<Checkpoint>,
-    /// Where the stream began.
-    start: Option<Progress>,
-    baselines: BTreeMap<String, ChunkProgress>,
-    shapes: Digests,
-    /// Taken out while it is in use, so that whatever ends early leaves none behind.
-    session: Option<Session>,
 }
 
 impl HotSink {
@@ -200,137 +187,12 @@ fn refusal(sink: &str, version: &audit_core::batch::Version<'_>, error: Error) -
     let (position, table) = (version.position(), &version.table().name);
     let error = failed("writing a version", error);
     let mut refusal = SinkError::stop(format!("the hot database refuses the version of {table} at {position}"))
-        .hint(format!("`cdc-audit resume --sink {sink} --quarantine {position}` goes on with an `error` record in its place"))
+        .hint(format!(
+            "`cdc-audit resume --sink {sink} --quarantine {position}` goes on with an `error` record in its place"
+        ))
         .refused(position);
     refusal.source = error.source;
     refusal
-}
-
-/// One database transaction about to happen.
-struct Transaction<'t> {
-    sink: &'t str,
-    session: &'t Session,
-    taken: &'t Taken,
-    unit: &'t Unit<'t>,
-}
-
-/// What is so once it was committed.
-struct Done {
-    bytes: u64,
-    checkpoint: Checkpoint,
-    shapes: Digests,
-    baselines: Vec<(String, ChunkProgress)>,
-}
-
-enum Failure {
-    /// The checkpoint was not where it should be: somebody else has it.
-    Lost,
-    /// The server refused the rows.
-    Copy(Error),
-    Sink(SinkError),
-}
-
-impl Transaction<'_> {
-    async fn run(&self, encoder: &mut Encoder<'_>) -> Result<Done, Failure> {
-        let to = self.checkpoint();
-        let baselines = self.baselines();
-        let new_shapes = self.new_shapes();
-        let bytes = if self.unit.versions.is_empty() && baselines.is_empty() {
-            self.advance(&to).await?;
-            0
-        } else {
-            fail::fail_point!("hot::before_copy");
-            let mut copy = if new_shapes.is_empty() && baselines.is_empty() {
-                copy::begin(self.session).await.map_err(Failure::Copy)?
-            } else {
-                self.begin_with(&new_shapes, &baselines).await?
-            };
-            let bytes = copy::send(&mut copy, encoder, &self.unit.versions).await.map_err(Failure::Copy)?;
-            fail::fail_point!("hot::after_copy");
-            self.commit(copy, &to).await?;
-            bytes
-        };
-        fail::fail_point!("hot::after_commit");
-        let digest = |table: &&audit_core::table::Table| (shape_id(table), table.shape.digest.clone());
-        Ok(Done { bytes, checkpoint: to, shapes: new_shapes.iter().map(digest).collect(), baselines })
-    }
-
-    /// Ends the COPY, moves the checkpoint, and commits if both went as they must.
-    async fn commit(&self, mut copy: Copy, to: &Checkpoint) -> Result<(), Failure> {
-        let (copied, moved) = tokio::join!(copy.as_mut().finish(), self.advance(to));
-        let rows = copied.map_err(Failure::Copy)?;
-        moved?;
-        if rows != self.unit.versions.len() as u64 {
-            let message = format!("the hot database took {rows} rows of {}", self.unit.versions.len());
-            let hint = "a trigger on cdc_audit.versions drops rows: remove it; nothing was committed";
-            return Err(Failure::Sink(SinkError::stop(message).hint(hint)));
-        }
-        fail::fail_point!("hot::before_commit");
-        let committed = self.session.client.batch_execute("COMMIT").await;
-        committed.map_err(|error| Failure::Sink(failed("committing versions", error)))
-    }
-
-    /// The rare beginning: with a table's new shape, or with a chunk.
-    async fn begin_with(
-        &self,
-        shapes: &[&audit_core::table::Table],
-        baselines: &[(String, ChunkProgress)],
-    ) -> Result<Copy, Failure> {
-        let client = &self.session.client;
-        let source = &self.taken.identity.source;
-        let storing = |error| Failure::Sink(failed("storing shapes and baselines", error));
-        client.batch_execute("BEGIN").await.map_err(storing)?;
-        for table in shapes {
-            if !checkpoint::add_shape(client, source, &table.shape).await.map_err(storing)? {
-                let message =
-                    format!("cdc_audit.shapes holds another shape of {} under version {}", table.name, table.shape.schema_version);
-                return Err(Failure::Sink(SinkError::stop(message).hint("the row was altered by hand, or by another source of the same name")));
-            }
-        }
-        for (table, progress) in baselines {
-            checkpoint::set_baseline(client, source, self.sink, table, *progress).await.map_err(storing)?;
-        }
-        copy::start(self.session).await.map_err(Failure::Copy)
-    }
-
-    async fn advance(&self, to: &Checkpoint) -> Result<(), Failure> {
-        let from = self.taken.checkpoint.as_ref().map(|checkpoint| checkpoint.position);
-        let owner = (self.sink, self.taken.owner_epoch);
-        match checkpoint::advance(&self.session.client, &self.session.advance, owner, from, to).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::Lost),
-            Err(error) => Err(Failure::Sink(failed("moving the checkpoint", error))),
-        }
-    }
-
-    fn checkpoint(&self) -> Checkpoint {
-        let Identity { source, system_id, timeline } = self.taken.identity.clone();
-        let Progress { position, change_lsn, flushed_lsn } = self.unit.progress;
-        Checkpoint { source, system_id, timeline, position, change_lsn, flushed_lsn }
-    }
-
-    fn baselines(&self) -> Vec<(String, ChunkProgress)> {
-        let mut by_table = BTreeMap::new();
-        for mark in &self.unit.chunks {
-            let progress = ChunkProgress { baseline: mark.baseline, chunk: mark.chunk, done: mark.last };
-            by_table.insert(mark.table.to_string(), progress);
-        }
-        by_table.into_iter().collect()
-    }
-
-    /// The tables whose shape is not stored. Pseudo-tables have none.
-    fn new_shapes(&self) -> Vec<&audit_core::table::Table> {
-        let mut seen = HashSet::new();
-        let tables = self.unit.tables.iter().map(|table| table.as_ref());
-        tables
-            .filter(|table| !table.shape.digest.is_empty())
-            .filter(|table| !self.taken.shapes.contains_key(&shape_id(table)) && seen.insert(shape_id(table)))
-            .collect()
-    }
-}
-
-fn shape_id(table: &audit_core::table::Table) -> (String, u32) {
-    (table.shape.name().to_string(), table.shape.schema_version)
 }
 
 impl Sink for HotSink {
@@ -338,7 +200,8 @@ impl Sink for HotSink {
         self.taken = None;
         let session = Session::open(&self.config, &self.name).await?;
         let (client, source, sink) = (&session.client, identity.source.as_str(), self.name.as_ref());
-        let known = checkpoint::owner(client, source, sink).await.map_err(|error| failed("reading the checkpoint", error))?;
+        let known =
+            checkpoint::owner(client, source, sink).await.map_err(|error| failed("reading the checkpoint", error))?;
         let Some((known, _)) = known else {
             return Err(checkpoint::missing(source, sink));
         };
@@ -348,7 +211,7 @@ impl Sink for HotSink {
         fail::fail_point!("hot::after_take");
         let baselines = checkpoint::baselines(client, source, sink).await?;
         let shapes = checkpoint::shapes(client, source).await?;
-        let digest = |shape: &audit_core::shape::Shape| ((shape.name().to_string(), shape.schema_version), shape.digest.clone());
+        let digest = |shape: &Shape| (shape_id(shape), shape.digest.clone());
         self.taken = Some(Taken {
             identity: identity.clone(),
             owner_epoch,

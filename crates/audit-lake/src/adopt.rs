@@ -171,13 +171,12 @@ fn chunks_of(footer: &ParquetMetaData) -> Option<ChunkNote> {
 }
 
 /// Removes files that the log does not name; the table has a commit of ours.
-pub async fn remove(log: &TableLog, files: &[Seen]) -> Result<(), LakeError> {
-    for file in files {
-        let path = &file.meta.location;
-        tracing::warn!(path = %log.store().show(path), "removing a file of a daemon that was fenced");
-        match log.store().objects().delete(path).await {
+pub async fn remove(log: &TableLog, files: impl Iterator<Item = Path>) -> Result<(), LakeError> {
+    for path in files {
+        tracing::warn!(path = %log.store().show(&path), "removing a file whose versions another commit has");
+        match log.store().objects().delete(&path).await {
             Ok(()) | Err(StoreError::NotFound { .. }) => {}
-            Err(error) => return Err(LakeError::store("remove", log.store().show(path), error)),
+            Err(error) => return Err(LakeError::store("remove", log.store().show(&path), error)),
         }
     }
     Ok(())

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder, Int16Builder,
-    Int32Builder, Int64Builder, ListBuilder, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
+    Int16Builder, Int32Builder, Int64Builder, ListBuilder, StringBuilder, TimestampMicrosecondBuilder,
 };
 use audit_core::value::{Kind, write_json_value};
 
@@ -58,7 +58,9 @@ impl Cells {
             }
             Form::Binary => Cells::Binary(BinaryBuilder::with_capacity(0, 0)),
             Form::Date => Cells::Date(Date32Builder::with_capacity(0)),
-            Form::Timestamp { zone } => Cells::Timestamp(TimestampMicrosecondBuilder::with_capacity(0).with_timezone("UTC"), *zone),
+            Form::Timestamp { zone } => {
+                Cells::Timestamp(TimestampMicrosecondBuilder::with_capacity(0).with_timezone("UTC"), *zone)
+            }
             Form::Text => Cells::Text(StringBuilder::with_capacity(0, 0)),
             Form::Json(kind) => Cells::Json(StringBuilder::with_capacity(0, 0), kind.clone()),
             Form::TextList => {

@@ -114,12 +114,15 @@ impl Checkpoints {
         self.note.written_at = audit_core::position::Micros::now().to_string();
         let path = path_of(self.number);
         let failed = |error| LakeError::store("write", self.store.show(&path), error);
-        let json = serde_json::to_vec_pretty(&self.note).map_err(|error| LakeError::altered(&path, error.to_string()))?;
+        let json =
+            serde_json::to_vec_pretty(&self.note).map_err(|error| LakeError::altered(&path, error.to_string()))?;
         match self.store.objects().put_opts(&path, json.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(None),
             Err(error) => match read(&self.store, &path).await? {
                 // Ours: a put that was answered late, or not at all. It may hold another time of writing, and an earlier try's progress.
-                Some(note) if note.owner_id == self.note.owner_id && note.checkpoint == self.note.checkpoint => Ok(None),
+                Some(note) if note.owner_id == self.note.owner_id && note.checkpoint == self.note.checkpoint => {
+                    Ok(None)
+                }
                 Some(note) if note.owner_id == self.note.owner_id => {
                     self.number += 1;
                     Box::pin(self.put()).await
@@ -145,11 +148,6 @@ impl Checkpoints {
 
 /// The source that the lake belongs to, as its newest checkpoint says.
 pub async fn source(store: &Store) -> Result<Option<String>, LakeError> {
-    Ok(newest(store).await?.map(|(_, note)| note.source))
-}
-
-/// The source that the lake belongs to; `None` where there is no lake yet.
-pub async fn source_of(store: &Store) -> Result<Option<String>, LakeError> {
     Ok(newest(store).await?.map(|(_, note)| note.source))
 }
 
@@ -183,6 +181,7 @@ async fn read(store: &Store, path: &Path) -> Result<Option<Note>, LakeError> {
         Err(StoreError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    let note = serde_json::from_slice(&bytes).map_err(|error| LakeError::altered(store.show(path), error.to_string()))?;
+    let note =
+        serde_json::from_slice(&bytes).map_err(|error| LakeError::altered(store.show(path), error.to_string()))?;
     Ok(Some(note))
 }

@@ -152,10 +152,12 @@ impl TableLog {
         let configuration = snapshot.table_configuration();
         let protocol = configuration.protocol();
         if (protocol.min_reader_version(), protocol.min_writer_version()) > PROTOCOL {
-            let versions = format!("reader {}, writer {}", protocol.min_reader_version(), protocol.min_writer_version());
+            let versions =
+                format!("reader {}, writer {}", protocol.min_reader_version(), protocol.min_writer_version());
             return Err(self.altered(format!("its Delta protocol was raised to {versions}")));
         }
-        let metadata = serde_json::to_value(configuration.metadata()).map_err(|error| LakeError::log(&self.table, error))?;
+        let metadata =
+            serde_json::to_value(configuration.metadata()).map_err(|error| LakeError::log(&self.table, error))?;
         let source = self.source.clone();
         let version = snapshot.version();
         let numbers = move || -> Result<[Option<i64>; 7], KernelError> {
@@ -165,7 +167,8 @@ impl TableLog {
             }
             Ok(numbers)
         };
-        let numbers = tokio::task::spawn_blocking(numbers).await.map_err(LakeError::Task)?.map_err(|error| self.failed(error))?;
+        let numbers =
+            tokio::task::spawn_blocking(numbers).await.map_err(LakeError::Task)?.map_err(|error| self.failed(error))?;
         let txn = Txn::from_numbers(numbers).ok_or_else(|| self.altered("its transactions are not whole"))?;
         let state = State::new(version, txn, metadata).ok_or_else(|| self.altered("its metadata is not whole"))?;
         match state.configured(SOURCE_KEY) {

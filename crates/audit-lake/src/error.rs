@@ -104,7 +104,9 @@ impl LakeError {
             Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                 Some("the disk is full: make room; the daemon goes on by itself, and the slot keeps the WAL meanwhile")
             }
-            Some(ErrorKind::ReadOnlyFilesystem) => Some("the file system is mounted read-only: mount it writable, then start again"),
+            Some(ErrorKind::ReadOnlyFilesystem) => {
+                Some("the file system is mounted read-only: mount it writable, then start again")
+            }
             Some(ErrorKind::PermissionDenied) => {
                 Some("give the daemon's user write permission on the lake's folder and everything in it")
             }
@@ -115,6 +117,9 @@ impl LakeError {
             LakeError::Fenced { .. } => "stop one of the two daemons; the one that started last owns the lake",
             LakeError::Altered { .. } => {
                 "restore what was changed or removed, from a backup or with `RESTORE`; the daemon does not guess what the lake holds"
+            }
+            LakeError::Folder { .. } => {
+                "the lake's folder is made when the daemon runs for the first time; see that `url` names it"
             }
             LakeError::Place { .. } => "write an absolute path or a file:/// URL",
             _ => "",

@@ -37,7 +37,10 @@ impl AsyncFileReader for ObjectReader {
         async move { self.objects.get_ranges(&self.path, &ranges).await.map_err(external) }.boxed()
     }
 
-    fn get_metadata<'a>(&'a mut self, options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
         let policy = options.map_or(PageIndexPolicy::Skip, |options| options.offset_index_policy());
         let size = self.size;
         async move {

@@ -81,7 +81,6 @@ struct Upload {
 /// A file that is whole, but perhaps not in its place.
 #[derive(Clone, Debug)]
 pub struct WholeFile {
-    pub name: FileName,
     body: Body,
     add: Add,
 }
@@ -216,7 +215,9 @@ impl OpenFile {
         let (footer, this) = encode::on_cpu(move || {
             self.encode_rows(context, true)?;
             let chunks = self.chunks.map(|note| serde_json::to_string(&note).unwrap_or_default());
-            let Some(writer) = &mut self.writer else { return Err(failed(parquet::errors::ParquetError::EOF("no rows".into()))) };
+            let Some(writer) = &mut self.writer else {
+                return Err(failed(parquet::errors::ParquetError::EOF("no rows".into())));
+            };
             if let Some(note) = chunks {
                 writer.append_key_value_metadata(KeyValue::new(CHUNKS_KEY.to_string(), note));
             }
@@ -237,7 +238,7 @@ impl OpenFile {
         let add = add_action(self.day, &name, self.encoded_bytes, stats);
         let rest = Bytes::from(std::mem::take(&mut self.pending));
         if self.upload.is_none() && rest.len() <= PART_BYTES {
-            return Ok(WholeFile { name, body: Body::Memory(rest), add });
+            return Ok(WholeFile { body: Body::Memory(rest), add });
         }
         let mut rest = rest;
         while !rest.is_empty() {
@@ -248,9 +249,9 @@ impl OpenFile {
             Some(Upload { mut parts, staged }) => {
                 let lost = |source| LakeError::UploadLost { table: context.table.to_string(), source };
                 parts.complete().await.map_err(lost)?;
-                Ok(WholeFile { name, body: Body::Staged(staged), add })
+                Ok(WholeFile { body: Body::Staged(staged), add })
             }
-            None => Ok(WholeFile { name, body: Body::Memory(Bytes::new()), add }),
+            None => Ok(WholeFile { body: Body::Memory(Bytes::new()), add }),
         }
     }
 }
@@ -260,7 +261,10 @@ pub fn add_action(day: Day, name: &FileName, size: u64, stats: String) -> Add {
     let partition = [("year", i64::from(day.year)), ("month", day.month.into()), ("day", day.day.into())];
     Add {
         path: format!("{}/{name}", day.folder()),
-        partition_values: partition.into_iter().map(|(key, value)| (key.to_string(), Some(value.to_string()))).collect(),
+        partition_values: partition
+            .into_iter()
+            .map(|(key, value)| (key.to_string(), Some(value.to_string())))
+            .collect(),
         size: size as i64,
         modification_time: audit_core::position::Micros::now().0 / 1000,
         data_change: true,

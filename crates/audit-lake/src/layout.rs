@@ -54,6 +54,22 @@ pub fn table_folder(name: &str) -> String {
     folder
 }
 
+/// The table whose folder this is; `None` where the folder does not say, for its name was too long.
+pub fn table_name(folder: &str) -> Option<String> {
+    let mut name = Vec::with_capacity(folder.len());
+    let mut bytes = folder.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'-' => {
+                let digits = [bytes.next()?, bytes.next()?];
+                name.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+            }
+            byte => name.push(byte),
+        }
+    }
+    String::from_utf8(name).ok()
+}
+
 /// A UTC commit date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day {
@@ -88,7 +104,11 @@ impl Day {
     /// Reads the day out of a file's path.
     pub fn from_path(path: &str) -> Option<Day> {
         let part = |name: &str| path.split('/').find_map(|segment| segment.strip_prefix(name)?.strip_prefix('='));
-        Some(Day { year: part("year")?.parse().ok()?, month: part("month")?.parse().ok()?, day: part("day")?.parse().ok()? })
+        Some(Day {
+            year: part("year")?.parse().ok()?,
+            month: part("month")?.parse().ok()?,
+            day: part("day")?.parse().ok()?,
+        })
     }
 }
 
@@ -165,7 +185,11 @@ impl fmt::Display for Dashed {
 fn undash(text: &str) -> Option<Position> {
     let mut parts = text.split('-');
     let (epoch, lsn, seq) = (parts.next()?, parts.next()?, parts.next()?);
-    Some(Position::new(u16::from_str_radix(epoch, 16).ok()?, Lsn(u64::from_str_radix(lsn, 16).ok()?), seq.parse().ok()?))
+    Some(Position::new(
+        u16::from_str_radix(epoch, 16).ok()?,
+        Lsn(u64::from_str_radix(lsn, 16).ok()?),
+        seq.parse().ok()?,
+    ))
 }
 
 #[cfg(test)]
@@ -185,9 +209,13 @@ mod tests {
         assert_eq!(folder("a", "b.c"), "a.-22b.c-22");
         assert_eq!(folder("_x", "y"), "-5fx.y");
         assert_ne!(folder("_cdc_audit", ""), OWN_FOLDER);
+        for name in ["public.order-items", "\"a.b\".\"ä\"\"\"", "_x.y"] {
+            assert_eq!(table_name(&table_folder(name)).as_deref(), Some(name));
+        }
         let long = ["ä".repeat(31), "ü".repeat(31), "ö".repeat(31)];
         let folders: Vec<String> = long.iter().map(|table| folder(&long[0], table)).collect();
         assert!(folders.iter().all(|folder| folder.len() == FOLDER_MAX && folder.is_ascii()), "{folders:?}");
+        assert!(folders.iter().all(|folder| table_name(folder).is_none()));
         assert!(folders[0] != folders[1] && folders[1] != folders[2]);
     }
 

@@ -23,8 +23,8 @@ mod fetch;
 mod file;
 pub mod layout;
 mod parse;
-mod read;
 mod probe;
+mod read;
 mod rows;
 mod schema;
 mod session;
@@ -35,6 +35,6 @@ mod table;
 
 pub use config::LakeConfig;
 pub use error::LakeError;
-pub use read::LakeReader;
 pub use probe::probe;
+pub use read::LakeReader;
 pub use sink::LakeSink;

@@ -367,7 +367,9 @@ impl Rows {
         bytes += self.record.identity(version, "error", shared);
         self.record.nothing();
         let record = &mut self.record;
-        for cells in [&mut record.actor_id, &mut record.actor, &mut record.reason, &mut record.actor_source, &mut record.tenant] {
+        for cells in
+            [&mut record.actor_id, &mut record.actor, &mut record.reason, &mut record.actor_source, &mut record.tenant]
+        {
             cells.append_null();
         }
         bytes += append_text(&mut record.context, Some(note));

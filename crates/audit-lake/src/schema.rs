@@ -72,7 +72,9 @@ impl Form {
             Kind::Float4 => Form::Float32,
             Kind::Float8 => Form::Float64,
             // A scale may exceed the precision in PostgreSQL, not in Arrow.
-            Kind::Numeric(Some((precision, scale @ 0..))) if *precision.max(&(*scale as u16)) <= DECIMAL_PRECISION_MAX => {
+            Kind::Numeric(Some((precision, scale @ 0..)))
+                if *precision.max(&(*scale as u16)) <= DECIMAL_PRECISION_MAX =>
+            {
                 Form::Decimal(*precision.max(&(*scale as u16)) as u8, *scale as i8)
             }
             Kind::Bytea => Form::Binary,
@@ -188,7 +190,12 @@ pub fn first_fields(keep_before: bool) -> Vec<DeltaField> {
 }
 
 fn before_field() -> DeltaField {
-    DeltaField { name: BEFORE.to_string(), kind: json!({"type": "struct", "fields": []}), nullable: true, metadata: Map::new() }
+    DeltaField {
+        name: BEFORE.to_string(),
+        kind: json!({"type": "struct", "fields": []}),
+        nullable: true,
+        metadata: Map::new(),
+    }
 }
 
 /// Lays out `table`, adding to `fields` what it needs and they lack; true if something was added.
@@ -242,7 +249,9 @@ fn find_or_add(column: &Column, fields: &mut Vec<DeltaField>) -> usize {
 /// The lake name of a source column: characters outside `[A-Za-z0-9_]` replaced, unique without regard to case.
 fn free_name(column: &str, fields: &[DeltaField]) -> String {
     let plain: String = column.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
-    let free = |name: &str| !name.eq_ignore_ascii_case(BEFORE) && !fields.iter().any(|field| field.name.eq_ignore_ascii_case(name));
+    let free = |name: &str| {
+        !name.eq_ignore_ascii_case(BEFORE) && !fields.iter().any(|field| field.name.eq_ignore_ascii_case(name))
+    };
     let numbered = (2u32..).map(|number| format!("{plain}__{number}"));
     std::iter::once(plain.clone()).chain(numbered).find(|name| free(name)).unwrap_or(plain)
 }
@@ -292,18 +301,13 @@ pub fn add_columns_of(schema: &Schema, fields: &mut Vec<DeltaField>) -> bool {
         let Some(kind) = field.metadata().get(SOURCE_KIND).and_then(|kind| kind.parse::<Kind>().ok()) else { continue };
         if !fields.iter().any(|known| known.name == *field.name()) {
             let metadata = field.metadata().iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-            fields.push(DeltaField { name: field.name().clone(), kind: Form::of(&kind).delta(), nullable: true, metadata });
+            fields.push(DeltaField {
+                name: field.name().clone(),
+                kind: Form::of(&kind).delta(),
+                nullable: true,
+                metadata,
+            });
         }
     }
     fields.len() > known
-}
-
-/// Lake columns by name, with the source column and kind that each holds: what a reader needs to turn rows into records again.
-pub fn source_columns(fields: &[DeltaField]) -> HashMap<String, (String, Kind)> {
-    let text = |field: &DeltaField, key: &str| field.metadata.get(key).and_then(Value::as_str).map(str::to_string);
-    let known = |field: &DeltaField| {
-        let kind = text(field, SOURCE_KIND)?.parse().ok()?;
-        Some((field.name.clone(), (text(field, SOURCE_COLUMN)?, kind)))
-    };
-    fields.iter().filter_map(known).collect()
 }

@@ -1,6 +1,6 @@
 //! What the sink does from one `take` to the next error: versions to tables, tables to commits, commits to the lake's checkpoint.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -213,11 +213,16 @@ impl Session {
         }
     }
 
-    async fn write_chunk(&mut self, batch: &Batch, mark: &ChunkMark, quarantined: &HashSet<Position>) -> Result<(), WriteError> {
+    async fn write_chunk(
+        &mut self,
+        batch: &Batch,
+        mark: &ChunkMark,
+        quarantined: &HashSet<Position>,
+    ) -> Result<(), WriteError> {
         if !mark.sinks.iter().any(|sink| **sink == *self.settings.name) {
             return Ok(());
         }
-        self.open_tables(&[mark.table.clone()]).await?;
+        self.open_tables(std::slice::from_ref(&mark.table)).await?;
         let Some(mut table) = self.tables.remove(&mark.table) else { return Ok(()) };
         let written = self.append_chunk(batch, mark, &mut table, quarantined).await;
         self.deactivate(vec![table]);
@@ -249,7 +254,8 @@ impl Session {
                 for version in versions.by_ref() {
                     let quarantined = !quarantined.is_empty() && quarantined.contains(&version.position());
                     let append = Append { shared, before: Progress::default(), quarantined };
-                    let need = table.append_snapshot(&version, mark, append).map_err(|error| refused(&version, error))?;
+                    let need =
+                        table.append_snapshot(&version, mark, append).map_err(|error| refused(&version, error))?;
                     if need == Some(Need::Encode) {
                         table.encode()?;
                         if table.wants_upload() {
@@ -336,8 +342,12 @@ impl Session {
 
     fn forget_idle(&mut self) {
         let idle = |table: &OpenTable| !table.is_dirty();
-        let mut idle: Vec<(u64, Arc<str>)> =
-            self.tables.values().filter(|table| idle(table)).map(|table| (table.touched, table.log.table.clone())).collect();
+        let mut idle: Vec<(u64, Arc<str>)> = self
+            .tables
+            .values()
+            .filter(|table| idle(table))
+            .map(|table| (table.touched, table.log.table.clone()))
+            .collect();
         if idle.len() <= IDLE_TABLES_MAX {
             return;
         }
@@ -379,7 +389,8 @@ impl Session {
     /// How far everything is committed.
     fn committed(&self) -> Progress {
         let open = self.tables.values().filter_map(|table| table.before_first);
-        open.min_by_key(|progress| progress.position).map_or(self.seen, |first| if first.position < self.seen.position { first } else { self.seen })
+        open.min_by_key(|progress| progress.position)
+            .map_or(self.seen, |first| if first.position < self.seen.position { first } else { self.seen })
     }
 
     async fn store_checkpoint(&mut self, all: bool) -> Result<(), LakeError> {
@@ -403,11 +414,6 @@ impl Session {
         let committed = self.committed();
         let checkpoint = is_later(committed, self.durable()).then(|| self.checkpoint_due(committed));
         tables.into_iter().chain(checkpoint).min()
-    }
-
-    /// Baselines, for tests and status.
-    pub fn baselines(&self) -> BTreeMap<String, ChunkProgress> {
-        self.tables.iter().map(|(name, table)| (name.to_string(), table.chunks)).collect()
     }
 }
 

@@ -45,7 +45,8 @@ impl LakeSink {
 
     fn with(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize, opened: Opened) -> LakeSink {
         // An open row group is the least that a table under load holds: a third, so that two fit beside the rows that wait.
-        let row_group_bytes = usize::try_from(config.row_group_bytes.get()).unwrap_or(usize::MAX).min((memory / 3).max(1 << 20));
+        let row_group_bytes =
+            usize::try_from(config.row_group_bytes.get()).unwrap_or(usize::MAX).min((memory / 3).max(1 << 20));
         let settings = Settings {
             name: name.into(),
             files: encode::Settings {
@@ -135,8 +136,12 @@ impl From<WriteError> for SinkError {
         match error {
             WriteError::Lake(error) => error.into(),
             WriteError::Refused { position, table, column } => {
-                let message = format!("the lake cannot take the value of {table}.{column} at {position}: it is too large for Parquet");
-                let hint = format!("ignore the column, or go on without this version: `cdc-audit resume --quarantine {position}`");
+                let message = format!(
+                    "the lake cannot take the value of {table}.{column} at {position}: it is too large for Parquet"
+                );
+                let hint = format!(
+                    "ignore the column, or go on without this version: `cdc-audit resume --quarantine {position}`"
+                );
                 SinkError::stop(message).hint(hint).refused(position)
             }
         }

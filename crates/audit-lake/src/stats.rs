@@ -41,7 +41,8 @@ pub fn of_file(footer: &ParquetMetaData, plan: &RowPlan) -> Result<String> {
         max_values: BTreeMap::new(),
         null_count: BTreeMap::new(),
     };
-    let record = RECORD_COLUMNS.iter().filter(|(name, ..)| ASKED.contains(name)).map(|(name, form, _)| (*name, form.clone()));
+    let record =
+        RECORD_COLUMNS.iter().filter(|(name, ..)| ASKED.contains(name)).map(|(name, form, _)| (*name, form.clone()));
     let row = plan.columns.iter().take(ROW_COLUMNS_MAX).map(|(name, form)| (name.as_str(), form.clone()));
     for (name, form) in record.chain(row) {
         add_column(&mut stats, footer, &plan.schema, name, &form)?;
@@ -67,11 +68,16 @@ fn add_column(stats: &mut Stats, footer: &ParquetMetaData, schema: &Schema, name
         let groups = footer.row_groups().iter().zip(nulls.values());
         groups.enumerate().all(|(at, (group, nulls))| bounds.is_valid(at) || *nulls == group.num_rows() as u64)
     };
-    let (mins, maxes) = (converter.row_group_mins(footer.row_groups())?, converter.row_group_maxes(footer.row_groups())?);
-    if bounded(&mins) && let Some(json) = bound(&mins, form, false) {
+    let (mins, maxes) =
+        (converter.row_group_mins(footer.row_groups())?, converter.row_group_maxes(footer.row_groups())?);
+    if bounded(&mins)
+        && let Some(json) = bound(&mins, form, false)
+    {
         stats.min_values.insert(name.to_string(), json);
     }
-    if bounded(&maxes) && let Some(json) = bound(&maxes, form, true) {
+    if bounded(&maxes)
+        && let Some(json) = bound(&maxes, form, true)
+    {
         stats.max_values.insert(name.to_string(), json);
     }
     Ok(())
@@ -105,8 +111,8 @@ fn bound(bounds: &ArrayRef, form: &Form, greatest: bool) -> Option<Box<RawValue>
     RawValue::from_string(json).ok()
 }
 
-/// A decimal as a JSON number, digit by digit.
-fn decimal(value: i128, scale: i8) -> String {
+/// A decimal digit by digit: a JSON number, and PostgreSQL's text.
+pub fn decimal(value: i128, scale: i8) -> String {
     let scale = usize::from(scale.unsigned_abs());
     let sign = if value < 0 { "-" } else { "" };
     let digits = format!("{:0width$}", value.unsigned_abs(), width = scale + 1);
@@ -124,6 +130,9 @@ mod tests {
         assert_eq!(decimal(1250, 2), "12.50");
         assert_eq!(decimal(-5, 3), "-0.005");
         assert_eq!(decimal(7, 0), "7");
-        assert_eq!(decimal(99_999_999_999_999_999_999_999_999_999_999_999_999, 2), "999999999999999999999999999999999999.99");
+        assert_eq!(
+            decimal(99_999_999_999_999_999_999_999_999_999_999_999_999, 2),
+            "999999999999999999999999999999999999.99"
+        );
     }
 }

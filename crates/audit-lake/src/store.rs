@@ -23,8 +23,9 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
-    CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode, Result, UploadPart,
+    CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode,
+    Result, UploadPart,
 };
 use url::Url;
 
@@ -104,17 +105,15 @@ impl Store {
         Ok((default_logstore(prefixed, self.objects.clone(), &url, &StorageConfig::default()), url))
     }
 
-    /// Whether anything lies under `path`.
-    pub(crate) async fn exists_under(&self, path: &Path) -> std::result::Result<bool, LakeError> {
-        let first = self.objects.list(Some(path)).try_next().await;
-        Ok(first.map_err(|error| LakeError::store("list", self.show(path), error))?.is_some())
-    }
-
     /// Removes what broken writes left behind.
     pub(crate) async fn sweep(&self) -> std::result::Result<(), LakeError> {
         let tmp = Path::from(TMP);
-        let left: Vec<ObjectMeta> =
-            self.objects.list(Some(&tmp)).try_collect().await.map_err(|error| LakeError::store("list", self.show(&tmp), error))?;
+        let left: Vec<ObjectMeta> = self
+            .objects
+            .list(Some(&tmp))
+            .try_collect()
+            .await
+            .map_err(|error| LakeError::store("list", self.show(&tmp), error))?;
         for meta in left {
             match self.objects.delete(&meta.location).await {
                 Ok(()) | Err(Error::NotFound { .. }) => {}
@@ -231,7 +230,13 @@ impl Disk {
     }
 }
 
+fn sync_file(file: &File) -> io::Result<()> {
+    fail::fail_point!("lake::sync_file", |_| Err(io::Error::other("fault point")));
+    file.sync_all()
+}
+
 fn sync_folder(folder: &FilePath) -> io::Result<()> {
+    fail::fail_point!("lake::sync_folder", |_| Err(io::Error::other("fault point")));
     File::open(folder)?.sync_all()
 }
 
@@ -260,7 +265,7 @@ impl ObjectStore for DurableLocal {
         let target = self.inner.path_to_filesystem(location)?;
         self.blocking(location, move |disk| {
             let (mut file, staged) = disk.stage()?;
-            let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
+            let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| sync_file(&file));
             if let Err(error) = written {
                 let _ = fs::remove_file(&staged);
                 return Err(error);
@@ -278,7 +283,8 @@ impl ObjectStore for DurableLocal {
         }
         let target = self.inner.path_to_filesystem(location)?;
         let (file, staged) = self.blocking(location, Disk::stage).await?;
-        let state = UploadState { file: Mutex::new(file), disk: self.disk.clone(), location: location.to_string(), target };
+        let state =
+            UploadState { file: Mutex::new(file), disk: self.disk.clone(), location: location.to_string(), target };
         Ok(Box::new(DurableUpload { staged: Some(staged), offset: 0, state: Arc::new(state) }))
     }
 
@@ -395,7 +401,7 @@ impl MultipartUpload for DurableUpload {
         let state = self.state.clone();
         let work = move || {
             let placed = || {
-                state.file.lock().unwrap_or_else(PoisonError::into_inner).sync_all()?;
+                sync_file(&state.file.lock().unwrap_or_else(PoisonError::into_inner))?;
                 state.disk.place(&staged, &state.target, false)
             };
             placed().map_err(|error| {

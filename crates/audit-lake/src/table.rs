@@ -13,12 +13,13 @@ use audit_core::shape::Shape;
 use audit_core::sink::ChunkProgress;
 use audit_core::table::Table;
 use deltalake_core::kernel::Add;
+use object_store::path::Path;
 
 use crate::adopt::{self, Adopted};
 use crate::commit::{Change, TableLog, Txn};
 use crate::error::{LakeError, fault};
 use crate::file::{ChunkNote, FileContext, OpenFile, WholeFile};
-use crate::layout::Day;
+use crate::layout::{Day, FileName};
 use crate::rows::{Shared, TooLarge};
 use crate::schema::{self, DeltaField, RowPlan};
 
@@ -148,7 +149,9 @@ impl OpenTable {
         };
         let (plan, more_columns) = schema::plan(table, self.keep_before, &mut fields);
         let plan = match &self.layout {
-            Some(layout) if layout.plan.columns == plan.columns && layout.plan.targets == plan.targets => layout.plan.clone(),
+            Some(layout) if layout.plan.columns == plan.columns && layout.plan.targets == plan.targets => {
+                layout.plan.clone()
+            }
             _ if self.has_rows() => return Err(Need::Close),
             _ => Arc::new(plan),
         };
@@ -157,8 +160,8 @@ impl OpenTable {
             (None, Some(state)) => state.shapes.as_slice(),
             (None, None) => &[],
         };
-        let new_shape =
-            !table.shape.digest.is_empty() && !known.iter().any(|shape| shape.schema_version == table.shape.schema_version);
+        let new_shape = !table.shape.digest.is_empty()
+            && !known.iter().any(|shape| shape.schema_version == table.shape.schema_version);
         if more_columns || new_shape || self.log.state.is_none() {
             let mut shapes = known.to_vec();
             if new_shape {
@@ -204,7 +207,12 @@ impl OpenTable {
     }
 
     /// Takes in a version of a chunk. All of the chunk's versions follow one another, without a commit between them.
-    pub fn append_snapshot(&mut self, version: &Version<'_>, mark: &ChunkMark, append: Append<'_>) -> Result<Option<Need>, TooLarge> {
+    pub fn append_snapshot(
+        &mut self,
+        version: &Version<'_>,
+        mark: &ChunkMark,
+        append: Append<'_>,
+    ) -> Result<Option<Need>, TooLarge> {
         let plan = match self.lay_out(version.table()) {
             Ok(plan) => plan,
             Err(need) => return Ok(Some(need)),
@@ -227,9 +235,10 @@ impl OpenTable {
         if self.is_closing() {
             return Some(Need::Close);
         }
-        let Some(first) = first else { return None };
+        let first = first?;
         let day = Day::of(first.transaction().committed_at);
-        let other = |file: &OpenFile| file.day != day || file.chunks.is_none_or(|chunks| chunks.baseline != mark.baseline);
+        let other =
+            |file: &OpenFile| file.day != day || file.chunks.is_none_or(|chunks| chunks.baseline != mark.baseline);
         if self.snapshot.as_ref().is_some_and(other) {
             return Some(Need::Close);
         }
@@ -255,7 +264,11 @@ impl OpenTable {
 
     /// Encodes what is due in all files. Takes processor time.
     pub fn encode(&mut self) -> Result<(), LakeError> {
-        self.files.values_mut().chain(&mut self.snapshot).filter(|file| file.is_due()).try_for_each(|file| file.encode(&self.context))
+        self.files
+            .values_mut()
+            .chain(&mut self.snapshot)
+            .filter(|file| file.is_due())
+            .try_for_each(|file| file.encode(&self.context))
     }
 
     /// Uploads what is encoded.
@@ -285,7 +298,7 @@ impl OpenTable {
             for seen in &found.adopt {
                 files.push(adopt::read(&self.log, seen).await?);
             }
-            adopt::remove(&self.log, &found.remove).await?;
+            adopt::remove(&self.log, found.remove.iter().map(|seen| seen.meta.location.clone())).await?;
             self.add_columns(&files);
             self.adopted.insert(number, files);
         }
@@ -310,14 +323,15 @@ impl OpenTable {
 
     /// When a new day begins, the days before it are looked at once more: a daemon that was fenced may have put a file there late.
     async fn leave_days(&mut self, number: i64) -> Result<(), LakeError> {
-        let left: Vec<i64> = self.visited.range(..number).copied().filter(|day| !self.files.contains_key(day)).collect();
+        let left: Vec<i64> =
+            self.visited.range(..number).copied().filter(|day| !self.files.contains_key(day)).collect();
         for day in left {
             if self.adopted.get(&day).is_none_or(Vec::is_empty) {
                 let found = adopt::look_at_day(&self.log, Day::of_number(day), self.taken, self.context.owner).await?;
                 // A file beyond what was taken in waits until the stream is there.
                 if !found.remove.is_empty() {
                     self.own().await?;
-                    adopt::remove(&self.log, &found.remove).await?;
+                    adopt::remove(&self.log, found.remove.iter().map(|seen| seen.meta.location.clone())).await?;
                 }
                 self.visited.remove(&day);
             }
@@ -366,7 +380,7 @@ impl OpenTable {
         for seen in &found.adopt {
             files.push(adopt::read(&self.log, seen).await?);
         }
-        adopt::remove(&self.log, &found.remove).await?;
+        adopt::remove(&self.log, found.remove.iter().map(|seen| seen.meta.location.clone())).await?;
         self.add_columns(&files);
         if let Some(note) = files.last().and_then(|file| file.chunks) {
             self.chunks = ChunkProgress { baseline: note.baseline, chunk: note.last, done: note.done };
@@ -410,11 +424,25 @@ impl OpenTable {
         self.commit().await
     }
 
+    /// Removes the files that lost to an earlier owner's commit: what they hold comes again. They are this daemon's own, but even so only
+    /// after a commit of its own.
+    async fn withdraw(&mut self) -> Result<(), LakeError> {
+        self.own().await?;
+        let paths = self.adds.drain(..).map(|add| Path::from(format!("{}/{}", self.log.folder, add.path)));
+        let ours = |path: &Path| FileName::of_path(path).is_some_and(|name| name.owner == self.context.owner);
+        adopt::remove(&self.log, paths.filter(ours)).await
+    }
+
     async fn commit(&mut self) -> Result<(), LakeError> {
         let position = self.commit_to.unwrap_or(self.log.txn().position);
         let txn = Txn { position, baseline: self.chunks, owner: self.context.owner };
         let change = Change { adds: self.adds.clone(), txn, schema: self.schema.clone() };
-        self.log.commit(&change).await?;
+        if let Err(error) = self.log.commit(&change).await {
+            if matches!(error, LakeError::Overtaken { .. }) {
+                self.withdraw().await?;
+            }
+            return Err(error);
+        }
         self.adds.clear();
         self.schema = None;
         self.bare = false;

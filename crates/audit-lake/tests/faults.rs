@@ -1,0 +1,345 @@
+//! The lake broken off at every step, and taken up again.
+//!
+//! Each run lets one passage of one fault point fail and drops the sink there, as a kill would leave it. A new sink takes the lake over, the
+//! stream begins again where the lake's checkpoint says, chunks that it lacks are read again at a later
+//! watermark, on another day. Then both
+//! kinds of readers must see each version once.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::collections::BTreeSet;
+
+use audit_core::batch::Batch;
+use audit_core::sink::{Action, Sink, SinkError};
+use audit_testkit::Fixture;
+use common::Lake;
+use fail::FailScenario;
+
+const POINTS: [&str; 8] = [
+    "lake::after_take",
+    "lake::before_put",
+    "lake::after_put",
+    "lake::before_commit",
+    "lake::after_commit",
+    "lake::before_checkpoint",
+    "lake::after_checkpoint",
+    "lake::before_adopt",
+];
+
+const TABLES: [&str; 2] = ["public.users", "public.orders"];
+
+/// Two tables, transactions over two days and back again, in batches that cut them.
+const STREAM: &str = r#"
+    table public.users (id int4 key, name text) full
+    table public.orders (id int4 key, total numeric(10,2)) full
+    begin at=2026-03-01T23:59:58Z
+    insert public.users [1, "Ann"]
+    insert public.orders [10, 1.50]
+    commit
+    ---
+    begin at=2026-03-02T00:00:01Z
+    insert public.users [2, "Bea"]
+    insert public.users [3, "Cid"]
+    insert public.orders [11, 2.50]
+    commit
+    begin at=2026-03-01T23:59:59Z
+    update public.users [1, "Ann"] -> [1, "Anna"]
+    commit
+    ---
+    begin at=2026-03-02T00:00:02Z
+    delete public.orders [10, 1.50]
+    insert public.users [4, "Dan"]
+    commit
+    begin at=2026-03-03T10:00:00Z
+    insert public.orders [12, 3.50]
+    commit
+    idle 0/9000
+"#;
+
+const CHUNKS: [&str; 2] = [
+    r#"chunk public.users baseline=1 chunk=1 for=lake
+       snapshot public.users [100, "Old"]
+       snapshot public.users [101, "Older"]"#,
+    r#"chunk public.users baseline=1 chunk=2 last for=lake
+       snapshot public.users [102, "Oldest"]"#,
+];
+
+/// What the runs write. Chunks come in the middle of the stream at first; those that are lacking later are read again at its end.
+struct World {
+    fixture: Fixture,
+    stream: Vec<Batch>,
+    chunks: Vec<Batch>,
+}
+
+impl World {
+    fn new() -> World {
+        let mut fixture = Fixture::default();
+        let (head, tail) = STREAM.split_once("---").unwrap();
+        let mut stream = fixture.batches(head);
+        let chunks = CHUNKS.iter().flat_map(|text| fixture.batches(&read_at(text, 4))).collect();
+        stream.extend(fixture.batches(tail));
+        World { fixture, stream, chunks }
+    }
+}
+
+fn read_at(chunk: &str, day: u32) -> String {
+    format!("begin at=2026-03-{day:02}T12:00:00Z\n{chunk}\ncommit")
+}
+
+/// The first run of all, from take to the end.
+async fn first_run(lake: &Lake, world: &World, whole: bool) -> Result<(), SinkError> {
+    let mut sink = lake.sink();
+    sink.take(&common::identity()).await?;
+    sink.begin(common::start()).await?;
+    let stream: Vec<&Batch> = world.stream.iter().collect();
+    sink.write(&stream[..1]).await?;
+    for chunk in &world.chunks {
+        sink.write(&[chunk]).await?;
+        if whole {
+            sink.flush(true).await?;
+        }
+    }
+    sink.write(&stream[1..2]).await?;
+    sink.flush(true).await?;
+    sink.write(&stream[2..]).await?;
+    sink.flush(true).await
+}
+
+/// Another run, from what is stored.
+async fn next_run(lake: &Lake, world: &mut World, day: u32) -> Result<(), SinkError> {
+    let mut sink = lake.sink();
+    let stored = sink.take(&common::identity()).await?;
+    let start = stored.checkpoint.as_ref().map_or(common::start(), |checkpoint| checkpoint.progress());
+    sink.begin(start).await?;
+    let stream: Vec<&Batch> = world.stream.iter().collect();
+    sink.write(&stream).await?;
+    let has = stored.baselines.get("public.users").map_or(0, |progress| progress.chunk as usize);
+    let missing: Vec<Batch> =
+        CHUNKS[has..].iter().flat_map(|text| world.fixture.batches(&read_at(text, day))).collect();
+    let missing: Vec<&Batch> = missing.iter().collect();
+    sink.write(&missing).await?;
+    sink.flush(true).await
+}
+
+fn positions(batches: &[Batch], table: &str) -> Vec<String> {
+    let versions = batches.iter().flat_map(|batch| batch.versions());
+    let mut rows: Vec<String> = versions
+        .filter(|version| *version.table().name == *table)
+        .map(|version| format!("{} {} {}", version.position(), version.event().name(), version.key().unwrap_or("-")))
+        .collect();
+    rows.sort();
+    rows
+}
+
+async fn check(lake: &Lake, world: &World) {
+    for table in TABLES {
+        let rows = lake.agreed(table).await;
+        let (snapshot, stream): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.contains(" snapshot "));
+        assert_eq!(stream, positions(&world.stream, table));
+        let keys: Vec<&str> = snapshot.iter().map(|row| row.rsplit(' ').next().unwrap()).collect();
+        let unique: BTreeSet<&str> = keys.iter().copied().collect();
+        let expected: BTreeSet<&str> = if table == TABLES[0] { ["100", "101", "102"].into() } else { BTreeSet::new() };
+        assert_eq!((keys.len(), unique), (expected.len(), expected), "{snapshot:?}");
+    }
+    let tmp = lake.path().join("_cdc_audit/tmp");
+    let left = std::fs::read_dir(tmp).map_or(0, |entries| entries.count());
+    assert_eq!(left, 0, "staged files are left");
+}
+
+/// Lets passage `passage` of `point` fail; false if there is no such passage.
+async fn broken_off(point: &str, passage: u32, whole: bool) -> bool {
+    let (lake, mut world) = (Lake::new(), World::new());
+    fail::cfg(point, &format!("{passage}*off->1*return->off")).unwrap();
+    let broken = first_run(&lake, &world, whole).await;
+    fail::remove(point);
+    let Err(error) = broken else { return false };
+    assert_eq!(error.action, Action::Retry, "{error}");
+    next_run(&lake, &mut world, 5).await.unwrap();
+    check(&lake, &world).await;
+    // Once more from the start: nothing is written twice.
+    next_run(&lake, &mut world, 6).await.unwrap();
+    check(&lake, &world).await;
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_off_anywhere_each_version_is_there_once() {
+    let _scenario = FailScenario::setup();
+    let mut runs = 0;
+    for point in POINTS.iter().filter(|point| **point != "lake::before_adopt") {
+        for whole in [true, false] {
+            let mut passage = 0;
+            while broken_off(point, passage, whole).await {
+                passage += 1;
+                runs += 1;
+            }
+            assert!(passage > 0, "{point} is never passed");
+        }
+    }
+    println!("{runs} runs");
+}
+
+/// The second daemon dies while it takes up what the first has left, the third finishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_off_while_taking_up_what_was_left() {
+    let _scenario = FailScenario::setup();
+    let mut runs = 0;
+    for first in ["lake::after_put", "lake::before_commit"] {
+        for passage in 0..9 {
+            for second in POINTS {
+                for again in 0..4 {
+                    let (lake, mut world) = (Lake::new(), World::new());
+                    fail::cfg(first, &format!("{passage}*off->1*return->off")).unwrap();
+                    let broken = first_run(&lake, &world, true).await;
+                    fail::remove(first);
+                    if broken.is_ok() {
+                        continue;
+                    }
+                    fail::cfg(second, &format!("{again}*off->1*return->off")).unwrap();
+                    let broken = next_run(&lake, &mut world, 5).await;
+                    fail::remove(second);
+                    if broken.is_ok() {
+                        continue;
+                    }
+                    runs += 1;
+                    next_run(&lake, &mut world, 6).await.unwrap();
+                    check(&lake, &world).await;
+                }
+            }
+        }
+    }
+    println!("{runs} runs");
+    assert!(runs > 200);
+}
+
+/// The same call again, on the same sink, after an error that allows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_lost_is_read_from_the_log() {
+    let _scenario = FailScenario::setup();
+    for point in [
+        "lake::before_put",
+        "lake::after_put",
+        "lake::before_commit",
+        "lake::after_commit",
+        "lake::before_checkpoint",
+        "lake::after_checkpoint",
+    ] {
+        for passage in 0..6 {
+            let (lake, world) = (Lake::new(), World::new());
+            let (mut sink, _) = lake.taken().await;
+            let stream: Vec<&Batch> = world.stream.iter().collect();
+            fail::cfg(point, &format!("{passage}*off->1*return->off")).unwrap();
+            let mut errors = 0;
+            loop {
+                let done = match sink.write(&stream).await {
+                    Ok(()) => sink.flush(true).await,
+                    error => error,
+                };
+                match done {
+                    Ok(()) => break,
+                    Err(error) => assert_eq!(error.action, Action::Retry, "{error}"),
+                }
+                errors += 1;
+                assert!(errors < 3);
+            }
+            fail::remove(point);
+            for table in TABLES {
+                assert_eq!(lake.agreed(table).await, positions(&world.stream, table), "{point} {passage}");
+            }
+            assert_eq!(sink.durable(), world.stream.last().unwrap().progress);
+        }
+    }
+}
+
+/// ⚠ Local disk: `object_store` never calls fsync. What could not be synced is not there, and whoever wrote it hears of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn local_disk_is_synced_file_and_folder_before_a_write_counts() {
+    let _scenario = FailScenario::setup();
+    for point in ["lake::sync_file", "lake::sync_folder"] {
+        let (lake, world) = (Lake::new(), World::new());
+        let (mut sink, _) = lake.taken().await;
+        let before = sink.durable();
+        fail::cfg(point, "return").unwrap();
+        let error = common::write(&mut sink, &world.stream).await.unwrap_err();
+        assert_eq!(error.action, Action::Retry, "{error}");
+        assert_eq!(sink.durable(), before, "{point}");
+        if point == "lake::sync_file" {
+            assert!(lake.listed_files("public.users").is_empty());
+        }
+        fail::remove(point);
+        sink.flush(true).await.unwrap();
+        for table in TABLES {
+            assert_eq!(lake.agreed(table).await, positions(&world.stream, table));
+        }
+        assert_eq!(sink.durable(), world.stream.last().unwrap().progress);
+    }
+}
+
+/// ⚠ Before a daemon adopts or removes a file that the log does not name, it commits its owner epoch: the one that wrote the file wakes up and
+/// can neither commit it nor anything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_writer_that_wakes_commits_nothing() {
+    let _scenario = FailScenario::setup();
+    for (point, file_is_there) in [("lake::before_commit", true), ("lake::before_put", false)] {
+        let mut fixture = Fixture::default();
+        let lake = Lake::new();
+        let head = fixture.batches(
+            "table public.users (id int4 key, name text) full\nbegin\ninsert public.users [1, \"Ann\"]\ncommit",
+        );
+        let more = fixture.batches("begin\ninsert public.users [2, \"Bea\"]\ninsert public.users [3, \"Cid\"]\ncommit");
+        let (mut first, _) = lake.taken().await;
+        common::write(&mut first, &head).await.unwrap();
+        fail::cfg(point, "1*return->off").unwrap();
+        let paused = common::write(&mut first, &more).await.unwrap_err();
+        assert_eq!(paused.action, Action::Retry);
+        fail::remove(point);
+        // Another takes over and writes the same versions, or adopts them.
+        let (mut second, _) = lake.taken().await;
+        common::write(&mut second, &more).await.unwrap();
+        assert_eq!(lake.agreed("public.users").await.len(), 3);
+        let files = lake.listed_files("public.users").len();
+        // The first wakes.
+        let error = first.flush(true).await.unwrap_err();
+        assert_eq!(error.action, Action::Stop, "{error}");
+        assert_eq!(lake.delta_rows("public.users").await.len(), 3);
+        if file_is_there {
+            assert_eq!(lake.listed_files("public.users").len(), files);
+        } else {
+            // Its put was in flight: readers that list see it until the next sweep, which comes with the next day.
+            assert_eq!(lake.listed_files("public.users").len(), files + 1);
+        }
+        let tomorrow = fixture.batches("begin at=2026-03-02T00:00:00Z\ninsert public.users [4, \"Dan\"]\ncommit");
+        common::write(&mut second, &tomorrow).await.unwrap();
+        assert_eq!(lake.agreed("public.users").await.len(), 4);
+        // Also where the sweep is a later daemon's, for a day that it writes to.
+    }
+}
+
+/// ⚠ A writer that was overtaken by an earlier owner's commit compares positions anew: what it holds is not committed beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_are_compared_anew_after_a_conflict() {
+    let _scenario = FailScenario::setup();
+    let mut fixture = Fixture::default();
+    let lake = Lake::new();
+    let head = fixture
+        .batches("table public.users (id int4 key, name text) full\nbegin\ninsert public.users [1, \"Ann\"]\ncommit");
+    let more = fixture.batches("begin\ninsert public.users [2, \"Bea\"]\ninsert public.users [3, \"Cid\"]\ncommit");
+    let (mut first, _) = lake.taken().await;
+    common::write(&mut first, &head).await.unwrap();
+    first.write(&more.iter().collect::<Vec<_>>()).await.unwrap();
+    // The second reads the table's log before the first, which is only slow, commits.
+    let (mut second, _) = lake.taken().await;
+    second.write(&more.iter().collect::<Vec<_>>()).await.unwrap();
+    let fenced = first.flush(true).await.unwrap_err();
+    assert_eq!(fenced.action, Action::Stop, "its checkpoint is refused");
+    assert_eq!(lake.delta_rows("public.users").await.len(), 3, "its table's commit came first");
+    let overtaken = second.flush(true).await.unwrap_err();
+    assert_eq!(overtaken.action, Action::Restart, "{overtaken}");
+    drop(second);
+    let (mut second, _) = lake.taken().await;
+    common::write(&mut second, &head).await.unwrap();
+    common::write(&mut second, &more).await.unwrap();
+    assert_eq!(lake.agreed("public.users").await.len(), 3);
+}

@@ -17,7 +17,7 @@ use crate::fanout::Fanout;
 use crate::stage::{Stage, StageError};
 use crate::status::{Shared, TableCount};
 
-/// A batch is handed on when it holds this much, or when the stream has nothing more for now.
+/// A batch is handed on when it holds this much, or when the stream has nothing more to give.
 const BATCH_BYTES: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]

@@ -99,7 +99,8 @@ impl Snapshot {
     /// The actions of a checkpoint, turned into those of a commit.
     fn checkpoint(&mut self, path: &Path) {
         let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a checkpoint is Parquet").build().expect("a reader");
+        let reader =
+            ParquetRecordBatchReaderBuilder::try_new(file).expect("a checkpoint is Parquet").build().expect("a reader");
         for batch in reader {
             let batch = batch.expect("a batch of the checkpoint");
             let columns = |name: &str| batch.column_by_name(name).map(|column| column.as_struct().clone());
@@ -115,7 +116,11 @@ impl Snapshot {
             if let Some(metadata) = columns("metaData") {
                 for row in rows(&metadata) {
                     let configuration = map(&metadata, "configuration", row);
-                    let columns = metadata.column_by_name("partitionColumns").expect("partition columns").as_list::<i32>().value(row);
+                    let columns = metadata
+                        .column_by_name("partitionColumns")
+                        .expect("partition columns")
+                        .as_list::<i32>()
+                        .value(row);
                     let columns: Vec<String> = strings(&columns).into_iter().flatten().collect();
                     self.metadata(&serde_json::json!({
                         "schemaString": text(&metadata, "schemaString", row), "partitionColumns": columns,
@@ -145,7 +150,8 @@ pub fn versions(table: &Path) -> Vec<Version> {
     let mut versions = Vec::new();
     for (path, added) in &snapshot.files {
         let full = table.join(path);
-        let size = fs::metadata(&full).unwrap_or_else(|error| panic!("the log names {}: {error}", full.display())).len();
+        let size =
+            fs::metadata(&full).unwrap_or_else(|error| panic!("the log names {}: {error}", full.display())).len();
         assert_eq!(size, added.size, "the size of {path}");
         assert_eq!(partition_of(path), added.partition, "the partition of {path}");
         let rows = file::versions(&full, &columns);

@@ -65,7 +65,10 @@ struct Batch<'b> {
 impl<'b> Batch<'b> {
     fn of(batch: &'b RecordBatch, columns: &'b BTreeMap<String, Column>) -> Batch<'b> {
         let schema = batch.schema_ref();
-        let present = schema.fields().iter().filter(|field| !field.name().starts_with("cdc_") || columns.contains_key(field.name()));
+        let present = schema
+            .fields()
+            .iter()
+            .filter(|field| !field.name().starts_with("cdc_") || columns.contains_key(field.name()));
         let column = |field: &'b std::sync::Arc<Field>| {
             let column = columns.get(field.name());
             (field.name().as_str(), column.unwrap_or_else(|| panic!("nobody says what column {} is", field.name())))
@@ -108,7 +111,8 @@ impl<'b> Batch<'b> {
 
     fn list(&self, name: &str, row: usize) -> Option<Vec<String>> {
         let column = self.column(name).as_list::<i32>();
-        let names = || column.value(row).as_string::<i32>().iter().map(|name| name.expect("a name").to_owned()).collect();
+        let names =
+            || column.value(row).as_string::<i32>().iter().map(|name| name.expect("a name").to_owned()).collect();
         column.is_valid(row).then(names)
     }
 
@@ -185,7 +189,10 @@ impl<'b> Batch<'b> {
     ) -> Row {
         let mut values = Row::new();
         for (name, column) in &self.columns {
-            let at = fields.iter().position(|field| field.name() == name).unwrap_or_else(|| panic!("no column {prefix}{name}"));
+            let at = fields
+                .iter()
+                .position(|field| field.name() == name)
+                .unwrap_or_else(|| panic!("no column {prefix}{name}"));
             let value = match exact.get(&format!("{prefix}{name}")) {
                 Some(text) => {
                     assert!(arrays[at].is_null(row), "{prefix}{name} has a value and an exact one");
@@ -223,7 +230,8 @@ fn value(array: &ArrayRef, row: usize, kind: &str) -> Text {
         DataType::Utf8 => {
             let text = array.as_string::<i32>().value(row);
             if kind == "jsonb" || kind.ends_with("[]") {
-                let json: &RawValue = serde_json::from_str(text).unwrap_or_else(|error| panic!("{kind} {text}: {error}"));
+                let json: &RawValue =
+                    serde_json::from_str(text).unwrap_or_else(|error| panic!("{kind} {text}: {error}"));
                 return from_json(json, kind);
             }
             from_postgres(text, kind)
@@ -278,7 +286,8 @@ fn time(micros: i64) -> String {
     let (days, within) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
     let (seconds, fraction) = (within / 1_000_000, within % 1_000_000);
     let clock = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let fraction = if fraction == 0 { String::new() } else { format!(".{fraction:06}").trim_end_matches('0').to_owned() };
+    let fraction =
+        if fraction == 0 { String::new() } else { format!(".{fraction:06}").trim_end_matches('0').to_owned() };
     format!("{} {clock}{fraction}", date(days))
 }
 

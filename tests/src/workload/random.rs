@@ -52,10 +52,20 @@ impl Workload {
                 partitioned: false,
             },
             Table { name: "parted".to_owned(), key: vec!["id", "part"], columns: some(&["v", "w"]), partitioned: true },
-            Table { name: "\"Other Schema\".items".to_owned(), key: vec!["id"], columns: some(&["v", "w", "z"]), partitioned: false },
+            Table {
+                name: "\"Other Schema\".items".to_owned(),
+                key: vec!["id"],
+                columns: some(&["v", "w", "z"]),
+                partitioned: false,
+            },
         ];
         if options.full {
-            tables.push(Table { name: "keyless".to_owned(), key: Vec::new(), columns: some(&["v", "w"]), partitioned: false });
+            tables.push(Table {
+                name: "keyless".to_owned(),
+                key: Vec::new(),
+                columns: some(&["v", "w"]),
+                partitioned: false,
+            });
         }
         Workload { options, dice, tables, added: 0 }
     }
@@ -90,7 +100,11 @@ impl Workload {
     pub fn transaction(&mut self) -> String {
         let mut sql = "BEGIN;\n".to_owned();
         if self.dice.one_in(3) {
-            let message = format!(r#"{{"actor_id": "u{}", "reason": "chance", "n": {}}}"#, self.dice.below(5), self.dice.below(9));
+            let message = format!(
+                r#"{{"actor_id": "u{}", "reason": "chance", "n": {}}}"#,
+                self.dice.below(5),
+                self.dice.below(9)
+            );
             let _ = writeln!(sql, "SELECT pg_logical_emit_message(true, 'cdc-audit', '{message}');");
         }
         for _ in 0..self.dice.between(1, 6) {
@@ -119,7 +133,12 @@ impl Workload {
             }
             96..98 => self.add_column(sql, which),
             _ => {
-                let _ = writeln!(sql, "UPDATE {} SET {1} = {1};", self.tables[which].name, identifier(&self.tables[which].columns[0].0));
+                let _ = writeln!(
+                    sql,
+                    "UPDATE {} SET {1} = {1};",
+                    self.tables[which].name,
+                    identifier(&self.tables[which].columns[0].0)
+                );
             }
         }
     }
@@ -127,7 +146,8 @@ impl Workload {
     fn insert(&mut self, sql: &mut String, which: usize) {
         let rows = if self.dice.one_in(5) { self.dice.between(2, 12) } else { 1 };
         let table = &self.tables[which];
-        let names: Vec<String> = table.key.iter().map(|c| identifier(c)).chain(table.columns.iter().map(|(c, _)| identifier(c))).collect();
+        let names: Vec<String> =
+            table.key.iter().map(|c| identifier(c)).chain(table.columns.iter().map(|(c, _)| identifier(c))).collect();
         let mut tuples = Vec::new();
         for _ in 0..rows {
             let keys = keys(table, &mut self.dice);
@@ -145,7 +165,8 @@ impl Workload {
             }
             _ => " ON CONFLICT DO NOTHING".to_owned(),
         };
-        let _ = writeln!(sql, "INSERT INTO {} ({}) VALUES {}{conflict};", table.name, names.join(", "), tuples.join(", "));
+        let _ =
+            writeln!(sql, "INSERT INTO {} ({}) VALUES {}{conflict};", table.name, names.join(", "), tuples.join(", "));
     }
 
     fn update(&mut self, sql: &mut String, which: usize) {
@@ -157,7 +178,8 @@ impl Workload {
                 sets.push((column.clone(), kind.value(&mut self.dice)));
             }
         }
-        let sets: Vec<String> = sets.iter().map(|(column, value)| format!("{} = {value}", identifier(column))).collect();
+        let sets: Vec<String> =
+            sets.iter().map(|(column, value)| format!("{} = {value}", identifier(column))).collect();
         let which = condition(table, &mut self.dice);
         let _ = writeln!(sql, "UPDATE {} SET {}{which};", table.name, sets.join(", "));
     }
@@ -198,7 +220,8 @@ impl Workload {
         let column = format!("added {}", self.added);
         // It may never commit, so that nothing later may count on it.
         let table = &self.tables[which];
-        let _ = writeln!(sql, "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} {};", table.name, identifier(&column), kind.sql);
+        let _ =
+            writeln!(sql, "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} {};", table.name, identifier(&column), kind.sql);
         let value = kind.value(&mut self.dice);
         let which = condition(table, &mut self.dice);
         let _ = writeln!(sql, "UPDATE {} SET {} = {value}{which};", table.name, identifier(&column));
@@ -207,7 +230,13 @@ impl Workload {
 
 fn keys(table: &Table, dice: &mut Dice) -> Vec<(String, u64)> {
     let key = |(at, column): (usize, &&str)| {
-        let limit = if *column == "part" { 3 } else if at == 0 { KEYS } else { 4 };
+        let limit = if *column == "part" {
+            3
+        } else if at == 0 {
+            KEYS
+        } else {
+            4
+        };
         (identifier(column), dice.below(limit))
     };
     table.key.iter().enumerate().map(key).collect()

@@ -75,3 +75,45 @@ impl BaselineConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default, Serialize, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        #[serde(default)]
+        baseline: BaselineConfig,
+    }
+
+    fn parse(text: &str) -> Result<BaselineConfig, Problems> {
+        let check = |file: &File, problems: &mut Problems| {
+            problems.scope("baseline", |problems| file.baseline.check(problems));
+        };
+        audit_config::parse(std::path::Path::new("config.toml"), text, check).map(|file| file.baseline)
+    }
+
+    #[test]
+    fn everything_has_a_default() {
+        assert_eq!(parse("").unwrap(), BaselineConfig::default());
+        assert_eq!(
+            parse("[baseline]\nparallel = 3\n").unwrap(),
+            BaselineConfig { parallel: 3, ..BaselineConfig::default() }
+        );
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let problems = parse("[baseline]\nparallel = 0\nchunk_rows = 0\nchunk_bytes = 0\n").unwrap_err();
+        assert_eq!(problems.len(), 3, "{problems}");
+    }
+
+    #[test]
+    fn every_key_is_in_the_reference() {
+        let reference = audit_config::reference::<File>();
+        for key in ["enabled = true", "parallel = 2", "chunk_rows = 10000", "chunk_bytes = \"2 MiB\""] {
+            assert!(reference.contains(key), "{key} is missing in\n{reference}");
+        }
+    }
+}

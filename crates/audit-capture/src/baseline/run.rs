@@ -31,6 +31,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const WAIT_MIN: Duration = Duration::from_millis(20);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// A wait longer than this is worth a line in the log; for so many tables.
+const SAY_AFTER: Duration = Duration::from_secs(10);
+const SAID_MAX: usize = 3;
+
 /// How long a failure that may pass is left alone, doubled from one to the other.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
@@ -53,6 +57,9 @@ pub struct Runner {
     first_look: bool,
     check_at: Instant,
     check_every: Duration,
+    /// Since when a table waits, and whether that was said.
+    waits_since: Option<Instant>,
+    wait_is_known: bool,
     /// Tables whose turn it is.
     queue: VecDeque<Arc<str>>,
     failures: u32,
@@ -71,6 +78,17 @@ enum State {
     Working,
     Failed(Box<Work>, Instant),
     Done,
+}
+
+impl State {
+    fn oid(&self) -> u32 {
+        match self {
+            State::Settling(work, _) | State::Waiting(work, _) | State::Queued(work) | State::Failed(work, _) => {
+                work.oid
+            }
+            State::Working | State::Done => 0,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -107,6 +125,8 @@ impl Runner {
             first_look: true,
             check_at: now,
             check_every: WAIT_MIN,
+            waits_since: None,
+            wait_is_known: false,
             queue: VecDeque::new(),
             failures: 0,
         };
@@ -161,11 +181,17 @@ impl Runner {
         self.shared.send(Command::Settled(snapshot(&client).await?)).await?;
         let shared = self.shared.clone();
         let store = Store { client: &client, source: &shared.source };
-        if self.first_look {
-            let new: Vec<&str> = self.sinks.iter().filter(|sink| sink.is_new).map(|sink| sink.name.as_ref()).collect();
-            if !new.is_empty() {
-                store.disown(&new).await?;
+        let new: Vec<&str> = self.sinks.iter().filter(|sink| sink.is_new).map(|sink| sink.name.as_ref()).collect();
+        if self.first_look && !new.is_empty() {
+            let disowned = store.disown(&new).await;
+            // Also where no baseline is wanted today; but then nothing needs to be there.
+            if shared.config.enabled {
+                disowned?;
             }
+        }
+        if !shared.config.enabled {
+            self.first_look = false;
+            return Ok(());
         }
         let sql = include_str!("../sql/listing.sql");
         let listed: Vec<Listed> = rows(&client, "list the published tables", sql, &[&self.shared.publication]).await?;
@@ -282,6 +308,7 @@ impl Runner {
         self.check_every = (self.check_every * 2).min(WAIT_MAX);
         let client = self.shared.control.get().await?;
         let standing = Standing::read(&client).await?;
+        let mut waiting = Vec::new();
         for (table, state) in &mut self.tables {
             let ready = match state {
                 State::Settling(work, before) => standing.has_settled(work.oid, before),
@@ -290,6 +317,7 @@ impl Runner {
             };
             if !ready {
                 self.shared.progress.phase(table, Phase::Waiting);
+                waiting.push((table.clone(), standing.writers(state.oid())));
                 continue;
             }
             if let State::Settling(work, _) | State::Waiting(work, _) = std::mem::replace(state, State::Working) {
@@ -298,7 +326,24 @@ impl Runner {
                 self.queue.push_back(table.clone());
             }
         }
+        self.say_who_is_waited_for(&waiting, &standing);
         Ok(())
+    }
+
+    /// Somebody may have forgotten a transaction, or a prepared one.
+    fn say_who_is_waited_for(&mut self, waiting: &[(Arc<str>, HashSet<String>)], standing: &Standing) {
+        if waiting.is_empty() {
+            (self.waits_since, self.wait_is_known) = (None, false);
+            return;
+        }
+        let since = *self.waits_since.get_or_insert_with(Instant::now);
+        if self.wait_is_known || since.elapsed() < SAY_AFTER {
+            return;
+        }
+        self.wait_is_known = true;
+        for (table, writers) in waiting.iter().take(SAID_MAX) {
+            info!(%table, ?writers, oldest_xid = standing.snapshot.xmin(), "baseline waits for transactions to end (see pg_locks)");
+        }
     }
 
     fn retry(&mut self, now: Instant) {

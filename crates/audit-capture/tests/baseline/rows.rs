@@ -231,3 +231,39 @@ async fn a_thousand_small_tables_are_no_trouble() {
     world.finish().await;
     assert_eq!(world.chunks.len(), 0);
 }
+
+/// Whatever the statistics say, or where there are none: a chunk costs what it holds.
+#[tokio::test]
+async fn no_chunk_reads_the_whole_table() {
+    let db = shared_db(15).await;
+    let schema = "CREATE TABLE users (tenant int, id int, v text, PRIMARY KEY (tenant, id));
+                  INSERT INTO users SELECT i % 3, i, 'v' FROM generate_series(1, 3000) i;
+                  CREATE TABLE log (v int); ALTER TABLE log REPLICA IDENTITY FULL; INSERT INTO log SELECT generate_series(1, 3000)";
+    let mut world = World::new(&db.url, schema, "FOR ALL TABLES").await;
+    world.execute("SELECT pg_stat_reset()").await;
+    world.start().await;
+    world.finish().await;
+    world.stop();
+    let scans = |of: &str| {
+        format!("SELECT coalesce(sum({of}), 0)::bigint FROM pg_stat_user_tables WHERE relname IN ('users', 'log')")
+    };
+    // A session counts at its end.
+    audit_testkit::eventually_async("the sessions have counted", async || world.number(&scans("idx_scan")).await >= 30)
+        .await;
+    assert_eq!(world.number(&scans("seq_scan")).await, 0);
+    // Each row once, and no more than the start of a block again.
+    let read = world.number(&scans("idx_tup_fetch")).await;
+    assert!((3000..3300).contains(&read), "{read}");
+}
+
+#[tokio::test]
+async fn where_baselines_are_off_nothing_is_read() {
+    let db = shared_db(15).await;
+    let schema = "CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users VALUES (1)";
+    let mut world = World::new(&db.url, schema, "FOR ALL TABLES").await;
+    world.config.enabled = false;
+    world.start().await;
+    world.execute("INSERT INTO users VALUES (2)").await;
+    world.until("the stream is read", |world| !world.trail.is_empty()).await;
+    assert_eq!((world.progress.report().tables, world.chunks.len()), (0, 0));
+}

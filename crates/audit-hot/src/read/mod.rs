@@ -105,7 +105,8 @@ impl HotReader {
         selection: &Selection,
     ) -> Result<impl Stream<Item = Result<Record, ReadError>> + Send + use<>, ReadError> {
         let (condition, since, until) = selection.condition();
-        let statement = format!("SELECT {} FROM cdc_audit.versions WHERE {condition} ORDER BY position", VERSIONS.names());
+        let statement =
+            format!("SELECT {} FROM cdc_audit.versions WHERE {condition} ORDER BY position", VERSIONS.names());
         let parameters = parameters(selection, &since, &until);
         let rows = self.client.query_raw(&statement, parameters).await.map_err(failed("exporting"))?;
         Ok(rows.map(|row| record(&row.map_err(failed("exporting"))?)))
@@ -123,7 +124,8 @@ impl HotReader {
     pub async fn key_columns(&self, source: &str, table: &str) -> Result<Vec<String>, ReadError> {
         let statement = "SELECT shape->>'key' FROM cdc_audit.shapes WHERE source = $1 AND table_name = $2 \
             ORDER BY schema_version DESC LIMIT 1";
-        let row = self.client.query_opt(statement, &[&source, &table]).await.map_err(failed("reading a table's key"))?;
+        let row =
+            self.client.query_opt(statement, &[&source, &table]).await.map_err(failed("reading a table's key"))?;
         let Some(row) = row else { return Ok(Vec::new()) };
         serde_json::from_str(row.get(0)).map_err(|_| ReadError::Stored { what: "a shape's key".to_owned() })
     }
@@ -146,7 +148,8 @@ impl HotReader {
         let rows = self.client.query(&statement, &[&source]).await.map_err(failed("reading checkpoints"))?;
         rows.iter()
             .map(|row| {
-                let owned = checkpoint::owned(source, row).map_err(|error| ReadError::Stored { what: error.message })?;
+                let owned =
+                    checkpoint::owned(source, row).map_err(|error| ReadError::Stored { what: error.message })?;
                 let Time(updated_at) = row.get(8);
                 Ok(SinkState {
                     sink: row.get(6),

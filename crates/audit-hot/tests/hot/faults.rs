@@ -57,7 +57,10 @@ async fn a_lost_answer_to_commit_doubles_nothing() {
     let refs: Vec<&Batch> = more.iter().collect();
     let (result, ()) = tokio::join!(sink.write(&refs), async {
         // BEGIN and the answer to COPY are held too: only what is sent without waiting arrives.
-        let begun = async || hot.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientRead' AND query LIKE 'COPY%'") == "1";
+        let begun = async || {
+            hot.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientRead' AND query LIKE 'COPY%'")
+                == "1"
+        };
         eventually_async("the server waits for rows", begun).await;
         proxy.set(Traffic::Pass);
         // Now the rows go out, and the commit; its answer does not come.
@@ -195,17 +198,17 @@ async fn a_refused_version_is_named_and_may_be_given_up() {
     stop(&error, "refuses the version of public.users at");
     let refused = error.refused.unwrap();
     assert_eq!(refused.seq, 37);
-    assert_eq!(error.hint.unwrap(), format!("`cdc-audit resume --sink hot --quarantine {refused}` goes on with an `error` record in its place"));
+    assert_eq!(
+        error.hint.unwrap(),
+        format!("`cdc-audit resume --sink hot --quarantine {refused}` goes on with an `error` record in its place")
+    );
     assert_eq!(hot.trail(), "");
 
     sink.quarantine(HashSet::from([refused]));
     write(&mut sink, &batches).await.unwrap();
     assert_eq!(hot.sql("SELECT count(*) FROM cdc_audit.versions"), "100");
     let given_up = "SELECT event, key, after, changes, context FROM cdc_audit.versions WHERE seq = 37";
-    assert_eq!(
-        hot.sql(given_up),
-        r#"error|37|||{"error": "refused by the sink and quarantined", "event": "created"}"#
-    );
+    assert_eq!(hot.sql(given_up), r#"error|37|||{"error": "refused by the sink and quarantined", "event": "created"}"#);
 }
 
 /// What an error says comes from the server's SQLSTATE, not from what it quotes.
@@ -239,13 +242,28 @@ async fn a_partition_dropped_by_hand_is_made_again() {
 #[tokio::test]
 async fn tables_altered_by_hand_are_found_before_anything_is_written() {
     for (alter, message) in [
-        ("DROP VIEW cdc_audit.trail; ALTER TABLE cdc_audit.versions DROP COLUMN reason", "versions is not as `setup` made it: it has no column reason (text)"),
-        ("DROP VIEW cdc_audit.trail; ALTER TABLE cdc_audit.versions ALTER COLUMN xid TYPE integer", "column xid is integer, not bigint"),
-        ("ALTER TABLE cdc_audit.versions ADD COLUMN mine text NOT NULL", "column mine is unknown, and not null without a default"),
-        ("ALTER TABLE cdc_audit.checkpoints RENAME COLUMN flushed_lsn TO lsn", "checkpoints is not as `setup` made it: it has no column flushed_lsn"),
+        (
+            "DROP VIEW cdc_audit.trail; ALTER TABLE cdc_audit.versions DROP COLUMN reason",
+            "versions is not as `setup` made it: it has no column reason (text)",
+        ),
+        (
+            "DROP VIEW cdc_audit.trail; ALTER TABLE cdc_audit.versions ALTER COLUMN xid TYPE integer",
+            "column xid is integer, not bigint",
+        ),
+        (
+            "ALTER TABLE cdc_audit.versions ADD COLUMN mine text NOT NULL",
+            "column mine is unknown, and not null without a default",
+        ),
+        (
+            "ALTER TABLE cdc_audit.checkpoints RENAME COLUMN flushed_lsn TO lsn",
+            "checkpoints is not as `setup` made it: it has no column flushed_lsn",
+        ),
         ("DROP TABLE cdc_audit.shapes", "no table cdc_audit.shapes"),
         ("DROP SCHEMA cdc_audit CASCADE", "no table cdc_audit.versions"),
-        ("DROP FUNCTION cdc_audit.ensure_partition(text, date)", "lacks EXECUTE on function cdc_audit.ensure_partition"),
+        (
+            "DROP FUNCTION cdc_audit.ensure_partition(text, date)",
+            "lacks EXECUTE on function cdc_audit.ensure_partition",
+        ),
     ] {
         let hot = Hot::new().await;
         hot.sql(alter);

@@ -40,7 +40,10 @@ async fn a_row_is_followed_through_the_changes_of_its_key() {
     let row = ["8 deleted 3", "5 updated 3", "3 updated 2", "2 updated 2", "0 created 1"];
     assert_eq!(history(&reader, "3").await, [&["9 created 3"], &row[..]].concat());
     assert_eq!(history(&reader, "2").await, [&row[..1], &["7 created 2"], &row[1..]].concat());
-    assert_eq!(history(&reader, "1").await, [&row[..1], &["6 deleted 1"], &row[1..2], &["4 created 1"], &row[2..]].concat());
+    assert_eq!(
+        history(&reader, "1").await,
+        [&row[..1], &["6 deleted 1"], &row[1..2], &["4 created 1"], &row[2..]].concat()
+    );
     assert_eq!(history(&reader, "5").await, ["1 created 5"]);
     assert_eq!(history(&reader, "7").await, [""; 0]);
     let newest = reader.history("shop", "public.t", "3", 2).await.unwrap();
@@ -52,7 +55,8 @@ async fn a_row_is_followed_through_the_changes_of_its_key() {
 async fn a_key_that_comes_back_is_no_endless_path() {
     let hot = Hot::new().await;
     let swap = "update public.t [1, \"x\"] -> [2, \"x\"]\nupdate public.t [2, \"x\"] -> [1, \"x\"]\n";
-    let text = format!("table public.t (id int4 key, a text)\nbegin\ninsert public.t [1, \"x\"]\n{}commit", swap.repeat(5));
+    let text =
+        format!("table public.t (id int4 key, a text)\nbegin\ninsert public.t [1, \"x\"]\n{}commit", swap.repeat(5));
     write(&mut hot.taken().await, &Fixture::of(&text)).await.unwrap();
     let reader = hot.reader().await;
     for key in ["1", "2"] {
@@ -80,7 +84,10 @@ async fn a_truncation_ends_the_rows_that_were_there() {
     write(&mut hot.taken().await, &batches).await.unwrap();
     let reader = hot.reader().await;
     assert_eq!(history(&reader, "1").await, ["5 deleted 1", "4 created 1", "2 truncated -", "1 created 1"]);
-    assert_eq!(shown(&reader.history("shop", "public.t", "1", 3).await.unwrap()), ["5 deleted 1", "4 created 1", "2 truncated -"]);
+    assert_eq!(
+        shown(&reader.history("shop", "public.t", "1", 3).await.unwrap()),
+        ["5 deleted 1", "4 created 1", "2 truncated -"]
+    );
     let newest = reader.history("shop", "public.t", "1", 1).await.unwrap();
     assert_eq!(newest[0].summary, "A was y and id was 1.");
 }
@@ -119,7 +126,10 @@ async fn a_record_comes_back_whole() {
 async fn an_export_is_in_order_of_position_and_within_its_bounds() {
     let hot = Hot::new().await;
     let transaction = |month: u32, table: &str| {
-        format!("begin at=2026-{month:02}-15T00:00:00Z\ninsert public.{table} [{month}]\ninsert public.{table} [{}]\ncommit\n", month + 100)
+        format!(
+            "begin at=2026-{month:02}-15T00:00:00Z\ninsert public.{table} [{month}]\ninsert public.{table} [{}]\ncommit\n",
+            month + 100
+        )
     };
     // Commit times need not follow the WAL.
     let text: String = [5, 3, 7, 4].iter().map(|month| transaction(*month, "t")).collect();
@@ -160,7 +170,8 @@ async fn an_export_gathers_nothing() {
     assert!(rows.next().await.unwrap().is_ok());
     let before = resident();
     // The server has sent what the socket takes, and waits.
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite' AND datname = current_database()";
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite' AND datname = current_database()";
     audit_testkit::eventually_async("the server waits for us", async || hot.sql(waiting) == "1").await;
     let after = resident();
     assert!(after.saturating_sub(before) < 50 << 20, "{before} {after}");

@@ -2,7 +2,9 @@
 
 use audit_connect::PgEndpoint;
 use audit_core::sink::Sink;
-use audit_hot::{HotConfig, HotReader, HotSink, Partitioning, SetupOptions, Statement, setup_statements, teardown_statements};
+use audit_hot::{
+    HotConfig, HotReader, HotSink, Partitioning, SetupOptions, Statement, setup_statements, teardown_statements,
+};
 use audit_testkit::{Database, Fixture, connect, shared_db, unique};
 use tokio_postgres::Client;
 
@@ -35,7 +37,8 @@ fn batches() -> Vec<audit_core::batch::Batch> {
 /// A database with an owner, a writer and a reader, set up by a role that is not superuser.
 async fn with_roles(major: u16) -> (Database, SetupOptions) {
     let database = shared_db(major).await;
-    let [admin, owner, writer, reader] = ["admin", "owner", "writer", "reader"].map(|role| unique(role).replace('-', "_"));
+    let [admin, owner, writer, reader] =
+        ["admin", "owner", "writer", "reader"].map(|role| unique(role).replace('-', "_"));
     database.execute(&format!(
         "CREATE ROLE {admin} LOGIN CREATEROLE; CREATE ROLE {writer} LOGIN; CREATE ROLE {reader} LOGIN; \
          GRANT CREATE ON DATABASE {} TO {admin}",
@@ -59,7 +62,8 @@ async fn the_daemons_role_can_do_its_job_and_no_more() {
         write(&mut sink, &batches()).await.unwrap();
         audit_hot::probe(&HotConfig::new(&writer), "shop", "hot").await.unwrap();
         assert_eq!(database.execute("SELECT count(*) FROM cdc_audit.versions"), "2");
-        let owned_by_writer = format!("SELECT count(*) FROM pg_class WHERE relowner = '{}'::regrole", options.writer.as_ref().unwrap());
+        let owned_by_writer =
+            format!("SELECT count(*) FROM pg_class WHERE relowner = '{}'::regrole", options.writer.as_ref().unwrap());
         assert_eq!(database.execute(&owned_by_writer), "0");
 
         let client = connect(&writer).await;
@@ -86,7 +90,9 @@ async fn the_daemons_role_can_do_its_job_and_no_more() {
             let error = client.batch_execute(forbidden).await.expect_err(forbidden);
             assert_eq!(error.code().unwrap().code(), "42501", "{major} {forbidden}: {error:?}");
         }
-        for wrong in ["NULL, '2033-05-02'", "NULL, 'infinity'", "NULL, NULL", "NULL, '0044-03-01 BC'", "NULL, '300000-01-01'"] {
+        for wrong in
+            ["NULL, '2033-05-02'", "NULL, 'infinity'", "NULL, NULL", "NULL, '0044-03-01 BC'", "NULL, '300000-01-01'"]
+        {
             let error = client.batch_execute(&format!("SELECT cdc_audit.ensure_partition({wrong})")).await.unwrap_err();
             assert_eq!(error.code().unwrap().code(), "22023", "{wrong}: {error:?}");
         }
@@ -117,10 +123,15 @@ fn teardown_roles(database: &Database, options: &SetupOptions) {
 async fn a_missing_right_is_named_before_anything_is_written() {
     let (database, options) = with_roles(15).await;
     let writer = options.writer.as_ref().unwrap();
-    database.execute(&format!("REVOKE INSERT ON cdc_audit.versions FROM {writer}; REVOKE UPDATE ON cdc_audit.checkpoints FROM {writer}"));
+    database.execute(&format!(
+        "REVOKE INSERT ON cdc_audit.versions FROM {writer}; REVOKE UPDATE ON cdc_audit.checkpoints FROM {writer}"
+    ));
     let mut sink = HotSink::new("hot", HotConfig::new(url_of(&database, writer)));
     let error = sink.take(&crate::fixture::identity()).await.unwrap_err();
-    assert_eq!(error.message, format!("role {writer} lacks INSERT on cdc_audit.versions, UPDATE on cdc_audit.checkpoints"));
+    assert_eq!(
+        error.message,
+        format!("role {writer} lacks INSERT on cdc_audit.versions, UPDATE on cdc_audit.checkpoints")
+    );
     teardown_roles(&database, &options);
 }
 
@@ -145,7 +156,8 @@ async fn setup_again_changes_nothing_and_waits_for_no_report() {
     let hot = Hot::new().await;
     let mut sink = hot.taken().await;
     write(&mut sink, &batches()).await.unwrap();
-    let objects = "SELECT c.oid, relname, relfilenode FROM pg_class c WHERE relnamespace = 'cdc_audit'::regnamespace ORDER BY 1";
+    let objects =
+        "SELECT c.oid, relname, relfilenode FROM pg_class c WHERE relnamespace = 'cdc_audit'::regnamespace ORDER BY 1";
     let before = hot.sql(objects);
     let mut report = hot.database.client().await;
     let report = report.transaction().await.unwrap();

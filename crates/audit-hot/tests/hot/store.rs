@@ -93,7 +93,9 @@ async fn idle_positions_move_the_checkpoint_and_nothing_else() {
     let hot = Hot::new().await;
     let mut fixture = Fixture::default();
     let mut sink = hot.taken().await;
-    write(&mut sink, &fixture.batches(&format!("{USERS}\nbegin\ninsert public.users [1, \"x\"]\ncommit"))).await.unwrap();
+    write(&mut sink, &fixture.batches(&format!("{USERS}\nbegin\ninsert public.users [1, \"x\"]\ncommit")))
+        .await
+        .unwrap();
     let before = sink.durable();
     let idle = fixture.batches("idle 0/99000");
     write(&mut sink, &idle).await.unwrap();
@@ -195,7 +197,8 @@ async fn shapes_are_stored_with_the_batch_that_first_uses_them() {
            commit"#
     ));
     write(&mut sink, &batches).await.unwrap();
-    let shapes = "SELECT table_name, schema_version, jsonb_array_length(shape -> 'columns') FROM cdc_audit.shapes ORDER BY 2";
+    let shapes =
+        "SELECT table_name, schema_version, jsonb_array_length(shape -> 'columns') FROM cdc_audit.shapes ORDER BY 2";
     assert_eq!(hot.sql(shapes), "public.users|1|2\npublic.users|2|3");
     assert_eq!(hot.sql("SELECT schema_version FROM cdc_audit.versions ORDER BY position"), "1\n2");
 
@@ -217,7 +220,8 @@ async fn partitions_are_made_for_any_month() {
     for partitioning in [Partitioning::Month, Partitioning::TableAndMonth] {
         let hot = Hot::with(partitioning, 15).await;
         let mut sink = hot.taken().await;
-        let times = [i64::MIN, -62_135_596_800_000_000, -1, 0, 1_709_164_800_000_000, 253_402_300_800_000_000, i64::MAX];
+        let times =
+            [i64::MIN, -62_135_596_800_000_000, -1, 0, 1_709_164_800_000_000, 253_402_300_800_000_000, i64::MAX];
         let rows: String =
             times.iter().map(|at| format!("begin at={at}\ninsert public.users [1, \"x\"]\ncommit\n")).collect();
         write(&mut sink, &Fixture::of(&format!("{USERS}\n{rows}"))).await.unwrap();
@@ -266,7 +270,8 @@ async fn a_new_month_waits_for_no_report() {
     let report = report.transaction().await.unwrap();
     report.query("SELECT count(*) FROM cdc_audit.trail", &[]).await.unwrap();
     let mut sink = hot.taken().await;
-    let batches = Fixture::of(&format!("{USERS}\nbegin at=2031-07-01T00:00:00Z\ninsert public.users [1, \"x\"]\ncommit"));
+    let batches =
+        Fixture::of(&format!("{USERS}\nbegin at=2031-07-01T00:00:00Z\ninsert public.users [1, \"x\"]\ncommit"));
     write(&mut sink, &batches).await.unwrap();
     assert_eq!(hot.trail(), "0|created|1");
     report.query("SELECT count(*) FROM cdc_audit.trail", &[]).await.unwrap();

@@ -27,7 +27,11 @@ async fn every_type_goes_into_jsonb() {
         ("numeric", "repeat('9', 131072)::numeric", json!("9".repeat(131_072))),
         ("numeric", "12.50", json!("12.50")),
         ("money", "'-1234.5'", json!("-$1,234.50")),
-        ("text", "'q\"\\ é 😀 ' || chr(8232) || chr(1) || chr(31) || chr(127)", json!("q\"\\ é 😀 \u{2028}\u{1}\u{1f}\u{7f}")),
+        (
+            "text",
+            "'q\"\\ é 😀 ' || chr(8232) || chr(1) || chr(31) || chr(127)",
+            json!("q\"\\ é 😀 \u{2028}\u{1}\u{1f}\u{7f}"),
+        ),
         ("char(4)", "'a'", json!("a   ")),
         ("bytea", "'\\x00ff'", json!("AP8=")),
         ("bit varying", "B'0101'", json!("0101")),
@@ -40,7 +44,11 @@ async fn every_type_goes_into_jsonb() {
         ("timestamptz", "'-infinity'", json!("-infinity")),
         ("interval", "'-1 mon 3 days 04:05:06.7'", json!("-1 mons +3 days 04:05:06.7")),
         ("uuid", "'00000000-0000-0000-0000-0000000000ff'", json!("00000000-0000-0000-0000-0000000000ff")),
-        ("json", "'{\"a\":1, \"a\": -0, \"s\": \"\\u0000\\ud800\"}'", json!("{\"a\":1, \"a\": -0, \"s\": \"\\u0000\\ud800\"}")),
+        (
+            "json",
+            "'{\"a\":1, \"a\": -0, \"s\": \"\\u0000\\ud800\"}'",
+            json!("{\"a\":1, \"a\": -0, \"s\": \"\\u0000\\ud800\"}"),
+        ),
         ("jsonb", "'{\"b\": 1e3, \"a\": [null, \"x\"]}'", json!({"a": [null, "x"], "b": 1000})),
         ("jsonb", "'null'", json!({"$json": null})),
         ("jsonb", "'\"text\"'", json!("text")),
@@ -264,7 +272,11 @@ async fn a_protected_value_is_nowhere_in_the_table() {
     let hot = Hot::new().await;
     let rule = TableRule {
         name: "*".into(),
-        protect: [("mail".to_owned(), audit_core::rules::Method::Hash), ("pin".to_owned(), audit_core::rules::Method::Full)].into(),
+        protect: [
+            ("mail".to_owned(), audit_core::rules::Method::Hash),
+            ("pin".to_owned(), audit_core::rules::Method::Full),
+        ]
+        .into(),
         include: Some(vec!["mail".into()]),
         ..TableRule::default()
     };

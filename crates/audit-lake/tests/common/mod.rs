@@ -29,7 +29,8 @@ pub struct Lake {
 
 impl Lake {
     pub fn new() -> Lake {
-        let folder = tempfile::tempdir().unwrap();
+        // In memory, where there is such a place: hundreds of lakes are synced hundreds of times.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let mut config = LakeConfig::at(folder.path().to_str().unwrap());
         // Nothing is closed by its age unless a test says so.
         config.file_age = Duration::from_secs(3600).into();
@@ -164,7 +165,8 @@ pub fn row_at(batches: &[RecordBatch], at: usize) -> BTreeMap<String, String> {
     for batch in batches {
         if at < seen + batch.num_rows() {
             let options = FormatOptions::default().with_display_error(true);
-            let shown = |column: &dyn Array| ArrayFormatter::try_new(column, &options).unwrap().value(at - seen).to_string();
+            let shown =
+                |column: &dyn Array| ArrayFormatter::try_new(column, &options).unwrap().value(at - seen).to_string();
             let columns = batch.schema_ref().fields().iter().zip(batch.columns());
             let present = columns.filter(|(_, column)| column.is_valid(at - seen));
             return present.map(|(field, column)| (field.name().clone(), shown(column.as_ref()))).collect();

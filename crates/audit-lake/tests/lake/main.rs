@@ -1,5 +1,16 @@
 //! The lake on a real disk.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 #[path = "../common/mod.rs"]
 mod common;
+
+/// Columns: names, types, evolution, what is kept exactly.
+mod columns;
+/// Who owns a lake, and what a hand altered.
+mod owner;
+/// History and export.
+mod read;
+/// The durable local store.
+mod store;
+/// What is written, and when.
 mod write;

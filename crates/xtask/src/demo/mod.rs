@@ -5,6 +5,7 @@ mod shop;
 mod tour;
 
 use std::fs;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::cargo::{cargo, target_dir};
 use crate::install;
-use crate::step::{run, step};
+use crate::step::{output, run, step};
 
 /// How long the daemon may take to begin: it waits for nothing but the server.
 const BEGIN: Duration = Duration::from_secs(60);
@@ -31,7 +32,7 @@ pub fn demo() -> Result<()> {
 
     say("The configuration: a source, two sinks, a rule.");
     println!("{}", fs::read_to_string(&site.config)?);
-    site.cdc_audit(&["setup", "--yes"])?;
+    setup(&site)?;
     site.cdc_audit(&["check"])?;
 
     let mut daemon = site.start()?;
@@ -46,6 +47,17 @@ pub fn demo() -> Result<()> {
     let now = site.server.execute("shop", "SELECT pg_current_wal_lsn()");
     site.cdc_audit(&["run", "--until", &now])?;
     tour::show(&site)
+}
+
+/// `setup` prints every statement before it runs it: hundreds of lines, of which the demo shows the comments.
+fn setup(site: &Site) -> Result<()> {
+    println!("$ cdc-audit setup");
+    let statements = output(&mut site.command(&["setup"]))?;
+    let statements = String::from_utf8_lossy(&statements);
+    let comments = statements.lines().filter(|line| line.starts_with("-- "));
+    comments.for_each(|comment| println!("{comment}"));
+    println!("   (its comments; the statements between them are left out here)");
+    Ok(())
 }
 
 /// Where the demo takes place.
@@ -91,7 +103,7 @@ impl Site {
     /// Runs a command as a person would, and shows it.
     fn cdc_audit(&self, arguments: &[&str]) -> Result<()> {
         println!("\n$ cdc-audit {}", arguments.join(" "));
-        let status = self.command(arguments).status().context("cannot run cdc-audit")?;
+        let status = on_a_terminal(self.command(arguments)).status().context("cannot run cdc-audit")?;
         if !status.success() {
             bail!("cdc-audit {} ended with {status}", arguments.join(" "));
         }
@@ -117,6 +129,24 @@ impl Site {
         }
         Ok(child)
     }
+}
+
+/// Commands print tables on a terminal and JSON elsewhere. Whoever keeps the demo's output in a file wants to read the
+/// same as at a terminal.
+fn on_a_terminal(command: Command) -> Command {
+    if std::io::stdout().is_terminal() {
+        return command;
+    }
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
+    let mut wrapped = Command::new("script");
+    wrapped.args(["-qec", &format!("stty cols 140; {}", words.join(" ")), "/dev/null"]).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            wrapped.env(name, value);
+        }
+    }
+    wrapped
 }
 
 fn stop(daemon: &mut Child) -> Result<()> {

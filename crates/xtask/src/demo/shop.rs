@@ -19,6 +19,7 @@ pub const SCHEMA: &str = "
     ALTER TABLE products REPLICA IDENTITY FULL;
     ALTER TABLE orders REPLICA IDENTITY FULL;
     ALTER TABLE order_lines REPLICA IDENTITY FULL;
+    ALTER TABLE carts REPLICA IDENTITY FULL;
     INSERT INTO customers (name, email, password_digest) VALUES ('Ann', 'ann@example.com', '$2b$12$first'), ('Bob', 'bob@example.com', '$2b$12$second');
     INSERT INTO products (name, price) VALUES ('Tea', 4.50), ('Pot', 125.00);
     INSERT INTO orders (customer_id, status, total) VALUES (1, 'delivered', 4.50), (2, 'delivered', 9.00);

@@ -22,7 +22,7 @@ ask("What happened, by table:",
     "SELECT cdc_table_name AS \"table\", cdc_event AS event, count(*) AS versions FROM {versions} GROUP BY ALL ORDER BY ALL")
 ask("Who changed the most orders in one transaction:",
     "SELECT cdc_actor_id AS who, cdc_reason AS why, count(*) AS orders FROM {versions} "
-    "WHERE cdc_table_name = 'public.orders' AND cdc_event = 'updated' GROUP BY ALL, cdc_xid ORDER BY orders DESC LIMIT 3")
+    "WHERE cdc_table_name = 'public.orders' AND cdc_event = 'updated' GROUP BY who, why, cdc_xid ORDER BY orders DESC LIMIT 3")
 ask("What the lake knows of customers:",
     "SELECT cdc_event AS event, id, name, password_digest FROM {versions} WHERE cdc_table_name = 'public.customers' ORDER BY id")
 "#;
@@ -40,7 +40,9 @@ pub fn show(site: &Site) -> Result<()> {
     }
 
     say("The same files, asked through DuckDB:");
-    run(Command::new(python()).args(["-c", QUESTIONS]).arg(site.lake()))?;
+    let questions = site.folder.path().join("questions.py");
+    fs::write(&questions, QUESTIONS)?;
+    run(Command::new(python()).arg(questions).arg(site.lake()))?;
     say("The demo cleans up after itself. Nothing is left.");
     Ok(())
 }

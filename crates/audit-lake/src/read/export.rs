@@ -1,0 +1,113 @@
+//! A table's versions in order of position, as a stream.
+//!
+//! Files are sorted by their first versions and opened when the stream comes to them. Files of several days, or of a baseline, overlap; then
+//! their rows are merged. Where one owner followed another there may be more than two at a time, but not many.
+
+use std::collections::VecDeque;
+
+use audit_core::position::{Micros, Position};
+use audit_core::stored::Record;
+use futures::{Stream, StreamExt, TryStreamExt};
+use parquet::arrow::async_reader::ParquetRecordBatchStream;
+
+use super::files::{self, DataFile};
+use super::record::Rows;
+use crate::commit::TableLog;
+use crate::error::LakeError;
+use crate::fetch::ObjectReader;
+
+/// Rows decoded at a time, of each open file.
+const BATCH_ROWS: usize = 512;
+
+struct Merge {
+    log: TableLog,
+    waiting: VecDeque<DataFile>,
+    open: Vec<Cursor>,
+    since: Option<Micros>,
+    until: Option<Micros>,
+}
+
+/// Where the stream stands in a file.
+struct Cursor {
+    path: String,
+    stream: ParquetRecordBatchStream<ObjectReader>,
+    rows: Rows,
+    at: usize,
+    position: Position,
+}
+
+pub async fn export(
+    log: TableLog,
+    since: Option<Micros>,
+    until: Option<Micros>,
+) -> Result<impl Stream<Item = Result<Record, LakeError>> + Send + use<>, LakeError> {
+    let waiting = files::select(&log, |stats| stats.may_be_committed(since, until)).await?.into();
+    let merge = Merge { log, waiting, open: Vec::new(), since, until };
+    let records = futures::stream::try_unfold(merge, |mut merge| async move {
+        let next = merge.next().await?;
+        Ok::<_, LakeError>(next.map(|record| (record, merge)))
+    });
+    Ok(records.boxed())
+}
+
+impl Merge {
+    async fn next(&mut self) -> Result<Option<Record>, LakeError> {
+        loop {
+            self.open_next().await?;
+            let first = self.open.iter().enumerate().min_by_key(|(_, cursor)| cursor.position).map(|(at, _)| at);
+            let Some(at) = first else { return Ok(None) };
+            let cursor = &mut self.open[at];
+            let committed_at = cursor.rows.committed_at(cursor.at);
+            let wanted = self.since.is_none_or(|since| since <= committed_at)
+                && self.until.is_none_or(|until| committed_at < until);
+            let record = if wanted { Some(cursor.rows.record(cursor.at, &cursor.path)?) } else { None };
+            if !cursor.advance().await? {
+                self.open.swap_remove(at);
+            }
+            if record.is_some() {
+                return Ok(record);
+            }
+        }
+    }
+
+    /// Opens the files that may hold the next version.
+    async fn open_next(&mut self) -> Result<(), LakeError> {
+        loop {
+            let next = self.open.iter().map(|cursor| cursor.position).min();
+            match self.waiting.front() {
+                Some(file) if next.is_none_or(|next| file.name.first <= next) => {}
+                _ => return Ok(()),
+            }
+            let Some(file) = self.waiting.pop_front() else { return Ok(()) };
+            let builder = files::open(&self.log, &file).await?;
+            let path = self.log.store().show(&file.path);
+            let failed = |source| LakeError::Read { path: path.clone(), source };
+            let stream = builder.with_batch_size(BATCH_ROWS).build().map_err(failed)?;
+            let mut cursor = Cursor { path, stream, rows: Rows::default(), at: 0, position: Position::default() };
+            if cursor.fill().await? {
+                self.open.push(cursor);
+            }
+        }
+    }
+}
+
+impl Cursor {
+    /// Goes to the next row; false at the end.
+    async fn advance(&mut self) -> Result<bool, LakeError> {
+        self.at += 1;
+        if self.at < self.rows.len() {
+            self.position = self.rows.position(self.at, &self.path)?;
+            return Ok(true);
+        }
+        self.fill().await
+    }
+
+    async fn fill(&mut self) -> Result<bool, LakeError> {
+        let failed = |source| LakeError::Read { path: self.path.clone(), source };
+        let Some(batch) = self.stream.try_next().await.map_err(failed)? else { return Ok(false) };
+        self.rows = Rows::new(batch);
+        self.at = 0;
+        self.position = self.rows.position(0, &self.path)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,98 @@
+//! The files of a table, and which of them can hold what is asked for.
+
+use std::collections::BTreeMap;
+
+use audit_core::position::Micros;
+use deltalake_core::kernel::Snapshot;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::file::metadata::PageIndexPolicy;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::commit::TableLog;
+use crate::error::LakeError;
+use crate::fetch::ObjectReader;
+use crate::layout::FileName;
+
+/// A data file that the log names.
+#[derive(Clone, Debug)]
+pub struct DataFile {
+    pub name: FileName,
+    pub path: Path,
+    pub size: u64,
+    pub rows: u64,
+}
+
+/// What the log says of a file's values. Whatever it does not say may be there.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Stats {
+    num_records: Option<u64>,
+    min_values: BTreeMap<String, Value>,
+    max_values: BTreeMap<String, Value>,
+    null_count: BTreeMap<String, Value>,
+}
+
+impl Stats {
+    fn nulls(&self, column: &str) -> Option<u64> {
+        self.null_count.get(column)?.as_u64()
+    }
+
+    /// Whether a text column may hold the value. Bounds are cut, but stay bounds.
+    pub fn may_hold(&self, column: &str, text: &str) -> bool {
+        if self.num_records.is_some() && self.nulls(column) == self.num_records {
+            return false;
+        }
+        let bound = |bounds: &BTreeMap<String, Value>| bounds.get(column).and_then(Value::as_str).map(str::to_string);
+        bound(&self.min_values).is_none_or(|min| *min <= *text)
+            && bound(&self.max_values).is_none_or(|max| *text <= *max)
+    }
+
+    pub fn may_have_nulls(&self, column: &str) -> bool {
+        self.nulls(column) != Some(0)
+    }
+
+    /// Whether a version may have been committed in the span.
+    pub fn may_be_committed(&self, since: Option<Micros>, until: Option<Micros>) -> bool {
+        // Both print alike, and so sort as they are.
+        let bound = |bounds: &BTreeMap<String, Value>| {
+            bounds.get("cdc_committed_at").and_then(Value::as_str).map(str::to_string)
+        };
+        let (min, max) = (bound(&self.min_values), bound(&self.max_values));
+        let starts = until.zip(min).is_none_or(|(until, min)| *min < *until.to_string());
+        starts && since.zip(max).is_none_or(|(since, max)| *since.to_string() <= *max)
+    }
+}
+
+/// The files for which `wanted` holds, in order of their first versions.
+pub async fn select(log: &TableLog, wanted: impl Fn(&Stats) -> bool) -> Result<Vec<DataFile>, LakeError> {
+    let failed = |error| LakeError::log(&log.table, error);
+    let snapshot = Snapshot::try_new(log.log().as_ref(), None).await.map_err(failed)?;
+    let mut views = snapshot.file_views(log.log().as_ref(), None);
+    let mut files = Vec::new();
+    while let Some(view) = views.try_next().await.map_err(failed)? {
+        let stats: Stats = view.stats().and_then(|stats| serde_json::from_str(&stats).ok()).unwrap_or_default();
+        if !wanted(&stats) {
+            continue;
+        }
+        let path = Path::from(format!("{}/{}", log.folder, view.path()));
+        let name = FileName::of_path(&path).ok_or_else(|| {
+            LakeError::altered(log.store().show(&path), "the log names a file that cdc-audit did not write")
+        })?;
+        files.push(DataFile { name, path, size: view.size() as u64, rows: stats.num_records.unwrap_or(0) });
+    }
+    files.sort_by_key(|file| (file.name.first, file.name.last));
+    Ok(files)
+}
+
+/// Opens a file for reading.
+pub async fn open(log: &TableLog, file: &DataFile) -> Result<ParquetRecordBatchStreamBuilder<ObjectReader>, LakeError> {
+    let reader = ObjectReader { objects: log.store().objects().clone(), path: file.path.clone(), size: file.size };
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    ParquetRecordBatchStreamBuilder::new_with_options(reader, options)
+        .await
+        .map_err(|source| LakeError::Read { path: log.store().show(&file.path), source })
+}

@@ -1,0 +1,226 @@
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use audit_core::stored::Record;
+use audit_lake::store::{DurableLocal, Store};
+use audit_lake::{LakeError, LakeReader};
+use audit_testkit::Fixture;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result,
+};
+
+use crate::common::Lake;
+
+fn reader(lake: &Lake) -> LakeReader {
+    LakeReader::open(lake.path().to_str().unwrap()).unwrap()
+}
+
+fn shown(records: &[Record]) -> Vec<String> {
+    let text =
+        |json: &Option<audit_core::stored::Json>| json.as_ref().map_or("-".to_string(), |json| json.get().to_string());
+    records
+        .iter()
+        .map(|record| {
+            let key = record.key.as_deref().unwrap_or("-");
+            format!("{} {key} {} {} {}", record.event, text(&record.before), text(&record.after), text(&record.changes))
+        })
+        .collect()
+}
+
+async fn export(lake: &Lake, table: &str) -> Vec<Record> {
+    reader(lake).export("shop", table, None, None).await.unwrap().try_collect().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trail_of_a_row_is_followed_through_its_keys_and_to_its_truncation() {
+    let lake = Lake::new();
+    let batches = Fixture::of(
+        r#"table public.t (id int4 key, v text) full
+         begin
+         insert public.t [1, "a"]
+         insert public.t [9, "other"]
+         commit
+         ---
+         begin
+         update public.t [1, "a"] -> [2, "a"]
+         commit
+         begin at=2026-03-05T00:00:00Z
+         update public.t [2, "a"] -> [3, "b"]
+         insert public.t [1, "another"]
+         commit
+         begin
+         truncate public.t
+         insert public.t [3, "new"]
+         commit"#,
+    );
+    lake.write(&batches).await;
+    let trail = async |key: &str, limit| shown(&reader(&lake).history("shop", "public.t", key, limit).await.unwrap());
+    let expected = [
+        r#"created 3 - {"id": 3, "v": "new"} {"id": [null, 3], "v": [null, "new"]}"#,
+        "truncated - - - -",
+        r#"updated 3 - {"id": 3, "v": "b"} {"id": [2, 3], "v": ["a", "b"]}"#,
+        r#"updated 2 - {"id": 2, "v": "a"} {"id": [1, 2]}"#,
+        r#"created 1 - {"id": 1, "v": "a"} {"id": [null, 1], "v": [null, "a"]}"#,
+    ];
+    assert_eq!(trail("3", 100).await, expected);
+    assert_eq!(trail("3", 2).await, expected[..2]);
+    assert_eq!(trail("9", 100).await.len(), 2);
+    // A key that was used again names more than one row.
+    assert_eq!(trail("1", 100).await.len(), 5);
+    assert_eq!(trail("none", 100).await, [""; 0]);
+    let missing = reader(&lake).history("shop", "public.none", "1", 1).await.unwrap_err();
+    assert!(matches!(missing, LakeError::NoTable { .. }), "{missing}");
+    assert_eq!(reader(&lake).tables("shop").await.unwrap(), ["public.t"]);
+    assert_eq!(reader(&lake).tables("another").await.unwrap(), [""; 0]);
+    assert_eq!(reader(&lake).key_columns("shop", "public.t").await.unwrap(), ["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_in_order_of_position_over_days_chunks_and_files() {
+    let lake = Lake::new();
+    let mut fixture = Fixture::default();
+    let batches = fixture.batches(
+        r#"table public.t (id int4 key, at timestamptz, n numeric(10,2), doc jsonb) full
+         begin at=2026-03-01T23:59:00Z
+         insert public.t [1, "2026-03-01 10:00:00.25+00", 1.50, "{\"a\": 1}"]
+         commit
+         begin at=2026-03-02T00:00:00Z
+         insert public.t [2, "infinity", "NaN", "null"]
+         commit
+         begin at=2026-03-01T23:59:30Z
+         delete public.t [1, "2026-03-01 10:00:00.25+00", 1.50, "{\"a\": 1}"]
+         commit
+         ---
+         begin at=2026-03-02T12:00:00Z
+         chunk public.t baseline=1 chunk=1 last for=lake
+         snapshot public.t [7, null, 0, "{}"]
+         commit
+         ---
+         begin at=2026-03-03T00:00:00Z
+         update public.t [2, "infinity", "NaN", "null"] -> [2, null, 2, "null"]
+         commit"#,
+    );
+    lake.write(&batches).await;
+    let records = export(&lake, "public.t").await;
+    assert!(records.is_sorted_by_key(|record| record.position));
+    assert_eq!(
+        shown(&records),
+        [
+            r#"created 1 - {"id": 1, "at": "2026-03-01T10:00:00.25Z", "n": "1.50", "doc": {"a": 1}} {"id": [null, 1], "at": [null, "2026-03-01T10:00:00.25Z"], "n": [null, "1.50"], "doc": [null, {"a": 1}]}"#,
+            r#"created 2 - {"id": 2, "at": "infinity", "n": "NaN", "doc": {"$json": null}} {"id": [null, 2], "at": [null, "infinity"], "n": [null, "NaN"], "doc": [null, {"$json": null}]}"#,
+            r#"deleted 1 {"id": 1, "at": "2026-03-01T10:00:00.25Z", "n": "1.50", "doc": {"a": 1}} - {"id": [1, null], "at": ["2026-03-01T10:00:00.25Z", null], "n": ["1.50", null], "doc": [{"a": 1}, null]}"#,
+            r#"snapshot 7 - {"id": 7, "at": null, "n": "0.00", "doc": {}} {"id": [null, 7], "at": [null, null], "n": [null, "0.00"], "doc": [null, {}]}"#,
+            r#"updated 2 - {"id": 2, "at": null, "n": "2.00", "doc": {"$json": null}} {"at": ["infinity", null], "n": ["NaN", "2"]}"#,
+        ]
+    );
+    assert_eq!(records[3].baseline, Some(1));
+    let (since, until) = (records[1].committed_at, records[4].committed_at);
+    let some: Vec<Record> =
+        reader(&lake).export("shop", "public.t", Some(since), Some(until)).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(some.iter().map(|record| record.event.as_str()).collect::<Vec<_>>(), ["created", "snapshot"]);
+    assert_eq!(reader(&lake).count("shop", "public.t", None, None).await.unwrap(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_known_is_left_out() {
+    let lake = Lake::new();
+    let batches = Fixture::of(
+        r#"table public.t (id int4 key, v text, w text)
+         begin
+         update public.t -> [1, "a", {}]
+         delete public.t [1, null, null]
+         commit"#,
+    );
+    lake.write(&batches).await;
+    let records = export(&lake, "public.t").await;
+    assert_eq!(shown(&records), [r#"updated 1 - {"id": 1, "v": "a"} -"#, r#"deleted 1 {"id": 1} - {"id": [1, null]}"#]);
+    assert_eq!(records[0].unknown, ["w"]);
+    assert!(!records[0].before_known && records[0].changed.is_none());
+}
+
+/// Notes which objects are read.
+#[derive(Debug)]
+struct Noting {
+    inner: DurableLocal,
+    read: Arc<Mutex<Vec<String>>>,
+}
+
+impl std::fmt::Display for Noting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Noting {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.inner.put_opts(location, payload, opts).await
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.read.lock().unwrap().push(location.to_string());
+        self.inner.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.read.lock().unwrap().push(location.to_string());
+        self.inner.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_cannot_hold_the_key_are_not_read() {
+    let lake = Lake::new();
+    let (mut sink, _) = lake.taken().await;
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.t (id text key, v text) full");
+    for file in 0..10 {
+        // Keys of a file lie apart from those of others, but for a hole in the middle that only the Bloom filter knows.
+        let text = format!("begin\ninsert public.t [\"{file}a\", \"x\"]\ninsert public.t [\"{file}z\", \"x\"]\ncommit");
+        crate::common::write(&mut sink, &fixture.batches(&text)).await.unwrap();
+    }
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let noting = Noting { inner: DurableLocal::new(lake.path()).unwrap(), read: read.clone() };
+    let reader = LakeReader::over(Store::over(Arc::new(noting), "the lake"));
+    let data = async |key: &str| {
+        read.lock().unwrap().clear();
+        let found = reader.history("shop", "public.t", key, 10).await.unwrap().len();
+        let mut files: Vec<String> =
+            read.lock().unwrap().iter().filter(|path| path.contains("/data/")).cloned().collect();
+        files.sort();
+        files.dedup();
+        (found, files.len())
+    };
+    assert_eq!(data("4z").await, (1, 1));
+    assert_eq!(data("4m").await, (0, 1));
+    assert_eq!(data("a").await, (0, 0));
+}
