@@ -8,7 +8,16 @@ use cdc_audit_tests::{majors, seed, thorough};
 async fn whatever_happens_is_recorded_under_full() {
     let seed = seed();
     for major in majors() {
-        check(shared(major).await, seed, true).await;
+        check(shared(major).await, seed, Kept::Rows).await;
+    }
+}
+
+/// As by default: of an update only what changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_happens_is_recorded_by_its_changes() {
+    let seed = seed();
+    for major in majors() {
+        check(shared(major).await, seed, Kept::Changes).await;
     }
 }
 
@@ -16,17 +25,28 @@ async fn whatever_happens_is_recorded_under_full() {
 async fn whatever_happens_is_recorded_under_the_default_identity() {
     let seed = seed();
     for major in majors() {
-        check(shared(major).await, seed, false).await;
+        check(shared(major).await, seed, Kept::Unknown).await;
     }
 }
 
-async fn check(server: &'static Postgres, seed: u64, full: bool) {
+#[derive(Clone, Copy, PartialEq)]
+enum Kept {
+    /// FULL, and both sinks keep both rows.
+    Rows,
+    /// FULL, and the sinks keep what they keep by default.
+    Changes,
+    /// Default identity: no old rows.
+    Unknown,
+}
+
+async fn check(server: &'static Postgres, seed: u64, kept: Kept) {
+    let full = kept != Kept::Unknown;
     let (name, url) = server.new_database();
     let xml = has_xml(&audit_testkit::connect(&url).await).await;
-    let options = Options { major: server.major(), full, xml };
+    let options = Options { major: server.major(), full, keyless: kept == Kept::Rows, xml };
     let mut workload = Workload::new(seed, options);
     let mut builder = World::on(server).source(&name, &url).full(full).sql(&workload.tables());
-    if full {
+    if kept == Kept::Rows {
         // Without a key, only the row before says which row it is.
         builder = builder.keep_rows();
     }

@@ -9,8 +9,10 @@ use crate::workload::values::{self, Type, identifier};
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub major: u16,
-    /// REPLICA IDENTITY FULL on every table; tables without a key are then among them.
+    /// REPLICA IDENTITY FULL on every table.
     pub full: bool,
+    /// A table without a key is among them, which needs FULL.
+    pub keyless: bool,
     pub xml: bool,
 }
 
@@ -59,7 +61,7 @@ impl Workload {
                 partitioned: false,
             },
         ];
-        if options.full {
+        if options.keyless {
             tables.push(Table {
                 name: "keyless".to_owned(),
                 key: Vec::new(),
