@@ -1,18 +1,11 @@
 //! Which tables the operator's rules take: [`selects`].
 
-use audit_core::rules::{Rules, matches};
+use audit_core::rules::Rules;
 use audit_core::shape::TableName;
 
-/// Whether the rules take a table into the publication.
-///
-/// Rules name what is captured: as soon as one that does not say `capture = false` exists, a table must match such a
-/// rule. Without any, every table is captured. `capture = false` takes out what it matches, unless a later rule says
-/// `capture = true` again.
+/// Whether the rules take a table into the publication. The stage that records changes goes by the same.
 pub fn selects(rules: &Rules, table: &TableName) -> bool {
-    let mut naming = rules.tables.iter().filter(|rule| rule.capture != Some(false)).peekable();
-    let name = table.to_string();
-    let named = naming.peek().is_none() || naming.any(|rule| matches(&rule.name, &name));
-    named && rules.for_table(table).captured()
+    rules.for_table(table).captured()
 }
 
 /// Whether some rule names exactly this table, without a pattern.
@@ -43,12 +36,13 @@ mod tests {
     }
 
     #[test]
-    fn rules_name_what_is_captured() {
+    fn only_capture_true_leaves_other_tables_out() {
         check(&[], &["public.users", "public.logs", "sales.orders"]);
-        check(&[("public.*", None)], &["public.users", "public.logs"]);
-        check(&[("public.*", None), ("public.logs", Some(false))], &["public.users"]);
+        check(&[("public.users", None)], &["public.users", "public.logs", "sales.orders"]);
+        check(&[("public.*", Some(true))], &["public.users", "public.logs"]);
+        check(&[("public.*", Some(true)), ("public.logs", Some(false))], &["public.users"]);
         check(&[("public.logs", Some(false))], &["public.users", "sales.orders"]);
         check(&[("*", Some(false)), ("sales.*", Some(true))], &["sales.orders"]);
-        check(&[("nothing.*", None)], &[]);
+        check(&[("nothing.*", Some(true))], &[]);
     }
 }

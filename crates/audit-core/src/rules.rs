@@ -36,7 +36,8 @@ pub struct TableRule {
     /// `schema.table`, with `*` for any run of characters and `?` for one.
     #[schemars(extend("example" = "public.*"))]
     pub name: String,
-    /// Take these tables into the publication at `setup`, and record their changes.
+    /// `false` leaves these tables out. `true` takes them; as soon as one rule says so, tables that no rule takes are left out.
+    /// Without either every table is captured.
     pub capture: Option<bool>,
     /// The label of a row in the trail. Default: the table's name.
     pub item_type: Option<String>,
@@ -126,6 +127,7 @@ pub struct Rules {
 #[derive(Clone, Debug)]
 pub struct TableRules {
     pub rule: TableRule,
+    captured: bool,
     protection: Vec<(String, Method)>,
 }
 
@@ -168,13 +170,15 @@ impl Rules {
         let defaults =
             DEFAULT_PROTECTED.iter().filter(|_| self.default_protection).map(|p| (p.to_string(), Method::Full));
         let protection = own.chain(general).chain(defaults).collect();
-        TableRules { rule: merged, protection }
+        // A rule that protects or labels one table must not leave the others out: only `capture = true` does.
+        let captured = merged.capture.unwrap_or(!self.tables.iter().any(|rule| rule.capture == Some(true)));
+        TableRules { rule: merged, captured, protection }
     }
 }
 
 impl TableRules {
     pub fn captured(&self) -> bool {
-        self.rule.capture.unwrap_or(true)
+        self.captured
     }
 
     pub fn wants_baseline(&self) -> bool {

@@ -52,7 +52,7 @@ fn url_as(role: &str, url: &str) -> String {
 fn rules(names: &[&str]) -> Rules {
     let rule = |name: &&str| match name.strip_prefix('-') {
         Some(name) => TableRule { name: name.to_owned(), capture: Some(false), ..TableRule::default() },
-        None => TableRule { name: (*name).to_owned(), ..TableRule::default() },
+        None => TableRule { name: (*name).to_owned(), capture: Some(true), ..TableRule::default() },
     };
     Rules { tables: names.iter().map(rule).collect(), ..Rules::default() }
 }

@@ -1,0 +1,106 @@
+//! The program as it is shipped, configured by file.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cluster::{Cluster, HOT_TEMPLATE};
+use crate::process;
+use crate::workload::DATABASE;
+
+/// A built `cdc-audit` of our own, so that a build meanwhile changes nothing, and a folder for its configuration files.
+pub struct Program {
+    path: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+/// Where versions go: a hot database, a lake's folder.
+#[derive(Clone, Debug, Default)]
+pub struct Sinks {
+    pub hot: Option<String>,
+    pub lake: Option<PathBuf>,
+}
+
+impl Program {
+    pub fn new() -> Result<Program> {
+        let folder = tempfile::Builder::new().prefix("cdc-audit-bench-").tempdir()?;
+        let path = folder.path().join("cdc-audit");
+        std::fs::copy(audit_testkit::program(), &path).context("cannot copy cdc-audit")?;
+        Ok(Program { path, folder })
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn version(&self) -> Result<String> {
+        let output = Command::new(&self.path).arg("--version").output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// What it needs in the source and, as a template, in a hot database.
+    pub fn set_up(&self, cluster: &Cluster) -> Result<()> {
+        cluster.server.create_database(HOT_TEMPLATE);
+        let sinks = Sinks { hot: Some(HOT_TEMPLATE.to_owned()), lake: None };
+        let config = self.config(cluster, "setup", "cdc_audit", &sinks)?;
+        let output = Command::new(&self.path).arg("--config").arg(&config).arg("setup").output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "cdc-audit setup failed ({}): {said}", output.status);
+        // Nobody will read it, and it would hold back WAL.
+        cluster.sql(DATABASE, "SELECT pg_drop_replication_slot('setup');")?;
+        Ok(())
+    }
+
+    /// `run`, to `until` if that is given.
+    pub fn run(&self, config: &Path, until: Option<&str>) -> Command {
+        let mut command = process::command(&self.path);
+        command.arg("--config").arg(config).arg("run");
+        command.args(until.iter().flat_map(|until| ["--until", until]));
+        command
+    }
+
+    /// Defaults, but for the memory limit and the baseline: what is measured is the stream.
+    pub fn config(&self, cluster: &Cluster, slot: &str, publication: &str, sinks: &Sinks) -> Result<PathBuf> {
+        let mut text = format!(
+            "[source]\nname = \"bench\"\nurl = \"{}\"\nslot = \"{slot}\"\npublication = \"{publication}\"\n\n\
+             [pipeline]\nmemory_limit = \"{} MiB\"\n\n[baseline]\nenabled = false\n\n\
+             [http]\nlisten = \"127.0.0.1:{}\"\n\n",
+            cluster.server.url(DATABASE),
+            crate::null::MEMORY_LIMIT_MIB,
+            audit_testkit::free_port()
+        );
+        if let Some(database) = &sinks.hot {
+            text += &format!("[sinks.hot]\ntype = \"hot\"\nurl = \"{}\"\n\n", cluster.server.url(database));
+        }
+        if let Some(folder) = &sinks.lake {
+            text += &format!("[sinks.lake]\ntype = \"lake\"\nurl = \"{}\"\n\n", folder.display());
+        }
+        let path = self.folder.path().join(format!("{slot}.toml"));
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+}
+
+/// Rows that the Delta logs of a lake name.
+pub fn lake_rows(folder: &Path) -> Result<u64> {
+    let mut rows = 0;
+    for table in std::fs::read_dir(folder)? {
+        let Ok(log) = std::fs::read_dir(table?.path().join("_delta_log")) else { continue };
+        for commit in log {
+            let path = commit?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                let text = std::fs::read_to_string(&path)?;
+                rows += text.lines().map(added_rows).sum::<u64>();
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn added_rows(action: &str) -> u64 {
+    let action: serde_json::Value = serde_json::from_str(action).unwrap_or_default();
+    let stats = action["add"]["stats"].as_str().unwrap_or_default();
+    let stats: serde_json::Value = serde_json::from_str(stats).unwrap_or_default();
+    stats["numRecords"].as_u64().unwrap_or_default()
+}

@@ -1,0 +1,112 @@
+//! The daemon with a sink that keeps nothing: capture to protected version, alone.
+//!
+//! It is `audit_pipeline::run::run`, the daemon's own loop, in a process of its own (`cdc-audit-benches null …`), on a
+//! runtime built as the daemon builds its own.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use audit_capture::baseline::BaselineConfig;
+use audit_capture::config::SourceConfig;
+use audit_config::ByteSize;
+use audit_connect::PgEndpoint;
+use audit_core::batch::{Batch, Progress};
+use audit_core::position::{Lsn, Position};
+use audit_core::protect::Policy;
+use audit_core::rules::Rules;
+use audit_core::sink::{Identity, Sink, SinkError, Stored};
+use audit_pipeline::config::PipelineConfig;
+use audit_pipeline::run::{Daemon, run};
+use audit_pipeline::status::Shared;
+use audit_pipeline::{Chain, NamedSink};
+use tokio::sync::watch;
+
+/// The memory limit of every daemon that is measured.
+pub const MEMORY_LIMIT_MIB: u32 = 128;
+
+#[derive(clap::Args)]
+pub struct Args {
+    url: String,
+    slot: String,
+    publication: String,
+    until: Lsn,
+}
+
+/// Everything is durable at once, and forgotten.
+struct NullSink {
+    durable: Progress,
+    versions: Arc<AtomicU64>,
+}
+
+impl Sink for NullSink {
+    async fn take(&mut self, _: &Identity) -> Result<Stored, SinkError> {
+        Ok(Stored::default())
+    }
+
+    async fn begin(&mut self, start: Progress) -> Result<(), SinkError> {
+        self.durable = start;
+        Ok(())
+    }
+
+    fn write(&mut self, batches: &[&Batch]) -> impl Future<Output = Result<(), SinkError>> + Send {
+        for batch in batches {
+            self.versions.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            self.durable = batch.progress;
+        }
+        std::future::ready(Ok(()))
+    }
+
+    async fn flush(&mut self, _: bool) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    fn durable(&self) -> Progress {
+        self.durable
+    }
+
+    fn quarantine(&mut self, _: HashSet<Position>) {}
+
+    fn held_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// Drains the slot to `until` and prints how many versions came.
+pub fn main(args: Args) -> Result<()> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(4, |n| n.get().max(4)))
+        .enable_all()
+        .build()?;
+    let versions = Arc::new(AtomicU64::new(0));
+    let sink = NullSink { durable: Progress::default(), versions: versions.clone() };
+    let config = PipelineConfig { memory_limit: ByteSize::mib(MEMORY_LIMIT_MIB), ..PipelineConfig::default() };
+    let mut source = SourceConfig::new("bench", PgEndpoint::new(args.url));
+    source.slot = args.slot;
+    source.publication = args.publication;
+    let daemon = Daemon {
+        source,
+        rules: Rules { default_protection: true, ..Rules::default() },
+        policy: Policy::default(),
+        sinks: vec![NamedSink::new("null", sink)],
+        memory: config.memory().context("the memory limit is too small")?,
+        config,
+        baseline: BaselineConfig { enabled: false, ..BaselineConfig::default() },
+        baseline_progress: Arc::default(),
+        shared: Arc::new(Shared::default()),
+        accept_gap: AtomicBool::new(false),
+        until: Some(args.until),
+    };
+    let (_stop, stopped) = watch::channel(false);
+    runtime.block_on(run(&daemon, stopped)).map_err(|error| anyhow!("{}", Chain(&error)))?;
+    println!("{}", versions.load(Ordering::Relaxed));
+    Ok(())
+}
