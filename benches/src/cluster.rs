@@ -33,7 +33,8 @@ impl Cluster {
         let builder = Postgres::builder(15);
         let server = SETTINGS.iter().fold(builder, |builder, (name, value)| builder.setting(name, value)).start();
         let pid_file = fs::read_to_string(server.data_dir().join("postmaster.pid"))?;
-        let postmaster = pid_file.lines().next().and_then(|line| line.parse().ok()).context("the postmaster's number")?;
+        let postmaster =
+            pid_file.lines().next().and_then(|line| line.parse().ok()).context("the postmaster's number")?;
         server.create_database(DATABASE);
         let variables = format!("\\set n1 {narrow}\n\\set n2 {wide}\n");
         server.try_execute(DATABASE, &(variables + include_str!("../sql/staging.sql")))?;

@@ -101,10 +101,8 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let begun = Instant::now();
     let quick = arguments.quick;
     let scale = arguments.scale.unwrap_or(if quick { 0.05 } else { 1.0 });
-    let patience = Patience {
-        pairs: arguments.pairs.unwrap_or(if quick { 1 } else { 5 }),
-        until: (!quick).then(|| begun + TIME),
-    };
+    let patience =
+        Patience { pairs: arguments.pairs.unwrap_or(if quick { 1 } else { 5 }), until: (!quick).then(|| begun + TIME) };
     let rows = |full: u64| ((full as f64 * scale) as u64).max(1000);
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
     let workloads: Vec<Workload> = WORKLOADS
@@ -158,6 +156,11 @@ fn conclude(report: &Report, machine: &serde_json::Value, begun: Instant) -> Res
     if disturbed > 0 {
         println!("other programs took much of the machine during {disturbed} of {runs} runs");
     }
-    println!("gates missed: {}; {:.0} s; {}", report.missed(), begun.elapsed().as_secs_f64(), target().join("bench.json").display());
+    println!(
+        "gates missed: {}; {:.0} s; {}",
+        report.missed(),
+        begun.elapsed().as_secs_f64(),
+        target().join("bench.json").display()
+    );
     Ok(())
 }

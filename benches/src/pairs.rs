@@ -126,7 +126,8 @@ fn one_pair(
 }
 
 fn ratio(goal: &Goal, pairs: &[Pair]) -> Option<Median> {
-    let ratios = pairs.iter().filter_map(|pair| Some(pair.get(&goal.against)?.seconds / pair.get(&goal.variant)?.seconds));
+    let ratios =
+        pairs.iter().filter_map(|pair| Some(pair.get(&goal.against)?.seconds / pair.get(&goal.variant)?.seconds));
     Median::of(&ratios.collect::<Vec<_>>())
 }
 

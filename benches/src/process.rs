@@ -204,7 +204,8 @@ fn scheduled(pid: u32) -> Option<Scheduled> {
 fn cpu_seconds(pid: u32, ticks: f64) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit_once(')').context("a state after the name")?.1.split_whitespace().collect();
-    let number = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).context("a number of ticks");
+    let number =
+        |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).context("a number of ticks");
     // Fields 14 and 15 of the line, which begins with the number and the name.
     Ok((number(11)? + number(12)?) / ticks)
 }

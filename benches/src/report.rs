@@ -77,7 +77,8 @@ impl Report {
     fn push(&mut self, name: String, median: Median, unit: &'static str, gate: Option<Gate>) {
         let interval = (median.samples > 1).then(|| [rounded(median.low), rounded(median.high)]);
         let (bound, met) = (gate.map(Gate::bound).map(rounded), gate.map(|gate| gate.is_met(median.value)));
-        let entry = Entry { name, value: rounded(median.value), unit, gate: bound, met, interval, samples: median.samples };
+        let entry =
+            Entry { name, value: rounded(median.value), unit, gate: bound, met, interval, samples: median.samples };
         println!("{}", line(&entry));
         self.entries.push(entry);
     }

@@ -42,7 +42,8 @@ struct Kind {
 }
 
 const NARROW: &[u32] = &[20, 23, 23, 1184, 25];
-const WIDE: &[u32] = &[20, 2950, 25, 25, 25, 1700, 1700, 1700, 25, 1184, 1184, 1082, 16, 23, 701, 3802, 25, 25, 2950, 23];
+const WIDE: &[u32] =
+    &[20, 2950, 25, 25, 25, 1700, 1700, 1700, 25, 1184, 1184, 1082, 16, 23, 701, 3802, 25, 25, 2950, 23];
 
 const KINDS: &[Kind] = &[
     Kind { name: "narrow insert", types: NARROW, full: false, row: narrow },
@@ -61,7 +62,9 @@ fn narrow(i: u64) -> Vec<String> {
 }
 
 fn wide(i: u64) -> Vec<String> {
-    let text = |length: usize| -> String { format!("{} lorem ipsum dolor sit amet ", i * 7919).chars().cycle().take(length).collect() };
+    let text = |length: usize| -> String {
+        format!("{} lorem ipsum dolor sit amet ", i * 7919).chars().cycle().take(length).collect()
+    };
     let uuid = format!("{:08x}-0000-4000-8000-{:012x}", i & 0xffff_ffff, i * 31);
     vec![
         i.to_string(),

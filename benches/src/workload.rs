@@ -112,10 +112,8 @@ impl Prepared {
 /// Waits until nobody uses the slot any more, and drops it.
 pub fn drop_slot(server: &Postgres, slot: &str) -> Result<()> {
     for _ in 0..200 {
-        let active = server.try_execute(
-            DATABASE,
-            &format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}';"),
-        )?;
+        let active = server
+            .try_execute(DATABASE, &format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}';"))?;
         if active == "f" {
             server.try_execute(DATABASE, &format!("SELECT pg_drop_replication_slot('{slot}');"))?;
             return Ok(());

@@ -8,16 +8,7 @@ use cdc_audit_tests::{majors, seed, thorough};
 async fn whatever_happens_is_recorded_under_full() {
     let seed = seed();
     for major in majors() {
-        check(shared(major).await, seed, Kept::Rows).await;
-    }
-}
-
-/// As by default: of an update only what changed.
-#[tokio::test(flavor = "multi_thread")]
-async fn whatever_happens_is_recorded_by_its_changes() {
-    let seed = seed();
-    for major in majors() {
-        check(shared(major).await, seed, Kept::Changes).await;
+        check(shared(major).await, seed, true).await;
     }
 }
 
@@ -25,28 +16,17 @@ async fn whatever_happens_is_recorded_by_its_changes() {
 async fn whatever_happens_is_recorded_under_the_default_identity() {
     let seed = seed();
     for major in majors() {
-        check(shared(major).await, seed, Kept::Unknown).await;
+        check(shared(major).await, seed, false).await;
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Kept {
-    /// FULL, and both sinks keep both rows.
-    Rows,
-    /// FULL, and the sinks keep what they keep by default.
-    Changes,
-    /// Default identity: no old rows.
-    Unknown,
-}
-
-async fn check(server: &'static Postgres, seed: u64, kept: Kept) {
-    let full = kept != Kept::Unknown;
+async fn check(server: &'static Postgres, seed: u64, full: bool) {
     let (name, url) = server.new_database();
     let xml = has_xml(&audit_testkit::connect(&url).await).await;
-    let options = Options { major: server.major(), full, keyless: kept == Kept::Rows, xml };
+    let options = Options { major: server.major(), full, xml };
     let mut workload = Workload::new(seed, options);
     let mut builder = World::on(server).source(&name, &url).full(full).sql(&workload.tables());
-    if kept == Kept::Rows {
+    if full {
         // Without a key, only the row before says which row it is.
         builder = builder.keep_rows();
     }

@@ -186,7 +186,7 @@ async fn tables_that_come_and_go() {
             Sql("INSERT INTO items VALUES (1, 'a', 1), (2, 'b', 2)"),
             // CREATE TABLE AS writes its rows as any other does; without a key they can only be inserted.
             Sql("CREATE TABLE copied AS SELECT * FROM items; SELECT * INTO also_copied FROM items WHERE id = 1"),
-            Sql("ALTER TABLE copied ADD PRIMARY KEY (id); {full copied}; TRUNCATE copied; INSERT INTO copied SELECT * FROM items; UPDATE copied SET price = price * 2"),
+            Sql("ALTER TABLE copied ADD PRIMARY KEY (id); {full copied}; UPDATE copied SET price = price * 2"),
             Sql("BEGIN; CREATE TABLE short (id int PRIMARY KEY); INSERT INTO short VALUES (1); DROP TABLE short; COMMIT"),
             Gone("public.items"),
             Sql("DROP TABLE items"),
@@ -325,7 +325,7 @@ async fn column_lists_and_row_filters() {
         let told: Vec<String> = recorded
             .hot
             .iter()
-            .map(|v| format!("{} {} {} {:?}", v.table, v.event, v.key.as_deref().unwrap_or("-"), v.image().expect("a row")))
+            .map(|v| format!("{} {} {} {:?}", v.table, v.event, v.key.as_deref().unwrap_or("-"), v.after))
             .collect();
         expect_test::expect![[r#""#]].assert_eq(&(told.join("\n") + "\n"));
     }

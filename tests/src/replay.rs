@@ -1,6 +1,5 @@
 //! A trail played back: what the tables must have looked like after any of its versions.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::hot::{Kinds, Shapes, kind};
@@ -16,8 +15,6 @@ pub struct State {
     pub flaws: Vec<String>,
     /// Rows existed before capture, and may change before the trail has told of them.
     earlier: bool,
-    /// Rows that the last comparison found wrong.
-    wrong: RefCell<Vec<(String, Row)>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -30,8 +27,6 @@ struct Contents {
     truncated: bool,
     /// Columns that were renamed: new name and old one.
     renamed: Vec<(String, String)>,
-    /// The newest shape that a whole row was seen in.
-    shape: i32,
 }
 
 /// A row, or the part of it that was told.
@@ -61,7 +56,6 @@ impl State {
             return;
         }
         let contents = self.tables.entry(version.table.clone()).or_default();
-        contents.reshape(version);
         let flaw = match (version.event.as_str(), &version.key) {
             ("truncated", _) => {
                 contents.keyed.clear();
@@ -93,21 +87,6 @@ impl State {
         self.tables.remove(table);
     }
 
-    /// What a trail told of the first row that it got wrong.
-    pub fn told_of(&self, trail: &[Version]) -> Vec<String> {
-        let wrong = self.wrong.borrow();
-        let Some((table, row)) = wrong.first() else { return Vec::new() };
-        let of_it = |version: &&Version| {
-            let is = |side: &Option<Row>| side.as_ref() == Some(row);
-            let key = self.tables.get(table).and_then(|contents| contents.keyed.iter().find(|(_, known)| known.row == *row));
-            version.table == *table && (is(&version.before) || is(&version.after) || key.is_some_and(|(key, _)| version.key.as_ref() == Some(key)))
-        };
-        let shown = |version: &Version| {
-            format!("{} baseline {:?}: {:?} -> {:?}", version.place(), version.baseline, version.before, version.after)
-        };
-        trail.iter().filter(of_it).map(shown).take(30).collect()
-    }
-
     /// Where the state differs from the tables as they are, the first few rows.
     pub fn differences(&self, tables: &BTreeMap<String, Table>, shapes: &Shapes) -> Vec<String> {
         let mut found = self.flaws.clone();
@@ -116,10 +95,7 @@ impl State {
             let newest = shapes.iter().rev().find(|((shape, _), _)| shape == name);
             let kinds = newest.map(|(_, kinds)| kinds.clone()).unwrap_or_default();
             let contents = self.tables.get(name).unwrap_or(&nothing);
-            for (wrong, row) in contents.differences(table, &kinds).into_iter().take(5) {
-                found.push(format!("{name}: {wrong} {row:?}"));
-                self.wrong.borrow_mut().push((name.clone(), row));
-            }
+            found.extend(contents.differences(table, &kinds).map(|what| format!("{name}: {what}")).take(5));
         }
         found.truncate(20);
         found
@@ -127,16 +103,6 @@ impl State {
 }
 
 impl Contents {
-    /// What a new shape does not have is gone from every row: a column that comes back under its name is another.
-    fn reshape(&mut self, version: &Version) {
-        let told = version.after.as_ref().or(version.before.as_ref().filter(|_| version.before_known));
-        let Some(told) = told.filter(|_| version.schema_version > self.shape) else { return };
-        let known = |column: &String| told.contains_key(column) || version.unknown.contains(column);
-        self.keyed.values_mut().for_each(|row| row.row.retain(|column, _| known(column)));
-        self.loose.iter_mut().for_each(|row| row.retain(|column, _| known(column)));
-        self.shape = version.schema_version;
-    }
-
     fn keyed(&mut self, version: &Version, key: &str) -> Option<String> {
         match version.event.as_str() {
             "created" => {
@@ -209,20 +175,20 @@ impl Contents {
         Some(self.loose.swap_remove(at))
     }
 
-    fn differences(&self, table: &Table, kinds: &Kinds) -> Vec<(&'static str, Row)> {
+    fn differences(&self, table: &Table, kinds: &Kinds) -> impl Iterator<Item = String> {
         let mut expected: Vec<Row> = table.rows.iter().map(|row| self.replicated(row, table, kinds)).collect();
         expected.sort();
         let mut wrong = Vec::new();
         for known in self.keyed.values() {
             match at(&expected, known) {
                 Some(at) => drop(expected.remove(at)),
-                None => wrong.push(("the trail leads to", known.row.clone())),
+                None => wrong.push(known.row.clone()),
             }
         }
         for row in &self.loose {
             match at(&expected, &Known { row: row.clone(), whole: true }) {
                 Some(at) => drop(expected.remove(at)),
-                None => wrong.push(("the trail leads to", row.clone())),
+                None => wrong.push(row.clone()),
             }
         }
         let missing = expected.into_iter().map(|row| format!("the trail does not lead to {row:?}"));

@@ -350,7 +350,6 @@ impl World {
             let state = if self.baseline { State::with_earlier_rows(trail) } else { State::of(trail) };
             let differences = state.differences(&tables, &recorded.shapes);
             wrong.extend(differences.into_iter().map(|what| format!("{name} replayed: {what}")));
-            wrong.extend(state.told_of(trail).into_iter().map(|version| format!("  {name} told: {version}")));
         }
         explain(wrong);
     }
@@ -394,21 +393,6 @@ fn explain(wrong: Vec<String>) {
 pub(crate) fn split(name: &str) -> Name {
     let (schema, table) = name.split_once('.').expect("schema.table");
     Name { schema: schema.to_owned(), table: table.trim_matches('"').to_owned() }
-}
-
-/// The slots would hold back WAL for every other test on the server; best effort, since the server may be gone.
-impl Drop for World {
-    fn drop(&mut self) {
-        let forget = format!(
-            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name IN ('{0}', '{1}') AND active; \
-             SELECT pg_sleep(0.1) WHERE EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{0}' AND active); \
-             SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name IN ('{0}', '{1}')",
-            self.slot, self.witness
-        );
-        let mut psql = std::process::Command::new(audit_testkit::install::client_program("psql"));
-        psql.args(["-XqAt", "-d", &self.url, "-c", &forget]).env_remove("PGOPTIONS").env("PGCONNECT_TIMEOUT", "5");
-        drop(psql.output());
-    }
 }
 
 impl Recorded {

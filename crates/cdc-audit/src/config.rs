@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_come_in_one_go() {
+    fn a_misspelt_key_is_named_with_its_neighbour_and_no_password_is_shown() {
         let text = r#"
             [source]
             name = "Shop"
@@ -243,13 +243,14 @@ mod tests {
             protect = { email = "hash" }
             [sinks.hot]
             type = "hot"
-            ulr = "postgres://localhost/audit"
+            url = "postgres://localhost/audit"
+            batch_byte = "4 MiB"
             [pipeline]
             memory_limit = "10 MiB"
         "#;
         let parsed = audit_config::parse(Path::new("c.toml"), text, |config: &Config, problems| config.check(problems));
         let problems = parsed.map(|_| ()).map_err(|problems| problems.to_string());
-        let shown = problems.expect_err("five problems");
-        assert!(shown.contains("did you mean `url`?") && !shown.contains("geheim"), "{shown}");
+        let shown = problems.expect_err("a misspelt key");
+        assert!(shown.contains("did you mean `batch_bytes`?") && !shown.contains("geheim"), "{shown}");
     }
 }

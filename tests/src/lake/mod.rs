@@ -39,11 +39,6 @@ pub fn flushed(lake: &Path) -> u64 {
     flushed.map_or(0, crate::trail::lsn)
 }
 
-/// Every Parquet file of every table.
-pub fn files(lake: &Path) -> Vec<PathBuf> {
-    tables(lake).values().flat_map(|table| listing::files(&table.join("data"))).collect()
-}
-
 fn sorted(versions: impl Iterator<Item = Version>) -> Vec<Version> {
     let mut versions: Vec<Version> = versions.collect();
     // Stable: what has one position twice stays for the tests to see.

@@ -9,10 +9,8 @@ use crate::workload::values::{self, Type, identifier};
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub major: u16,
-    /// REPLICA IDENTITY FULL on every table.
+    /// REPLICA IDENTITY FULL on every table; tables without a key are then among them.
     pub full: bool,
-    /// A table without a key is among them, which needs FULL.
-    pub keyless: bool,
     pub xml: bool,
 }
 
@@ -61,7 +59,7 @@ impl Workload {
                 partitioned: false,
             },
         ];
-        if options.keyless {
+        if options.full {
             tables.push(Table {
                 name: "keyless".to_owned(),
                 key: Vec::new(),

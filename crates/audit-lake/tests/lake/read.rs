@@ -126,23 +126,6 @@ async fn an_export_is_in_order_of_position_over_days_chunks_and_files() {
     assert_eq!(reader(&lake).count("shop", "public.t", None, None).await.unwrap(), 5);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_known_is_left_out() {
-    let lake = Lake::new();
-    let batches = Fixture::of(
-        r#"table public.t (id int4 key, v text, w text)
-         begin
-         update public.t -> [1, "a", {}]
-         delete public.t [1, null, null]
-         commit"#,
-    );
-    lake.write(&batches).await;
-    let records = export(&lake, "public.t").await;
-    assert_eq!(shown(&records), [r#"updated 1 - {"id": 1, "v": "a"} -"#, r#"deleted 1 {"id": 1} - {"id": [1, null]}"#]);
-    assert_eq!(records[0].unknown, ["w"]);
-    assert!(!records[0].before_known && records[0].changed.is_none());
-}
-
 /// Notes which objects are read.
 #[derive(Debug)]
 struct Noting {
