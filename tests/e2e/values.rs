@@ -1,9 +1,8 @@
 use audit_testkit::shared;
 use cdc_audit_tests::majors;
 use cdc_audit_tests::workload::random::has_xml;
-use cdc_audit_tests::workload::values::{PRELUDE, SINCE_15, TYPES, Type, XML, identifier, quote};
-use cdc_audit_tests::world::{SOURCE, World};
-use expect_test::expect_file;
+use cdc_audit_tests::workload::values::{PRELUDE, SINCE_15, TYPES, Type, XML, identifier};
+use cdc_audit_tests::world::World;
 
 /// Each value of each type alone, inserted, changed to the next, and deleted: what is read back is what was written.
 #[tokio::test(flavor = "multi_thread")]
@@ -50,32 +49,4 @@ async fn types(major: u16, client: &tokio_postgres::Client) -> Vec<&'static Type
     types.extend(has_xml(client).await.then_some(&XML));
     types.extend(SINCE_15.iter().filter(|_| major >= 15));
     types
-}
-
-/// The form of each value in JSON, to the letter: what other programs rely on.
-#[tokio::test(flavor = "multi_thread")]
-async fn each_type_has_one_form_in_the_record() {
-    let server = shared(15).await;
-    let world =
-        World::on(server).sql(&format!("{PRELUDE}CREATE TABLE one (id int PRIMARY KEY)")).publish_all().build().await;
-    let mut sql = String::new();
-    for (at, kind) in TYPES.iter().chain(SINCE_15).chain([&XML]).enumerate() {
-        let texts: Vec<String> =
-            kind.texts.iter().enumerate().map(|(n, text)| format!("({n}, {})", kind.literal(text))).collect();
-        let table = identifier(&format!("t{at:02} {}", kind.sql));
-        sql.push_str(&format!(
-            "CREATE TABLE {table} (id int PRIMARY KEY, v {}); INSERT INTO {table} VALUES {};\n",
-            kind.sql,
-            texts.join(", ")
-        ));
-    }
-    server.execute(&world.database, &sql);
-    world.catch_up().await;
-    let sql = format!(
-        "SELECT string_agg(regexp_replace(table_name, '^public.t\\d\\d ', '') || ': ' || (after -> 'v')::text, E'\\n' ORDER BY position) \
-         FROM cdc_audit.versions WHERE source = {} AND event = 'created'",
-        quote(SOURCE)
-    );
-    let told: String = world.hot().await.query_one(&sql, &[]).await.expect("the hot table").get(0);
-    expect_file!["forms.txt"].assert_eq(&(told + "\n"));
 }
