@@ -26,8 +26,8 @@ use crate::wait::eventually;
 
 const BASE_SETTINGS: [(&str, &str); 12] = [
     ("wal_level", "logical"),
-    ("max_replication_slots", "20"),
-    ("max_wal_senders", "20"),
+    ("max_replication_slots", "60"),
+    ("max_wal_senders", "60"),
     ("max_prepared_transactions", "10"),
     ("max_connections", "100"),
     ("wal_sender_timeout", "60s"),
