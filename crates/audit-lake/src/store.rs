@@ -187,6 +187,17 @@ impl Disk {
         Ok((File::options().write(true).create_new(true).open(&path)?, path))
     }
 
+    /// Writes an object: staged, synced, then given its name.
+    fn put(&self, target: &FilePath, create: bool, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        let (mut file, staged) = self.stage()?;
+        if let Err(error) = write(&mut file).and_then(|()| sync_file(&file)) {
+            let _ = fs::remove_file(&staged);
+            return Err(error);
+        }
+        drop(file);
+        self.place(&staged, target, create)
+    }
+
     /// Makes `folder` and the folders above it, each durable.
     fn ensure_folder(&self, folder: &FilePath) -> io::Result<()> {
         if folder == self.root || self.synced.lock().unwrap_or_else(PoisonError::into_inner).contains(folder) {
@@ -264,14 +275,7 @@ impl ObjectStore for DurableLocal {
         }
         let target = self.inner.path_to_filesystem(location)?;
         self.blocking(location, move |disk| {
-            let (mut file, staged) = disk.stage()?;
-            let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| sync_file(&file));
-            if let Err(error) = written {
-                let _ = fs::remove_file(&staged);
-                return Err(error);
-            }
-            drop(file);
-            disk.place(&staged, &target, create)?;
+            disk.put(&target, create, |file| payload.iter().try_for_each(|part| file.write_all(part)))?;
             Ok(PutResult { e_tag: None, version: None })
         })
         .await
@@ -336,12 +340,9 @@ impl ObjectStore for DurableLocal {
         let create = matches!(options.mode, CopyMode::Create);
         let (source, target) = (self.inner.path_to_filesystem(from)?, self.inner.path_to_filesystem(to)?);
         self.blocking(to, move |disk| {
-            let (file, staged) = disk.stage()?;
-            drop(file);
-            // A second name for the same bytes: they are on disk already, and objects never change.
-            fs::remove_file(&staged)?;
-            fs::hard_link(&source, &staged)?;
-            disk.place(&staged, &target, create)
+            // Bytes of its own: of two names of one file, renaming one to the other would leave both.
+            let mut source = File::open(&source)?;
+            disk.put(&target, create, |file| io::copy(&mut source, file).map(|_| ()))
         })
         .await
     }

@@ -4,7 +4,7 @@
 //! line, one event:
 //!
 //! ```text
-//! table public.users (id int4 key, name text, price numeric(18,4)) full      identity: full (default), default, nothing
+//! table public.users (id int4 key, "a b" text, price numeric(18,4)) full     identity: full (default), default, nothing
 //! begin                                  or: begin at=2026-03-01T09:30:00Z lsn=0/5000 xid=7 (`at` also in microseconds)
 //! context {"actor_id": "u1"}             a logical message; `context {}` clears
 //! insert public.users [1, "Ann", 2.5]    values as JSON: text, numbers, true and false, null, {} for "not sent"
@@ -266,15 +266,21 @@ struct ColumnText {
 }
 
 fn columns_of(text: &str) -> Option<Vec<ColumnText>> {
-    let mut depth = 0;
+    let (mut depth, mut quoted) = (0, false);
     let parts = text.split(|c: char| {
+        quoted ^= c == '"';
         depth += i32::from(c == '(') - i32::from(c == ')');
-        c == ',' && depth == 0
+        c == ',' && depth == 0 && !quoted
     });
     parts
         .map(|part| {
-            let mut words = part.split_whitespace();
-            let (name, kind, key) = (words.next()?, words.next()?, words.next());
+            let part = part.trim();
+            let (name, rest) = match part.strip_prefix('"') {
+                Some(quoted) => quoted.split_once('"')?,
+                None => part.split_once(char::is_whitespace)?,
+            };
+            let mut words = rest.split_whitespace();
+            let (kind, key) = (words.next()?, words.next());
             Some(ColumnText { name: name.to_owned(), kind: kind.parse().ok()?, key: key == Some("key") })
         })
         .collect()

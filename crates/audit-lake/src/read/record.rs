@@ -111,11 +111,13 @@ impl Rows {
         let unknown = self.names("cdc_unknown", at).unwrap_or_default();
         let before_known = self.boolean("cdc_before_known", at).unwrap_or(false);
         let exact = self.exact(at);
-        // What a deletion does not know is null in its columns, and no key.
+        // What is not known of a row before is null in its columns; what is known of it then is a key, and no part of a key is null.
         let known_only = event == "deleted" && !before_known;
         let image = || self.image(self.batch.columns(), at, "", &exact, &unknown, known_only);
         let (before, after) = match event.as_str() {
-            "created" | "updated" | "snapshot" | "restored" => (self.kept_before(at, &exact), Some(image())),
+            "created" | "updated" | "snapshot" | "restored" => {
+                (self.kept_before(at, &exact, before_known), Some(image()))
+            }
             "deleted" | "discarded" => (Some(image()), None),
             _ => (None, None),
         };
@@ -160,7 +162,7 @@ impl Rows {
         self.text("cdc_exact", at).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
-    fn kept_before(&self, at: usize, exact: &Map<String, Value>) -> Option<Json> {
+    fn kept_before(&self, at: usize, exact: &Map<String, Value>, whole: bool) -> Option<Json> {
         let kept: &StructArray = self.batch.column_by_name(BEFORE)?.as_struct_opt()?;
         if !kept.is_valid(at) {
             return None;
@@ -173,7 +175,7 @@ impl Rows {
                 columns[column.at] = kept.column(inner).clone();
             }
         }
-        Some(self.image(&columns, at, "cdc_before.", exact, &[], false))
+        Some(self.image(&columns, at, "cdc_before.", exact, &[], !whole))
     }
 
     /// One side of the row as an object; what is unknown is left out.

@@ -1,3 +1,6 @@
+use audit_core::position::Lsn;
+use audit_core::protect::Policy;
+use audit_core::rules::{Method, Rules, TableRule};
 use audit_testkit::Fixture;
 
 use crate::common::{Lake, row_at};
@@ -59,6 +62,76 @@ async fn every_kind_is_kept_typed_or_exactly() {
         exact,
         serde_json::json!({"n": "NaN", "d": "0044-03-15 BC", "ts": "infinity", "tz": "294276-12-31 23:59:59.999999+00"})
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_type_or_method_starts_a_column_of_its_own_and_the_old_one_goes_on_when_it_comes_back() {
+    let lake = Lake::new();
+    let mut fixture = Fixture::default();
+    let batches = fixture.batches(
+        r#"table public.t (id int4 key, v int4) full
+         begin
+         insert public.t [1, 7]
+         commit
+         ---
+         table public.t (id int4 key, v text, "V" text) full
+         begin
+         insert public.t [2, "seven", "Seven"]
+         commit
+         ---
+         table public.t (id int4 key, v int4) full
+         begin
+         insert public.t [3, 8]
+         commit"#,
+    );
+    let mut sink = lake.write(&batches).await;
+    let rows = lake.listed_batches("public.t");
+    assert_eq!(row_at(&rows, 0)["v"], "7");
+    assert_eq!((&row_at(&rows, 1)["v__2"][..], &row_at(&rows, 1)["V__3"][..]), ("seven", "Seven"));
+    assert_eq!(row_at(&rows, 2)["v"], "8");
+    // A method of protection changes the column too.
+    let protect = TableRule {
+        name: "public.t".into(),
+        protect: [("v".to_string(), Method::Full)].into(),
+        ..TableRule::default()
+    };
+    let mut fixture = Fixture::under(Rules { tables: vec![protect], ..Rules::default() }, Policy::default());
+    fixture.epoch(2, Lsn(0x9000));
+    let batches = fixture.batches(
+        "table public.t (id int4 key, v int4) full
+         begin
+         insert public.t [4, 9]
+         commit",
+    );
+    crate::common::write(&mut sink, &batches).await.unwrap();
+    let rows = lake.listed_batches("public.t");
+    assert_eq!(row_at(&rows, 3)["v__4"], "[REDACTED]");
+    assert!(!row_at(&rows, 3).contains_key("v"));
+    assert_eq!(lake.agreed("public.t").await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lake_names_are_plain_and_unique_without_regard_to_case() {
+    let lake = Lake::new();
+    let batches = Fixture::of(
+        r#"table public.names ("id" int4 key, "a b" text, "a-b" text, "A_B" text, "year" int4, "cdc_key" text, "Ünï" text) full
+         begin
+         insert public.names [1, "one", "two", "three", 2026, "mine", "four"]
+         commit"#,
+    );
+    lake.write(&batches).await;
+    let row = row_at(&lake.listed_batches("public.names"), 0);
+    for (column, value) in [
+        ("a_b", "one"),
+        ("a_b__2", "two"),
+        ("A_B__3", "three"),
+        ("year__2", "2026"),
+        ("cdc_key", "1"),
+        ("cdc_key__2", "mine"),
+        ("_n_", "four"),
+    ] {
+        assert_eq!(row.get(column).map(String::as_str), Some(value), "{column} {row:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,6 +126,30 @@ async fn an_export_is_in_order_of_position_over_days_chunks_and_files() {
     assert_eq!(reader(&lake).count("shop", "public.t", None, None).await.unwrap(), 5);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_known_is_left_out() {
+    let mut lake = Lake::new();
+    lake.config.keep_before = true;
+    let batches = Fixture::of(
+        r#"table public.t (id int4 key, v text, w text) default
+         begin
+         update public.t -> [1, "a", {}]
+         update public.t key [1, null, null] -> [2, "a", null]
+         delete public.t key [2, null, null]
+         commit"#,
+    );
+    lake.write(&batches).await;
+    let records = export(&lake, "public.t").await;
+    let expected = [
+        r#"updated 1 - {"id": 1, "v": "a"} -"#,
+        r#"updated 2 {"id": 1} {"id": 2, "v": "a", "w": null} -"#,
+        r#"deleted 2 {"id": 2} - {"id": [2, null]}"#,
+    ];
+    assert_eq!(shown(&records), expected);
+    assert_eq!(records[0].unknown, ["w"]);
+    assert!(!records[0].before_known && records[0].changed.is_none());
+}
+
 /// Notes which objects are read.
 #[derive(Debug)]
 struct Noting {

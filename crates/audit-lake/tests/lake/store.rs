@@ -24,6 +24,8 @@ async fn a_create_never_replaces_and_an_overwrite_does() {
     assert_eq!(names(&store).await, ["a/b/c.json"]);
     let other = Path::from("x/y.json");
     assert!(matches!(store.copy_if_not_exists(&path, &path).await, Err(Error::AlreadyExists { .. })));
+    store.copy(&path, &other).await.unwrap();
+    assert!(matches!(store.rename_if_not_exists(&path, &other).await, Err(Error::AlreadyExists { .. })));
     store.rename(&path, &other).await.unwrap();
     assert_eq!(names(&store).await, ["x/y.json"]);
     store.delete(&other).await.unwrap();

@@ -75,13 +75,15 @@ async fn files_close_by_rows_size_and_age() {
     drop(sink);
 
     // By size, in several row groups and an upload in parts.
+    lake.config.file_rows = 1_000_000;
     lake.config.file_bytes = audit_config::ByteSize::mib(12);
     lake.config.row_group_rows = 4096;
     let (mut sink, _) = lake.taken().await;
     let mut random = 1u64;
     let mut text = String::from("begin\n");
     for key in 0..16_384u32 {
-        let noise: String = (0..60)
+        // Hex digits, of which zstd leaves half.
+        let noise: String = (0..120)
             .map(|_| {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 format!("{random:016x}")
@@ -93,6 +95,8 @@ async fn files_close_by_rows_size_and_age() {
     sink.write(&batches.iter().collect::<Vec<_>>()).await.unwrap();
     let rows = lake.agreed("public.users").await.len();
     assert!((10_000..26_384).contains(&rows), "{rows}");
+    let largest = lake.listed_files("public.users").iter().map(|path| path.metadata().unwrap().len()).max().unwrap();
+    assert!((8 << 20..20 << 20).contains(&largest), "{largest}");
     sink.flush(true).await.unwrap();
     assert_eq!(lake.agreed("public.users").await.len(), 26_384);
 }
