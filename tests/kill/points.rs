@@ -35,6 +35,8 @@ pub const POINTS: &[Point] = &[
     point("lake::after_take", Needs::Nothing),
     point("lake::before_put", Needs::Nothing),
     point("lake::after_put", Needs::Nothing),
+    point("lake::sync_file", Needs::Nothing),
+    point("lake::sync_folder", Needs::Nothing),
     point("lake::before_commit", Needs::Nothing),
     point("lake::after_commit", Needs::Nothing),
     point("lake::before_checkpoint", Needs::Nothing),
