@@ -43,6 +43,14 @@ INSERT INTO heap SELECT i % 50, 'earlier ' || i % 70 FROM generate_series(1, 700
 INSERT INTO parts SELECT i, i % 2, 'earlier' FROM generate_series(0, 999) AS i;
 ";
 
+/// A change of every table that is written to all the time.
+const LAST_WORDS: &str = "
+INSERT INTO accounts VALUES (5000, 0, 'last') ON CONFLICT (id) DO UPDATE SET n = accounts.n + 1;
+INSERT INTO docs VALUES (20000, 0, 'last') ON CONFLICT (id) DO UPDATE SET v = docs.v + 1;
+INSERT INTO heap VALUES (5000, 'last'); DELETE FROM small WHERE id = 5000; INSERT INTO small VALUES (5000);
+INSERT INTO parts VALUES (5000, 0, 'last') ON CONFLICT (id, part) DO UPDATE SET v = parts.v || '.';
+";
+
 /// Rows are read for the baseline in steps this small, so that kills find it everywhere.
 const SECTIONS: &str = "[baseline]\nchunk_rows = 400\nparallel = 2\n";
 
@@ -142,6 +150,12 @@ impl Arena {
     pub async fn settle(&mut self) {
         self.stop_writing().await;
         self.heal();
+        // What a daemon that was shut out has put is swept when its table is written to again.
+        self.source.execute(&self.world.database, LAST_WORDS);
+        for late in self.late.keys() {
+            let last = format!("DELETE FROM {late} WHERE id = 90000; INSERT INTO {late} VALUES (90000, 'last')");
+            self.source.execute(&self.world.database, &last);
+        }
         let until = self.world.wal_end().await;
         let mut daemon = self.world.launch().start();
         self.baselines_done(&mut daemon).await;

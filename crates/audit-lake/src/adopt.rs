@@ -23,7 +23,7 @@ use crate::commit::TableLog;
 use crate::error::LakeError;
 use crate::fetch::ObjectReader;
 use crate::file::{CHUNKS_KEY, ChunkNote, add_action};
-use crate::layout::{DATA, Day, FileName};
+use crate::layout::{Chunks, DATA, Day, FileName};
 use crate::schema::{self, RowPlan};
 use crate::stats;
 
@@ -47,17 +47,31 @@ impl Found {
     }
 }
 
-/// Looks through a day's folder for files of the stream.
+/// Looks through a day's folder for files of the stream, and for files of chunks that another daemon's have taken the place of.
 ///
-/// Files in the log hold no version beyond `position`, and no version twice: so a file that begins beyond it is unknown to the log, and where
-/// no two files overlap every other one is in it. Only an overlap asks for the log itself.
+/// Files in the log hold no version beyond `position`, and no version or chunk twice: so a file that begins beyond it is unknown to the log,
+/// and where no two files overlap every other one is in it. Only an overlap asks for the log itself.
 pub async fn look_at_day(log: &TableLog, day: Day, position: Position, owner: u64) -> Result<Found, LakeError> {
-    let mut seen = list(log, &day.folder(), owner).await?;
-    seen.retain(|file| file.name.chunks.is_none());
+    let seen = list(log, &day.folder(), owner).await?;
+    let (mut chunks, mut seen): (Vec<Seen>, Vec<Seen>) = seen.into_iter().partition(|file| file.name.chunks.is_some());
     seen.sort_by_key(|file| (file.name.first, file.name.last));
+    chunks.sort_by_key(|file| file.name.chunks);
     let overlap = seen.windows(2).any(|pair| pair[0].name.overlaps(&pair[1].name));
-    let known = if overlap { names_in_log(log, &day.folder()).await? } else { HashSet::new() };
+    let repeated = repeats_a_chunk(&chunks, log.txn().baseline.baseline);
+    let known = if overlap || repeated { names_in_log(log, &day.folder()).await? } else { HashSet::new() };
     let mut found = Found::default();
+    if repeated {
+        // What this daemon itself has put is not committed yet; what is beyond the log waits for its turn.
+        let is_late = |file: &Seen| {
+            let stored = log.txn().baseline;
+            let chunks = file
+                .name
+                .chunks
+                .is_some_and(|chunks| (chunks.baseline, chunks.last) <= (stored.baseline, stored.chunk));
+            file.name.owner < owner && chunks && !known.contains(&file.name.to_string())
+        };
+        found.remove.extend(chunks.into_iter().filter(is_late));
+    }
     for file in seen {
         let in_log = known.contains(&file.name.to_string());
         match (in_log, file.name.first > position) {
@@ -71,12 +85,19 @@ pub async fn look_at_day(log: &TableLog, day: Day, position: Position, owner: u6
     Ok(found)
 }
 
+/// Whether two of these files, in the order of their chunks, may hold the same one: as such, or in another baseline than the log's.
+fn repeats_a_chunk(files: &[Seen], baseline: u32) -> bool {
+    let chunks: Vec<Chunks> = files.iter().filter_map(|file| file.name.chunks).collect();
+    let repeats = |pair: &[Chunks]| pair[0].baseline == pair[1].baseline && pair[1].first <= pair[0].last;
+    chunks.windows(2).any(repeats) || chunks.iter().any(|chunks| chunks.baseline != baseline)
+}
+
 /// Looks through a whole table for files of the baseline that is under way, in the order of their chunks.
 pub async fn look_at_baseline(log: &TableLog, owner: u64) -> Result<Found, LakeError> {
     let stored = log.txn().baseline;
     let mut seen = list(log, DATA, owner).await?;
     seen.retain(|file| file.name.chunks.is_some());
-    seen.sort_by_key(|file| file.name.chunks.map(|chunks| (chunks.baseline, chunks.first, chunks.last)));
+    seen.sort_by_key(|file| file.name.chunks);
     let mut found = Found::default();
     if seen.is_empty() {
         return Ok(found);

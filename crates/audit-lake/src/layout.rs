@@ -113,7 +113,7 @@ impl Day {
 }
 
 /// The chunks of a baseline that a file holds whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Chunks {
     pub baseline: u32,
     pub first: u32,

@@ -343,3 +343,29 @@ async fn positions_are_compared_anew_after_a_conflict() {
     common::write(&mut second, &more).await.unwrap();
     assert_eq!(lake.agreed("public.users").await.len(), 3);
 }
+
+/// A chunk's file that a fenced daemon has put late is swept by the next daemon that writes to its day.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_file_of_a_chunk_is_swept_with_its_day() {
+    let _scenario = FailScenario::setup();
+    let mut fixture = Fixture::default();
+    let lake = Lake::new();
+    let head = fixture
+        .batches("table public.users (id int4 key, name text) full\nbegin\ninsert public.users [1, \"Ann\"]\ncommit");
+    let chunks: Vec<Batch> = CHUNKS.iter().flat_map(|text| fixture.batches(&read_at(text, 4))).collect();
+    let (mut first, _) = lake.taken().await;
+    common::write(&mut first, &head).await.unwrap();
+    fail::cfg("lake::before_put", "1*return->off").unwrap();
+    common::write(&mut first, &chunks[..1]).await.unwrap_err();
+    fail::remove("lake::before_put");
+    // Another takes over and reads both chunks; then the first wakes, in the middle of its put.
+    let (mut second, _) = lake.taken().await;
+    common::write(&mut second, &chunks).await.unwrap();
+    assert_eq!(first.flush(true).await.unwrap_err().action, Action::Stop);
+    assert_eq!(lake.delta_rows("public.users").await.len(), 4);
+    assert_eq!(lake.listed_rows("public.users").len(), 6, "said in the docs: until the next sweep");
+    let (mut third, _) = lake.taken().await;
+    let later = fixture.batches("begin at=2026-03-04T13:00:00Z\ninsert public.users [2, \"Bea\"]\ncommit");
+    common::write(&mut third, &later).await.unwrap();
+    assert_eq!(lake.agreed("public.users").await.len(), 5);
+}
