@@ -9,5 +9,7 @@ mod random;
 mod written;
 // The form that each type takes in the record, and what is said of unchanged TOAST values.
 mod values;
+// Who and why: contexts, and what a rolled-back savepoint said.
+mod context;
 // The hot tables in the source itself.
 mod same_database;

@@ -2,7 +2,8 @@ use audit_testkit::shared;
 use cdc_audit_tests::majors;
 use cdc_audit_tests::workload::random::has_xml;
 use cdc_audit_tests::workload::values::{PRELUDE, SINCE_15, TYPES, Type, XML, identifier};
-use cdc_audit_tests::world::World;
+use cdc_audit_tests::world::{SOURCE, World};
+use expect_test::expect_file;
 
 /// Each value of each type alone, inserted, changed to the next, and deleted: what is read back is what was written.
 #[tokio::test(flavor = "multi_thread")]
@@ -49,4 +50,32 @@ async fn types(major: u16, client: &tokio_postgres::Client) -> Vec<&'static Type
     types.extend(has_xml(client).await.then_some(&XML));
     types.extend(SINCE_15.iter().filter(|_| major >= 15));
     types
+}
+
+/// The form of each value in JSON, to the letter: what other programs rely on.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_type_has_one_form_in_the_record() {
+    let server = shared(15).await;
+    let world =
+        World::on(server).sql(&format!("{PRELUDE}CREATE TABLE one (id int PRIMARY KEY)")).publish_all().build().await;
+    let kinds: Vec<&Type> = TYPES.iter().chain(SINCE_15).chain([&XML]).collect();
+    let mut sql = String::new();
+    for (at, kind) in kinds.iter().enumerate() {
+        let rows: Vec<String> =
+            kind.texts.iter().enumerate().map(|(n, text)| format!("({n}, {})", kind.literal(text))).collect();
+        sql.push_str(&format!("CREATE TABLE t{at} (id int PRIMARY KEY, v {}); ", kind.sql));
+        sql.push_str(&format!("INSERT INTO t{at} VALUES {};\n", rows.join(", ")));
+    }
+    server.execute(&world.database, &sql);
+    world.catch_up().await;
+    let sql = "SELECT regexp_replace(table_name, '^public.t', '')::int, (after -> 'v')::text FROM cdc_audit.versions \
+               WHERE source = $1 AND event = 'created' ORDER BY position";
+    let rows = world.hot().await.query(sql, &[&SOURCE]).await.expect("the hot table");
+    let told: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            format!("{}: {}\n", kinds[usize::try_from(row.get::<_, i32>(0)).unwrap()].sql, row.get::<_, String>(1))
+        })
+        .collect();
+    expect_file!["forms.txt"].assert_eq(&told.concat());
 }

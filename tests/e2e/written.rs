@@ -1,6 +1,6 @@
 use audit_testkit::shared;
 use cdc_audit_tests::majors;
-use cdc_audit_tests::script::Step::Sql;
+use cdc_audit_tests::script::Step::{Gone, Renamed, Sql};
 use cdc_audit_tests::script::{Reads, Script, play, play_once};
 
 async fn play_on_all(script: Script<'_>) {
@@ -117,6 +117,29 @@ async fn truncate_of_several_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_altered_in_the_middle_of_a_transaction() {
+    play_on_all(Script {
+        before: ITEMS,
+        steps: &[
+            Sql("INSERT INTO items VALUES (1, 'a', 1), (2, 'b', 2)"),
+            Sql("BEGIN; UPDATE items SET price = 3; ALTER TABLE items ADD COLUMN stock int; UPDATE items SET stock = 7 WHERE id = 1; \
+                 INSERT INTO items VALUES (3, 'c', 3, 9); ALTER TABLE items DROP COLUMN price; UPDATE items SET name = 'z' WHERE id = 2; \
+                 ALTER TABLE items ADD COLUMN price text; UPDATE items SET price = 'cheap'; COMMIT"),
+            Sql("BEGIN; ALTER TABLE items ADD COLUMN lost int; UPDATE items SET lost = 1; ROLLBACK"),
+            Sql("BEGIN; SAVEPOINT a; ALTER TABLE items ADD COLUMN lost int; UPDATE items SET lost = 1; ROLLBACK TO a; UPDATE items SET stock = 8; COMMIT"),
+            Renamed { table: "public.items", from: "name", to: "title" },
+            Sql("ALTER TABLE items RENAME COLUMN name TO title"),
+            Sql("UPDATE items SET title = title || '!' WHERE id = 1; INSERT INTO items (id, title) VALUES (4, 'd')"),
+            Sql("BEGIN; ALTER TABLE items ALTER COLUMN stock TYPE bigint; UPDATE items SET stock = 9007199254740993 WHERE id = 1; COMMIT"),
+            Sql("ALTER TABLE items DROP CONSTRAINT items_pkey; ALTER TABLE items ADD PRIMARY KEY (id)"),
+            Sql("UPDATE items SET id = id + 10"),
+        ],
+        ..Script::default()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tables_without_a_key() {
     let script = Script {
         before: "CREATE TABLE heap (a int, b text); ALTER TABLE heap REPLICA IDENTITY FULL; \
@@ -149,6 +172,30 @@ async fn generated_and_identity_columns() {
             Sql("INSERT INTO g (w, h) VALUES (2, 3), (4, 5); INSERT INTO g VALUES (100, 1, 1, DEFAULT, DEFAULT); INSERT INTO s (v) VALUES ('a'), ('b')"),
             Sql("UPDATE g SET w = 10; UPDATE g SET label = NULL WHERE id = 100"),
             Sql("DELETE FROM g WHERE w = 10 AND id = 1; ALTER SEQUENCE s_id_seq RESTART 50; INSERT INTO s (v) VALUES ('c')"),
+        ],
+        ..Script::default()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_come_and_go() {
+    play_on_all(Script {
+        before: ITEMS,
+        steps: &[
+            Sql("INSERT INTO items VALUES (1, 'a', 1), (2, 'b', 2)"),
+            // CREATE TABLE AS writes its rows as any other does; without a key they can only be inserted.
+            Sql("CREATE TABLE copied AS SELECT * FROM items; SELECT * INTO also_copied FROM items WHERE id = 1"),
+            Sql("ALTER TABLE copied ADD PRIMARY KEY (id); {full copied}; UPDATE copied SET price = price * 2"),
+            Sql("BEGIN; CREATE TABLE short (id int PRIMARY KEY); INSERT INTO short VALUES (1); DROP TABLE short; COMMIT"),
+            Gone("public.items"),
+            Sql("DROP TABLE items"),
+            Sql("CREATE TABLE items (name text, id text PRIMARY KEY, extra jsonb); {full items}; INSERT INTO items VALUES ('n', 'k', '{\"a\": 1}')"),
+            Sql("UPDATE items SET extra = 'null' WHERE id = 'k'"),
+            Gone("public.items"),
+            Sql("BEGIN; DROP TABLE items; CREATE TABLE items (id int PRIMARY KEY, v text); {full items}; INSERT INTO items VALUES (1, 'third'); COMMIT"),
+            Sql("INSERT INTO items VALUES (2, 'x')"),
+            Sql("ALTER TABLE copied RENAME TO renamed; TRUNCATE renamed; INSERT INTO renamed VALUES (9, 'r', 9)"),
         ],
         ..Script::default()
     })
@@ -228,6 +275,73 @@ async fn odd_replica_identities() {
     };
     for reads in [Reads::Live, Reads::Late] {
         play_once(shared(15).await, &script, false, reads).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_triggers_rules_and_cascades_do() {
+    play_on_15(Script {
+        before: "CREATE TABLE items (id int PRIMARY KEY, n int, updated_at timestamptz); {full items}; CREATE TABLE counts (id int PRIMARY KEY, n int); {full counts}; \
+                 CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.updated_at = '2026-01-01'; \
+                 INSERT INTO counts VALUES (NEW.id, 1) ON CONFLICT (id) DO UPDATE SET n = counts.n + 1; RETURN NEW; END $$; \
+                 CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON items FOR EACH ROW EXECUTE FUNCTION touch(); \
+                 CREATE VIEW shown AS SELECT id, n FROM items WHERE n > 0; CREATE SCHEMA other; CREATE TABLE other.items (id int PRIMARY KEY); {full other.items};",
+        steps: &[
+            Sql("INSERT INTO items VALUES (1, 1), (2, 2)"),
+            Sql("UPDATE items SET n = n; UPDATE items SET n = 9 WHERE id = 1"),
+            Sql("UPDATE shown SET n = 10; DELETE FROM shown WHERE id = 2"),
+            Sql("SET session_replication_role = replica; INSERT INTO items VALUES (3, 3); INSERT INTO other.items VALUES (1)"),
+            Sql("SELECT pg_replication_origin_create('elsewhere_' || current_database()); SELECT pg_replication_origin_session_setup('elsewhere_' || current_database()); \
+                 BEGIN; SELECT pg_replication_origin_xact_setup('0/1234', '2001-01-01'); INSERT INTO items VALUES (4, 4); COMMIT"),
+            Sql("DO $$ BEGIN FOR i IN 10..60 LOOP INSERT INTO items VALUES (i, i); COMMIT; END LOOP; END $$"),
+            Sql("SELECT lo_from_bytea(0, 'large objects are not replicated')"),
+        ],
+        ..Script::default()
+    })
+    .await;
+}
+
+/// Column lists and row filters: what the publication leaves out is nobody's business.
+#[tokio::test(flavor = "multi_thread")]
+async fn column_lists_and_row_filters() {
+    for major in majors().into_iter().filter(|major| *major >= 15) {
+        let server = shared(major).await;
+        let world = cdc_audit_tests::world::World::on(server)
+            .keep_rows()
+            .sql("CREATE TABLE people (id int PRIMARY KEY, name text, secret text); CREATE TABLE orders (id int, state text, total int, PRIMARY KEY (id, state));")
+            .publication("FOR TABLE people (id, name), orders WHERE (state <> 'draft')")
+            .build()
+            .await;
+        server.execute(
+            &world.database,
+            "INSERT INTO people VALUES (1, 'Ann', 's1'), (2, 'Bea', 's2'); UPDATE people SET secret = 's3'; UPDATE people SET name = 'Cid' WHERE id = 2; \
+             INSERT INTO orders VALUES (1, 'draft', 1), (2, 'paid', 2); UPDATE orders SET state = 'paid' WHERE id = 1; UPDATE orders SET total = 3; \
+             UPDATE orders SET state = 'draft' WHERE id = 2; DELETE FROM orders; DELETE FROM people WHERE id = 1",
+        );
+        world.catch_up().await;
+        let recorded = world.recorded().await;
+        let wrong = recorded.disagreements();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        let told: Vec<String> = recorded
+            .hot
+            .iter()
+            .map(|v| format!("{} {} {} {:?}", v.table, v.event, v.key.as_deref().unwrap_or("-"), v.after))
+            .collect();
+        expect_test::expect![[r#"
+            public.people created 1 Some({"id": Some("1"), "name": Some("Ann")})
+            public.people created 2 Some({"id": Some("2"), "name": Some("Bea")})
+            public.people updated 1 Some({"id": Some("1"), "name": Some("Ann")})
+            public.people updated 2 Some({"id": Some("2"), "name": Some("Bea")})
+            public.people updated 2 Some({"id": Some("2"), "name": Some("Cid")})
+            public.orders created [2,"paid"] Some({"id": Some("2"), "state": Some("paid"), "total": Some("2")})
+            public.orders created [1,"paid"] Some({"id": Some("1"), "state": Some("paid"), "total": Some("1")})
+            public.orders updated [2,"paid"] Some({"id": Some("2"), "state": Some("paid"), "total": Some("3")})
+            public.orders updated [1,"paid"] Some({"id": Some("1"), "state": Some("paid"), "total": Some("3")})
+            public.orders deleted [2,"paid"] None
+            public.orders deleted [1,"paid"] None
+            public.people deleted 1 None
+        "#]]
+        .assert_eq(&(told.join("\n") + "\n"));
     }
 }
 

@@ -27,6 +27,7 @@ struct Contents {
     /// Keys of rows that were seen to go. A snapshot must not bring one back.
     gone: BTreeSet<String>,
     truncated: bool,
+    schema_version: i32,
     /// Columns that were renamed: new name and old one.
     renamed: Vec<(String, String)>,
 }
@@ -66,6 +67,7 @@ impl State {
             return;
         }
         let contents = self.tables.entry(version.table.clone()).or_default();
+        contents.reshape(version);
         let flaw = match (version.event.as_str(), &version.key) {
             ("truncated", _) => {
                 contents.keyed.clear();
@@ -113,6 +115,18 @@ impl State {
 }
 
 impl Contents {
+    /// A column that a new shape does not have was dropped: one of that name in a later shape is another.
+    fn reshape(&mut self, version: &Version) {
+        let whole = match version.event.as_str() {
+            "deleted" => version.before.as_ref().filter(|_| version.before_known),
+            _ => version.after.as_ref(),
+        };
+        let Some(row) = whole.filter(|_| version.schema_version != self.schema_version) else { return };
+        self.schema_version = version.schema_version;
+        let rows = self.keyed.values_mut().map(|known| &mut known.row).chain(&mut self.loose);
+        rows.for_each(|known| known.retain(|column, _| row.contains_key(column) || version.unknown.contains(column)));
+    }
+
     fn keyed(&mut self, version: &Version, key: &str) -> Option<String> {
         match version.event.as_str() {
             "created" => {
@@ -132,7 +146,10 @@ impl Contents {
             "updated" => {
                 let old_key = version.old_key.as_deref().unwrap_or(key);
                 let loose = |row| Known { row, whole: true };
-                let base = self.keyed.remove(old_key).or_else(|| self.take_loose(version.before.as_ref()).map(loose));
+                let base = self.keyed.remove(old_key).or_else(|| {
+                    let row = self.take_loose(version.before.as_ref()).or_else(|| self.take_by_key(version, key));
+                    row.map(loose)
+                });
                 if old_key != key {
                     self.gone.insert(old_key.to_owned());
                     self.gone.remove(key);
@@ -190,6 +207,15 @@ impl Contents {
         let equal = |known: &Row| row.iter().all(|(column, value)| *value == known.get(column).cloned().flatten());
         let at = self.loose.iter().position(equal)?;
         Some(self.loose.swap_remove(at))
+    }
+
+    /// A row that was told of when the table had no key yet: where no row before says which it is, the column does that shows
+    /// the key now.
+    fn take_by_key(&mut self, version: &Version, key: &str) -> Option<Row> {
+        let after = version.after.as_ref().filter(|_| !version.before_known)?;
+        let mut shows = after.clone();
+        shows.retain(|_, value| value.as_deref() == Some(key));
+        if shows.is_empty() { None } else { self.take_loose(Some(&shows)) }
     }
 
     fn differences(&self, table: &Table, kinds: &Kinds) -> impl Iterator<Item = String> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use audit_testkit::{Daemon, Launch, Postgres, connect, unique};
+use audit_testkit::{Daemon, Launch, Postgres, connect, drop_slots, unique};
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
@@ -393,6 +393,12 @@ fn explain(wrong: Vec<String>) {
 pub(crate) fn split(name: &str) -> Name {
     let (schema, table) = name.split_once('.').expect("schema.table");
     Name { schema: schema.to_owned(), table: table.trim_matches('"').to_owned() }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        drop_slots(&self.url);
+    }
 }
 
 impl Recorded {

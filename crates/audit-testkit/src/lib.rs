@@ -21,7 +21,7 @@ mod wait;
 pub use batches::Fixture;
 pub use daemon::{Daemon, Launch, command, program};
 pub use os::{free_port, unique};
-pub use postgres::{Backup, Builder, Database, Postgres, Shutdown, connect, shared, shared_db};
+pub use postgres::{Backup, Builder, Database, Postgres, Shutdown, connect, drop_slots, shared, shared_db};
 pub use proxy::{Proxy, Traffic};
 pub use tls::{Authority, Identity};
 pub use wait::{PATIENCE, eventually, eventually_async};

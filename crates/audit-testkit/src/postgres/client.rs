@@ -62,6 +62,8 @@ impl Postgres {
 
 pub(super) fn psql(url: &str, statements: &str) -> Result<String> {
     let mut command = Command::new(client_program("psql"));
-    command.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", url]).env_remove("PGOPTIONS");
+    command.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", url]);
+    // A server that stands still accepts connections and answers none.
+    command.env_remove("PGOPTIONS").env("PGCONNECT_TIMEOUT", "60");
     run_with_input(&mut command, statements)
 }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 pub use backup::Backup;
 pub use client::connect;
-pub use shared::{Database, shared, shared_db};
+pub use shared::{Database, drop_slots, shared, shared_db};
 
 use crate::guard::Guard;
 use crate::install::postgres_bin;

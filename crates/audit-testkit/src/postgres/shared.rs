@@ -54,20 +54,28 @@ impl Database {
 }
 
 impl Drop for Database {
-    /// Best effort: what is left goes with the server, but a slot kept would hold back WAL for every other test.
     fn drop(&mut self) {
-        let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
-                   WHERE database = current_database() AND active_pid IS NOT NULL;";
-        let forget = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-                      WHERE database = current_database();";
-        drop(psql(&self.url, end));
-        // A walsender takes a moment to end and to let go of its slot.
-        for _ in 0..50 {
-            if psql(&self.url, forget).is_ok() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        drop_slots(&self.url);
         drop(psql(&self.server.url("postgres"), &format!("DROP DATABASE {} WITH (FORCE)", self.name)));
+    }
+}
+
+/// Drops the slots of a database. Best effort: what is left goes with the server, but a slot kept would hold back WAL for
+/// every other test, and there are only so many.
+pub fn drop_slots(url: &str) {
+    let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
+               WHERE database = current_database() AND active_pid IS NOT NULL;";
+    let forget = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+                  WHERE database = current_database();";
+    if psql(url, end).is_err() {
+        // The server went first.
+        return;
+    }
+    // A walsender takes a moment to end and to let go of its slot.
+    for _ in 0..50 {
+        if psql(url, forget).is_ok() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
