@@ -103,6 +103,7 @@ pub fn main(args: Args) -> Result<()> {
         baseline_progress: Arc::default(),
         shared: Arc::new(Shared::default()),
         accept_gap: AtomicBool::new(false),
+        new_baseline: false,
         until: Some(args.until),
     };
     let (_stop, stopped) = watch::channel(false);

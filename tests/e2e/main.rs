@@ -11,5 +11,7 @@ mod written;
 mod values;
 // Who and why: contexts, and what a rolled-back savepoint said.
 mod context;
+// Rows that existed before capture: of tables that join, and behind a gap.
+mod baseline;
 // The hot tables in the source itself.
 mod same_database;

@@ -9,6 +9,9 @@ use tokio_postgres::Client;
 
 use crate::query::{QueryError, row, rows};
 
+/// What decodes for us.
+pub const PLUGIN: &str = "pgoutput";
+
 /// A row of `pg_replication_slots`, and where the WAL stood when it was read. What a major does not have is `None` or
 /// false.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -99,6 +102,13 @@ impl fmt::Display for Holder {
             .collect();
         if parts.is_empty() { Ok(()) } else { write!(f, " ({})", parts.join(", ")) }
     }
+}
+
+/// The statement that makes the slot. From 17 on standbys keep a copy of it, for it to be there after a failover.
+pub fn create_sql(major: u32, name: &str) -> String {
+    // Names of slots are plain: the configuration was checked.
+    let failover = if major >= 17 { ", failover => true" } else { "" };
+    format!("SELECT pg_create_logical_replication_slot('{name}', '{PLUGIN}'{failover})")
 }
 
 /// The slot of this name; `None` if there is none in the cluster.

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use crate::config::SourceConfig;
 use crate::query::QueryError;
 use crate::setup::Found;
-use crate::setup::slot::PLUGIN;
+use crate::slot::PLUGIN;
 use crate::step::{On, Plan, Statement, Step};
 
 /// What has to be dropped, as seen through `admin`, a session of the role that will do it.

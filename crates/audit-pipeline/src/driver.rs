@@ -10,7 +10,7 @@ use audit_capture::replication::{Chunk, Frame, FrameError, Receiver, Replication
 use audit_core::baseline::Command;
 use audit_core::batch::{Batch, Progress};
 use audit_core::position::Lsn;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::PipelineConfig;
 use crate::fanout::Fanout;
@@ -40,6 +40,8 @@ pub struct Driver {
     pub publication: String,
     /// What baselines ask of the stage.
     pub commands: mpsc::Receiver<Command>,
+    /// Told where a table shows itself, or shows a new shape: it may want a baseline.
+    pub hint: Arc<Notify>,
     pub shared: Arc<Shared>,
     pub config: PipelineConfig,
     /// Stop once everything before here has been seen.
@@ -95,6 +97,7 @@ impl Driver {
                     if let Some(relation) = self.stage.message(data, wal_start)? {
                         let found = catalog::table(&self.client, &self.publication, relation.oid).await?;
                         self.stage.describe(&relation, found.as_ref().map(|table| &table.catalog))?;
+                        self.hint.notify_one();
                     }
                     if let Some(passed) = self.stage.take_passed() {
                         // What came before the watermark goes before the chunk.

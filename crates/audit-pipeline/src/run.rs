@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use audit_capture::QueryError;
-use audit_capture::baseline::{BaselineConfig, Progress};
+use audit_capture::baseline::{BaselineConfig, BaselineError, Progress};
 use audit_capture::config::SourceConfig;
 use audit_capture::replication::ReplicationError;
 use audit_connect::{ConnectError, Outcome};
@@ -36,6 +36,8 @@ pub struct Daemon {
     pub shared: Arc<Shared>,
     /// Go on once over lost WAL.
     pub accept_gap: AtomicBool,
+    /// Read every table anew behind a gap that was accepted.
+    pub new_baseline: bool,
     /// Stop once everything before here is durable in every sink.
     pub until: Option<Lsn>,
 }
@@ -65,6 +67,8 @@ pub enum RunError {
         #[source]
         stretches: Stretches,
     },
+    #[error("a new baseline cannot be begun")]
+    Baseline(#[source] BaselineError),
     #[error("a task ended by itself: {0}")]
     Panic(String),
     #[error("the stream has to begin again from what is durable")]
@@ -115,6 +119,7 @@ impl RunError {
             RunError::Connect(error) => error.outcome(),
             RunError::Replication(error) => error.outcome(),
             RunError::Query(error) => error.outcome(),
+            RunError::Baseline(error) => error.outcome(),
             RunError::Driver(DriverError::Catalog(error)) => error.outcome(),
             RunError::Driver(DriverError::Replication(error)) => error.outcome(),
             RunError::Driver(DriverError::Stage(_)) => Outcome::Fix,
@@ -133,6 +138,7 @@ impl RunError {
             RunError::Connect(error) => error.hint(),
             RunError::Replication(error) => error.hint(),
             RunError::Query(error) => error.hint().map(str::to_string),
+            RunError::Baseline(error) => error.hint(),
             RunError::Driver(DriverError::Stage(error)) => Some(error.hint()),
             RunError::Driver(DriverError::Catalog(error)) => error.hint().map(str::to_string),
             RunError::Driver(DriverError::Replication(error)) => error.hint(),
@@ -150,7 +156,8 @@ impl RunError {
                     .to_string(),
             ),
             RunError::Gap { .. } => Some(
-                "run `cdc-audit check` to see what is missing; `cdc-audit run --accept-gap` goes on and records the gap in every sink"
+                "run `cdc-audit check` to see what is missing; `cdc-audit run --accept-gap` goes on and records the gap in every sink; \
+                 with --new-baseline it also reads every table anew"
                     .to_string(),
             ),
         }

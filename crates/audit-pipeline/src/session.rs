@@ -70,10 +70,22 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>) -> Result<En
     let budget = Budget::new(daemon.memory.queue);
     let fanout = Fanout::new(budget.clone(), sinks.take_queues(), daemon.shared.clone());
     let (ask, commands) = mpsc::channel(COMMANDS);
-    let lost_wal = !verdict.gaps.is_empty() || !verdict.owed.is_empty();
+    let accepted = !verdict.gaps.is_empty();
+    let lost_wal = accepted || !verdict.owed.is_empty();
     let driver = driver(daemon, client, verdict, &stored, &quarantined, fanout, commands)?;
     // It looks at the source before the stream is read: what has to be followed from its beginning is.
-    let baseline = Runner::prepare(baseline(daemon, &stored, ask, lost_wal)).await;
+    let baseline = Baseline {
+        hint: driver.hint.clone(),
+        anew: accepted && daemon.new_baseline,
+        lost_wal,
+        ..baseline(daemon, &stored, ask)
+    };
+    let baseline = Runner::prepare(baseline).await.map_err(RunError::Baseline)?;
+    if accepted {
+        // The permission holds for what the operator knew of: once.
+        daemon.accept_gap.store(false, Ordering::Relaxed);
+        daemon.shared.gaps.fetch_add(1, Ordering::Relaxed);
+    }
     daemon.shared.phase(Phase::Streaming);
     info!(source = %daemon.source.name, slot = %daemon.source.slot, from = %sinks.start.flushed_lsn, "streaming");
 
@@ -139,14 +151,12 @@ fn continuity(daemon: &Daemon, server: &Server, stored: &[(Arc<str>, Stored)]) -
     if verdict.gaps.is_empty() {
         return Ok(verdict);
     }
-    // The permission holds for what the operator knew of: once.
-    if !daemon.accept_gap.swap(false, Ordering::Relaxed) {
+    if !daemon.accept_gap.load(Ordering::Relaxed) {
         return Err(RunError::Gap { slot: daemon.source.slot.clone(), stretches: Stretches(verdict.gaps) });
     }
     for gap in &verdict.gaps {
         warn!(sink = %gap.sink, from = %gap.from, to = %gap.to, reason = gap.reason.name(), "gap accepted");
     }
-    daemon.shared.gaps.fetch_add(1, Ordering::Relaxed);
     Ok(verdict)
 }
 
@@ -163,12 +173,7 @@ fn gap_note(verdict: &Verdict) -> Option<Context> {
     (!lost.is_empty()).then(|| Context::note(&serde_json::json!({ "lost": lost })))
 }
 
-fn baseline(
-    daemon: &Daemon,
-    stored: &[(Arc<str>, Stored)],
-    commands: mpsc::Sender<Command>,
-    lost_wal: bool,
-) -> Baseline {
+fn baseline(daemon: &Daemon, stored: &[(Arc<str>, Stored)], commands: mpsc::Sender<Command>) -> Baseline {
     let sinks = stored.iter().map(|(name, stored)| SinkProgress {
         name: name.clone(),
         is_new: stored.checkpoint.is_none(),
@@ -185,7 +190,7 @@ fn baseline(
         progress: daemon.baseline_progress.clone(),
         hint: Arc::default(),
         anew: false,
-        lost_wal,
+        lost_wal: false,
     }
 }
 
@@ -221,6 +226,7 @@ fn driver(
         client,
         publication: daemon.source.publication.clone(),
         commands,
+        hint: Arc::default(),
         shared: daemon.shared.clone(),
         config: daemon.config.clone(),
         until: daemon.until,

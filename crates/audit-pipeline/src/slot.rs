@@ -92,7 +92,7 @@ async fn usable_slot(daemon: &Daemon, client: &Client) -> Result<(), RunError> {
     let accepts = daemon.accept_gap.load(std::sync::atomic::Ordering::Relaxed);
     let found = slot::read(client, name).await?;
     match &found {
-        Some(state) if state.plugin.as_deref() != Some("pgoutput") => {
+        Some(state) if state.plugin.as_deref() != Some(slot::PLUGIN) => {
             return Err(RunError::ForeignSlot { slot: name.clone(), what: "is not a pgoutput slot" });
         }
         Some(state) if state.lost().is_none() => return Ok(()),
@@ -112,8 +112,8 @@ async fn usable_slot(daemon: &Daemon, client: &Client) -> Result<(), RunError> {
             .await
             .map_err(|e| sql("drop the lost slot", e))?;
     }
-    let create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
-    client.execute(create, &[name]).await.map_err(|e| sql("create the replication slot", e))?;
+    let create = slot::create_sql(audit_capture::major(client).await?, name);
+    client.batch_execute(&create).await.map_err(|e| sql("create the replication slot", e))?;
     Ok(())
 }
 

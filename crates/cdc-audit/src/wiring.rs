@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use audit_capture::baseline::Progress;
-use audit_core::position::Lsn;
 use audit_hot::HotSink;
 use audit_lake::LakeSink;
 use audit_pipeline::NamedSink;
@@ -14,11 +13,12 @@ use audit_pipeline::run::Daemon;
 use audit_pipeline::status::{BaselineReport, Shared, StatusReport};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cli::run::Args as RunArgs;
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
 /// Builds everything that can be built without a connection.
-pub fn daemon(config: &Config, accept_gap: AtomicBool, until: Option<Lsn>) -> Result<Daemon, CliError> {
+pub fn daemon(config: &Config, args: &RunArgs) -> Result<Daemon, CliError> {
     let policy = config.policy().map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
     let memory = config
         .pipeline
@@ -45,8 +45,9 @@ pub fn daemon(config: &Config, accept_gap: AtomicBool, until: Option<Lsn>) -> Re
         baseline_progress: Arc::default(),
         memory,
         shared: Arc::new(Shared::default()),
-        accept_gap,
-        until,
+        accept_gap: AtomicBool::new(args.accept_gap),
+        new_baseline: args.new_baseline,
+        until: args.until,
     })
 }
 

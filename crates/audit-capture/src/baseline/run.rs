@@ -27,6 +27,9 @@ use crate::query::rows;
 /// How often the publication is looked at for new tables, unless a hint comes first; and how often what somebody must fix is tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
+/// Hints may follow one another: at least so long from one look to the next.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
 /// How often transactions that have to end are looked for.
 const WAIT_MIN: Duration = Duration::from_millis(20);
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -53,6 +56,7 @@ pub struct Runner {
     tables: BTreeMap<Arc<str>, State>,
     tasks: JoinSet<Worked>,
     idle: Vec<Reader>,
+    looked_at: Instant,
     look_at: Instant,
     first_look: bool,
     check_at: Instant,
@@ -103,7 +107,10 @@ struct Listed {
 impl Runner {
     /// Looks at the source for the first time, so that by the time the stream is read everything has begun that should begin early. What
     /// fails here is tried again by [`Runner::run`].
-    pub async fn prepare(baseline: Baseline) -> Runner {
+    ///
+    /// # Errors
+    /// Only where everything is to be read anew: who begins the stream without having stored that may forget it in a kill.
+    pub async fn prepare(baseline: Baseline) -> Result<Runner, BaselineError> {
         let Baseline { endpoint, source, publication, rules, config, sinks, commands, progress, hint, anew, lost_wal } =
             baseline;
         progress.reset();
@@ -121,6 +128,7 @@ impl Runner {
             tables: BTreeMap::new(),
             tasks: JoinSet::new(),
             idle,
+            looked_at: now,
             look_at: now,
             first_look: true,
             check_at: now,
@@ -131,8 +139,12 @@ impl Runner {
             failures: 0,
         };
         let looked = runner.look().await;
-        runner.after(looked);
-        runner
+        if runner.anew {
+            looked?;
+        } else {
+            runner.after(looked);
+        }
+        Ok(runner)
     }
 
     /// Ends when nobody takes chunks any more.
@@ -165,18 +177,18 @@ impl Runner {
 
     /// Somebody has done something: perhaps what was missing.
     fn hinted(&mut self) {
-        let now = Instant::now();
-        self.look_at = now;
+        self.look_at = self.look_at.min(self.looked_at + LOOK_PAUSE);
         for state in self.tables.values_mut() {
             if let State::Failed(_, at) = state {
-                *at = now;
+                *at = self.look_at.min(*at);
             }
         }
     }
 
     /// Finds tables that want a baseline and are not known yet, and forgets those that are gone.
     async fn look(&mut self) -> Result<(), BaselineError> {
-        self.look_at = Instant::now() + LOOK_EVERY;
+        self.looked_at = Instant::now();
+        self.look_at = self.looked_at + LOOK_EVERY;
         let client = self.shared.control.get().await?;
         self.shared.send(Command::Settled(snapshot(&client).await?)).await?;
         let shared = self.shared.clone();

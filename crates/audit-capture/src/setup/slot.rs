@@ -1,10 +1,8 @@
 //! The replication slot: the point of the WAL from which nothing is lost. It comes last.
 
 use crate::setup::{Found, Wanted};
-use crate::slot::SlotState;
+use crate::slot::{PLUGIN, SlotState, create_sql};
 use crate::step::{On, Plan, Statement, Step};
-
-pub(crate) const PLUGIN: &str = "pgoutput";
 
 pub(super) fn create(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
     let name = &wanted.source.slot;
@@ -14,7 +12,7 @@ pub(super) fn create(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
             None => plan.exists(format!("replication slot {name}")),
         },
         None => {
-            let sql = create_sql(found, name);
+            let sql = create_sql(found.server.major, name);
             let why = "keeps WAL from here on; waits until every transaction that writes now has ended";
             let statement = |on| Statement { on, why: why.to_owned(), sql: sql.clone() };
             let daemon = found.daemon.as_ref().is_some_and(|role| role.replication);
@@ -27,12 +25,6 @@ pub(super) fn create(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
             });
         }
     }
-}
-
-fn create_sql(found: &Found, name: &str) -> String {
-    // Names of slots are plain: the configuration was checked.
-    let failover = if found.server.major >= 17 { ", failover => true" } else { "" };
-    format!("SELECT pg_create_logical_replication_slot('{name}', '{PLUGIN}'{failover})")
 }
 
 /// Why nobody can capture through this slot, and what to do.

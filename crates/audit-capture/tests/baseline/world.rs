@@ -133,7 +133,7 @@ impl World {
             anew: self.anew,
             lost_wal: self.lost_wal,
         });
-        let runner = timeout(PATIENCE, runner).await.expect("the runner prepares without a stage");
+        let runner = timeout(PATIENCE, runner).await.expect("the runner prepares without a stage").unwrap();
         self.runner = Some(tokio::spawn(runner.run()));
     }
 

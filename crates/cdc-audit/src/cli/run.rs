@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use audit_core::position::Lsn;
 use audit_core::sink::Action;
@@ -17,18 +16,26 @@ use crate::http;
 use crate::wiring;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cdc-audit run\n  cdc-audit --config shop.toml run --accept-gap")]
+#[command(after_help = "Examples:\n  cdc-audit run\n  cdc-audit --config shop.toml run --accept-gap --new-baseline")]
 pub struct Args {
     /// Go on, once, where WAL was lost; a `gap` record in every sink says what is missing.
     #[arg(long)]
-    accept_gap: bool,
+    pub accept_gap: bool,
+    /// Where a gap was accepted, read every table anew: what the lost changes left behind becomes a baseline of the next number.
+    #[arg(long, requires = "accept_gap")]
+    pub new_baseline: bool,
     /// Stop once everything that committed before this WAL position is durable in every sink.
     #[arg(long, value_name = "LSN")]
-    until: Option<Lsn>,
+    pub until: Option<Lsn>,
 }
 
 pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
-    let daemon = Arc::new(wiring::daemon(&config, AtomicBool::new(args.accept_gap), args.until)?);
+    if args.new_baseline && !config.baseline.enabled {
+        return Err(CliError::new("baselines are turned off, and --new-baseline asks for one")
+            .hint("set baseline.enabled = true".to_string())
+            .code(code::USAGE));
+    }
+    let daemon = Arc::new(wiring::daemon(&config, &args)?);
     let listener = tokio::net::TcpListener::bind(&config.http.listen).await.map_err(|error| {
         CliError::new(format!("cannot listen on {}", config.http.listen))
             .detail(error.to_string())

@@ -1,0 +1,118 @@
+use std::time::{Duration, Instant};
+
+use audit_testkit::{Daemon, eventually, shared};
+use cdc_audit_tests::majors;
+use cdc_audit_tests::trail::{Row, Version};
+use cdc_audit_tests::world::World;
+
+fn wait_until_complete(daemon: &mut Daemon, table: &str) {
+    let says = |line: &str| line.contains("baseline complete") && line.contains(table);
+    daemon.wait_for(&format!("the baseline of {table}"), |daemon| daemon.output().lines().any(says));
+}
+
+/// The publication is looked at every 30 s, and whenever the stream shows a table for the first time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_joins_is_read_once_the_stream_shows_it() {
+    let server = shared(15).await;
+    let world = World::on(server)
+        .baseline()
+        .sql("CREATE TABLE joined_0 (id int PRIMARY KEY)")
+        .publication("FOR TABLE joined_0")
+        .build()
+        .await;
+    let mut daemon = world.launch().start();
+    wait_until_complete(&mut daemon, "joined_0");
+    let mut waits = Vec::new();
+    for number in 1..=3 {
+        let table = format!("joined_{number}");
+        server.execute(
+            &world.database,
+            &format!(
+                "CREATE TABLE {table} (id int PRIMARY KEY); INSERT INTO {table} VALUES (1); \
+                 ALTER PUBLICATION {} ADD TABLE {table}; INSERT INTO {table} VALUES (2)",
+                world.slot
+            ),
+        );
+        let joined = Instant::now();
+        wait_until_complete(&mut daemon, &table);
+        waits.push(joined.elapsed());
+    }
+    // By chance a look of every 30 s comes in time for one of them, but not for the next.
+    assert!(waits.iter().filter(|wait| **wait < Duration::from_secs(15)).count() > 1, "{waits:?}");
+    assert!(daemon.stop().success(), "{}", daemon.output());
+    let recorded = world.recorded().await;
+    let wrong: Vec<String> = recorded.disagreements().into_iter().chain(recorded.snapshots_twice()).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let first = |version: &&Version| version.event == "snapshot" && version.key.as_deref() == Some("1");
+    assert_eq!(recorded.hot.iter().filter(first).count(), 3);
+}
+
+/// What was lost stays lost; what it left behind is recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_may_be_followed_by_a_new_baseline() {
+    for major in majors() {
+        let server = shared(major).await;
+        let world = World::on(server)
+            .baseline()
+            .sql(
+                "CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t REPLICA IDENTITY FULL; \
+                 CREATE TABLE heap (line text); ALTER TABLE heap REPLICA IDENTITY FULL; \
+                 INSERT INTO t SELECT i, 'old' FROM generate_series(1, 500) AS i; INSERT INTO heap VALUES ('same'), ('same')",
+            )
+            .build()
+            .await;
+        read_baselines(&world, &[]);
+        assert_eq!(snapshots(&world, 1).await.len(), 502);
+
+        let drop = format!("SELECT pg_drop_replication_slot('{}')", world.slot);
+        eventually("the slot is dropped", || server.try_execute(&world.database, &drop).is_ok());
+        server.execute(
+            &world.database,
+            "UPDATE t SET v = 'new' WHERE id <= 300; DELETE FROM t WHERE id > 400; INSERT INTO t VALUES (1000, 'new'); \
+             UPDATE heap SET line = 'other'",
+        );
+        let mut refused = world.launch().start();
+        assert!(!refused.wait().success() && refused.output().contains("--accept-gap"), "{}", refused.output());
+        read_baselines(&world, &["--accept-gap", "--new-baseline"]);
+
+        let mut rows: Vec<Row> = world.tables().await.into_values().flat_map(|table| table.rows).collect();
+        rows.sort();
+        assert_eq!(snapshots(&world, 2).await, rows);
+        let recorded = world.recorded().await;
+        let wrong: Vec<String> = recorded.disagreements().into_iter().chain(recorded.snapshots_twice()).collect();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        for trail in [&recorded.hot, &recorded.by_log] {
+            assert_eq!(trail.iter().filter(|version| version.event == "gap").count(), 1);
+        }
+        if major >= 17 {
+            let sql = "SELECT failover FROM pg_replication_slots WHERE slot_name = $1";
+            let slot = world.client().await.query_one(sql, &[&world.slot]).await.expect("the slot made anew");
+            assert!(slot.get::<_, bool>(0), "the slot would not survive a failover");
+        }
+
+        // It was asked for once.
+        world.catch_up().await;
+        assert_eq!(snapshots(&world, 3).await, Vec::<Row>::new());
+    }
+}
+
+fn read_baselines(world: &World, arguments: &[&str]) {
+    let launch = arguments.iter().fold(world.launch(), |launch, argument| launch.argument(argument));
+    let mut daemon = launch.start();
+    wait_until_complete(&mut daemon, "public.t");
+    wait_until_complete(&mut daemon, "public.heap");
+    assert!(daemon.stop().success(), "{}", daemon.output());
+}
+
+/// The rows of the baseline with this number, in order; both sinks have the same.
+async fn snapshots(world: &World, baseline: i32) -> Vec<Row> {
+    let recorded = world.recorded().await;
+    let rows = |trail: &[Version]| {
+        let of_baseline = trail.iter().filter(|version| version.baseline == Some(baseline));
+        let mut rows: Vec<Row> = of_baseline.map(|version| version.after.clone().unwrap_or_default()).collect();
+        rows.sort();
+        rows
+    };
+    assert_eq!(rows(&recorded.hot), rows(&recorded.by_log));
+    rows(&recorded.hot)
+}
