@@ -1,1 +1,13 @@
-//! What commands print, compared whole.
+//! What commands print and how they end.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
+
+// `config`, and the example of the README.
+mod config;
+// `setup`, `check` and `teardown`.
+mod setup;
+// `run` and `status`, health and metrics.
+mod running;
+// `history` and `export`.
+mod trail;
+// `resume`.
+mod resume;

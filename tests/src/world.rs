@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use audit_testkit::{Daemon, Launch, Postgres, connect, drop_slots, unique};
+use audit_testkit::{Daemon, Launch, Postgres, connect, drop_slots, free_port, unique};
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
@@ -38,6 +38,8 @@ pub struct Builder<'p> {
     baseline: bool,
     publication: Option<String>,
     set_up: bool,
+    witnessed: bool,
+    listening: bool,
 }
 
 /// A source database with its second slot, a hot database, a lake, and a config that names them. Nothing runs yet.
@@ -48,6 +50,8 @@ pub struct World {
     pub hot_url: String,
     pub lake: PathBuf,
     pub config: PathBuf,
+    /// The port of health, metrics and status; 0, which is any, unless the builder was told.
+    pub http: u16,
     /// The daemon's slot.
     pub slot: String,
     witness: String,
@@ -165,6 +169,18 @@ impl<'p> Builder<'p> {
         self
     }
 
+    /// Without the second slot: the server may not be able to decode, or what was lost is the point of the test.
+    pub fn unwitnessed(mut self) -> Builder<'p> {
+        self.witnessed = false;
+        self
+    }
+
+    /// On a port that `cdc-audit status` finds. Two daemons of one world need two.
+    pub fn listening(mut self) -> Builder<'p> {
+        self.listening = true;
+        self
+    }
+
     /// Leaves `cdc-audit setup` to the test.
     pub fn not_set_up(mut self) -> Builder<'p> {
         self.set_up = false;
@@ -178,6 +194,7 @@ impl<'p> Builder<'p> {
         let world = World {
             lake: folder.path().join("lake"),
             config: folder.path().join("config.toml"),
+            http: if self.listening { free_port() } else { 0 },
             slot: unique("cdc"),
             witness: unique("witness"),
             full: self.full,
@@ -198,12 +215,14 @@ impl<'p> Builder<'p> {
         if self.set_up {
             world.set_up();
         }
-        decoded::create(&world.client().await, &world.witness).await;
+        if self.witnessed {
+            decoded::create(&world.client().await, &world.witness).await;
+        }
         world
     }
 
     fn config(&self, world: &World) -> String {
-        let World { hot_url, slot, lake, .. } = world;
+        let World { hot_url, slot, lake, http, .. } = world;
         let url = self.source_url.as_ref().unwrap_or(&world.url);
         let keep = |toml: &str| if self.keep_rows { toml.to_owned() } else { String::new() };
         let hot_url = self.hot_through.as_ref().unwrap_or(hot_url);
@@ -223,7 +242,7 @@ impl<'p> Builder<'p> {
             sinks.iter().zip(self.sinks).filter(|(_, wanted)| *wanted).map(|(toml, _)| toml.as_str()).collect();
         format!(
             "[source]\nname = \"{SOURCE}\"\nurl = \"{url}\"\nslot = \"{slot}\"\npublication = \"{slot}\"\n\n{}\n\n\
-             [protection]\ndefaults = false\n\n{sinks}\n[pipeline]\n{}\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n{}\n",
+             [protection]\ndefaults = false\n\n{sinks}\n[pipeline]\n{}\n\n[http]\nlisten = \"127.0.0.1:{http}\"\n\n{}\n",
             if self.tables.is_empty() { self.every_table() } else { self.tables.clone() },
             self.pipeline,
             self.rest,
@@ -256,6 +275,8 @@ impl World {
             baseline: false,
             publication: None,
             set_up: true,
+            witnessed: true,
+            listening: false,
         }
     }
 

@@ -15,11 +15,11 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use audit_core::position::Micros;
 use audit_core::rules::Rules;
 use tokio_postgres::Client;
 
 use crate::catalog::{self, PublishedTable};
+use crate::clock::Skew;
 use crate::config::SourceConfig;
 use crate::query::{QueryError, major};
 use crate::setup::{Found, MAJORS};
@@ -143,15 +143,7 @@ pub async fn check(input: &Input<'_>, application_name: &str) -> Vec<Finding> {
 struct Seen {
     found: Found,
     published: Vec<PublishedTable>,
-    /// The server's clock against ours: a range that holds the difference.
     skew: Skew,
-}
-
-/// Server minus ours, in microseconds: at least `low`, at most `high`.
-#[derive(Clone, Copy, Debug)]
-struct Skew {
-    low: i64,
-    high: i64,
 }
 
 enum Unreadable {
@@ -171,9 +163,7 @@ impl Seen {
         if major < *MAJORS.start() {
             return Err(Unreadable::TooOld(major));
         }
-        let before = Micros::now();
-        let clock = crate::facts::server(client).await?.clock();
-        let skew = Skew { low: clock.0 - Micros::now().0, high: clock.0 - before.0 };
+        let skew = Skew::measure(client).await?;
         let role = crate::facts::session_role(client).await?.name;
         let found = Found::read(client, source, &role).await?;
         let published = catalog::published(client, &source.publication).await?;

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use audit_core::position::Micros;
 use audit_core::shape::{Identity, TableName};
 use serde::Deserialize;
 use tokio_postgres::Client;
@@ -34,19 +33,12 @@ pub(crate) struct Server {
     pub synchronized_standby_slots: String,
     /// The session's role may call `pg_logical_emit_message`.
     pub may_emit: bool,
-    clock: i64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct StandbySlot {
     pub name: String,
     pub active: bool,
-}
-
-impl Server {
-    pub fn clock(&self) -> Micros {
-        Micros(self.clock)
-    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

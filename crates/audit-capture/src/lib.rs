@@ -6,11 +6,13 @@
 //! - [`slot`]: the state of the replication slot;
 //! - [`setup`] and [`teardown`]: publication, slot and schema `cdc_audit`, planned first, printed, then executed;
 //! - [`replication`]: the replication connection, from the login to chunks of frames and feedback on the way back;
-//! - [`check`]: everything that would keep capture from starting, or from knowing what it should.
+//! - [`check`]: everything that would keep capture from starting, or from knowing what it should;
+//! - [`clock`]: the server's clock against ours.
 
 pub mod baseline;
 pub mod catalog;
 pub mod check;
+pub mod clock;
 pub mod config;
 mod facts;
 mod identity;

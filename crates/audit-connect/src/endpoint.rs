@@ -18,14 +18,17 @@ pub struct PgEndpoint {
     /// verified in full (`sslmode=verify-full`) unless the host is this machine or `sslmode` says otherwise; the CA is
     /// the system's, or `sslrootcert`. Keep the password out of it: `password_file`, `password_env`, PGPASSWORD and
     /// PGPASSFILE are better places.
+    #[schemars(example = &"postgres://cdc_audit@db.internal/shop")]
     pub url: String,
 
     /// File that holds the password and nothing else; read at each connect, so it can be changed at any time.
     #[serde(default)]
+    #[schemars(example = &"/run/secrets/cdc_audit_password")]
     pub password_file: Option<PathBuf>,
 
     /// Name of the environment variable that holds the password.
     #[serde(default)]
+    #[schemars(example = &"CDC_AUDIT_PASSWORD")]
     pub password_env: Option<String>,
 }
 

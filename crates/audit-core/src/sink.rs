@@ -63,8 +63,8 @@ pub struct Identity {
 
 /// A place versions go. It commits its checkpoint together with its data, so that neither is ever ahead of the other.
 ///
-/// A sink is used by one task. `take` comes first; every error but [`Action::Stop`] may be answered by calling the failed
-/// function again with the same arguments.
+/// A sink is used by one task. `take` comes first; after [`Action::Retry`] the failed function may be
+/// called again with the same arguments.
 pub trait Sink: Send {
     /// Raises the owner epoch by compare and set, so that whoever wrote here before can write no more; then reads what is stored.
     fn take(&mut self, identity: &Identity) -> impl Future<Output = Result<Stored, SinkError>> + Send;
@@ -100,8 +100,10 @@ pub enum Action {
     Retry,
     /// The sink lost what it held in memory; the stream has to begin again from what is durable.
     Restart,
-    /// Another daemon owns the sink, or someone must act. Nothing goes on by itself.
+    /// Someone must act. Nothing goes on by itself.
     Stop,
+    /// Another daemon owns the sink.
+    Fenced,
 }
 
 /// A sink could not do what it was asked.
@@ -128,6 +130,10 @@ impl SinkError {
 
     pub fn stop(message: impl Into<String>) -> SinkError {
         SinkError::new(Action::Stop, message)
+    }
+
+    pub fn fenced(message: impl Into<String>) -> SinkError {
+        SinkError::new(Action::Fenced, message)
     }
 
     pub fn hint(self, hint: impl Into<String>) -> SinkError {

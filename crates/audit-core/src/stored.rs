@@ -4,6 +4,7 @@
 //! kept as text, never parsed into numbers of ours: a `numeric` inside a `jsonb` has more digits than a float.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::position::{Lsn, Micros, Position};
 use crate::record::summary;
+use crate::shape::Shape;
 use crate::value::write_json_string;
 
 /// A JSON text, valid by construction.
@@ -64,6 +66,17 @@ fn as_text<S: Serializer>(micros: &Micros, s: S) -> Result<S::Ok, S::Error> {
 }
 
 impl Record {
+    /// Puts the columns into their order, which a `jsonb` does not keep, and makes what is derived anew.
+    pub fn in_order(mut self, order: &ColumnOrder) -> Record {
+        let objects = [&mut self.changes, &mut self.before, &mut self.after, &mut self.included];
+        for object in objects.into_iter().flatten() {
+            if let Some(sorted) = order.sorted(object) {
+                *object = sorted;
+            }
+        }
+        self.complete()
+    }
+
     /// Adds what is not stored: `changes` of created, snapshot (`[null, v]`) and deleted (`[v, null]`), and the summary.
     pub fn complete(mut self) -> Record {
         if self.changes.is_none() {
@@ -79,6 +92,28 @@ impl Record {
     }
 }
 
+/// The order of a table's columns. What it does not know comes last, by name; an empty one orders everything by name.
+#[derive(Clone, Debug, Default)]
+pub struct ColumnOrder(HashMap<String, usize>);
+
+impl ColumnOrder {
+    pub fn of(shape: &Shape) -> ColumnOrder {
+        ColumnOrder(shape.columns.iter().enumerate().map(|(at, column)| (column.name.clone(), at)).collect())
+    }
+
+    /// The object with its members in order; `None` where they are, or where it is no object.
+    fn sorted(&self, object: &RawValue) -> Option<Json> {
+        let mut members = fields(object)?;
+        let place = |name: &str| self.0.get(name).copied().unwrap_or(usize::MAX);
+        let order = |a: &Member<'_>, b: &Member<'_>| (place(&a.0), &a.0).cmp(&(place(&b.0), &b.0));
+        if members.is_sorted_by(|a, b| order(a, b).is_le()) {
+            return None;
+        }
+        members.sort_by(order);
+        write_object(members, "", "")
+    }
+}
+
 /// Where it stands, no values.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,8 +123,12 @@ impl fmt::Debug for Record {
 
 /// `{"column": v}` as `{"column": <left>v<right>}`.
 fn expand(image: &RawValue, left: &str, right: &str) -> Option<Json> {
+    write_object(fields(image)?, left, right)
+}
+
+fn write_object(members: Vec<Member<'_>>, left: &str, right: &str) -> Option<Json> {
     let mut out = vec![b'{'];
-    for (i, (name, value)) in fields(image)?.into_iter().enumerate() {
+    for (i, (name, value)) in members.into_iter().enumerate() {
         if i > 0 {
             out.extend_from_slice(b", ");
         }
@@ -116,12 +155,14 @@ fn sides(changes: &RawValue) -> Option<Map<String, Value>> {
     fields(changes)?.into_iter().map(pair).collect()
 }
 
+type Member<'a> = (Cow<'a, str>, &'a RawValue);
+
 /// An object's members in their order, whatever they hold.
-fn fields(object: &RawValue) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
+fn fields(object: &RawValue) -> Option<Vec<Member<'_>>> {
     serde_json::from_str(object.get()).ok().map(|Fields(fields)| fields)
 }
 
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct Fields<'a>(Vec<Member<'a>>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fields<'a>, D::Error> {
@@ -205,6 +246,21 @@ mod tests {
         let deleted = record("deleted", Some(r#"{"a\"b": 1}"#), None).complete();
         assert_eq!(deleted.changes.as_deref().map(RawValue::get), Some(r#"{"a\"b": [1, null]}"#));
         assert_eq!(record("truncated", None, None).complete().summary, "Table truncated.");
+    }
+
+    #[test]
+    fn columns_come_in_the_tables_order() {
+        let order =
+            ColumnOrder(["id", "name", "n"].iter().enumerate().map(|(at, name)| (name.to_string(), at)).collect());
+        let text = |json: &Option<Json>| json.as_deref().map_or("", RawValue::get).to_string();
+        let stored =
+            record("created", None, Some(r#"{"n": 1.50, "id": 7, "zzz": {"b": 1, "a": 2}, "name": "Ann", "aaa": 0}"#));
+        let created = stored.clone().in_order(&order);
+        assert_eq!(text(&created.after), r#"{"id": 7, "name": "Ann", "n": 1.50, "aaa": 0, "zzz": {"b": 1, "a": 2}}"#);
+        assert!(created.summary.starts_with("Id set to 7, name set to Ann, n set to 1.50, aaa"), "{}", created.summary);
+        assert_eq!(text(&stored.complete().in_order(&order).changes), text(&created.changes));
+        let by_name = record("deleted", Some(r#"{"b": 1, "a": 2}"#), None).in_order(&ColumnOrder::default());
+        assert_eq!(by_name.summary, "A was 2 and b was 1.");
     }
 
     #[test]

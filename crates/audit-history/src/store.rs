@@ -1,7 +1,11 @@
 //! Where versions are read from: one question, two stores, one record.
 
+use std::collections::HashMap;
+
 use audit_core::position::Micros;
-use audit_core::stored::Record;
+use audit_core::shape::Shape;
+use audit_core::sink::Checkpoint;
+use audit_core::stored::{ColumnOrder, Record};
 use audit_hot::HotReader;
 use audit_lake::LakeReader;
 use futures::stream::{BoxStream, StreamExt};
@@ -50,21 +54,37 @@ impl Store {
         })
     }
 
-    /// Names of the columns of the table's key, in key order.
-    pub async fn key_columns(&self, source: &str, table: &str) -> Result<Vec<String>, StoreError> {
+    /// How far the sink is; `None` before its first write.
+    pub async fn checkpoint(&self, source: &str, sink: &str) -> Result<Option<Checkpoint>, StoreError> {
         Ok(match self {
-            Store::Hot(hot) => hot.key_columns(source, table).await?,
-            Store::Lake(lake) => lake.key_columns(source, table).await?,
+            Store::Hot(hot) => {
+                hot.sinks(source).await?.into_iter().find(|state| state.sink == sink).and_then(|state| state.checkpoint)
+            }
+            Store::Lake(lake) => lake.checkpoint(source).await?,
+        })
+    }
+
+    /// Names of the columns of the table's key, in key order, as of its latest shape.
+    pub async fn key_columns(&self, source: &str, table: &str) -> Result<Vec<String>, StoreError> {
+        let shapes = self.shapes(source, table).await?;
+        Ok(shapes.into_iter().max_by_key(|shape| shape.schema_version).map_or_else(Vec::new, |shape| shape.key))
+    }
+
+    async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, StoreError> {
+        Ok(match self {
+            Store::Hot(hot) => hot.shapes(source, table).await?,
+            Store::Lake(lake) => lake.shapes(source, table).await?,
         })
     }
 
     /// The trail of one row, newest first, through changes of its key.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, StoreError> {
+        let orders = Orders::of(self.shapes(source, table).await?);
         let records = match self {
             Store::Hot(hot) => hot.history(source, table, key, limit).await?,
             Store::Lake(lake) => lake.history(source, table, key, limit).await?,
         };
-        Ok(records.into_iter().map(Record::complete).collect())
+        Ok(records.into_iter().map(|record| orders.apply(record)).collect())
     }
 
     /// Versions in the order of their positions, as a stream.
@@ -72,6 +92,7 @@ impl Store {
         &self,
         selection: &Selection,
     ) -> Result<BoxStream<'static, Result<Record, StoreError>>, StoreError> {
+        let orders = Orders::of(self.shapes(&selection.source, &selection.table).await?);
         Ok(match self {
             Store::Hot(hot) => {
                 let selection = audit_hot::Selection {
@@ -80,13 +101,29 @@ impl Store {
                     since: selection.since,
                     until: selection.until,
                 };
-                hot.export(&selection).await?.map(|record| Ok(record?.complete())).boxed()
+                hot.export(&selection).await?.map(move |record| Ok(orders.apply(record?))).boxed()
             }
             Store::Lake(lake) => {
                 let Selection { source, table, since, until } = selection;
                 let stream = lake.export(source, table, *since, *until).await?;
-                stream.map(|record| Ok(record?.complete())).boxed()
+                stream.map(move |record| Ok(orders.apply(record?))).boxed()
             }
         })
+    }
+}
+
+/// The order of a table's columns in each of its shapes: the same from every store.
+struct Orders(HashMap<u32, ColumnOrder>);
+
+impl Orders {
+    fn of(shapes: Vec<Shape>) -> Orders {
+        Orders(shapes.iter().map(|shape| (shape.schema_version, ColumnOrder::of(shape))).collect())
+    }
+
+    fn apply(&self, record: Record) -> Record {
+        match self.0.get(&record.schema_version) {
+            Some(order) => record.in_order(order),
+            None => record.in_order(&ColumnOrder::default()),
+        }
     }
 }

@@ -91,7 +91,7 @@ pub(crate) fn owned(source: &str, row: &Row) -> Result<Owned, SinkError> {
 /// There is no such row.
 pub(crate) fn missing(source: &str, sink: &str) -> SinkError {
     SinkError::stop(format!("the hot database has no checkpoint for source {source} and sink {sink}"))
-        .hint("run `cdc-audit setup`: it makes the row")
+        .hint("run `cdc-audit setup`, which makes the row; if there was one, restore it instead: with an empty one the sink begins anew")
 }
 
 pub(crate) async fn baselines(

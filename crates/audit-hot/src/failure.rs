@@ -16,7 +16,12 @@ pub(crate) fn not_connected(error: ConnectError) -> SinkError {
 /// `doing` failed: "writing versions", say.
 pub(crate) fn failed(doing: &str, error: tokio_postgres::Error) -> SinkError {
     let failure = SinkError::new(action(outcome_of(&error)), format!("{doing} failed in the hot database"));
-    let failure = match error.code().map(|code| code.code()).and_then(hint) {
+    let hint = match error.code() {
+        Some(code) => hint(code.code()),
+        None if error.is_closed() => Some(LOST),
+        None => None,
+    };
+    let failure = match hint {
         Some(hint) => failure.hint(hint),
         None => failure,
     };
@@ -34,6 +39,8 @@ fn action(outcome: Outcome) -> Action {
     }
 }
 
+const LOST: &str = "the connection was lost: see that the hot database's server runs; versions wait meanwhile";
+
 /// What a person can do.
 pub(crate) fn hint(sqlstate: &str) -> Option<&'static str> {
     Some(match sqlstate {
@@ -42,6 +49,7 @@ pub(crate) fn hint(sqlstate: &str) -> Option<&'static str> {
         "42703" | "42804" => "the tables were altered by hand: run `cdc-audit check`, and restore the column",
         "53100" => "free disk space on the hot database's server; versions wait meanwhile",
         "53200" => "the hot database's server is out of memory; versions wait meanwhile",
+        "57P01" | "57P02" | "57P03" => LOST,
         "53300" => "raise max_connections of the hot database, or close other sessions",
         "25006" => {
             "the hot database is read-only: let the url name the primary (several hosts, and target_session_attrs=read-write)"

@@ -90,7 +90,7 @@ impl HotSink {
                 SinkError::stop(format!("the checkpoint of sink {name} was moved by hand"))
                     .hint("restore the row in cdc_audit.checkpoints; nothing was written since")
             }
-            Ok(Some((_, owner))) => SinkError::stop(format!("another daemon owns sink {name}: {owner}"))
+            Ok(Some((_, owner))) => SinkError::fenced(format!("another daemon owns sink {name}: {owner}"))
                 .hint("let one daemon run for a source; if that is this one, start it again"),
         }
     }

@@ -146,6 +146,11 @@ impl Checkpoints {
     }
 }
 
+/// The newest checkpoint, whoever owns the lake.
+pub async fn stored(store: &Store) -> Result<Option<Checkpoint>, LakeError> {
+    Ok(newest(store).await?.and_then(|(_, note)| note.checkpoint))
+}
+
 /// The source that the lake belongs to, as its newest checkpoint says.
 pub async fn source(store: &Store) -> Result<Option<String>, LakeError> {
     Ok(newest(store).await?.map(|(_, note)| note.source))

@@ -16,7 +16,7 @@ pub enum LakeError {
         doing: &'static str,
         path: String,
         #[source]
-        source: object_store::Error,
+        source: Cause,
     },
     #[error("cannot open the lake's folder {path}")]
     Folder {
@@ -54,7 +54,7 @@ pub enum LakeError {
     UploadLost {
         table: String,
         #[source]
-        source: object_store::Error,
+        source: Cause,
     },
     #[error("rows of table {table} were committed up to {position} by an earlier owner meanwhile")]
     Overtaken { table: String, position: Position },
@@ -66,9 +66,23 @@ pub enum LakeError {
     Fault(&'static str),
 }
 
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// What a store's error was caused by. The store's own words repeat it, and name a path that is named already.
+fn cause(error: object_store::Error) -> Cause {
+    match error {
+        object_store::Error::Generic { source, .. } | object_store::Error::NotFound { source, .. } => source,
+        other => other.into(),
+    }
+}
+
 impl LakeError {
     pub(crate) fn store(doing: &'static str, path: impl std::fmt::Display, source: object_store::Error) -> LakeError {
-        LakeError::Store { doing, path: path.to_string(), source }
+        LakeError::Store { doing, path: path.to_string(), source: cause(source) }
+    }
+
+    pub(crate) fn upload_lost(table: &str, source: object_store::Error) -> LakeError {
+        LakeError::UploadLost { table: table.to_string(), source: cause(source) }
     }
 
     pub(crate) fn log(table: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> LakeError {
@@ -94,6 +108,7 @@ impl LakeError {
             LakeError::Contended { .. } => Action::Retry,
             LakeError::UploadLost { .. } | LakeError::Overtaken { .. } | LakeError::Parquet { .. } => Action::Restart,
             LakeError::Fault(_) => Action::Retry,
+            LakeError::Fenced { .. } => Action::Fenced,
             _ => Action::Stop,
         }
     }
@@ -107,6 +122,10 @@ impl LakeError {
             Some(ErrorKind::ReadOnlyFilesystem) => {
                 Some("the file system is mounted read-only: mount it writable, then start again")
             }
+            Some(ErrorKind::FileTooLarge) => Some(
+                "a limit on the size of files is in the way (ulimit -f, LimitFSIZE): lift it; the daemon goes on by itself, \
+                 and the slot keeps the WAL meanwhile",
+            ),
             Some(ErrorKind::PermissionDenied) => {
                 Some("give the daemon's user write permission on the lake's folder and everything in it")
             }
@@ -120,6 +139,9 @@ impl LakeError {
             }
             LakeError::Folder { .. } => {
                 "the lake's folder is made when the daemon runs for the first time; see that `url` names it"
+            }
+            LakeError::Store { .. } | LakeError::Log { .. } | LakeError::UploadLost { .. } => {
+                "see that the lake's place can be reached and is whole; the daemon tries again by itself"
             }
             LakeError::Place { .. } => "write an absolute path or a file:/// URL",
             _ => "",

@@ -197,7 +197,7 @@ impl OpenFile {
     }
 
     async fn put_part(&mut self, part: Bytes, context: &FileContext) -> Result<(), LakeError> {
-        let lost = |source| LakeError::UploadLost { table: context.table.to_string(), source };
+        let lost = |source| LakeError::upload_lost(&context.table, source);
         let upload = match &mut self.upload {
             Some(upload) => upload,
             none => {
@@ -247,7 +247,7 @@ impl OpenFile {
         }
         match self.upload {
             Some(Upload { mut parts, staged }) => {
-                let lost = |source| LakeError::UploadLost { table: context.table.to_string(), source };
+                let lost = |source| LakeError::upload_lost(&context.table, source);
                 parts.complete().await.map_err(lost)?;
                 Ok(WholeFile { body: Body::Staged(staged), add })
             }

@@ -17,7 +17,7 @@ use crate::commit::TableLog;
 use crate::encode::{self, on_cpu};
 use crate::error::{LakeError, fault};
 use crate::file::FileContext;
-use crate::layout::OWN_FOLDER;
+use crate::layout::{DATA, FileName, OWN_FOLDER};
 use crate::rows::{Shared, TooLarge};
 use crate::store::Store;
 use crate::table::{Append, Limits, Need, OpenTable};
@@ -98,7 +98,9 @@ impl Session {
         let mut stored = Stored { checkpoint: self.checkpoints.stored().cloned(), ..Stored::default() };
         let maker = self.maker();
         let folders = maker.table_folders().await?;
-        let opened = futures::stream::iter(folders).map(|folder| maker.look_at(folder)).buffer_unordered(CONCURRENT);
+        let position = self.durable().position;
+        let look = |folder| maker.look_at(folder, position);
+        let opened = futures::stream::iter(folders).map(look).buffer_unordered(CONCURRENT);
         let mut opened = std::pin::pin!(opened);
         while let Some(found) = opened.try_next().await? {
             let Some((table, baseline, shapes)) = found else { continue };
@@ -455,9 +457,15 @@ impl Maker {
         OpenTable::new(log, context, self.settings.limits, self.settings.keep_before)
     }
 
-    /// What the table in `folder` says of its baseline and its shapes.
-    async fn look_at(&self, folder: String) -> Result<Option<(String, ChunkProgress, Vec<Shape>)>, LakeError> {
-        let Some(log) = TableLog::open_folder(&self.store, &self.source, &folder).await? else { return Ok(None) };
+    /// What the table in `folder` says of its baseline and its shapes. The lake has everything up to `stored`.
+    async fn look_at(
+        &self,
+        folder: String,
+        stored: Position,
+    ) -> Result<Option<(String, ChunkProgress, Vec<Shape>)>, LakeError> {
+        let Some(log) = TableLog::open_folder(&self.store, &self.source, &folder).await? else {
+            return self.no_log(&folder, stored).await.map(|()| None);
+        };
         let baseline = log.txn().baseline;
         let mut table = self.table(log);
         if baseline.baseline > 0 && !baseline.done {
@@ -465,6 +473,23 @@ impl Maker {
         }
         let shapes = table.log.state.take().map_or_else(Vec::new, |state| state.shapes);
         Ok(Some((table.log.table.to_string(), table.chunks, shapes)))
+    }
+}
+
+impl Maker {
+    /// A table that was never committed to has no file that the checkpoint counts in. Else its log was removed, and to begin another would
+    /// hide those files from whoever reads it.
+    async fn no_log(&self, folder: &str, stored: Position) -> Result<(), LakeError> {
+        let data = object_store::path::Path::from(format!("{folder}/{DATA}"));
+        let mut files = self.store.objects().list(Some(&data));
+        let listed = |error| LakeError::store("list", self.store.show(&data), error);
+        while let Some(file) = files.try_next().await.map_err(listed)? {
+            if FileName::of_path(&file.location).is_some_and(|name| name.chunks.is_none() && name.last <= stored) {
+                let log = self.store.show(&format!("{folder}/_delta_log").into());
+                return Err(LakeError::altered(log, "it is gone, and the table has files that were in it"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -302,7 +302,7 @@ async fn a_fenced_writer_that_wakes_commits_nothing() {
         let files = lake.listed_files("public.users").len();
         // The first wakes.
         let error = first.flush(true).await.unwrap_err();
-        assert_eq!(error.action, Action::Stop, "{error}");
+        assert_eq!(error.action, Action::Fenced, "{error}");
         assert_eq!(lake.delta_rows("public.users").await.len(), 3);
         if file_is_there {
             assert_eq!(lake.listed_files("public.users").len(), files);
@@ -333,7 +333,7 @@ async fn positions_are_compared_anew_after_a_conflict() {
     let (mut second, _) = lake.taken().await;
     second.write(&more.iter().collect::<Vec<_>>()).await.unwrap();
     let fenced = first.flush(true).await.unwrap_err();
-    assert_eq!(fenced.action, Action::Stop, "its checkpoint is refused");
+    assert_eq!(fenced.action, Action::Fenced, "its checkpoint is refused");
     assert_eq!(lake.delta_rows("public.users").await.len(), 3, "its table's commit came first");
     let overtaken = second.flush(true).await.unwrap_err();
     assert_eq!(overtaken.action, Action::Restart, "{overtaken}");

@@ -3,8 +3,11 @@
 //! WAL can be lost in many ways (slot dropped, invalidated, recreated, moved; failover; restored backup), but they show in few facts:
 //! the system identifier, the timeline's history, where the server's WAL ends, and where the slot begins.
 
+use std::fmt;
 use std::sync::Arc;
 
+use audit_capture::replication::{Identity, TimelineFork};
+use audit_capture::slot::SlotState;
 use audit_core::batch::Progress;
 use audit_core::position::{Lsn, Position};
 use audit_core::sink::Checkpoint;
@@ -20,6 +23,18 @@ pub struct Server {
     pub wal_end: Lsn,
     /// Where the slot begins to send: everything before was acknowledged, by us or by someone else.
     pub slot_start: Lsn,
+}
+
+impl Server {
+    pub(crate) fn new(system: &Identity, forks: Vec<TimelineFork>, slot: &SlotState) -> Server {
+        Server {
+            system_id: system.system_id,
+            timeline: system.timeline,
+            forks: forks.into_iter().map(|fork| (fork.timeline, fork.fork_lsn)).collect(),
+            wal_end: slot.current,
+            slot_start: slot.confirmed_flush_lsn.unwrap_or(Lsn::ZERO),
+        }
+    }
 }
 
 /// A stretch of WAL that a sink will never get.
@@ -50,6 +65,24 @@ impl Reason {
             Reason::History => "history that was replaced",
             Reason::Slot => "a slot that begins later",
         }
+    }
+
+    /// How that comes about.
+    fn explained(self) -> &'static str {
+        match self {
+            Reason::System => "another cluster answers at this address",
+            Reason::History => {
+                "a restored backup, or a failover that lost commits, replaced the history that the sink has"
+            }
+            Reason::Slot => "the slot was moved or made anew by someone else",
+        }
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Gap { sink, from, to, reason } = self;
+        write!(f, "sink {sink} has everything to {from}, the slot begins at {to}: {}", reason.explained())
     }
 }
 

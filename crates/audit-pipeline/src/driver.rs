@@ -6,11 +6,13 @@ use std::time::Instant;
 
 use audit_capture::QueryError;
 use audit_capture::catalog;
+use audit_capture::clock;
 use audit_capture::replication::{Chunk, Frame, FrameError, Receiver, ReplicationError};
 use audit_core::baseline::Command;
 use audit_core::batch::{Batch, Progress};
-use audit_core::position::Lsn;
+use audit_core::position::{Lsn, Micros};
 use tokio::sync::{Notify, mpsc, watch};
+use tracing::warn;
 
 use crate::config::PipelineConfig;
 use crate::fanout::Fanout;
@@ -19,6 +21,9 @@ use crate::status::{Shared, TableCount};
 
 /// A batch is handed on when it holds this much, or when the stream has nothing more to give.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// Commits that wait for one another are written in another order than their times, by far less than this.
+const CLOCK_BACK_MAX_MICROS: i64 = 60_000_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
@@ -49,6 +54,8 @@ pub struct Driver {
     /// What the sinks were last told.
     pub told: Progress,
     pub told_at: Instant,
+    /// The latest commit time so far.
+    pub clock: Micros,
 }
 
 impl Driver {
@@ -141,6 +148,17 @@ impl Driver {
         passed > 0 && (passed >= self.config.idle_bytes.get() || self.told_at.elapsed() >= self.config.idle_after.get())
     }
 
+    /// Order comes from the WAL, so a source's clock that goes back does no harm; but who asks for a span of time must know of it.
+    fn watch_clock(&mut self, committed_at: Micros) {
+        let back = self.clock.0.saturating_sub(committed_at.0);
+        if back > CLOCK_BACK_MAX_MICROS {
+            let seconds = back / 1_000_000;
+            warn!(hint = clock::FIX, %committed_at, "the source's clock went back by {seconds} s: committed_at is not in the order of commits");
+            self.clock = committed_at;
+        }
+        self.clock = self.clock.max(committed_at);
+    }
+
     fn count(&mut self, batch: &Batch) {
         let counts = self.stage.take_counts();
         self.shared.changes.fetch_add(counts.changes, Ordering::Relaxed);
@@ -149,6 +167,9 @@ impl Driver {
         self.shared.without_actor.fetch_add(counts.without_actor, Ordering::Relaxed);
         let committed_at = batch.versions().next_back().map(|version| version.transaction().committed_at);
         self.shared.received(batch.progress, committed_at);
+        if let Some(at) = committed_at {
+            self.watch_clock(at);
+        }
         for (table, versions, bytes) in batch.table_counts() {
             self.shared.count_table(table, TableCount { versions, bytes });
         }

@@ -11,7 +11,7 @@ mod retry;
 pub mod run;
 mod session;
 mod sink_task;
-mod slot;
+pub mod slot;
 pub mod stage;
 pub mod status;
 

@@ -55,13 +55,15 @@ pub enum RunError {
     Driver(#[source] DriverError),
     #[error("sink {} failed", .0.sink)]
     Sink(#[source] SinkFailure),
+    #[error("publication \"{publication}\" does not exist: nothing can be captured")]
+    NoPublication { publication: String },
     #[error("replication slot \"{slot}\" does not exist")]
     NoSlot { slot: String },
     #[error("replication slot \"{slot}\" {what}")]
     ForeignSlot { slot: String, what: &'static str },
-    #[error("replication slot \"{slot}\" is lost: {why}")]
-    LostSlot { slot: String, why: String },
-    #[error("replication slot \"{slot}\" has lost WAL that was not yet captured")]
+    #[error("replication slot \"{slot}\" is lost ({why}): WAL from {from} to {to} was not captured")]
+    LostSlot { slot: String, why: String, from: Lsn, to: Lsn },
+    #[error("replication slot \"{slot}\" does not continue what the sinks have: WAL was lost")]
     Gap {
         slot: String,
         #[source]
@@ -95,14 +97,7 @@ impl std::fmt::Display for Stretches {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, gap) in self.0.iter().enumerate() {
             let separator = if index > 0 { "; " } else { "" };
-            write!(
-                f,
-                "{separator}sink {} has everything to {}, the slot begins at {}: {}",
-                gap.sink,
-                gap.from,
-                gap.to,
-                gap.reason.name()
-            )?;
+            write!(f, "{separator}{gap}")?;
         }
         Ok(())
     }
@@ -126,6 +121,7 @@ impl RunError {
             RunError::Restart => Outcome::Retry,
             RunError::Driver(DriverError::Frame(_)) | RunError::Panic(_) => Outcome::Bug,
             RunError::Sink(_)
+            | RunError::NoPublication { .. }
             | RunError::NoSlot { .. }
             | RunError::ForeignSlot { .. }
             | RunError::LostSlot { .. }
@@ -145,19 +141,29 @@ impl RunError {
             RunError::Restart => None,
             RunError::Driver(DriverError::Frame(_)) | RunError::Panic(_) => Some("please report this as a bug".to_string()),
             RunError::Sink(end) => end.error.hint.clone(),
+            RunError::NoPublication { .. } => Some(
+                "run `cdc-audit setup` to create it, and soon: what is changed before cannot be captured".to_string(),
+            ),
             RunError::NoSlot { .. } => Some(
                 "run `cdc-audit setup` to create it. If it was there before, the changes since are lost: \
                  `cdc-audit run --accept-gap` creates it anew, goes on, and records a gap in every sink"
                     .to_string(),
             ),
             RunError::ForeignSlot { .. } => Some("name another slot in [source], and run `cdc-audit setup`".to_string()),
-            RunError::LostSlot { .. } => Some(
-                "raise max_slot_wal_keep_size; `cdc-audit run --accept-gap` makes the slot anew, goes on, and records a gap in every sink"
-                    .to_string(),
-            ),
+            RunError::LostSlot { why, .. } => {
+                let first = match why.as_str() {
+                    "wal_removed" => "raise max_slot_wal_keep_size",
+                    "idle_timeout" => "set idle_replication_slot_timeout to 0",
+                    "wal_level_insufficient" => "set wal_level to logical",
+                    _ => "look into the server's log",
+                };
+                Some(format!(
+                    "{first}; then `cdc-audit run --accept-gap` makes the slot anew, goes on, and records a gap in every sink"
+                ))
+            }
             RunError::Gap { .. } => Some(
-                "run `cdc-audit check` to see what is missing; `cdc-audit run --accept-gap` goes on and records the gap in every sink; \
-                 with --new-baseline it also reads every table anew"
+                "undo what was done to the slot, the server or a checkpoint, if that is possible; else `cdc-audit run --accept-gap` \
+                 goes on and records the gap in every sink; with --new-baseline it also reads every table anew"
                     .to_string(),
             ),
         }
@@ -173,28 +179,32 @@ pub async fn run(daemon: &Daemon, stop: watch::Receiver<bool>) -> Result<Lsn, Ru
     let mut backoff = Backoff::default();
     loop {
         let since = Instant::now();
-        match session(daemon, &stop).await {
+        let ended = session(daemon, &stop).await;
+        if since.elapsed() > SETTLED {
+            backoff = Backoff::default();
+        }
+        // A sink that cannot store what it was given may fail the same way each time: that session is no better than a failed one.
+        let pause = backoff.next();
+        match ended {
             Ok(Ended::Stopped(lsn)) => {
                 info!(at = %lsn, "stopped");
                 return Ok(lsn);
             }
             Ok(Ended::Restart) => {}
-            Err(error) if error.outcome() == Outcome::Retry => {
-                daemon.shared.failed(Failure::new(Chain(&error).to_string(), error.hint()));
-                if since.elapsed() > SETTLED {
-                    backoff = Backoff::default();
-                }
-                let pause = backoff.next();
-                warn!(error = %Chain(&error), retry_in_ms = pause.as_millis() as u64, "the session ended; another begins");
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = stopped(&stop) => return Ok(Lsn::ZERO),
-                }
-            }
             Err(error) => {
                 daemon.shared.failed(Failure::new(Chain(&error).to_string(), error.hint()));
-                return Err(error);
+                if error.outcome() != Outcome::Retry {
+                    return Err(error);
+                }
+                warn!(
+                    error = %Chain(&error), hint = error.hint(), retry_in_ms = pause.as_millis() as u64,
+                    "the session ended; another begins"
+                );
             }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stopped(&stop) => return Ok(Lsn::ZERO),
         }
     }
 }

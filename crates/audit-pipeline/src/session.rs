@@ -14,12 +14,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use audit_capture::baseline::{Baseline, Runner, SinkProgress};
-use audit_capture::replication::{Identity as System, Receiver, TimelineFork};
-use audit_capture::slot::SlotState;
+use audit_capture::replication::Receiver;
 use audit_core::baseline::Command;
 use audit_core::batch::Progress;
 use audit_core::context::Context;
-use audit_core::position::{Lsn, Position};
+use audit_core::position::{Lsn, Micros, Position};
 use audit_core::sink::{Action, Checkpoint, Identity, Stored};
 use futures::future::select_all;
 use tokio::sync::{mpsc, watch};
@@ -61,7 +60,7 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>) -> Result<En
         () = stopped(stop) => return Ok(Ended::Stopped(Lsn::ZERO)),
     };
     fail::fail_point!("pipeline::after_take");
-    let verdict = continuity(daemon, &server(&system, forks, &slot), &stored)?;
+    let verdict = continuity(daemon, &Server::new(&system, forks, &slot), &stored)?;
     daemon.shared.epoch(verdict.epoch);
     daemon.shared.heard(slot.current);
 
@@ -131,16 +130,6 @@ pub(crate) async fn stopped(stop: &watch::Receiver<bool>) {
 async fn take_all(sinks: &[NamedSink], identity: &Identity) -> Result<Vec<(Arc<str>, Stored)>, RunError> {
     let takes = sinks.iter().map(|sink| async move { Ok((sink.name.clone(), sink_task::take(sink, identity).await?)) });
     futures::future::try_join_all(takes).await.map_err(|end| RunError::Sink(SinkFailure(end)))
-}
-
-fn server(system: &System, forks: Vec<TimelineFork>, slot: &SlotState) -> Server {
-    Server {
-        system_id: system.system_id,
-        timeline: system.timeline,
-        forks: forks.into_iter().map(|fork| (fork.timeline, fork.fork_lsn)).collect(),
-        wal_end: slot.current,
-        slot_start: slot.confirmed_flush_lsn.unwrap_or(Lsn::ZERO),
-    }
 }
 
 /// Whether the daemon may go on from here, and how.
@@ -232,6 +221,7 @@ fn driver(
         until: daemon.until,
         told,
         told_at: Instant::now(),
+        clock: Micros(i64::MIN),
     })
 }
 
@@ -322,7 +312,8 @@ fn sink_ended(end: Result<Result<(), SinkEnd>, tokio::task::JoinError>) -> Resul
     match end {
         Ok(Ok(())) => Ok(None),
         Ok(Err(end)) if end.error.action == Action::Restart => {
-            warn!(sink = %end.sink, error = %sink_task::Chain(&end.error), "sink has to begin again from what is durable");
+            let (error, hint) = (sink_task::Chain(&end.error), end.error.hint.as_deref());
+            warn!(sink = %end.sink, %error, hint, "the sink has to begin again from what is durable");
             Ok(Some(Ended::Restart))
         }
         Ok(Err(end)) => Err(RunError::Sink(SinkFailure(end))),

@@ -1,5 +1,6 @@
 //! One task for each sink: takes batches from its queue, repeats what may be repeated, says what is durable.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub trait ErasedSink: Send {
     fn flush(&mut self, all: bool) -> Boxed<'_, ()>;
     fn due(&self) -> Option<Instant>;
     fn durable(&self) -> Progress;
-    fn quarantine(&mut self, positions: std::collections::HashSet<Position>);
+    fn quarantine(&mut self, positions: HashSet<Position>);
     fn held_bytes(&self) -> usize;
 }
 
@@ -51,7 +52,7 @@ impl<S: Sink> ErasedSink for S {
     fn durable(&self) -> Progress {
         Sink::durable(self)
     }
-    fn quarantine(&mut self, positions: std::collections::HashSet<Position>) {
+    fn quarantine(&mut self, positions: HashSet<Position>) {
         Sink::quarantine(self, positions);
     }
     fn held_bytes(&self) -> usize {
@@ -104,10 +105,11 @@ pub async fn run(
     start: Progress,
     mut queue: mpsc::Receiver<Arc<Held>>,
     durable: watch::Sender<Progress>,
-    mut quarantined: watch::Receiver<std::collections::HashSet<Position>>,
+    mut quarantined: watch::Receiver<HashSet<Position>>,
 ) -> Result<(), SinkEnd> {
     let mut guard = sink.sink.lock().await;
     guard.quarantine(quarantined.borrow_and_update().clone());
+    let mut given_up = HashSet::new();
     let mut backoff = Backoff::default();
     while let Err(error) = guard.begin(start).await {
         pause(&sink, error, &mut backoff).await?;
@@ -133,7 +135,7 @@ pub async fn run(
                 let batches: Vec<&Batch> = held.iter().map(|held| &held.batch).collect();
                 while let Err(error) = guard.write(&batches).await {
                     if error.refused.is_some() {
-                        refused(&sink, error, &mut quarantined).await?;
+                        refused(&sink, error, &mut quarantined, &mut given_up).await?;
                         guard.quarantine(quarantined.borrow_and_update().clone());
                     } else {
                         pause(&sink, error, &mut backoff).await?;
@@ -143,8 +145,8 @@ pub async fn run(
             }
         }
         backoff = Backoff::default();
-        sink.gauge.recovered();
         publish(&sink, guard.as_ref(), &durable);
+        sink.gauge.recovered();
     }
     while let Err(error) = guard.flush(true).await {
         pause(&sink, error, &mut backoff).await?;
@@ -182,7 +184,10 @@ async fn pause(sink: &NamedSink, error: SinkError, backoff: &mut Backoff) -> Res
         return Err(SinkEnd { sink: sink.name.clone(), error });
     }
     let pause = backoff.next();
-    warn!(sink = %sink.name, error = %Chain(&error), retry_in_ms = pause.as_millis() as u64, "sink failed; it is tried again");
+    warn!(
+        sink = %sink.name, error = %Chain(&error), hint = error.hint, retry_in_ms = pause.as_millis() as u64,
+        "the sink failed; it is tried again"
+    );
     tokio::time::sleep(pause).await;
     Ok(())
 }
@@ -191,10 +196,17 @@ async fn pause(sink: &NamedSink, error: SinkError, backoff: &mut Backoff) -> Res
 async fn refused(
     sink: &NamedSink,
     error: SinkError,
-    quarantined: &mut watch::Receiver<std::collections::HashSet<Position>>,
+    quarantined: &mut watch::Receiver<HashSet<Position>>,
+    given_up: &mut HashSet<Position>,
 ) -> Result<(), SinkEnd> {
     sink.gauge.failed(&error);
     let Some(position) = error.refused else { return Ok(()) };
+    if given_up.contains(&position) {
+        // Nothing is left to give up.
+        let hint =
+            "not even the record in its place is taken: see what was added to the sink by hand (constraints, triggers)";
+        return Err(SinkEnd { sink: sink.name.clone(), error: error.hint(hint) });
+    }
     warn!(
         sink = %sink.name, error = %Chain(&error), %position,
         "the sink refuses a version and waits: cdc-audit resume --sink {} --quarantine {position}", sink.name
@@ -202,6 +214,7 @@ async fn refused(
     loop {
         if quarantined.borrow().contains(&position) {
             info!(sink = %sink.name, %position, "the version is given up; an error record takes its place");
+            given_up.insert(position);
             return Ok(());
         }
         if tokio::time::timeout(Duration::from_secs(3600), quarantined.changed())

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use audit_capture::clock::{self, Skew};
 use audit_capture::config::SourceConfig;
 use audit_capture::replication::{
     Identity, Receiver, ReplicationClient, ReplicationError, StreamOptions, TimelineFork,
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 use tracing::{debug, info, warn};
 
+use crate::continuity::Server;
 use crate::retry::Backoff;
 use crate::run::{Daemon, RunError, sql};
 use crate::session::stopped;
@@ -43,7 +45,11 @@ pub async fn lock(
 ) -> Result<Option<Locked>, RunError> {
     let source = &daemon.source;
     let client = audit_connect::connect(&source.endpoint, APPLICATION).await?;
+    published(source, &client).await?;
     usable_slot(daemon, &client).await?;
+    if let Some(complaint) = Skew::measure(&client).await?.complaint() {
+        warn!(hint = clock::FIX, "{complaint}");
+    }
     let mut backoff = Backoff::default();
     loop {
         let replication = ReplicationClient::connect(&source.endpoint, APPLICATION).await?;
@@ -86,6 +92,14 @@ async fn read(source: &SourceConfig, client: &Client) -> Result<SlotState, RunEr
     slot::read(client, &source.slot).await?.ok_or_else(|| RunError::NoSlot { slot: source.slot.clone() })
 }
 
+/// The server itself would notice only with the next change, which it could then never decode.
+async fn published(source: &SourceConfig, client: &Client) -> Result<(), RunError> {
+    let query = "SELECT FROM pg_catalog.pg_publication WHERE pubname = $1";
+    let found =
+        client.query_opt(query, &[&source.publication]).await.map_err(|e| sql("look for the publication", e))?;
+    found.map(drop).ok_or_else(|| RunError::NoPublication { publication: source.publication.clone() })
+}
+
 /// Refuses a slot that cannot serve; with an accepted gap makes one anew where it is gone or lost.
 async fn usable_slot(daemon: &Daemon, client: &Client) -> Result<(), RunError> {
     let name = &daemon.source.slot;
@@ -95,13 +109,12 @@ async fn usable_slot(daemon: &Daemon, client: &Client) -> Result<(), RunError> {
         Some(state) if state.plugin.as_deref() != Some(slot::PLUGIN) => {
             return Err(RunError::ForeignSlot { slot: name.clone(), what: "is not a pgoutput slot" });
         }
-        Some(state) if state.lost().is_none() => return Ok(()),
-        Some(state) if !accepts => {
-            return Err(RunError::LostSlot {
-                slot: name.clone(),
-                why: state.lost().unwrap_or("wal_removed").to_string(),
-            });
+        Some(state) if state.lost().is_none() => {
+            daemon.shared.heard(state.current);
+            daemon.shared.acknowledged(state.confirmed_flush_lsn.unwrap_or_default());
+            return Ok(());
         }
+        Some(state) if !accepts => return Err(lost(state)),
         None if !accepts => return Err(RunError::NoSlot { slot: name.clone() }),
         _ => {}
     }
@@ -115,6 +128,28 @@ async fn usable_slot(daemon: &Daemon, client: &Client) -> Result<(), RunError> {
     let create = slot::create_sql(audit_capture::major(client).await?, name);
     client.batch_execute(&create).await.map_err(|e| sql("create the replication slot", e))?;
     Ok(())
+}
+
+fn lost(slot: &SlotState) -> RunError {
+    let why = slot.lost().unwrap_or("wal_removed").to_string();
+    let from = slot.confirmed_flush_lsn.unwrap_or_default();
+    RunError::LostSlot { slot: slot.name.clone(), why, from, to: slot.current }
+}
+
+/// The source as a session would find it, without taking the slot; `None` while somebody has it.
+pub async fn look(source: &SourceConfig) -> Result<Option<Server>, RunError> {
+    let client = audit_connect::connect(&source.endpoint, APPLICATION).await?;
+    let slot = read(source, &client).await?;
+    if slot.lost().is_some() {
+        return Err(lost(&slot));
+    }
+    if slot.holder.is_some() {
+        return Ok(None);
+    }
+    let replication = ReplicationClient::connect(&source.endpoint, APPLICATION).await?;
+    let system = replication.identify_system().await?;
+    let forks = replication.timeline_history(system.timeline).await?;
+    Ok(Some(Server::new(&system, forks, &slot)))
 }
 
 /// Positions that operators gave up, by sink.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_core::batch::Progress;
 use audit_core::position::{Lsn, Micros};
-use audit_core::sink::SinkError;
+use audit_core::sink::{Action, SinkError};
 use serde::{Deserialize, Serialize};
 
 use crate::sink_task::Chain;
@@ -25,6 +25,8 @@ struct SinkState {
     errors: u64,
     last_error: Option<Failure>,
     failing: bool,
+    /// It failed in a way that made the stream begin again: what failed then has yet to succeed.
+    begun_again: bool,
     progressed_at: Micros,
 }
 
@@ -52,6 +54,7 @@ impl SinkGauge {
         let mut state = lock(&self.state);
         if state.progress != progress {
             state.progressed_at = Micros::now();
+            state.begun_again = false;
         }
         state.progress = progress;
         state.held_bytes = held_bytes;
@@ -65,6 +68,7 @@ impl SinkGauge {
         let mut state = lock(&self.state);
         state.errors += 1;
         state.failing = true;
+        state.begun_again |= error.action == Action::Restart;
         state.last_error = Some(Failure::new(Chain(error).to_string(), error.hint.clone()));
     }
 
@@ -72,8 +76,10 @@ impl SinkGauge {
         lock(&self.state).failing
     }
 
+    /// What failed was done. A sink that holds things back for a while has still to show that it can store them.
     pub(crate) fn recovered(&self) {
-        lock(&self.state).failing = false;
+        let mut state = lock(&self.state);
+        state.failing = state.begun_again;
     }
 }
 

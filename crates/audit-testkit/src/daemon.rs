@@ -65,6 +65,16 @@ impl Launch {
         self
     }
 
+    /// Starts it through another program, which is given the command as its last arguments: `sh -c '… exec "$@"' sh`.
+    pub fn through(mut self, program: &[&str]) -> Launch {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(self.command.get_program()).args(self.command.get_args());
+        let environment = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        command.envs(environment);
+        self.command = command;
+        self
+    }
+
     /// Arms a fault point: its name, and an action in the language of the crate `fail` (`panic`, `2*off->return`).
     pub fn fault(mut self, name: &str, action: &str) -> Launch {
         self.faults.push(format!("{name}={action}"));

@@ -107,6 +107,12 @@ pub fn python() -> PathBuf {
     cache_dir().join("python/bin/python3")
 }
 
+/// The library that lets a program believe in another time; `cargo xtask test` installs it.
+pub fn faketime() -> Option<PathBuf> {
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists())
+}
+
 /// The checker of Prometheus' alert rules: the system's, else the one that `cargo xtask test` unpacked.
 pub fn promtool() -> Option<PathBuf> {
     let unpacked = servers_dir().join("prometheus/usr/bin/promtool");

@@ -7,9 +7,10 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogConfig, LogFormat};
 use crate::error::{CliError, code};
 
-/// Targets that say too much.
-const QUIET: &str =
-    "buoyant_kernel=off,buoyant_kernel_engine=off,delta_kernel=off,deltalake_core=warn,object_store=warn";
+/// Targets that say too much, whatever level is asked for: the lake's library speaks of every read, and what concerns anybody comes
+/// back as an error; the driver of PostgreSQL logs the parameters of statements, which may be values of rows, and the server's notices.
+const QUIET: &str = "buoyant_kernel=off,buoyant_kernel_engine=off,delta_kernel=off,deltalake_core=warn,object_store=warn,\
+     tokio_postgres=warn,tokio_postgres::query=warn,tokio_postgres::connection=warn";
 
 /// Starts logging. Commands that answer and end log warnings only, unless told otherwise.
 pub fn start(config: &LogConfig, daemon: bool) -> Result<(), CliError> {
@@ -18,7 +19,6 @@ pub fn start(config: &LogConfig, daemon: bool) -> Result<(), CliError> {
         (None, true) => "info",
         (None, false) => "warn",
     };
-    // The lake's library speaks of every read; what concerns anybody comes back as an error.
     let filter = EnvFilter::try_new(format!("{level},{QUIET}")).map_err(|error| {
         CliError::new("log.level is not a filter")
             .detail(error.to_string())

@@ -4,8 +4,6 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use audit_testkit::install::cache_dir;
-
 /// The feature that compiles the fault points in, which tests arm.
 pub const FAULT_POINTS: &str = "cdc-audit/fault-points";
 
@@ -15,9 +13,9 @@ pub fn root() -> PathBuf {
     here.ancestors().nth(2).unwrap_or(here).to_owned()
 }
 
-/// Where builds go: as told by the environment, else the cache, so that every clone builds the dependencies once.
+/// Where builds go: as told by the environment, else where cargo itself puts them.
 pub fn target_dir() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| cache_dir().join("target"), PathBuf::from)
+    root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 /// `cargo` in the workspace, with one place for builds.

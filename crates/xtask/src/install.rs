@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use audit_testkit::install::{MAJORS, cache_dir, install_postgres, postgres_bin, promtool, python, servers_dir};
+use audit_testkit::install::{
+    MAJORS, cache_dir, faketime, install_postgres, postgres_bin, promtool, python, servers_dir,
+};
 
 use crate::step::{run, succeeds};
 
@@ -19,6 +21,9 @@ pub fn for_tests() -> Result<()> {
     alert_checker()?;
     if !present("systemd-analyze") {
         packages(&["systemd"])?;
+    }
+    if faketime().is_none() {
+        packages(&["libfaketime"])?;
     }
     Ok(())
 }

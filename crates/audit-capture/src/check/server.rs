@@ -1,6 +1,7 @@
 //! The server: version, settings, room for one more, its clock.
 
-use super::{Area, Input, Report, Seen, Skew, bytes};
+use super::{Area, Input, Report, Seen, bytes};
+use crate::clock::{self, Skew};
 use crate::facts::Server;
 use crate::setup::MAJORS;
 
@@ -87,44 +88,9 @@ fn limits(report: &mut Report, server: &Server) {
     }
 }
 
-/// Difference from which on times that both clocks wrote do not fit together for a reader.
-const SKEW_MAX_MICROS: i64 = 1_000_000;
-
 fn clock(report: &mut Report, skew: Skew) {
-    let seconds = |micros: i64| format!("{:.1} s", micros as f64 / 1e6);
-    let off = if skew.low > SKEW_MAX_MICROS {
-        Some(format!("the server's clock is {} ahead of this machine's", seconds(skew.low)))
-    } else if skew.high < -SKEW_MAX_MICROS {
-        Some(format!("the server's clock is {} behind this machine's", seconds(-skew.high)))
-    } else {
-        None
-    };
-    match off {
+    match skew.complaint() {
         None => report.ok(Area::Server, "clock", "agrees with this machine's"),
-        Some(message) => {
-            let message = format!("{message}: committed_at and recorded_at do not fit together");
-            report.warn(Area::Server, "clock", message, "keep both clocks by NTP");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::check::State;
-
-    #[test]
-    fn a_clock_is_off_only_where_the_time_for_the_answer_does_not_explain_it() {
-        let state = |low: i64, high: i64| {
-            let mut report = Report::default();
-            clock(&mut report, Skew { low, high });
-            (report.findings[0].state, report.findings[0].message.clone())
-        };
-        assert_eq!(state(-30_000_000, 5_000).0, State::Ok);
-        assert_eq!(state(-5_000, 30_000_000).0, State::Ok);
-        let (ahead, message) = state(61_000_000, 62_000_000);
-        assert_eq!(ahead, State::Warn);
-        assert!(message.starts_with("the server's clock is 61.0 s ahead"), "{message}");
-        assert!(state(-9_000_000, -8_000_000).1.starts_with("the server's clock is 8.0 s behind"));
+        Some(message) => report.warn(Area::Server, "clock", message, clock::FIX),
     }
 }

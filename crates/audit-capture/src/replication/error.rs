@@ -71,6 +71,12 @@ impl ReplicationError {
                 "raise the memory limit to at least {} MiB: 64 MiB and four times the message",
                 memory_needed(*length).div_ceil(1 << 20)
             )),
+            // The publication is there when a session begins, but was not where the WAL is now.
+            ReplicationError::Ended { source: Some(source) } if source.sqlstate == SqlState::UNDEFINED_OBJECT => Some(
+                "these changes were made while there was no publication, and PostgreSQL cannot decode them: drop the slot \
+                 (pg_drop_replication_slot), then `cdc-audit run --accept-gap` makes it anew, goes on, and records a gap in every sink"
+                    .to_owned(),
+            ),
             ReplicationError::Refused { source, .. } | ReplicationError::Ended { source: Some(source) } => {
                 server_hint(source)
             }

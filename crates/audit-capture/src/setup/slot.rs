@@ -43,8 +43,7 @@ pub(crate) fn unusable(slot: &SlotState, database: &str) -> Option<(String, Stri
         return Some((format!("replication slot {name} is a standby's copy of the primary's"), hint));
     }
     slot.lost().map(|reason| {
-        let hint = "changes were lost: drop it with `cdc-audit teardown --keep-history`, run `cdc-audit setup`, then \
-                    `cdc-audit run --accept-gap`, which records the stretch";
+        let hint = "changes were lost: `cdc-audit run --accept-gap` makes it anew, goes on, and records the stretch in every sink";
         (format!("replication slot {name} is lost ({reason})"), hint.to_owned())
     })
 }

@@ -1,4 +1,4 @@
--- The server, its settings and its clock.
+-- The server and its settings.
 SELECT jsonb_build_object(
     'version', current_setting('server_version'),
     'major', current_setting('server_version_num')::int / 10000,
@@ -22,6 +22,5 @@ SELECT jsonb_build_object(
     'synchronized_standby_slots', coalesce(current_setting('synchronized_standby_slots', true), ''),
     'may_emit', (
         SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_proc p WHERE p.proname = 'pg_logical_emit_message'
-    ),
-    'clock', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+    )
 )

@@ -8,11 +8,12 @@ mod row;
 
 use audit_connect::{ConnectError, PgEndpoint, ServerError, connect};
 use audit_core::position::Micros;
+use audit_core::shape::Shape;
 use audit_core::sink::{Checkpoint, SinkError};
 use audit_core::stored::Record;
 use futures::{Stream, StreamExt};
-use tokio_postgres::Client;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::{Client, Row};
 
 use crate::checkpoint;
 use crate::failure;
@@ -120,14 +121,17 @@ impl HotReader {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Names of the columns of the table's key, in key order, as of its latest shape.
-    pub async fn key_columns(&self, source: &str, table: &str) -> Result<Vec<String>, ReadError> {
-        let statement = "SELECT shape->>'key' FROM cdc_audit.shapes WHERE source = $1 AND table_name = $2 \
-            ORDER BY schema_version DESC LIMIT 1";
-        let row =
-            self.client.query_opt(statement, &[&source, &table]).await.map_err(failed("reading a table's key"))?;
-        let Some(row) = row else { return Ok(Vec::new()) };
-        serde_json::from_str(row.get(0)).map_err(|_| ReadError::Stored { what: "a shape's key".to_owned() })
+    /// The shapes of a table, oldest first.
+    pub async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, ReadError> {
+        let statement =
+            "SELECT shape FROM cdc_audit.shapes WHERE source = $1 AND table_name = $2 ORDER BY schema_version";
+        let rows =
+            self.client.query(statement, &[&source, &table]).await.map_err(failed("reading a table's shapes"))?;
+        let shape = |row: &Row| match row.try_get::<_, Json<Shape>>(0) {
+            Ok(Json(shape)) => Ok(shape),
+            Err(_) => Err(ReadError::Stored { what: "a shape".to_owned() }),
+        };
+        rows.iter().map(shape).collect()
     }
 
     /// How many versions [`HotReader::export`] would give.

@@ -15,7 +15,15 @@ fn users(from: u32, to: u32) -> Vec<Batch> {
 }
 
 fn stop(error: &SinkError, message: &str) {
-    assert_eq!(error.action, Action::Stop, "{error:?}");
+    ends(error, Action::Stop, message);
+}
+
+fn fenced(error: &SinkError) {
+    ends(error, Action::Fenced, "another daemon owns sink hot: process");
+}
+
+fn ends(error: &SinkError, action: Action, message: &str) {
+    assert_eq!(error.action, action, "{error:?}");
     assert!(error.message.contains(message), "{error:?}");
     assert!(error.hint.is_some(), "{error:?}");
 }
@@ -24,11 +32,10 @@ fn stop(error: &SinkError, message: &str) {
 async fn whoever_took_the_sink_last_writes_alone() {
     let hot = Hot::new().await;
     let (mut first, mut second) = (hot.taken().await, hot.taken().await);
-    let error = write(&mut first, &users(0, 3)).await.unwrap_err();
-    stop(&error, "another daemon owns sink hot: process");
+    fenced(&write(&mut first, &users(0, 3)).await.unwrap_err());
     write(&mut second, &users(0, 3)).await.unwrap();
     // The first does not come back by itself.
-    stop(&write(&mut first, &users(0, 3)).await.unwrap_err(), "another daemon owns sink hot");
+    fenced(&write(&mut first, &users(0, 3)).await.unwrap_err());
     assert_eq!(hot.sql("SELECT count(*) FROM cdc_audit.versions"), "3");
 }
 
@@ -37,7 +44,7 @@ async fn a_fenced_daemon_that_has_nothing_to_write_finds_out_too() {
     let hot = Hot::new().await;
     let (mut first, _second) = (hot.taken().await, hot.taken().await);
     let idle = Fixture::of("idle 0/99000");
-    stop(&write(&mut first, &idle).await.unwrap_err(), "another daemon owns sink hot");
+    fenced(&write(&mut first, &idle).await.unwrap_err());
     assert_eq!(hot.sql("SELECT flushed_lsn FROM cdc_audit.checkpoints"), "0/0");
 }
 

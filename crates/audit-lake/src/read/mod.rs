@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use audit_core::position::Micros;
 use audit_core::shape::Shape;
+use audit_core::sink::Checkpoint;
 use audit_core::stored::Record;
 use futures::Stream;
 use object_store::ObjectStore;
@@ -77,6 +78,11 @@ impl LakeReader {
         Ok(logs.into_iter().flatten().map(|log| log.table.to_string()).collect())
     }
 
+    /// What the lake has; `None` before the first write, and where it is another source's.
+    pub async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, LakeError> {
+        Ok(checkpoint::stored(&self.store).await?.filter(|stored| stored.source == source))
+    }
+
     /// The trail of one row, newest first, at most `limit` versions: what happened under this key, what happened to the same row under the
     /// keys it had before and after, and the truncations that removed it.
     ///
@@ -115,12 +121,6 @@ impl LakeReader {
     pub async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, LakeError> {
         let log = self.log(source, table).await?;
         Ok(log.state.map_or_else(Vec::new, |state| state.shapes))
-    }
-
-    /// Names of the columns of the table's key, in key order, as of its latest shape.
-    pub async fn key_columns(&self, source: &str, table: &str) -> Result<Vec<String>, LakeError> {
-        let shapes = self.shapes(source, table).await?;
-        Ok(shapes.into_iter().max_by_key(|shape| shape.schema_version).map_or_else(Vec::new, |shape| shape.key))
     }
 
     async fn log(&self, source: &str, table: &str) -> Result<TableLog, LakeError> {

@@ -20,7 +20,7 @@ async fn the_owner_epoch_is_the_fence() {
     let more = fixture.batches("begin\ninsert public.t [2]\ncommit");
     write(&mut second, &more).await.unwrap();
     let error = write(&mut first, &more).await.unwrap_err();
-    assert_eq!(error.action, Action::Stop, "{error}");
+    assert_eq!(error.action, Action::Fenced, "{error}");
     assert!(error.message.contains("owner 2") && error.message.contains("owner 1"), "{error}");
     assert!(error.hint.unwrap().contains("stop one of the two daemons"));
     assert_eq!(lake.delta_rows("public.t").await.len(), 2);

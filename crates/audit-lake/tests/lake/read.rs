@@ -77,7 +77,7 @@ async fn the_trail_of_a_row_is_followed_through_its_keys_and_to_its_truncation()
     assert!(matches!(missing, LakeError::NoTable { .. }), "{missing}");
     assert_eq!(reader(&lake).tables("shop").await.unwrap(), ["public.t"]);
     assert_eq!(reader(&lake).tables("another").await.unwrap(), [""; 0]);
-    assert_eq!(reader(&lake).key_columns("shop", "public.t").await.unwrap(), ["id"]);
+    assert_eq!(reader(&lake).shapes("shop", "public.t").await.unwrap().last().unwrap().key, ["id"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

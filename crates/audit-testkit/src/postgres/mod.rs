@@ -211,16 +211,25 @@ impl Postgres {
     }
 
     pub fn start_again(&self) {
+        self.start_in(&[]);
+    }
+
+    /// The same, with these variables in the server's environment.
+    pub fn start_in(&self, environment: &[(&str, &str)]) {
         // The port goes by the command line, so that a copied configuration file cannot carry an old one.
         let port = format!("-p {}", self.port);
         let log = self.log_path();
         let log = log.to_str().expect("temporary folders have plain names");
-        self.pg_ctl(&["start", "-w", "-t", "120", "-l", log, "-o", &port]);
+        self.pg_ctl_in(environment, &["start", "-w", "-t", "120", "-l", log, "-o", &port]);
     }
 
     fn pg_ctl(&self, arguments: &[&str]) {
+        self.pg_ctl_in(&[], arguments);
+    }
+
+    fn pg_ctl_in(&self, environment: &[(&str, &str)], arguments: &[&str]) {
         let mut command = as_server_user(self.bin.join("pg_ctl"));
-        command.arg("-s").arg("-D").arg(self.data_dir()).args(arguments);
+        command.arg("-s").arg("-D").arg(self.data_dir()).args(arguments).envs(environment.iter().copied());
         if let Err(error) = run(&mut command) {
             let log = self.log();
             let tail: Vec<&str> = log.lines().rev().take(20).collect();

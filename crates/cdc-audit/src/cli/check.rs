@@ -1,12 +1,15 @@
 //! `cdc-audit check`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use audit_capture::check::{Area, Finding, Input, ProbeError, SinkProbe, State, check, would_start};
+use audit_pipeline::run::RunError;
 use comfy_table::{Cell, Color};
 use serde_json::json;
 
-use crate::cli::output::{print, print_json, table, wants_json};
+use crate::cli::output::{on_terminal, print, print_json, table};
+use crate::cli::store::open;
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
@@ -34,9 +37,10 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         sinks: &sinks,
     };
     let mut findings = check(&input, "cdc-audit check").await;
+    findings.extend(continuity(config).await);
     findings.extend(keys(config));
     let ready = would_start(&findings);
-    match wants_json(args.json) {
+    match args.json {
         true => show_json(&findings, ready)?,
         false => show(&findings, ready)?,
     }
@@ -73,6 +77,48 @@ fn failure(error: &dyn std::error::Error, hint: Option<String>) -> ProbeError {
     ProbeError { message, hint }
 }
 
+/// Whether the stream would continue what the sinks have. What cannot be reached or read at all is said by others.
+async fn continuity(config: &Config) -> Vec<Finding> {
+    let mut checkpoints = Vec::new();
+    for name in config.sinks.keys() {
+        let Ok(store) = open(config, Some(name)).await else { continue };
+        if let Ok(Some(checkpoint)) = store.checkpoint(&config.source.name, name).await {
+            checkpoints.push((Arc::from(name.as_str()), Some(checkpoint)));
+        }
+    }
+    let finding = |subject: &str, state: State, message: String, fix: Option<String>| Finding {
+        area: Area::Slot,
+        subject: subject.to_owned(),
+        state,
+        message,
+        fix,
+    };
+    let slot = config.source.slot.as_str();
+    if checkpoints.is_empty() {
+        return Vec::new();
+    }
+    match audit_pipeline::slot::look(&config.source).await {
+        Ok(None) => Vec::new(),
+        Ok(Some(server)) => {
+            let gaps = audit_pipeline::continuity::judge(&server, &checkpoints).gaps;
+            if gaps.is_empty() {
+                return vec![finding(slot, State::Ok, "continues what the sinks have".to_owned(), None)];
+            }
+            let fix =
+                "undo what was done, if that is possible; else `cdc-audit run --accept-gap` records what is missing";
+            gaps.iter().map(|gap| finding(slot, State::Fail, gap.to_string(), Some(fix.to_owned()))).collect()
+        }
+        Err(RunError::NoSlot { .. }) => {
+            let has =
+                checkpoints.iter().filter_map(|(sink, checkpoint)| Some((sink, checkpoint.as_ref()?.flushed_lsn)));
+            let fix = "`cdc-audit run --accept-gap` makes the slot anew and records what is missing";
+            let lost = |sink: &str, at| format!("sink {sink} has everything to {at}: what was changed since is lost");
+            has.map(|(sink, at)| finding(slot, State::Fail, lost(sink, at), Some(fix.to_owned()))).collect()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
 /// Keys that the configuration names and nobody can read.
 fn keys(config: &Config) -> Option<Finding> {
     let error = config.policy().err()?;
@@ -107,28 +153,67 @@ fn show_json(findings: &[Finding], ready: bool) -> Result<(), CliError> {
 const SHOWN_MAX: usize = 12;
 
 fn show(findings: &[Finding], ready: bool) -> Result<(), CliError> {
-    let mut rows = table(&["", "", "what", "finding"]);
-    for (index, finding) in findings.iter().enumerate() {
-        let alike = |other: &&Finding| other.area == finding.area && other.state == finding.state;
-        match findings[..index].iter().filter(alike).count() {
-            before if before < SHOWN_MAX => rows.add_row(row(finding)),
-            SHOWN_MAX => {
-                let more = findings.iter().filter(alike).count() - SHOWN_MAX;
-                rows.add_row([
-                    String::new(),
-                    String::new(),
-                    "…".to_owned(),
-                    format!("and {more} more like these: --json has all"),
-                ])
-            }
-            _ => &mut rows,
-        };
+    let lines = lines(findings);
+    if on_terminal() {
+        let mut rows = table(&["", "", "what", "finding"]);
+        for line in &lines {
+            match line {
+                Line::Finding(finding) => rows.add_row(row(finding)),
+                Line::More(more) => rows.add_row(["", "", "…", more]),
+            };
+        }
+        print(rows)?;
+    } else {
+        plain(&lines)?;
     }
-    print(rows)?;
     let count = |state: State| findings.iter().filter(|finding| finding.state == state).count();
     let verdict =
         if ready { "`cdc-audit run` would start" } else { "`cdc-audit run` would not start, or would do harm" };
     print(format!("{verdict}: {} failures, {} warnings", count(State::Fail), count(State::Warn)))
+}
+
+enum Line<'f> {
+    Finding(&'f Finding),
+    More(String),
+}
+
+fn lines(findings: &[Finding]) -> Vec<Line<'_>> {
+    let mut lines = Vec::new();
+    for (index, finding) in findings.iter().enumerate() {
+        let alike = |other: &&Finding| other.area == finding.area && other.state == finding.state;
+        match findings[..index].iter().filter(alike).count() {
+            before if before < SHOWN_MAX => lines.push(Line::Finding(finding)),
+            SHOWN_MAX => {
+                let more = findings.iter().filter(alike).count() - SHOWN_MAX;
+                lines.push(Line::More(format!("and {more} more like these: --json has all")));
+            }
+            _ => {}
+        }
+    }
+    lines
+}
+
+/// The widest subject that others are aligned to.
+const SUBJECT_MAX: usize = 32;
+
+/// A line for each finding, and one for what to do about it.
+fn plain(lines: &[Line<'_>]) -> Result<(), CliError> {
+    let subject = |line: &Line<'_>| match line {
+        Line::Finding(finding) => finding.subject.chars().count(),
+        Line::More(_) => 0,
+    };
+    let width = lines.iter().map(subject).max().unwrap_or_default().min(SUBJECT_MAX);
+    for line in lines {
+        match line {
+            Line::Finding(finding) => {
+                let (state, area) = (word(finding.state), finding.area);
+                print(format!("{state:<4}  {area:<11}  {:<width$}  {}", finding.subject, finding.message))?;
+                finding.fix.as_ref().map_or(Ok(()), |fix| print(format!("      fix: {fix}")))?;
+            }
+            Line::More(more) => print(format!("      {more}"))?,
+        }
+    }
+    Ok(())
 }
 
 fn row(finding: &Finding) -> [Cell; 4] {

@@ -8,7 +8,7 @@ use audit_core::position::Micros;
 use audit_history::ExportRequest;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::output::{bytes, print, print_json, table, wants_json};
+use crate::cli::output::{bytes, print, print_json, table};
 use crate::cli::store::open;
 use crate::config::Config;
 use crate::error::CliError;
@@ -56,7 +56,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let exported = audit_history::export(&store, &request, |rows| bar.set_position(rows)).await;
     bar.finish_and_clear();
     let manifest = exported.map_err(|error| CliError::of(&error).hint(error.hint()))?;
-    if wants_json(args.json) {
+    if args.json {
         print_json(&manifest)?;
     } else {
         let mut rows = table(&["file", "rows", "size", "sha256"]);

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use audit_core::shape::TableName;
 use audit_core::stored::Record;
 use audit_history::Store;
+use serde_json::value::RawValue;
 
-use crate::cli::output::{print, print_json, table, wants_json};
+use crate::cli::output::{print, print_json, table};
 use crate::cli::store::open;
 use crate::config::Config;
 use crate::error::{CliError, code};
@@ -46,7 +47,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     }
     let key = stored_key(&args, config, &store).await?;
     let records = store.history(&config.source.name, &args.table, &key, args.limit).await.map_err(failed)?;
-    if wants_json(args.json) {
+    if args.json {
         records.iter().try_for_each(print_json)?;
     } else {
         show(&args, &records)?;
@@ -54,7 +55,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A protected key is stored as its HMAC: who knows the raw key, and may read the row key, can still ask for it.
+/// The key as it is stored: of several columns a JSON array without spaces, and what is protected as its HMAC. Who knows the raw key, and may
+/// read the row key, can still ask for it.
 async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<String, CliError> {
     let names = store
         .key_columns(&config.source.name, &args.table)
@@ -62,26 +64,35 @@ async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<Strin
         .map_err(|error| CliError::of(&error).hint(error.hint()))?;
     let (schema, name) = args.table.split_once('.').unwrap_or(("", &args.table));
     let rules = config.rules().for_table(&TableName::new(schema.trim_matches('"'), name.trim_matches('"')));
-    let protected = |column: &String| rules.method(column).is_some();
-    if !names.iter().any(protected) {
-        return Ok(args.key.clone());
-    }
-    let policy = config.policy().map_err(|error| CliError::of(&error).hint(error.hint()))?;
-    let Some(key) = policy.row_key else { return Ok(args.key.clone()) };
+    let row_key = match names.iter().any(|column| rules.method(column).is_some()) {
+        true => config.policy().map_err(|error| CliError::of(&error).hint(error.hint()))?.row_key,
+        false => None,
+    };
+    let hashed = |column: &str, text: &str| {
+        let key = row_key.as_ref().filter(|_| rules.method(column).is_some())?;
+        Some(key.hash(&args.table, column, text.as_bytes()))
+    };
     match names.as_slice() {
-        [column] => Ok(key.hash(&args.table, column, args.key.as_bytes())),
+        [] => Ok(args.key.clone()),
+        [column] => Ok(hashed(column, &args.key).unwrap_or_else(|| args.key.clone())),
         columns => {
-            let parts: Vec<serde_json::Value> = serde_json::from_str(&args.key).map_err(|_| {
-                CliError::new("the key of this table has several columns")
-                    .hint("give a JSON array in key order".to_string())
+            let parts: Option<Vec<&RawValue>> = serde_json::from_str(&args.key).ok();
+            let parts = parts.filter(|parts| parts.len() == columns.len()).ok_or_else(|| {
+                CliError::new(format!("the key of this table is ({})", columns.join(", ")))
+                    .hint("give a JSON array in that order, such as '[42,\"a\"]'".to_string())
                     .code(code::USAGE)
             })?;
-            let hashed = columns.iter().zip(parts).map(|(column, part)| match part {
-                part if !protected(column) => part,
-                serde_json::Value::String(text) => key.hash(&args.table, column, text.as_bytes()).into(),
-                other => key.hash(&args.table, column, other.to_string().as_bytes()).into(),
-            });
-            Ok(serde_json::Value::from_iter(hashed).to_string())
+            let part = |(column, part): (&String, &RawValue)| {
+                // Numbers stay text, for their digits.
+                let string = serde_json::from_str::<String>(part.get()).ok();
+                let text = string.as_deref().unwrap_or(part.get());
+                match hashed(column, text).or(string.clone()) {
+                    Some(text) => serde_json::Value::from(text).to_string(),
+                    None => text.to_string(),
+                }
+            };
+            let parts: Vec<String> = columns.iter().zip(parts).map(part).collect();
+            Ok(format!("[{}]", parts.join(",")))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tables on a terminal, JSON in a pipe.
+//! Tables, drawn for whoever looks: with lines that fit the terminal, or as plain text in a pipe. JSON where it is asked for.
 
 use std::io::{IsTerminal, Write};
 
@@ -7,18 +7,19 @@ use serde::Serialize;
 
 use crate::error::CliError;
 
-/// Whether to print JSON: when asked to, or when nobody is looking.
-pub fn wants_json(flag: bool) -> bool {
-    flag || !std::io::stdout().is_terminal()
+/// Whether a person looks at standard output.
+pub fn on_terminal() -> bool {
+    std::io::stdout().is_terminal()
 }
 
-/// A table in the house style.
+/// A table in the house style; in a pipe one line for each row, whatever its width.
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(header.to_vec());
+    let (style, arrangement) = match on_terminal() {
+        true => (presets::UTF8_HORIZONTAL_ONLY, ContentArrangement::Dynamic),
+        false => (presets::ASCII_MARKDOWN, ContentArrangement::Disabled),
+    };
+    table.load_style(style).set_content_arrangement(arrangement).set_header(header.to_vec());
     table
 }
 

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info};
 
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 use crate::error::{CliError, code};
 use crate::http;
 use crate::wiring;
@@ -53,17 +53,19 @@ pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
             info!(at = %lsn, "everything before is durable in every sink");
             Ok(ExitCode::SUCCESS)
         }
-        Err(error) => {
-            error!(error = %audit_pipeline::Chain(&error), "the daemon ends");
-            Err(CliError::of(&error).hint(error.hint()).code(exit_code(&error)))
+        // Whoever collects lines of JSON gets one; a person reads what every command says of its error.
+        Err(error) if config.log.format == LogFormat::Json => {
+            error!(error = %audit_pipeline::Chain(&error), hint = error.hint(), "the daemon ends");
+            Ok(ExitCode::from(exit_code(&error)))
         }
+        Err(error) => Err(CliError::of(&error).hint(error.hint()).code(exit_code(&error))),
     }
 }
 
 fn exit_code(error: &RunError) -> u8 {
     match error {
         RunError::Gap { .. } | RunError::LostSlot { .. } | RunError::NoSlot { .. } => code::GAP,
-        RunError::Sink(end) if end.error.action == Action::Stop && end.error.refused.is_none() => code::FENCED,
+        RunError::Sink(end) if end.error.action == Action::Fenced => code::FENCED,
         _ => code::FAILED,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use audit_pipeline::status::{Phase, StatusReport};
 
-use crate::cli::output::{bytes, print, print_json, table, wants_json};
+use crate::cli::output::{bytes, print, print_json, table};
 use crate::config::Config;
 use crate::error::{CliError, code};
 
@@ -33,7 +33,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         .hint("give each daemon a port of its own: http.listen".to_string())
         .code(code::NOT_READY));
     }
-    if wants_json(args.json) {
+    if args.json {
         print_json(&report)?
     } else {
         show(&report)?
@@ -54,7 +54,7 @@ async fn not_running(args: Args, config: &Config, error: String) -> Result<ExitC
         Ok(client) => audit_capture::slot::read(&client, &config.source.slot).await.ok().flatten(),
         Err(_) => None,
     };
-    if wants_json(args.json) {
+    if args.json {
         let slot = slot.as_ref().map(|slot| {
             serde_json::json!({
                 "name": slot.name, "confirmed_flush_lsn": slot.confirmed_flush_lsn, "lag_bytes": slot.lag_bytes(),
@@ -89,7 +89,9 @@ fn show(report: &StatusReport) -> Result<(), CliError> {
         Phase::Retrying => "retrying".to_string(),
         Phase::Stopping => "stopping".to_string(),
     };
-    print(format!("{}: {phase}, epoch {}", report.source, report.epoch))?;
+    // Known once the sinks were asked.
+    let epoch = if report.epoch > 0 { format!(", epoch {}", report.epoch) } else { String::new() };
+    print(format!("{}: {phase}{epoch}", report.source))?;
     print(format!(
         "slot {}: {} behind ({:.1} s), acknowledged {}, server at {}",
         report.slot,

@@ -1,18 +1,16 @@
 //! `cargo xtask demo`: a private PostgreSQL, a small shop, ten seconds of its life, and what `cdc-audit` made of them. All
-//! of it lies in a temporary folder, which goes when the demo ends.
+//! of it lies in one temporary folder, which goes when the demo ends, however it ends.
 
 mod shop;
 mod tour;
 
 use std::fs;
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use audit_testkit::Postgres;
-use tempfile::TempDir;
 
 use crate::cargo::{cargo, target_dir};
 use crate::install;
@@ -23,75 +21,86 @@ const BEGIN: Duration = Duration::from_secs(60);
 
 pub fn demo() -> Result<()> {
     step("install", install::for_demo)?;
-    step("build", || run(&mut cargo(&["build", "--release", "-p", "cdc-audit"])))?;
-    let site = Site::new()?;
-    say(
-        "A private PostgreSQL 15 runs in a temporary folder. The shop's tables and two rows of each are there already.",
-    );
-    site.server.execute("shop", shop::SCHEMA);
+    step("build", || run(&mut cargo(&["build", "--release", "--workspace", "--bin", "cdc-audit"])))?;
 
-    say("The configuration: a source, two sinks, a rule.");
-    println!("{}", fs::read_to_string(&site.config)?);
+    let site = Site::new()?;
+    site.server.execute("shop", shop::SCHEMA);
+    chapter("A small shop lives in a private PostgreSQL 15. This is all that cdc-audit is told of it:");
+    fs::read_to_string(&site.config)?.lines().for_each(|line| println!("  {line}"));
+
+    chapter("`setup` makes what capture needs. It prints every statement before it runs it; here, what they are for:");
     setup(&site)?;
-    site.cdc_audit(&["check"])?;
+    let checked = site.answer(&["check"])?;
+    println!("\n$ cdc-audit check\n  {}", checked.lines().last().unwrap_or_default());
 
     let mut daemon = site.start()?;
-    say(
-        "The daemon runs. For ten seconds the shop lives: customers order, Carla mends a price, Dave forgets a WHERE, Erin\n\
-         mends what Dave did, a column is added, a customer asks to be forgotten, carts are emptied.",
+    chapter(
+        "The daemon runs, and for ten seconds the shop lives. Nothing in the application knows of it, but that it says\nwho acts, and why:",
     );
     shop::live(&site.server, "shop")?;
-    stop(&mut daemon)?;
+    daemon.stop()?;
+    // What came in while it stopped.
+    let end = site.server.execute("shop", "SELECT pg_current_wal_lsn()");
+    site.answer(&["run", "--until", &end])?;
 
-    say("It was stopped with SIGTERM. Started again, it finishes what was left and ends.");
-    let now = site.server.execute("shop", "SELECT pg_current_wal_lsn()");
-    site.cdc_audit(&["run", "--until", &now])?;
-    tour::show(&site)
+    tour::show(&site)?;
+    drop(site);
+    println!("\nThe server, its databases and the lake are gone again. To begin with your own: README.md.");
+    Ok(())
 }
 
-/// `setup` prints every statement before it runs it: hundreds of lines, of which the demo shows the comments.
+/// The statements of `setup` are hundreds of lines: these are the reasons that it gives for those that make something.
 fn setup(site: &Site) -> Result<()> {
     println!("$ cdc-audit setup");
-    let statements = output(&mut site.command(&["setup"]))?;
-    let statements = String::from_utf8_lossy(&statements);
-    let comments = statements.lines().filter(|line| line.starts_with("-- "));
-    comments.for_each(|comment| println!("{comment}"));
-    println!("   (its comments; the statements between them are left out here)");
+    let done: serde_json::Value = serde_json::from_str(&site.answer(&["setup", "--json"])?)?;
+    let steps = done["steps"].as_array().context("setup names no steps")?;
+    let mut place = "";
+    for step in steps {
+        let text = |name: &str| step[name].as_str().unwrap_or_default();
+        if text("on") != place {
+            place = text("on");
+            println!("  in {place}");
+        }
+        let sql = text("sql");
+        if sql.starts_with("CREATE ") && !sql.starts_with("CREATE INDEX")
+            || sql.contains("create_logical_replication_slot")
+        {
+            println!("    - {}", text("why"));
+        }
+    }
     Ok(())
 }
 
 /// Where the demo takes place.
 struct Site {
-    server: Postgres,
     config: PathBuf,
-    folder: TempDir,
+    /// Everything lies in the server's own folder.
+    server: Postgres,
 }
 
 impl Site {
     fn new() -> Result<Site> {
-        let folder = tempfile::Builder::new().prefix("cdc-audit-demo-").tempdir()?;
         let server = Postgres::start(15);
         let (source, hot) = (server.create_database("shop"), server.create_database("audit"));
-        let config = folder.path().join("config.toml");
+        let site = Site { config: PathBuf::from(server.socket_dir()).join("config.toml"), server };
         let text = format!(
             "[source]\nname = \"shop\"\nurl = \"{source}\"\n\n\
-             [[tables]]\nname = \"public.*\"\ninclude = [\"customer_id\"]\n\n\
              [sinks.hot]\ntype = \"hot\"\nurl = \"{hot}\"\n\n\
-             [sinks.archive]\ntype = \"lake\"\nurl = \"{}\"\nfile_age = \"2 s\"\n\n\
+             [sinks.archive]\ntype = \"lake\"\nurl = \"{}\"\nfile_age = \"3 s\"\n\n\
              [http]\nlisten = \"127.0.0.1:{}\"\n",
-            folder.path().join("lake").display(),
+            site.lake().display(),
             audit_testkit::free_port(),
         );
-        fs::write(&config, text)?;
-        Ok(Site { server, config, folder })
+        fs::write(&site.config, text)?;
+        Ok(site)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        PathBuf::from(self.server.socket_dir()).join(name)
     }
 
     fn lake(&self) -> PathBuf {
-        self.folder.path().join("lake")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("daemon.log")
+        self.file("lake")
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -100,10 +109,15 @@ impl Site {
         command
     }
 
+    /// What a command prints.
+    fn answer(&self, arguments: &[&str]) -> Result<String> {
+        Ok(String::from_utf8(output(&mut self.command(arguments))?)?)
+    }
+
     /// Runs a command as a person would, and shows it.
-    fn cdc_audit(&self, arguments: &[&str]) -> Result<()> {
-        println!("\n$ cdc-audit {}", arguments.join(" "));
-        let status = on_a_terminal(self.command(arguments)).status().context("cannot run cdc-audit")?;
+    fn show(&self, arguments: &[&str]) -> Result<()> {
+        println!("$ cdc-audit {}", arguments.join(" "));
+        let status = self.command(arguments).status().context("cannot run cdc-audit")?;
         if !status.success() {
             bail!("cdc-audit {} ended with {status}", arguments.join(" "));
         }
@@ -111,57 +125,49 @@ impl Site {
     }
 
     /// Starts the daemon and waits until the slot is its own.
-    fn start(&self) -> Result<Child> {
-        println!("\n$ cdc-audit run");
-        let log = fs::File::create(self.log())?;
-        let mut child = self.command(&["run"]).stdout(log.try_clone()?).stderr(log).spawn()?;
+    fn start(&self) -> Result<Daemon> {
+        println!("\n$ cdc-audit run &");
+        let log = self.file("daemon.log");
+        let file = fs::File::create(&log)?;
+        let mut daemon = Daemon(self.command(&["run"]).stdout(file.try_clone()?).stderr(file).spawn()?);
+        let said = || fs::read_to_string(&log).unwrap_or_default();
         let begun = Instant::now();
         let active = "SELECT count(*) FROM pg_replication_slots WHERE active";
         while self.server.execute("shop", active) == "0" {
-            if let Some(status) = child.try_wait()? {
-                bail!("the daemon ended with {status}:\n{}", read(&self.log()));
+            if let Some(status) = daemon.0.try_wait()? {
+                bail!("the daemon ended with {status}:\n{}", said());
             }
             if begun.elapsed() > BEGIN {
-                child.kill()?;
-                bail!("the daemon did not begin within {} s:\n{}", BEGIN.as_secs(), read(&self.log()));
+                bail!("the daemon did not begin within {} s:\n{}", BEGIN.as_secs(), said());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(child)
+        Ok(daemon)
     }
 }
 
-/// Commands print tables on a terminal and JSON elsewhere. Whoever keeps the demo's output in a file wants to read the
-/// same as at a terminal.
-fn on_a_terminal(command: Command) -> Command {
-    if std::io::stdout().is_terminal() {
-        return command;
-    }
-    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
-    let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
-    let mut wrapped = Command::new("script");
-    wrapped.args(["-qec", &format!("stty cols 140; {}", words.join(" ")), "/dev/null"]).stdin(Stdio::null());
-    for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            wrapped.env(name, value);
+/// The running daemon; it does not outlive the demo.
+struct Daemon(Child);
+
+impl Daemon {
+    fn stop(&mut self) -> Result<()> {
+        output(Command::new("kill").args(["-TERM", &self.0.id().to_string()]))?;
+        let status = self.0.wait()?;
+        if !status.success() {
+            bail!("the daemon ended with {status}");
         }
+        Ok(())
     }
-    wrapped
 }
 
-fn stop(daemon: &mut Child) -> Result<()> {
-    run(Command::new("kill").args(["-TERM", &daemon.id().to_string()]))?;
-    let status = daemon.wait()?;
-    if !status.success() {
-        bail!("the daemon ended with {status}");
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // One that was stopped needs no more.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
-    Ok(())
 }
 
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_default()
-}
-
-fn say(text: &str) {
-    println!("\n── {text}");
+fn chapter(text: &str) {
+    println!("\n── {}\n", text.replace('\n', "\n   "));
 }

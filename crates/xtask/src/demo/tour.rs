@@ -1,6 +1,7 @@
 //! What is there in the end: the trail of one order, the files of the lake, and questions that another engine answers
 //! from them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,54 +9,69 @@ use std::process::Command;
 use anyhow::Result;
 use audit_testkit::install::python;
 
-use super::{Site, say, shop};
-use crate::step::run;
+use super::{Site, chapter, shop};
+use crate::step::output;
 
 /// DuckDB reads the files as any analyst's engine would: it knows nothing of `cdc-audit`.
-const QUESTIONS: &str = r#"
+const ASK: &str = r#"
 import sys, duckdb
+
 versions = f"read_parquet('{sys.argv[1]}/*/data/**/*.parquet', union_by_name = true)"
-def ask(question, sql):
-    print(f"\n{question}")
-    duckdb.sql(sql.format(versions=versions)).show()
-ask("What happened, by table:",
-    "SELECT cdc_table_name AS \"table\", cdc_event AS event, count(*) AS versions FROM {versions} GROUP BY ALL ORDER BY ALL")
-ask("Who changed the most orders in one transaction:",
-    "SELECT cdc_actor_id AS who, cdc_reason AS why, count(*) AS orders FROM {versions} "
-    "WHERE cdc_table_name = 'public.orders' AND cdc_event = 'updated' GROUP BY who, why, cdc_xid ORDER BY orders DESC LIMIT 3")
-ask("What the lake knows of customers:",
-    "SELECT cdc_event AS event, id, name, password_digest FROM {versions} WHERE cdc_table_name = 'public.customers' ORDER BY id")
+answer = duckdb.sql(sys.argv[2].replace("versions", versions))
+rows = [[str(name) for name in answer.columns]] + [["" if cell is None else str(cell) for cell in row] for row in answer.fetchall()]
+widths = [max(map(len, column)) for column in zip(*rows)]
+rows.insert(1, ["-" * width for width in widths])
+for row in rows:
+    print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |")
 "#;
 
-pub fn show(site: &Site) -> Result<()> {
-    say("The trail of Ann's order, newest first, from the hot table:");
-    site.cdc_audit(&["history", "public.orders", &shop::ORDER.to_string()])?;
+const BULK: &str = "SELECT cdc_actor_id AS who, cdc_reason AS why, count(*) AS orders,
+       count(DISTINCT json_extract(cdc_changes, '$.status[0]')) AS different_before
+FROM versions WHERE cdc_table_name = 'public.orders' AND cdc_event = 'updated'
+GROUP BY who, why, cdc_xid ORDER BY orders DESC LIMIT 3";
 
-    say("The lake: a Delta table for each table, plain Parquet files by date.");
-    let mut files = Vec::new();
-    parquet_files(&site.lake(), &mut files)?;
-    for file in &files {
-        let size = fs::metadata(file)?.len();
-        println!("   {size:>7} bytes  {}", file.strip_prefix(site.lake()).unwrap_or(file).display());
+const SECRETS: &str = "SELECT cdc_event AS event, id, name, email, password_digest
+FROM versions WHERE cdc_table_name = 'public.customers' ORDER BY id";
+
+pub fn show(site: &Site) -> Result<()> {
+    chapter("The trail of Ann's order, newest first: who changed what, and why.");
+    site.show(&["history", "public.orders", &shop::ORDER.to_string()])?;
+
+    chapter("The same versions in the lake: plain Parquet files by date, one Delta table for each table.");
+    for (folder, (files, bytes)) in parquet_files(&site.lake())? {
+        println!("  {folder:<60} {files:>2} files {bytes:>7} bytes");
     }
 
-    say("The same files, asked through DuckDB:");
-    let questions = site.folder.path().join("questions.py");
-    fs::write(&questions, QUESTIONS)?;
-    run(Command::new(python()).arg(questions).arg(site.lake()))?;
-    say("The demo cleans up after itself. Nothing is left.");
+    chapter("Dave forgot a WHERE. Any engine finds it; here DuckDB, by listing those files:");
+    ask(site, BULK)?;
+
+    chapter("And what nobody needs to know never left memory:");
+    ask(site, SECRETS)
+}
+
+fn ask(site: &Site, question: &str) -> Result<()> {
+    println!("{question}\n");
+    let answer = output(Command::new(python()).args(["-c", ASK]).arg(site.lake()).arg(question))?;
+    print!("{}", String::from_utf8(answer)?);
     Ok(())
 }
 
-fn parquet_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            parquet_files(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "parquet") {
-            files.push(path);
+/// By folder: how many, and their size.
+fn parquet_files(lake: &Path) -> Result<BTreeMap<String, (usize, u64)>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![PathBuf::from(lake)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "parquet") {
+                let shown = folder.strip_prefix(lake).unwrap_or(&folder).display().to_string();
+                let (files, bytes): &mut (usize, u64) = found.entry(shown).or_default();
+                *files += 1;
+                *bytes += fs::metadata(&path)?.len();
+            }
         }
     }
-    files.sort();
-    Ok(())
+    Ok(found)
 }

@@ -1,0 +1,103 @@
+use std::process::Command;
+
+use audit_testkit::shared;
+use cdc_audit_tests::world::World;
+use expect_test::expect;
+use serde_json::Value;
+
+async fn world() -> World {
+    let server = shared(15).await;
+    let tables = "CREATE TABLE orders (id int PRIMARY KEY, state text, total numeric(10,2)); ALTER TABLE orders REPLICA IDENTITY FULL; \
+                  CREATE TABLE parts (a int, b text, v int, PRIMARY KEY (b, a)); ALTER TABLE parts REPLICA IDENTITY FULL";
+    let world = World::on(server).full(true).sql(tables).build().await;
+    server.execute(
+        &world.database,
+        "INSERT INTO orders VALUES (1, 'draft', 5), (2, 'draft', 7); UPDATE orders SET state = 'paid' WHERE id = 1; UPDATE orders SET id = 10 WHERE id = 1; \
+         BEGIN; SELECT pg_logical_emit_message(true, 'cdc-audit', '{\"actor_id\": \"ann\", \"reason\": \"typo\"}'); UPDATE orders SET total = 6 WHERE id = 10; COMMIT; \
+         INSERT INTO parts VALUES (1, 'x \"y\"', 0); UPDATE parts SET v = 1; DELETE FROM orders WHERE id = 10; TRUNCATE parts",
+    );
+    world.catch_up().await;
+    world
+}
+
+fn records(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+/// The trail of a row, through the change of its key, newest first; the same from either sink but for when it was recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn history_is_the_same_from_hot_and_lake() {
+    let world = world().await;
+    for (table, key, events) in [
+        ("public.orders", "10", vec!["deleted", "updated", "updated", "updated", "created"]),
+        ("public.orders", "1", vec!["deleted", "updated", "updated", "updated", "created"]),
+        ("public.orders", "2", vec!["created"]),
+        ("public.parts", r#"["x \"y\"", 1]"#, vec!["updated", "created"]),
+        ("public.orders", "404", vec![]),
+    ] {
+        let mut told = Vec::new();
+        for sink in ["hot", "archive"] {
+            let mut found = records(&world.succeed(&["history", table, key, "--from", sink, "--json"]));
+            for record in &mut found {
+                record.as_object_mut().expect("a record").remove("recorded_at");
+                // Hot keeps of an update what changed; the lake has the row after too.
+                if record["event"] == "updated" {
+                    record.as_object_mut().expect("a record").remove("after");
+                }
+            }
+            let seen: Vec<&str> = found.iter().map(|record| record["event"].as_str().expect("an event")).collect();
+            let rows: Vec<&&str> = seen.iter().filter(|event| **event != "truncated").collect();
+            assert_eq!(rows, events.iter().collect::<Vec<_>>(), "{table} {key} from {sink}");
+            told.push(found);
+        }
+        assert_eq!(told[0], told[1], "{table} {key}");
+    }
+    // As a table: the columns in the table's order, from either sink.
+    let tables = ["hot", "archive"].map(|sink| {
+        let told = world.succeed(&["history", "public.orders", "10", "--from", sink]);
+        let without_time = |line: &str| line.split('|').skip(2).map(str::trim).collect::<Vec<_>>().join(" | ");
+        told.lines().skip(2).map(|line| without_time(line).trim_end().to_owned() + "\n").collect::<String>()
+    });
+    expect![[r#"
+        deleted |  | Id was 10, state was paid and total was 6.00. |  |
+        updated | ann | Total changed from 5.00 to 6.00. | typo |
+        updated |  | Id changed from 1 to 10. (key was 1) |  |
+        updated |  | State changed from draft to paid. |  |
+        created |  | Id set to 1, state set to draft and total set to 5.00. |  |
+    "#]]
+    .assert_eq(&tables[0]);
+    assert_eq!(tables[0], tables[1]);
+    let output = world.command(&["history", "public.nothing", "1"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("tables with versions: public.orders, public.parts"));
+}
+
+/// Rows, ranges and checksums of the manifest are those of the files.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_can_be_proved() {
+    let world = world().await;
+    let versions = world.recorded().await.hot.len();
+    for sink in ["hot", "archive"] {
+        let folder = world.path(&format!("export from {sink}"));
+        let to = folder.to_str().expect("a plain name");
+        world.succeed(&["export", "--to", to, "--from", sink]);
+        let manifest: Value =
+            serde_json::from_str(&std::fs::read_to_string(folder.join("manifest.json")).expect("a manifest"))
+                .expect("JSON");
+        let mut rows = 0;
+        for file in manifest["files"].as_array().expect("files") {
+            let path = folder.join(file["path"].as_str().expect("a path"));
+            let lines = std::fs::read_to_string(&path).expect("a file").lines().count();
+            assert_eq!(file["rows"], lines);
+            let output = Command::new("sha256sum").arg(&path).output().expect("sha256sum runs");
+            let sum = String::from_utf8_lossy(&output.stdout).split_whitespace().next().expect("a sum").to_owned();
+            assert_eq!(file["sha256"], sum);
+            rows += lines;
+        }
+        assert_eq!((rows, &manifest["rows"]), (versions, &Value::from(versions)), "from {sink}");
+        // Never over what is there.
+        assert!(!world.command(&["export", "--to", to, "--from", sink]).status.success());
+    }
+    let folder = world.path("nothing");
+    world.succeed(&["export", "--until", "2001-01-01", "--to", folder.to_str().expect("a plain name")]);
+}

@@ -1,0 +1,123 @@
+use audit_testkit::{Daemon, Postgres, eventually};
+use cdc_audit_tests::world::World;
+
+/// A table that most of these tests are content with.
+pub const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
+
+/// Ten rows of it.
+pub fn insert(server: &Postgres, world: &World, first: u32) {
+    let sql = format!("INSERT INTO t SELECT i, 'v' FROM generate_series({first}, {first} + 9) AS i");
+    server.execute(&world.database, &sql);
+}
+
+/// Runs the daemon, which must end by itself: its exit code and the error that it ends with.
+#[track_caller]
+pub fn refused(world: &World) -> String {
+    let mut daemon = world.launch().start();
+    let code = daemon.wait().code().expect("it ended by itself");
+    format!("exit {code}\n{}", plain(world, error_in(&daemon.stderr())))
+}
+
+/// The same of another command.
+pub fn refused_command(world: &World, arguments: &[&str]) -> String {
+    let output = world.command(arguments);
+    let code = output.status.code().expect("it ended by itself");
+    format!("exit {code}\n{}", plain(world, error_in(&String::from_utf8_lossy(&output.stderr))))
+}
+
+/// From the error on: the log comes before it.
+fn error_in(stderr: &str) -> &str {
+    stderr.find("error: ").map_or(stderr, |at| &stderr[at..])
+}
+
+/// Starts a daemon that goes on in spite of a failing sink, and returns what `status` says of that sink.
+#[track_caller]
+pub fn failing(world: &World, sink: &str) -> (Daemon, String) {
+    let mut daemon = world.launch().start();
+    let said = failure(world, &mut daemon, sink);
+    (daemon, said)
+}
+
+/// Waits until a sink of a running daemon fails.
+#[track_caller]
+pub fn failure(world: &World, daemon: &mut Daemon, sink: &str) -> String {
+    let mut said = String::new();
+    daemon.wait_for("the sink fails", |_| {
+        let output = world.command(&["status", "--json"]);
+        let Ok(status) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else { return false };
+        let sinks = status["sinks"].as_array().cloned().unwrap_or_default();
+        let found = sinks.iter().find(|found| found["name"] == sink && found["failing"] == true);
+        let error = found.map(|found| found["last_error"].clone()).unwrap_or_default();
+        let hint = error["hint"].as_str().unwrap_or("none");
+        said = format!("{}\n  hint: {hint}", error["message"].as_str().unwrap_or_default());
+        !error.is_null()
+    });
+    plain(world, &said)
+}
+
+/// Waits until `status` says that nothing fails any more.
+#[track_caller]
+pub fn recovers(world: &World) {
+    eventually("the sinks recover", || {
+        let output = world.command(&["status", "--json"]);
+        let Ok(status) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else { return false };
+        let sinks = status["sinks"].as_array().cloned().unwrap_or_default();
+        status["phase"] == "streaming" && sinks.iter().all(|sink| sink["failing"] == false)
+    });
+}
+
+/// Without what differs from run to run: names and ports that were made up, places in the WAL, process numbers.
+pub fn plain(world: &World, text: &str) -> String {
+    let name = |url: &str| url.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut text = text.trim_end().to_owned();
+    let folder = world.folder.path().display().to_string();
+    for (from, to) in [
+        (folder.as_str(), "<folder>"),
+        (world.slot.as_str(), "<slot>"),
+        (&name(&world.url), "<source>"),
+        (&name(&world.hot_url), "<hot>"),
+    ] {
+        text = text.replace(from, to);
+    }
+    for url in [&world.url, &world.hot_url] {
+        let port = url.rsplit_once('/').and_then(|(place, _)| place.rsplit_once(':')).map_or("", |(_, port)| port);
+        text = text.replace(&format!(":{port}/"), ":<port>/");
+    }
+    text = without_date(&text, "/year=", ".parquet", "/<file>.parquet");
+    text = without_date(&text, "versions_", "\"", "versions_<month>\"");
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | ':');
+    let mut plain = String::new();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        plain.push_str(&word(&rest[..end]));
+        let mut after = rest[end..].chars();
+        plain.extend(after.next());
+        rest = after.as_str();
+    }
+    plain + "\n"
+}
+
+/// With `name` in place of what begins and ends so.
+fn without_date(text: &str, begin: &str, end: &str, name: &str) -> String {
+    let Some((before, rest)) = text.split_once(begin) else { return text.to_owned() };
+    rest.split_once(end).map_or(text.to_owned(), |(_, after)| format!("{before}{name}{after}"))
+}
+
+/// A place in the WAL, a position, a number that is not the test's own, or the word as it is.
+fn word(word: &str) -> String {
+    let upper = |b: u8| b.is_ascii_digit() || (b'A'..=b'F').contains(&b);
+    let hex = |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(upper);
+    let (word, tail) = word.split_at(word.trim_end_matches(':').len());
+    let parts: Vec<&str> = word.split(':').collect();
+    let plain = match (word.split_once('/'), parts.as_slice()) {
+        (Some((high, low)), _) if hex(high) && hex(low) => "<lsn>".to_owned(),
+        (_, [epoch, lsn, seq]) if (epoch.len(), lsn.len(), seq.len()) == (4, 16, 10) => "<position>".to_owned(),
+        _ => {
+            let number = |part: &str| part.len() > 3 && part.bytes().all(|b| b.is_ascii_digit());
+            let shown = parts.iter().map(|part| if number(part) { "<number>" } else { part });
+            shown.collect::<Vec<_>>().join(":")
+        }
+    };
+    plain + tail
+}
