@@ -13,5 +13,7 @@ mod values;
 mod context;
 // Rows that existed before capture: of tables that join, and behind a gap.
 mod baseline;
+// What ends a stretch of history, what is acknowledged, and what a later start must not change.
+mod continuity;
 // The hot tables in the source itself.
 mod same_database;

@@ -37,8 +37,6 @@ pub struct PublishedTable {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnFacts {
-    /// The stream has it.
-    pub published: bool,
     pub generated: Generated,
     /// A large value is stored apart, and is not sent where an update leaves it unchanged.
     pub toastable: bool,
@@ -55,8 +53,8 @@ pub enum Generated {
 impl PublishedTable {
     /// The Relation message that pgoutput would send now.
     pub fn relation(&self) -> Relation {
-        let published = self.catalog.columns.iter().zip(&self.columns).filter(|(_, facts)| facts.published);
-        let columns = published.map(|(column, _)| RelationColumn {
+        let published = self.catalog.columns.iter().filter(|column| column.published);
+        let columns = published.map(|column| RelationColumn {
             name: column.name.clone(),
             type_oid: column.type_oid,
             typmod: column.typmod,
@@ -68,7 +66,7 @@ impl PublishedTable {
     /// Names of the published columns whose unchanged large values an old row must bring, else nobody knows them.
     pub fn toastable(&self) -> impl Iterator<Item = &str> {
         let columns = self.catalog.columns.iter().zip(&self.columns);
-        columns.filter(|(_, facts)| facts.published && facts.toastable).map(|(column, _)| column.name.as_str())
+        columns.filter(|(column, facts)| column.published && facts.toastable).map(|(column, _)| column.name.as_str())
     }
 }
 
@@ -136,9 +134,10 @@ async fn read(client: &Client, publication: &str, oid: Option<u32>) -> Result<Ve
 impl TableRow {
     /// `None` for a replica identity that no PostgreSQL has.
     fn build(self, kinds: &kind::Kinds) -> Option<PublishedTable> {
-        let columns = self.columns.iter().map(|column| self.facts(column)).collect();
-        let catalog_column = |column: ColumnRow| CatalogColumn {
+        let (published, columns): (Vec<bool>, _) = self.columns.iter().map(|column| self.facts(column)).unzip();
+        let catalog_column = |(column, published): (ColumnRow, bool)| CatalogColumn {
             kind: kinds.of(column.type_oid, column.typmod),
+            published,
             name: column.name,
             attnum: column.attnum,
             type_oid: column.type_oid,
@@ -154,7 +153,7 @@ impl TableRow {
             row_filter: self.row_filter,
             catalog: CatalogTable {
                 oid: self.oid,
-                columns: self.columns.into_iter().map(catalog_column).collect(),
+                columns: self.columns.into_iter().zip(published).map(catalog_column).collect(),
                 primary_key: self.primary_key.unwrap_or_default(),
                 leaves_full: self.leaves_full,
             },
@@ -162,8 +161,9 @@ impl TableRow {
         })
     }
 
-    /// `logicalrep_should_publish_column` of 18; older servers know no generated columns in lists, and publish none.
-    fn facts(&self, column: &ColumnRow) -> ColumnFacts {
+    /// Whether the stream has the column (`logicalrep_should_publish_column` of 18; older servers know no generated columns in lists, and
+    /// publish none), and what else is known of it.
+    fn facts(&self, column: &ColumnRow) -> (bool, ColumnFacts) {
         let generated = match column.generated.as_str() {
             "" => Generated::No,
             "v" => Generated::Virtual,
@@ -177,6 +177,6 @@ impl TableRow {
                 Generated::Virtual => false,
             },
         };
-        ColumnFacts { published, generated, toastable: column.toastable }
+        (published, ColumnFacts { generated, toastable: column.toastable })
     }
 }

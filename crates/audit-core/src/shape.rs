@@ -198,6 +198,8 @@ pub struct CatalogColumn {
     pub type_name: String,
     /// Resolved through domains and array element types.
     pub kind: Kind,
+    /// The stream has it: a publication may leave columns out.
+    pub published: bool,
 }
 
 /// All shapes known of one table, oldest first.
@@ -250,12 +252,10 @@ impl History {
     }
 }
 
-/// Whether the catalog still describes the table as the stream does. A publication's column list may leave columns out of
-/// the Relation; those that it names must be there, in the catalog's order.
+/// Whether the catalog still describes the table as the stream does: column for column, of those that are published.
 fn matches(catalog: &CatalogTable, relation: &Relation) -> bool {
-    let named = catalog.columns.iter().filter(|c| relation.columns.iter().any(|wanted| wanted.name == c.name));
-    let catalog_side = named.map(|c| (&c.name, c.type_oid, c.typmod));
-    catalog.oid == relation.oid && catalog_side.eq(relation.columns.iter().map(|c| (&c.name, c.type_oid, c.typmod)))
+    let published = catalog.columns.iter().filter(|c| c.published).map(|c| (&c.name, c.type_oid, c.typmod));
+    catalog.oid == relation.oid && published.eq(relation.columns.iter().map(|c| (&c.name, c.type_oid, c.typmod)))
 }
 
 fn key_of(relation: &Relation, catalog: Option<&CatalogTable>, last: Option<&Shape>) -> (Vec<String>, KeySource) {

@@ -90,7 +90,15 @@ async fn source(client: &Client, rows: usize) -> (Arc<Table>, Raw) {
         .map(|row| {
             let (type_oid, typmod) = (row.get(2), row.get(3));
             let kind = Kind::of(type_oid, typmod).unwrap();
-            CatalogColumn { name: row.get(0), attnum: row.get(1), type_oid, typmod, type_name: row.get(4), kind }
+            CatalogColumn {
+                name: row.get(0),
+                attnum: row.get(1),
+                type_oid,
+                typmod,
+                type_name: row.get(4),
+                kind,
+                published: true,
+            }
         })
         .collect();
     let relation = Relation {

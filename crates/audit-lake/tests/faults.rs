@@ -8,6 +8,9 @@
 
 #[path = "common/mod.rs"]
 mod common;
+/// Two daemons, and a disk that fails, at one moment.
+#[path = "faults/moments.rs"]
+mod moments;
 
 use std::collections::BTreeSet;
 

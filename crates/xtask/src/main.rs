@@ -4,6 +4,7 @@
 mod cargo;
 mod demo;
 mod install;
+mod rules;
 mod step;
 mod test;
 mod tidy;
@@ -51,6 +52,11 @@ enum Chore {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Take each rule of tests/rules.toml out and see its test fail
+    Rules {
+        /// By name; if none is given, all
+        names: Vec<String>,
+    },
     /// Kill the daemon again and again and compare what arrived with what was committed
     KillRounds {
         #[arg(default_value_t = 200)]
@@ -87,6 +93,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Tidy => tidy::run(),
         Chore::Config => test::config(),
         Chore::Fuzz { seconds } => test::fuzz(seconds),
+        Chore::Rules { names } => rules::rules(&names),
         Chore::KillRounds { rounds } => test::kill_rounds(rounds),
     }
 }

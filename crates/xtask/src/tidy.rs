@@ -1,5 +1,5 @@
 //! What the compiler cannot check: that the table in `ARCHITECTURE.md` is true (every crate has a row, and imports what the
-//! row says), and what must not stay in the tree.
+//! row says), that `tests/rules.toml` is (every rule is where it says, and has its test), and what must not stay in the tree.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{cargo, root};
+use crate::rules;
 use crate::step::output;
 
 /// Only these may have the test kit as more than a dev-dependency.
@@ -26,6 +27,7 @@ pub fn run() -> Result<()> {
     for file in files {
         contents(&file, &mut problems);
     }
+    problems.extend(rules::check()?);
     if !problems.is_empty() {
         bail!("{} to tidy up:\n  {}", problems.len(), problems.join("\n  "));
     }

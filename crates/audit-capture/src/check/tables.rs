@@ -87,7 +87,7 @@ fn old_rows(report: &mut Report, table: &PublishedTable, facts: Option<&Table>) 
 /// Columns and rows that the publication does not send.
 fn left_out(report: &mut Report, table: &PublishedTable) {
     let name = table.name.to_string();
-    let columns = || table.catalog.columns.iter().zip(&table.columns).filter(|(_, facts)| !facts.published);
+    let columns = || table.catalog.columns.iter().zip(&table.columns).filter(|(column, _)| !column.published);
     let generated: Vec<&str> = columns()
         .filter(|(_, facts)| facts.generated != Generated::No)
         .map(|(column, _)| column.name.as_str())

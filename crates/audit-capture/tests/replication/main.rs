@@ -1,6 +1,7 @@
 //! The replication connection with real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod contract; // what is asked for: whole transactions, values as text
 mod ends; // how a stream ends: told to, by the server, by an error
 mod flow; // what arrives, how, and what the server hears of it
 mod login; // methods, TLS, roles

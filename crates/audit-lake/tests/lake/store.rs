@@ -3,6 +3,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
+use crate::common::Lake;
+
 async fn names(store: &DurableLocal) -> Vec<String> {
     let mut names: Vec<String> = store.list(None).map_ok(|meta| meta.location.to_string()).try_collect().await.unwrap();
     names.sort();
@@ -70,4 +72,15 @@ async fn a_listing_from_an_offset_is_in_order() {
         listed.map(|meta| meta.unwrap().location.filename().unwrap().to_string()).collect().await;
     let expected: Vec<String> = [5, 7, 9, 11].iter().map(|number| format!("{number:020}.json")).collect();
     assert_eq!(numbers, expected);
+}
+
+/// ⚠ What a kill left half-written lies in one place, and does not stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn leftovers_of_a_kill_are_swept() {
+    let lake = Lake::new();
+    let tmp = lake.path().join("_cdc_audit/tmp");
+    std::fs::create_dir_all(&tmp).unwrap();
+    std::fs::write(tmp.join("4711-00c0ffee00c0ffee-0"), "half a file").unwrap();
+    lake.taken().await;
+    assert_eq!(std::fs::read_dir(&tmp).unwrap().count(), 0);
 }

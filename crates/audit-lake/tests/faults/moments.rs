@@ -1,0 +1,126 @@
+use audit_core::batch::Batch;
+use audit_core::sink::{Action, Sink, SinkError};
+use audit_lake::LakeSink;
+use audit_testkit::Fixture;
+use fail::FailScenario;
+
+use crate::common::{Lake, write};
+
+const TABLE: &str = "table public.users (id int4 key, name text) full\n";
+
+/// One row that is stored, and two that come next.
+fn rows() -> (Vec<Batch>, Vec<Batch>, Fixture) {
+    let mut fixture = Fixture::default();
+    let head = fixture.batches(&format!("{TABLE}begin\ninsert public.users [1, \"Ann\"]\ncommit"));
+    let more = fixture.batches("begin\ninsert public.users [2, \"Bea\"]\ninsert public.users [3, \"Cid\"]\ncommit");
+    (head, more, fixture)
+}
+
+async fn take_in(sink: &mut LakeSink, batches: &[Batch]) {
+    sink.write(&batches.iter().collect::<Vec<_>>()).await.unwrap();
+}
+
+/// Writes until the fault point, and stands still there.
+async fn pause_at(point: &str, sink: &mut LakeSink, batches: &[Batch]) {
+    fail::cfg(point, "1*return->off").unwrap();
+    let paused = write(sink, batches).await.unwrap_err();
+    assert_eq!(paused.action, Action::Retry, "{paused}");
+    fail::remove(point);
+}
+
+/// What a paused daemon does when it wakes.
+async fn wake(sink: &mut LakeSink) -> SinkError {
+    let error = sink.flush(true).await.unwrap_err();
+    assert_eq!(error.action, Action::Stop, "{error}");
+    error
+}
+
+/// ⚠ Before a daemon adopts a file that the log does not name, it makes a commit of its own: whoever put the file and wakes in between
+/// can no longer commit it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_adopted_only_under_a_commit_of_ones_own() {
+    let _scenario = FailScenario::setup();
+    let (lake, (head, more, _)) = (Lake::new(), rows());
+    let (mut first, _) = lake.taken().await;
+    write(&mut first, &head).await.unwrap();
+    pause_at("lake::before_commit", &mut first, &more).await;
+    // The second has found the file, and has not committed it yet.
+    let (mut second, _) = lake.taken().await;
+    take_in(&mut second, &more).await;
+    wake(&mut first).await;
+    assert_eq!(lake.delta_rows("public.users").await.len(), 1, "the first committed something");
+    second.flush(true).await.unwrap();
+    assert_eq!(lake.agreed("public.users").await.len(), 3);
+}
+
+/// ⚠ The same before it removes one: a log that names a file which is gone cannot be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_removed_only_under_a_commit_of_ones_own() {
+    let _scenario = FailScenario::setup();
+    let (lake, (head, more, _)) = (Lake::new(), rows());
+    let (mut first, _) = lake.taken().await;
+    write(&mut first, &head).await.unwrap();
+    // Both have put the same versions; neither has committed them.
+    pause_at("lake::before_put", &mut first, &more).await;
+    let (mut second, _) = lake.taken().await;
+    pause_at("lake::before_commit", &mut second, &more).await;
+    fail::cfg("lake::before_commit", "1*return->off").unwrap();
+    assert_eq!(first.flush(true).await.unwrap_err().action, Action::Retry);
+    fail::remove("lake::before_commit");
+    assert_eq!(lake.listed_files("public.users").len(), 3);
+    // The third has removed one of the files, whichever.
+    let (mut third, _) = lake.taken().await;
+    take_in(&mut third, &more).await;
+    assert_eq!(lake.listed_files("public.users").len(), 2);
+    wake(&mut first).await;
+    wake(&mut second).await;
+    third.flush(true).await.unwrap();
+    assert_eq!(lake.agreed("public.users").await.len(), 3);
+}
+
+/// ⚠ The owner epoch is in the name of a file: a put that arrives late replaces nothing that another daemon has committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_daemon_overwrites_what_another_has_committed() {
+    let _scenario = FailScenario::setup();
+    let (lake, (head, more, _)) = (Lake::new(), rows());
+    let (mut first, _) = lake.taken().await;
+    write(&mut first, &head).await.unwrap();
+    pause_at("lake::before_put", &mut first, &more).await;
+    let (mut second, _) = lake.taken().await;
+    write(&mut second, &more).await.unwrap();
+    let committed = lake.listed_files("public.users");
+    wake(&mut first).await;
+    let now = lake.listed_files("public.users");
+    assert_eq!(now.len(), committed.len() + 1, "the late file has a name of its own: {now:?}");
+}
+
+/// Every checkpoint is written create-only, under the next number: a daemon that was fenced finds its next number taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_daemon_that_has_nothing_to_write_finds_out_too() {
+    let (lake, (head, _, mut fixture)) = (Lake::new(), rows());
+    let (mut first, _) = lake.taken().await;
+    write(&mut first, &head).await.unwrap();
+    let (mut second, _) = lake.taken().await;
+    let idle = fixture.batches("idle 0/99000");
+    let error = write(&mut first, &idle).await.unwrap_err();
+    assert_eq!(error.action, Action::Stop, "{error}");
+    write(&mut second, &idle).await.unwrap();
+    assert_eq!(second.durable(), idle[0].progress);
+}
+
+/// ⚠ A file's name is durable only with the folder that holds it: here the folder itself is an old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_counts_once_its_folder_is_synced() {
+    let _scenario = FailScenario::setup();
+    let (lake, (head, more, _)) = (Lake::new(), rows());
+    let (mut sink, _) = lake.taken().await;
+    write(&mut sink, &head).await.unwrap();
+    fail::cfg("lake::sync_folder", "return").unwrap();
+    let error = write(&mut sink, &more).await.unwrap_err();
+    assert_eq!(error.action, Action::Retry, "{error}");
+    assert_eq!(sink.durable(), head[0].progress);
+    fail::remove("lake::sync_folder");
+    sink.flush(true).await.unwrap();
+    assert_eq!(lake.agreed("public.users").await.len(), 3);
+    assert_eq!(sink.durable(), more[0].progress);
+}
