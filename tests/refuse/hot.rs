@@ -77,7 +77,7 @@ async fn tables_that_were_altered_by_hand_are_refused() {
                 exit 1
                 error: sink hot failed
                   detail: the hot database has no checkpoint for source shop and sink hot
-                  hint: run `cdc-audit setup`: it makes the row
+                  hint: run `cdc-audit setup`, which makes the row; if there was one, restore it instead: with an empty one the sink begins anew
             "#]],
         ),
         (
