@@ -364,7 +364,7 @@ async fn a_late_file_of_a_chunk_is_swept_with_its_day() {
     // Another takes over and reads both chunks; then the first wakes, in the middle of its put.
     let (mut second, _) = lake.taken().await;
     common::write(&mut second, &chunks).await.unwrap();
-    assert_eq!(first.flush(true).await.unwrap_err().action, Action::Stop);
+    assert_eq!(first.flush(true).await.unwrap_err().action, Action::Fenced);
     assert_eq!(lake.delta_rows("public.users").await.len(), 4);
     assert_eq!(lake.listed_rows("public.users").len(), 6, "said in the docs: until the next sweep");
     let (mut third, _) = lake.taken().await;

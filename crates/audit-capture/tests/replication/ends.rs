@@ -97,7 +97,7 @@ async fn what_is_missing_is_somebodys_to_fix() {
     let error = refused(to_the_end(&mut receiver).await);
     assert_eq!(
         text(&error),
-        "the server ended the stream: publication \"it's \"absent\"\" does not exist (SQLSTATE 42704) [`cdc-audit setup` creates what is missing, `cdc-audit check` shows what that is]"
+        "the server ended the stream: publication \"it's \"absent\"\" does not exist (SQLSTATE 42704) [these changes were made while there was no publication, and PostgreSQL cannot decode them: drop the slot (pg_drop_replication_slot), then `cdc-audit run --accept-gap` makes it anew, goes on, and records a gap in every sink]"
     );
     assert_eq!(error.outcome(), Outcome::Fix);
 }

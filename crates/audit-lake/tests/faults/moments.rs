@@ -31,7 +31,7 @@ async fn pause_at(point: &str, sink: &mut LakeSink, batches: &[Batch]) {
 /// What a paused daemon does when it wakes.
 async fn wake(sink: &mut LakeSink) -> SinkError {
     let error = sink.flush(true).await.unwrap_err();
-    assert_eq!(error.action, Action::Stop, "{error}");
+    assert_eq!(error.action, Action::Fenced, "{error}");
     error
 }
 
@@ -97,13 +97,14 @@ async fn no_daemon_overwrites_what_another_has_committed() {
 /// Every checkpoint is written create-only, under the next number: a daemon that was fenced finds its next number taken.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_daemon_that_has_nothing_to_write_finds_out_too() {
+    let _scenario = FailScenario::setup();
     let (lake, (head, _, mut fixture)) = (Lake::new(), rows());
     let (mut first, _) = lake.taken().await;
     write(&mut first, &head).await.unwrap();
     let (mut second, _) = lake.taken().await;
     let idle = fixture.batches("idle 0/99000");
     let error = write(&mut first, &idle).await.unwrap_err();
-    assert_eq!(error.action, Action::Stop, "{error}");
+    assert_eq!(error.action, Action::Fenced, "{error}");
     write(&mut second, &idle).await.unwrap();
     assert_eq!(second.durable(), idle[0].progress);
 }
