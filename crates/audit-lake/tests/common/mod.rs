@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -100,6 +100,18 @@ impl Lake {
         walk(&data, &mut files);
         files.sort();
         files
+    }
+
+    /// All files, with their sizes and times.
+    pub fn files(&self) -> Vec<(PathBuf, u64, SystemTime)> {
+        let mut files = Vec::new();
+        walk(self.path(), &mut files);
+        files.sort();
+        let seen = |path: PathBuf| {
+            let metadata = path.metadata().unwrap();
+            (path, metadata.len(), metadata.modified().unwrap())
+        };
+        files.into_iter().map(seen).collect()
     }
 
     /// Both kinds of readers see the same, each version once.

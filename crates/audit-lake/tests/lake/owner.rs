@@ -110,3 +110,31 @@ async fn a_lake_that_cannot_be_written_says_so() {
         assert!(error.to_string().contains("absolute paths and file:/// URLs"), "{error}");
     }
 }
+
+/// With thousands of tables, one that has nothing new costs a look at its log when a daemon starts, and no request after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_tables_are_not_touched() {
+    let lake = Lake::new();
+    let mut fixture = Fixture::default();
+    let count = 100;
+    let mut text = String::new();
+    for table in 0..count {
+        text.push_str(&format!(
+            "table public.t{table} (id int4 key) full\nbegin\ninsert public.t{table} [1]\ncommit\n"
+        ));
+    }
+    drop(lake.write(&fixture.batches(&text)).await);
+    let tables = || {
+        let mut files = lake.files();
+        files.retain(|(path, ..)| !path.starts_with(lake.path().join("_cdc_audit")));
+        files
+    };
+    let before = tables();
+    let (mut sink, stored) = lake.taken().await;
+    assert_eq!(stored.shapes.len(), count);
+    assert_eq!(tables(), before);
+    write(&mut sink, &fixture.batches("begin\ninsert public.t7 [2]\ncommit")).await.unwrap();
+    let touched: Vec<_> = tables().into_iter().filter(|file| !before.contains(file)).collect();
+    assert!(touched.iter().all(|(path, ..)| path.starts_with(lake.path().join("public.t7"))), "{touched:?}");
+    assert_eq!(touched.len(), 2, "a file and a commit: {touched:?}");
+}
