@@ -1,1 +1,47 @@
-//! Memory stays within its limit.
+//! Memory stays within its limit, whatever passes through: the resident peak of the daemon (`VmHWM`) below 1.2 times
+//! `pipeline.memory_limit`, while both sinks store everything.
+//!
+//! A thorough run takes the sizes that the limit is meant for; others take less, with a limit to match.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
+
+// One transaction of millions of rows.
+mod rows;
+// Values of hundreds of megabytes.
+mod values;
+
+use std::time::{Duration, Instant};
+
+use audit_testkit::Daemon;
+use cdc_audit_tests::trail::lsn;
+use cdc_audit_tests::world::{SOURCE, World};
+use cdc_audit_tests::{hot, lake};
+
+/// How long a daemon may take for everything. Long, because a busy machine is no failure.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// Runs a daemon until both sinks have all that has committed, and returns the most memory that it held.
+async fn peak(world: &World, limit: u64) -> u64 {
+    let (until, hot) = (lsn(&world.wal_end().await), world.hot().await);
+    let begun = Instant::now();
+    let mut daemon = world.launch().start();
+    while hot::flushed(&hot, SOURCE).await < until || lake::flushed(&world.lake) < until {
+        assert!(daemon.ended().is_none(), "the daemon ended:\n{}", daemon.output());
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain:\n{}", daemon.output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let peak = daemon.memory_peak().expect("the daemon runs");
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    eprintln!("peak {:.0} MiB under a limit of {:.0} MiB, {:.1?}", mib(peak), mib(limit), begun.elapsed());
+    stop(&mut daemon);
+    peak
+}
+
+fn stop(daemon: &mut Daemon) {
+    assert!(daemon.stop().success(), "{}", daemon.output());
+}
+
+/// The bound that is promised.
+#[track_caller]
+fn assert_within(peak: u64, limit: u64) {
+    assert!(peak < limit + limit / 5, "{peak} bytes resident under a limit of {limit}");
+}

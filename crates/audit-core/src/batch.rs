@@ -314,6 +314,12 @@ impl<'b> Version<'b> {
         self.entry.before_known
     }
 
+    /// Whether its values take more than so many bytes together.
+    pub fn is_larger_than(&self, bytes: usize) -> bool {
+        let row = |image: Option<Image<'_>>| image.map_or(0, |image| image.cells.iter().map(|cell| cell.bytes()).sum());
+        self.batch.text.len() > bytes && row(self.before()) + row(self.after()) > bytes as u64
+    }
+
     /// For an update whose row before is known: a flag for each of the table's columns.
     pub fn changed(&self) -> Option<&'b [bool]> {
         let start = self.entry.changed? as usize;

@@ -93,8 +93,8 @@ impl Encoder<'_> {
         let bytes = large::bytes(version);
         let careful = large::upper_bound(bytes) > self.field_max;
         if bytes > LARGE {
-            // Growing by doubling would take memory that nobody planned for.
-            out.reserve_exact(bytes + LARGE);
+            // Growing by doubling would take memory that nobody planned for. What does not fit is not written.
+            out.reserve_exact(bytes.min(self.field_max) + LARGE);
         }
         let max = self.field_max;
         json(out, |out| match careful {

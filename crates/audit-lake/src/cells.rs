@@ -90,7 +90,7 @@ impl Cells {
     /// Whether an array can hold the value.
     pub fn fits(&self, text: &str, scratch: &mut Vec<u8>) -> bool {
         match self {
-            Cells::Json(_, kind) if text.len() > VALUE_MAX / JSON_GROWTH => {
+            Cells::Json(_, kind) if *kind != Kind::Jsonb && text.len() > VALUE_MAX / JSON_GROWTH => {
                 scratch.clear();
                 write_json_value(scratch, kind, text);
                 scratch.len() <= VALUE_MAX

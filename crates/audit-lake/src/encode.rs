@@ -11,6 +11,8 @@ use parquet::file::properties::{BloomFilterProperties, EnabledStatistics, Writer
 use parquet::schema::types::ColumnPath;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+use crate::schema::RECORD_COLUMNS;
+
 /// What an open writer holds beside what it says it holds: compressors and dictionaries, about.
 pub const WRITER_BYTES: usize = 4 << 20;
 
@@ -31,8 +33,11 @@ const LONG: usize = 64 << 10;
 /// False positives of the Bloom filter on `cdc_key`.
 const BLOOM: f64 = 0.01;
 
-/// Opens a writer for files that begin with `first`. `closing`: nothing follows these rows.
-pub fn open(first: &RecordBatch, settings: &Settings, closing: bool) -> Result<ArrowWriter<Vec<u8>>> {
+/// A row with more bytes than this is large. Such rows are only in files that were opened for them.
+pub const LARGE: usize = 4 << 20;
+
+/// Opens a writer for files that begin with `first`. `closing`: nothing follows these rows. `large`: large rows may be among what follows.
+pub fn open(first: &RecordBatch, settings: &Settings, closing: bool, large: bool) -> Result<ArrowWriter<Vec<u8>>> {
     let rows = if closing { first.num_rows() } else { settings.row_group_rows };
     let bloom = BloomFilterProperties::builder().with_fpp(BLOOM).with_max_ndv(rows as u64).build();
     let mut properties = WriterProperties::builder()
@@ -41,13 +46,14 @@ pub fn open(first: &RecordBatch, settings: &Settings, closing: bool) -> Result<A
         .set_max_row_group_row_count(Some(settings.row_group_rows))
         .set_max_row_group_bytes(Some(settings.row_group_bytes))
         .set_column_bloom_filter_properties(ColumnPath::from("cdc_key"), bloom);
-    for (field, column) in first.schema_ref().fields().iter().zip(first.columns()) {
-        let path = ColumnPath::from(field.name().as_str());
-        let long = longest(column) > LONG;
-        if long || mostly_distinct(column) {
+    for (path, column) in leaves(first) {
+        let (name, not_asked) = (path.parts()[0].as_str(), NOT_ASKED.contains(&path.parts()[0].as_str()));
+        let of_row = not_asked || RECORD_COLUMNS.iter().all(|(known, ..)| *known != name);
+        let long = longest(&column) > LONG || (large && of_row && is_bytes(&column));
+        if long || mostly_distinct(&column) {
             properties = properties.set_column_dictionary_enabled(path.clone(), false);
         }
-        if long || NOT_ASKED.contains(&field.name().as_str()) {
+        if long || not_asked {
             properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
         }
     }
@@ -56,6 +62,24 @@ pub fn open(first: &RecordBatch, settings: &Settings, closing: bool) -> Result<A
 
 /// JSON texts: nobody asks for a range of them.
 const NOT_ASKED: [&str; 5] = ["cdc_changes", "cdc_included", "cdc_actor", "cdc_context", "cdc_exact"];
+
+/// The columns as Parquet has them: those of a struct each for itself.
+fn leaves(batch: &RecordBatch) -> Vec<(ColumnPath, ArrayRef)> {
+    let mut leaves = Vec::new();
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        match column.as_struct_opt() {
+            None => leaves.push((ColumnPath::new(vec![field.name().clone()]), column.clone())),
+            Some(row) => leaves.extend(row.fields().iter().zip(row.columns()).map(|(inner, column)| {
+                (ColumnPath::new(vec![field.name().clone(), inner.name().clone()]), column.clone())
+            })),
+        }
+    }
+    leaves
+}
+
+fn is_bytes(column: &ArrayRef) -> bool {
+    matches!(column.data_type(), DataType::Utf8 | DataType::Binary)
+}
 
 fn longest(column: &ArrayRef) -> usize {
     let offsets = match column.data_type() {

@@ -62,6 +62,8 @@ pub struct OpenFile {
     pub rows_total: u64,
     /// Of encoded rows.
     pub encoded_bytes: u64,
+    /// Large rows may come: set before the writer opens, or never.
+    pub large: bool,
     first: Position,
     last: Position,
     plan: Arc<RowPlan>,
@@ -98,6 +100,7 @@ impl OpenFile {
             chunks: None,
             rows_total: 0,
             encoded_bytes: 0,
+            large: false,
             first,
             last: first,
             rows: Rows::new(plan.clone()),
@@ -108,9 +111,15 @@ impl OpenFile {
         }
     }
 
+    /// Whether a large row may come in.
+    pub fn takes_large(&self) -> bool {
+        self.large || self.writer.is_none()
+    }
+
     /// Appends a version; true when rows should be encoded before more come.
     pub fn append(&mut self, version: &Version<'_>, shared: Shared<'_>) -> Result<bool, TooLarge> {
         self.rows.append(version, shared)?;
+        self.large |= version.is_larger_than(encode::LARGE);
         Ok(self.appended(version))
     }
 
@@ -148,7 +157,7 @@ impl OpenFile {
             let batch = self.rows.finish().map_err(|error| failed(error.into()))?;
             let writer = match &mut self.writer {
                 Some(writer) => writer,
-                none => none.insert(encode::open(&batch, &context.settings, closing).map_err(failed)?),
+                none => none.insert(encode::open(&batch, &context.settings, closing, self.large).map_err(failed)?),
             };
             writer.write(&batch).map_err(failed)?;
         }
@@ -188,11 +197,14 @@ impl OpenFile {
 
     /// Uploads what is encoded, in whole parts.
     pub async fn upload(&mut self, context: &FileContext) -> Result<(), LakeError> {
-        while self.pending.len() >= PART_BYTES {
-            let rest = self.pending.split_off(PART_BYTES);
-            let part = std::mem::replace(&mut self.pending, rest);
-            self.put_part(part.into(), context).await?;
+        if self.pending.len() < PART_BYTES {
+            return Ok(());
         }
+        let mut pending = Bytes::from(std::mem::take(&mut self.pending));
+        while pending.len() >= PART_BYTES {
+            self.put_part(pending.split_to(PART_BYTES), context).await?;
+        }
+        self.pending = pending.to_vec();
         Ok(())
     }
 

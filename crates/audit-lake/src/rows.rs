@@ -31,6 +31,9 @@ pub struct TooLarge {
     pub column: String,
 }
 
+/// What is made of a value before it is appended keeps this much room for the next.
+const SCRATCH_MAX: usize = 1 << 20;
+
 /// Rows that are not encoded yet.
 #[derive(Debug)]
 pub struct Rows {
@@ -342,6 +345,12 @@ impl Rows {
         bytes += self.append_exact();
         self.len += 1;
         self.bytes += bytes;
+        for scratch in [&mut self.derived.changes, &mut self.derived.included, &mut self.scratch] {
+            // One large value is no reason to expect another.
+            if scratch.capacity() > SCRATCH_MAX {
+                *scratch = Vec::new();
+            }
+        }
         Ok(())
     }
 

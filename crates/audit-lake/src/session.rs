@@ -243,8 +243,7 @@ impl Session {
             return Ok(());
         }
         let seen = self.seen.position;
-        let first = batch.versions().next();
-        while let Some(need) = table.before_chunk(mark, first.as_ref()) {
+        while let Some(need) = table.before_chunk(mark, batch) {
             satisfy(table, need, seen).await?;
         }
         table.begin_baseline(mark.baseline).await?;

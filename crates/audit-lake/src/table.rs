@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use audit_core::batch::{ChunkMark, Progress, Version};
+use audit_core::batch::{Batch, ChunkMark, Progress, Version};
 use audit_core::position::Position;
 use audit_core::shape::Shape;
 use audit_core::sink::ChunkProgress;
@@ -17,6 +17,7 @@ use object_store::path::Path;
 
 use crate::adopt::{self, Adopted};
 use crate::commit::{Change, TableLog, Txn};
+use crate::encode::LARGE;
 use crate::error::{LakeError, fault};
 use crate::file::{ChunkNote, FileContext, OpenFile, WholeFile};
 use crate::layout::{Day, FileName};
@@ -66,6 +67,8 @@ pub struct OpenTable {
     /// By day number.
     files: BTreeMap<i64, OpenFile>,
     snapshot: Option<OpenFile>,
+    /// The chunk that comes in has a large row.
+    large_chunk: bool,
     /// Days whose folder was looked at.
     visited: BTreeSet<i64>,
     adopted: BTreeMap<i64, Vec<Adopted>>,
@@ -103,6 +106,7 @@ impl OpenTable {
             schema: None,
             files: BTreeMap::new(),
             snapshot: None,
+            large_chunk: false,
             visited: BTreeSet::new(),
             adopted: BTreeMap::new(),
             whole: Vec::new(),
@@ -191,6 +195,9 @@ impl OpenTable {
         let stored = self.adopted.get(&number).is_some_and(|files| files.iter().any(|file| file.name.holds(position)));
         let mut encode = false;
         if !stored {
+            if version.is_larger_than(LARGE) && self.files.get(&number).is_some_and(|file| !file.takes_large()) {
+                return Ok(Some(Need::Close));
+            }
             let file = self.files.entry(number).or_insert_with(|| OpenFile::new(plan, Day::of(at), position));
             encode = append.to(file, version)?;
         }
@@ -219,9 +226,10 @@ impl OpenTable {
         };
         let day = Day::of(version.transaction().committed_at);
         let note = ChunkNote { baseline: mark.baseline, first: mark.chunk, last: mark.chunk, done: mark.last };
+        let large = self.large_chunk;
         let file = self.snapshot.get_or_insert_with(|| {
             let mut file = OpenFile::new(plan, day, version.position());
-            file.chunks = Some(note);
+            (file.chunks, file.large) = (Some(note), large);
             file
         });
         if let Some(chunks) = &mut file.chunks {
@@ -231,14 +239,18 @@ impl OpenTable {
     }
 
     /// What must happen before a chunk can come in whole.
-    pub fn before_chunk(&mut self, mark: &ChunkMark, first: Option<&Version<'_>>) -> Option<Need> {
+    pub fn before_chunk(&mut self, mark: &ChunkMark, chunk: &Batch) -> Option<Need> {
         if self.is_closing() {
             return Some(Need::Close);
         }
-        let first = first?;
+        let first = &chunk.versions().next()?;
+        self.large_chunk = chunk.versions().any(|version| version.is_larger_than(LARGE));
         let day = Day::of(first.transaction().committed_at);
-        let other =
-            |file: &OpenFile| file.day != day || file.chunks.is_none_or(|chunks| chunks.baseline != mark.baseline);
+        let other = |file: &OpenFile| {
+            file.day != day
+                || file.chunks.is_none_or(|chunks| chunks.baseline != mark.baseline)
+                || (self.large_chunk && !file.takes_large())
+        };
         if self.snapshot.as_ref().is_some_and(other) {
             return Some(Need::Close);
         }

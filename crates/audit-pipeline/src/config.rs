@@ -33,8 +33,8 @@ impl Default for PipelineConfig {
 /// What the program, its connections and its buffers take before the first row.
 const BASE: u64 = 64 << 20;
 
-/// The limit, divided. A message is held as received and as protected batch, and a sink may hold it twice more while encoding it:
-/// hence the four parts.
+/// The limit, divided. The largest message is held as received and as protected batch, then as batch and by a sink that encodes it: as
+/// rows, as a page, and as the compressed page. Hence the four parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     pub limit: u64,

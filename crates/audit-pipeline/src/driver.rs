@@ -11,7 +11,7 @@ use audit_capture::replication::{Chunk, Frame, FrameError, Receiver, Replication
 use audit_core::baseline::Command;
 use audit_core::batch::{Batch, Progress};
 use audit_core::position::{Lsn, Micros};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 use tracing::warn;
 
 use crate::config::PipelineConfig;
@@ -56,6 +56,8 @@ pub struct Driver {
     pub told_at: Instant,
     /// The latest commit time so far.
     pub clock: Micros,
+    /// Goes with the batch that holds the large message of the chunk under way.
+    pub large: Option<OwnedSemaphorePermit>,
 }
 
 impl Driver {
@@ -87,7 +89,7 @@ impl Driver {
                 chunk = receiver.recv() => chunk?,
             };
             let Some(chunk) = chunk else { return Ok(()) };
-            self.chunk(&chunk).await?;
+            self.chunk(chunk).await?;
             if self.until.is_some_and(|until| self.stage.progress().flushed_lsn >= until) {
                 return Ok(());
             }
@@ -97,7 +99,14 @@ impl Driver {
         }
     }
 
-    async fn chunk(&mut self, chunk: &Chunk) -> Result<(), DriverError> {
+    async fn chunk(&mut self, mut chunk: Chunk) -> Result<(), DriverError> {
+        self.large = chunk.take_permit();
+        let followed = self.frames(&chunk).await;
+        self.large = None;
+        followed
+    }
+
+    async fn frames(&mut self, chunk: &Chunk) -> Result<(), DriverError> {
         for frame in chunk.frames() {
             match frame? {
                 Frame::XLogData { wal_start, data, .. } => {
@@ -139,7 +148,7 @@ impl Driver {
         self.count(&batch);
         self.told = batch.progress;
         self.told_at = Instant::now();
-        self.fanout.send(batch).await;
+        self.fanout.send(batch, self.large.take()).await;
     }
 
     /// Idle positions are stored rarely, by bytes and by time: a hot table in the source must not feed on its own WAL.

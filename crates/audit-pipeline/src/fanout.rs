@@ -43,6 +43,7 @@ pub const QUEUE: usize = 1 << 16;
 pub struct Held {
     pub batch: Batch,
     _room: Option<OwnedSemaphorePermit>,
+    _large: Option<OwnedSemaphorePermit>,
 }
 
 /// The sinks' ends of the stream.
@@ -57,13 +58,13 @@ impl Fanout {
         Fanout { budget, sinks, shared }
     }
 
-    /// Hands the batch to every sink once there is room for it.
-    pub async fn send(&self, batch: Batch) {
+    /// Hands the batch to every sink once there is room for it; `large` if it holds a large message.
+    pub async fn send(&self, batch: Batch, large: Option<OwnedSemaphorePermit>) {
         let since = std::time::Instant::now();
         let room = self.budget.take(batch.bytes()).await;
         // What back-pressure costs.
         self.shared.waiting_micros.fetch_add(since.elapsed().as_micros() as u64, Ordering::Relaxed);
-        let held = Arc::new(Held { batch, _room: room });
+        let held = Arc::new(Held { batch, _room: room, _large: large });
         for sink in &self.sinks {
             // A sink whose end is gone has reported why; the session is about to end.
             let _ = sink.send(held.clone()).await;

@@ -222,6 +222,7 @@ fn driver(
         told,
         told_at: Instant::now(),
         clock: Micros(i64::MIN),
+        large: None,
     })
 }
 

@@ -1,5 +1,6 @@
 //! The program: reads arguments, prints, exits. What it does is in the libraries.
 
+mod allocator;
 mod cli;
 mod config;
 mod error;
@@ -75,9 +76,14 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
     if let Command::Config(args) = cli.command {
         return cli::config::run(args, &cli.config);
     }
+    let daemon = matches!(cli.command, Command::Run(_));
+    let settled = if daemon { allocator::settle() } else { Ok(()) };
     let config = config::Config::load(&cli.config)?;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    logging::start(&config.log, matches!(cli.command, Command::Run(_)))?;
+    logging::start(&config.log, daemon)?;
+    if let Err(error) = settled {
+        tracing::warn!(%error, "the memory allocator could not be set: the program may take more than its limit");
+    }
     #[cfg(feature = "fault-points")]
     wiring::arm_fault_points();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -5,6 +5,7 @@
 //! CopyData message holds).
 
 use audit_core::position::{Lsn, Micros};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Kind and length in front of every message.
 pub(crate) const HEADER: usize = 5;
@@ -59,12 +60,23 @@ pub enum FrameProblem {
 #[derive(Debug, Default)]
 pub struct Chunk {
     bytes: Vec<u8>,
+    large: Option<OwnedSemaphorePermit>,
 }
 
 impl Chunk {
     /// From the bytes of whole protocol messages.
     pub fn new(bytes: Vec<u8>) -> Chunk {
-        Chunk { bytes }
+        Chunk::with(bytes, None)
+    }
+
+    /// The same, with what a large message is received under.
+    pub(crate) fn with(bytes: Vec<u8>, large: Option<OwnedSemaphorePermit>) -> Chunk {
+        Chunk { bytes, large }
+    }
+
+    /// For a large message: no other is received before this is dropped. Whoever goes on holding the message keeps it.
+    pub fn take_permit(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.large.take()
     }
 
     /// The memory it holds, in bytes.

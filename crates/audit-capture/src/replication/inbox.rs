@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Memory is bounded: [`CAPACITY`], or exactly the one message that is larger than that, up to the message limit. Such a
-//! message grows the buffer once, to its announced length, and the buffer goes with it.
+//! message grows the buffer once, to its announced length, and the buffer goes with it. One that takes a good part of the
+//! limit grows it only when told to ([`Inbox::grow`]): two of them at a time would be more than was planned for.
 
 use audit_connect::ServerError;
 use audit_core::position::{Lsn, Micros};
@@ -18,10 +19,15 @@ use super::frame::{self, Frame, FrameError, HEADER, XLOG_HEAD};
 /// Bytes of one buffer, and so of the largest chunk with more than one message.
 pub(crate) const CAPACITY: usize = 256 * 1024;
 
+/// A message larger than this part of the message limit is large.
+const LARGE_PART: usize = 16;
+
 pub(crate) struct Inbox {
     bytes: Vec<u8>,
     complete: usize,
     message_limit: usize,
+    /// Length of the large message at the front, while there is no room for it.
+    large: Option<usize>,
     seen: Seen,
 }
 
@@ -57,7 +63,7 @@ impl Inbox {
     pub(crate) fn new(head: &[u8], message_limit: usize) -> Inbox {
         let mut bytes = Vec::with_capacity(CAPACITY.max(head.len()));
         bytes.extend_from_slice(head);
-        Inbox { bytes, complete: 0, message_limit, seen: Seen::default() }
+        Inbox { bytes, complete: 0, message_limit, large: None, seen: Seen::default() }
     }
 
     pub(crate) fn seen(&self) -> &Seen {
@@ -71,6 +77,18 @@ impl Inbox {
 
     pub(crate) fn has_room(&self) -> bool {
         self.bytes.len() < self.bytes.capacity() && self.seen.end.is_none()
+    }
+
+    /// A large message stands at the front, and has no room yet.
+    pub(crate) fn is_at_large(&self) -> bool {
+        self.large.is_some()
+    }
+
+    /// Makes room for the large message.
+    pub(crate) fn grow(&mut self) {
+        if let Some(len) = self.large.take() {
+            self.bytes.reserve_exact(len - self.bytes.len());
+        }
     }
 
     /// Where to append what the socket gives; ask [`Inbox::has_room`] first, and [`Inbox::scan`] afterwards.
@@ -107,10 +125,7 @@ impl Inbox {
             chunk
         } else {
             let rest = &self.bytes[self.complete..];
-            let needed = frame::header(rest).ok().flatten().map_or(0, |(_, len)| len);
-            // A message over the limit is refused by the next scan, not made room for.
-            let wanted = if needed <= self.message_limit { CAPACITY.max(needed) } else { CAPACITY };
-            let mut next = Vec::with_capacity(wanted.max(rest.len()));
+            let mut next = Vec::with_capacity(CAPACITY.max(rest.len()));
             next.extend_from_slice(rest);
             self.bytes.truncate(self.complete);
             std::mem::replace(&mut self.bytes, next)
@@ -143,7 +158,10 @@ impl Inbox {
             };
         }
         if self.complete == 0 && len > self.bytes.capacity() {
-            self.bytes.reserve_exact(len - self.bytes.len());
+            self.large = Some(len);
+            if len <= self.message_limit / LARGE_PART {
+                self.grow();
+            }
         }
         Ok(())
     }

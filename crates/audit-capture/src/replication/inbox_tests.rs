@@ -18,6 +18,7 @@ fn feed(inbox: &mut Inbox, bytes: &[u8], piece: usize, take_at: usize) -> Result
             assert_eq!(buffer.capacity(), before, "reading never grows the buffer");
             rest = &rest[n..];
             inbox.scan()?;
+            inbox.grow();
         }
         if inbox.complete() > 0 && (inbox.complete() >= take_at || !inbox.has_room() || rest.is_empty()) {
             let chunk = inbox.take();
@@ -28,6 +29,7 @@ fn feed(inbox: &mut Inbox, bytes: &[u8], piece: usize, take_at: usize) -> Result
                 Frame::KeepAlive { .. } => None,
             }));
             inbox.scan()?;
+            inbox.grow();
         }
     }
     Ok(lengths)
@@ -55,7 +57,15 @@ fn a_large_message_grows_the_buffer_to_its_length() {
     assert_eq!(inbox.bytes.capacity(), CAPACITY, "what is before it goes first");
     inbox.take();
     inbox.scan().unwrap();
+    assert!(inbox.is_at_large());
+    assert_eq!(inbox.bytes.capacity(), CAPACITY, "a large message waits for its room");
+    inbox.grow();
+    assert!(!inbox.is_at_large());
     assert_eq!(inbox.bytes.capacity(), large.len());
+    let mut inbox = Inbox::new(&[], LARGE_PART * large.len());
+    inbox.buffer().extend_from_slice(&large[..1000]);
+    inbox.scan().unwrap();
+    assert_eq!(inbox.bytes.capacity(), large.len(), "one that is small against the limit does not");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use futures::FutureExt;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use super::client::StreamOptions;
@@ -45,6 +45,8 @@ enum Event {
     Read(usize),
     /// The consumer has room for a chunk.
     Room,
+    /// The large message that is to come may come.
+    Large(OwnedSemaphorePermit),
     /// An update, or the end of patience, is due.
     Due,
     /// The sinks have stored more.
@@ -65,6 +67,10 @@ pub(crate) struct Stream {
     gathering_since: Option<Instant>,
     /// The consumer had no room for them.
     is_held: bool,
+    /// One large message at a time is under way, from here to the last that needs it.
+    large: Arc<Semaphore>,
+    /// Goes with the large message that is being received.
+    large_permit: Option<OwnedSemaphorePermit>,
     chunks: mpsc::Sender<Chunk>,
     safe: watch::Receiver<Lsn>,
     hears_of_progress: bool,
@@ -89,6 +95,8 @@ impl Stream {
             feedback: Feedback::new(status_interval, Instant::now()),
             gathering_since: None,
             is_held: false,
+            large: Arc::new(Semaphore::new(1)),
+            large_permit: None,
             chunks,
             safe: options.safe,
             hears_of_progress: true,
@@ -109,7 +117,8 @@ pub(crate) async fn run(mut stream: Stream) -> Result<(), ReplicationError> {
         Err(error) => {
             if stream.inbox.complete() > 0 {
                 // Waits for room; if nobody listens any more, nobody misses it.
-                let _ = stream.chunks.send(Chunk::new(stream.inbox.take())).await;
+                let chunk = stream.take();
+                let _ = stream.chunks.send(chunk).await;
             }
             Err(error)
         }
@@ -144,6 +153,10 @@ impl Stream {
                 Event::Read(n) => {
                     self.after_read(n)?;
                     fresh = n;
+                }
+                Event::Large(permit) => {
+                    self.inbox.grow();
+                    self.large_permit = Some(permit);
                 }
                 Event::Room | Event::Due | Event::Progress => {}
                 Event::NoMoreProgress => self.hears_of_progress = false,
@@ -195,14 +208,19 @@ impl Stream {
         self.inbox.complete() >= WORTHWHILE || now.saturating_duration_since(since) >= GATHER
     }
 
+    /// What is whole. A large message is in a chunk of its own: nothing fits beside it.
+    fn take(&mut self) -> Chunk {
+        Chunk::with(self.inbox.take(), self.large_permit.take())
+    }
+
     /// Gives the consumer what is whole, if it has room.
     fn hand_over(&mut self) -> Result<(), ReplicationError> {
         if self.inbox.complete() == 0 {
             return Ok(());
         }
-        match self.chunks.try_reserve() {
+        match self.chunks.clone().try_reserve_owned() {
             Ok(permit) => {
-                permit.send(Chunk::new(self.inbox.take()));
+                permit.send(self.take());
                 self.traffic.handed_over();
                 self.gathering_since = None;
                 self.is_held = false;
@@ -237,11 +255,12 @@ impl Stream {
 
     async fn wait(&mut self) -> Result<Event, ReplicationError> {
         let due = self.next_due();
-        let Stream { transport, inbox, outbox, chunks, safe, stop, is_held, hears_of_progress, .. } = self;
+        let Stream { transport, inbox, outbox, chunks, safe, stop, is_held, hears_of_progress, large, .. } = self;
         let event = tokio::select! {
             biased;
             () = stopped(stop) => Event::Stop,
             () = chunks.closed() => Event::Stop,
+            Ok(permit) = large.clone().acquire_owned(), if inbox.is_at_large() => Event::Large(permit),
             read = poll_fn(|cx| poll_io(transport, inbox, outbox, cx)) => Event::Read(read.map_err(lost)?),
             _ = chunks.reserve(), if *is_held => Event::Room,
             changed = safe.changed(), if *hears_of_progress => match changed {

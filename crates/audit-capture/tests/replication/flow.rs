@@ -4,7 +4,7 @@ use audit_capture::replication::Frame;
 use audit_core::position::Lsn;
 use audit_testkit::{Postgres, eventually, eventually_async, shared_db};
 
-use crate::{Counts, Rig, receive_until};
+use crate::{Counts, Rig, count, receive_until};
 
 /// Two hundred thousand rows in small transactions, one large one, and everything is there once.
 #[tokio::test]
@@ -156,4 +156,27 @@ async fn an_idle_stream_lives_on_under_a_short_timeout() {
         let chunk = chunk.unwrap().unwrap();
         keep_alives += chunk.frames().filter(|frame| matches!(frame, Ok(Frame::KeepAlive { .. }))).count();
     }
+}
+
+#[tokio::test]
+async fn a_large_message_waits_until_the_one_before_is_let_go_of() {
+    let db = shared_db(15).await;
+    let mut rig = Rig::new(db.server, &db.name);
+    rig.message_limit = 4 << 20;
+    db.execute("INSERT INTO t SELECT i, repeat('0123456789', 200000) FROM generate_series(1, 2) AS i");
+    let mut receiver = rig.start(&db.url).await.unwrap();
+    let (mut counts, mut permit) = (Counts::new(), None);
+    while counts.get(&'I') != Some(&1) {
+        let mut chunk = receiver.recv().await.unwrap().expect("the stream goes on");
+        permit = permit.or(chunk.take_permit());
+        count(&chunk, &mut counts);
+    }
+    assert!(permit.is_some(), "a chunk with a large message has a permit");
+    let traffic = receiver.traffic();
+    eventually("the second message begins", || traffic.bytes() > 2_200_000);
+    db.execute("SELECT 1");
+    assert!(traffic.bytes() < 2_500_000, "{} bytes were read", traffic.bytes());
+    drop(permit);
+    receive_until(&mut receiver, &mut counts, 'C', 1).await;
+    assert_eq!(counts, Counts::from([('B', 1), ('R', 1), ('I', 2), ('C', 1)]));
 }

@@ -5,6 +5,7 @@ use audit_core::batch::Batch;
 use audit_core::sink::Sink;
 use audit_lake::LakeSink;
 use audit_testkit::Fixture;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Value;
 
 use crate::common::{Lake, identity, row_at, start, write};
@@ -288,4 +289,57 @@ async fn delta_checkpoints_are_written_and_positions_survive_log_clean_up() {
     }
     lake.write(&all).await;
     assert_eq!(lake.agreed("public.users").await.len(), 60);
+}
+
+/// A dictionary and statistics would each keep copies of a large value.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_rows_are_in_files_that_were_opened_for_them() {
+    let mut lake = Lake::new();
+    lake.config.keep_before = true;
+    let mut fixture = Fixture::default();
+    let mut batches = fixture.batches(USERS);
+    // Enough that a file for small rows is being written.
+    batches.extend(inserts(&mut fixture, 0..10_000));
+    let large = "0123456789abcdef".repeat(512 << 10);
+    let snapshots = |keys: std::ops::Range<u32>| -> String {
+        keys.map(|key| format!("snapshot public.users [{key}, \"n\", 1]\n")).collect()
+    };
+    batches.extend(fixture.batches(&format!(
+        "begin
+         insert public.users [10000, \"{large}\", 1]
+         update public.users [10000, \"{large}\", 1] -> [10000, \"{large}!\", 1]
+         commit
+         ---
+         begin
+         chunk public.users baseline=1 chunk=1 for=lake
+         {}
+         commit
+         ---
+         begin
+         chunk public.users baseline=1 chunk=2 last for=lake
+         {}
+         snapshot public.users [30000, \"{large}\", 1]
+         commit",
+        snapshots(0..9_000),
+        snapshots(9_000..18_000),
+    )));
+    let mut sink = LakeSink::new("lake", &lake.config, 256 << 20).unwrap();
+    sink.take(&identity()).await.unwrap();
+    sink.begin(start()).await.unwrap();
+    write(&mut sink, &batches).await.unwrap();
+    assert_eq!(lake.agreed("public.users").await.len(), 28_003);
+    let mut lean = 0;
+    for path in lake.listed_files("public.users") {
+        let file = std::fs::File::open(&path).unwrap();
+        let footer = SerializedFileReader::new(file).unwrap().metadata().clone();
+        let longest = footer.row_groups().iter().flat_map(|group| group.columns()).map(|c| c.uncompressed_size()).max();
+        let texts = footer.row_groups().iter().flat_map(|group| group.columns()).filter(|column| {
+            ["name", "cdc_before.name", "cdc_changes"].contains(&column.column_path().string().as_str())
+        });
+        for column in texts.filter(|_| longest.unwrap() > large.len() as i64) {
+            assert!(column.dictionary_page_offset().is_none() && column.statistics().is_none(), "{column:?}");
+            lean += 1;
+        }
+    }
+    assert_eq!(lean, 6, "one file of the stream, one of the baseline");
 }

@@ -1,0 +1,33 @@
+use audit_testkit::shared;
+use cdc_audit_tests::lake::{Snapshot, tables};
+use cdc_audit_tests::thorough;
+use cdc_audit_tests::world::World;
+
+use crate::{assert_within, peak};
+
+/// Nothing waits for a transaction's end, and nothing grows with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_any_size_passes_within_the_limit() {
+    let (rows, mib) = if thorough() { (5_000_000, 256) } else { (200_000, 96) };
+    let server = shared(15).await;
+    let world = World::on(server)
+        .sql("CREATE TABLE t (id bigint PRIMARY KEY, customer int, status text, total numeric(12,2), at timestamptz)")
+        .pipeline(&format!("memory_limit = \"{mib} MiB\""))
+        .build()
+        .await;
+    server.execute(
+        &world.database,
+        &format!(
+            "INSERT INTO t SELECT i, i % 1000, 'status ' || i % 7, i / 100.0, now() FROM generate_series(1, {rows}) AS i"
+        ),
+    );
+    let limit = mib << 20;
+    let peak = peak(&world, limit).await;
+
+    let sql = "SELECT count(*), count(DISTINCT seq), max(seq) FROM cdc_audit.versions";
+    let stored = world.hot().await.query_one(sql, &[]).await.unwrap();
+    assert_eq!((stored.get::<_, i64>(0), stored.get::<_, i64>(1), stored.get::<_, i64>(2)), (rows, rows, rows - 1));
+    let files = Snapshot::read(&tables(&world.lake)["public.t"]).files;
+    assert_eq!(files.values().map(|file| file.records.unwrap()).sum::<u64>(), rows as u64);
+    assert_within(peak, limit);
+}

@@ -1,0 +1,85 @@
+use arrow::array::AsArray;
+use audit_testkit::shared;
+use cdc_audit_tests::lake::{Snapshot, tables};
+use cdc_audit_tests::thorough;
+use cdc_audit_tests::world::World;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::{assert_within, peak};
+
+/// `jsonb` in PostgreSQL ends at 256 MiB: past half of it the hot table has a marker.
+const HOT_MAX: usize = 128 << 20;
+
+/// What the values of `t` are, in the order of their keys: their length and digest.
+type Values = Vec<(usize, String)>;
+
+/// Values that hardly shrink, one behind the other, between small rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_pass_within_the_limit() {
+    let (bytes, mib) = if thorough() { (200_000_000, 1024) } else { (20_000_000, 144) };
+    let server = shared(15).await;
+    let world = World::on(server)
+        .sql("CREATE TABLE t (id int PRIMARY KEY, v jsonb)")
+        .pipeline(&format!("memory_limit = \"{mib} MiB\""))
+        .build()
+        .await;
+    // Base64 of digests: zstd leaves three quarters of it.
+    let line = "translate(encode(sha512((i || ' ' || id)::text::bytea), 'base64'), E'\\n=', '')";
+    let value =
+        format!("SELECT left(string_agg({line}, ''), {} - 2) FROM generate_series(1, {bytes} / 86 + 1) AS i", bytes);
+    for statement in [
+        "INSERT INTO t SELECT i, '{}' FROM generate_series(1, 1000) AS i",
+        &format!("INSERT INTO t SELECT id, to_jsonb(({value})) FROM generate_series(2001, 2003) AS id"),
+        "INSERT INTO t SELECT i, '{}' FROM generate_series(3001, 4000) AS i",
+    ] {
+        server.execute(&world.database, statement);
+    }
+    let limit = mib << 20;
+    let peak = peak(&world, limit).await;
+
+    let sql = "SELECT octet_length(v::text), encode(sha256(convert_to(v::text, 'UTF8')), 'hex') FROM t \
+               WHERE id BETWEEN 2001 AND 2003 ORDER BY id";
+    let rows = world.client().await.query(sql, &[]).await.unwrap();
+    let expected: Values = rows.iter().map(|row| (row.get::<_, i32>(0) as usize, row.get(1))).collect();
+    assert_eq!(expected.iter().map(|(length, _)| *length).collect::<Vec<_>>(), [bytes; 3]);
+    assert_eq!(in_lake(&world), expected);
+
+    let (seen, wanted) = match bytes > HOT_MAX {
+        true => ("(after -> 'v')::text || array_to_string(unknown, ' ')", format!("{{\"$too_large\": {bytes}}}v")),
+        false => ("octet_length((after -> 'v')::text)::text", bytes.to_string()),
+    };
+    let sql = format!("SELECT {seen} FROM cdc_audit.versions WHERE key BETWEEN '2001' AND '2003' AND length(key) = 4");
+    let stored = world.hot().await.query(&sql, &[]).await.unwrap();
+    assert_eq!(stored.iter().map(|row| row.get(0)).collect::<Vec<String>>(), [&wanted[..]; 3]);
+    let count = world.hot().await.query_one("SELECT count(*) FROM cdc_audit.versions", &[]).await.unwrap();
+    assert_eq!(count.get::<_, i64>(0), 2003);
+    assert_within(peak, limit);
+}
+
+/// The values that are not small, as the lake has them.
+fn in_lake(world: &World) -> Values {
+    let table = &tables(&world.lake)["public.t"];
+    let files = Snapshot::read(table).files;
+    assert_eq!(files.values().map(|file| file.records.unwrap()).sum::<u64>(), 2003);
+    let mut found = Vec::new();
+    for path in files.keys() {
+        let file = std::fs::File::open(table.join(path)).unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        let columns = ProjectionMask::columns(reader.parquet_schema(), ["cdc_key", "v"]);
+        for batch in reader.with_projection(columns).with_batch_size(100).build().unwrap() {
+            let batch = batch.unwrap();
+            let column = |name: &str| batch.column_by_name(name).unwrap().as_string::<i32>().clone();
+            let (keys, values) = (column("cdc_key"), column("v"));
+            let rows = (0..batch.num_rows()).filter(|&row| values.value(row).len() > 10);
+            found.extend(rows.map(|row| (keys.value(row).to_owned(), digest(values.value(row)))));
+        }
+    }
+    found.sort();
+    found.into_iter().map(|(_, value)| value).collect()
+}
+
+fn digest(value: &str) -> (usize, String) {
+    use sha2::Digest;
+    (value.len(), hex::encode(sha2::Sha256::digest(value)))
+}
