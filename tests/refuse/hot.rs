@@ -1,4 +1,4 @@
-use audit_testkit::{Postgres, Shutdown, shared};
+use audit_testkit::{Postgres, Shutdown, eventually_async, shared};
 use cdc_audit_tests::world::World;
 use expect_test::expect;
 
@@ -273,6 +273,38 @@ async fn a_hot_server_that_is_down_is_waited_for() {
     other.start_again();
     recovers(&world);
     assert!(daemon.stop().success(), "{}", daemon.output());
+    world.catch_up().await;
+    world.check().await;
+}
+
+/// Told to stop, a daemon whose memory is full behind a sink that stores nothing gives up after `stop_timeout`; what it held comes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_full_behind_a_sink_can_be_stopped() {
+    let server = shared(15).await;
+    let settings = "memory_limit = \"128 MiB\"\nstop_timeout = \"1 s\"";
+    let world =
+        World::on(server).sql("CREATE TABLE wide (id int PRIMARY KEY, v text)").pipeline(settings).build().await;
+    let hot = world.hot().await;
+    hot.batch_execute("BEGIN; LOCK TABLE cdc_audit.versions IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
+    let client = world.client().await;
+    let rows = "INSERT INTO wide SELECT i, repeat('x' || i, 200) FROM generate_series(1, 150000) AS i";
+    client.batch_execute(rows).await.expect("rows");
+    let mut daemon = world.launch().start();
+    let sent = async || {
+        let sql = "SELECT coalesce(max(sent_lsn - '0/0'), 0)::text FROM pg_stat_replication r
+                   JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE s.slot_name = $1";
+        let row = client.query_one(sql, &[&world.slot]).await.expect("the senders");
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        row.get::<_, String>(0)
+    };
+    eventually_async("the daemon takes nothing more", async || {
+        let before = sent().await;
+        before != "0" && before == sent().await && sent().await == before
+    })
+    .await;
+    assert!(daemon.stop().success(), "{}", daemon.output());
+    assert!(daemon.stderr().contains("stopping took too long"), "{}", daemon.output());
+    hot.batch_execute("ROLLBACK").await.expect("the lock ends");
     world.catch_up().await;
     world.check().await;
 }

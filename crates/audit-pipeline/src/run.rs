@@ -196,6 +196,9 @@ pub async fn run(daemon: &Daemon, stop: watch::Receiver<bool>) -> Result<Lsn, Ru
                 if error.outcome() != Outcome::Retry {
                     return Err(error);
                 }
+                if *stop.borrow() {
+                    return Ok(Lsn::ZERO);
+                }
                 warn!(
                     error = %Chain(&error), hint = error.hint(), retry_in_ms = pause.as_millis() as u64,
                     "the session ended; another begins"

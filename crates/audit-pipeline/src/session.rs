@@ -9,6 +9,7 @@
 //! for the slot has changed nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -325,6 +326,8 @@ fn sink_ended(end: Result<Result<(), SinkEnd>, tokio::task::JoinError>) -> Resul
 /// How often the list of what operators gave up is read. A person waits for it.
 const QUARANTINE_POLL: Duration = Duration::from_secs(2);
 
+const TOO_LONG: &str = "stopping took too long; what was not durable comes again at the next start";
+
 /// The driver at work: it gives the receiver back.
 type Work = JoinHandle<(Receiver, Result<(), DriverError>)>;
 
@@ -337,6 +340,10 @@ async fn follow(
     stop: &watch::Receiver<bool>,
 ) -> Result<(Receiver, Ended), RunError> {
     let mut poll = tokio::time::interval(QUARANTINE_POLL);
+    let mut late = pin!(async {
+        stopped(stop).await;
+        tokio::time::sleep(daemon.config.stop_timeout.get()).await;
+    });
     let (receiver, driven) = loop {
         sinks.acknowledge(daemon, safe);
         daemon.shared.memory_used.store(budget.used(), Ordering::Relaxed);
@@ -355,6 +362,12 @@ async fn follow(
                 }
             },
             driven = &mut work => break driven.map_err(|panic| RunError::Panic(panic.to_string()))?,
+            // It waits for room, behind a sink that stores nothing.
+            () = &mut late => {
+                work.abort();
+                warn!("{TOO_LONG}");
+                return Err(RunError::Restart);
+            }
             () = any_durable(&mut sinks.durable) => {}
             _ = poll.tick(), if daemon.sinks.iter().any(|sink| sink.gauge.is_failing()) => {
                 // Only a hint for sinks that wait: if it cannot be read now, it can be the next time.
@@ -379,7 +392,7 @@ async fn follow(
     driven.map_err(RunError::Driver)?;
     match finished {
         Ok(finished) => finished?,
-        Err(_) => warn!("stopping took too long; what was not durable comes again at the next start"),
+        Err(_) => warn!("{TOO_LONG}"),
     }
     let ended = stopping || daemon.until.is_some();
     Ok((receiver, if ended { Ended::Stopped(Lsn::ZERO) } else { Ended::Restart }))

@@ -50,7 +50,9 @@ pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
     serving.abort();
     match ended {
         Ok(lsn) => {
-            info!(at = %lsn, "everything before is durable in every sink");
+            if lsn > Lsn::ZERO {
+                info!(at = %lsn, "everything before is durable in every sink");
+            }
             Ok(ExitCode::SUCCESS)
         }
         // Whoever collects lines of JSON gets one; a person reads what every command says of its error.
