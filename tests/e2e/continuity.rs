@@ -38,7 +38,7 @@ async fn goes_on_in_a_new_epoch(server: &Postgres, world: &World, before: u32, s
     let refused = world.command(&["run", "--until", &until]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(4), "{said}");
-    assert!(said.contains("history that was replaced"), "{said}");
+    assert!(said.contains("replaced the history that the sink has"), "{said}");
     assert_eq!(world.recorded().await.hot.len(), stored, "nothing was written");
 
     world.succeed(&["run", "--accept-gap", "--until", &until]);

@@ -134,7 +134,7 @@ async fn a_checkpoint_that_was_moved_by_hand_is_refused() {
             exit 4
             error: replication slot "<slot>" does not continue what the sinks have: WAL was lost
               detail: sink hot has everything to <lsn>, the slot begins at <lsn>: the slot was moved or made anew by someone else
-              hint: undo what was done to the slot, the server or a checkpoint, if that is possible; else `cdc-audit run --accept-gap` goes on and records the gap in every sink
+              hint: undo what was done to the slot, the server or a checkpoint, if that is possible; else `cdc-audit run --accept-gap` goes on and records the gap in every sink; with --new-baseline it also reads every table anew
         "#]],
         ),
         (
@@ -143,7 +143,7 @@ async fn a_checkpoint_that_was_moved_by_hand_is_refused() {
             exit 4
             error: replication slot "<slot>" does not continue what the sinks have: WAL was lost
               detail: sink archive has everything to <lsn>, the slot begins at <lsn>: a restored backup, or a failover that lost commits, replaced the history that the sink has; sink hot has everything to <lsn>, the slot begins at <lsn>: a restored backup, or a failover that lost commits, replaced the history that the sink has
-              hint: undo what was done to the slot, the server or a checkpoint, if that is possible; else `cdc-audit run --accept-gap` goes on and records the gap in every sink
+              hint: undo what was done to the slot, the server or a checkpoint, if that is possible; else `cdc-audit run --accept-gap` goes on and records the gap in every sink; with --new-baseline it also reads every table anew
         "#]],
         ),
         (
@@ -152,7 +152,7 @@ async fn a_checkpoint_that_was_moved_by_hand_is_refused() {
             exit 4
             error: replication slot "<slot>" does not continue what the sinks have: WAL was lost
               detail: sink archive has everything to <lsn>, the slot begins at <lsn>: another cluster answers at this address; sink hot has everything to <lsn>, the slot begins at <lsn>: another cluster answers at this address
-              hint: undo what was done to the slot, the server or a checkpoint, if that is possible; else `cdc-audit run --accept-gap` goes on and records the gap in every sink
+              hint: undo what was done to the slot, the server or a checkpoint, if that is possible; else `cdc-audit run --accept-gap` goes on and records the gap in every sink; with --new-baseline it also reads every table anew
         "#]],
         ),
         (

@@ -63,7 +63,7 @@ async fn a_dropped_slot_is_refused() {
         exit 4
         error: replication slot "<slot>" does not continue what the sinks have: WAL was lost
           detail: sink archive has everything to <lsn>, the slot begins at <lsn>: the slot was moved or made anew by someone else; sink hot has everything to <lsn>, the slot begins at <lsn>: the slot was moved or made anew by someone else
-          hint: undo what was done to the slot, the server or a checkpoint, if that is possible; else `cdc-audit run --accept-gap` goes on and records the gap in every sink
+          hint: undo what was done to the slot, the server or a checkpoint, if that is possible; else `cdc-audit run --accept-gap` goes on and records the gap in every sink; with --new-baseline it also reads every table anew
     "#]].assert_eq(&refused(&world));
     assert_eq!(world.recorded().await.hot.len(), 10);
     goes_on_over_the_gap(server, &world).await;
@@ -86,7 +86,7 @@ async fn a_slot_that_someone_else_moved_is_refused() {
         exit 4
         error: replication slot "<slot>" does not continue what the sinks have: WAL was lost
           detail: sink archive has everything to <lsn>, the slot begins at <lsn>: the slot was moved or made anew by someone else; sink hot has everything to <lsn>, the slot begins at <lsn>: the slot was moved or made anew by someone else
-          hint: undo what was done to the slot, the server or a checkpoint, if that is possible; else `cdc-audit run --accept-gap` goes on and records the gap in every sink
+          hint: undo what was done to the slot, the server or a checkpoint, if that is possible; else `cdc-audit run --accept-gap` goes on and records the gap in every sink; with --new-baseline it also reads every table anew
     "#]].assert_eq(&refused(&world));
     assert_eq!(world.recorded().await.hot.len(), 10);
     goes_on_over_the_gap(server, &world).await;
