@@ -19,7 +19,7 @@ mod stats;
 mod variant;
 mod workload;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -92,9 +92,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// The workspace's own `target`, wherever cargo builds.
+/// The workspace's own `target`, wherever cargo builds: the benchmark is started at the workspace's top.
 fn target() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target")
+    PathBuf::from("target")
 }
 
 fn bench(arguments: &Arguments) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The workspace, and cargo called from inside cargo.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The feature that compiles the fault points in, which tests arm.
@@ -9,8 +9,9 @@ pub const FAULT_POINTS: &str = "cdc-audit/fault-points";
 
 /// The folder of the workspace's `Cargo.toml`.
 pub fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here).to_owned()
+    // Asked of cargo when it runs the chore: a build in a shared folder may be that of another clone.
+    let here = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
+    here.ancestors().nth(2).unwrap_or(&here).to_owned()
 }
 
 /// Where builds go: as told by the environment, else where cargo itself puts them.

@@ -248,7 +248,14 @@ impl Scratch {
         let test = self.cargo(&["test", "--quiet"]);
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", TEST_MAX]).arg(test.get_program()).args(test.get_args());
-        command.current_dir(&self.tree).envs(test.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(&self.tree);
+        for (name, value) in test.get_envs() {
+            // What is taken away matters as much: another environment means building everything anew.
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         let ran = command.args(SELECTION).args(rule.target()).args(["--", "--exact", &rule.test]).output()?;
         let said = String::from_utf8_lossy(&ran.stdout);
         Ok(match ran.status.code() {
