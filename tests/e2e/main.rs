@@ -17,3 +17,5 @@ mod baseline;
 mod continuity;
 // The hot tables in the source itself.
 mod same_database;
+// The lake in a bucket: written by the daemon, asked by the commands.
+mod bucket;

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use audit_testkit::{Daemon, PATIENCE, Postgres, Proxy, eventually_async};
+use audit_testkit::{
+    Daemon, FaultProxy, ObjectKind, ObjectServer, PATIENCE, Postgres, Proxy, eventually_async, unique,
+};
 use cdc_audit_tests::decoded::Name;
 use cdc_audit_tests::dice::Dice;
 use cdc_audit_tests::trail::lsn;
@@ -17,6 +19,8 @@ pub struct Arena {
     pub hot: Postgres,
     pub to_source: Proxy,
     pub to_hot: Proxy,
+    /// Before the lake's bucket, if it is in one.
+    pub to_lake: Option<FaultProxy>,
     pub world: World,
     pub dice: Dice,
     /// Tables that were published when they had rows already, and from which point of the WAL on.
@@ -57,13 +61,29 @@ const SECTIONS: &str = "[baseline]\nchunk_rows = 400\nparallel = 2\n";
 impl Arena {
     /// Servers with these further settings of the source; nothing runs yet.
     pub async fn new(dice: Dice, settings: &[(&str, &str)]) -> Arena {
+        Arena::with(dice, settings, None).await
+    }
+
+    /// The same, with the lake in a bucket of S3.
+    pub async fn on_s3(dice: Dice) -> Arena {
+        let server = ObjectServer::shared(ObjectKind::S3).await;
+        Arena::with(dice, &[], Some(server)).await
+    }
+
+    async fn with(dice: Dice, settings: &[(&str, &str)], bucket: Option<&ObjectServer>) -> Arena {
         let builder =
             settings.iter().fold(Postgres::builder(15), |builder, (name, value)| builder.setting(name, value));
         let (source, hot) = (builder.start(), Postgres::start(15));
         let (to_source, to_hot) = (Proxy::to(source.port()), Proxy::to(hot.port()));
         let (name, url) = source.new_database();
         let (_, hot_url) = hot.new_database();
-        let world = World::on(&source)
+        let to_lake = bucket.map(|server| FaultProxy::to(server.port()));
+        let mut world = World::on(&source);
+        if let (Some(server), Some(proxy)) = (bucket, &to_lake) {
+            let prefix = unique("lake");
+            world = world.lake_in(&server.lake(&prefix, proxy.port()), Some(server.folder(&prefix)));
+        }
+        let world = world
             .source(&name, &url)
             .source_through(&to_source.through(&url))
             .hot_url(&hot_url)
@@ -78,7 +98,7 @@ impl Arena {
             .build()
             .await;
         let writers = Writers { stop: Arc::default(), tasks: Vec::new() };
-        Arena { source, hot, to_source, to_hot, world, dice, late: BTreeMap::new(), writers }
+        Arena { source, hot, to_source, to_hot, to_lake, world, dice, late: BTreeMap::new(), writers }
     }
 
     /// Sessions that write until told to stop, and connect again when the server goes.
@@ -122,6 +142,9 @@ impl Arena {
         for proxy in [&self.to_source, &self.to_hot] {
             proxy.set(audit_testkit::Traffic::Pass);
             proxy.delay(Duration::ZERO);
+        }
+        if let Some(proxy) = &self.to_lake {
+            proxy.heal();
         }
     }
 

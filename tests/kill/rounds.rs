@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use audit_testkit::{Daemon, Shutdown, Traffic};
+use audit_testkit::{Daemon, Fault, Shutdown, Traffic};
 use cdc_audit_tests::dice::Dice;
 use cdc_audit_tests::{kill_rounds, seed};
 
@@ -12,8 +12,18 @@ const ROUNDS_BETWEEN_LOOKS: u32 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_comes_twice_whatever_is_killed() {
-    let mut arena = Arena::new(Dice::new(seed()), &[]).await;
-    let rounds = kill_rounds();
+    let arena = Arena::new(Dice::new(seed()), &[]).await;
+    rounds_in(arena, kill_rounds(12)).await;
+}
+
+/// The same with the lake in a bucket, and a store that answers with errors, late, or not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_and_nothing_comes_twice_in_a_bucket() {
+    let arena = Arena::on_s3(Dice::new(seed())).await;
+    rounds_in(arena, kill_rounds(6)).await;
+}
+
+async fn rounds_in(mut arena: Arena, rounds: u32) {
     arena.write();
     let mut daemon = arena.world.launch().start();
     for round in 1..=rounds {
@@ -47,7 +57,7 @@ async fn nothing_is_lost_and_nothing_comes_twice_whatever_is_killed() {
 async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
     let moment = Duration::from_millis(arena.dice.below(1500));
     let how_long = Duration::from_millis(arena.dice.below(2500));
-    let what = arena.dice.below(16);
+    let what = arena.dice.below(if arena.to_lake.is_some() { 22 } else { 16 });
     eprintln!("round {round}: {what} after {moment:?}");
     match what {
         // Killed, at any moment: while it starts, while it reads rows, while it writes.
@@ -137,6 +147,18 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'cdc-audit%' AND pid <> pg_backend_pid()";
             arena.hot.execute("postgres", end);
             arena.source.execute("postgres", end);
+        }
+        // The bucket's store fails, for a while.
+        16.. => {
+            pause(moment).await;
+            let (proxy, mut dice) = (arena.to_lake.as_ref().expect("a bucket"), arena.dice.fork());
+            proxy.plan(move |_, _| dice.one_in(3).then(|| *dice.pick(&Fault::ALL)));
+            pause(how_long).await;
+            let struck = proxy.struck();
+            eprintln!("  {struck} requests struck");
+            if arena.dice.one_in(2) {
+                daemon.kill();
+            }
         }
         // An ordinary stop.
         _ => {

@@ -31,10 +31,10 @@ pub fn thorough() -> bool {
     std::env::var_os("CDC_AUDIT_TEST_ALL").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-/// How often the daemon is killed: by `cargo xtask kill-rounds N`, else many times in a thorough run and few in others.
-pub fn kill_rounds() -> u32 {
+/// How often the daemon is killed: by `cargo xtask kill-rounds N`, else many times in a thorough run and `few` times in others.
+pub fn kill_rounds(few: u32) -> u32 {
     let asked = std::env::var("CDC_AUDIT_KILL_ROUNDS").ok().map(|rounds| rounds.parse().expect("a number of rounds"));
-    asked.unwrap_or(if thorough() { 200 } else { 12 })
+    asked.unwrap_or(if thorough() { 200 } else { few })
 }
 
 /// What decides chance: `CDC_AUDIT_SEED`, else another one each time. Printed, so that a failure can be repeated.

@@ -29,6 +29,7 @@ pub struct Builder<'p> {
     rest: String,
     hot: String,
     lake: String,
+    bucket: Option<(String, Option<PathBuf>)>,
     sinks: [bool; 2],
     hot_url: Option<String>,
     hot_through: Option<String>,
@@ -97,6 +98,12 @@ impl<'p> Builder<'p> {
     /// Lines of the lake's section.
     pub fn lake(mut self, toml: &str) -> Builder<'p> {
         self.lake = toml.to_owned();
+        self
+    }
+
+    /// The lake in a bucket: the keys that say so, and where its objects lie as files, if they do. Only then can it be compared.
+    pub fn lake_in(mut self, keys: &str, folder: Option<PathBuf>) -> Builder<'p> {
+        self.bucket = Some((keys.to_owned(), folder));
         self
     }
 
@@ -192,7 +199,7 @@ impl<'p> Builder<'p> {
         let (database, url) = self.source.clone().unwrap_or_else(|| self.server.new_database());
         let hot_url = self.hot_url.clone().unwrap_or_else(|| self.server.new_database().1);
         let world = World {
-            lake: folder.path().join("lake"),
+            lake: self.bucket.clone().and_then(|(_, lies)| lies).unwrap_or_else(|| folder.path().join("lake")),
             config: folder.path().join("config.toml"),
             http: if self.listening { free_port() } else { 0 },
             slot: unique("cdc"),
@@ -231,12 +238,12 @@ impl<'p> Builder<'p> {
             keep("keep = [\"before\", \"after\"]"),
             self.hot
         );
-        let archive = format!(
-            "[sinks.archive]\ntype = \"lake\"\nurl = \"{}\"\n{}\n{}\n",
-            lake.display(),
-            keep("keep_before = true"),
-            self.lake
-        );
+        let place = match &self.bucket {
+            Some((keys, _)) => keys.clone(),
+            None => format!("url = \"{}\"", lake.display()),
+        };
+        let archive =
+            format!("[sinks.archive]\ntype = \"lake\"\n{place}\n{}\n{}\n", keep("keep_before = true"), self.lake);
         let sinks = [hot, archive];
         let sinks: String =
             sinks.iter().zip(self.sinks).filter(|(_, wanted)| *wanted).map(|(toml, _)| toml.as_str()).collect();
@@ -266,6 +273,7 @@ impl World {
             rest: String::new(),
             hot: String::new(),
             lake: "file_age = \"1 s\"".to_owned(),
+            bucket: None,
             sinks: [true; 2],
             hot_url: None,
             hot_through: None,

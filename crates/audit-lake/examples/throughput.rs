@@ -1,4 +1,5 @@
-//! How fast the lake takes versions in: `cargo run --release -p audit-lake --example throughput -- [narrow|wide] [rows] [insert|update]`.
+//! How fast the lake takes versions in: `cargo run --release -p audit-lake --example throughput -- [narrow|wide] [rows] [insert|update]
+//! [disk|s3]`.
 //!
 //! Rows look like those of a shop: texts like prose, repeated words, numbers, a JSON document. Only the sink is timed.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
@@ -17,6 +18,7 @@ use audit_core::sink::{Identity, Sink};
 use audit_core::table::Table;
 use audit_core::version::version;
 use audit_lake::{LakeConfig, LakeSink};
+use audit_testkit::{ObjectKind, ObjectServer};
 
 const BATCH: u32 = 2_000;
 const TRANSACTION: u32 = 100;
@@ -174,9 +176,16 @@ async fn main() {
     let wide = arguments.first().is_none_or(|kind| kind == "wide");
     let rows: u64 = arguments.get(1).map_or(1_000_000, |rows| rows.parse().unwrap());
     let update = arguments.get(2).is_some_and(|kind| kind == "update");
-    let folder = tempfile::tempdir().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let (mut folder, mut config) = (temporary.path().to_path_buf(), LakeConfig::at(temporary.path().to_str().unwrap()));
+    let s3 = arguments.get(3).is_some_and(|place| place == "s3").then(|| ObjectServer::start(ObjectKind::S3));
+    if let Some(server) = &s3 {
+        folder = server.folder("lake");
+        let keys = server.lake("lake", server.port());
+        config = audit_config::parse(std::path::Path::new("lake.toml"), &keys, |_: &LakeConfig, _| {}).unwrap();
+    }
     let table = if wide { table("w2", &WIDE) } else { table("w1", &NARROW) };
-    let mut sink = LakeSink::new("lake", &LakeConfig::at(folder.path().to_str().unwrap()), 64 << 20).unwrap();
+    let mut sink = LakeSink::new("lake", &config, 64 << 20).unwrap();
     sink.take(&Identity { source: "shop".into(), system_id: 1, timeline: 1 }).await.unwrap();
     sink.begin(Progress { position: Position::new(1, Lsn(0), 0), ..Progress::default() }).await.unwrap();
 
@@ -223,7 +232,7 @@ async fn main() {
     let from = Instant::now();
     sink.flush(true).await.unwrap();
     taken += from.elapsed();
-    let size: u64 = size_of_folder(folder.path());
+    let size: u64 = size_of_folder(&folder);
     println!(
         "{} {}: {rows} rows, {} B a row, {:.0} rows/s, {:.2} µs a row, {} B a row on disk, peak {} MB",
         if wide { "wide" } else { "narrow" },

@@ -8,7 +8,7 @@ use audit_core::batch::Progress;
 use audit_core::sink::{Checkpoint, Identity};
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{LakeError, fault};
@@ -67,6 +67,10 @@ impl Checkpoints {
             };
             let mut taken = Checkpoints { store: store.clone(), number: number + 1, note, identity: identity.clone() };
             if taken.put().await?.is_none() {
+                let again = serde_json::to_vec_pretty(&taken.note);
+                let path = path_of(taken.number);
+                let again = again.map_err(|error| LakeError::altered(&path, error.to_string()))?;
+                prove_create_only(store, &path, again.into()).await?;
                 return Ok(taken);
             }
         }
@@ -143,6 +147,18 @@ impl Checkpoints {
                 tracing::warn!(path = %self.store.show(&path), %error, "could not remove an old checkpoint");
             }
         }
+    }
+}
+
+/// Sees that what is there cannot be created again. A store that overwrites it has no fence between two daemons: nothing of the lake would be
+/// safe there.
+pub(crate) async fn prove_create_only(store: &Store, path: &Path, content: PutPayload) -> Result<(), LakeError> {
+    match store.objects().put_opts(path, content, PutMode::Create.into()).await {
+        Err(StoreError::AlreadyExists { .. }) => Ok(()),
+        Ok(_) | Err(StoreError::NotImplemented { .. }) => {
+            Err(LakeError::Overwrites { path: store.shown().to_string() })
+        }
+        Err(error) => Err(LakeError::store("write", store.show(path), error)),
     }
 }
 

@@ -27,7 +27,7 @@ use object_store::path::Path;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use crate::error::{LakeError, fault};
+use crate::error::{LakeError, fault, from_store};
 use crate::layout::table_folder;
 use crate::schema::{DeltaField, PARTITION_COLUMNS, first_fields};
 use crate::store::Store;
@@ -281,7 +281,9 @@ impl TableLog {
             KernelError::Backtraced { source, .. } => is_broken(source),
             other => is_broken(other),
         };
-        if broken { self.altered(error.to_string()) } else { LakeError::log(&self.table, error) }
+        // A store out of reach while a file is read says nothing about the file.
+        let lost = from_store(&error).is_some_and(|error| !matches!(error, object_store::Error::NotFound { .. }));
+        if broken && !lost { self.altered(error.to_string()) } else { LakeError::log(&self.table, error) }
     }
 
     fn altered(&self, what: impl Into<String>) -> LakeError {

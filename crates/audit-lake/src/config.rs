@@ -4,16 +4,18 @@ use audit_config::{ByteSize, Problems, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::store::Place;
+use crate::place::{Place, StoreConfig};
 
 /// A lake: for each captured table one Delta table of Parquet files, in folders by UTC commit date.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LakeConfig {
-    /// The lake's own folder: a path or a `file:///` URL. It belongs to one source.
+    /// The lake's own folder or part of a bucket: a path, or a URL: `file:///`, `s3://bucket/prefix`, `gs://bucket/prefix`,
+    /// `az://container/prefix` or `abfss://container@account.dfs.core.windows.net/prefix`. It belongs to one source.
     #[schemars(example = &"/var/lib/cdc-audit/lake")]
     pub url: String,
-    /// A table's file is closed when it is this large.
+    /// A table's file is closed when it is this large. In a bucket it is held in memory until then: there it is closed earlier where
+    /// `pipeline.memory_limit` asks for it, at about 40 MiB by default.
     #[serde(default = "file_bytes")]
     pub file_bytes: ByteSize,
     /// A table's file is closed when it has this many rows.
@@ -39,6 +41,8 @@ pub struct LakeConfig {
     /// `cdc_changes`.
     #[serde(default)]
     pub keep_before: bool,
+    #[serde(default)]
+    pub store: StoreConfig,
 }
 
 fn file_bytes() -> ByteSize {
@@ -82,13 +86,20 @@ impl LakeConfig {
             zstd_level: zstd_level(),
             listing_readers: listing_readers(),
             keep_before: false,
+            store: StoreConfig::default(),
         }
     }
 
     /// What the types cannot say.
     pub fn check(&self, problems: &mut Problems) {
-        if let Err(error) = Place::parse(&self.url) {
-            problems.push("url", error.to_string(), "write an absolute path or a file:/// URL");
+        match Place::parse(&self.url) {
+            Ok(Place::Bucket(bucket)) => problems.scope("store", |problems| self.store.check(&bucket, problems)),
+            Ok(Place::Folder(_)) if self.store == StoreConfig::default() => {}
+            Ok(Place::Folder(_)) => {
+                let hint = "leave the section out, or give a url that begins with s3://, gs://, az:// or abfss://";
+                problems.push("store", "a lake in a folder takes none of these keys", hint);
+            }
+            Err(error) => problems.push("url", error.to_string(), error.hint().as_deref()),
         }
         if self.file_bytes < ByteSize::mib(1) {
             problems.push("file_bytes", "too small", "give at least \"1 MiB\"");

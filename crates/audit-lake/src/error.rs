@@ -3,14 +3,28 @@
 use std::error::Error;
 use std::io::ErrorKind;
 
+use audit_config::SecretError;
 use audit_core::position::Position;
 use audit_core::sink::{Action, SinkError};
 
 /// A lake could not be read or written. Messages name tables, paths and positions, never a value.
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
-    #[error("{url:?} is no place for a lake: supported are absolute paths and file:/// URLs")]
+    #[error("{url:?} is no place for a lake")]
     Place { url: String },
+    #[error("cannot open {path}")]
+    Open {
+        path: String,
+        #[source]
+        source: Cause,
+    },
+    #[error("the key store.secret_key cannot be read")]
+    Secret {
+        #[source]
+        source: SecretError,
+    },
+    #[error("{path} overwrites where it is told to create: the store ignores conditional puts")]
+    Overwrites { path: String },
     #[error("cannot {doing} {path}")]
     Store {
         doing: &'static str,
@@ -74,6 +88,18 @@ fn cause(error: object_store::Error) -> Cause {
         object_store::Error::Generic { source, .. } | object_store::Error::NotFound { source, .. } => source,
         other => other.into(),
     }
+}
+
+/// The store's part in an error.
+pub(crate) fn from_store<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e object_store::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(store) = error.downcast_ref() {
+            return Some(store);
+        }
+        next = error.source();
+    }
+    None
 }
 
 impl LakeError {
@@ -140,13 +166,32 @@ impl LakeError {
             LakeError::Folder { .. } => {
                 "the lake's folder is made when the daemon runs for the first time; see that `url` names it"
             }
-            LakeError::Store { .. } | LakeError::Log { .. } | LakeError::UploadLost { .. } => {
-                "see that the lake's place can be reached and is whole; the daemon tries again by itself"
+            LakeError::Store { .. } | LakeError::Log { .. } | LakeError::UploadLost { .. } => match self.refused() {
+                true => {
+                    "the store refuses these credentials: let them list, read, write and delete there; the daemon tries again by itself"
+                }
+                false => "see that the lake's place can be reached and is whole; the daemon tries again by itself",
+            },
+            LakeError::Place { .. } => {
+                "write an absolute path, file:///path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or \
+                 abfss://container@account.dfs.core.windows.net/prefix"
             }
-            LakeError::Place { .. } => "write an absolute path or a file:/// URL",
+            LakeError::Open { .. } => {
+                "see `url` and the section `store` of this sink, and the variables that it leaves to the environment"
+            }
+            LakeError::Secret { source } => source.hint(),
+            LakeError::Overwrites { .. } => {
+                "two daemons would overwrite each other's commits there: use a store, or a version of it, that honours `If-None-Match`"
+            }
             _ => "",
         };
         io.or(Some(own).filter(|own| !own.is_empty())).map(str::to_string)
+    }
+
+    /// Whether a bucket does not let us in.
+    fn refused(&self) -> bool {
+        use object_store::Error::{PermissionDenied, Unauthenticated};
+        from_store(self).is_some_and(|error| matches!(error, PermissionDenied { .. } | Unauthenticated { .. }))
     }
 
     fn io_kind(&self) -> Option<ErrorKind> {
@@ -174,6 +219,8 @@ impl From<LakeError> for SinkError {
             LakeError::Log { source, .. } => sink.source(source),
             LakeError::Parquet { source, .. } | LakeError::Read { source, .. } => sink.source(source),
             LakeError::Task(source) => sink.source(source),
+            LakeError::Open { source, .. } => sink.source(source),
+            LakeError::Secret { source } => sink.source(source),
             _ => sink,
         }
     }

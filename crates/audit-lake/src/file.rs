@@ -1,8 +1,10 @@
 //! One file while it is written: rows, then row groups, then an object in the store.
 //!
-//! Few rows are kept in builders, which are cheap; the Parquet writer opens when there is enough to encode. A closed row group leaves memory
-//! at once: a small file is one put at its end, a larger one an upload in parts to a staged name. It gets its own name, which tells its last
-//! version, when it is whole; so readers that list never see part of a file.
+//! Few rows are kept in builders, which are cheap; the Parquet writer opens when there is enough to encode. A file gets its name, which tells its
+//! last version, when it is whole; so readers that list never see part of a file. On disk a closed row group leaves memory at once: a larger
+//! file is written to a staged name. In a bucket nothing can be renamed: row groups wait, encoded, until their file is whole, within what the
+//! sink may hold; then it is one put, or an upload in parts where it is large. Only the former is create-only, on every cloud. The latter needs not
+//! be: the name is this daemon's alone, and whoever puts it again puts the same bytes.
 
 use std::sync::Arc;
 
@@ -10,8 +12,12 @@ use audit_core::batch::Version;
 use audit_core::position::Position;
 use bytes::Bytes;
 use deltalake_core::kernel::Add;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{
+    Attributes, Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
+    PutOptions, PutPayload,
+};
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 use serde::{Deserialize, Serialize};
@@ -32,6 +38,10 @@ const STEP_BYTES: usize = 2 << 20;
 const STEP_ROWS: usize = 8192;
 /// Parts of an upload. The clouds want 5 MiB at least, some want all the same.
 const PART_BYTES: usize = 8 << 20;
+/// Parts of one file that are under way at a time.
+const PARTS_CONCURRENT: usize = 4;
+/// The largest file that is one put.
+const PUT_BYTES: usize = 2 * PART_BYTES;
 
 /// The chunks in a file, as its metadata has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +80,7 @@ pub struct OpenFile {
     rows: Rows,
     writer: Option<ArrowWriter<Vec<u8>>>,
     /// Encoded and not yet uploaded.
-    pending: Vec<u8>,
+    pending: Vec<Bytes>,
     upload: Option<Upload>,
 }
 
@@ -89,7 +99,7 @@ pub struct WholeFile {
 
 #[derive(Clone, Debug)]
 enum Body {
-    Memory(Bytes),
+    Memory(PutPayload),
     Staged(Path),
 }
 
@@ -143,7 +153,7 @@ impl OpenFile {
     /// Memory held, in bytes.
     pub fn held_bytes(&self) -> usize {
         let writer = self.writer.as_ref().map_or(0, |writer| writer.memory_size() + encode::WRITER_BYTES);
-        self.rows.bytes() + writer + self.pending.capacity()
+        self.rows.bytes() + writer + self.pending_bytes()
     }
 
     /// Encodes the rows that were appended. Takes processor time.
@@ -164,14 +174,21 @@ impl OpenFile {
         if let Some(writer) = &mut self.writer {
             writer.sync().map_err(|error| failed(error.into()))?;
             let encoded = std::mem::take(writer.inner_mut());
-            self.encoded_bytes += encoded.len() as u64;
-            if self.pending.is_empty() {
-                self.pending = encoded;
-            } else {
-                self.pending.extend_from_slice(&encoded);
-            }
+            self.pend(encoded);
         }
         Ok(())
+    }
+
+    fn pend(&mut self, mut encoded: Vec<u8>) {
+        if !encoded.is_empty() {
+            self.encoded_bytes += encoded.len() as u64;
+            encoded.shrink_to_fit();
+            self.pending.push(encoded.into());
+        }
+    }
+
+    fn pending_bytes(&self) -> usize {
+        self.pending.iter().map(Bytes::len).sum()
     }
 
     /// Encodes all rows and ends their row group, if a writer is open. Takes processor time.
@@ -191,20 +208,18 @@ impl OpenFile {
         self.encoded_bytes + self.writer.as_ref().map_or(0, |writer| writer.in_progress_size() as u64)
     }
 
-    pub fn wants_upload(&self) -> bool {
-        self.pending.len() >= PART_BYTES
+    /// Whether enough is encoded to be staged.
+    pub fn wants_upload(&self, context: &FileContext) -> bool {
+        context.store.stages() && self.pending_bytes() >= PART_BYTES
     }
 
-    /// Uploads what is encoded, in whole parts.
+    /// Stages what is encoded.
     pub async fn upload(&mut self, context: &FileContext) -> Result<(), LakeError> {
-        if self.pending.len() < PART_BYTES {
-            return Ok(());
+        if self.wants_upload(context) {
+            for piece in std::mem::take(&mut self.pending) {
+                self.put_part(piece, context).await?;
+            }
         }
-        let mut pending = Bytes::from(std::mem::take(&mut self.pending));
-        while pending.len() >= PART_BYTES {
-            self.put_part(pending.split_to(PART_BYTES), context).await?;
-        }
-        self.pending = pending.to_vec();
         Ok(())
     }
 
@@ -235,8 +250,7 @@ impl OpenFile {
             }
             let footer = writer.finish().map_err(failed)?;
             let encoded = std::mem::take(writer.inner_mut());
-            self.encoded_bytes += encoded.len() as u64;
-            self.pending.extend_from_slice(&encoded);
+            self.pend(encoded);
             self.writer = None;
             Ok((footer, self))
         })?;
@@ -248,14 +262,14 @@ impl OpenFile {
         let chunks = self.chunks.map(|note| Chunks { baseline: note.baseline, first: note.first, last: note.last });
         let name = FileName { first: self.first, last: self.last, owner: context.owner, chunks };
         let add = add_action(self.day, &name, self.encoded_bytes, stats);
-        let rest = Bytes::from(std::mem::take(&mut self.pending));
-        if self.upload.is_none() && rest.len() <= PART_BYTES {
-            return Ok(WholeFile { body: Body::Memory(rest), add });
+        // What follows what was staged is staged too.
+        let stage = self.upload.is_some() || self.wants_upload(context);
+        let rest = std::mem::take(&mut self.pending);
+        if !stage {
+            return Ok(WholeFile { body: Body::Memory(rest.into_iter().collect()), add });
         }
-        let mut rest = rest;
-        while !rest.is_empty() {
-            let part = rest.split_to(rest.len().min(PART_BYTES));
-            self.put_part(part, context).await?;
+        for piece in rest {
+            self.put_part(piece, context).await?;
         }
         match self.upload {
             Some(Upload { mut parts, staged }) => {
@@ -263,7 +277,7 @@ impl OpenFile {
                 parts.complete().await.map_err(lost)?;
                 Ok(WholeFile { body: Body::Staged(staged), add })
             }
-            None => Ok(WholeFile { body: Body::Memory(Bytes::new()), add }),
+            None => Ok(WholeFile { body: Body::Memory(PutPayload::new()), add }),
         }
     }
 }
@@ -285,6 +299,48 @@ pub fn add_action(day: Day, name: &FileName, size: u64, stats: String) -> Add {
     }
 }
 
+/// Puts a large object. What broke off is given up with its parts; what a kill leaves of one is for the bucket's own rules to remove.
+async fn put_in_parts(
+    objects: &dyn ObjectStore,
+    path: &Path,
+    payload: PutPayload,
+    attributes: Attributes,
+) -> Result<(), StoreError> {
+    let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+    let mut upload = objects.put_multipart_opts(path, options).await?;
+    let under_way: Vec<_> = parts_of(payload).into_iter().map(|part| upload.put_part(part)).collect();
+    let sent = futures::stream::iter(under_way).buffer_unordered(PARTS_CONCURRENT).try_collect::<Vec<()>>().await;
+    let done = match sent {
+        Ok(_) => upload.complete().await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    if done.is_err() {
+        // Best effort: of a completion whose answer was lost nothing is left to give up.
+        let _ = upload.abort().await;
+    }
+    done
+}
+
+/// The same bytes in parts of one size, the last one smaller.
+fn parts_of(payload: PutPayload) -> Vec<PutPayload> {
+    let (mut parts, mut part, mut room) = (Vec::new(), Vec::new(), PART_BYTES);
+    for mut piece in payload {
+        while piece.len() >= room {
+            part.push(piece.split_to(room));
+            parts.push(part.drain(..).collect());
+            room = PART_BYTES;
+        }
+        if !piece.is_empty() {
+            room -= piece.len();
+            part.push(piece);
+        }
+    }
+    if !part.is_empty() {
+        parts.push(part.into_iter().collect());
+    }
+    parts
+}
+
 impl WholeFile {
     /// Gives the file its place among the table's, and says how the log names it. A repeat changes nothing.
     pub async fn put(&self, context: &FileContext) -> Result<Add, LakeError> {
@@ -293,9 +349,13 @@ impl WholeFile {
         let path = Path::from(format!("{}/{}", context.folder, self.add.path));
         let failed = |source| LakeError::store("write", context.store.show(&path), source);
         let put = match &self.body {
-            Body::Memory(bytes) => {
-                let payload = PutPayload::from_bytes(bytes.clone());
-                objects.put_opts(&path, payload, PutMode::Create.into()).await.map(|_| ())
+            Body::Memory(payload) if payload.content_length() <= PUT_BYTES => {
+                let attributes = context.store.data_attributes();
+                let options = PutOptions { attributes, ..PutMode::Create.into() };
+                objects.put_opts(&path, payload.clone(), options).await.map(|_| ())
+            }
+            Body::Memory(payload) => {
+                put_in_parts(objects.as_ref(), &path, payload.clone(), context.store.data_attributes()).await
             }
             Body::Staged(staged) => objects.rename(staged, &path).await,
         };
@@ -312,8 +372,27 @@ impl WholeFile {
 
     pub fn held_bytes(&self) -> usize {
         match &self.body {
-            Body::Memory(bytes) => bytes.len(),
+            Body::Memory(payload) => payload.content_length(),
             Body::Staged(_) => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_of_one_size_and_nothing_is_lost_between_them() {
+        let mut pieces: Vec<Bytes> = Vec::new();
+        for length in [PART_BYTES - 1, 1, 3 * PART_BYTES + 5, 0, 7, PART_BYTES] {
+            pieces.push(vec![pieces.len() as u8; length].into());
+        }
+        let whole = pieces.concat();
+        let parts = parts_of(pieces.into_iter().collect());
+        let sizes: Vec<usize> = parts.iter().map(PutPayload::content_length).collect();
+        assert_eq!(sizes, [PART_BYTES, PART_BYTES, PART_BYTES, PART_BYTES, PART_BYTES, 12]);
+        assert_eq!(parts.into_iter().flatten().collect::<Vec<_>>().concat(), whole);
+        assert!(parts_of(PutPayload::new()).is_empty());
     }
 }

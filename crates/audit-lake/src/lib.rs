@@ -15,6 +15,7 @@
 mod adopt;
 mod cells;
 mod checkpoint;
+mod cloud;
 mod commit;
 pub mod config;
 mod encode;
@@ -23,6 +24,7 @@ mod fetch;
 mod file;
 pub mod layout;
 mod parse;
+pub mod place;
 mod probe;
 mod read;
 mod rows;

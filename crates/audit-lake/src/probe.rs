@@ -7,12 +7,12 @@ use crate::checkpoint;
 use crate::config::LakeConfig;
 use crate::error::LakeError;
 use crate::layout::TMP;
-use crate::store::{Place, Store};
+use crate::store::Store;
 
-/// Looks whose the lake is, then writes an object that is nobody's data, reads it back and removes it. Nobody is fenced; the lake's
-/// folder is made where it is missing. Only what a kill of the probe itself leaves stays, and the next start sweeps it.
+/// Looks whose the lake is, then writes an object that is nobody's data, sees that it cannot be created again, reads it back and removes it.
+/// Nobody is fenced; the lake's folder is made where it is missing. Only what a kill of the probe itself leaves stays, and the next start sweeps it.
 pub async fn probe(config: &LakeConfig, source: &str) -> Result<(), LakeError> {
-    let store = Store::open(&Place::parse(&config.url)?, true)?;
+    let store = Store::open(config, true)?;
     if let Some(found) = checkpoint::source(&store).await?.filter(|found| found != source) {
         return Err(LakeError::OtherSource { path: store.shown().to_owned(), found, wanted: source.to_owned() });
     }
@@ -23,13 +23,18 @@ pub async fn probe(config: &LakeConfig, source: &str) -> Result<(), LakeError> {
         let shown = shown.clone();
         move |error| LakeError::store(doing, shown, error)
     };
-    let written = store.objects().put_opts(&path, content.clone().into(), PutMode::Create.into()).await;
-    written.map_err(failed("write"))?;
+    match store.objects().put_opts(&path, content.clone().into(), PutMode::Create.into()).await {
+        // The client's own second try found what the first had done; whether it did is read below.
+        Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
+        Err(error) => return Err(failed("write")(error)),
+    }
+    let proved = checkpoint::prove_create_only(&store, &path, content.clone().into()).await;
     let read = match store.objects().get(&path).await {
         Ok(found) => found.bytes().await,
         Err(error) => Err(error),
     };
     let removed = store.objects().delete(&path).await;
+    proved?;
     if read.map_err(failed("read"))? != content.as_bytes() {
         return Err(LakeError::altered(store.show(&path), "what was written is not what is read"));
     }
@@ -53,7 +58,7 @@ mod tests {
         let tmp = std::fs::read_dir(folder.path().join("lake").join(TMP)).unwrap();
         assert_eq!(tmp.count(), 0);
 
-        let store = Store::open(&Place::parse(&config.url).unwrap(), false).unwrap();
+        let store = Store::open(&config, false).unwrap();
         let identity = Identity { source: "shop".into(), system_id: 1, timeline: 1 };
         Checkpoints::take(&store, &identity).await.unwrap();
         probe(&config, "shop").await.unwrap();

@@ -322,12 +322,14 @@ impl Session {
         self.tables.insert(table.log.table.clone(), table);
     }
 
-    /// Gives memory back: tables written least recently are closed first; the one that is left ends its row group.
+    /// Gives memory back: tables written least recently are closed first; the one that is left ends its row group,
+    /// where what is encoded can leave memory before the file is whole.
     async fn make_room(&mut self) -> Result<(), LakeError> {
         while self.held > self.settings.budget {
             let full = self.tables.values().filter(|table| table.counted > 0);
             let Some(name) = full.min_by_key(|table| table.touched).map(|table| table.log.table.clone()) else { break };
             let alone = self.tables.values().filter(|table| table.counted > 0).count() == 1;
+            let alone = alone && self.store.stages();
             let Some(mut table) = self.tables.remove(&name) else { break };
             let before = table.counted;
             let closed = if alone { table.shrink().await } else { table.close(self.seen.position).await };

@@ -11,8 +11,9 @@ use audit_core::sink::{Action, Identity, Sink, SinkError, Stored};
 use crate::config::LakeConfig;
 use crate::encode;
 use crate::error::LakeError;
+use crate::place::Place;
 use crate::session::{Session, Settings, WriteError};
-use crate::store::{Place, Store};
+use crate::store::Store;
 use crate::table::Limits;
 
 /// The lake as a sink. Versions are durable once their table's files are closed and committed: by size, rows, age, or when memory is short.
@@ -27,7 +28,7 @@ pub struct LakeSink {
 
 #[derive(Debug)]
 enum Opened {
-    Place(Place),
+    Place(Box<LakeConfig>),
     Store(Store),
 }
 
@@ -35,7 +36,8 @@ impl LakeSink {
     /// `memory` is what the sink may hold for versions that are not durable yet, in bytes: about; a row group is ended, and tables are closed
     /// early, where it is short.
     pub fn new(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize) -> Result<LakeSink, LakeError> {
-        Ok(LakeSink::with(name, config, memory, Opened::Place(Place::parse(&config.url)?)))
+        Place::parse(&config.url)?;
+        Ok(LakeSink::with(name, config, memory, Opened::Place(Box::new(config.clone()))))
     }
 
     /// Over any object store; `config.url` is only shown.
@@ -80,7 +82,7 @@ impl Sink for LakeSink {
     async fn take(&mut self, identity: &Identity) -> Result<Stored, SinkError> {
         self.session = None;
         let store = match &self.opened {
-            Opened::Place(place) => Store::open(place, true)?,
+            Opened::Place(config) => Store::open(config, true)?,
             Opened::Store(store) => store.clone(),
         };
         let (session, stored) = Session::take(store, self.settings.clone(), identity).await?;

@@ -23,65 +23,63 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
-    CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode,
-    Result, UploadPart,
+    Attribute, Attributes, CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    RenameOptions, RenameTargetMode, Result, UploadPart,
 };
 use url::Url;
 
+use crate::cloud;
+use crate::config::LakeConfig;
 use crate::error::LakeError;
 use crate::layout::{OWN_FOLDER, TMP};
-
-/// Where a lake lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    path: PathBuf,
-}
-
-impl Place {
-    /// An absolute path or a `file:///` URL.
-    pub fn parse(url: &str) -> std::result::Result<Place, LakeError> {
-        let refused = || LakeError::Place { url: url.to_string() };
-        let path = match url.split_once("://") {
-            Some(("file", _)) => Url::parse(url).ok().and_then(|url| url.to_file_path().ok()).ok_or_else(refused)?,
-            Some(_) => return Err(refused()),
-            None => PathBuf::from(url),
-        };
-        if !path.is_absolute() || path.parent().is_none() {
-            return Err(refused());
-        }
-        Ok(Place { path })
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())
-    }
-}
+use crate::place::Place;
 
 /// A lake's object store, its root being the lake's.
 #[derive(Clone, Debug)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     shown: Arc<str>,
+    stages: bool,
+    data: Attributes,
 }
 
 impl Store {
-    /// Opens the lake's store; with `create` its folder is made where it is missing.
-    pub fn open(place: &Place, create: bool) -> std::result::Result<Store, LakeError> {
+    /// Opens the lake's store; with `create` its folder is made where it is missing. Buckets are never made.
+    pub fn open(config: &LakeConfig, create: bool) -> std::result::Result<Store, LakeError> {
+        let place = Place::parse(&config.url)?;
         let shown = place.to_string();
-        let folder = |source| LakeError::Folder { path: shown.clone(), source };
-        if create {
-            fs::create_dir_all(&place.path).map_err(folder)?;
+        match &place {
+            Place::Folder(path) => {
+                let folder = |source| LakeError::Folder { path: shown.clone(), source };
+                if create {
+                    fs::create_dir_all(path).map_err(folder)?;
+                }
+                let local = DurableLocal::new(path).map_err(folder)?;
+                Ok(Store { stages: true, ..Store::over(Arc::new(local), &shown) })
+            }
+            Place::Bucket(bucket) => {
+                let class = config.store.storage_class.iter();
+                let data = class.map(|class| (Attribute::StorageClass, class.clone())).collect();
+                Ok(Store { data, ..Store::over(cloud::open(bucket, &config.store)?, &shown) })
+            }
         }
-        let local = DurableLocal::new(&place.path).map_err(folder)?;
-        Ok(Store { objects: Arc::new(local), shown: shown.clone().into() })
     }
 
     /// A lake in any object store, at its root.
     pub fn over(objects: Arc<dyn ObjectStore>, shown: &str) -> Store {
-        Store { objects, shown: shown.into() }
+        Store { objects, shown: shown.into(), stages: false, data: Attributes::default() }
+    }
+
+    /// Whether an object can be written piece by piece under one name and then be given another. In a bucket it would have to be copied:
+    /// a second write, in the bucket's own storage class, and by GCS's client under the opposite condition.
+    pub(crate) fn stages(&self) -> bool {
+        self.stages
+    }
+
+    /// What data files are put with.
+    pub(crate) fn data_attributes(&self) -> Attributes {
+        self.data.clone()
     }
 
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {

@@ -271,7 +271,7 @@ impl OpenTable {
     }
 
     pub fn wants_upload(&self) -> bool {
-        self.files.values().chain(&self.snapshot).any(OpenFile::wants_upload)
+        self.files.values().chain(&self.snapshot).any(|file| file.wants_upload(&self.context))
     }
 
     /// Encodes what is due in all files. Takes processor time.

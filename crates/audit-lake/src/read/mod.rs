@@ -21,9 +21,10 @@ use object_store::path::Path;
 
 use crate::checkpoint;
 use crate::commit::TableLog;
+use crate::config::LakeConfig;
 use crate::error::LakeError;
 use crate::layout::{OWN_FOLDER, table_name};
-use crate::store::{Place, Store};
+use crate::store::Store;
 
 /// Tables whose log is read at a time.
 const CONCURRENT: usize = 16;
@@ -35,9 +36,9 @@ pub struct LakeReader {
 }
 
 impl LakeReader {
-    /// Opens the lake at `url`, a path or a `file:///` URL. It must be there.
-    pub fn open(url: &str) -> Result<LakeReader, LakeError> {
-        Ok(LakeReader { store: Store::open(&Place::parse(url)?, false)? })
+    /// Opens a lake. It must be there.
+    pub fn open(config: &LakeConfig) -> Result<LakeReader, LakeError> {
+        Ok(LakeReader { store: Store::open(config, false)? })
     }
 
     pub fn over(store: Store) -> LakeReader {

@@ -11,20 +11,27 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use audit_core::batch::{Batch, Progress};
 use audit_core::position::Position;
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
+use audit_lake::store::Store;
 use audit_lake::{LakeConfig, LakeSink};
+use audit_testkit::{ObjectServer, unique};
 use deltalake_core::kernel::Snapshot;
 use deltalake_core::logstore::{StorageConfig, logstore_for};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::TempDir;
 use url::Url;
 
 pub const MEMORY: usize = 64 << 20;
 
-/// A lake on disk.
+pub mod story;
+
+/// A lake on disk, or in a bucket of which the folder holds a copy.
 pub struct Lake {
     pub folder: TempDir,
     pub config: LakeConfig,
+    /// Where the lake is in a bucket: how it is reached without any proxy.
+    direct: Option<LakeConfig>,
 }
 
 impl Lake {
@@ -34,7 +41,45 @@ impl Lake {
         let mut config = LakeConfig::at(folder.path().to_str().unwrap());
         // Nothing is closed by its age unless a test says so.
         config.file_age = Duration::from_secs(3600).into();
-        Lake { folder, config }
+        Lake { folder, config, direct: None }
+    }
+
+    /// In a bucket, under a prefix of its own, reached at `port`.
+    pub fn in_bucket(server: &ObjectServer, port: u16) -> Lake {
+        let prefix = unique("lake");
+        let config = |port| {
+            let mut config = parsed(&server.lake(&prefix, port));
+            config.file_age = Duration::from_secs(3600).into();
+            config
+        };
+        Lake { config: config(port), direct: Some(config(server.port())), ..Lake::new() }
+    }
+
+    /// The lake's objects, past any proxy.
+    pub fn store(&self) -> Store {
+        Store::open(self.direct.as_ref().unwrap_or(&self.config), true).unwrap()
+    }
+
+    /// Copies what is in the bucket into the folder, where readers look.
+    pub async fn mirror(&self) {
+        if self.direct.is_none() {
+            return;
+        }
+        for entry in std::fs::read_dir(self.path()).unwrap() {
+            std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+        }
+        let store = self.store();
+        let listed: Vec<ObjectMeta> = store.objects().list(None).try_collect().await.unwrap();
+        let copy = |meta: ObjectMeta| {
+            let objects = store.objects().clone();
+            async move { (objects.get(&meta.location).await.unwrap().bytes().await.unwrap(), meta) }
+        };
+        let mut copied = futures::stream::iter(listed).map(copy).buffer_unordered(16);
+        while let Some((bytes, meta)) = copied.next().await {
+            let path = self.path().join(meta.location.as_ref());
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -123,6 +168,12 @@ impl Lake {
         assert_eq!(unique, delta, "a version is there twice in {table}");
         delta
     }
+}
+
+/// A lake's config out of its lines of TOML.
+pub fn parsed(toml: &str) -> LakeConfig {
+    let check = |config: &LakeConfig, problems: &mut audit_config::Problems| config.check(problems);
+    audit_config::parse(Path::new("lake.toml"), toml, check).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 pub fn identity() -> Identity {

@@ -17,7 +17,7 @@ use object_store::{
 use crate::common::Lake;
 
 fn reader(lake: &Lake) -> LakeReader {
-    LakeReader::open(lake.path().to_str().unwrap()).unwrap()
+    LakeReader::open(&lake.config).unwrap()
 }
 
 fn shown(records: &[Record]) -> Vec<String> {

@@ -29,7 +29,7 @@ pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError
             .map(Store::Hot)
             .map_err(|error| CliError::of(&error).hint(error.hint())),
         SinkConfig::Lake(lake) => {
-            LakeReader::open(&lake.url).map(Store::Lake).map_err(|error| CliError::of(&error).hint(error.hint()))
+            LakeReader::open(lake).map(Store::Lake).map_err(|error| CliError::of(&error).hint(error.hint()))
         }
     }
 }

@@ -1,0 +1,174 @@
+//! The lake in a bucket: the same promises as on disk, whatever becomes of requests.
+//!
+//! Every test runs on a folder and on the three kinds of object stores; faults strike through a proxy between the sink and the store.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "common/mod.rs"]
+mod common;
+/// What is sent with a request: classes, checksums, encryption; and stores that do not keep a lake's conditions.
+#[path = "stores/requests.rs"]
+mod requests;
+/// Faults, and kills, at every request that writes.
+#[path = "stores/trouble.rs"]
+mod trouble;
+
+use audit_core::batch::Batch;
+use audit_core::sink::{Action, Sink};
+use audit_lake::{LakeReader, probe};
+use audit_testkit::{FaultProxy, Fixture, ObjectKind, ObjectServer, Request};
+use common::story::{TABLES, World, check, first_run, next_run};
+use common::{Lake, write};
+use futures::TryStreamExt;
+
+/// Where lakes are made: in folders, or in a bucket behind a proxy.
+pub struct Site(Option<(&'static ObjectServer, FaultProxy)>);
+
+impl Site {
+    pub fn disk() -> Site {
+        Site(None)
+    }
+
+    pub async fn of(kind: ObjectKind) -> Site {
+        let server = ObjectServer::shared(kind).await;
+        Site(Some((server, FaultProxy::to(server.port()))))
+    }
+
+    pub fn lake(&self) -> Lake {
+        match &self.0 {
+            Some((server, proxy)) => Lake::in_bucket(server, proxy.port()),
+            None => Lake::new(),
+        }
+    }
+
+    pub fn is_slow(&self) -> bool {
+        self.0.as_ref().is_some_and(|(server, _)| server.kind() == ObjectKind::Azure)
+    }
+
+    /// What stands before a bucket.
+    pub fn proxy(&self) -> &FaultProxy {
+        &self.0.as_ref().unwrap().1
+    }
+}
+
+/// Whether a request changes something.
+pub fn writes(request: &Request) -> bool {
+    !matches!(request.method.as_str(), "GET" | "HEAD")
+}
+
+macro_rules! on_every_store {
+    ($($test:ident)*) => {
+        mod disk { $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(super::Site::disk()).await })* }
+        mod s3 { $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
+            super::$test(super::Site::of(super::ObjectKind::S3).await).await
+        })* }
+        mod gcs { $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
+            super::$test(super::Site::of(super::ObjectKind::Gcs).await).await
+        })* }
+        mod azure { $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
+            super::$test(super::Site::of(super::ObjectKind::Azure).await).await
+        })* }
+    };
+}
+
+on_every_store! {
+    what_is_written_is_read_back
+    a_second_daemon_fences_the_first
+    a_lake_belongs_to_one_source
+    a_large_file_is_there_whole
+    a_long_log_gets_checkpoints
+}
+
+async fn what_is_written_is_read_back(site: Site) {
+    let (lake, mut world) = (site.lake(), World::new());
+    probe(&lake.config, "shop").await.unwrap();
+    first_run(&lake, &world, true).await.unwrap();
+    check(&lake, &world).await;
+    next_run(&lake, &mut world, 5).await.unwrap();
+    check(&lake, &world).await;
+    probe(&lake.config, "shop").await.unwrap();
+
+    let reader = LakeReader::open(&lake.config).unwrap();
+    assert_eq!(reader.tables("shop").await.unwrap(), ["public.orders", "public.users"]);
+    assert!(reader.tables("other").await.unwrap().is_empty());
+    let stored = reader.checkpoint("shop").await.unwrap().unwrap();
+    assert_eq!(stored.progress(), world.stream.last().unwrap().progress);
+    let history = reader.history("shop", TABLES[0], "1", 10).await.unwrap();
+    assert_eq!(history.iter().map(|record| record.event.as_str()).collect::<Vec<_>>(), ["updated", "created"]);
+    let exported: Vec<_> =
+        reader.export("shop", TABLES[0], None, None).await.unwrap().try_collect::<Vec<_>>().await.unwrap();
+    assert_eq!(exported.len() as u64, reader.count("shop", TABLES[0], None, None).await.unwrap());
+}
+
+const TABLE: &str = "table public.users (id int4 key, name text) full\n";
+
+async fn a_second_daemon_fences_the_first(site: Site) {
+    let lake = site.lake();
+    let mut fixture = Fixture::default();
+    let head = fixture.batches(&format!("{TABLE}begin\ninsert public.users [1, \"Ann\"]\ncommit"));
+    let more = fixture.batches("begin\ninsert public.users [2, \"Bea\"]\ncommit");
+    let (mut first, _) = lake.taken().await;
+    write(&mut first, &head).await.unwrap();
+    let (mut second, stored) = lake.taken().await;
+    assert_eq!(stored.checkpoint.unwrap().progress(), head[0].progress);
+    write(&mut second, &more).await.unwrap();
+    let error = write(&mut first, &more).await.unwrap_err();
+    assert_eq!(error.action, Action::Fenced, "{error}");
+    assert!(error.message.contains("owner 2") && error.message.contains("owner 1"), "{error}");
+    lake.mirror().await;
+    assert_eq!(lake.delta_rows("public.users").await.len(), 2);
+}
+
+async fn a_lake_belongs_to_one_source(site: Site) {
+    let (lake, world) = (site.lake(), World::new());
+    first_run(&lake, &world, false).await.unwrap();
+    let other = audit_core::sink::Identity { source: "other".into(), ..common::identity() };
+    let error = lake.sink().take(&other).await.unwrap_err();
+    assert_eq!(error.action, Action::Stop);
+    assert!(error.message.contains("belongs to source \"shop\""), "{error}");
+    assert!(probe(&lake.config, "other").await.unwrap_err().to_string().contains("belongs to source \"shop\""));
+}
+
+pub const LARGE_ROWS: usize = 540;
+
+/// Rows of 64 KB of hex, which is compressed to half of that: more than fits into one put.
+pub fn large(fixture: &mut Fixture) -> Vec<Batch> {
+    let mut text = format!("{TABLE}begin\n");
+    let mut word = 0x9e37_79b9_7f4a_7c15_u64;
+    for id in 0..LARGE_ROWS {
+        let name: String = (0..4096)
+            .map(|_| {
+                word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                format!("{word:016x}")
+            })
+            .collect();
+        text.push_str(&format!("insert public.users [{id}, \"{name}\"]\n"));
+    }
+    text.push_str("commit");
+    fixture.batches(&text)
+}
+
+/// Larger than one put: staged on disk, in parts in a bucket.
+async fn a_large_file_is_there_whole(site: Site) {
+    let (lake, mut fixture) = (site.lake(), Fixture::default());
+    lake.write(&large(&mut fixture)).await;
+    lake.mirror().await;
+    assert_eq!(lake.agreed("public.users").await.len(), LARGE_ROWS);
+    let sizes: Vec<u64> = lake.listed_files("public.users").iter().map(|path| path.metadata().unwrap().len()).collect();
+    assert!(sizes.len() == 1 && sizes[0] > 17 << 20, "{sizes:?}");
+}
+
+/// Delta checkpoints are Parquet files that are written, found and read through the store too.
+async fn a_long_log_gets_checkpoints(site: Site) {
+    let (lake, mut fixture) = (site.lake(), Fixture::default());
+    let (mut sink, _) = lake.taken().await;
+    for id in 0..55 {
+        let table = if id == 0 { TABLE } else { "" };
+        let batches = fixture.batches(&format!("{table}begin\ninsert public.users [{id}, \"x\"]\ncommit"));
+        write(&mut sink, &batches).await.unwrap();
+    }
+    drop(sink);
+    lake.write(&fixture.batches("begin\ninsert public.users [99, \"y\"]\ncommit")).await;
+    lake.mirror().await;
+    assert!(lake.path().join("public.users/_delta_log/_last_checkpoint").exists());
+    assert_eq!(lake.agreed("public.users").await.len(), 56);
+}

@@ -1,0 +1,211 @@
+//! A proxy before an object store that answers in its place, loses what it answers, or cuts requests: [`FaultProxy`].
+//!
+//! It knows where a request begins and ends, so that a test can say which one is struck and what the server has done by then. One
+//! connection carries one request.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::http::{Request, answer};
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The server is not asked; it is too busy (503).
+    SlowDown,
+    /// The server is not asked; it fails (500).
+    Fails,
+    /// The connection is reset in the middle of the request.
+    CutRequest,
+    /// The server does it; the client is told that it failed (500).
+    DoneButFails,
+    /// The server does it; the connection ends without an answer.
+    DoneButClosed,
+    /// The server does it; the connection is reset.
+    DoneButReset,
+    /// The server does it; the connection is reset in the middle of the answer.
+    CutAnswer,
+    /// The server does it; nothing is ever answered.
+    DoneButSilent,
+    /// The answer comes in pieces, with pauses.
+    Slow,
+    /// The server is asked without the condition: what a store does that knows none. Only for one that checks no signatures.
+    Unconditional,
+}
+
+impl Fault {
+    /// All that a store which keeps its promises can be struck by.
+    pub const ALL: [Fault; 9] = [
+        Fault::SlowDown,
+        Fault::Fails,
+        Fault::CutRequest,
+        Fault::DoneButFails,
+        Fault::DoneButClosed,
+        Fault::DoneButReset,
+        Fault::CutAnswer,
+        Fault::DoneButSilent,
+        Fault::Slow,
+    ];
+}
+
+/// Decides what happens to a request. The number counts requests from 0, from when the plan was made.
+type Plan = Box<dyn FnMut(&Request, u64) -> Option<Fault> + Send>;
+
+/// Works until dropped.
+pub struct FaultProxy {
+    port: u16,
+    state: Arc<State>,
+}
+
+struct State {
+    upstream: u16,
+    plan: Mutex<(Plan, u64)>,
+    /// Faults that have struck since the plan was made, the server having done its part.
+    struck: watch::Sender<u64>,
+    stop: watch::Sender<bool>,
+}
+
+impl FaultProxy {
+    /// Before a server on 127.0.0.1; everything passes.
+    pub fn to(upstream: u16) -> FaultProxy {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        listener.set_nonblocking(true).expect("a socket for tokio");
+        let port = listener.local_addr().expect("bound").port();
+        let state = Arc::new(State {
+            upstream,
+            plan: Mutex::new((Box::new(|_, _| None), 0)),
+            struck: watch::channel(0).0,
+            stop: watch::channel(false).0,
+        });
+        let proxy = FaultProxy { port, state: Arc::clone(&state) };
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(serve(listener, state));
+        });
+        proxy
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What happens from here on.
+    pub fn plan(&self, plan: impl FnMut(&Request, u64) -> Option<Fault> + Send + 'static) {
+        *self.state.plan.lock().expect("a plan does not panic") = (Box::new(plan), 0);
+        self.state.struck.send_replace(0);
+    }
+
+    /// Everything passes again.
+    pub fn heal(&self) {
+        self.plan(|_, _| None);
+    }
+
+    /// How many faults have struck since the plan was made.
+    pub fn struck(&self) -> u64 {
+        *self.state.struck.borrow()
+    }
+
+    /// Waits for the first.
+    pub async fn strike(&self) {
+        let mut struck = self.state.struck.subscribe();
+        drop(struck.wait_for(|struck| *struck > 0).await);
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.state.stop.send_replace(true);
+    }
+}
+
+async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
+    let listener = TcpListener::from_std(listener).expect("a socket for tokio");
+    let mut stop = state.stop.subscribe();
+    let accept = async {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(connection(client, Arc::clone(&state)));
+        }
+    };
+    tokio::select! {
+        () = accept => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+}
+
+const SLOW_DOWN: &str =
+    "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>";
+const FAILS: &str = "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>Try again.</Message></Error>";
+
+/// A connection that breaks is what its client sees of it; nobody else needs the error.
+async fn connection(client: TcpStream, state: Arc<State>) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    let (from, mut to) = client.into_split();
+    let mut from = BufReader::new(from);
+    let Some(mut request) = Request::read(&mut from).await? else { return Ok(()) };
+    let fault = {
+        let (plan, number) = &mut *state.plan.lock().expect("a plan does not panic");
+        *number += 1;
+        plan(&request, *number - 1)
+    };
+    let closing = [("connection", "close".to_owned())];
+    let head_only = request.method == "HEAD";
+    let strike = || state.struck.send_modify(|struck| *struck += 1);
+    let reset = |to: tokio::net::tcp::OwnedWriteHalf| to.as_ref().set_zero_linger();
+    if let Some(Fault::SlowDown | Fault::Fails) = fault {
+        strike();
+        let (status, body) = if fault == Some(Fault::Fails) {
+            ("500 Internal Server Error", FAILS)
+        } else {
+            ("503 Slow Down", SLOW_DOWN)
+        };
+        return answer(&mut to, status, &closing, body.as_bytes(), head_only).await;
+    }
+    if fault == Some(Fault::Unconditional) {
+        request.headers.retain(|(name, _)| name != "x-goog-if-generation-match");
+    }
+    let bytes = request.bytes();
+    let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, state.upstream)).await?;
+    server.set_nodelay(true)?;
+    if fault == Some(Fault::CutRequest) {
+        server.write_all(&bytes[..bytes.len() / 2]).await?;
+        server.set_zero_linger()?;
+        strike();
+        return reset(to);
+    }
+    server.write_all(&bytes).await?;
+    let mut answered = Vec::new();
+    server.read_to_end(&mut answered).await?;
+    if fault.is_some() {
+        strike();
+    }
+    match fault {
+        Some(Fault::DoneButFails) => {
+            answer(&mut to, "500 Internal Server Error", &closing, FAILS.as_bytes(), head_only).await
+        }
+        Some(Fault::DoneButClosed) => Ok(()),
+        Some(Fault::DoneButReset) => reset(to),
+        Some(Fault::CutAnswer) => {
+            to.write_all(&answered[..answered.len() / 2]).await?;
+            reset(to)
+        }
+        // Until the client has had enough.
+        Some(Fault::DoneButSilent) => from.read(&mut [0]).await.map(drop),
+        Some(Fault::Slow) => {
+            for piece in answered.chunks(answered.len().div_ceil(4).max(1)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                to.write_all(piece).await?;
+            }
+            to.shutdown().await
+        }
+        _ => {
+            to.write_all(&answered).await?;
+            to.shutdown().await
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Object stores on 127.0.0.1: [`ObjectServer`], and [`FaultProxy`] before one.
+//!
+//! S3 is the Versity gateway over a folder, Azure is Azurite in memory; for GCS no packaged server takes what its clients write, so a bucket in
+//! memory stands in for it.
+
+mod faults;
+mod gcs;
+mod http;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+pub use faults::{Fault, FaultProxy};
+pub use http::Request;
+
+use crate::guard::Guard;
+use crate::install::{azurite, versity};
+use crate::os::free_port;
+use crate::wait::eventually;
+
+/// The kinds of object stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    S3,
+    Gcs,
+    Azure,
+}
+
+impl ObjectKind {
+    pub const ALL: [ObjectKind; 3] = [ObjectKind::S3, ObjectKind::Gcs, ObjectKind::Azure];
+}
+
+/// The one bucket, or container, of every server.
+const BUCKET: &str = "lake";
+const S3_KEY: (&str, &str) = ("testaccess", "testsecret");
+/// Published by Microsoft for emulators.
+const AZURE_ACCOUNT: &str = "devstoreaccount1";
+const AZURE_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// A store, stopped and removed when dropped.
+pub struct ObjectServer {
+    kind: ObjectKind,
+    port: u16,
+    process: Option<Child>,
+    guard: Option<Guard>,
+    folder: TempDir,
+}
+
+impl ObjectServer {
+    pub fn start(kind: ObjectKind) -> ObjectServer {
+        let folder = tempfile::Builder::new().prefix("cdc-audit-objects-").tempdir().expect("a temporary folder");
+        let secret = match kind {
+            ObjectKind::S3 => S3_KEY.1,
+            ObjectKind::Azure => AZURE_KEY,
+            // A client that signs in nowhere still wants a key.
+            ObjectKind::Gcs => {
+                r#"{"type": "service_account", "private_key": "", "private_key_id": "", "client_email": "", "disable_oauth": true}"#
+            }
+        };
+        fs::write(folder.path().join("secret"), secret).expect("a file in a temporary folder");
+        if kind == ObjectKind::Gcs {
+            return ObjectServer { kind, port: gcs::start(BUCKET), process: None, guard: None, folder };
+        }
+        let port = free_port();
+        let mut command = if kind == ObjectKind::S3 { s3(port, folder.path()) } else { azure(port) };
+        let log = fs::File::create(folder.path().join("log")).expect("a log");
+        command.stdin(Stdio::null()).stderr(log.try_clone().expect("a log")).stdout(log);
+        let process = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        let guard = Some(Guard::over_process_in(process.id(), folder.path()));
+        let mut server = ObjectServer { kind, port, process: Some(process), guard, folder };
+        server.wait();
+        server
+    }
+
+    /// The process's server of this kind, started by the first who asks.
+    pub async fn shared(kind: ObjectKind) -> &'static ObjectServer {
+        static SERVERS: [OnceLock<ObjectServer>; ObjectKind::ALL.len()] =
+            [const { OnceLock::new() }; ObjectKind::ALL.len()];
+        let started =
+            tokio::task::spawn_blocking(move || SERVERS[kind as usize].get_or_init(|| ObjectServer::start(kind)));
+        started.await.expect("the object store starts")
+    }
+
+    fn wait(&mut self) {
+        let (ask, status) = match self.kind {
+            ObjectKind::S3 => ("GET /health", "200"),
+            ObjectKind::Gcs => return,
+            ObjectKind::Azure => ("GET /devstoreaccount1?comp=list", "403"),
+        };
+        let (port, log) = (self.port, self.folder.path().join("log"));
+        eventually("the object store answers", || {
+            let ended = self.process.as_mut().is_some_and(|process| !matches!(process.try_wait(), Ok(None)));
+            assert!(!ended, "the object store ended: {}", fs::read_to_string(&log).unwrap_or_default());
+            said(port, ask, "").contains(&format!(" {status} "))
+        });
+        if self.kind == ObjectKind::Azure {
+            // Everything that is signed is fixed, so that the signature is too.
+            let signed = "x-ms-date: Thu, 01 Jan 2026 00:00:00 GMT\r\nx-ms-version: 2021-08-06\r\ncontent-length: 0\r\n\
+                          authorization: SharedKey devstoreaccount1:rSZgTn1RHvSH1VSq+G0/mbvBXYNB7ty0W3peZSI45HQ=\r\n";
+            let made = said(port, "PUT /devstoreaccount1/lake?restype=container", signed);
+            assert!(made.contains(" 201 "), "the container was not made: {made}");
+        }
+    }
+
+    pub fn kind(&self) -> ObjectKind {
+        self.kind
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// S3 only: the folder in which a prefix of the bucket lies, each object a file.
+    pub fn folder(&self, prefix: &str) -> PathBuf {
+        assert_eq!(self.kind, ObjectKind::S3, "objects lie in memory");
+        self.folder.path().join("data").join(BUCKET).join(prefix)
+    }
+
+    /// The keys of a lake under `prefix`, reached at `port`, as lines of TOML.
+    pub fn lake(&self, prefix: &str, port: u16) -> String {
+        let secret = self.folder.path().join("secret");
+        let secret = secret.display();
+        let (scheme, endpoint, rest) = match self.kind {
+            ObjectKind::S3 => {
+                let id = S3_KEY.0;
+                ("s3", "", format!("access_key_id = \"{id}\", secret_key = {{ file = \"{secret}\" }}"))
+            }
+            ObjectKind::Gcs => ("gs", "", format!("service_account_file = \"{secret}\"")),
+            ObjectKind::Azure => {
+                let endpoint = "/devstoreaccount1";
+                ("az", endpoint, format!("account = \"{AZURE_ACCOUNT}\", secret_key = {{ file = \"{secret}\" }}"))
+            }
+        };
+        format!(
+            "url = \"{scheme}://{BUCKET}/{prefix}\"\nstore = {{ endpoint = \"http://127.0.0.1:{port}{endpoint}\", allow_http = true, \
+             request_timeout = \"5 s\", retry_for = \"2 s\", {rest} }}\n"
+        )
+    }
+}
+
+impl Drop for ObjectServer {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            drop((process.kill(), process.wait()));
+        }
+        self.guard.take();
+    }
+}
+
+fn s3(port: u16, folder: &Path) -> Command {
+    let data = folder.join("data");
+    fs::create_dir_all(data.join(BUCKET)).expect("a folder for the bucket");
+    let mut command = Command::new(versity().unwrap_or_else(|error| panic!("{error:#}")));
+    command.env("ROOT_ACCESS_KEY", S3_KEY.0).env("ROOT_SECRET_KEY", S3_KEY.1);
+    command.args(["--port", &format!("127.0.0.1:{port}"), "--region", "us-east-1", "--health", "/health", "--quiet"]);
+    command.arg("posix").arg(data);
+    command
+}
+
+fn azure(port: u16) -> Command {
+    let mut command = Command::new("node");
+    command.arg(azurite().unwrap_or_else(|error| panic!("{error:#}")));
+    command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--disableTelemetry"]);
+    command.args(["--skipApiVersionCheck", "--silent", "--inMemoryPersistence"]);
+    command
+}
+
+/// The first line of an answer; empty where there is none.
+fn said(port: u16, ask: &str, headers: &str) -> String {
+    let asked = || {
+        let mut server = TcpStream::connect(("127.0.0.1", port))?;
+        write!(server, "{ask} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{headers}connection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        server.read_to_string(&mut answer).map(|_| answer)
+    };
+    asked().unwrap_or_default().lines().next().unwrap_or_default().to_owned()
+}
