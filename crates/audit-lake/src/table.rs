@@ -15,7 +15,7 @@ use audit_core::table::Table;
 use deltalake_core::kernel::Add;
 use object_store::path::Path;
 
-use crate::adopt::{self, Adopted};
+use crate::adopt::{self, Adopted, Found};
 use crate::commit::{Change, TableLog, Txn};
 use crate::encode::LARGE;
 use crate::error::{LakeError, fault};
@@ -304,18 +304,24 @@ impl OpenTable {
     pub async fn visit(&mut self, day: Day, number: i64) -> Result<(), LakeError> {
         let found = adopt::look_at_day(&self.log, day, self.log.txn().position, self.context.owner).await?;
         if !found.is_empty() {
-            self.own().await?;
-            fault!("lake::before_adopt");
-            let mut files = Vec::new();
-            for seen in &found.adopt {
-                files.push(adopt::read(&self.log, seen).await?);
-            }
-            adopt::remove(&self.log, found.remove.iter().map(|seen| seen.meta.location.clone())).await?;
-            self.add_columns(&files);
+            let files = self.settle(&found).await?;
             self.adopted.insert(number, files);
         }
         self.visited.insert(number);
         self.leave_days(number).await
+    }
+
+    /// Reads the unknown files that are kept, for the next commit to name, and removes the others; both under a commit of our own.
+    async fn settle(&mut self, found: &Found) -> Result<Vec<Adopted>, LakeError> {
+        self.own().await?;
+        fault!("lake::before_adopt");
+        let mut files = Vec::new();
+        for seen in &found.adopt {
+            files.push(adopt::read(&self.log, seen).await?);
+        }
+        adopt::remove(&self.log, found.remove.iter().map(|seen| seen.meta.location.clone())).await?;
+        self.add_columns(&files);
+        Ok(files)
     }
 
     /// Columns of adopted files that the log does not know yet.
@@ -386,14 +392,7 @@ impl OpenTable {
         if found.is_empty() {
             return Ok(());
         }
-        self.own().await?;
-        fault!("lake::before_adopt");
-        let mut files = Vec::new();
-        for seen in &found.adopt {
-            files.push(adopt::read(&self.log, seen).await?);
-        }
-        adopt::remove(&self.log, found.remove.iter().map(|seen| seen.meta.location.clone())).await?;
-        self.add_columns(&files);
+        let files = self.settle(&found).await?;
         if let Some(note) = files.last().and_then(|file| file.chunks) {
             self.chunks = ChunkProgress { baseline: note.baseline, chunk: note.last, done: note.done };
         }
