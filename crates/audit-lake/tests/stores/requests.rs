@@ -3,9 +3,10 @@ use std::sync::{Arc, Mutex};
 use audit_core::sink::{Action, Sink};
 use audit_lake::place::Encryption;
 use audit_lake::probe;
-use audit_testkit::{Fault, ObjectKind, Request};
+use audit_testkit::{Authority, Fault, ObjectKind, ObjectServer, Request};
 
 use crate::Site;
+use crate::common::Lake;
 use crate::common::story::{World, first_run};
 
 /// Everything that was asked from here on.
@@ -97,6 +98,25 @@ async fn a_store_without_conditional_puts_is_refused() {
     assert_eq!(error.action, Action::Stop, "{error}");
     site.proxy().heal();
     probe(&lake.config, "shop").await.unwrap();
+}
+
+/// A private authority is trusted where `ca_file` names it, and only there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_authority_is_trusted_by_its_file() {
+    let authority = Authority::new();
+    let identity = authority.server(&["127.0.0.1"]);
+    let server = tokio::task::spawn_blocking(move || ObjectServer::over_tls(&identity)).await.unwrap();
+    let mut lake = Lake::in_bucket(&server, server.port());
+    lake.config.store.allow_http = false;
+    let error = probe(&lake.config, "shop").await.unwrap_err();
+    assert!(format!("{error:?}").contains("UnknownIssuer"), "{error:?}");
+    let file = lake.path().join("ca.pem");
+    std::fs::write(&file, authority.certificate()).unwrap();
+    lake.config.store.ca_file = Some(file.clone());
+    probe(&lake.config, "shop").await.unwrap();
+    std::fs::remove_file(file).unwrap();
+    let error = probe(&lake.config, "shop").await.unwrap_err();
+    assert!(error.to_string().contains("ca.pem"), "{error}");
 }
 
 /// What the store says of credentials is passed on, the credentials are not.
