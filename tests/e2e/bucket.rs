@@ -17,8 +17,14 @@ fn events(json_lines: &str) -> Vec<String> {
 
 /// Against everything that is known of the source: the objects lie as files, where the tests' own readers look.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lake_on_s3_has_everything_once() {
-    let (server, store) = (shared(15).await, ObjectServer::shared(ObjectKind::S3).await);
+async fn a_lake_in_a_bucket_has_everything_once() {
+    for kind in [ObjectKind::S3, ObjectKind::Gcs] {
+        compared(kind).await;
+    }
+}
+
+async fn compared(kind: ObjectKind) {
+    let (server, store) = (shared(15).await, ObjectServer::shared(kind).await);
     let prefix = unique("lake");
     let keys = store.lake(&prefix, store.port());
     let world = World::on(server).sql(TABLE).lake_in(&keys, Some(store.folder(&prefix))).build().await;

@@ -64,9 +64,9 @@ impl Arena {
         Arena::with(dice, settings, None).await
     }
 
-    /// The same, with the lake in a bucket of S3.
-    pub async fn on_s3(dice: Dice) -> Arena {
-        let server = ObjectServer::shared(ObjectKind::S3).await;
+    /// The same, with the lake in a bucket.
+    pub async fn in_bucket(dice: Dice, kind: ObjectKind) -> Arena {
+        let server = ObjectServer::shared(kind).await;
         Arena::with(dice, &[], Some(server)).await
     }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use audit_testkit::{Daemon, Fault, Shutdown, Traffic};
+use audit_testkit::{Daemon, Fault, ObjectKind, Shutdown, Traffic};
 use cdc_audit_tests::dice::Dice;
 use cdc_audit_tests::{kill_rounds, seed};
 
@@ -18,9 +18,15 @@ async fn nothing_is_lost_and_nothing_comes_twice_whatever_is_killed() {
 
 /// The same with the lake in a bucket, and a store that answers with errors, late, or not at all.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_and_nothing_comes_twice_in_a_bucket() {
-    let arena = Arena::on_s3(Dice::new(seed())).await;
+async fn nothing_is_lost_and_nothing_comes_twice_on_s3() {
+    let arena = Arena::in_bucket(Dice::new(seed()), ObjectKind::S3).await;
     rounds_in(arena, kill_rounds(6)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_and_nothing_comes_twice_on_gcs() {
+    let arena = Arena::in_bucket(Dice::new(seed()), ObjectKind::Gcs).await;
+    rounds_in(arena, kill_rounds(3)).await;
 }
 
 async fn rounds_in(mut arena: Arena, rounds: u32) {

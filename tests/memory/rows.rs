@@ -1,4 +1,4 @@
-use audit_testkit::shared;
+use audit_testkit::{ObjectKind, ObjectServer, shared, unique};
 use cdc_audit_tests::lake::{Snapshot, tables};
 use cdc_audit_tests::thorough;
 use cdc_audit_tests::world::World;
@@ -8,9 +8,25 @@ use crate::{assert_within, peak};
 /// Nothing waits for a transaction's end, and nothing grows with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_any_size_passes_within_the_limit() {
+    passes(None).await;
+}
+
+/// In a bucket a file waits in memory until it is whole: within what the sink may hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_any_size_passes_within_the_limit_into_a_bucket() {
+    let store = ObjectServer::shared(ObjectKind::S3).await;
+    passes(Some(store)).await;
+}
+
+async fn passes(store: Option<&ObjectServer>) {
     let (rows, mib) = if thorough() { (5_000_000, 256) } else { (200_000, 96) };
     let server = shared(15).await;
-    let world = World::on(server)
+    let mut world = World::on(server);
+    if let Some(store) = store {
+        let prefix = unique("lake");
+        world = world.lake_in(&store.lake(&prefix, store.port()), Some(store.folder(&prefix)));
+    }
+    let world = world
         .sql("CREATE TABLE t (id bigint PRIMARY KEY, customer int, status text, total numeric(12,2), at timestamptz)")
         .pipeline(&format!("memory_limit = \"{mib} MiB\""))
         .build()

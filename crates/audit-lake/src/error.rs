@@ -1,6 +1,7 @@
 //! What can go wrong in a lake, and what is to be done about it.
 
 use std::error::Error;
+use std::fmt;
 use std::io::ErrorKind;
 
 use audit_config::SecretError;
@@ -82,11 +83,39 @@ pub enum LakeError {
 
 type Cause = Box<dyn Error + Send + Sync>;
 
-/// What a store's error was caused by. The store's own words repeat it, and name a path that is named already.
+/// What a store's error was caused by, in one line. The store's own words repeat each other, name a path that is named already, and hold
+/// whole answers, in which some stores repeat what was signed.
+#[derive(Debug)]
+struct Said(object_store::Error);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut cause: &dyn Error = &self.0;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        let text = cause.to_string();
+        let (line, answer) = text.split_once('<').unwrap_or((&text, ""));
+        let tag = |name: &str| Some(answer.split_once(&format!("{name}>"))?.1.split_once('<')?.0);
+        f.write_str(line.trim().trim_end_matches(':'))?;
+        [tag("Code"), tag("Message")]
+            .into_iter()
+            .flatten()
+            .try_for_each(|part| write!(f, ": {}", part.lines().next().unwrap_or_default()))
+    }
+}
+
+impl Error for Said {}
+
 fn cause(error: object_store::Error) -> Cause {
-    match error {
-        object_store::Error::Generic { source, .. } | object_store::Error::NotFound { source, .. } => source,
-        other => other.into(),
+    Said(error).into()
+}
+
+/// What an error was caused by, also where it is not said.
+fn deeper<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    match error.downcast_ref::<Said>() {
+        Some(said) => Some(&said.0),
+        None => error.source(),
     }
 }
 
@@ -97,7 +126,7 @@ pub(crate) fn from_store<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e obj
         if let Some(store) = error.downcast_ref() {
             return Some(store);
         }
-        next = error.source();
+        next = deeper(error);
     }
     None
 }
@@ -191,7 +220,10 @@ impl LakeError {
     /// Whether a bucket does not let us in.
     fn refused(&self) -> bool {
         use object_store::Error::{PermissionDenied, Unauthenticated};
-        from_store(self).is_some_and(|error| matches!(error, PermissionDenied { .. } | Unauthenticated { .. }))
+        // Listing does not say so by its kind.
+        let said = |error: &object_store::Error| error.to_string().contains("status code: 403");
+        from_store(self)
+            .is_some_and(|error| matches!(error, PermissionDenied { .. } | Unauthenticated { .. }) || said(error))
     }
 
     fn io_kind(&self) -> Option<ErrorKind> {
@@ -200,7 +232,7 @@ impl LakeError {
             if let Some(io) = error.downcast_ref::<std::io::Error>() {
                 return Some(io.kind());
             }
-            next = error.source();
+            next = deeper(error);
         }
         None
     }

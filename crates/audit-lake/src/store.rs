@@ -234,6 +234,10 @@ impl Disk {
         if create || put.is_err() {
             let _ = fs::remove_file(staged);
         }
+        // What is there may be an earlier try's, whose folder could not be synced; whoever takes it for his counts on it.
+        if put.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
+            sync_folder(folder)?;
+        }
         put?;
         sync_folder(folder)
     }

@@ -231,6 +231,19 @@ mod tests {
     }
 
     #[test]
+    fn the_sinks_of_the_readme_are_configurations() {
+        let readme = include_str!("../../../README.md");
+        let blocks: Vec<&str> = readme.split("```toml\n").skip(2).filter_map(|rest| rest.split("```").next()).collect();
+        assert_eq!(blocks.len(), 3);
+        for block in blocks {
+            let text = format!("[source]\nname = 'shop'\nurl = 'postgres://localhost/shop'\n{block}");
+            let check = |config: &Config, problems: &mut Problems| config.check(problems);
+            let config = audit_config::parse(Path::new("README.md"), &text, check);
+            assert_eq!(config.map(|config| config.sinks.len()).map_err(|problems| problems.to_string()), Ok(1));
+        }
+    }
+
+    #[test]
     fn a_misspelt_key_is_named_with_its_neighbour_and_no_password_is_shown() {
         let text = r#"
             [source]

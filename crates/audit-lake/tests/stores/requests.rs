@@ -3,9 +3,10 @@ use std::sync::{Arc, Mutex};
 use audit_core::sink::{Action, Sink};
 use audit_lake::place::Encryption;
 use audit_lake::probe;
-use audit_testkit::{Fault, ObjectKind, Request};
+use audit_testkit::{Authority, Fault, ObjectKind, ObjectServer, Request};
 
 use crate::Site;
+use crate::common::Lake;
 use crate::common::story::{World, first_run};
 
 /// Everything that was asked from here on.
@@ -99,6 +100,25 @@ async fn a_store_without_conditional_puts_is_refused() {
     probe(&lake.config, "shop").await.unwrap();
 }
 
+/// A private authority is trusted where `ca_file` names it, and only there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_authority_is_trusted_by_its_file() {
+    let authority = Authority::new();
+    let identity = authority.server(&["127.0.0.1"]);
+    let server = tokio::task::spawn_blocking(move || ObjectServer::over_tls(&identity)).await.unwrap();
+    let mut lake = Lake::in_bucket(&server, server.port());
+    lake.config.store.allow_http = false;
+    let error = probe(&lake.config, "shop").await.unwrap_err();
+    assert!(format!("{error:?}").contains("UnknownIssuer"), "{error:?}");
+    let file = lake.path().join("ca.pem");
+    std::fs::write(&file, authority.certificate()).unwrap();
+    lake.config.store.ca_file = Some(file.clone());
+    probe(&lake.config, "shop").await.unwrap();
+    std::fs::remove_file(file).unwrap();
+    let error = probe(&lake.config, "shop").await.unwrap_err();
+    assert!(error.to_string().contains("ca.pem"), "{error}");
+}
+
 /// What the store says of credentials is passed on, the credentials are not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_is_refused_and_not_repeated() {
@@ -111,7 +131,8 @@ async fn a_wrong_secret_is_refused_and_not_repeated() {
         let error = lake.sink().take(&crate::common::identity()).await.unwrap_err();
         let said = format!("{error} {:?} {:?}", error.hint, std::error::Error::source(&error).map(ToString::to_string));
         assert_eq!(error.action, Action::Retry, "{said}");
-        assert!(said.contains("403") && !said.contains("Z2VoZWlt"), "{said}");
+        assert!(said.contains("403") && said.contains("the store refuses these credentials"), "{said}");
+        assert!(!said.contains("Z2VoZWlt") && !said.contains('\n') && !said.contains("StringToSign"), "{said}");
         std::fs::remove_file(&secret).unwrap();
         let error = lake.sink().take(&crate::common::identity()).await.unwrap_err();
         assert_eq!(error.action, Action::Stop, "{error}");

@@ -1,10 +1,11 @@
 //! A bucket of Google Cloud Storage in memory: the part of its XML API that a client writes and reads objects with. Generations and their
-//! preconditions hold, checked and changed under one lock; nobody signs in.
+//! preconditions hold, checked and changed under one lock; nobody signs in. Objects lie in a folder too, for those who look past the server.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
 use audit_core::position::Micros;
 use percent_encoding::percent_decode_str;
@@ -18,8 +19,8 @@ const PART_MIN: usize = 5 << 20;
 /// Entries of a page, at most.
 const PAGE: usize = 1000;
 
-#[derive(Default)]
 struct Bucket {
+    folder: PathBuf,
     objects: BTreeMap<String, Object>,
     uploads: HashMap<String, BTreeMap<u32, Vec<u8>>>,
     /// Of objects, parts and uploads.
@@ -54,8 +55,8 @@ impl Answer {
     }
 }
 
-/// Starts one that lives as long as the process, with one bucket; returns its port.
-pub(super) fn start(bucket: &'static str) -> u16 {
+/// Starts one that lives as long as the process, with one bucket, whose objects lie in `folder`; returns its port.
+pub(super) fn start(bucket: &'static str, folder: PathBuf) -> u16 {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.set_nonblocking(true).expect("a socket for tokio");
     let port = listener.local_addr().expect("bound").port();
@@ -63,7 +64,8 @@ pub(super) fn start(bucket: &'static str) -> u16 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let listener = TcpListener::from_std(listener).expect("a socket for tokio");
-            let state = Arc::new(Mutex::new(Bucket::default()));
+            let (objects, uploads) = Default::default();
+            let state = Arc::new(Mutex::new(Bucket { folder, objects, uploads, generation: 0 }));
             while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(connection(client, bucket, Arc::clone(&state)));
             }
@@ -136,7 +138,13 @@ impl Bucket {
                 ))
             }
             ("DELETE", Some(upload)) => gone(self.uploads.remove(upload).is_some()),
-            ("DELETE", None) => gone(self.objects.remove(&target.key).is_some()),
+            ("DELETE", None) => {
+                let removed = self.objects.remove(&target.key).is_some();
+                if removed {
+                    fs::remove_file(self.folder.join(&target.key)).expect("an object's file");
+                }
+                gone(removed)
+            }
             _ => Answer::failed("501 Not Implemented", "NotImplemented"),
         }
     }
@@ -162,6 +170,10 @@ impl Bucket {
     fn store(&mut self, key: String, body: Vec<u8>) -> Headers {
         let object = Object { body: Arc::new(body), generation: self.next(), written: Micros::now() };
         let headers = headers_of(&object);
+        // There whole or not at all, as in the bucket.
+        let (path, part) = (self.folder.join(&key), self.folder.join(".part"));
+        fs::create_dir_all(path.parent().expect("a folder above")).expect("a folder for an object");
+        fs::write(&part, object.body.as_slice()).and_then(|()| fs::rename(&part, path)).expect("an object's file");
         self.objects.insert(key, object);
         headers
     }

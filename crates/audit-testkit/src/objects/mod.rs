@@ -22,6 +22,7 @@ pub use http::Request;
 use crate::guard::Guard;
 use crate::install::{azurite, versity};
 use crate::os::free_port;
+use crate::tls::Identity;
 use crate::wait::eventually;
 
 /// The kinds of object stores.
@@ -47,6 +48,7 @@ const AZURE_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVEr
 pub struct ObjectServer {
     kind: ObjectKind,
     port: u16,
+    tls: bool,
     process: Option<Child>,
     guard: Option<Guard>,
     folder: TempDir,
@@ -54,6 +56,15 @@ pub struct ObjectServer {
 
 impl ObjectServer {
     pub fn start(kind: ObjectKind) -> ObjectServer {
+        ObjectServer::launch(kind, None)
+    }
+
+    /// S3 over HTTPS.
+    pub fn over_tls(identity: &Identity) -> ObjectServer {
+        ObjectServer::launch(ObjectKind::S3, Some(identity))
+    }
+
+    fn launch(kind: ObjectKind, tls: Option<&Identity>) -> ObjectServer {
         let folder = tempfile::Builder::new().prefix("cdc-audit-objects-").tempdir().expect("a temporary folder");
         let secret = match kind {
             ObjectKind::S3 => S3_KEY.1,
@@ -64,16 +75,25 @@ impl ObjectServer {
             }
         };
         fs::write(folder.path().join("secret"), secret).expect("a file in a temporary folder");
+        let data = folder.path().join("data").join(BUCKET);
+        fs::create_dir_all(&data).expect("a folder for the bucket");
         if kind == ObjectKind::Gcs {
-            return ObjectServer { kind, port: gcs::start(BUCKET), process: None, guard: None, folder };
+            return ObjectServer {
+                kind,
+                port: gcs::start(BUCKET, data),
+                tls: false,
+                process: None,
+                guard: None,
+                folder,
+            };
         }
         let port = free_port();
-        let mut command = if kind == ObjectKind::S3 { s3(port, folder.path()) } else { azure(port) };
+        let mut command = if kind == ObjectKind::S3 { s3(port, folder.path(), tls) } else { azure(port) };
         let log = fs::File::create(folder.path().join("log")).expect("a log");
         command.stdin(Stdio::null()).stderr(log.try_clone().expect("a log")).stdout(log);
         let process = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         let guard = Some(Guard::over_process_in(process.id(), folder.path()));
-        let mut server = ObjectServer { kind, port, process: Some(process), guard, folder };
+        let mut server = ObjectServer { kind, port, tls: tls.is_some(), process: Some(process), guard, folder };
         server.wait();
         server
     }
@@ -97,6 +117,9 @@ impl ObjectServer {
         eventually("the object store answers", || {
             let ended = self.process.as_mut().is_some_and(|process| !matches!(process.try_wait(), Ok(None)));
             assert!(!ended, "the object store ended: {}", fs::read_to_string(&log).unwrap_or_default());
+            if self.tls {
+                return TcpStream::connect(("127.0.0.1", port)).is_ok();
+            }
             said(port, ask, "").contains(&format!(" {status} "))
         });
         if self.kind == ObjectKind::Azure {
@@ -116,9 +139,9 @@ impl ObjectServer {
         self.port
     }
 
-    /// S3 only: the folder in which a prefix of the bucket lies, each object a file.
+    /// The folder in which a prefix of the bucket lies, each object a file. Not of Azure, whose objects lie in memory.
     pub fn folder(&self, prefix: &str) -> PathBuf {
-        assert_eq!(self.kind, ObjectKind::S3, "objects lie in memory");
+        assert_ne!(self.kind, ObjectKind::Azure, "objects lie in memory");
         self.folder.path().join("data").join(BUCKET).join(prefix)
     }
 
@@ -126,6 +149,7 @@ impl ObjectServer {
     pub fn lake(&self, prefix: &str, port: u16) -> String {
         let secret = self.folder.path().join("secret");
         let secret = secret.display();
+        let http = if self.tls { "https" } else { "http" };
         let (scheme, endpoint, rest) = match self.kind {
             ObjectKind::S3 => {
                 let id = S3_KEY.0;
@@ -138,7 +162,7 @@ impl ObjectServer {
             }
         };
         format!(
-            "url = \"{scheme}://{BUCKET}/{prefix}\"\nstore = {{ endpoint = \"http://127.0.0.1:{port}{endpoint}\", allow_http = true, \
+            "url = \"{scheme}://{BUCKET}/{prefix}\"\nstore = {{ endpoint = \"{http}://127.0.0.1:{port}{endpoint}\", allow_http = true, \
              request_timeout = \"5 s\", retry_for = \"2 s\", {rest} }}\n"
         )
     }
@@ -153,13 +177,18 @@ impl Drop for ObjectServer {
     }
 }
 
-fn s3(port: u16, folder: &Path) -> Command {
-    let data = folder.join("data");
-    fs::create_dir_all(data.join(BUCKET)).expect("a folder for the bucket");
+fn s3(port: u16, folder: &Path, tls: Option<&Identity>) -> Command {
     let mut command = Command::new(versity().unwrap_or_else(|error| panic!("{error:#}")));
     command.env("ROOT_ACCESS_KEY", S3_KEY.0).env("ROOT_SECRET_KEY", S3_KEY.1);
     command.args(["--port", &format!("127.0.0.1:{port}"), "--region", "us-east-1", "--health", "/health", "--quiet"]);
-    command.arg("posix").arg(data);
+    if let Some(identity) = tls {
+        for (option, name, text) in [("--cert", "cert.pem", &identity.certificate), ("--key", "key.pem", &identity.key)]
+        {
+            fs::write(folder.join(name), text).expect("a file in a temporary folder");
+            command.arg(option).arg(folder.join(name));
+        }
+    }
+    command.arg("posix").arg(folder.join("data"));
     command
 }
 
