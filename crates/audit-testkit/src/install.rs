@@ -80,13 +80,13 @@ pub fn azurite() -> Result<PathBuf> {
     script.exists().then_some(script).context("no Azure server is installed; run `cargo xtask servers install`")
 }
 
-/// Installs the servers of object stores, unless they are there.
-pub fn install_objects() -> Result<()> {
+/// Installs the servers of object stores, unless they are there; `go` is the program that compiles one of them.
+pub fn install_objects(go: &Path) -> Result<()> {
     let _lock = lock("install")?;
     if versity().is_err() {
         let (package, version) = VERSITY;
         into_servers(&format!("versitygw-{version}"), |folder| {
-            let mut go = Command::new("go");
+            let mut go = Command::new(go);
             go.args(["install", "-ldflags", "-s -w", &format!("{package}@v{version}")]).env("GOBIN", folder);
             run(&mut go).map(drop)
         })?;

