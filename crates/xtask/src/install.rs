@@ -141,7 +141,7 @@ fn object_stores() -> Result<()> {
     install_objects(&go)
 }
 
-/// A Go that fetches the version a module asks for. Distributions have older ones: then pip has it.
+/// A Go of today, which has a `GOTOOLCHAIN`. Where there is none, or a distribution's old one, pip has it.
 fn go() -> Result<PathBuf> {
     if succeeds(Command::new("sh").args(["-c", "test -n \"$(go env GOTOOLCHAIN)\""])) {
         return Ok("go".into());
