@@ -25,11 +25,7 @@ pub mod world;
 
 use std::path::{Path, PathBuf};
 
-/// Whether tests may take long: set by `cargo xtask test --all`. A test that would take minutes does less without it; it
-/// is never left out.
-pub fn thorough() -> bool {
-    std::env::var_os("CDC_AUDIT_TEST_ALL").is_some_and(|value| !value.is_empty() && value != "0")
-}
+pub use audit_testkit::thorough;
 
 /// How often the daemon is killed: by `cargo xtask kill-rounds N`, else many times in a thorough run and `few` times in others.
 pub fn kill_rounds(few: u32) -> u32 {

@@ -36,12 +36,19 @@ use crate::layout::{OWN_FOLDER, TMP};
 use crate::place::Place;
 
 /// A lake's object store, its root being the lake's.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     shown: Arc<str>,
     stages: bool,
     data: Attributes,
+}
+
+/// Without the client: some print their credentials.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("shown", &self.shown).finish_non_exhaustive()
+    }
 }
 
 impl Store {

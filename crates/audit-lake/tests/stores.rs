@@ -3,6 +3,27 @@
 //! Every test runs on a folder and on the three kinds of object stores; faults strike through a proxy between the sink and the store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+macro_rules! on_every_bucket {
+    ($($test:ident)*) => {
+        mod s3 { $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
+            super::$test(crate::Site::of(crate::ObjectKind::S3).await).await
+        })* }
+        mod gcs { $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
+            super::$test(crate::Site::of(crate::ObjectKind::Gcs).await).await
+        })* }
+        mod azure { $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
+            super::$test(crate::Site::of(crate::ObjectKind::Azure).await).await
+        })* }
+    };
+}
+
+macro_rules! on_every_store {
+    ($($test:ident)*) => {
+        mod disk { $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(crate::Site::disk()).await })* }
+        on_every_bucket! { $($test)* }
+    };
+}
+
 #[path = "common/mod.rs"]
 mod common;
 /// What is sent with a request: classes, checksums, encryption; and stores that do not keep a lake's conditions.
@@ -53,21 +74,6 @@ impl Site {
 /// Whether a request changes something.
 pub fn writes(request: &Request) -> bool {
     !matches!(request.method.as_str(), "GET" | "HEAD")
-}
-
-macro_rules! on_every_store {
-    ($($test:ident)*) => {
-        mod disk { $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(super::Site::disk()).await })* }
-        mod s3 { $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
-            super::$test(super::Site::of(super::ObjectKind::S3).await).await
-        })* }
-        mod gcs { $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
-            super::$test(super::Site::of(super::ObjectKind::Gcs).await).await
-        })* }
-        mod azure { $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
-            super::$test(super::Site::of(super::ObjectKind::Azure).await).await
-        })* }
-    };
 }
 
 on_every_store! {

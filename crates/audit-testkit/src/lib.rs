@@ -28,3 +28,9 @@ pub use postgres::{Backup, Builder, Database, Postgres, Shutdown, connect, drop_
 pub use proxy::{Proxy, Traffic};
 pub use tls::{Authority, Identity};
 pub use wait::{PATIENCE, eventually, eventually_async};
+
+/// Whether tests may take long: set by `cargo xtask test --all`. A test that would take minutes does less without it; it
+/// is never left out.
+pub fn thorough() -> bool {
+    std::env::var_os("CDC_AUDIT_TEST_ALL").is_some_and(|value| !value.is_empty() && value != "0")
+}

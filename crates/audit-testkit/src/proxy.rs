@@ -60,12 +60,24 @@ enum Way {
 
 const UNLIMITED: u64 = u64::MAX;
 
+/// Listens on a free port of 127.0.0.1, on a thread of its own, and returns the port.
+pub(crate) fn listen<F: Future>(serve: impl FnOnce(TcpListener) -> F + Send + 'static) -> u16 {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.set_nonblocking(true).expect("a socket for tokio");
+    let port = listener.local_addr().expect("bound").port();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let listener = TcpListener::from_std(listener).expect("a socket for tokio");
+            serve(listener).await
+        });
+    });
+    port
+}
+
 impl Proxy {
     /// A proxy before a server on 127.0.0.1.
     pub fn to(upstream: u16) -> Proxy {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        listener.set_nonblocking(true).expect("a socket for tokio");
-        let port = listener.local_addr().expect("bound").port();
         let orders = Orders { traffic: Traffic::Pass, upstream, delay: Duration::ZERO, generation: 0, stop: false };
         let state = Arc::new(State {
             orders: watch::channel(orders).0,
@@ -73,12 +85,8 @@ impl Proxy {
             accepted: AtomicUsize::new(0),
             answer_budget: AtomicU64::new(UNLIMITED),
         });
-        let proxy = Proxy { port, state: Arc::clone(&state) };
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(serve(listener, state));
-        });
-        proxy
+        let served = Arc::clone(&state);
+        Proxy { port: listen(move |listener| serve(listener, served)), state }
     }
 
     pub fn port(&self) -> u16 {
@@ -153,8 +161,7 @@ impl State {
 }
 
 /// Ends when the proxy is dropped; the runtime then drops what still runs.
-async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
-    let listener = TcpListener::from_std(listener).expect("a socket for tokio");
+async fn serve(listener: TcpListener, state: Arc<State>) {
     let mut orders = state.orders.subscribe();
     let accept = async {
         while let Ok((client, _)) = listener.accept().await {

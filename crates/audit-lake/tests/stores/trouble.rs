@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use audit_core::batch::Batch;
 use audit_core::sink::{Action, Sink, SinkError};
-use audit_testkit::{Fault, Fixture, ObjectKind, Request};
+use audit_testkit::{Fault, Fixture, Request, thorough};
 
 use crate::common::story::{World, check, first_run, next_run};
 use crate::common::{Lake, identity, start, write};
@@ -169,24 +169,6 @@ async fn a_large_file_struck_at_every_request(site: Site) {
             break;
         }
     }
-}
-
-fn thorough() -> bool {
-    std::env::var_os("CDC_AUDIT_TEST_ALL").is_some_and(|value| !value.is_empty() && value != "0")
-}
-
-macro_rules! on_every_bucket {
-    ($($test:ident)*) => {
-        mod s3 { $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
-            super::$test(super::Site::of(super::ObjectKind::S3).await).await
-        })* }
-        mod gcs { $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
-            super::$test(super::Site::of(super::ObjectKind::Gcs).await).await
-        })* }
-        mod azure { $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
-            super::$test(super::Site::of(super::ObjectKind::Azure).await).await
-        })* }
-    };
 }
 
 on_every_bucket! {

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::http::{Request, answer};
+use crate::proxy::listen;
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,21 +75,14 @@ struct State {
 impl FaultProxy {
     /// Before a server on 127.0.0.1; everything passes.
     pub fn to(upstream: u16) -> FaultProxy {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        listener.set_nonblocking(true).expect("a socket for tokio");
-        let port = listener.local_addr().expect("bound").port();
         let state = Arc::new(State {
             upstream,
             plan: Mutex::new((Box::new(|_, _| None), 0)),
             struck: watch::channel(0).0,
             stop: watch::channel(false).0,
         });
-        let proxy = FaultProxy { port, state: Arc::clone(&state) };
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(serve(listener, state));
-        });
-        proxy
+        let served = Arc::clone(&state);
+        FaultProxy { port: listen(move |listener| serve(listener, served)), state }
     }
 
     pub fn port(&self) -> u16 {
@@ -124,8 +118,7 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
-    let listener = TcpListener::from_std(listener).expect("a socket for tokio");
+async fn serve(listener: TcpListener, state: Arc<State>) {
     let mut stop = state.stop.subscribe();
     let accept = async {
         while let Ok((client, _)) = listener.accept().await {

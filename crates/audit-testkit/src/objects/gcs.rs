@@ -2,7 +2,6 @@
 //! preconditions hold, checked and changed under one lock; nobody signs in. Objects lie in a folder too, for those who look past the server.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::{fs, io};
@@ -10,9 +9,10 @@ use std::{fs, io};
 use audit_core::position::Micros;
 use percent_encoding::percent_decode_str;
 use tokio::io::BufReader;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::http::{Request, answer};
+use crate::proxy::listen;
 
 /// The smallest part of an upload but the last.
 const PART_MIN: usize = 5 << 20;
@@ -57,21 +57,13 @@ impl Answer {
 
 /// Starts one that lives as long as the process, with one bucket, whose objects lie in `folder`; returns its port.
 pub(super) fn start(bucket: &'static str, folder: PathBuf) -> u16 {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.set_nonblocking(true).expect("a socket for tokio");
-    let port = listener.local_addr().expect("bound").port();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let listener = TcpListener::from_std(listener).expect("a socket for tokio");
-            let (objects, uploads) = Default::default();
-            let state = Arc::new(Mutex::new(Bucket { folder, objects, uploads, generation: 0 }));
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(connection(client, bucket, Arc::clone(&state)));
-            }
-        });
-    });
-    port
+    listen(move |listener| async move {
+        let (objects, uploads) = Default::default();
+        let state = Arc::new(Mutex::new(Bucket { folder, objects, uploads, generation: 0 }));
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(connection(client, bucket, Arc::clone(&state)));
+        }
+    })
 }
 
 async fn connection(client: TcpStream, name: &'static str, bucket: Arc<Mutex<Bucket>>) -> io::Result<()> {
