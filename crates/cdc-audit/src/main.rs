@@ -55,6 +55,8 @@ enum Command {
     History(cli::history::Args),
     /// Write versions to files that can be proved: JSON Lines and a manifest.
     Export(cli::export::Args),
+    /// Make files of a lake fewer and sort them, where no readers list its folders.
+    Compact(cli::compact::Args),
     /// Drop what `setup` created; asks first.
     Teardown(cli::teardown::Args),
 }
@@ -98,6 +100,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Command::Setup(args) => cli::setup::run(args, &config).await,
             Command::History(args) => cli::history::run(args, &config).await,
             Command::Export(args) => cli::export::run(args, &config).await,
+            Command::Compact(args) => cli::compact::run(args, &config).await,
             Command::Teardown(args) => cli::teardown::run(args, &config).await,
             Command::Check(args) => cli::check::run(args, &config).await,
             Command::Run(args) => cli::run::run(args, config).await,
