@@ -398,6 +398,12 @@ impl State {
         self.metadata.get("configuration")?.get(key)?.as_str()
     }
 
+    /// The names of the partition columns, in the order of the folders.
+    pub fn partition_columns(&self) -> Vec<String> {
+        let names = self.metadata.get("partitionColumns").and_then(Value::as_array).into_iter().flatten();
+        names.filter_map(|name| name.as_str().map(str::to_string)).collect()
+    }
+
     fn metadata_action(&self) -> serde_json::Result<Metadata> {
         let mut metadata = self.metadata.clone();
         let schema = serde_json::to_string(&json!({"type": "struct", "fields": self.fields}))?;

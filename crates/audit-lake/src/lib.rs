@@ -38,5 +38,5 @@ mod table;
 pub use config::LakeConfig;
 pub use error::LakeError;
 pub use probe::probe;
-pub use read::LakeReader;
+pub use read::{FieldDescription, LakeReader, TableDescription};
 pub use sink::LakeSink;

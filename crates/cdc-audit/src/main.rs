@@ -55,6 +55,8 @@ enum Command {
     History(cli::history::Args),
     /// Write versions to files that can be proved: JSON Lines and a manifest.
     Export(cli::export::Args),
+    /// Print statements that make the lake queryable in an engine; run them there, and again when tables change.
+    Ddl(cli::ddl::Args),
     /// Drop what `setup` created; asks first.
     Teardown(cli::teardown::Args),
 }
@@ -98,6 +100,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Command::Setup(args) => cli::setup::run(args, &config).await,
             Command::History(args) => cli::history::run(args, &config).await,
             Command::Export(args) => cli::export::run(args, &config).await,
+            Command::Ddl(args) => cli::ddl::run(args, &config).await,
             Command::Teardown(args) => cli::teardown::run(args, &config).await,
             Command::Check(args) => cli::check::run(args, &config).await,
             Command::Run(args) => cli::run::run(args, config).await,

@@ -3,6 +3,7 @@
 mod admin;
 pub mod check;
 pub mod config;
+pub mod ddl;
 pub mod export;
 pub mod history;
 pub mod output;
