@@ -217,22 +217,10 @@ pub fn redshift_load(lake: &Lake) -> Result<Vec<Statement>, Refused> {
             ));
             continue;
         }
-        for column in &columns {
-            if column.row.is_some() {
-                all.push(Statement::new(
-                    "fails, and may, where the column is there",
-                    format!(
-                        "ALTER TABLE {name} ADD COLUMN {} {}",
-                        engine.quote(&column.name),
-                        engine.type_name(&column.kind)
-                    ),
-                ));
-            }
-        }
         let names: Vec<String> = columns.iter().map(|column| engine.quote(&column.name)).collect();
         let position = engine.quote("cdc_position");
         all.push(Statement::new(
-            "COPY asks that every file has all columns, and this table's shape has changed: what is not yet there comes by the external table",
+            "COPY asks that every file has all columns, and this table's shape has changed: what is not yet there comes by the external table. Drop the copy when there are new columns",
             format!(
                 "INSERT INTO {name} ({})\nSELECT {}\nFROM {} AS lake\nWHERE NOT EXISTS (SELECT 1 FROM {name} AS known WHERE known.{position} = lake.{position})",
                 names.join(", "),

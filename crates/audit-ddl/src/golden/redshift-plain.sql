@@ -147,43 +147,7 @@ CREATE TABLE IF NOT EXISTS "shop"."loaded__public_items" (
   "count__2" INTEGER)
 SORTKEY ("cdc_committed_at");
 
--- fails, and may, where the column is there
-ALTER TABLE "shop"."loaded__public_items" ADD COLUMN "id" BIGINT;
-
--- fails, and may, where the column is there
-ALTER TABLE "shop"."loaded__public_items" ADD COLUMN "paid" BOOLEAN;
-
--- fails, and may, where the column is there
-ALTER TABLE "shop"."loaded__public_items" ADD COLUMN "share" DOUBLE PRECISION;
-
--- fails, and may, where the column is there
-ALTER TABLE "shop"."loaded__public_items" ADD COLUMN "price" DECIMAL(10, 2);
-
--- fails, and may, where the column is there
-ALTER TABLE "shop"."loaded__public_items" ADD COLUMN "photo" VARBYTE(1024000);
-
--- fails, and may, where the column is there
-ALTER TABLE "shop"."loaded__public_items" ADD COLUMN "due" DATE;
-
--- fails, and may, where the column is there
-ALTER TABLE "shop"."loaded__public_items" ADD COLUMN "at" TIMESTAMP;
-
--- fails, and may, where the column is there
-ALTER TABLE "shop"."loaded__public_items" ADD COLUMN "it_s__" VARCHAR(65535);
-
--- fails, and may, where the column is there
-ALTER TABLE "shop"."loaded__public_items" ADD COLUMN "doc" VARCHAR(65535);
-
--- fails, and may, where the column is there
-ALTER TABLE "shop"."loaded__public_items" ADD COLUMN "price__2" VARCHAR(65535);
-
--- fails, and may, where the column is there
-ALTER TABLE "shop"."loaded__public_items" ADD COLUMN "count" SMALLINT;
-
--- fails, and may, where the column is there
-ALTER TABLE "shop"."loaded__public_items" ADD COLUMN "count__2" INTEGER;
-
--- COPY asks that every file has all columns, and this table's shape has changed: what is not yet there comes by the external table
+-- COPY asks that every file has all columns, and this table's shape has changed: what is not yet there comes by the external table. Drop the copy when there are new columns
 INSERT INTO "shop"."loaded__public_items" ("cdc_source", "cdc_position", "cdc_table_name", "cdc_key", "cdc_event", "cdc_changes", "cdc_before_known", "cdc_committed_at", "cdc_schema_version", "cdc_exact", "id", "paid", "share", "price", "photo", "due", "at", "it_s__", "doc", "price__2", "count", "count__2")
 SELECT "cdc_source", "cdc_position", "cdc_table_name", "cdc_key", "cdc_event", "cdc_changes", "cdc_before_known", "cdc_committed_at", "cdc_schema_version", "cdc_exact", "id", "paid", "share", "price", "photo", "due", "at", "it_s__", "doc", "price__2", "count", "count__2"
 FROM "shop_lake"."lake__public_items" AS lake

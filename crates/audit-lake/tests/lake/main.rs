@@ -10,6 +10,8 @@ mod columns;
 mod owner;
 /// History and export.
 mod read;
+/// What other engines read for one key and one day.
+mod skipping;
 /// The durable local store.
 mod store;
 /// What is written, and when.
