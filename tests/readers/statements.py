@@ -36,6 +36,20 @@ def iso(value):
     return f"{shown}{found[2]}{'T' + found[3] if found[3] else ''}{'Z' if found[4] else ''}"
 
 
+def same(one, other):
+    """Values as JSON; of the smallest floats several shortest forms are in use (1E-45 and 1.4E-45 are one float of 32 bits)."""
+    match one, other:
+        case decimal.Decimal(), decimal.Decimal() if one != other and one and other and one.adjusted() < -30:
+            form = ">d" if one.adjusted() < -46 else ">f"
+            return struct.pack(form, one) == struct.pack(form, other)
+        case list(), list():
+            return len(one) == len(other) and all(map(same, one, other))
+        case dict(), dict():
+            return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+        case _:
+            return one == other
+
+
 def compare(name, rows, expected):
     different = []
     seen = {}
@@ -47,9 +61,9 @@ def compare(name, rows, expected):
             changes = {column: [iso(side) for side in sides] for column, sides in changes.items()}
         seen[position] = {"table_name": table, "event": event, "key": key, "changes": changes}
     for position, version in expected.items():
-        if seen.get(position) != version:
+        if not same(seen.get(position), version):
             shown, wanted = (seen.get(position) or {}).get("changes") or {}, version["changes"] or {}
-            columns = [column for column in {**shown, **wanted} if shown.get(column) != wanted.get(column)]
+            columns = [column for column in {**shown, **wanted} if not same(shown.get(column), wanted.get(column))]
             sides = [(column, shown.get(column), wanted.get(column)) for column in columns]
             different.append(f"{position} {version['event']} {version['table_name']}: {sides}")
     print(f"{name}: {len(rows)} versions, {len(expected)} expected")

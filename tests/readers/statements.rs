@@ -80,8 +80,43 @@ async fn the_statements_make_the_lake_queryable() {
         let jars = delta_jars().expect("`cargo xtask test --all` installs them");
         let jars = jars.to_string_lossy();
         let shown = run(&[READ, SPARK, STATEMENTS, "check(spark_runs)\n"], &[asked, exported, &jars]);
-        expect![[r#""#]].assert_eq(&shown);
+        expect![[r#"
+            spark log: 199 versions, 199 expected
+            spark plain: 199 versions, 199 expected
+              id int
+              name string
+              price string
+              at timestamp
+              tags string
+              doc string
+              year__2 int
+              stock decimal(30,3)
+              colour string
+              year int
+              month int
+              day int
+        "#]]
+        .assert_eq(&shown);
     }
+}
+
+/// What cannot be is said, with the way out.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_is_refused_a_store_that_it_does_not_read() {
+    let server = audit_testkit::shared(15).await;
+    let world = World::on(server).sql("CREATE TABLE t (id int PRIMARY KEY)").unwitnessed().build().await;
+    let said = |arguments: &[&str]| {
+        let output = world.command(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(said(&["ddl", "duckdb"]).contains("no table has versions yet"));
+    server.execute(&world.database, "INSERT INTO t VALUES (1)");
+    world.catch_up().await;
+    assert!(said(&["ddl", "athena"]).contains("Athena does not read a local folder\n  hint: it reads S3"));
+    assert!(said(&["ddl", "duckdb", "--table", "public.u"]).contains("tables with versions: public.t"));
+    assert!(said(&["ddl", "duckdb", "--sink", "cold"]).contains("the lakes are archive"));
+    assert!(said(&["ddl", "duckdb", "--sink", "hot"]).contains("there is no lake hot"));
 }
 
 /// All engines' statements, by a parser of their dialects. What it knows only by its first word stands here.

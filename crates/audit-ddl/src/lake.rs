@@ -57,7 +57,7 @@ pub struct Row {
 /// The partition columns of a table, which are in the paths and in the Delta log, not in the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// One text column `date` in place of the integers `year`, `month` and `day`.
+    /// One column `date` in place of the integers `year`, `month` and `day`.
     pub date: bool,
     /// An integer `hour` follows.
     pub hour: bool,
@@ -82,7 +82,7 @@ impl Layout {
     /// Names and types, in the order of the folders.
     pub fn columns(self) -> Vec<(&'static str, Type)> {
         let mut columns = match self.date {
-            true => vec![("date", Type::Text)],
+            true => vec![("date", Type::Date)],
             false => vec![("year", Type::Int32), ("month", Type::Int32), ("day", Type::Int32)],
         };
         if self.hour {

@@ -11,7 +11,7 @@ pub fn spark(engine: Engine, lake: &Lake, plain: bool) -> Result<Vec<Statement>,
         vec![Statement::new("what belongs together", format!("CREATE SCHEMA IF NOT EXISTS {}", engine.quote(&schema)))];
     if plain && engine == Engine::Spark {
         all.push(Statement::new(
-            "partitions are found by listing whenever a table is read, not kept in the catalog: no MSCK REPAIR",
+            "partitions are found by listing, not kept in the catalog: no MSCK REPAIR. A session lists once: REFRESH TABLE there finds what came later",
             "SET spark.sql.hive.manageFilesourcePartitions = false",
         ));
     }

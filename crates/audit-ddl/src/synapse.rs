@@ -50,8 +50,7 @@ fn by_files(lake: &Lake, table: &Table) -> Result<String, Refused> {
     let folders: String = partitions.iter().map(|(name, _)| format!("{name}=*/")).collect();
     let location = lake.place.locate(engine, &format!("{}/data/{folders}*.parquet", table.folder))?;
     let shown = |(at, (name, kind)): (usize, &(&str, Type))| {
-        let kind = if *kind == Type::Text { "VARCHAR(10)".to_owned() } else { engine.type_name(kind) };
-        format!("CAST([lake].filepath({}) AS {kind}) AS {}", at + 1, engine.quote(name))
+        format!("CAST([lake].filepath({}) AS {}) AS {}", at + 1, engine.type_name(kind), engine.quote(name))
     };
     let shown: Vec<String> = partitions.iter().enumerate().map(shown).collect();
     let columns = columns(table.columns.iter().map(|column| (column.name.clone(), column.kind)));

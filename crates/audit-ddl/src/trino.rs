@@ -67,7 +67,7 @@ fn by_files(lake: &Lake, table: &Table) -> Result<[Statement; 2], Refused> {
         Statement::new("only the definition is dropped", format!("DROP TABLE IF EXISTS {name}")),
         Statement::new(
             format!(
-                "{} by its files; partitions are computed{}; the catalog has hive.timestamp-precision=MICROSECONDS",
+                "{} by its files; partitions are computed{}; the catalog has hive.timestamp-precision=MICROSECONDS, hive.partition-projection-enabled=true and hive.ignore-absent-partitions=true",
                 table.shown(),
                 if table.layout.date { String::new() } else { format!(", to the year {}", last_year(table)) }
             ),

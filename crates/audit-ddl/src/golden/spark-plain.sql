@@ -1,7 +1,7 @@
 -- what belongs together
 CREATE SCHEMA IF NOT EXISTS `shop`;
 
--- partitions are found by listing whenever a table is read, not kept in the catalog: no MSCK REPAIR
+-- partitions are found by listing, not kept in the catalog: no MSCK REPAIR. A session lists once: REFRESH TABLE there finds what came later
 SET spark.sql.hive.manageFilesourcePartitions = false;
 
 -- only the definition is dropped

@@ -4,7 +4,7 @@ CREATE SCHEMA IF NOT EXISTS "hive"."shop";
 -- only the definition is dropped
 DROP TABLE IF EXISTS "hive"."shop"."lake__public_items";
 
--- public.items by its files; partitions are computed, to the year 2046; the catalog has hive.timestamp-precision=MICROSECONDS
+-- public.items by its files; partitions are computed, to the year 2046; the catalog has hive.timestamp-precision=MICROSECONDS, hive.partition-projection-enabled=true and hive.ignore-absent-partitions=true
 CREATE TABLE "hive"."shop"."lake__public_items" (
   "cdc_source" VARCHAR,
   "cdc_position" VARCHAR,
@@ -45,7 +45,7 @@ WITH (
 -- only the definition is dropped
 DROP TABLE IF EXISTS "hive"."shop"."lake__odd_schema_a_b__7f818cea";
 
--- Odd Schema."a.b" by its files; partitions are computed, to the year 2046; the catalog has hive.timestamp-precision=MICROSECONDS
+-- Odd Schema."a.b" by its files; partitions are computed, to the year 2046; the catalog has hive.timestamp-precision=MICROSECONDS, hive.partition-projection-enabled=true and hive.ignore-absent-partitions=true
 CREATE TABLE "hive"."shop"."lake__odd_schema_a_b__7f818cea" (
   "cdc_source" VARCHAR,
   "cdc_position" VARCHAR,

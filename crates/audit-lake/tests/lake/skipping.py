@@ -76,7 +76,7 @@ def listing_by_datafusion(question, sql):
     context = datafusion.SessionContext()
     types = [(name, pyarrow.int32()) for name in partitions]
     context.register_parquet("versions", data, table_partition_cols=types)
-    plan = context.sql(EXPLAIN.replace("max(cdc_xid)", "max(length(cdc_lsn))") + sql).to_pylist()[-1]["plan"]
+    plan = context.sql(EXPLAIN.replace("max(cdc_xid)", "max(length(cdc_position))") + sql).to_pylist()[-1]["plan"]
     kept = number(plan, r"files_ranges_pruned_statistics=.*?→ (\d+) matched")
     return kept, number(plan, r"row_groups_pruned_statistics=.*?→ (\d+) matched") if question == "key" else None
 

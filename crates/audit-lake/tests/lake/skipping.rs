@@ -1,14 +1,15 @@
 use std::process::Command;
 
 use audit_lake::layout::table_folder;
-use audit_testkit::Fixture;
-use audit_testkit::install::python;
+use audit_testkit::install::{delta_jars, python};
+use audit_testkit::{Fixture, thorough};
 use expect_test::expect;
 use serde_json::Value;
 
 use crate::common::Lake;
 
 const SCRIPT: &str = include_str!("skipping.py");
+const SPARK: &str = include_str!("skipping_spark.py");
 const TABLE: &str = "public.t";
 
 /// Four days, a file each, of five row groups with a thousand keys each.
@@ -35,11 +36,14 @@ async fn four_days() -> Lake {
 async fn one_key_and_one_day_are_looked_up_in_few_files_and_row_groups() {
     let lake = four_days().await;
     let folder = lake.path().join(table_folder(TABLE));
-    // ClickHouse reads files below its working folder.
-    let mut python = Command::new(python());
-    let output = python.current_dir("/").args(["-c", SCRIPT]).arg(&folder).args(["k3001234", "2026-03-03"]).output();
-    let output = output.expect("`cargo xtask test` installs the engines");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let ask = |script: &str, more: &[&str]| {
+        // ClickHouse reads files below its working folder.
+        let mut python = Command::new(python());
+        python.current_dir("/").args(["-c", script]).arg(&folder).args(["k3001234", "2026-03-03"]).args(more);
+        let output = python.output().expect("`cargo xtask test` installs the engines");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
     expect![[r#"
         key  log_by_pyarrow        1 file
         key  log_by_polars         1 file
@@ -60,7 +64,17 @@ async fn one_key_and_one_day_are_looked_up_in_few_files_and_row_groups() {
         day  listing_by_datafusion 1 file
         day  listing_by_clickhouse 1 file   5 row groups
     "#]]
-    .assert_eq(&String::from_utf8_lossy(&output.stdout));
+    .assert_eq(&ask(SCRIPT, &[]));
+    if thorough() {
+        let jars = delta_jars().expect("`cargo xtask test --all` installs them");
+        expect![[r#"
+            key  log_by_spark      1 file
+            key  listing_by_spark  4 files
+            day  log_by_spark      1 file
+            day  listing_by_spark  1 file
+        "#]]
+        .assert_eq(&ask(SPARK, &[&jars.to_string_lossy()]));
+    }
 }
 
 /// The oldest protocol of Delta: a reader that knows nothing newer (Synapse, Athena, BigQuery) reads these logs.
@@ -81,5 +95,6 @@ async fn the_log_asks_nothing_of_its_readers() {
         }
     }
     assert_eq!(protocols, [r#"{"minReaderVersion":1,"minWriterVersion":2}"#]);
+    configured.sort();
     assert_eq!(configured, ["delta.appendOnly", "delta.checkpointInterval"]);
 }
