@@ -9,6 +9,9 @@ import re
 from chdb import session as clickhouse_session
 
 QUERY = "SELECT position, table_name, event, key, changes FROM shop.versions"
+# Times are compared by the millisecond: an engine has no more in Delta tables.
+COARSE = False
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 NUMBERS = {"parse_float": decimal.Decimal, "parse_int": decimal.Decimal}
 
 
@@ -42,6 +45,9 @@ def same(one, other):
         case decimal.Decimal(), decimal.Decimal() if one != other and one and other and one.adjusted() < -30:
             form = ">d" if one.adjusted() < -46 else ">f"
             return struct.pack(form, one) == struct.pack(form, other)
+        case str(), str() if one != other and COARSE and TIME.match(one) and TIME.match(other):
+            apart = datetime.datetime.fromisoformat(one) - datetime.datetime.fromisoformat(other)
+            return abs(apart) <= datetime.timedelta(milliseconds=1)
         case list(), list():
             return len(one) == len(other) and all(map(same, one, other))
         case dict(), dict():
@@ -106,9 +112,11 @@ def spark_runs(rounds, way):
 
 
 def check(engine):
+    global COARSE
     name = engine.__name__.removesuffix("_runs")
     before, after = (told[name] for told in json.loads(pathlib.Path(sys.argv[1]).read_text()))
     for way in ["log", "plain"]:
+        COARSE = (name, way) == ("trino", "log")
         rows, types = engine(before[way] + after[way] + after[way], way)
         compare(f"{name} {way}", rows, exported(sys.argv[2]))
     for column, kind in types:

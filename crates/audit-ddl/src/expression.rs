@@ -148,12 +148,16 @@ fn float(engine: Engine, value: &str, mark: &str) -> String {
         Synapse => return format!("CONVERT(VARCHAR(40), {value}, 3)"),
     };
     let literal = |text: &str| engine.literal(&format!("{mark}{text}{mark}"));
+    let number = match engine {
+        // A cast of REAL has seven digits there, which is not enough.
+        Athena | Glue | Trino => string(engine, value),
+        _ => plain(engine, value),
+    };
     format!(
-        "CASE WHEN {nan} THEN {} WHEN {infinite} THEN CASE WHEN {value} > 0 THEN {} ELSE {} END ELSE {} END",
+        "CASE WHEN {nan} THEN {} WHEN {infinite} THEN CASE WHEN {value} > 0 THEN {} ELSE {} END ELSE {number} END",
         literal("NaN"),
         literal("Infinity"),
-        literal("-Infinity"),
-        plain(engine, value)
+        literal("-Infinity")
     )
 }
 

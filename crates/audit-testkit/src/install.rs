@@ -187,6 +187,41 @@ pub fn install_delta_jars() -> Result<()> {
     })
 }
 
+/// The last that Maven has.
+const TRINO: &str = "476";
+
+/// The folder that Trino is unpacked in.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn trino() -> Result<PathBuf> {
+    let folder = servers_dir().join(format!("trino-{TRINO}"));
+    folder.exists().then_some(folder).context("there is no Trino; run `cargo xtask test --all`")
+}
+
+/// Installs Trino with the connectors that read a lake, unless it is there.
+pub fn install_trino() -> Result<()> {
+    let _lock = lock("install")?;
+    if trino().is_ok() {
+        return Ok(());
+    }
+    into_servers(&format!("trino-{TRINO}"), |folder| {
+        let mut maven = Command::new("mvn");
+        maven.args(["--quiet", "--batch-mode", "dependency:copy"]).current_dir(folder);
+        maven.arg(format!("-Dartifact=io.trino:trino-server:{TRINO}:tar.gz"));
+        run(maven.arg(format!("-DoutputDirectory={}", folder.display())))?;
+        let archive = format!("trino-server-{TRINO}.tar.gz");
+        run(Command::new("tar").args(["-xzf", &archive, "--strip-components=1"]).current_dir(folder))?;
+        // Only now, for files that several plugins have are links to the first one's in the archive.
+        for plugin in fs::read_dir(folder.join("plugin"))?.flatten() {
+            if !["delta-lake", "hive"].iter().any(|wanted| plugin.file_name() == *wanted) {
+                remove(&plugin.path())?;
+            }
+        }
+        fs::remove_file(folder.join(archive)).context("cannot remove what was unpacked")
+    })
+}
+
 /// A Python that can import the engines that read the lake; `cargo xtask test` makes it.
 pub fn python() -> PathBuf {
     cache_dir().join("python/bin/python3")

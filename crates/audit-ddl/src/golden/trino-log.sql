@@ -19,7 +19,7 @@ SELECT
     '{' || substr(concat(
       CASE WHEN ("cdc_whole" = 1 OR "id" IS NOT NULL) THEN ', "id": ' || "cdc_left" || COALESCE(CAST("id" AS VARCHAR), 'null') || "cdc_right" ELSE '' END,
       CASE WHEN ("cdc_whole" = 1 OR "paid" IS NOT NULL) THEN ', "paid": ' || "cdc_left" || COALESCE(CASE WHEN "paid" THEN 'true' WHEN NOT "paid" THEN 'false' END, 'null') || "cdc_right" ELSE '' END,
-      CASE WHEN ("cdc_whole" = 1 OR "share" IS NOT NULL) THEN ', "share": ' || "cdc_left" || COALESCE(CASE WHEN is_nan("share") THEN '"NaN"' WHEN is_infinite("share") THEN CASE WHEN "share" > 0 THEN '"Infinity"' ELSE '"-Infinity"' END ELSE CAST("share" AS VARCHAR) END, 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "share" IS NOT NULL) THEN ', "share": ' || "cdc_left" || COALESCE(CASE WHEN is_nan("share") THEN '"NaN"' WHEN is_infinite("share") THEN CASE WHEN "share" > 0 THEN '"Infinity"' ELSE '"-Infinity"' END ELSE json_format(CAST("share" AS JSON)) END, 'null') || "cdc_right" ELSE '' END,
       CASE WHEN ("cdc_whole" = 1 OR "price" IS NOT NULL OR "price__2" IS NOT NULL) THEN ', "price": ' || "cdc_left" || COALESCE(COALESCE('"' || CAST("price" AS VARCHAR) || '"', json_format(json_extract("cdc_exact", '$["price"]'))), json_format(CAST("price__2" AS JSON)), 'null') || "cdc_right" ELSE '' END,
       CASE WHEN ("cdc_whole" = 1 OR "photo" IS NOT NULL) THEN ', "photo": ' || "cdc_left" || COALESCE('"' || to_base64("photo") || '"', 'null') || "cdc_right" ELSE '' END,
       CASE WHEN ("cdc_whole" = 1 OR "due" IS NOT NULL) THEN ', "due": ' || "cdc_left" || COALESCE(COALESCE('"' || CAST("due" AS VARCHAR) || '"', json_format(json_extract("cdc_exact", '$["due"]'))), 'null') || "cdc_right" ELSE '' END,

@@ -74,7 +74,8 @@ def log_by_datafusion(question, sql):
 
 def listing_by_datafusion(question, sql):
     context = datafusion.SessionContext()
-    types = [(name, pyarrow.int32()) for name in partitions]
+    # As text: with integers it looks for the folder `month=3`, which there is not, and finds nothing.
+    types = [(name, pyarrow.string()) for name in partitions]
     context.register_parquet("versions", data, table_partition_cols=types)
     plan = context.sql(EXPLAIN.replace("max(cdc_xid)", "max(length(cdc_position))") + sql).to_pylist()[-1]["plan"]
     kept = number(plan, r"files_ranges_pruned_statistics=.*?→ (\d+) matched")
