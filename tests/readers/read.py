@@ -1,58 +1,160 @@
-"""Reads every table of a lake with each engine and prints what it sees, one JSON object for each engine."""
+"""Reads every table of a lake with each engine, both ways where the engine has both, and prints what it sees: for each engine and way one
+JSON object with the rows of each table, and a checksum of each of its columns (`checksums.rs` makes the same).
+
+`read.py LAKE`
+"""
 
 import datetime
+import hashlib
 import json
 import pathlib
+import struct
 import sys
 
+import chdb
+import datafusion
 import deltalake
 import duckdb
+import polars
+import pyarrow
 import pyarrow.dataset
+import pyarrow.parquet
 
-# A struct with a field for each version that is compared; `id` is a column of the source.
-COLUMNS = ["cdc_position", "cdc_table_name", "cdc_event", "cdc_key", "id", "cdc_committed_at", "year", "month", "day"]
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+PARTITIONS = ["year", "month", "day"]
 
-lake = pathlib.Path(sys.argv[1])
-tables = sorted(path for path in lake.iterdir() if path.is_dir() and not path.name.startswith("_"))
+
+def files(table):
+    return sorted(str(path) for path in (table / "data").rglob("*.parquet"))
+
+
+def schema_of_files(table):
+    return pyarrow.unify_schemas([pyarrow.parquet.read_schema(file) for file in files(table)])
 
 
 def log_by_deltalake(table):
-    return deltalake.DeltaTable(str(table)).to_pyarrow_table(columns=COLUMNS)
+    return deltalake.DeltaTable(str(table)).to_pyarrow_table()
 
 
 def log_by_duckdb(table):
+    # Its own reader of Delta logs is an extension that is downloaded from elsewhere: here it reads what `deltalake` finds in the log.
     versions = deltalake.DeltaTable(str(table)).to_pyarrow_dataset()
-    return duckdb.sql(f"SELECT {', '.join(COLUMNS)} FROM versions").to_arrow_table()
+    return duckdb.sql("SELECT * FROM versions").to_arrow_table()
+
+
+def log_by_polars(table):
+    return polars.scan_delta(str(table)).collect().to_arrow()
+
+
+def log_by_datafusion(table):
+    context = datafusion.SessionContext()
+    context.register_table("versions", deltalake.DeltaTable(str(table)))
+    return context.sql("SELECT * FROM versions").to_arrow_table()
+
+
+def log_by_clickhouse(table):
+    return clickhouse(f"SELECT * FROM deltaLakeLocal('{table}')", "")
 
 
 def listing_by_duckdb(table):
-    files = str(table / "data" / "**" / "*.parquet")
-    query = f"SELECT {', '.join(COLUMNS)} FROM read_parquet(?, hive_partitioning = true, union_by_name = true)"
-    return duckdb.execute(query, [files]).to_arrow_table()
+    source = f"read_parquet('{table}/data/**/*.parquet', hive_partitioning = true, union_by_name = true)"
+    return duckdb.sql(f"SELECT * FROM {source}").to_arrow_table()
 
 
 def listing_by_pyarrow(table):
-    dataset = pyarrow.dataset.dataset(str(table / "data"), format="parquet", partitioning="hive")
-    return dataset.to_table(columns=COLUMNS)
+    schema = schema_of_files(table)
+    for name in PARTITIONS:
+        schema = schema.append(pyarrow.field(name, pyarrow.int32()))
+    return pyarrow.dataset.dataset(str(table / "data"), schema=schema, format="parquet", partitioning="hive").to_table()
 
 
-def versions(read):
-    for table in tables:
-        for row in read(table).to_pylist():
-            at = row["cdc_committed_at"].astimezone(datetime.timezone.utc)
-            assert (row["year"], row["month"], row["day"]) == (at.year, at.month, at.day), row
-            micros = (at - EPOCH) // datetime.timedelta(microseconds=1)
-            yield [row["cdc_position"], row["cdc_table_name"], row["cdc_event"], row["cdc_key"], row["id"], micros]
+def listing_by_polars(table):
+    scans = [polars.scan_parquet(file, hive_partitioning=True) for file in files(table)]
+    return polars.concat(scans, how="diagonal").collect().to_arrow()
 
 
-for read in [log_by_deltalake, log_by_duckdb, listing_by_duckdb, listing_by_pyarrow]:
-    print(json.dumps({"engine": read.__name__, "versions": sorted(versions(read))}))
+def listing_by_datafusion(table):
+    context = datafusion.SessionContext()
+    partitions = [(name, pyarrow.int32()) for name in PARTITIONS]
+    context.register_parquet(
+        "versions", str(table / "data"), table_partition_cols=partitions, schema=schema_of_files(table)
+    )
+    return context.sql("SELECT * FROM versions").to_arrow_table()
 
-# What an analyst does with it: typed columns, summed without a cast.
-items = str(lake / "public.items" / "data" / "**" / "*.parquet")
-schema = {field.name: str(field.type) for field in deltalake.DeltaTable(str(lake / "public.items")).schema().fields}
-spent = duckdb.execute(
-    "SELECT CAST(sum(price) AS VARCHAR) FROM read_parquet(?, union_by_name = true) WHERE cdc_event = 'created'", [items]
-).fetchone()[0]
-print(json.dumps({"types": {name: schema[name] for name in ["price", "price__2", "at", "stock", "year", "year__2"]}, "spent": spent}))
+
+def listing_by_clickhouse(table):
+    source = f"file('{table}/data/**/*.parquet', Parquet)"
+    return clickhouse(f"SELECT * FROM {source}", "schema_inference_mode = 'union', use_hive_partitioning = 1, ")
+
+
+def clickhouse(query, settings):
+    settings += "output_format_arrow_string_as_string = 0, output_format_arrow_compression_method = 'none'"
+    answer = chdb.query(f"{query} SETTINGS {settings}", "Arrow").bytes()
+    return pyarrow.ipc.open_file(pyarrow.BufferReader(answer)).read_all()
+
+
+def text(value):
+    """A value in one form, whatever type an engine gives it."""
+    match value:
+        # To ClickHouse no list and an empty one are the same.
+        case None | []:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return "NaN" if value != value else struct.pack(">d", value).hex()
+        case bytes():
+            return value.hex()
+        case list():
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        case datetime.date():
+            return str((value - datetime.date(1970, 1, 1)).days)
+        case _:
+            return str(value)
+
+
+def decoded(value):
+    match value:
+        case bytes():
+            return value.decode()
+        case list():
+            return [decoded(item) for item in value]
+        case _:
+            return value
+
+
+def values(column, kind):
+    """A column as texts; `kind` is its Delta type."""
+    if pyarrow.types.is_timestamp(column.type):
+        column = column.cast(pyarrow.timestamp("us", column.type.tz)).cast(pyarrow.int64())
+    values = column.to_pylist()
+    if kind.startswith("decimal"):
+        scale = int(kind.split(",")[1].rstrip(")"))
+        return ["null" if value is None else f"{value:.{scale}f}" for value in values]
+    # A text is bytes to some.
+    return [text(value if kind == "binary" else decoded(value)) for value in values]
+
+
+def checksums(rows, schema):
+    order = sorted(range(rows.num_rows), key=values(rows["cdc_position"], "string").__getitem__)
+    sums = {}
+    for field in json.loads(schema.to_json())["fields"]:
+        column = ["null"] * rows.num_rows
+        # What no file has is missing for those who list.
+        if field["name"] in rows.column_names:
+            column = values(rows[field["name"]], str(field["type"]))
+        sums[field["name"]] = hashlib.sha256("\n".join(column[at] for at in order).encode()).hexdigest()[:16]
+    for at, committed in enumerate(rows["cdc_committed_at"].cast(pyarrow.timestamp("us", "UTC")).to_pylist()):
+        assert [committed.year, committed.month, committed.day] == [rows[name][at].as_py() for name in PARTITIONS]
+    return sums
+
+
+def show(read):
+    seen = {}
+    for table in sorted(path for path in lake.iterdir() if path.is_dir() and not path.name.startswith("_")):
+        rows = read(table)
+        schema = deltalake.DeltaTable(str(table)).schema()
+        seen[table.name] = {"rows": rows.num_rows, "columns": checksums(rows, schema)}
+    print(json.dumps({"engine": read.__name__, "tables": seen}))
+
+
+lake = pathlib.Path(sys.argv[1])

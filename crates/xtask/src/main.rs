@@ -87,7 +87,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test { all } => test::test(all),
         Chore::Demo => demo::demo(),
         Chore::Bench { quick } => test::bench(quick),
-        Chore::Servers { what: Servers::Install { majors } } if majors.is_empty() => install::for_tests(),
+        Chore::Servers { what: Servers::Install { majors } } if majors.is_empty() => install::for_tests(false),
         Chore::Servers { what: Servers::Install { majors } } => install::servers(&majors),
         Chore::Servers { what: Servers::List } => install::list(),
         Chore::Tidy => tidy::run(),

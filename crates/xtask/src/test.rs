@@ -18,7 +18,7 @@ const THOROUGH: &str = "CDC_AUDIT_TEST_ALL";
 const SELECTION: [&str; 5] = ["--release", "--workspace", "--all-targets", "--features", FAULT_POINTS];
 
 pub fn test(all: bool) -> Result<()> {
-    step("install", install::for_tests)?;
+    step("install", || install::for_tests(all))?;
     step("tidy", tidy::run)?;
     step("format", || run_cargo(&["fmt", "--all", "--check"]))?;
     step("lint", || run(cargo(&["clippy"]).args(SELECTION).args(["--", "-D", "warnings"])))?;
@@ -73,7 +73,7 @@ pub fn bench(quick: bool) -> Result<()> {
 }
 
 pub fn kill_rounds(rounds: u32) -> Result<()> {
-    step("install", install::for_tests)?;
+    step("install", || install::for_tests(false))?;
     step("build", || run(cargo(&["build"]).args(SELECTION)))?;
     let mut command = cargo(&["test", "--release", "--workspace", "--features", FAULT_POINTS, "--test", "kill"]);
     command.args(["--", "--nocapture", "--test-threads=1"]).env("CDC_AUDIT_KILL_ROUNDS", rounds.to_string());

@@ -4,6 +4,7 @@
 //! not read. Rows come as [`Record`]s, the struct that every store's reader gives. An export is a stream that holds one row group of each
 //! file it stands in, whatever its size.
 
+mod describe;
 mod export;
 mod files;
 mod history;
@@ -26,6 +27,8 @@ use crate::error::LakeError;
 use crate::layout::{OWN_FOLDER, table_name};
 use crate::partition::Partitioning;
 use crate::store::Store;
+
+pub use describe::{FieldDescription, TableDescription};
 
 /// Tables whose log is read at a time.
 const CONCURRENT: usize = 16;
@@ -123,6 +126,11 @@ impl LakeReader {
     pub async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, LakeError> {
         let log = self.log(source, table).await?;
         Ok(log.state.map_or_else(Vec::new, |state| state.shapes))
+    }
+
+    /// What a table's log says about its columns, its partitions and its shapes.
+    pub async fn describe(&self, source: &str, table: &str) -> Result<TableDescription, LakeError> {
+        describe::describe(&self.log(source, table).await?).await
     }
 
     async fn log(&self, source: &str, table: &str) -> Result<TableLog, LakeError> {

@@ -14,6 +14,8 @@ mod fresh;
 mod owner;
 /// History and export.
 mod read;
+/// What other engines read for one key and one day.
+mod skipping;
 /// The durable local store.
 mod store;
 /// What is written, and when.

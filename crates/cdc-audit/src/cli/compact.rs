@@ -4,11 +4,12 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use audit_lake::store::Store;
-use audit_lake::{Compacted, Compactor, LakeConfig, LakeError};
+use audit_lake::{Compacted, Compactor, LakeError};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::output::{bytes, print, print_json, table};
-use crate::config::{Config, SinkConfig};
+use crate::cli::store::lake;
+use crate::config::Config;
 use crate::error::{CliError, code};
 
 #[derive(Debug, clap::Args)]
@@ -18,8 +19,8 @@ use crate::error::{CliError, code};
     are refused, for those would see versions twice."
 )]
 pub struct Args {
-    /// The lake. Default: the only one there is.
-    #[arg(long)]
+    /// The lake. Default: the first.
+    #[arg(long, value_name = "SINK")]
     sink: Option<String>,
     /// `schema.table`; several times for several. Default: all tables.
     #[arg(long)]
@@ -69,24 +70,6 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         print(format!("{removed} files that were replaced before were removed"))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn lake<'c>(config: &'c Config, name: Option<&str>) -> Result<(&'c str, &'c LakeConfig), CliError> {
-    let mut lakes = config.sinks.iter().filter_map(|(known, sink)| match sink {
-        SinkConfig::Lake(lake) if name.is_none_or(|name| name == known) => Some((known.as_str(), &**lake)),
-        _ => None,
-    });
-    match (lakes.next(), lakes.next()) {
-        (Some(lake), None) => Ok(lake),
-        (Some(_), Some(_)) => Err(CliError::new("there is more than one lake")
-            .hint("say which: --sink NAME".to_string())
-            .code(code::USAGE)),
-        (None, _) => Err(CliError::new(match name {
-            Some(name) => format!("there is no lake {name}"),
-            None => "there is no lake".to_string(),
-        })
-        .code(code::USAGE)),
-    }
 }
 
 fn progress_bar(tables: u64) -> ProgressBar {

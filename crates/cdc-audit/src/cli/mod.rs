@@ -4,6 +4,7 @@ mod admin;
 pub mod check;
 pub mod compact;
 pub mod config;
+pub mod ddl;
 pub mod export;
 pub mod history;
 pub mod output;

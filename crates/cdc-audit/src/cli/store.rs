@@ -2,7 +2,7 @@
 
 use audit_history::Store;
 use audit_hot::HotReader;
-use audit_lake::LakeReader;
+use audit_lake::{LakeConfig, LakeReader};
 
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
@@ -32,4 +32,23 @@ pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError
             LakeReader::open(lake).map(Store::Lake).map_err(|error| CliError::of(&error).hint(error.hint()))
         }
     }
+}
+
+/// The named lake, or the first.
+pub fn lake<'c>(config: &'c Config, name: Option<&str>) -> Result<(&'c str, &'c LakeConfig), CliError> {
+    let lakes = config.sinks.iter().filter_map(|(name, sink)| match sink {
+        SinkConfig::Lake(lake) => Some((name.as_str(), &**lake)),
+        _ => None,
+    });
+    let lakes: Vec<(&str, &LakeConfig)> = lakes.collect();
+    let wanted = lakes.iter().find(|(known, _)| name.is_none_or(|name| name == *known));
+    wanted.copied().ok_or_else(|| {
+        let names: Vec<&str> = lakes.iter().map(|(name, _)| *name).collect();
+        let error = CliError::new(match name {
+            Some(name) => format!("there is no lake {name}"),
+            None => "there is no lake among the sinks".to_owned(),
+        });
+        let error = if names.is_empty() { error } else { error.hint(format!("the lakes are {}", names.join(", "))) };
+        error.code(code::USAGE)
+    })
 }

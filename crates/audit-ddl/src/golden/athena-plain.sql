@@ -1,0 +1,148 @@
+-- what belongs together
+CREATE DATABASE IF NOT EXISTS `shop`;
+
+-- only the definition is dropped
+DROP TABLE IF EXISTS `shop`.`lake__public_items`;
+
+-- public.items by its files; partitions are computed, to the year 2046: no crawler, no MSCK REPAIR
+CREATE EXTERNAL TABLE `shop`.`lake__public_items` (
+  `cdc_source` string,
+  `cdc_position` string,
+  `cdc_table_name` string,
+  `cdc_key` string,
+  `cdc_event` string,
+  `cdc_changes` string,
+  `cdc_changed` array<string>,
+  `cdc_before_known` boolean,
+  `cdc_committed_at` timestamp,
+  `cdc_schema_version` int,
+  `cdc_exact` string,
+  `id` bigint,
+  `paid` boolean,
+  `share` double,
+  `price` decimal(10,2),
+  `photo` binary,
+  `due` date,
+  `at` timestamp,
+  `it_s__` string,
+  `doc` string,
+  `price__2` string,
+  `count` smallint,
+  `count__2` int)
+PARTITIONED BY (`year` int, `month` int, `day` int)
+STORED AS PARQUET
+LOCATION 's3://acme-audit/shop/public.items/data/'
+TBLPROPERTIES (
+  'projection.enabled' = 'true',
+  'projection.year.type' = 'integer',
+  'projection.year.range' = '2026,2046',
+  'projection.year.digits' = '4',
+  'projection.month.type' = 'integer',
+  'projection.month.range' = '1,12',
+  'projection.month.digits' = '2',
+  'projection.day.type' = 'integer',
+  'projection.day.range' = '1,31',
+  'projection.day.digits' = '2',
+  'storage.location.template' = 's3://acme-audit/shop/public.items/data/year=${year}/month=${month}/day=${day}');
+
+-- only the definition is dropped
+DROP TABLE IF EXISTS `shop`.`lake__odd_schema_a_b__7f818cea`;
+
+-- Odd Schema."a.b" by its files; partitions are computed, to the year 2046: no crawler, no MSCK REPAIR
+CREATE EXTERNAL TABLE `shop`.`lake__odd_schema_a_b__7f818cea` (
+  `cdc_source` string,
+  `cdc_position` string,
+  `cdc_table_name` string,
+  `cdc_key` string,
+  `cdc_event` string,
+  `cdc_changes` string,
+  `cdc_changed` array<string>,
+  `cdc_before_known` boolean,
+  `cdc_committed_at` timestamp,
+  `cdc_schema_version` int,
+  `cdc_exact` string)
+PARTITIONED BY (`year` int, `month` int, `day` int)
+STORED AS PARQUET
+LOCATION 's3://acme-audit/shop/Odd-20Schema.-22a.b-22/data/'
+TBLPROPERTIES (
+  'projection.enabled' = 'true',
+  'projection.year.type' = 'integer',
+  'projection.year.range' = '2026,2046',
+  'projection.year.digits' = '4',
+  'projection.month.type' = 'integer',
+  'projection.month.range' = '1,12',
+  'projection.month.digits' = '2',
+  'projection.day.type' = 'integer',
+  'projection.day.range' = '1,31',
+  'projection.day.digits' = '2',
+  'storage.location.template' = 's3://acme-audit/shop/Odd-20Schema.-22a.b-22/data/year=${year}/month=${month}/day=${day}');
+
+-- public.items: former types joined, changes of whole rows shown
+CREATE OR REPLACE VIEW "shop"."public_items" AS
+SELECT
+  "cdc_source",
+  "cdc_position",
+  "cdc_table_name",
+  "cdc_key",
+  "cdc_event",
+  CASE WHEN "cdc_left" IS NULL THEN "cdc_changes" ELSE
+    '{' || substr(concat(
+      CASE WHEN ("cdc_whole" = 1 OR "id" IS NOT NULL) THEN ', "id": ' || "cdc_left" || COALESCE(CAST("id" AS VARCHAR), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "paid" IS NOT NULL) THEN ', "paid": ' || "cdc_left" || COALESCE(CASE WHEN "paid" THEN 'true' WHEN NOT "paid" THEN 'false' END, 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "share" IS NOT NULL) THEN ', "share": ' || "cdc_left" || COALESCE(CASE WHEN is_nan("share") THEN '"NaN"' WHEN is_infinite("share") THEN CASE WHEN "share" > 0 THEN '"Infinity"' ELSE '"-Infinity"' END ELSE json_format(CAST("share" AS JSON)) END, 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "price" IS NOT NULL OR "price__2" IS NOT NULL) THEN ', "price": ' || "cdc_left" || COALESCE(COALESCE('"' || CAST("price" AS VARCHAR) || '"', json_format(json_extract("cdc_exact", '$["price"]'))), json_format(CAST("price__2" AS JSON)), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "photo" IS NOT NULL) THEN ', "photo": ' || "cdc_left" || COALESCE('"' || to_base64("photo") || '"', 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "due" IS NOT NULL) THEN ', "due": ' || "cdc_left" || COALESCE(COALESCE('"' || CAST("due" AS VARCHAR) || '"', json_format(json_extract("cdc_exact", '$["due"]'))), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "at" IS NOT NULL) THEN ', "at": ' || "cdc_left" || COALESCE(COALESCE('"' || replace(regexp_replace(CAST("at" AS VARCHAR), '\.?0*( UTC)?$', ''), ' ', 'T') || 'Z' || '"', json_format(json_extract("cdc_exact", '$["at"]'))), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "it_s__" IS NOT NULL) AND ("cdc_schema_version" = 2) THEN ', "it''s \"ü\"": ' || "cdc_left" || COALESCE(json_format(CAST("it_s__" AS JSON)), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "doc" IS NOT NULL) THEN ', "doc": ' || "cdc_left" || COALESCE("doc", 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR), CAST("count__2" AS VARCHAR), 'null') || "cdc_right" ELSE '' END), 3) || '}' END AS "cdc_changes",
+  "cdc_changed",
+  "cdc_before_known",
+  "cdc_committed_at",
+  "cdc_schema_version",
+  "cdc_exact",
+  "id",
+  "paid",
+  "share",
+  COALESCE(CAST("price" AS VARCHAR), "price__2") AS "price",
+  "photo",
+  "due",
+  "at",
+  "it_s__",
+  "doc",
+  COALESCE(CAST("count" AS INTEGER), "count__2") AS "count",
+  "year",
+  "month",
+  "day"
+FROM (
+  SELECT *,
+    CASE WHEN "cdc_event" IN ('created', 'snapshot') THEN '[null, ' WHEN "cdc_event" = 'deleted' THEN '[' END AS "cdc_left",
+    CASE WHEN "cdc_event" = 'deleted' THEN ', null]' ELSE ']' END AS "cdc_right",
+    CASE WHEN "cdc_event" = 'deleted' AND NOT "cdc_before_known" THEN 0 ELSE 1 END AS "cdc_whole"
+  FROM "shop"."lake__public_items") AS "sides";
+
+-- Odd Schema."a.b": former types joined, changes of whole rows shown
+CREATE OR REPLACE VIEW "shop"."odd_schema_a_b__7f818cea" AS
+SELECT
+  "cdc_source",
+  "cdc_position",
+  "cdc_table_name",
+  "cdc_key",
+  "cdc_event",
+  "cdc_changes",
+  "cdc_changed",
+  "cdc_before_known",
+  "cdc_committed_at",
+  "cdc_schema_version",
+  "cdc_exact",
+  "year",
+  "month",
+  "day"
+FROM "shop"."lake__odd_schema_a_b__7f818cea";
+
+-- every version of every table
+CREATE OR REPLACE VIEW "shop"."versions" AS
+SELECT "cdc_source" AS "source", "cdc_position" AS "position", "cdc_table_name" AS "table_name", "cdc_key" AS "key", "cdc_event" AS "event", "cdc_changes" AS "changes", "cdc_changed" AS "changed", "cdc_before_known" AS "before_known", "cdc_committed_at" AS "committed_at", "cdc_schema_version" AS "schema_version", "year", "month", "day" FROM "shop"."public_items"
+UNION ALL
+SELECT "cdc_source" AS "source", "cdc_position" AS "position", "cdc_table_name" AS "table_name", "cdc_key" AS "key", "cdc_event" AS "event", "cdc_changes" AS "changes", "cdc_changed" AS "changed", "cdc_before_known" AS "before_known", "cdc_committed_at" AS "committed_at", "cdc_schema_version" AS "schema_version", "year", "month", "day" FROM "shop"."odd_schema_a_b__7f818cea";

@@ -1,0 +1,133 @@
+-- what belongs together
+CREATE SCHEMA IF NOT EXISTS `shop`;
+
+-- partitions are found by listing, not kept in the catalog: no MSCK REPAIR. A session lists once: REFRESH TABLE there finds what came later
+SET spark.sql.hive.manageFilesourcePartitions = false;
+
+-- only the definition is dropped
+DROP TABLE IF EXISTS `shop`.`lake__public_items`;
+
+-- public.items by its files
+CREATE TABLE `shop`.`lake__public_items` (
+  `cdc_source` STRING,
+  `cdc_position` STRING,
+  `cdc_table_name` STRING,
+  `cdc_key` STRING,
+  `cdc_event` STRING,
+  `cdc_changes` STRING,
+  `cdc_changed` ARRAY<STRING>,
+  `cdc_before_known` BOOLEAN,
+  `cdc_committed_at` TIMESTAMP,
+  `cdc_schema_version` INT,
+  `cdc_exact` STRING,
+  `id` BIGINT,
+  `paid` BOOLEAN,
+  `share` DOUBLE,
+  `price` DECIMAL(10, 2),
+  `photo` BINARY,
+  `due` DATE,
+  `at` TIMESTAMP,
+  `it_s__` STRING,
+  `doc` STRING,
+  `price__2` STRING,
+  `count` SMALLINT,
+  `count__2` INT,
+  `year` INT,
+  `month` INT,
+  `day` INT)
+USING PARQUET
+PARTITIONED BY (`year`, `month`, `day`)
+LOCATION 'file:///var/lib/cdc-audit/lake/public.items/data';
+
+-- only the definition is dropped
+DROP TABLE IF EXISTS `shop`.`lake__odd_schema_a_b__7f818cea`;
+
+-- Odd Schema."a.b" by its files
+CREATE TABLE `shop`.`lake__odd_schema_a_b__7f818cea` (
+  `cdc_source` STRING,
+  `cdc_position` STRING,
+  `cdc_table_name` STRING,
+  `cdc_key` STRING,
+  `cdc_event` STRING,
+  `cdc_changes` STRING,
+  `cdc_changed` ARRAY<STRING>,
+  `cdc_before_known` BOOLEAN,
+  `cdc_committed_at` TIMESTAMP,
+  `cdc_schema_version` INT,
+  `cdc_exact` STRING,
+  `year` INT,
+  `month` INT,
+  `day` INT)
+USING PARQUET
+PARTITIONED BY (`year`, `month`, `day`)
+LOCATION 'file:///var/lib/cdc-audit/lake/Odd-20Schema.-22a.b-22/data';
+
+-- public.items: former types joined, changes of whole rows shown
+CREATE OR REPLACE VIEW `shop`.`public_items` AS
+SELECT
+  `cdc_source`,
+  `cdc_position`,
+  `cdc_table_name`,
+  `cdc_key`,
+  `cdc_event`,
+  CASE WHEN `cdc_left` IS NULL THEN `cdc_changes` ELSE
+    '{' || substr(concat(
+      CASE WHEN (`cdc_whole` = 1 OR `id` IS NOT NULL) THEN ', "id": ' || `cdc_left` || COALESCE(CAST(`id` AS STRING), 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `paid` IS NOT NULL) THEN ', "paid": ' || `cdc_left` || COALESCE(CASE WHEN `paid` THEN 'true' WHEN NOT `paid` THEN 'false' END, 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `share` IS NOT NULL) THEN ', "share": ' || `cdc_left` || COALESCE(CASE WHEN isnan(`share`) THEN '"NaN"' WHEN abs(`share`) = double('Infinity') THEN CASE WHEN `share` > 0 THEN '"Infinity"' ELSE '"-Infinity"' END ELSE CAST(`share` AS STRING) END, 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `price` IS NOT NULL OR `price__2` IS NOT NULL) THEN ', "price": ' || `cdc_left` || COALESCE(COALESCE('"' || CAST(`price` AS STRING) || '"', CASE WHEN get_json_object(`cdc_exact`, '$.price') IS NOT NULL THEN substr(to_json(array(get_json_object(`cdc_exact`, '$.price'))), 2, length(to_json(array(get_json_object(`cdc_exact`, '$.price')))) - 2) END), CASE WHEN `price__2` IS NOT NULL THEN substr(to_json(array(`price__2`)), 2, length(to_json(array(`price__2`))) - 2) END, 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `photo` IS NOT NULL) THEN ', "photo": ' || `cdc_left` || COALESCE('"' || base64(`photo`) || '"', 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `due` IS NOT NULL) THEN ', "due": ' || `cdc_left` || COALESCE(COALESCE('"' || CAST(`due` AS STRING) || '"', CASE WHEN get_json_object(`cdc_exact`, '$.due') IS NOT NULL THEN substr(to_json(array(get_json_object(`cdc_exact`, '$.due'))), 2, length(to_json(array(get_json_object(`cdc_exact`, '$.due')))) - 2) END), 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `at` IS NOT NULL) THEN ', "at": ' || `cdc_left` || COALESCE(COALESCE('"' || regexp_replace(date_format(to_utc_timestamp(`at`, current_timezone()), "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"), '\\.?0*$', '') || 'Z' || '"', CASE WHEN get_json_object(`cdc_exact`, '$.at') IS NOT NULL THEN substr(to_json(array(get_json_object(`cdc_exact`, '$.at'))), 2, length(to_json(array(get_json_object(`cdc_exact`, '$.at')))) - 2) END), 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `it_s__` IS NOT NULL) AND (`cdc_schema_version` = 2) THEN ', "it\'s \\"ü\\"": ' || `cdc_left` || COALESCE(CASE WHEN `it_s__` IS NOT NULL THEN substr(to_json(array(`it_s__`)), 2, length(to_json(array(`it_s__`))) - 2) END, 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `doc` IS NOT NULL) THEN ', "doc": ' || `cdc_left` || COALESCE(`doc`, 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `count` IS NOT NULL OR `count__2` IS NOT NULL) AND (`cdc_schema_version` >= 2) THEN ', "count": ' || `cdc_left` || COALESCE(CAST(`count` AS STRING), CAST(`count__2` AS STRING), 'null') || `cdc_right` ELSE '' END), 3) || '}' END AS `cdc_changes`,
+  `cdc_changed`,
+  `cdc_before_known`,
+  `cdc_committed_at`,
+  `cdc_schema_version`,
+  `cdc_exact`,
+  `id`,
+  `paid`,
+  `share`,
+  COALESCE(CAST(`price` AS STRING), `price__2`) AS `price`,
+  `photo`,
+  `due`,
+  `at`,
+  `it_s__`,
+  `doc`,
+  COALESCE(CAST(`count` AS INT), `count__2`) AS `count`,
+  `year`,
+  `month`,
+  `day`
+FROM (
+  SELECT *,
+    CASE WHEN `cdc_event` IN ('created', 'snapshot') THEN '[null, ' WHEN `cdc_event` = 'deleted' THEN '[' END AS `cdc_left`,
+    CASE WHEN `cdc_event` = 'deleted' THEN ', null]' ELSE ']' END AS `cdc_right`,
+    CASE WHEN `cdc_event` = 'deleted' AND NOT `cdc_before_known` THEN 0 ELSE 1 END AS `cdc_whole`
+  FROM `shop`.`lake__public_items`) AS `sides`;
+
+-- Odd Schema."a.b": former types joined, changes of whole rows shown
+CREATE OR REPLACE VIEW `shop`.`odd_schema_a_b__7f818cea` AS
+SELECT
+  `cdc_source`,
+  `cdc_position`,
+  `cdc_table_name`,
+  `cdc_key`,
+  `cdc_event`,
+  `cdc_changes`,
+  `cdc_changed`,
+  `cdc_before_known`,
+  `cdc_committed_at`,
+  `cdc_schema_version`,
+  `cdc_exact`,
+  `year`,
+  `month`,
+  `day`
+FROM `shop`.`lake__odd_schema_a_b__7f818cea`;
+
+-- every version of every table
+CREATE OR REPLACE VIEW `shop`.`versions` AS
+SELECT `cdc_source` AS `source`, `cdc_position` AS `position`, `cdc_table_name` AS `table_name`, `cdc_key` AS `key`, `cdc_event` AS `event`, `cdc_changes` AS `changes`, `cdc_changed` AS `changed`, `cdc_before_known` AS `before_known`, `cdc_committed_at` AS `committed_at`, `cdc_schema_version` AS `schema_version`, `year`, `month`, `day` FROM `shop`.`public_items`
+UNION ALL
+SELECT `cdc_source` AS `source`, `cdc_position` AS `position`, `cdc_table_name` AS `table_name`, `cdc_key` AS `key`, `cdc_event` AS `event`, `cdc_changes` AS `changes`, `cdc_changed` AS `changed`, `cdc_before_known` AS `before_known`, `cdc_committed_at` AS `committed_at`, `cdc_schema_version` AS `schema_version`, `year`, `month`, `day` FROM `shop`.`odd_schema_a_b__7f818cea`;

@@ -1,0 +1,78 @@
+-- what belongs together
+CREATE SCHEMA IF NOT EXISTS "delta"."shop";
+
+-- public.items by its Delta log; once: a table that is registered is refused, and its later columns are seen by themselves
+CALL "delta".system.register_table(schema_name => 'shop', table_name => 'lake__public_items', table_location => 's3://acme-audit/shop/public.items');
+
+-- Odd Schema."a.b" by its Delta log; once: a table that is registered is refused, and its later columns are seen by themselves
+CALL "delta".system.register_table(schema_name => 'shop', table_name => 'lake__odd_schema_a_b__7f818cea', table_location => 's3://acme-audit/shop/Odd-20Schema.-22a.b-22');
+
+-- public.items: former types joined, changes of whole rows shown
+CREATE OR REPLACE VIEW "delta"."shop"."public_items" AS
+SELECT
+  "cdc_source",
+  "cdc_position",
+  "cdc_table_name",
+  "cdc_key",
+  "cdc_event",
+  CASE WHEN "cdc_left" IS NULL THEN "cdc_changes" ELSE
+    '{' || substr(concat(
+      CASE WHEN ("cdc_whole" = 1 OR "id" IS NOT NULL) THEN ', "id": ' || "cdc_left" || COALESCE(CAST("id" AS VARCHAR), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "paid" IS NOT NULL) THEN ', "paid": ' || "cdc_left" || COALESCE(CASE WHEN "paid" THEN 'true' WHEN NOT "paid" THEN 'false' END, 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "share" IS NOT NULL) THEN ', "share": ' || "cdc_left" || COALESCE(CASE WHEN is_nan("share") THEN '"NaN"' WHEN is_infinite("share") THEN CASE WHEN "share" > 0 THEN '"Infinity"' ELSE '"-Infinity"' END ELSE json_format(CAST("share" AS JSON)) END, 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "price" IS NOT NULL OR "price__2" IS NOT NULL) THEN ', "price": ' || "cdc_left" || COALESCE(COALESCE('"' || CAST("price" AS VARCHAR) || '"', json_format(json_extract("cdc_exact", '$["price"]'))), json_format(CAST("price__2" AS JSON)), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "photo" IS NOT NULL) THEN ', "photo": ' || "cdc_left" || COALESCE('"' || to_base64("photo") || '"', 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "due" IS NOT NULL) THEN ', "due": ' || "cdc_left" || COALESCE(COALESCE('"' || CAST("due" AS VARCHAR) || '"', json_format(json_extract("cdc_exact", '$["due"]'))), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "at" IS NOT NULL) THEN ', "at": ' || "cdc_left" || COALESCE(COALESCE('"' || replace(regexp_replace(CAST("at" AS VARCHAR), '\.?0*( UTC)?$', ''), ' ', 'T') || 'Z' || '"', json_format(json_extract("cdc_exact", '$["at"]'))), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "it_s__" IS NOT NULL) AND ("cdc_schema_version" = 2) THEN ', "it''s \"ü\"": ' || "cdc_left" || COALESCE(json_format(CAST("it_s__" AS JSON)), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "doc" IS NOT NULL) THEN ', "doc": ' || "cdc_left" || COALESCE("doc", 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR), CAST("count__2" AS VARCHAR), 'null') || "cdc_right" ELSE '' END), 3) || '}' END AS "cdc_changes",
+  "cdc_changed",
+  "cdc_before_known",
+  "cdc_committed_at",
+  "cdc_schema_version",
+  "cdc_exact",
+  "id",
+  "paid",
+  "share",
+  COALESCE(CAST("price" AS VARCHAR), "price__2") AS "price",
+  "photo",
+  "due",
+  "at",
+  "it_s__",
+  "doc",
+  COALESCE(CAST("count" AS INTEGER), "count__2") AS "count",
+  "year",
+  "month",
+  "day"
+FROM (
+  SELECT *,
+    CASE WHEN "cdc_event" IN ('created', 'snapshot') THEN '[null, ' WHEN "cdc_event" = 'deleted' THEN '[' END AS "cdc_left",
+    CASE WHEN "cdc_event" = 'deleted' THEN ', null]' ELSE ']' END AS "cdc_right",
+    CASE WHEN "cdc_event" = 'deleted' AND NOT "cdc_before_known" THEN 0 ELSE 1 END AS "cdc_whole"
+  FROM "delta"."shop"."lake__public_items") AS "sides";
+
+-- Odd Schema."a.b": former types joined, changes of whole rows shown
+CREATE OR REPLACE VIEW "delta"."shop"."odd_schema_a_b__7f818cea" AS
+SELECT
+  "cdc_source",
+  "cdc_position",
+  "cdc_table_name",
+  "cdc_key",
+  "cdc_event",
+  "cdc_changes",
+  "cdc_changed",
+  "cdc_before_known",
+  "cdc_committed_at",
+  "cdc_schema_version",
+  "cdc_exact",
+  "year",
+  "month",
+  "day"
+FROM "delta"."shop"."lake__odd_schema_a_b__7f818cea";
+
+-- every version of every table
+CREATE OR REPLACE VIEW "delta"."shop"."versions" AS
+SELECT "cdc_source" AS "source", "cdc_position" AS "position", "cdc_table_name" AS "table_name", "cdc_key" AS "key", "cdc_event" AS "event", "cdc_changes" AS "changes", "cdc_changed" AS "changed", "cdc_before_known" AS "before_known", "cdc_committed_at" AS "committed_at", "cdc_schema_version" AS "schema_version", "year", "month", "day" FROM "delta"."shop"."public_items"
+UNION ALL
+SELECT "cdc_source" AS "source", "cdc_position" AS "position", "cdc_table_name" AS "table_name", "cdc_key" AS "key", "cdc_event" AS "event", "cdc_changes" AS "changes", "cdc_changed" AS "changed", "cdc_before_known" AS "before_known", "cdc_committed_at" AS "committed_at", "cdc_schema_version" AS "schema_version", "year", "month", "day" FROM "delta"."shop"."odd_schema_a_b__7f818cea";

@@ -1,0 +1,185 @@
+//! What the statements are made of.
+
+use std::str::FromStr;
+
+use crate::names;
+use crate::place::Place;
+
+/// A lake as its Delta logs describe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lake {
+    /// The source's name.
+    pub source: String,
+    pub place: Place,
+    pub tables: Vec<Table>,
+    /// Whether these are all tables of the lake: only then the view over all of them is made.
+    pub whole: bool,
+}
+
+/// A table of the lake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    pub schema: String,
+    pub table: String,
+    /// Its folder, from the lake's.
+    pub folder: String,
+    pub layout: Layout,
+    /// The year of its oldest partition.
+    pub first_year: i16,
+    /// In the order of the Delta schema, without the partition columns.
+    pub columns: Vec<Column>,
+    /// Every `schema_version` that the table has had, ascending.
+    pub versions: Vec<u32>,
+}
+
+/// A lake column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    pub kind: Type,
+    /// What it holds of the source's row; `None` for the record's own columns.
+    pub row: Option<Row>,
+}
+
+/// A column of the source, as one lake column has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The column's name at the source.
+    pub source: String,
+    /// The text in it is JSON: `jsonb`, arrays.
+    pub json: bool,
+    /// Its times are of `timestamptz`.
+    pub zone: bool,
+    /// The values of `schema_version` whose shape has the source column, ascending.
+    pub versions: Vec<u32>,
+}
+
+/// The partition columns of a table, which are in the paths and in the Delta log, not in the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// One column `date` in place of the integers `year`, `month` and `day`.
+    pub date: bool,
+    /// An integer `hour` follows.
+    pub hour: bool,
+}
+
+impl Layout {
+    pub const DAYS: Layout = Layout { date: false, hour: false };
+
+    /// By the names of the partition columns; `None` for those that no lake of ours has.
+    pub fn of(columns: &[&str]) -> Option<Layout> {
+        let (columns, hour) = match columns {
+            [days @ .., "hour"] => (days, true),
+            days => (days, false),
+        };
+        match columns {
+            ["year", "month", "day"] => Some(Layout { date: false, hour }),
+            ["date"] => Some(Layout { date: true, hour }),
+            _ => None,
+        }
+    }
+
+    /// Names and types, in the order of the folders.
+    pub fn columns(self) -> Vec<(&'static str, Type)> {
+        let mut columns = match self.date {
+            true => vec![("date", Type::Date)],
+            false => vec![("year", Type::Int32), ("month", Type::Int32), ("day", Type::Int32)],
+        };
+        if self.hour {
+            columns.push(("hour", Type::Int32));
+        }
+        columns
+    }
+}
+
+/// The type of a lake column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    Bool,
+    Int16,
+    Int32,
+    Int64,
+    Float32,
+    Float64,
+    /// Digits, and how many of them behind the point.
+    Decimal(u8, u8),
+    Binary,
+    Date,
+    /// Microseconds, UTC.
+    Timestamp,
+    Text,
+    TextList,
+}
+
+/// The type's name is none that a lake writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no type of a lake's column")]
+pub struct UnknownType;
+
+impl FromStr for Type {
+    type Err = UnknownType;
+
+    /// From the name of a primitive type in a Delta schema; `array` stands for the lists of names, the only ones that a lake has.
+    fn from_str(name: &str) -> Result<Type, UnknownType> {
+        Ok(match name {
+            "boolean" => Type::Bool,
+            "short" => Type::Int16,
+            "integer" => Type::Int32,
+            "long" => Type::Int64,
+            "float" => Type::Float32,
+            "double" => Type::Float64,
+            "binary" => Type::Binary,
+            "date" => Type::Date,
+            "timestamp" => Type::Timestamp,
+            "string" => Type::Text,
+            "array" => Type::TextList,
+            _ => {
+                let digits = || {
+                    let (precision, scale) = name.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
+                    Some(Type::Decimal(precision.parse().ok()?, scale.trim().parse().ok()?))
+                };
+                digits().ok_or(UnknownType)?
+            }
+        })
+    }
+}
+
+impl Lake {
+    /// The schema, database or dataset that everything is put into.
+    pub(crate) fn schema(&self) -> String {
+        names::plain(&self.source)
+    }
+
+    /// The partition columns, where all tables have the same.
+    pub(crate) fn layout(&self) -> Option<Layout> {
+        let first = self.tables.first()?.layout;
+        self.tables.iter().all(|table| table.layout == first).then_some(first)
+    }
+}
+
+impl Table {
+    /// `schema.table`, as people know it.
+    pub(crate) fn shown(&self) -> String {
+        let part = |part: &str| match part.contains(['.', '"', '\n']) {
+            true => format!("{part:?}"),
+            false => part.to_owned(),
+        };
+        format!("{}.{}", part(&self.schema), part(&self.table))
+    }
+
+    /// The name of the view.
+    pub(crate) fn view(&self) -> String {
+        names::object(&self.schema, &self.table)
+    }
+
+    /// The name of the table under the view. No view's name begins so.
+    pub(crate) fn base(&self) -> String {
+        format!("lake__{}", self.view())
+    }
+
+    /// Columns of the files, then the partition columns.
+    pub(crate) fn all_columns(&self) -> Vec<(String, Type)> {
+        let own = self.columns.iter().map(|column| (column.name.clone(), column.kind));
+        own.chain(self.layout.columns().into_iter().map(|(name, kind)| (name.to_owned(), kind))).collect()
+    }
+}

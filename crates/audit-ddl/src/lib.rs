@@ -1,0 +1,96 @@
+//! Statements that make a lake queryable in the engines people have: text out of a description of the lake, without I/O.
+//!
+//! For each table three layers, the first as the engine's own kind of object:
+//!
+//! ```text
+//! lake__public_items   the table as the lake has it: one column for each lake column, former types beside the present one
+//! public_items         a view: a column's former types joined into one, `cdc_changes` shown for created and deleted too
+//! versions             a view over all tables: the record's fields, `changes` as JSON text
+//! ```
+//!
+//! Everything is put into a schema (database, dataset) named as the source. Statements can be run again, and are to be when tables change:
+//! each creates what is missing and replaces what is there.
+
+mod aws;
+mod clickhouse;
+mod columns;
+mod duckdb;
+mod engine;
+mod expression;
+mod google;
+mod lake;
+mod names;
+mod place;
+mod snowflake;
+mod spark;
+mod synapse;
+mod trino;
+mod views;
+
+pub use engine::Engine;
+pub use lake::{Column, Lake, Layout, Row, Table, Type};
+pub use place::Place;
+
+/// One statement, and what it is for.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Statement {
+    pub why: String,
+    /// SQL; for [`Engine::Glue`] a shell command. Without the sign that ends it.
+    pub sql: String,
+}
+
+impl Statement {
+    fn new(why: impl Into<String>, sql: impl Into<String>) -> Statement {
+        Statement { why: why.into(), sql: sql.into() }
+    }
+}
+
+/// The engine cannot read this lake.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{engine} does not read {store}")]
+pub struct Refused {
+    pub engine: &'static str,
+    pub store: &'static str,
+    pub hint: String,
+}
+
+/// The statements for all of the lake's tables. With `plain` the tables are the Parquet files under `data/`, in place of the Delta tables.
+///
+/// # Errors
+/// [`Refused`] where the engine cannot read the store that the lake lies in.
+pub fn statements(engine: Engine, lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
+    let mut all = Vec::new();
+    all.extend(match engine {
+        Engine::Athena => aws::athena(lake, plain)?,
+        Engine::Glue => return aws::glue(lake, plain),
+        Engine::Redshift => aws::redshift(lake)?,
+        Engine::Bigquery => google::bigquery(lake, plain)?,
+        Engine::Synapse => synapse::synapse(lake, plain)?,
+        Engine::Snowflake => snowflake::snowflake(lake, plain)?,
+        Engine::Databricks | Engine::Spark => spark::spark(engine, lake, plain)?,
+        Engine::Trino => trino::trino(lake, plain)?,
+        Engine::Duckdb => duckdb::duckdb(lake, plain)?,
+        Engine::Clickhouse => clickhouse::clickhouse(lake, plain)?,
+    });
+    all.extend(lake.tables.iter().map(|table| views::of_table(engine, lake, table, plain)));
+    if lake.whole {
+        all.extend(views::versions(engine, lake, plain));
+    }
+    if plain && engine == Engine::Redshift {
+        all.extend(aws::redshift_load(lake)?);
+    }
+    Ok(all)
+}
+
+/// The statements as one script: each under its reason, ended as the engine's client expects it.
+pub fn script(engine: Engine, statements: &[Statement]) -> String {
+    let (comment, end) = engine.script();
+    let show = |statement: &Statement| {
+        let why: String = statement.why.lines().map(|line| format!("{comment} {line}\n")).collect();
+        format!("{why}{}{end}\n", statement.sql)
+    };
+    statements.iter().map(show).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! Spark with Delta, and Databricks.
+
+use crate::engine::Engine;
+use crate::lake::{Lake, Table, Type};
+use crate::views::create_view;
+use crate::{Refused, Statement};
+
+pub fn spark(engine: Engine, lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
+    let schema = lake.schema();
+    let mut all =
+        vec![Statement::new("what belongs together", format!("CREATE SCHEMA IF NOT EXISTS {}", engine.quote(&schema)))];
+    if plain && engine == Engine::Spark {
+        all.push(Statement::new(
+            "partitions are found by listing, not kept in the catalog: no MSCK REPAIR. A session lists once: REFRESH TABLE there finds what came later",
+            "SET spark.sql.hive.manageFilesourcePartitions = false",
+        ));
+    }
+    for table in &lake.tables {
+        let name = engine.object(&schema, &table.base());
+        if !plain {
+            let location = lake.place.locate(engine, &table.folder)?;
+            all.push(Statement::new(
+                format!("{} by its Delta log: columns that come later are seen by themselves", table.shown()),
+                format!("CREATE TABLE IF NOT EXISTS {name} USING DELTA LOCATION {}", engine.literal(&location)),
+            ));
+            continue;
+        }
+        let location = lake.place.locate(engine, &format!("{}/data", table.folder))?;
+        let why = format!("{} by its files", table.shown());
+        if engine == Engine::Databricks {
+            all.push(Statement::new(why, create_view(engine, &name, &read_files(table, &location))));
+            continue;
+        }
+        all.push(Statement::new("only the definition is dropped", format!("DROP TABLE IF EXISTS {name}")));
+        let partitions: Vec<String> = table.layout.columns().iter().map(|(name, _)| engine.quote(name)).collect();
+        all.push(Statement::new(
+            why,
+            format!(
+                "CREATE TABLE {name} (\n  {})\nUSING PARQUET\nPARTITIONED BY ({})\nLOCATION {}",
+                columns(engine, &table.all_columns(), ",\n  "),
+                partitions.join(", "),
+                engine.literal(&location)
+            ),
+        ));
+    }
+    Ok(all)
+}
+
+fn columns(engine: Engine, columns: &[(String, Type)], between: &str) -> String {
+    let typed = |(name, kind): &(String, Type)| format!("{} {}", engine.quote(name), engine.column_type(kind));
+    columns.iter().map(typed).collect::<Vec<_>>().join(between)
+}
+
+/// Unity Catalog has no partitioned tables of foreign files that find their folders; its function does.
+fn read_files(table: &Table, location: &str) -> String {
+    let engine = Engine::Databricks;
+    format!(
+        "SELECT *\nFROM read_files(\n  {},\n  format => 'parquet',\n  schema => {})",
+        engine.literal(location),
+        engine.literal(&columns(engine, &table.all_columns(), ", "))
+    )
+}

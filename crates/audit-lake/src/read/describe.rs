@@ -1,0 +1,64 @@
+//! What a table's log says about its columns, for those who make statements of it.
+
+use audit_core::position::Micros;
+use audit_core::shape::Shape;
+use object_store::path::Path;
+
+use crate::commit::TableLog;
+use crate::error::LakeError;
+use crate::layout::DATA;
+use crate::schema::{SOURCE_COLUMN, SOURCE_KIND};
+
+/// A table of a lake.
+#[derive(Clone, Debug)]
+pub struct TableDescription {
+    /// Its folder, from the lake's.
+    pub folder: String,
+    /// In the order of the folders.
+    pub partition_columns: Vec<String>,
+    /// In the order of the Delta schema, partition columns included.
+    pub fields: Vec<FieldDescription>,
+    /// Oldest first; none for the table of gaps.
+    pub shapes: Vec<Shape>,
+    /// The year of its oldest partition that readers list; of now where there is none.
+    pub first_year: i16,
+}
+
+/// A column of the Delta schema.
+#[derive(Clone, Debug)]
+pub struct FieldDescription {
+    pub name: String,
+    /// The name of the primitive type (Delta protocol, "Schema Serialization Format"), else `array` or `struct`.
+    pub kind: String,
+    /// Name and kind of the source's column that it holds; `None` for the record's own columns.
+    pub source: Option<(String, String)>,
+}
+
+pub async fn describe(log: &TableLog) -> Result<TableDescription, LakeError> {
+    let state = log.state.as_ref().ok_or_else(|| LakeError::NoTable { table: log.table.to_string() })?;
+    let fields = state.fields.iter().map(|field| {
+        let text = |key: &str| field.metadata.get(key)?.as_str().map(str::to_string);
+        let kind = field.kind.as_str().or_else(|| field.kind.get("type")?.as_str());
+        FieldDescription {
+            name: field.name.clone(),
+            kind: kind.unwrap_or_default().to_string(),
+            source: text(SOURCE_COLUMN).zip(text(SOURCE_KIND)),
+        }
+    });
+    Ok(TableDescription {
+        folder: log.folder.to_string(),
+        partition_columns: state.partitioning.names(),
+        fields: fields.collect(),
+        shapes: state.shapes.clone(),
+        first_year: first_year(log).await?,
+    })
+}
+
+/// Out of the names of the folders: `year=2026`, or `date=2026-03-01`.
+async fn first_year(log: &TableLog) -> Result<i16, LakeError> {
+    let data = Path::from(format!("{}/{DATA}", log.folder));
+    let listed = log.store().objects().list_with_delimiter(Some(&data)).await;
+    let listed = listed.map_err(|error| LakeError::store("list", log.store().show(&data), error))?;
+    let year = |folder: &Path| folder.filename()?.split_once('=')?.1.split('-').next()?.parse().ok();
+    Ok(listed.common_prefixes.iter().filter_map(year).min().unwrap_or_else(|| Micros::now().date().0))
+}

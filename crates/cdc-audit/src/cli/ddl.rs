@@ -1,0 +1,129 @@
+//! `cdc-audit ddl`.
+
+use std::process::ExitCode;
+
+use audit_core::shape::Shape;
+use audit_core::value::Kind;
+use audit_ddl::{Column, Engine, Lake, Layout, Place, Row, Table, Type};
+use audit_lake::{FieldDescription, LakeConfig, LakeReader, TableDescription};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use futures::{StreamExt, TryStreamExt};
+
+use crate::cli::output::{print, print_json};
+use crate::cli::store::lake;
+use crate::config::Config;
+use crate::error::{CliError, code};
+
+/// Tables whose log is read at a time.
+const CONCURRENT: usize = 16;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cdc-audit ddl athena > lake.sql\n  cdc-audit ddl duckdb --plain | duckdb audit.duckdb\n  \
+    cdc-audit ddl clickhouse --table public.orders\n\ndocs/readers.md says what each engine needs beside it."
+)]
+pub struct Args {
+    #[arg(value_parser = engine())]
+    engine: Engine,
+    /// `schema.table`. Default: all tables, and a view `versions` over them.
+    #[arg(long)]
+    table: Option<String>,
+    /// The Parquet files under `data/`, in place of the Delta tables: partitions are found by their folders.
+    #[arg(long)]
+    plain: bool,
+    /// The lake. Default: the first.
+    #[arg(long, value_name = "SINK")]
+    sink: Option<String>,
+    /// The statements as a list, each with what it is for.
+    #[arg(long)]
+    json: bool,
+}
+
+fn engine() -> impl TypedValueParser<Value = Engine> {
+    PossibleValuesParser::new(Engine::ALL.map(Engine::word)).try_map(|name| {
+        let named = Engine::ALL.into_iter().find(|engine| engine.word() == name);
+        named.ok_or("no engine of this name")
+    })
+}
+
+pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let (_, lake) = lake(config, args.sink.as_deref())?;
+    let described = describe(lake, &config.source.name, args.table.as_deref()).await?;
+    let statements = audit_ddl::statements(args.engine, &described, args.plain)
+        .map_err(|refused| CliError::new(refused.to_string()).hint(refused.hint).code(code::USAGE))?;
+    if args.json {
+        print_json(&statements)?;
+    } else {
+        print(audit_ddl::script(args.engine, &statements).trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn describe(config: &LakeConfig, source: &str, table: Option<&str>) -> Result<Lake, CliError> {
+    let failed = |error: audit_lake::LakeError| CliError::of(&error).hint(error.hint());
+    let reader = LakeReader::open(config).map_err(failed)?;
+    let known = reader.tables(source).await.map_err(failed)?;
+    let wanted: Vec<String> = known.iter().filter(|name| table.is_none_or(|table| table == *name)).cloned().collect();
+    if wanted.is_empty() {
+        let hint = match known.is_empty() {
+            true => "no table has versions yet".to_owned(),
+            false => format!("tables with versions: {}", known.join(", ")),
+        };
+        return Err(CliError::new("there is nothing to describe").hint(hint).code(code::USAGE));
+    }
+    let described = futures::stream::iter(wanted).map(|name| {
+        let reader = &reader;
+        async move {
+            let description = reader.describe(source, &name).await.map_err(failed)?;
+            as_table(&name, description)
+        }
+    });
+    let store = &config.store;
+    let place = Place::of(&config.url, store.endpoint.as_deref(), store.account.as_deref())
+        .ok_or_else(|| CliError::new(format!("{} is no place that other engines read", config.url)))?;
+    Ok(Lake {
+        source: source.to_owned(),
+        place,
+        tables: described.buffered(CONCURRENT).try_collect().await?,
+        whole: table.is_none(),
+    })
+}
+
+fn as_table(name: &str, description: TableDescription) -> Result<Table, CliError> {
+    let TableDescription { folder, partition_columns, fields, shapes, first_year } = description;
+    let partitions: Vec<&str> = partition_columns.iter().map(String::as_str).collect();
+    let layout = Layout::of(&partitions).ok_or_else(|| {
+        CliError::new(format!("the table {name} is partitioned by {}, as no lake of ours is", partitions.join(", ")))
+    })?;
+    let (schema, table) = match shapes.last() {
+        Some(shape) => (shape.schema.clone(), shape.table.clone()),
+        // Only the table of gaps has no shape.
+        None => name.split_once('.').map_or_else(Default::default, |(schema, table)| (schema.into(), table.into())),
+    };
+    let own = fields.into_iter().filter(|field| !partition_columns.contains(&field.name));
+    Ok(Table {
+        schema,
+        table,
+        folder,
+        layout,
+        first_year,
+        columns: own.filter_map(|field| as_column(field, &shapes)).collect(),
+        versions: shapes.iter().map(|shape| shape.schema_version).collect(),
+    })
+}
+
+/// `None` for the struct with the row before, which statements leave out: not every engine can declare one that grows.
+fn as_column(field: FieldDescription, shapes: &[Shape]) -> Option<Column> {
+    let kind: Type = field.kind.parse().ok()?;
+    let row = field.source.map(|(source, source_kind)| {
+        let source_kind = source_kind.parse().unwrap_or(Kind::Text);
+        let has = |shape: &&Shape| shape.columns.iter().any(|column| column.name == source);
+        Row {
+            json: matches!(source_kind, Kind::Jsonb | Kind::Array(_)),
+            zone: source_kind == Kind::TimestampTz,
+            versions: shapes.iter().filter(has).map(|shape| shape.schema_version).collect(),
+            source,
+        }
+    });
+    Some(Column { name: field.name, kind, row })
+}

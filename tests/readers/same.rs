@@ -1,0 +1,53 @@
+use audit_testkit::install::delta_jars;
+use audit_testkit::thorough;
+use serde_json::Value;
+
+use crate::{READ, SPARK, checksums, run, world};
+
+/// The engines, each way by itself, against the files as they are; and those against the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_engine_reads_the_same_values_of_every_type() {
+    let world = world().await;
+    world.check().await;
+    let expected = checksums::of_lake(&world.lake);
+    let lake = world.lake.to_str().expect("a plain path");
+    let show = |engines: &[&str]| format!("for read in [{}]:\n    show(read)\n", engines.join(", "));
+    let engines = [
+        "log_by_deltalake",
+        "log_by_duckdb",
+        "log_by_polars",
+        "log_by_datafusion",
+        "log_by_clickhouse",
+        "listing_by_duckdb",
+        "listing_by_pyarrow",
+        "listing_by_polars",
+        "listing_by_datafusion",
+        "listing_by_clickhouse",
+    ];
+    compare(&expected, &engines, &run(&[READ, &show(&engines)], &[lake]));
+    if thorough() {
+        let engines = ["log_by_spark", "listing_by_spark"];
+        let jars = delta_jars().expect("`cargo xtask test --all` installs them");
+        compare(&expected, &engines, &run(&[READ, SPARK, &show(&engines)], &[lake, &jars.to_string_lossy()]));
+    }
+}
+
+#[track_caller]
+fn compare(expected: &Value, engines: &[&str], told: &str) {
+    let mut told = told.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    for engine in engines {
+        let seen = told.next().expect("an engine");
+        assert_eq!(seen["engine"], *engine);
+        let mut wrong = Vec::new();
+        for (table, expected) in expected.as_object().into_iter().flatten() {
+            let seen = &seen["tables"][table];
+            if seen["rows"] != expected["rows"] {
+                wrong.push(format!("{table}: {} rows, not {}", seen["rows"], expected["rows"]));
+            }
+            let columns = expected["columns"].as_object().into_iter().flatten();
+            let other = columns.filter(|(name, sum)| seen["columns"][*name] != **sum);
+            wrong.extend(other.map(|(name, _)| format!("{table}.{name} differs")));
+        }
+        assert!(wrong.is_empty(), "{engine}:\n{}", wrong.join("\n"));
+    }
+}

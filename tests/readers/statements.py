@@ -1,0 +1,124 @@
+"""Runs the statements of `cdc-audit ddl` and compares what the views show with what the database exported.
+
+`statements.py STATEMENTS EXPORT`: a list of the statements before and after the tables changed, for each engine and way; the folder of an export.
+"""
+
+import decimal
+import re
+
+from chdb import session as clickhouse_session
+
+QUERY = "SELECT position, table_name, event, key, changes FROM shop.versions"
+# Times are compared by the millisecond: an engine has no more in Delta tables.
+COARSE = False
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+NUMBERS = {"parse_float": decimal.Decimal, "parse_int": decimal.Decimal}
+
+
+def lines(text):
+    # Not `splitlines`: a value may hold a line separator of Unicode.
+    return [line for line in text.split("\n") if line]
+
+
+def exported(folder):
+    versions = {}
+    for file in pathlib.Path(folder).rglob("*.jsonl"):
+        for line in lines(file.read_text()):
+            version = json.loads(line, **NUMBERS)
+            versions[version["position"]] = {name: version[name] for name in ["table_name", "event", "key", "changes"]}
+    return versions
+
+
+def iso(value):
+    """What a typed column cannot hold is shown as PostgreSQL's text; the record has dates in the form of ISO 8601."""
+    found = re.fullmatch(r"(\d{4,})(-\d\d-\d\d)(?: ([\d:.]+)(\+00)?)?( BC)?", value) if isinstance(value, str) else None
+    if not found or not (found[5] or len(found[1]) > 4):
+        return value
+    year = 1 - int(found[1]) if found[5] else int(found[1])
+    shown = f"+{year}" if year > 9999 else f"-{-year:04}" if year < 0 else f"{year:04}"
+    return f"{shown}{found[2]}{'T' + found[3] if found[3] else ''}{'Z' if found[4] else ''}"
+
+
+def same(one, other):
+    """Values as JSON; of the smallest floats several shortest forms are in use (1E-45 and 1.4E-45 are one float of 32 bits)."""
+    match one, other:
+        case decimal.Decimal(), decimal.Decimal() if one != other and one and other and one.adjusted() < -30:
+            form = ">d" if one.adjusted() < -46 else ">f"
+            return struct.pack(form, one) == struct.pack(form, other)
+        case str(), str() if one != other and COARSE and TIME.match(one) and TIME.match(other):
+            apart = datetime.datetime.fromisoformat(one) - datetime.datetime.fromisoformat(other)
+            return abs(apart) <= datetime.timedelta(milliseconds=1)
+        case list(), list():
+            return len(one) == len(other) and all(map(same, one, other))
+        case dict(), dict():
+            return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+        case _:
+            return one == other
+
+
+def compare(name, rows, expected):
+    different = []
+    seen = {}
+    for position, table, event, key, changes in rows:
+        if position in seen:
+            different.append(f"{position} twice")
+        changes = json.loads(changes, **NUMBERS) if changes is not None else None
+        if event != "updated" and changes is not None:
+            changes = {column: [iso(side) for side in sides] for column, sides in changes.items()}
+        seen[position] = {"table_name": table, "event": event, "key": key, "changes": changes}
+    for position, version in expected.items():
+        if not same(seen.get(position), version):
+            shown, wanted = (seen.get(position) or {}).get("changes") or {}, version["changes"] or {}
+            columns = [column for column in {**shown, **wanted} if not same(shown.get(column), wanted.get(column))]
+            sides = [(column, shown.get(column), wanted.get(column)) for column in columns]
+            different.append(f"{position} {version['event']} {version['table_name']}: {sides}")
+    print(f"{name}: {len(rows)} versions, {len(expected)} expected")
+    for difference in different[:20]:
+        print(f"  {difference}")
+
+
+def duckdb_runs(rounds, way):
+    connection = duckdb.connect()
+    # Not the zone of the lake, so that the views have to care.
+    connection.execute("SET TimeZone = 'Asia/Kolkata'")
+    # The reader of Delta logs is an extension that is downloaded from elsewhere; the files stand in for it.
+    files = "read_parquet(folder || '/data/**/*.parquet', hive_partitioning = true, union_by_name = true)"
+    connection.execute(f"CREATE MACRO delta_scan(folder) AS TABLE SELECT * FROM {files}")
+    for statement in rounds:
+        if statement not in ["INSTALL delta", "LOAD delta"]:
+            connection.execute(statement)
+    types = connection.execute("DESCRIBE shop.public_items").fetchall()
+    return connection.execute(QUERY).fetchall(), [(row[0], row[1]) for row in types]
+
+
+def clickhouse_runs(rounds, way):
+    connection = clickhouse_session.Session()
+    for statement in rounds:
+        connection.query(statement)
+    rows = lines(str(connection.query(QUERY, "JSONCompactEachRow")))
+    types = lines(str(connection.query("DESCRIBE shop.public_items", "JSONCompactEachRow")))
+    connection.close()
+    return [json.loads(row) for row in rows], [json.loads(row)[:2] for row in types]
+
+
+def spark_runs(rounds, way):
+    spark.conf.set("spark.sql.session.timeZone", "Asia/Kolkata")
+    for statement in rounds:
+        spark.sql(statement)
+    rows = [tuple(row) for row in spark.sql(QUERY).collect()]
+    types = [(row[0], row[1]) for row in spark.sql("DESCRIBE shop.public_items").collect()]
+    spark.sql("DROP SCHEMA shop CASCADE")
+    return rows, types
+
+
+def check(engine):
+    global COARSE
+    name = engine.__name__.removesuffix("_runs")
+    before, after = (told[name] for told in json.loads(pathlib.Path(sys.argv[1]).read_text()))
+    for way in ["log", "plain"]:
+        COARSE = (name, way) == ("trino", "log")
+        rows, types = engine(before[way] + after[way] + after[way], way)
+        compare(f"{name} {way}", rows, exported(sys.argv[2]))
+    for column, kind in types:
+        if not column.startswith("cdc_"):
+            print(f"  {column} {kind}")
