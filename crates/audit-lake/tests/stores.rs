@@ -35,7 +35,7 @@ mod trouble;
 
 use audit_core::batch::Batch;
 use audit_core::sink::{Action, Sink};
-use audit_lake::{LakeReader, probe};
+use audit_lake::{Compactor, LakeReader, probe};
 use audit_testkit::{FaultProxy, Fixture, ObjectKind, ObjectServer, Request};
 use common::story::{TABLES, World, check, first_run, next_run};
 use common::{Lake, write};
@@ -61,6 +61,16 @@ impl Site {
         }
     }
 
+    /// One where everything is fresh at first, and rolled.
+    pub fn lake_of(&self, fresh: bool) -> Lake {
+        if fresh { self.lake().fresh() } else { self.lake() }
+    }
+
+    /// Whether files are fresh: both ways, where that takes no minutes.
+    pub fn modes(&self) -> &'static [bool] {
+        if self.is_slow() && !audit_testkit::thorough() { &[true] } else { &[false, true] }
+    }
+
     pub fn is_slow(&self) -> bool {
         self.0.as_ref().is_some_and(|(server, _)| server.kind() == ObjectKind::Azure)
     }
@@ -78,6 +88,7 @@ pub fn writes(request: &Request) -> bool {
 
 on_every_store! {
     what_is_written_is_read_back
+    fresh_files_are_rolled_and_compacted
     a_second_daemon_fences_the_first
     a_lake_belongs_to_one_source
     a_large_file_is_there_whole
@@ -103,6 +114,31 @@ async fn what_is_written_is_read_back(site: Site) {
     let exported: Vec<_> =
         reader.export("shop", TABLES[0], None, None).await.unwrap().try_collect::<Vec<_>>().await.unwrap();
     assert_eq!(exported.len() as u64, reader.count("shop", TABLES[0], None, None).await.unwrap());
+}
+
+/// Each file small at first, then one for each day, then sorted anew.
+async fn fresh_files_are_rolled_and_compacted(site: Site) {
+    let (mut lake, mut world) = (site.lake_of(true), World::new());
+    first_run(&lake, &world, true).await.unwrap();
+    next_run(&lake, &mut world, 5).await.unwrap();
+    check(&lake, &world).await;
+    for table in TABLES {
+        assert!(lake.fresh_rows(table).await.is_empty(), "all is rolled");
+        let replaced =
+            lake.files().into_iter().filter(|(path, ..)| path.components().any(|part| part.as_os_str() == "fresh"));
+        assert_eq!(replaced.count(), 0, "what was replaced is gone");
+    }
+    lake.config.listing_readers = false;
+    lake.config.compact_within = std::time::Duration::from_secs(100 * 365 * 86_400).into();
+    let before = lake.delta_rows(TABLES[0]).await;
+    let compactor = Compactor::new(&lake.config, lake.store(), "shop", 8 << 20).unwrap();
+    let done = compactor.table(TABLES[0]).await.unwrap();
+    assert!(done.files > done.into && done.into > 0, "{done:?}");
+    assert!(compactor.sweep().await.unwrap() >= done.files);
+    lake.mirror().await;
+    assert_eq!(lake.delta_rows(TABLES[0]).await, before);
+    assert_eq!(lake.listed_rows(TABLES[0]), before, "nothing that was replaced is left");
+    next_run(&lake, &mut world, 6).await.unwrap();
 }
 
 const TABLE: &str = "table public.users (id int4 key, name text) full\n";

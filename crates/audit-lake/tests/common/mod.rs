@@ -184,10 +184,12 @@ impl Lake {
         files.into_iter().map(seen).collect()
     }
 
-    /// Both kinds of readers see the same, each version once; those that list do not see what is fresh.
+    /// Both kinds of readers see the same, each version once; those that list do not see what is fresh. Between a roll's file and its commit
+    /// they see what the log has in fresh files.
     pub async fn agreed(&self, table: &str) -> Vec<String> {
         let (delta, mut listed) = (self.delta_rows(table).await, self.listed_rows(table));
-        listed.extend(self.fresh_rows(table).await);
+        let fresh = self.fresh_rows(table).await;
+        listed.extend(fresh.into_iter().filter(|row| !listed.contains(row)).collect::<Vec<_>>());
         listed.sort();
         assert_eq!(delta, listed, "readers of the log and of the folders disagree on {table}");
         let mut unique = delta.clone();

@@ -6,7 +6,7 @@ use audit_core::sink::{Action, Sink, SinkError};
 use audit_testkit::{Fault, Fixture, Request, thorough};
 
 use crate::common::story::{World, check, first_run, next_run};
-use crate::common::{Lake, identity, start, write};
+use crate::common::{Lake, identity, roll, start, write};
 use crate::{LARGE_ROWS, Site, large, writes};
 
 /// What the daemon does with an error that a repeat may heal.
@@ -32,7 +32,7 @@ async fn insisting(lake: &Lake, stream: &[Batch]) -> Result<(), SinkError> {
         insist!(sink.write(&[batch]))?;
         insist!(sink.flush(true))?;
     }
-    Ok(())
+    insist!(roll(&mut sink))
 }
 
 /// The same, with a new sink after an error that demands one.
@@ -72,10 +72,10 @@ async fn struck_at_every_write(site: Site) {
     let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| *fault != Fault::DoneButSilent).collect();
     let rounds = if thorough() { faults.len() as u64 } else { 1 };
     let mut runs = 0;
-    for round in 0..rounds {
+    for (round, fresh) in (0..rounds).flat_map(|round| site.modes().iter().map(move |fresh| (round, *fresh))) {
         for number in 0.. {
             let fault = faults[((number + round) % faults.len() as u64) as usize];
-            let (lake, world) = (site.lake(), World::new());
+            let (lake, world) = (site.lake_of(fresh), World::new());
             site.proxy().plan(strike(number, fault));
             through(&lake, &world.stream).await;
             let struck = site.proxy().struck();
@@ -95,24 +95,26 @@ async fn killed_at_every_write(site: Site) {
     // Azurite takes ten times as long as the others.
     let step = if site.is_slow() && !thorough() { 4 } else { 1 };
     let mut runs = 0;
-    for number in (0..).step_by(step) {
-        let (lake, mut world) = (site.lake(), World::new());
-        site.proxy().plan(strike(number, Fault::DoneButSilent));
-        let killed = tokio::select! {
-            biased;
-            () = site.proxy().strike() => true,
-            done = first_run(&lake, &world, true) => { done.unwrap(); false }
-        };
-        site.proxy().heal();
-        next_run(&lake, &mut world, 5).await.unwrap();
-        check(&lake, &world).await;
-        if !killed {
-            break;
+    for fresh in site.modes() {
+        for number in (0..).step_by(step) {
+            let (lake, mut world) = (site.lake_of(*fresh), World::new());
+            site.proxy().plan(strike(number, Fault::DoneButSilent));
+            let killed = tokio::select! {
+                biased;
+                () = site.proxy().strike() => true,
+                done = first_run(&lake, &world, true) => { done.unwrap(); false }
+            };
+            site.proxy().heal();
+            next_run(&lake, &mut world, 5).await.unwrap();
+            check(&lake, &world).await;
+            if !killed {
+                break;
+            }
+            runs += 1;
+            // Once more from the start: nothing is written twice.
+            next_run(&lake, &mut world, 6).await.unwrap();
+            check(&lake, &world).await;
         }
-        runs += 1;
-        // Once more from the start: nothing is written twice.
-        next_run(&lake, &mut world, 6).await.unwrap();
-        check(&lake, &world).await;
     }
     assert!(runs * step >= 15, "{runs} runs");
 }
@@ -122,7 +124,7 @@ async fn a_store_that_fails_all_the_time(site: Site) {
     let rounds = if thorough() { 30 } else { 3 };
     let mut struck = 0;
     for round in 0..rounds {
-        let (lake, world) = (site.lake(), World::new());
+        let (lake, world) = (site.lake_of(round % 2 == 1), World::new());
         // The same requests do not always come in the same order, so chance here is only in what they meet.
         let word = Arc::new(AtomicU64::new(round + 1));
         let next = move || {
