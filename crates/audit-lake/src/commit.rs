@@ -41,6 +41,8 @@ pub const TABLE_KEY: &str = "cdc_audit.table";
 
 /// A Delta checkpoint is written every so many commits: readers read the newest and what follows.
 pub const CHECKPOINT_INTERVAL: u64 = 50;
+/// The log is cleaned up with every so many of these: that lists it.
+const CLEANUP_INTERVAL: u64 = 20;
 /// Commits of other tools that are stepped over in one go.
 const RACES_MAX: u32 = 10;
 /// Commits of the daemon that a compaction steps over in one go.
@@ -331,6 +333,9 @@ impl TableLog {
         let write = move || snapshot.checkpoint(engine.as_ref(), None).map(|_| ());
         tokio::task::spawn_blocking(write).await.map_err(LakeError::Task)?.map_err(|error| self.failed(error))?;
         fault!("lake::after_delta_checkpoint");
+        if !version.div_ceil(CHECKPOINT_INTERVAL).is_multiple_of(CLEANUP_INTERVAL) {
+            return Ok(());
+        }
         let retention = retention.unwrap_or(LOG_RETENTION);
         let cutoff = audit_core::position::Micros::now().0 / 1000 - retention.as_millis() as i64;
         cleanup_expired_logs_for(version, self.log.as_ref(), cutoff, None)
@@ -433,6 +438,10 @@ impl State {
             "cdc_audit.format": "1",
             "delta.appendOnly": "true",
             "delta.checkpointInterval": CHECKPOINT_INTERVAL.to_string(),
+            // A commit every few seconds, with files that are replaced within the hour: Delta's defaults would keep a hundred
+            // thousand of either.
+            "delta.logRetentionDuration": "interval 2 days",
+            "delta.deletedFileRetentionDuration": "interval 1 day",
         });
         let metadata = json!({
             "id": uuid::Uuid::new_v4().to_string(),

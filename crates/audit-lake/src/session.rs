@@ -425,7 +425,7 @@ impl Session {
             Some(error) => Err(error),
             None => self.store_checkpoint(all).await,
         }?;
-        self.tend_fresh().await
+        if all { Ok(()) } else { self.tend_fresh().await }
     }
 
     /// How far everything is committed.

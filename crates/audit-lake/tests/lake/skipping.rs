@@ -96,5 +96,13 @@ async fn the_log_asks_nothing_of_its_readers() {
     }
     assert_eq!(protocols, [r#"{"minReaderVersion":1,"minWriterVersion":2}"#]);
     configured.sort();
-    assert_eq!(configured, ["delta.appendOnly", "delta.checkpointInterval"]);
+    assert_eq!(
+        configured,
+        [
+            "delta.appendOnly",
+            "delta.checkpointInterval",
+            "delta.deletedFileRetentionDuration",
+            "delta.logRetentionDuration"
+        ]
+    );
 }
