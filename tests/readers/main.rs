@@ -15,8 +15,9 @@ use audit_testkit::shared;
 use cdc_audit_tests::workload::values::{PRELUDE, TYPES, Type, identifier};
 use cdc_audit_tests::world::World;
 
-/// The engines, and how what they read is compared; and Spark beside them.
+/// The engines, and how what they read is compared; and those beside them that need more.
 const READ: &str = include_str!("read.py");
+const DUCKDB_DELTA: &str = include_str!("duckdb_delta.py");
 const SPARK: &str = include_str!("spark.py");
 
 const TABLES: &str = "CREATE TABLE items (id int PRIMARY KEY, name text, price numeric(10,2), at timestamptz, tags text[], doc jsonb, \"year\" int); \

@@ -35,12 +35,6 @@ def log_by_deltalake(table):
     return deltalake.DeltaTable(str(table)).to_pyarrow_table()
 
 
-def log_by_duckdb(table):
-    # Its own reader of Delta logs is an extension that is downloaded from elsewhere: here it reads what `deltalake` finds in the log.
-    versions = deltalake.DeltaTable(str(table)).to_pyarrow_dataset()
-    return duckdb.sql("SELECT * FROM versions").to_arrow_table()
-
-
 def log_by_polars(table):
     return polars.scan_delta(str(table)).collect().to_arrow()
 

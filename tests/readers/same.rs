@@ -1,8 +1,8 @@
-use audit_testkit::install::delta_jars;
+use audit_testkit::install::{delta_jars, duckdb_delta};
 use audit_testkit::thorough;
 use serde_json::Value;
 
-use crate::{READ, SPARK, checksums, run, world};
+use crate::{DUCKDB_DELTA, READ, SPARK, checksums, run, world};
 
 /// The engines, each way by itself, against the files as they are; and those against the database.
 #[tokio::test(flavor = "multi_thread")]
@@ -14,7 +14,6 @@ async fn every_engine_reads_the_same_values_of_every_type() {
     let show = |engines: &[&str]| format!("for read in [{}]:\n    show(read)\n", engines.join(", "));
     let engines = [
         "log_by_deltalake",
-        "log_by_duckdb",
         "log_by_polars",
         "log_by_datafusion",
         "log_by_clickhouse",
@@ -25,6 +24,9 @@ async fn every_engine_reads_the_same_values_of_every_type() {
         "listing_by_clickhouse",
     ];
     compare(&expected, &engines, &run(&[READ, &show(&engines)], &[lake]));
+    let engines = ["log_by_duckdb"];
+    let script = [DUCKDB_DELTA, READ, &show(&engines)];
+    compare(&expected, &engines, &run(&script, &[lake, &duckdb_delta().to_string_lossy()]));
     if thorough() {
         let engines = ["log_by_spark", "listing_by_spark"];
         let jars = delta_jars().expect("`cargo xtask test --all` installs them");

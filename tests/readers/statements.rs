@@ -1,10 +1,10 @@
-use audit_testkit::install::{delta_jars, trino};
+use audit_testkit::install::{delta_jars, duckdb_delta, trino};
 use audit_testkit::thorough;
 use cdc_audit_tests::world::World;
 use expect_test::expect;
 use serde_json::{Map, Value, json};
 
-use crate::{READ, SPARK, run, world};
+use crate::{DUCKDB_DELTA, READ, SPARK, run, world};
 
 const STATEMENTS: &str = include_str!("statements.py");
 const TRINO: &str = include_str!("trino.py");
@@ -43,41 +43,12 @@ async fn the_statements_make_the_lake_queryable() {
 
     let arguments = [&asked, &exported].map(|path| path.to_string_lossy().into_owned());
     let [asked, exported] = arguments.each_ref().map(String::as_str);
-    let shown = run(
-        &[READ, STATEMENTS, "for engine in [duckdb_runs, clickhouse_runs]:\n    check(engine)\n"],
-        &[asked, exported],
-    );
-    expect![[r#"
-        duckdb log: 199 versions, 199 expected
-        duckdb plain: 199 versions, 199 expected
-          id INTEGER
-          name VARCHAR
-          price VARCHAR
-          at TIMESTAMP WITH TIME ZONE
-          tags VARCHAR
-          doc VARCHAR
-          year__2 INTEGER
-          stock DECIMAL(30,3)
-          colour VARCHAR
-          year INTEGER
-          month INTEGER
-          day INTEGER
-        clickhouse log: 199 versions, 199 expected
-        clickhouse plain: 199 versions, 199 expected
-          id Nullable(Int32)
-          name Nullable(String)
-          price Nullable(String)
-          at Nullable(DateTime64(6, 'UTC'))
-          tags Nullable(String)
-          doc Nullable(String)
-          year__2 Nullable(Int32)
-          stock Nullable(Decimal(30, 3))
-          colour Nullable(String)
-          year Nullable(Int32)
-          month Nullable(Int32)
-          day Nullable(Int32)
-    "#]]
-    .assert_eq(&shown);
+    let here = "check(duckdb_runs, ['plain'])\ncheck(clickhouse_runs)\n";
+    let mut shown = run(&[READ, STATEMENTS, here], &[asked, exported]);
+    let duckdb = duckdb_delta().to_string_lossy().into_owned();
+    let script = [DUCKDB_DELTA, READ, STATEMENTS, "check(duckdb_with_delta_runs, ['log'])\n"];
+    shown.push_str(&run(&script, &[asked, exported, &duckdb]));
+    expect![[r#""#]].assert_eq(&shown);
     if thorough() {
         let jars = delta_jars().expect("`cargo xtask test --all` installs them");
         let jars = jars.to_string_lossy();
