@@ -17,5 +17,7 @@ mod baseline;
 mod continuity;
 // The hot tables in the source itself.
 mod same_database;
+// Which tables go to which of several lakes.
+mod routing;
 // The lake in a bucket: written by the daemon, asked by the commands.
 mod bucket;

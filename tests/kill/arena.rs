@@ -89,7 +89,7 @@ impl Arena {
             .hot_url(&hot_url)
             .hot_through(&to_hot.through(&hot_url))
             .hot("batch_rows = 300")
-            .lake("file_age = \"1 s\"\nfile_rows = 2000")
+            .lake("file_age = \"1 s\"\nfile_rows = 2000\ndata_rows = 500\nroll_age = \"2 s\"\ngrace = \"1 s\"")
             .pipeline("idle_after = \"1 s\"\nstop_timeout = \"10 s\"")
             .sections(SECTIONS)
             .keep_rows()

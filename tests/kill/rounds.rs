@@ -181,7 +181,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
     daemon
 }
 
-const LAKE_ERRORS: [&str; 8] = [
+const LAKE_ERRORS: [&str; 10] = [
     "lake::before_put",
     "lake::after_put",
     "lake::before_commit",
@@ -190,6 +190,8 @@ const LAKE_ERRORS: [&str; 8] = [
     "lake::after_checkpoint",
     "lake::before_delta_checkpoint",
     "lake::before_adopt",
+    "lake::before_merge",
+    "lake::after_merge",
 ];
 
 /// Lets time pass: the moment of a fault is what these tests leave to chance.

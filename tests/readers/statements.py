@@ -113,7 +113,7 @@ def spark_runs(rounds, way):
 def check(engine, ways=("log", "plain")):
     global COARSE
     name = engine.__name__.removesuffix("_runs")
-    before, after = (told[name] for told in json.loads(pathlib.Path(sys.argv[1]).read_text()))
+    before, after = (told[name.removesuffix("_with_delta")] for told in json.loads(pathlib.Path(sys.argv[1]).read_text()))
     for way in ways:
         COARSE = (name, way) == ("trino", "log")
         rows, types = engine(before[way] + after[way] + after[way], way)

@@ -46,9 +46,9 @@ async fn a_misspelt_config_is_refused_with_all_its_problems() {
             hint: write a whole number and ms, s, min, h or d, as in "5 s"
           line 28, sinks.archive.file_rows: expected an integer, found a string
           line 29, sinks.archive.zstd_level: out of range, expected a number from 1 to 19
-          line 32, pipeline.memory_limit: not a size
+          line 33, pipeline.memory_limit: not a size
             hint: write a whole number and B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in "16 MiB"
-          line 35, htpp: unknown key
+          line 36, htpp: unknown key
             hint: did you mean `http`?
     "#]]
     .assert_eq(&said);
@@ -80,9 +80,9 @@ async fn a_config_that_contradicts_itself_is_refused() {
             hint: set protection.hash_key to a file or variable that holds one
           line 18, sinks.Hot: a sink's name may hold a-z, 0-9, - and _
             hint: choose another name
-          line 30, pipeline.memory_limit: too small
+          line 31, pipeline.memory_limit: too small
             hint: give at least "80 MiB"
-          line 34, http.listen: not an address with a port
+          line 35, http.listen: not an address with a port
             hint: give one like "127.0.0.1:<number>"
     "#]]
     .assert_eq(&refused(&world));

@@ -272,7 +272,7 @@ impl World {
             pipeline: String::new(),
             rest: String::new(),
             hot: String::new(),
-            lake: "file_age = \"1 s\"".to_owned(),
+            lake: "file_age = \"1 s\"\ndata_bytes = \"0 B\"".to_owned(),
             bucket: None,
             sinks: [true; 2],
             hot_url: None,

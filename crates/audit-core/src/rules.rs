@@ -62,6 +62,8 @@ pub struct TableRule {
     pub require_actor: Option<bool>,
     /// Record the rows that existed before capture began. Default: true.
     pub baseline: Option<bool>,
+    /// The sinks that versions of these tables go to, by name. Default: all.
+    pub sinks: Option<Vec<String>>,
 }
 
 /// Protects columns by name in every table.
@@ -151,6 +153,7 @@ impl Rules {
                 reason_column,
                 require_actor,
                 baseline,
+                sinks,
             } = rule.clone();
             merged.capture = capture.or(merged.capture);
             merged.item_type = item_type.or(merged.item_type);
@@ -164,6 +167,7 @@ impl Rules {
             merged.reason_column = reason_column.or(merged.reason_column);
             merged.require_actor = require_actor.or(merged.require_actor);
             merged.baseline = baseline.or(merged.baseline);
+            merged.sinks = sinks.or(merged.sinks);
         }
         let own = merged.protect.iter().map(|(column, method)| (column.clone(), *method));
         let general = self.protection.iter().map(|rule| (rule.column.to_lowercase(), rule.method));
@@ -183,6 +187,10 @@ impl TableRules {
 
     pub fn wants_baseline(&self) -> bool {
         self.captured() && self.rule.baseline.unwrap_or(true)
+    }
+
+    pub fn goes_to(&self, sink: &str) -> bool {
+        self.rule.sinks.as_ref().is_none_or(|sinks| sinks.iter().any(|name| name == sink))
     }
 
     pub fn is_tracked(&self, column: &str) -> bool {

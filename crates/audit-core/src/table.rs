@@ -24,6 +24,8 @@ pub struct Table {
     /// Index into `columns`.
     pub reason: Option<usize>,
     pub require_actor: bool,
+    /// The sinks that its versions go to; `None` stands for all.
+    pub sinks: Option<Vec<String>>,
 }
 
 /// A kept column.
@@ -117,7 +119,13 @@ impl Table {
         }
         let item_type = rules.rule.item_type.clone().unwrap_or_else(|| shape.table.clone());
         let require_actor = rules.rule.require_actor.unwrap_or(false);
-        Ok(Table { name: name.into(), item_type, shape, columns, key, tenant, actor, reason, require_actor })
+        let sinks = rules.rule.sinks.clone();
+        Ok(Table { name: name.into(), item_type, shape, columns, key, tenant, actor, reason, require_actor, sinks })
+    }
+
+    /// Whether versions of the table go to this sink.
+    pub fn goes_to(&self, sink: &str) -> bool {
+        self.sinks.as_ref().is_none_or(|sinks| sinks.iter().any(|name| name == sink))
     }
 
     /// The pseudo-table of `gap` records, and of errors in changes whose table is not known.
@@ -143,6 +151,7 @@ impl Table {
             actor: None,
             reason: None,
             require_actor: false,
+            sinks: None,
         }
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, lim
         }
         if let Some(mark) = &batch.chunk {
             if wanted(mark, have, &unit.chunks) {
-                unit.add(batch, 0, batch.len());
+                unit.add(have.sink, batch, 0, batch.len());
                 unit.chunks.push(mark);
                 bytes += batch.bytes();
             }
@@ -63,7 +63,7 @@ pub(crate) fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, lim
             let by_bytes = (limits.bytes - bytes).div_ceil(share);
             let room = by_bytes.min(limits.rows - unit.versions.len()).max(1);
             let end = batch.len().min(start + room);
-            unit.add(batch, start, end);
+            unit.add(have.sink, batch, start, end);
             bytes += (end - start) * share;
             if end < batch.len() {
                 unit.stop_inside();
@@ -102,10 +102,17 @@ pub(crate) fn forward(from: Progress, to: Progress) -> Progress {
 }
 
 impl<'b> Unit<'b> {
-    fn add(&mut self, batch: &'b Batch, start: usize, end: usize) {
-        if start < end {
-            self.versions.extend(batch.versions().skip(start).take(end - start));
+    fn add(&mut self, sink: &str, batch: &'b Batch, start: usize, end: usize) {
+        if start >= end {
+            return;
+        }
+        let range = batch.versions().skip(start).take(end - start);
+        if batch.tables().iter().all(|table| table.goes_to(sink)) {
+            self.versions.extend(range);
             self.tables.extend(batch.tables());
+        } else {
+            self.versions.extend(range.filter(|version| version.table().goes_to(sink)));
+            self.tables.extend(batch.tables().iter().filter(|table| table.goes_to(sink)));
         }
     }
 

@@ -23,7 +23,9 @@ use crate::commit::TableLog;
 use crate::error::LakeError;
 use crate::fetch::ObjectReader;
 use crate::file::{CHUNKS_KEY, ChunkNote, add_action};
-use crate::layout::{Chunks, DATA, Day, FileName};
+use crate::layout::{Chunks, DATA, FileName};
+use crate::merge::LogFile;
+use crate::partition::Partition;
 use crate::schema::{self, RowPlan};
 use crate::stats;
 
@@ -47,18 +49,20 @@ impl Found {
     }
 }
 
-/// Looks through a day's folder for files of the stream, and for files of chunks that another daemon's have taken the place of.
+/// Looks through a partition's folder for files of the stream, and for files of chunks that another daemon's have taken the place of.
 ///
 /// Files in the log hold no version beyond `position`, and no version or chunk twice: so a file that begins beyond it is unknown to the log,
-/// and where no two files overlap every other one is in it. Only an overlap asks for the log itself.
-pub async fn look_at_day(log: &TableLog, day: Day, position: Position, owner: u64) -> Result<Found, LakeError> {
-    let seen = list(log, &day.folder(), owner).await?;
+/// and where no two files overlap every other one is in it. Only an overlap asks for the log itself. Rolls that were not finished are settled
+/// before; one of this daemon's that is under way is left alone.
+pub async fn look_at(log: &TableLog, partition: Partition, position: Position, owner: u64) -> Result<Found, LakeError> {
+    let folder = partition.folder(DATA);
+    let seen = list(log, &folder, owner).await?;
     let (mut chunks, mut seen): (Vec<Seen>, Vec<Seen>) = seen.into_iter().partition(|file| file.name.chunks.is_some());
     seen.sort_by_key(|file| (file.name.first, file.name.last));
     chunks.sort_by_key(|file| file.name.chunks);
     let overlap = seen.windows(2).any(|pair| pair[0].name.overlaps(&pair[1].name));
     let repeated = repeats_a_chunk(&chunks, log.txn().baseline.baseline);
-    let known = if overlap || repeated { names_in_log(log, &day.folder()).await? } else { HashSet::new() };
+    let known = if overlap || repeated { names_in_log(log, &folder).await? } else { HashSet::new() };
     let mut found = Found::default();
     if repeated {
         // What this daemon itself has put is not committed yet; what is beyond the log waits for its turn.
@@ -78,7 +82,7 @@ pub async fn look_at_day(log: &TableLog, day: Day, position: Position, owner: u6
             (true, _) => {}
             (false, true) if found.adopt.iter().any(|other| other.name.overlaps(&file.name)) => found.remove.push(file),
             (false, true) => found.adopt.push(file),
-            (false, false) if overlap => found.remove.push(file),
+            (false, false) if overlap && file.name.owner < owner => found.remove.push(file),
             (false, false) => {}
         }
     }
@@ -119,7 +123,8 @@ pub async fn look_at_baseline(log: &TableLog, owner: u64) -> Result<Found, LakeE
     Ok(found)
 }
 
-async fn list(log: &TableLog, folder: &str, owner: u64) -> Result<Vec<Seen>, LakeError> {
+/// Our files under one of the table's folders.
+pub async fn list(log: &TableLog, folder: &str, owner: u64) -> Result<Vec<Seen>, LakeError> {
     let path = Path::from(format!("{}/{folder}", log.folder));
     let listed: Vec<ObjectMeta> = log
         .store()
@@ -129,7 +134,8 @@ async fn list(log: &TableLog, folder: &str, owner: u64) -> Result<Vec<Seen>, Lak
         .await
         .map_err(|error| LakeError::store("list", log.store().show(&path), error))?;
     let ours = |meta: ObjectMeta| FileName::of_path(&meta.location).map(|name| Seen { name, meta });
-    let seen: Vec<Seen> = listed.into_iter().filter_map(ours).collect();
+    // What `compact` makes is its own affair.
+    let seen: Vec<Seen> = listed.into_iter().filter_map(ours).filter(|file| file.name.mark.is_none()).collect();
     match seen.iter().map(|file| file.name.owner).max() {
         Some(theirs) if theirs > owner => {
             Err(LakeError::Fenced { what: format!("table {}", log.table), theirs, ours: owner })
@@ -140,28 +146,34 @@ async fn list(log: &TableLog, folder: &str, owner: u64) -> Result<Vec<Seen>, Lak
 
 /// The names of the files under `folder` that the log has.
 async fn names_in_log(log: &TableLog, folder: &str) -> Result<HashSet<String>, LakeError> {
-    let mut names = HashSet::new();
+    let files = files_in_log(log, folder).await?;
+    Ok(files.into_iter().map(|file| file.name.to_string()).collect())
+}
+
+/// The files under `folder` that the log has. A day's folder holds its hours'.
+pub async fn files_in_log(log: &TableLog, folder: &str) -> Result<Vec<LogFile>, LakeError> {
+    let mut found = Vec::new();
     if log.state.is_none() {
-        return Ok(names);
+        return Ok(found);
     }
     let failed = |error| LakeError::log(&log.table, error);
     let snapshot = Snapshot::try_new(log.log().as_ref(), None).await.map_err(failed)?;
     let mut files = snapshot.file_views(log.log().as_ref(), None);
     while let Some(file) = files.try_next().await.map_err(failed)? {
         let path = file.path();
-        if let Some(rest) = path.strip_prefix(folder)
-            && let Some((_, name)) = rest.rsplit_once('/')
-        {
-            names.insert(name.to_string());
+        if path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')) {
+            let rows = file.num_records().unwrap_or(0) as u64;
+            found.extend(LogFile::at(&path, log.partitioning(), file.size() as u64, rows));
         }
     }
-    Ok(names)
+    Ok(found)
 }
 
 /// An unknown file that the next commit takes in.
 #[derive(Clone, Debug)]
 pub struct Adopted {
     pub name: FileName,
+    pub rows: u64,
     pub add: Add,
     pub chunks: Option<ChunkNote>,
     pub schema: SchemaRef,
@@ -171,8 +183,8 @@ pub struct Adopted {
 pub async fn read(log: &TableLog, file: &Seen) -> Result<Adopted, LakeError> {
     let path = log.store().show(&file.meta.location);
     let failed = |source| LakeError::Read { path: path.clone(), source };
-    let day = Day::from_path(file.meta.location.as_ref())
-        .ok_or_else(|| LakeError::altered(&path, "it lies in no day's folder"))?;
+    let partition = Partition::from_path(log.partitioning(), file.meta.location.as_ref())
+        .ok_or_else(|| LakeError::altered(&path, "it lies in no partition's folder"))?;
     let objects = log.store().objects().clone();
     let mut reader = ObjectReader { objects, path: file.meta.location.clone(), size: file.meta.size };
     let footer = reader.get_metadata(None).await.map_err(failed)?;
@@ -181,8 +193,9 @@ pub async fn read(log: &TableLog, file: &Seen) -> Result<Adopted, LakeError> {
     let columns = schema::columns_of(&schema);
     let plan = RowPlan { columns, schema: schema.clone(), targets: Vec::new(), before: false };
     let stats = stats::of_file(&footer, &plan).map_err(failed)?;
-    let add = add_action(day, &file.name, file.meta.size, stats);
-    Ok(Adopted { name: file.name, add, chunks: chunks_of(&footer), schema })
+    let add = add_action(DATA, partition, &file.name, file.meta.size, stats);
+    let rows = footer.file_metadata().num_rows() as u64;
+    Ok(Adopted { name: file.name, rows, add, chunks: chunks_of(&footer), schema })
 }
 
 fn chunks_of(footer: &ParquetMetaData) -> Option<ChunkNote> {
@@ -191,10 +204,17 @@ fn chunks_of(footer: &ParquetMetaData) -> Option<ChunkNote> {
     serde_json::from_str(note).ok()
 }
 
-/// Removes files that the log does not name; the table has a commit of ours.
+/// Removes files that nobody should have put; the table has a commit of ours.
 pub async fn remove(log: &TableLog, files: impl Iterator<Item = Path>) -> Result<(), LakeError> {
+    let said = files.inspect(|path| {
+        tracing::warn!(path = %log.store().show(path), "removing a file whose versions another commit has");
+    });
+    delete(log, said).await
+}
+
+/// Removes files that the log does not name; the table has a commit of ours.
+pub async fn delete(log: &TableLog, files: impl Iterator<Item = Path>) -> Result<(), LakeError> {
     for path in files {
-        tracing::warn!(path = %log.store().show(&path), "removing a file whose versions another commit has");
         match log.store().objects().delete(&path).await {
             Ok(()) | Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(LakeError::store("remove", log.store().show(&path), error)),

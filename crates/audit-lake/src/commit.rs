@@ -20,7 +20,7 @@ use delta_kernel::snapshot::SnapshotRef;
 use delta_kernel::{Engine, Error as KernelError, Snapshot};
 use deltalake_core::checkpoints::cleanup_expired_logs_for;
 use deltalake_core::kernel::transaction::CommitData;
-use deltalake_core::kernel::{Action, Add, Metadata, Transaction};
+use deltalake_core::kernel::{Action, Add, Metadata, Remove, Transaction};
 use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, get_actions};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use object_store::path::Path;
@@ -29,7 +29,9 @@ use url::Url;
 
 use crate::error::{LakeError, fault, from_store};
 use crate::layout::table_folder;
-use crate::schema::{DeltaField, PARTITION_COLUMNS, first_fields};
+use crate::merge::{LogFile, Merged};
+use crate::partition::Partitioning;
+use crate::schema::{DeltaField, first_fields};
 use crate::store::Store;
 
 /// Keys of a Delta table's configuration.
@@ -41,6 +43,8 @@ pub const TABLE_KEY: &str = "cdc_audit.table";
 pub const CHECKPOINT_INTERVAL: u64 = 50;
 /// Commits of other tools that are stepped over in one go.
 const RACES_MAX: u32 = 10;
+/// Commits of the daemon that a compaction steps over in one go.
+const STEPS_MAX: usize = 1000;
 /// Protocol versions up to these are understood when another tool has raised them; the first are the ones we write.
 const PROTOCOL: (i32, i32) = (1, 2);
 
@@ -61,6 +65,7 @@ pub struct State {
     pub txn: Txn,
     pub fields: Vec<DeltaField>,
     pub shapes: Vec<Shape>,
+    pub partitioning: Partitioning,
     /// The `metaData` action without what the fields above hold.
     metadata: Map<String, Value>,
 }
@@ -69,9 +74,19 @@ pub struct State {
 #[derive(Clone, Debug)]
 pub struct Change {
     pub adds: Vec<Add>,
+    /// Files that those take the place of.
+    pub removes: Vec<Remove>,
     pub txn: Txn,
     /// Columns and shapes, where they are not what the log has.
     pub schema: Option<(Vec<DeltaField>, Vec<Shape>)>,
+}
+
+/// How [`TableLog::replace`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    Done,
+    /// Another run has replaced one of the files.
+    Changed,
 }
 
 /// The log of one table. `state` is `None` where there is no table yet.
@@ -80,6 +95,8 @@ pub struct TableLog {
     pub table: Arc<str>,
     pub folder: Arc<str>,
     pub state: Option<State>,
+    /// Of a table that is not there yet.
+    partitioning: Partitioning,
     source: Arc<str>,
     store: Store,
     log: LogStoreRef,
@@ -87,8 +104,15 @@ pub struct TableLog {
 }
 
 impl TableLog {
-    pub async fn open(store: &Store, source: &Arc<str>, table: &str) -> Result<TableLog, LakeError> {
+    /// Opens the log; `partitioning` is for a table that is not there yet.
+    pub async fn open(
+        store: &Store,
+        source: &Arc<str>,
+        table: &str,
+        partitioning: Partitioning,
+    ) -> Result<TableLog, LakeError> {
         let mut opened = TableLog::at(store, source, &table_folder(table))?;
+        opened.partitioning = partitioning;
         opened.table = table.into();
         opened.reload().await?;
         Ok(opened)
@@ -104,7 +128,8 @@ impl TableLog {
     fn at(store: &Store, source: &Arc<str>, folder: &str) -> Result<TableLog, LakeError> {
         let (log, url) = store.table_log(folder)?;
         let (store, source) = (store.clone(), source.clone());
-        Ok(TableLog { table: folder.into(), folder: folder.into(), state: None, source, store, log, url })
+        let (table, folder, partitioning) = (folder.into(), folder.into(), Partitioning::default());
+        Ok(TableLog { table, folder, state: None, partitioning, source, store, log, url })
     }
 
     pub fn store(&self) -> &Store {
@@ -119,9 +144,14 @@ impl TableLog {
         self.state.as_ref().map_or(Txn::default(), |state| state.txn)
     }
 
+    pub fn partitioning(&self) -> Partitioning {
+        self.state.as_ref().map_or(self.partitioning, |state| state.partitioning)
+    }
+
     /// What the table has, for those who are about to add to it.
     pub fn fields(&self, keep_before: bool) -> Vec<DeltaField> {
-        self.state.as_ref().map_or_else(|| first_fields(keep_before), |state| state.fields.clone())
+        let first = || first_fields(keep_before, self.partitioning);
+        self.state.as_ref().map_or_else(first, |state| state.fields.clone())
     }
 
     /// Reads the log as it is now.
@@ -218,12 +248,46 @@ impl TableLog {
         Err(LakeError::Contended { table: self.table.to_string(), attempts: RACES_MAX })
     }
 
+    /// Names a file in the place of those it was made of, beside the daemon that owns the table: no transaction moves. Repeated after an
+    /// answer that was lost, it finds its own commit.
+    pub async fn replace(&mut self, merged: &Merged) -> Result<Replaced, LakeError> {
+        let mut actions = vec![Action::Add(Add { data_change: false, ..merged.add.clone() })];
+        actions.extend(merged.replaces.iter().map(|file| Action::Remove(file.removal())));
+        let operation = DeltaOperation::Optimize { predicate: None, target_size: merged.add.size };
+        let bytes = CommitData::new(actions, operation, client(), Vec::new()).get_bytes();
+        let bytes = bytes.map_err(|error| LakeError::log(&self.table, error))?;
+        let replaces: Vec<String> = merged.replaces.iter().map(LogFile::path).collect();
+        for version in (self.version() + 1..).take(STEPS_MAX) {
+            let entry = CommitOrBytes::LogBytes(bytes.clone());
+            let written = self.log.write_commit_entry(version, entry, uuid::Uuid::nil()).await;
+            if let Err(error) = written {
+                let Some(theirs) = self.entry(version).await? else { return Err(LakeError::log(&self.table, error)) };
+                let names = |action: &Action| matches!(action, Action::Add(add) if add.path == merged.add.path);
+                let takes = |action: &Action| matches!(action, Action::Remove(gone) if replaces.contains(&gone.path));
+                if !theirs.iter().any(names) {
+                    if theirs.iter().any(takes) {
+                        return Ok(Replaced::Changed);
+                    }
+                    continue;
+                }
+            }
+            self.reload().await?;
+            self.maintain().await;
+            return Ok(Replaced::Done);
+        }
+        Err(LakeError::Contended { table: self.table.to_string(), attempts: STEPS_MAX as u32 })
+    }
+
+    fn version(&self) -> u64 {
+        self.state.as_ref().map_or(0, |state| state.version)
+    }
+
     /// The entry's bytes, and the state it leads to.
     fn prepare(&self, version: u64, change: &Change) -> Result<(bytes::Bytes, State), LakeError> {
         let failed = |error| LakeError::log(&self.table, error);
         let mut next = match &self.state {
             Some(state) => state.clone(),
-            None => State::first(&self.source, &self.table),
+            None => State::first(&self.source, &self.table, self.partitioning),
         };
         next.version = version;
         next.txn = change.txn;
@@ -238,11 +302,10 @@ impl TableLog {
             actions.push(Action::Metadata(next.metadata_action().map_err(failed)?));
         }
         actions.extend(change.adds.iter().cloned().map(Action::Add));
-        let partition_by = Some(PARTITION_COLUMNS.map(str::to_string).to_vec());
+        actions.extend(change.removes.iter().cloned().map(Action::Remove));
+        let partition_by = Some(next.partitioning.names());
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by, predicate: None };
-        let client = concat!("cdc-audit.", env!("CARGO_PKG_VERSION"));
-        let metadata = [("clientVersion".to_string(), json!(client))].into();
-        let data = CommitData::new(actions, operation, metadata, change.txn.transactions(&self.source));
+        let data = CommitData::new(actions, operation, client(), change.txn.transactions(&self.source));
         Ok((data.get_bytes().map_err(|error| LakeError::log(&self.table, error))?, next))
     }
 
@@ -293,6 +356,12 @@ impl TableLog {
     fn shown(&self) -> String {
         self.store.show(&Path::from(format!("{}/_delta_log", self.folder)))
     }
+}
+
+/// Who made a commit, for those who read the log's history.
+fn client() -> std::collections::HashMap<String, Value> {
+    let client = concat!("cdc-audit.", env!("CARGO_PKG_VERSION"));
+    [("clientVersion".to_string(), json!(client))].into()
 }
 
 /// Delta's default.
@@ -357,7 +426,7 @@ impl Txn {
 }
 
 impl State {
-    fn first(source: &str, table: &str) -> State {
+    fn first(source: &str, table: &str, partitioning: Partitioning) -> State {
         let configuration = json!({
             SOURCE_KEY: source,
             TABLE_KEY: table,
@@ -370,12 +439,12 @@ impl State {
             "name": table,
             "description": null,
             "format": {"provider": "parquet", "options": {}},
-            "partitionColumns": PARTITION_COLUMNS,
+            "partitionColumns": partitioning.names(),
             "configuration": configuration,
             "createdTime": audit_core::position::Micros::now().0 / 1000,
         });
         let metadata = metadata.as_object().cloned().unwrap_or_default();
-        State { version: 0, txn: Txn::default(), fields: Vec::new(), shapes: Vec::new(), metadata }
+        State { version: 0, txn: Txn::default(), fields: Vec::new(), shapes: Vec::new(), partitioning, metadata }
     }
 
     fn new(version: u64, txn: Txn, metadata: Value) -> Option<State> {
@@ -391,17 +460,13 @@ impl State {
             Some(text) => serde_json::from_str(text.as_str()?).ok()?,
             None => Vec::new(),
         };
-        Some(State { version, txn, fields, shapes, metadata })
+        let columns: Vec<String> = serde_json::from_value(metadata.get("partitionColumns")?.clone()).ok()?;
+        let partitioning = Partitioning::of_names(&columns)?;
+        Some(State { version, txn, fields, shapes, partitioning, metadata })
     }
 
     pub fn configured(&self, key: &str) -> Option<&str> {
         self.metadata.get("configuration")?.get(key)?.as_str()
-    }
-
-    /// The names of the partition columns, in the order of the folders.
-    pub fn partition_columns(&self) -> Vec<String> {
-        let names = self.metadata.get("partitionColumns").and_then(Value::as_array).into_iter().flatten();
-        names.filter_map(|name| name.as_str().map(str::to_string)).collect()
     }
 
     fn metadata_action(&self) -> serde_json::Result<Metadata> {

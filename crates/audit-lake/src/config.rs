@@ -4,6 +4,7 @@ use audit_config::{ByteSize, Problems, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::partition::Partitioning;
 use crate::place::{Place, StoreConfig};
 
 /// A lake: for each captured table one Delta table of Parquet files, in folders by UTC commit date.
@@ -21,15 +22,35 @@ pub struct LakeConfig {
     /// A table's file is closed when it has this many rows.
     #[serde(default = "file_rows")]
     pub file_rows: u64,
-    /// A table's file is closed when its first row is this old: how late a reader of the lake may be.
+    /// What a table has taken in is written and committed when its first row is this old: how late a reader of the Delta log may be.
     #[serde(default = "file_age")]
     pub file_age: Span,
+    /// A file that is smaller than this, and has fewer rows than `data_rows`, goes to the folder `fresh/`: readers of the Delta log see it at
+    /// once, readers that list `data/` when it is rolled. `"0 B"` has every file go to `data/`; set `file_age` to some minutes then.
+    #[serde(default = "data_bytes")]
+    pub data_bytes: ByteSize,
+    /// A file with this many rows goes to `data/`, however small it is.
+    #[serde(default = "data_rows")]
+    pub data_rows: u64,
+    /// Fresh files are rolled into one file of `data/` when they would fill it, or when the oldest is this old: how late a reader that
+    /// lists may be.
+    #[serde(default = "roll_age")]
+    pub roll_age: Span,
+    /// Files that a roll or a compaction has replaced stay this long, for readers that still hold an older state of the Delta log.
+    #[serde(default = "grace")]
+    pub grace: Span,
+    /// The folders of a table's files, by commit time in UTC. A table keeps what it began with.
+    #[serde(default)]
+    pub partition_by: Partitioning,
     /// Rows of a row group, at most.
     #[serde(default = "row_group_rows")]
     pub row_group_rows: u64,
     /// Encoded size of a row group, at most. What a table that is being written holds in memory.
     #[serde(default = "row_group_bytes")]
     pub row_group_bytes: ByteSize,
+    /// How pages are compressed. `zstd` is smallest, `snappy` fastest; `gzip` and `none` are for readers that want them.
+    #[serde(default)]
+    pub compression: Compression,
     /// Level of zstd, 1 to 19. Higher is slower and hardly smaller.
     #[serde(default = "zstd_level")]
     #[schemars(range(min = 1, max = 19))]
@@ -37,12 +58,33 @@ pub struct LakeConfig {
     /// Some readers list the folders in place of reading the Delta log: files are then never rewritten.
     #[serde(default = "listing_readers")]
     pub listing_readers: bool,
+    /// How often the daemon compacts the lake, where no readers list: for example `"1 d"`. Default: never; `cdc-audit compact` does it too.
+    #[serde(default)]
+    pub compact_every: Option<Span>,
+    /// The size that compaction makes files of a partition.
+    #[serde(default = "compact_bytes")]
+    pub compact_bytes: ByteSize,
+    /// Partitions older than this are never compacted. Keep it below the age at which a rule of the bucket moves files to a colder storage class:
+    /// to read them there costs money, and stores do not say where a file is.
+    #[serde(default = "compact_within")]
+    pub compact_within: Span,
     /// Keep the whole row before each change too, as a struct `cdc_before`. Without it the old values of changed columns are in
     /// `cdc_changes`.
     #[serde(default)]
     pub keep_before: bool,
     #[serde(default)]
     pub store: StoreConfig,
+}
+
+/// How pages of Parquet are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    #[default]
+    Zstd,
+    Snappy,
+    Gzip,
+    None,
 }
 
 fn file_bytes() -> ByteSize {
@@ -54,7 +96,31 @@ fn file_rows() -> u64 {
 }
 
 fn file_age() -> Span {
-    Span::mins(5)
+    Span::secs(5)
+}
+
+fn data_bytes() -> ByteSize {
+    ByteSize::mib(16)
+}
+
+fn compact_bytes() -> ByteSize {
+    ByteSize::mib(512)
+}
+
+fn compact_within() -> Span {
+    Span::secs(30 * 86_400)
+}
+
+fn data_rows() -> u64 {
+    500_000
+}
+
+fn roll_age() -> Span {
+    Span::mins(60)
+}
+
+fn grace() -> Span {
+    Span::mins(60)
 }
 
 fn row_group_rows() -> u64 {
@@ -81,10 +147,19 @@ impl LakeConfig {
             file_bytes: file_bytes(),
             file_rows: file_rows(),
             file_age: file_age(),
+            data_bytes: data_bytes(),
+            data_rows: data_rows(),
+            roll_age: roll_age(),
+            grace: grace(),
+            partition_by: Partitioning::default(),
+            compression: Compression::default(),
             row_group_rows: row_group_rows(),
             row_group_bytes: row_group_bytes(),
             zstd_level: zstd_level(),
             listing_readers: listing_readers(),
+            compact_every: None,
+            compact_bytes: compact_bytes(),
+            compact_within: compact_within(),
             keep_before: false,
             store: StoreConfig::default(),
         }
@@ -112,8 +187,20 @@ impl LakeConfig {
                 problems.push(key, "too small", "give at least 1000");
             }
         }
-        if self.file_age < Span::secs(1) {
-            problems.push("file_age", "too short", "give at least \"1 s\"");
+        for (key, age) in [("file_age", self.file_age), ("roll_age", self.roll_age)] {
+            if age < Span::secs(1) {
+                problems.push(key, "too short", "give at least \"1 s\"");
+            }
+        }
+        if self.compact_bytes < ByteSize::mib(16) {
+            problems.push("compact_bytes", "too small", "give at least \"16 MiB\"");
+        }
+        if self.compact_every.is_some() && self.listing_readers {
+            let hint = "leave it out, or say `listing_readers = false` if every reader reads the Delta log";
+            problems.push("compact_every", "readers that list would see versions twice while files are replaced", hint);
+        }
+        if self.compact_every.is_some_and(|every| every < Span::mins(1)) {
+            problems.push("compact_every", "too short", "give at least \"1 min\"");
         }
         if !(1..=19).contains(&self.zstd_level) {
             problems.push("zstd_level", "out of range", "give 1 to 19");

@@ -5,12 +5,14 @@ use std::collections::HashSet;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression as Codec, GzipLevel, ZstdLevel};
 use parquet::errors::Result;
+use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{BloomFilterProperties, EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+use crate::config::{Compression, LakeConfig};
 use crate::schema::RECORD_COLUMNS;
 
 /// What an open writer holds beside what it says it holds: compressors and dictionaries, about.
@@ -21,7 +23,32 @@ pub const WRITER_BYTES: usize = 4 << 20;
 pub struct Settings {
     pub row_group_rows: usize,
     pub row_group_bytes: usize,
-    pub level: i32,
+    codec: Codec,
+}
+
+impl Settings {
+    /// `row_group_bytes` is what memory allows.
+    pub fn new(config: &LakeConfig, row_group_bytes: usize) -> Result<Settings> {
+        let codec = match config.compression {
+            Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(config.zstd_level)?),
+            Compression::Snappy => Codec::SNAPPY,
+            Compression::Gzip => Codec::GZIP(GzipLevel::default()),
+            Compression::None => Codec::UNCOMPRESSED,
+        };
+        let row_group_rows = usize::try_from(config.row_group_rows).unwrap_or(usize::MAX);
+        Ok(Settings { row_group_rows, row_group_bytes, codec })
+    }
+}
+
+/// What is known of a file's rows when its writer opens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rows {
+    /// Nothing follows the first rows.
+    pub whole: bool,
+    /// Large rows may be among what follows.
+    pub large: bool,
+    /// They come in the order of key and position.
+    pub by_key: bool,
 }
 
 /// Rows looked at to tell whether a column's values repeat.
@@ -36,20 +63,23 @@ const BLOOM: f64 = 0.01;
 /// A row with more bytes than this is large. Such rows are only in files that were opened for them.
 pub const LARGE: usize = 4 << 20;
 
-/// Opens a writer for files that begin with `first`. `closing`: nothing follows these rows. `large`: large rows may be among what follows.
-pub fn open(first: &RecordBatch, settings: &Settings, closing: bool, large: bool) -> Result<ArrowWriter<Vec<u8>>> {
-    let rows = if closing { first.num_rows() } else { settings.row_group_rows };
-    let bloom = BloomFilterProperties::builder().with_fpp(BLOOM).with_max_ndv(rows as u64).build();
+/// Opens a writer for files that begin with `first`.
+pub fn open(first: &RecordBatch, settings: &Settings, rows: Rows) -> Result<ArrowWriter<Vec<u8>>> {
+    let row_group = if rows.whole { first.num_rows() } else { settings.row_group_rows };
+    let bloom = BloomFilterProperties::builder().with_fpp(BLOOM).with_max_ndv(row_group as u64).build();
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("cdc-audit ", env!("CARGO_PKG_VERSION")).to_string())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(settings.level)?))
+        .set_compression(settings.codec)
         .set_max_row_group_row_count(Some(settings.row_group_rows))
         .set_max_row_group_bytes(Some(settings.row_group_bytes))
         .set_column_bloom_filter_properties(ColumnPath::from("cdc_key"), bloom);
+    if rows.by_key {
+        properties = properties.set_sorting_columns(Some(sorting_columns(first)));
+    }
     for (path, column) in leaves(first) {
         let (name, not_asked) = (path.parts()[0].as_str(), NOT_ASKED.contains(&path.parts()[0].as_str()));
         let of_row = not_asked || RECORD_COLUMNS.iter().all(|(known, ..)| *known != name);
-        let long = longest(&column) > LONG || (large && of_row && is_bytes(&column));
+        let long = longest(&column) > LONG || (rows.large && of_row && is_bytes(&column));
         if long || mostly_distinct(&column) {
             properties = properties.set_column_dictionary_enabled(path.clone(), false);
         }
@@ -58,6 +88,16 @@ pub fn open(first: &RecordBatch, settings: &Settings, closing: bool, large: bool
         }
     }
     ArrowWriter::try_new(Vec::new(), first.schema(), Some(properties.build()))
+}
+
+/// What rows are sorted by: a footer that names these says it of its row groups.
+pub const SORTED_BY: [&str; 2] = ["cdc_key", "cdc_position"];
+
+fn sorting_columns(first: &RecordBatch) -> Vec<SortingColumn> {
+    let leaves = leaves(first);
+    let place = |name: &&str| leaves.iter().position(|(path, _)| path.parts()[0] == **name);
+    let column = |at: usize| SortingColumn { column_idx: at as i32, descending: false, nulls_first: true };
+    SORTED_BY.iter().filter_map(place).map(column).collect()
 }
 
 /// JSON texts: nobody asks for a range of them.

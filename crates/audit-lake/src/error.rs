@@ -45,12 +45,19 @@ pub enum LakeError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    #[error("the settings of Parquet files are not possible")]
+    Settings {
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
     #[error("cannot encode rows of table {table} as Parquet")]
     Parquet {
         table: String,
         #[source]
         source: parquet::errors::ParquetError,
     },
+    #[error("cannot sort the rows of files that are merged")]
+    Sort(#[source] arrow::error::ArrowError),
     #[error("cannot read {path}")]
     Read {
         path: String,
@@ -249,8 +256,11 @@ impl From<LakeError> for SinkError {
             LakeError::Store { source, .. } | LakeError::UploadLost { source, .. } => sink.source(source),
             LakeError::Folder { source, .. } => sink.source(source),
             LakeError::Log { source, .. } => sink.source(source),
-            LakeError::Parquet { source, .. } | LakeError::Read { source, .. } => sink.source(source),
+            LakeError::Settings { source } | LakeError::Parquet { source, .. } | LakeError::Read { source, .. } => {
+                sink.source(source)
+            }
             LakeError::Task(source) => sink.source(source),
+            LakeError::Sort(source) => sink.source(source),
             LakeError::Open { source, .. } => sink.source(source),
             LakeError::Secret { source } => sink.source(source),
             _ => sink,

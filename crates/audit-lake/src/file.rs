@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::encode;
 use crate::error::{LakeError, fault};
-use crate::layout::{Chunks, Day, FileName, TMP};
+use crate::layout::{Chunks, DATA, FRESH, FileName, TMP};
+use crate::partition::Partition;
 use crate::rows::{Rows, Shared, TooLarge};
 use crate::schema::RowPlan;
 use crate::stats;
@@ -37,7 +38,7 @@ pub const CHUNKS_KEY: &str = "cdc_audit.chunks";
 const STEP_BYTES: usize = 2 << 20;
 const STEP_ROWS: usize = 8192;
 /// Parts of an upload. The clouds want 5 MiB at least, some want all the same.
-const PART_BYTES: usize = 8 << 20;
+pub const PART_BYTES: usize = 8 << 20;
 /// Parts of one file that are under way at a time.
 const PARTS_CONCURRENT: usize = 4;
 /// The largest file that is one put.
@@ -62,12 +63,29 @@ pub struct FileContext {
     pub folder: Arc<str>,
     pub owner: u64,
     pub settings: encode::Settings,
+    /// A file with this many bytes, or rows, goes to `data/`.
+    pub data: Limits,
+    /// Some readers list `data/`: what the log does not name must not stay there.
+    pub listed: bool,
+}
+
+/// When something is large enough.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub bytes: u64,
+    pub rows: u64,
+}
+
+impl Limits {
+    pub fn reached(self, bytes: u64, rows: u64) -> bool {
+        bytes >= self.bytes || rows >= self.rows
+    }
 }
 
 /// A file that rows are still added to.
 #[derive(Debug)]
 pub struct OpenFile {
-    pub day: Day,
+    pub partition: Partition,
     pub chunks: Option<ChunkNote>,
     pub rows_total: u64,
     /// Of encoded rows.
@@ -104,9 +122,9 @@ enum Body {
 }
 
 impl OpenFile {
-    pub fn new(plan: Arc<RowPlan>, day: Day, first: Position) -> OpenFile {
+    pub fn new(plan: Arc<RowPlan>, partition: Partition, first: Position) -> OpenFile {
         OpenFile {
-            day,
+            partition,
             chunks: None,
             rows_total: 0,
             encoded_bytes: 0,
@@ -167,7 +185,10 @@ impl OpenFile {
             let batch = self.rows.finish().map_err(|error| failed(error.into()))?;
             let writer = match &mut self.writer {
                 Some(writer) => writer,
-                none => none.insert(encode::open(&batch, &context.settings, closing, self.large).map_err(failed)?),
+                none => {
+                    let rows = encode::Rows { whole: closing, large: self.large, by_key: false };
+                    none.insert(encode::open(&batch, &context.settings, rows).map_err(failed)?)
+                }
             };
             writer.write(&batch).map_err(failed)?;
         }
@@ -260,8 +281,13 @@ impl OpenFile {
 
     async fn seal(mut self, context: &FileContext, stats: String) -> Result<WholeFile, LakeError> {
         let chunks = self.chunks.map(|note| Chunks { baseline: note.baseline, first: note.first, last: note.last });
-        let name = FileName { first: self.first, last: self.last, owner: context.owner, chunks };
-        let add = add_action(self.day, &name, self.encoded_bytes, stats);
+        let name = FileName { first: self.first, last: self.last, owner: context.owner, chunks, mark: None };
+        // A baseline is read once: its chunks are found in `data/` after a kill, however small they are.
+        // Rolls sort in little memory: a file with large rows stays what it is.
+        let stays = chunks.is_some() || self.large;
+        let fresh = !stays && !context.data.reached(self.encoded_bytes, self.rows_total);
+        let root = if fresh { FRESH } else { DATA };
+        let add = add_action(root, self.partition, &name, self.encoded_bytes, stats);
         // What follows what was staged is staged too.
         let stage = self.upload.is_some() || self.wants_upload(context);
         let rest = std::mem::take(&mut self.pending);
@@ -282,15 +308,11 @@ impl OpenFile {
     }
 }
 
-/// The `add` action of a file.
-pub fn add_action(day: Day, name: &FileName, size: u64, stats: String) -> Add {
-    let partition = [("year", i64::from(day.year)), ("month", day.month.into()), ("day", day.day.into())];
+/// The `add` action of a file under one of the table's folders.
+pub fn add_action(root: &str, partition: Partition, name: &FileName, size: u64, stats: String) -> Add {
     Add {
-        path: format!("{}/{name}", day.folder()),
-        partition_values: partition
-            .into_iter()
-            .map(|(key, value)| (key.to_string(), Some(value.to_string())))
-            .collect(),
+        path: format!("{}/{name}", partition.folder(root)),
+        partition_values: partition.values().collect(),
         size: size as i64,
         modification_time: audit_core::position::Micros::now().0 / 1000,
         data_change: true,
@@ -348,15 +370,13 @@ impl WholeFile {
         let objects = context.store.objects();
         let path = Path::from(format!("{}/{}", context.folder, self.add.path));
         let failed = |source| LakeError::store("write", context.store.show(&path), source);
+        let attributes = context.store.attributes_of(&self.add.path);
         let put = match &self.body {
             Body::Memory(payload) if payload.content_length() <= PUT_BYTES => {
-                let attributes = context.store.data_attributes();
                 let options = PutOptions { attributes, ..PutMode::Create.into() };
                 objects.put_opts(&path, payload.clone(), options).await.map(|_| ())
             }
-            Body::Memory(payload) => {
-                put_in_parts(objects.as_ref(), &path, payload.clone(), context.store.data_attributes()).await
-            }
+            Body::Memory(payload) => put_in_parts(objects.as_ref(), &path, payload.clone(), attributes).await,
             Body::Staged(staged) => objects.rename(staged, &path).await,
         };
         match put {

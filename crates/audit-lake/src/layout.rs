@@ -3,16 +3,18 @@
 //! ```text
 //! <lake>/<table folder>/_delta_log/
 //! <lake>/<table folder>/data/year=2026/month=03/day=01/<file>.parquet
+//! <lake>/<table folder>/fresh/year=2026/month=03/day=01/<file>.parquet
 //! <lake>/_cdc_audit/checkpoint/<20 digits>.json
 //! ```
 //!
 //! A file is named by its first and last version and the epoch of the daemon that wrote it; a file of a baseline by its chunks too:
-//! `0001-0000000016b37430-0000000000_0001-0000000016b3a0f8-0000000004_3.parquet`, `…_3_b1-1-12.parquet`. No colon, for Spark and Hadoop
+//! `0001-0000000016b37430-0000000000_0001-0000000016b3a0f8-0000000004_3.parquet`, `…_3_b1-1-12.parquet`; one that
+//! `compact` made by a random mark. No colon, for Spark and Hadoop
 //! cannot list it; and no two daemons ever write the same name.
 
 use std::fmt;
 
-use audit_core::position::{Lsn, Micros, Position};
+use audit_core::position::{Lsn, Position};
 use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
@@ -24,6 +26,8 @@ pub const TMP: &str = "_cdc_audit/tmp";
 pub const CHECKPOINTS: &str = "_cdc_audit/checkpoint";
 /// The folder, in a table's, that readers list.
 pub const DATA: &str = "data";
+/// The folder of small recent files: in the Delta log, and unseen by readers that list.
+pub const FRESH: &str = "fresh";
 /// The table that `gap` records go to.
 pub const GAPS: &str = "cdc_audit.gap";
 
@@ -70,48 +74,6 @@ pub fn table_name(folder: &str) -> Option<String> {
     String::from_utf8(name).ok()
 }
 
-/// A UTC commit date.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Day {
-    pub year: i16,
-    pub month: i8,
-    pub day: i8,
-}
-
-const DAY_MICROS: i64 = 86_400_000_000;
-
-impl Day {
-    /// Days since 1970-01-01: equal numbers, and only they, are equal days.
-    pub fn number(at: Micros) -> i64 {
-        at.0.div_euclid(DAY_MICROS)
-    }
-
-    pub fn of(at: Micros) -> Day {
-        let (year, month, day) = at.date();
-        Day { year, month, day }
-    }
-
-    /// The day that [`Day::number`] counts.
-    pub fn of_number(number: i64) -> Day {
-        Day::of(Micros(number * DAY_MICROS))
-    }
-
-    /// The partition's folder, from the table's: `data/year=2026/month=03/day=01`.
-    pub fn folder(self) -> String {
-        format!("{DATA}/year={:04}/month={:02}/day={:02}", self.year, self.month, self.day)
-    }
-
-    /// Reads the day out of a file's path.
-    pub fn from_path(path: &str) -> Option<Day> {
-        let part = |name: &str| path.split('/').find_map(|segment| segment.strip_prefix(name)?.strip_prefix('='));
-        Some(Day {
-            year: part("year")?.parse().ok()?,
-            month: part("month")?.parse().ok()?,
-            day: part("day")?.parse().ok()?,
-        })
-    }
-}
-
 /// The chunks of a baseline that a file holds whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Chunks {
@@ -128,6 +90,8 @@ pub struct FileName {
     /// The owner epoch of the daemon that wrote it.
     pub owner: u64,
     pub chunks: Option<Chunks>,
+    /// Random, of a file that was made of others by `compact`: the daemon never takes it for one of its own.
+    pub mark: Option<u64>,
 }
 
 impl fmt::Display for FileName {
@@ -135,6 +99,9 @@ impl fmt::Display for FileName {
         write!(f, "{}_{}_{}", Dashed(self.first), Dashed(self.last), self.owner)?;
         if let Some(chunks) = self.chunks {
             write!(f, "_b{}-{}-{}", chunks.baseline, chunks.first, chunks.last)?;
+        }
+        if let Some(mark) = self.mark {
+            write!(f, "_c{mark:016x}")?;
         }
         f.write_str(".parquet")
     }
@@ -146,15 +113,19 @@ impl FileName {
         let mut parts = name.strip_suffix(".parquet")?.split('_');
         let (first, last) = (undash(parts.next()?)?, undash(parts.next()?)?);
         let owner = parts.next()?.parse().ok()?;
-        let chunks = match parts.next() {
-            None => None,
-            Some(part) => {
-                let mut numbers = part.strip_prefix('b')?.split('-').map(str::parse);
-                let mut next = || numbers.next()?.ok();
-                Some(Chunks { baseline: next()?, first: next()?, last: next()? })
-            }
-        };
-        let parsed = FileName { first, last, owner, chunks };
+        let (mut chunks, mut mark) = (None, None);
+        match parts.next() {
+            None => {}
+            Some(part) => match part.strip_prefix('c') {
+                Some(digits) => mark = Some(u64::from_str_radix(digits, 16).ok()?),
+                None => {
+                    let mut numbers = part.strip_prefix('b')?.split('-').map(str::parse);
+                    let mut next = || numbers.next()?.ok();
+                    chunks = Some(Chunks { baseline: next()?, first: next()?, last: next()? });
+                }
+            },
+        }
+        let parsed = FileName { first, last, owner, chunks, mark };
         (parts.next().is_none() && parsed.to_string() == name).then_some(parsed)
     }
 
@@ -222,23 +193,16 @@ mod tests {
     #[test]
     fn a_file_name_holds_no_colon_and_says_what_is_in_the_file() {
         let position = |seq| Position::new(1, Lsn(0x16b3_7430), seq);
-        let plain = FileName { first: position(0), last: position(4_294_967_295), owner: 3, chunks: None };
+        let plain = FileName { first: position(0), last: position(4_294_967_295), owner: 3, chunks: None, mark: None };
         assert_eq!(plain.to_string(), "0001-0000000016b37430-0000000000_0001-0000000016b37430-4294967295_3.parquet");
         let chunks = FileName { chunks: Some(Chunks { baseline: 2, first: 1, last: 12 }), ..plain };
-        for name in [plain, chunks] {
+        let compacted = FileName { mark: Some(0xab), ..plain };
+        for name in [plain, chunks, compacted] {
             assert!(!name.to_string().contains(':'));
             assert_eq!(FileName::parse(&name.to_string()), Some(name));
         }
         for other in ["part-0.parquet", "", "0001-1-1_0001-1-1_3.parquet", &plain.to_string().to_uppercase()] {
             assert_eq!(FileName::parse(other), None, "{other}");
         }
-    }
-
-    #[test]
-    fn days_are_padded_in_paths() {
-        let day = Day::of(Micros(1_772_357_400_000_000));
-        assert_eq!(day.folder(), "data/year=2026/month=03/day=01");
-        assert_eq!(Day::from_path(&format!("{}/x.parquet", day.folder())), Some(day));
-        assert_eq!(Day::number(Micros(-1)), -1);
     }
 }

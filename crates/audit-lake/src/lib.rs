@@ -9,6 +9,8 @@
 //!           (session, table)    (cells, rows, encode)  (store)          (commit)         (checkpoint)
 //! ```
 //!
+//! Small files go to `fresh/`, which only the log names, and are rolled into larger ones ([`table`], [`merge`]).
+//!
 //! Order makes it hold: data before the log that names it, the log before the checkpoint that counts on it, each durable before the next
 //! begins. What is missing after a kill at any point is in the stream again, since the checkpoint lags.
 
@@ -17,13 +19,16 @@ mod cells;
 mod checkpoint;
 mod cloud;
 mod commit;
+pub mod compact;
 pub mod config;
 mod encode;
 pub mod error;
 mod fetch;
 mod file;
 pub mod layout;
+mod merge;
 mod parse;
+pub mod partition;
 pub mod place;
 mod probe;
 mod read;
@@ -31,10 +36,12 @@ mod rows;
 mod schema;
 mod session;
 pub mod sink;
+mod sort;
 mod stats;
 pub mod store;
 mod table;
 
+pub use compact::{Compacted, Compactor};
 pub use config::LakeConfig;
 pub use error::LakeError;
 pub use probe::probe;

@@ -13,14 +13,13 @@ use audit_core::value::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::partition::Partitioning;
+
 /// Keys of a lake column's field metadata.
 pub const SOURCE_COLUMN: &str = "cdc_audit.column";
 pub const SOURCE_KIND: &str = "cdc_audit.kind";
 pub const SOURCE_TYPE: &str = "cdc_audit.type";
 pub const SOURCE_METHOD: &str = "cdc_audit.method";
-
-/// The date of the commit, in UTC; in the paths of the files, not in the files.
-pub const PARTITION_COLUMNS: [&str; 3] = ["year", "month", "day"];
 
 /// The name of the struct that holds the row before, where it is kept.
 pub const BEFORE: &str = "cdc_before";
@@ -174,7 +173,7 @@ pub struct RowPlan {
 }
 
 /// The fields of a Delta table that has no rows yet.
-pub fn first_fields(keep_before: bool) -> Vec<DeltaField> {
+pub fn first_fields(keep_before: bool, by: Partitioning) -> Vec<DeltaField> {
     let field = |name: &str, form: &Form| DeltaField {
         name: name.to_string(),
         kind: form.delta(),
@@ -185,7 +184,7 @@ pub fn first_fields(keep_before: bool) -> Vec<DeltaField> {
     if keep_before {
         fields.push(before_field());
     }
-    fields.extend(PARTITION_COLUMNS.iter().map(|name| field(name, &Form::Int32)));
+    fields.extend(by.columns().iter().map(|(name, form)| field(name, form)));
     fields
 }
 

@@ -1,26 +1,29 @@
 //! What the sink does from one `take` to the next error: versions to tables, tables to commits, commits to the lake's checkpoint.
 
+mod maker;
+pub mod roll;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use audit_core::batch::{Batch, ChunkMark, Progress, Version};
 use audit_core::position::{Lsn, Micros, Position};
-use audit_core::shape::Shape;
-use audit_core::sink::{ChunkProgress, Identity, Stored};
+use audit_core::sink::{Identity, Stored};
 use audit_core::table::Table;
 use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectStore;
 
 use crate::checkpoint::Checkpoints;
-use crate::commit::TableLog;
 use crate::encode::{self, on_cpu};
 use crate::error::{LakeError, fault};
-use crate::file::FileContext;
-use crate::layout::{DATA, FileName, OWN_FOLDER};
+use crate::file::Limits;
+use crate::partition::Partitioning;
 use crate::rows::{Shared, TooLarge};
+use crate::session::maker::Maker;
+use crate::session::roll::{Compacting, Rolling};
 use crate::store::Store;
-use crate::table::{Append, Limits, Need, OpenTable};
+use crate::table::fresh::Rolls;
+use crate::table::{Append, Need, OpenTable};
 
 /// Tables opened, or closed, at a time.
 const CONCURRENT: usize = 16;
@@ -34,8 +37,16 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 pub struct Settings {
     pub name: Arc<str>,
     pub files: encode::Settings,
+    /// When a table's files are closed.
     pub limits: Limits,
     pub file_age: Duration,
+    /// What is smaller is fresh.
+    pub data: Limits,
+    pub rolls: Rolls,
+    /// Some readers list `data/`.
+    pub listed: bool,
+    /// Of tables that begin.
+    pub partitioning: Partitioning,
     pub keep_before: bool,
     pub budget: usize,
 }
@@ -55,6 +66,10 @@ pub struct Session {
     stored_at: Instant,
     clock: u64,
     held: usize,
+    rolling: Option<Rolling>,
+    compacting: Option<Compacting>,
+    /// After one that failed.
+    roll_not_before: Instant,
 }
 
 /// Why a write did not go through.
@@ -72,7 +87,12 @@ impl From<LakeError> for WriteError {
 
 impl Session {
     /// Takes the lake over and says what it has.
-    pub async fn take(store: Store, settings: Settings, identity: &Identity) -> Result<(Session, Stored), LakeError> {
+    pub async fn take(
+        store: Store,
+        settings: Settings,
+        compacting: Option<Compacting>,
+        identity: &Identity,
+    ) -> Result<(Session, Stored), LakeError> {
         let checkpoints = Checkpoints::take(&store, identity).await?;
         fault!("lake::after_take");
         store.sweep().await?;
@@ -87,6 +107,9 @@ impl Session {
             tables: HashMap::new(),
             clock: 0,
             held: 0,
+            rolling: None,
+            compacting,
+            roll_not_before: Instant::now(),
             checkpoints,
         };
         let stored = session.stored().await?;
@@ -103,11 +126,14 @@ impl Session {
         let opened = futures::stream::iter(folders).map(look).buffer_unordered(CONCURRENT);
         let mut opened = std::pin::pin!(opened);
         while let Some(found) = opened.try_next().await? {
-            let Some((table, baseline, shapes)) = found else { continue };
-            if baseline.baseline > 0 {
-                stored.baselines.insert(table, baseline);
+            let Some(table) = found else { continue };
+            if table.chunks.baseline > 0 {
+                stored.baselines.insert(table.log.table.to_string(), table.chunks);
             }
-            stored.shapes.extend(shapes);
+            stored.shapes.extend(table.log.state.iter().flat_map(|state| state.shapes.clone()));
+            if !table.fresh.is_empty() {
+                self.tables.insert(table.log.table.clone(), table);
+            }
         }
         // A lake with tables and without a checkpoint was robbed of it: its tables may be ahead of where a stream would begin.
         if stored.checkpoint.is_none() && !stored.shapes.is_empty() {
@@ -160,6 +186,9 @@ impl Session {
 
     async fn write_rows(&mut self, batch: &Batch, quarantined: &HashSet<Position>) -> Result<(), WriteError> {
         let (mut active, indices) = self.activate(batch).await?;
+        if active.is_empty() {
+            return Ok(());
+        }
         let written = self.append_rows(batch, &mut active, &indices, quarantined).await;
         self.deactivate(active);
         written
@@ -169,14 +198,14 @@ impl Session {
         &mut self,
         batch: &Batch,
         active: &mut [OpenTable],
-        indices: &[usize],
+        indices: &[Option<usize>],
         quarantined: &HashSet<Position>,
     ) -> Result<(), WriteError> {
         let stored = self.durable().position;
         let source = self.source.clone();
         let shared = Shared { source: &source, recorded_at: Micros::now() };
         let mut versions = batch.versions().peekable();
-        let mut at: Option<(&Arc<Table>, usize)> = None;
+        let mut at: Option<(&Arc<Table>, Option<usize>)> = None;
         loop {
             let run = || -> Result<Option<(usize, Need, Position)>, WriteError> {
                 while let Some(version) = versions.peek() {
@@ -186,7 +215,11 @@ impl Session {
                         _ => index_of(batch, version, indices),
                     };
                     at = Some((version.table(), index));
-                    let table = &mut active[index];
+                    let Some((index, table)) = index.and_then(|index| Some((index, active.get_mut(index)?))) else {
+                        self.last = self.last.max((position, version.lsn()));
+                        versions.next();
+                        continue;
+                    };
                     if position > table.taken && position > stored {
                         let flushed_lsn = version.transaction().commit_lsn;
                         let before = Progress { position: self.last.0, change_lsn: self.last.1, flushed_lsn };
@@ -278,16 +311,21 @@ impl Session {
         Ok(())
     }
 
-    /// Takes the tables of a batch out, opening those that are not open; for each of the batch's tables its index among them.
-    async fn activate(&mut self, batch: &Batch) -> Result<(Vec<OpenTable>, Vec<usize>), LakeError> {
+    /// Takes the tables of a batch out, opening those that are not open; for each of the batch's tables its index among them, unless its
+    /// versions go elsewhere.
+    async fn activate(&mut self, batch: &Batch) -> Result<(Vec<OpenTable>, Vec<Option<usize>>), LakeError> {
         let mut names: Vec<Arc<str>> = Vec::new();
         let mut indices = Vec::new();
         for table in batch.tables() {
+            if !table.goes_to(&self.settings.name) {
+                indices.push(None);
+                continue;
+            }
             let at = names.iter().position(|name| **name == *table.name).unwrap_or_else(|| {
                 names.push(table.name.clone());
                 names.len() - 1
             });
-            indices.push(at);
+            indices.push(Some(at));
         }
         self.open_tables(&names).await?;
         let active = names.iter().filter_map(|name| self.tables.remove(name)).collect();
@@ -325,7 +363,7 @@ impl Session {
     /// Gives memory back: tables written least recently are closed first; the one that is left ends its row group,
     /// where what is encoded can leave memory before the file is whole.
     async fn make_room(&mut self) -> Result<(), LakeError> {
-        while self.held > self.settings.budget {
+        while self.held > self.room() {
             let full = self.tables.values().filter(|table| table.counted > 0);
             let Some(name) = full.min_by_key(|table| table.touched).map(|table| table.log.table.clone()) else { break };
             let alone = self.tables.values().filter(|table| table.counted > 0).count() == 1;
@@ -344,7 +382,7 @@ impl Session {
     }
 
     fn forget_idle(&mut self) {
-        let idle = |table: &OpenTable| !table.is_dirty();
+        let idle = |table: &OpenTable| !table.is_dirty() && table.fresh.is_empty();
         let mut idle: Vec<(u64, Arc<str>)> = self
             .tables
             .values()
@@ -386,7 +424,8 @@ impl Session {
         match errors.into_iter().next() {
             Some(error) => Err(error),
             None => self.store_checkpoint(all).await,
-        }
+        }?;
+        self.tend_fresh().await
     }
 
     /// How far everything is committed.
@@ -416,81 +455,7 @@ impl Session {
         let tables = dirty.filter_map(|table| Some(table.since? + self.settings.file_age)).min();
         let committed = self.committed();
         let checkpoint = is_later(committed, self.durable()).then(|| self.checkpoint_due(committed));
-        tables.into_iter().chain(checkpoint).min()
-    }
-}
-
-/// Opens tables for a session.
-#[derive(Clone, Debug)]
-struct Maker {
-    store: Store,
-    source: Arc<str>,
-    owner: u64,
-    settings: Settings,
-}
-
-impl Maker {
-    async fn table_folders(&self) -> Result<Vec<String>, LakeError> {
-        let root = object_store::path::Path::default();
-        let listed = self.store.objects().list_with_delimiter(None).await;
-        let listed = listed.map_err(|error| LakeError::store("list", self.store.show(&root), error))?;
-        let name = |path: object_store::path::Path| path.filename().map(str::to_string);
-        Ok(listed.common_prefixes.into_iter().filter_map(name).filter(|name| name != OWN_FOLDER).collect())
-    }
-
-    async fn open(&self, name: Arc<str>) -> Result<OpenTable, LakeError> {
-        let log = TableLog::open(&self.store, &self.source, &name).await?;
-        let theirs = log.txn().owner;
-        if theirs > self.owner {
-            return Err(LakeError::Fenced { what: format!("table {name}"), theirs, ours: self.owner });
-        }
-        Ok(self.table(log))
-    }
-
-    fn table(&self, log: TableLog) -> OpenTable {
-        let context = FileContext {
-            store: self.store.clone(),
-            table: log.table.clone(),
-            folder: log.folder.clone(),
-            owner: self.owner,
-            settings: self.settings.files.clone(),
-        };
-        OpenTable::new(log, context, self.settings.limits, self.settings.keep_before)
-    }
-
-    /// What the table in `folder` says of its baseline and its shapes. The lake has everything up to `stored`.
-    async fn look_at(
-        &self,
-        folder: String,
-        stored: Position,
-    ) -> Result<Option<(String, ChunkProgress, Vec<Shape>)>, LakeError> {
-        let Some(log) = TableLog::open_folder(&self.store, &self.source, &folder).await? else {
-            return self.no_log(&folder, stored).await.map(|()| None);
-        };
-        let baseline = log.txn().baseline;
-        let mut table = self.table(log);
-        if baseline.baseline > 0 && !baseline.done {
-            table.adopt_chunks().await?;
-        }
-        let shapes = table.log.state.take().map_or_else(Vec::new, |state| state.shapes);
-        Ok(Some((table.log.table.to_string(), table.chunks, shapes)))
-    }
-}
-
-impl Maker {
-    /// A table that was never committed to has no file that the checkpoint counts in. Else its log was removed, and to begin another would
-    /// hide those files from whoever reads it.
-    async fn no_log(&self, folder: &str, stored: Position) -> Result<(), LakeError> {
-        let data = object_store::path::Path::from(format!("{folder}/{DATA}"));
-        let mut files = self.store.objects().list(Some(&data));
-        let listed = |error| LakeError::store("list", self.store.show(&data), error);
-        while let Some(file) = files.try_next().await.map_err(listed)? {
-            if FileName::of_path(&file.location).is_some_and(|name| name.chunks.is_none() && name.last <= stored) {
-                let log = self.store.show(&format!("{folder}/_delta_log").into());
-                return Err(LakeError::altered(log, "it is gone, and the table has files that were in it"));
-            }
-        }
-        Ok(())
+        tables.into_iter().chain(checkpoint).chain(self.fresh_due()).min()
     }
 }
 
@@ -498,16 +463,16 @@ fn refused(version: &Version<'_>, error: TooLarge) -> WriteError {
     WriteError::Refused { position: version.position(), table: version.table().name.to_string(), column: error.column }
 }
 
-fn index_of(batch: &Batch, version: &Version<'_>, indices: &[usize]) -> usize {
-    let at = batch.tables().iter().position(|table| Arc::ptr_eq(table, version.table()));
-    at.and_then(|at| indices.get(at)).copied().unwrap_or(0)
+fn index_of(batch: &Batch, version: &Version<'_>, indices: &[Option<usize>]) -> Option<usize> {
+    let at = batch.tables().iter().position(|table| Arc::ptr_eq(table, version.table()))?;
+    indices.get(at).copied().flatten()
 }
 
 /// Does what a table needs before more rows come in. `position` is that of the next version, or the last.
 async fn satisfy(table: &mut OpenTable, need: Need, position: Position) -> Result<(), LakeError> {
     match need {
         Need::Close => table.close(position).await,
-        Need::Visit(day, number) => table.visit(day, number).await,
+        Need::Visit(partition) => table.visit(partition).await,
         Need::Encode => {
             table.upload().await?;
             if table.is_full() { table.close(position).await } else { Ok(()) }

@@ -8,28 +8,27 @@ use audit_core::batch::{Batch, Progress};
 use audit_core::position::Position;
 use audit_core::sink::{Action, Identity, Sink, SinkError, Stored};
 
+use crate::compact::Compactor;
 use crate::config::LakeConfig;
 use crate::encode;
 use crate::error::LakeError;
+use crate::file::Limits;
 use crate::place::Place;
+use crate::session::roll::Compacting;
 use crate::session::{Session, Settings, WriteError};
 use crate::store::Store;
-use crate::table::Limits;
+use crate::table::fresh::Rolls;
 
 /// The lake as a sink. Versions are durable once their table's files are closed and committed: by size, rows, age, or when memory is short.
 #[derive(Debug)]
 pub struct LakeSink {
     settings: Settings,
-    opened: Opened,
+    config: Box<LakeConfig>,
+    /// Where it is given; else the place that the config names is opened.
+    store: Option<Store>,
     quarantined: HashSet<Position>,
     session: Option<Session>,
     durable: Progress,
-}
-
-#[derive(Debug)]
-enum Opened {
-    Place(Box<LakeConfig>),
-    Store(Store),
 }
 
 impl LakeSink {
@@ -37,31 +36,51 @@ impl LakeSink {
     /// early, where it is short.
     pub fn new(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize) -> Result<LakeSink, LakeError> {
         Place::parse(&config.url)?;
-        Ok(LakeSink::with(name, config, memory, Opened::Place(Box::new(config.clone()))))
+        LakeSink::with(name, config, memory, None)
     }
 
     /// Over any object store; `config.url` is only shown.
-    pub fn over(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize, store: Store) -> LakeSink {
-        LakeSink::with(name, config, memory, Opened::Store(store))
+    pub fn over(
+        name: impl Into<Arc<str>>,
+        config: &LakeConfig,
+        memory: usize,
+        store: Store,
+    ) -> Result<LakeSink, LakeError> {
+        LakeSink::with(name, config, memory, Some(store))
     }
 
-    fn with(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize, opened: Opened) -> LakeSink {
+    fn with(
+        name: impl Into<Arc<str>>,
+        config: &LakeConfig,
+        memory: usize,
+        store: Option<Store>,
+    ) -> Result<LakeSink, LakeError> {
         // An open row group is the least that a table under load holds: a third, so that two fit beside the rows that wait.
         let row_group_bytes =
             usize::try_from(config.row_group_bytes.get()).unwrap_or(usize::MAX).min((memory / 3).max(1 << 20));
+        let files = encode::Settings::new(config, row_group_bytes).map_err(|source| LakeError::Settings { source })?;
+        let limits = Limits { bytes: config.file_bytes.get(), rows: config.file_rows };
         let settings = Settings {
             name: name.into(),
-            files: encode::Settings {
-                row_group_rows: usize::try_from(config.row_group_rows).unwrap_or(usize::MAX),
-                row_group_bytes,
-                level: config.zstd_level,
-            },
-            limits: Limits { bytes: config.file_bytes.get(), rows: config.file_rows },
+            files,
+            limits,
             file_age: config.file_age.get(),
+            data: Limits { bytes: config.data_bytes.get(), rows: config.data_rows },
+            rolls: Rolls { age: config.roll_age.get(), grace: config.grace.get(), full: limits },
+            listed: config.listing_readers,
+            partitioning: config.partition_by,
             keep_before: config.keep_before,
             budget: memory,
         };
-        LakeSink { settings, opened, quarantined: HashSet::new(), session: None, durable: Progress::default() }
+        let config = Box::new(config.clone());
+        Ok(LakeSink {
+            settings,
+            config,
+            store,
+            quarantined: HashSet::new(),
+            session: None,
+            durable: Progress::default(),
+        })
     }
 
     fn session(&mut self) -> Result<&mut Session, SinkError> {
@@ -81,11 +100,19 @@ impl LakeSink {
 impl Sink for LakeSink {
     async fn take(&mut self, identity: &Identity) -> Result<Stored, SinkError> {
         self.session = None;
-        let store = match &self.opened {
-            Opened::Place(config) => Store::open(config, true)?,
-            Opened::Store(store) => store.clone(),
+        let store = match &self.store {
+            Some(store) => store.clone(),
+            None => Store::open(&self.config, true)?,
         };
-        let (session, stored) = Session::take(store, self.settings.clone(), identity).await?;
+        let compacting = match self.config.compact_every {
+            Some(every) => {
+                let memory = self.settings.budget / 3;
+                let compactor = Compactor::new(&self.config, store.clone(), &identity.source, memory)?;
+                Some(Compacting::new(compactor, every.get()))
+            }
+            None => None,
+        };
+        let (session, stored) = Session::take(store, self.settings.clone(), compacting, identity).await?;
         self.durable = session.durable();
         self.session = Some(session);
         Ok(stored)

@@ -32,7 +32,7 @@ use url::Url;
 use crate::cloud;
 use crate::config::LakeConfig;
 use crate::error::LakeError;
-use crate::layout::{OWN_FOLDER, TMP};
+use crate::layout::{DATA, OWN_FOLDER, TMP};
 use crate::place::Place;
 
 /// A lake's object store, its root being the lake's.
@@ -84,9 +84,9 @@ impl Store {
         self.stages
     }
 
-    /// What data files are put with.
-    pub(crate) fn data_attributes(&self) -> Attributes {
-        self.data.clone()
+    /// What a file of a table is put with, by its path from the table's folder. The storage class is for files that stay.
+    pub(crate) fn attributes_of(&self, path: &str) -> Attributes {
+        if path.starts_with(DATA) { self.data.clone() } else { Attributes::new() }
     }
 
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {

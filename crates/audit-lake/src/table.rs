@@ -1,7 +1,9 @@
 //! One table of the lake while it is written: its log, its open files, and what of them is not committed yet.
 //!
 //! A table is open (rows come in) or closing (its files are whole, then put, then committed). Closing goes on from where an error left it;
-//! no row is taken in before it is through, so that one commit has all days of one stretch of the stream.
+//! no row is taken in before it is through, so that one commit has all partitions of one stretch of the stream.
+
+pub mod fresh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,25 +21,21 @@ use crate::adopt::{self, Adopted, Found};
 use crate::commit::{Change, TableLog, Txn};
 use crate::encode::LARGE;
 use crate::error::{LakeError, fault};
-use crate::file::{ChunkNote, FileContext, OpenFile, WholeFile};
-use crate::layout::{Day, FileName};
+use crate::file::{ChunkNote, FileContext, Limits, OpenFile, WholeFile};
+use crate::layout::FileName;
+use crate::merge::LogFile;
+use crate::partition::Partition;
 use crate::rows::{Shared, TooLarge};
 use crate::schema::{self, DeltaField, RowPlan};
-
-/// When a table's files are closed.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    pub bytes: u64,
-    pub rows: u64,
-}
+use crate::table::fresh::Fresh;
 
 /// What must happen before more rows of the table can come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// Its files are to be closed and committed.
     Close,
-    /// The folder of this day (by number) is to be looked at.
-    Visit(Day, i64),
+    /// The folder of this partition is to be looked at.
+    Visit(Partition),
     /// Rows are to be encoded, perhaps uploaded.
     Encode,
 }
@@ -64,14 +62,14 @@ pub struct OpenTable {
     layout: Option<Layout>,
     /// Columns and shapes that the next commit adds.
     schema: Option<(Vec<DeltaField>, Vec<Shape>)>,
-    /// By day number.
-    files: BTreeMap<i64, OpenFile>,
+    files: BTreeMap<Partition, OpenFile>,
     snapshot: Option<OpenFile>,
     /// The chunk that comes in has a large row.
     large_chunk: bool,
-    /// Days whose folder was looked at.
-    visited: BTreeSet<i64>,
-    adopted: BTreeMap<i64, Vec<Adopted>>,
+    /// Partitions whose folder was looked at.
+    visited: BTreeSet<Partition>,
+    adopted: BTreeMap<Partition, Vec<Adopted>>,
+    pub fresh: Fresh,
     whole: Vec<WholeFile>,
     adds: Vec<Add>,
     /// Where the stream will stand in the table once what is being closed is committed.
@@ -109,11 +107,16 @@ impl OpenTable {
             large_chunk: false,
             visited: BTreeSet::new(),
             adopted: BTreeMap::new(),
+            fresh: Fresh::default(),
             whole: Vec::new(),
             adds: Vec::new(),
             commit_to: None,
             bare: false,
         }
+    }
+
+    pub fn context(&self) -> &FileContext {
+        &self.context
     }
 
     /// Whether something is not committed.
@@ -187,24 +190,28 @@ impl OpenTable {
             Ok(plan) => plan,
             Err(need) => return Ok(Some(need)),
         };
-        let at = version.transaction().committed_at;
-        let number = Day::number(at);
-        if !self.visited.contains(&number) {
-            return Ok(Some(Need::Visit(Day::of(at), number)));
+        let partition = self.partition(version);
+        if !self.visited.contains(&partition) {
+            return Ok(Some(Need::Visit(partition)));
         }
-        let stored = self.adopted.get(&number).is_some_and(|files| files.iter().any(|file| file.name.holds(position)));
+        let stored =
+            self.adopted.get(&partition).is_some_and(|files| files.iter().any(|file| file.name.holds(position)));
         let mut encode = false;
         if !stored {
-            if version.is_larger_than(LARGE) && self.files.get(&number).is_some_and(|file| !file.takes_large()) {
+            if version.is_larger_than(LARGE) && self.files.get(&partition).is_some_and(|file| !file.takes_large()) {
                 return Ok(Some(Need::Close));
             }
-            let file = self.files.entry(number).or_insert_with(|| OpenFile::new(plan, Day::of(at), position));
+            let file = self.files.entry(partition).or_insert_with(|| OpenFile::new(plan, partition, position));
             encode = append.to(file, version)?;
         }
         self.taken = position;
         self.before_first.get_or_insert(append.before);
         self.since.get_or_insert_with(Instant::now);
         Ok(encode.then_some(Need::Encode))
+    }
+
+    fn partition(&self, version: &Version<'_>) -> Partition {
+        Partition::of(self.log.partitioning(), version.transaction().committed_at)
     }
 
     /// Whether adopted files end before `position`: they are committed before anything later comes in.
@@ -224,11 +231,11 @@ impl OpenTable {
             Ok(plan) => plan,
             Err(need) => return Ok(Some(need)),
         };
-        let day = Day::of(version.transaction().committed_at);
+        let partition = self.partition(version);
         let note = ChunkNote { baseline: mark.baseline, first: mark.chunk, last: mark.chunk, done: mark.last };
         let large = self.large_chunk;
         let file = self.snapshot.get_or_insert_with(|| {
-            let mut file = OpenFile::new(plan, day, version.position());
+            let mut file = OpenFile::new(plan, partition, version.position());
             (file.chunks, file.large) = (Some(note), large);
             file
         });
@@ -245,9 +252,9 @@ impl OpenTable {
         }
         let first = &chunk.versions().next()?;
         self.large_chunk = chunk.versions().any(|version| version.is_larger_than(LARGE));
-        let day = Day::of(first.transaction().committed_at);
+        let partition = self.partition(first);
         let other = |file: &OpenFile| {
-            file.day != day
+            file.partition != partition
                 || file.chunks.is_none_or(|chunks| chunks.baseline != mark.baseline)
                 || (self.large_chunk && !file.takes_large())
         };
@@ -266,7 +273,7 @@ impl OpenTable {
 
     /// Whether the files have reached their size.
     pub fn is_full(&self) -> bool {
-        let full = |file: &OpenFile| file.size() >= self.limits.bytes || file.rows_total >= self.limits.rows;
+        let full = |file: &OpenFile| self.limits.reached(file.size(), file.rows_total);
         self.files.values().chain(&self.snapshot).any(full)
     }
 
@@ -300,15 +307,15 @@ impl OpenTable {
         Ok(())
     }
 
-    /// Looks at a day's folder before the first row of that day: unknown files are adopted or removed.
-    pub async fn visit(&mut self, day: Day, number: i64) -> Result<(), LakeError> {
-        let found = adopt::look_at_day(&self.log, day, self.log.txn().position, self.context.owner).await?;
+    /// Looks at a partition's folder before its first row: unknown files are adopted or removed.
+    pub async fn visit(&mut self, partition: Partition) -> Result<(), LakeError> {
+        let found = adopt::look_at(&self.log, partition, self.log.txn().position, self.context.owner).await?;
         if !found.is_empty() {
             let files = self.settle(&found).await?;
-            self.adopted.insert(number, files);
+            self.adopted.insert(partition, files);
         }
-        self.visited.insert(number);
-        self.leave_days(number).await
+        self.visited.insert(partition);
+        self.leave(partition).await
     }
 
     /// Reads the unknown files that are kept, for the next commit to name, and removes the others; both under a commit of our own.
@@ -339,19 +346,19 @@ impl OpenTable {
         }
     }
 
-    /// When a new day begins, the days before it are looked at once more: a daemon that was fenced may have put a file there late.
-    async fn leave_days(&mut self, number: i64) -> Result<(), LakeError> {
-        let left: Vec<i64> =
-            self.visited.range(..number).copied().filter(|day| !self.files.contains_key(day)).collect();
-        for day in left {
-            if self.adopted.get(&day).is_none_or(Vec::is_empty) {
-                let found = adopt::look_at_day(&self.log, Day::of_number(day), self.taken, self.context.owner).await?;
+    /// When a new partition begins, those before it are looked at once more: a daemon that was fenced may have put a file there late.
+    async fn leave(&mut self, begun: Partition) -> Result<(), LakeError> {
+        let left: Vec<Partition> =
+            self.visited.range(..begun).copied().filter(|partition| !self.files.contains_key(partition)).collect();
+        for partition in left {
+            if self.adopted.get(&partition).is_none_or(Vec::is_empty) {
+                let found = adopt::look_at(&self.log, partition, self.taken, self.context.owner).await?;
                 // A file beyond what was taken in waits until the stream is there.
                 if !found.remove.is_empty() {
                     self.own().await?;
                     adopt::remove(&self.log, found.remove.iter().map(|seen| seen.meta.location.clone())).await?;
                 }
-                self.visited.remove(&day);
+                self.visited.remove(&partition);
             }
         }
         Ok(())
@@ -383,7 +390,7 @@ impl OpenTable {
             Some(_) => None,
             None => Some(self.schema.clone().unwrap_or_else(|| (self.log.fields(self.keep_before), Vec::new()))),
         };
-        self.log.commit(&Change { adds: Vec::new(), txn, schema }).await
+        self.log.commit(&Change { adds: Vec::new(), removes: Vec::new(), txn, schema }).await
     }
 
     /// Adopts chunks that an earlier daemon left whole but uncommitted. Called before anything else is written.
@@ -404,7 +411,7 @@ impl OpenTable {
     /// `Restart`; after others, call it again.
     ///
     /// Files of the stream stay open while an adopted file reaches beyond `seen`: a commit says that the table has everything up to its
-    /// position, and rows of other days may still come before the end of that file.
+    /// position, and rows of other partitions may still come before the end of that file.
     pub async fn close(&mut self, seen: Position) -> Result<(), LakeError> {
         let adopted_to = self.adopted.values().flatten().map(|file| file.name.last).max();
         if !self.is_closing() && adopted_to.is_none_or(|last| last <= seen) {
@@ -447,14 +454,16 @@ impl OpenTable {
     async fn commit(&mut self) -> Result<(), LakeError> {
         let position = self.commit_to.unwrap_or(self.log.txn().position);
         let txn = Txn { position, baseline: self.chunks, owner: self.context.owner };
-        let change = Change { adds: self.adds.clone(), txn, schema: self.schema.clone() };
+        let change = Change { adds: self.adds.clone(), removes: Vec::new(), txn, schema: self.schema.clone() };
         if let Err(error) = self.log.commit(&change).await {
             if matches!(error, LakeError::Overtaken { .. }) {
                 self.withdraw().await?;
             }
             return Err(error);
         }
-        self.adds.clear();
+        let by = self.log.partitioning();
+        let files: Vec<LogFile> = self.adds.drain(..).filter_map(|add| LogFile::of_add(&add, by)).collect();
+        self.fresh.committed(&files);
         self.schema = None;
         self.bare = false;
         self.since = None;

@@ -11,6 +11,9 @@ mod common;
 /// Two daemons, and a disk that fails, at one moment.
 #[path = "faults/moments.rs"]
 mod moments;
+/// Rolls that are not finished.
+#[path = "faults/rolls.rs"]
+mod rolls;
 
 use audit_core::batch::Batch;
 use audit_core::sink::{Action, Sink};
@@ -31,8 +34,8 @@ const POINTS: [&str; 8] = [
 ];
 
 /// Lets passage `passage` of `point` fail; false if there is no such passage.
-async fn broken_off(point: &str, passage: u32, whole: bool) -> bool {
-    let (lake, mut world) = (Lake::new(), World::new());
+async fn broken_off(lake: Lake, point: &str, passage: u32, whole: bool) -> bool {
+    let mut world = World::new();
     fail::cfg(point, &format!("{passage}*off->1*return->off")).unwrap();
     let broken = first_run(&lake, &world, whole).await;
     fail::remove(point);
@@ -52,12 +55,15 @@ async fn broken_off_anywhere_each_version_is_there_once() {
     let mut runs = 0;
     for point in POINTS.iter().filter(|point| **point != "lake::before_adopt") {
         for whole in [true, false] {
-            let mut passage = 0;
-            while broken_off(point, passage, whole).await {
-                passage += 1;
-                runs += 1;
+            for fresh in [false, true] {
+                let lake = || if fresh { Lake::new().fresh() } else { Lake::new() };
+                let mut passage = 0;
+                while broken_off(lake(), point, passage, whole).await {
+                    passage += 1;
+                    runs += 1;
+                }
+                assert!(passage > 0, "{point} is never passed");
             }
-            assert!(passage > 0, "{point} is never passed");
         }
     }
     println!("{runs} runs");

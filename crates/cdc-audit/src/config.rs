@@ -142,6 +142,18 @@ impl Config {
             if rule.only.is_some() && rule.ignore.is_some() {
                 problems.push(&format!("{path}.only"), "given together with `ignore`", Some("keep one of the two"));
             }
+            for name in rule.sinks.iter().flatten().filter(|name| !self.sinks.contains_key(*name)) {
+                let names: Vec<&str> = self.sinks.keys().map(String::as_str).collect();
+                let hint = format!("the sinks are {}", names.join(", "));
+                problems.push(&format!("{path}.sinks"), format!("there is no sink {name:?}"), Some(hint.as_str()));
+            }
+            if rule.sinks.as_ref().is_some_and(Vec::is_empty) {
+                problems.push(
+                    &format!("{path}.sinks"),
+                    "names no sink",
+                    Some("say `capture = false` to leave tables out"),
+                );
+            }
             if rule.protect.values().any(|method| *method == Method::Hash) && self.protection.hash_key.is_none() {
                 problems.push(
                     &format!("{path}.protect"),
@@ -234,7 +246,7 @@ mod tests {
     fn the_sinks_of_the_readme_are_configurations() {
         let readme = include_str!("../../../README.md");
         let blocks: Vec<&str> = readme.split("```toml\n").skip(2).filter_map(|rest| rest.split("```").next()).collect();
-        assert_eq!(blocks.len(), 3);
+        assert!(blocks.len() >= 4);
         for block in blocks {
             let text = format!("[source]\nname = 'shop'\nurl = 'postgres://localhost/shop'\n{block}");
             let check = |config: &Config, problems: &mut Problems| config.check(problems);

@@ -57,6 +57,8 @@ enum Command {
     Export(cli::export::Args),
     /// Print statements that make the lake queryable in an engine; run them there, and again when tables change.
     Ddl(cli::ddl::Args),
+    /// Make files of a lake fewer and sort them, where no readers list its folders.
+    Compact(cli::compact::Args),
     /// Drop what `setup` created; asks first.
     Teardown(cli::teardown::Args),
 }
@@ -101,6 +103,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Command::History(args) => cli::history::run(args, &config).await,
             Command::Export(args) => cli::export::run(args, &config).await,
             Command::Ddl(args) => cli::ddl::run(args, &config).await,
+            Command::Compact(args) => cli::compact::run(args, &config).await,
             Command::Teardown(args) => cli::teardown::run(args, &config).await,
             Command::Check(args) => cli::check::run(args, &config).await,
             Command::Run(args) => cli::run::run(args, config).await,

@@ -38,13 +38,20 @@ pub fn columns_of(path: &Path) -> BTreeMap<String, Column> {
     open(path).schema().fields().iter().filter_map(|field| column(field)).collect()
 }
 
-/// The versions of a file, in its order, which must be that of their positions.
+/// The versions of a file, by position. In the file they must be in that order, or in that of key and position where its footer says so.
 pub fn versions(path: &Path, columns: &BTreeMap<String, Column>) -> Vec<Version> {
-    let reader = open(path).build().expect("a reader");
+    let reader = open(path);
+    let by_key = reader.metadata().row_groups().iter().any(|group| group.sorting_columns().is_some());
+    let reader = reader.build().expect("a reader");
     let mut versions: Vec<Version> = Vec::new();
     for batch in reader {
         let batch = batch.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         versions.extend(Batch::of(&batch, columns).versions());
+    }
+    if by_key {
+        let place = |version: &Version| (version.key.clone(), version.position.clone());
+        assert!(versions.is_sorted_by_key(place), "the keys in {} do not rise", path.display());
+        versions.sort_by(|a, b| a.position.cmp(&b.position));
     }
     let rising = versions.windows(2).all(|pair| pair[0].position < pair[1].position);
     assert!(rising, "the positions in {} do not rise", path.display());

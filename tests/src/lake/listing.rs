@@ -1,12 +1,20 @@
 //! A reader that knows nothing of Delta: every Parquet file below `data/`, partitions from the paths.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::lake::file;
+use crate::lake::{Snapshot, file};
 use crate::trail::Version;
 
+/// What is listed, and what of the fresh files that the log names is not in `data/` yet.
 pub fn versions(table: &Path) -> Vec<Version> {
-    files(&table.join("data")).iter().flat_map(|path| file::versions(path, &file::columns_of(path))).collect()
+    let read = |path: &PathBuf| file::versions(path, &file::columns_of(path));
+    let mut versions: Vec<Version> = files(&table.join("data")).iter().flat_map(read).collect();
+    let listed: HashSet<String> = versions.iter().map(|version| version.position.clone()).collect();
+    let named = Snapshot::read(table).files.into_keys().filter(|path| path.starts_with("fresh/"));
+    let fresh = named.flat_map(|path| read(&table.join(path)));
+    versions.extend(fresh.filter(|version| !listed.contains(&version.position)));
+    versions
 }
 
 /// Every file below a folder. Whatever is no Parquet file of ours would be read, or trip a reader, and fails the test.

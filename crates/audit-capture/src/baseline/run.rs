@@ -264,7 +264,9 @@ impl Runner {
                 descriptions.values_mut().for_each(|description: &mut Description| description.snapshot = None);
             }
             let has = |sink: &SinkProgress| (sink.name.clone(), sink.baselines.get(table.as_ref()).copied());
-            let plan = Plan::new(self.sinks.iter().map(has).collect(), known);
+            let rules = self.rules.for_table(&name);
+            let sinks = self.sinks.iter().filter(|sink| rules.goes_to(&sink.name));
+            let plan = Plan::new(sinks.map(has).collect(), known);
             self.shared.progress.expect(&table, listed.estimate, rows);
             if plan.is_done() && !self.anew {
                 whole.extend(descriptions.keys().map(|baseline| (table.clone(), *baseline)));

@@ -47,7 +47,7 @@ pub async fn describe(log: &TableLog) -> Result<TableDescription, LakeError> {
     });
     Ok(TableDescription {
         folder: log.folder.to_string(),
-        partition_columns: state.partition_columns(),
+        partition_columns: state.partitioning.names(),
         fields: fields.collect(),
         shapes: state.shapes.clone(),
         first_year: first_year(log).await?,

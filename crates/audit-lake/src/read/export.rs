@@ -1,23 +1,29 @@
 //! A table's versions in order of position, as a stream.
 //!
-//! Files are sorted by their first versions and opened when the stream comes to them. Files of several days, or of a baseline, overlap; then
-//! their rows are merged. Where one owner followed another there may be more than two at a time, but not many.
+//! Files are ordered by their first versions and opened when the stream comes to them. Files of several partitions, or of a baseline, overlap;
+//! then their rows are merged. Where one owner followed another there may be more than two at a time, but not many. A file whose rows are
+//! sorted by key is sorted by position when it is opened.
 
 use std::collections::VecDeque;
 
 use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
 use futures::{Stream, StreamExt, TryStreamExt};
-use parquet::arrow::async_reader::ParquetRecordBatchStream;
+use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 
 use super::files::{self, DataFile};
 use super::record::Rows;
 use crate::commit::TableLog;
+use crate::encode::on_cpu;
 use crate::error::LakeError;
 use crate::fetch::ObjectReader;
+use crate::sort::{Order, Sorted, Sorter};
 
 /// Rows decoded at a time, of each open file.
 const BATCH_ROWS: usize = 512;
+
+/// Of a file that is sorted anew, in bytes.
+const SORT_BYTES: usize = 32 << 20;
 
 struct Merge {
     log: TableLog,
@@ -30,10 +36,32 @@ struct Merge {
 /// Where the stream stands in a file.
 struct Cursor {
     path: String,
-    stream: ParquetRecordBatchStream<ObjectReader>,
+    source: Source,
     rows: Rows,
     at: usize,
     position: Position,
+}
+
+/// Where the rows of a file come from, in order of position.
+enum Source {
+    File(Box<ParquetRecordBatchStream<ObjectReader>>),
+    Sorted(Sorted),
+}
+
+impl Source {
+    async fn of(builder: ParquetRecordBatchStreamBuilder<ObjectReader>, path: &str) -> Result<Source, LakeError> {
+        let failed = |source| LakeError::Read { path: path.to_string(), source };
+        let by_key = builder.metadata().row_groups().iter().any(|group| group.sorting_columns().is_some());
+        let mut stream = builder.with_batch_size(BATCH_ROWS).build().map_err(failed)?;
+        if !by_key {
+            return Ok(Source::File(Box::new(stream)));
+        }
+        let mut sorter = Sorter::new(Order::Position, SORT_BYTES);
+        while let Some(batch) = stream.try_next().await.map_err(failed)? {
+            on_cpu(|| sorter.push(batch)).map_err(LakeError::Sort)?;
+        }
+        on_cpu(|| sorter.finish()).map(Source::Sorted).map_err(LakeError::Sort)
+    }
 }
 
 pub async fn export(
@@ -81,9 +109,8 @@ impl Merge {
             let Some(file) = self.waiting.pop_front() else { return Ok(()) };
             let builder = files::open(&self.log, &file).await?;
             let path = self.log.store().show(&file.path);
-            let failed = |source| LakeError::Read { path: path.clone(), source };
-            let stream = builder.with_batch_size(BATCH_ROWS).build().map_err(failed)?;
-            let mut cursor = Cursor { path, stream, rows: Rows::default(), at: 0, position: Position::default() };
+            let source = Source::of(builder, &path).await?;
+            let mut cursor = Cursor { path, source, rows: Rows::default(), at: 0, position: Position::default() };
             if cursor.fill().await? {
                 self.open.push(cursor);
             }
@@ -103,8 +130,13 @@ impl Cursor {
     }
 
     async fn fill(&mut self) -> Result<bool, LakeError> {
-        let failed = |source| LakeError::Read { path: self.path.clone(), source };
-        let Some(batch) = self.stream.try_next().await.map_err(failed)? else { return Ok(false) };
+        let batch = match &mut self.source {
+            Source::File(stream) => {
+                stream.try_next().await.map_err(|source| LakeError::Read { path: self.path.clone(), source })?
+            }
+            Source::Sorted(sorted) => on_cpu(|| sorted.next()).map_err(LakeError::Sort)?,
+        };
+        let Some(batch) = batch else { return Ok(false) };
         self.rows = Rows::new(batch);
         self.at = 0;
         self.position = self.rows.position(0, &self.path)?;

@@ -25,6 +25,7 @@ use crate::commit::TableLog;
 use crate::config::LakeConfig;
 use crate::error::LakeError;
 use crate::layout::{OWN_FOLDER, table_name};
+use crate::partition::Partitioning;
 use crate::store::Store;
 
 pub use describe::{FieldDescription, TableDescription};
@@ -133,7 +134,7 @@ impl LakeReader {
     }
 
     async fn log(&self, source: &str, table: &str) -> Result<TableLog, LakeError> {
-        let log = TableLog::open(&self.store, &source.into(), table).await?;
+        let log = TableLog::open(&self.store, &source.into(), table, Partitioning::default()).await?;
         if log.state.is_none() {
             return Err(LakeError::NoTable { table: table.to_string() });
         }

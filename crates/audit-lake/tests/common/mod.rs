@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use audit_config::ByteSize;
 use audit_core::batch::{Batch, Progress};
 use audit_core::position::Position;
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
@@ -39,8 +40,9 @@ impl Lake {
         // In memory, where there is such a place: hundreds of lakes are synced hundreds of times.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let mut config = LakeConfig::at(folder.path().to_str().unwrap());
-        // Nothing is closed by its age unless a test says so.
+        // Nothing is closed by its age, and nothing is fresh, unless a test says so.
         config.file_age = Duration::from_secs(3600).into();
+        config.data_bytes = ByteSize::mib(0);
         Lake { folder, config, direct: None }
     }
 
@@ -50,9 +52,21 @@ impl Lake {
         let config = |port| {
             let mut config = parsed(&server.lake(&prefix, port));
             config.file_age = Duration::from_secs(3600).into();
+            config.data_bytes = ByteSize::mib(0);
             config
         };
         Lake { config: config(port), direct: Some(config(server.port())), ..Lake::new() }
+    }
+
+    /// Every file is fresh, and rolled with the next call; what was replaced goes at once.
+    pub fn fresh(mut self) -> Lake {
+        for config in std::iter::once(&mut self.config).chain(&mut self.direct) {
+            config.data_bytes = ByteSize::gib(1);
+            config.data_rows = u64::MAX;
+            config.roll_age = Duration::ZERO.into();
+            config.grace = Duration::ZERO.into();
+        }
+        self
     }
 
     /// The lake's objects, past any proxy.
@@ -130,6 +144,17 @@ impl Lake {
         files.iter().map(|file| file.path().to_string()).collect()
     }
 
+    /// The rows of fresh files that the log names.
+    pub async fn fresh_rows(&self, table: &str) -> Vec<String> {
+        let folder = self.path().join(audit_lake::layout::table_folder(table));
+        if !folder.join("_delta_log").exists() {
+            return Vec::new();
+        }
+        let files = self.delta_files(table).await;
+        let fresh = files.iter().filter(|path| path.starts_with("fresh/"));
+        rows_of(&fresh.flat_map(|path| read(&folder.join(path))).collect::<Vec<_>>())
+    }
+
     /// What readers that list `data/` see of a table.
     pub fn listed_rows(&self, table: &str) -> Vec<String> {
         rows_of(&self.listed_batches(table))
@@ -159,9 +184,11 @@ impl Lake {
         files.into_iter().map(seen).collect()
     }
 
-    /// Both kinds of readers see the same, each version once.
+    /// Both kinds of readers see the same, each version once; those that list do not see what is fresh.
     pub async fn agreed(&self, table: &str) -> Vec<String> {
-        let (delta, listed) = (self.delta_rows(table).await, self.listed_rows(table));
+        let (delta, mut listed) = (self.delta_rows(table).await, self.listed_rows(table));
+        listed.extend(self.fresh_rows(table).await);
+        listed.sort();
         assert_eq!(delta, listed, "readers of the log and of the folders disagree on {table}");
         let mut unique = delta.clone();
         unique.dedup_by_key(|row| row.split(' ').next().unwrap().to_string());
@@ -183,6 +210,16 @@ pub fn identity() -> Identity {
 /// Where the fixtures' source stands before its first transaction.
 pub fn start() -> Progress {
     Progress { position: Position::new(1, audit_core::position::Lsn(0), 0), ..Progress::default() }
+}
+
+/// Rolls what is due, and removes what was replaced.
+pub async fn roll(sink: &mut LakeSink) -> Result<(), SinkError> {
+    let soon = Duration::from_secs(5);
+    while sink.due().is_some_and(|due| due < Instant::now() + soon) {
+        sink.flush(false).await?;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
 }
 
 pub async fn write(sink: &mut LakeSink, batches: &[Batch]) -> Result<(), SinkError> {

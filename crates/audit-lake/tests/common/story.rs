@@ -6,7 +6,7 @@ use audit_core::batch::Batch;
 use audit_core::sink::{Sink, SinkError};
 use audit_testkit::Fixture;
 
-use super::{Lake, identity, start};
+use super::{Lake, identity, roll, start};
 
 pub const TABLES: [&str; 2] = ["public.users", "public.orders"];
 
@@ -75,6 +75,7 @@ pub async fn first_run(lake: &Lake, world: &World, whole: bool) -> Result<(), Si
     sink.begin(start()).await?;
     let stream: Vec<&Batch> = world.stream.iter().collect();
     sink.write(&stream[..1]).await?;
+    roll(&mut sink).await?;
     for chunk in &world.chunks {
         sink.write(&[chunk]).await?;
         if whole {
@@ -83,8 +84,10 @@ pub async fn first_run(lake: &Lake, world: &World, whole: bool) -> Result<(), Si
     }
     sink.write(&stream[1..2]).await?;
     sink.flush(true).await?;
+    roll(&mut sink).await?;
     sink.write(&stream[2..]).await?;
-    sink.flush(true).await
+    sink.flush(true).await?;
+    roll(&mut sink).await
 }
 
 /// Another run, from what is stored.
@@ -100,7 +103,8 @@ pub async fn next_run(lake: &Lake, world: &mut World, day: u32) -> Result<(), Si
         CHUNKS[has..].iter().flat_map(|text| world.fixture.batches(&read_at(text, day))).collect();
     let missing: Vec<&Batch> = missing.iter().collect();
     sink.write(&missing).await?;
-    sink.flush(true).await
+    sink.flush(true).await?;
+    roll(&mut sink).await
 }
 
 pub fn positions(batches: &[Batch], table: &str) -> Vec<String> {

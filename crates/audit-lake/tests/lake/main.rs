@@ -6,6 +6,10 @@ mod common;
 
 /// Columns: names, types, evolution, what is kept exactly.
 mod columns;
+/// Files made into fewer.
+mod compact;
+/// Fresh files, partitions and compression.
+mod fresh;
 /// Who owns a lake, and what a hand altered.
 mod owner;
 /// History and export.

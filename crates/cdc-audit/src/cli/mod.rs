@@ -2,6 +2,7 @@
 
 mod admin;
 pub mod check;
+pub mod compact;
 pub mod config;
 pub mod ddl;
 pub mod export;

@@ -86,7 +86,7 @@ impl Site {
         let text = format!(
             "[source]\nname = \"shop\"\nurl = \"{source}\"\n\n\
              [sinks.hot]\ntype = \"hot\"\nurl = \"{hot}\"\n\n\
-             [sinks.archive]\ntype = \"lake\"\nurl = \"{}\"\nfile_age = \"3 s\"\n\n\
+             [sinks.archive]\ntype = \"lake\"\nurl = \"{}\"\nfile_age = \"3 s\"\ndata_bytes = \"0 B\"\n\n\
              [http]\nlisten = \"127.0.0.1:{}\"\n",
             site.lake().display(),
             audit_testkit::free_port(),

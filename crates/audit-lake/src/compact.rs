@@ -1,0 +1,266 @@
+//! Compaction: files of `data/` made into fewer and larger ones, sorted by key and position, in lakes that nobody lists.
+//!
+//! It owns nothing and may run anywhere, beside the daemon or in it. A file is made of others of one partition, then one commit names it
+//! in their place, if they are all still there; the daemon steps over such commits. What was replaced stays for readers of an older state of
+//! the log: a note under `_cdc_audit/replaced` says which files, and a later run removes them. The note is written first, so that nothing is
+//! forgotten by a kill, and believed only as far as the log agrees: a file that the log names is never removed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use audit_core::position::Micros;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
+use serde::{Deserialize, Serialize};
+
+use crate::adopt;
+use crate::commit::{Replaced, TableLog};
+use crate::config::LakeConfig;
+use crate::encode;
+use crate::error::{LakeError, fault};
+use crate::file::{FileContext, Limits};
+use crate::layout::{DATA, OWN_FOLDER};
+use crate::merge::{LogFile, Merged, merge};
+use crate::partition::Partition;
+use crate::read::LakeReader;
+use crate::store::Store;
+
+/// Where it is noted what was replaced.
+const NOTES: &str = "_cdc_audit/replaced";
+/// A partition that is still written to is compacted when it has this many files.
+const OPEN_FILES_MIN: usize = 8;
+/// What a run that was killed has left is removed when it is this old: no run takes so long from a file to its commit.
+const LEFT_AFTER: i64 = 86_400_000_000;
+
+/// What a run has done to one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Compacted {
+    pub table: String,
+    /// Files that were replaced, and their bytes.
+    pub files: u64,
+    pub bytes: u64,
+    /// Files that took their place, and their bytes.
+    pub into: u64,
+    pub into_bytes: u64,
+    /// Of all files in `data/`, how many there are now.
+    pub left: u64,
+}
+
+/// What a run works with.
+#[derive(Clone, Debug)]
+pub struct Compactor {
+    store: Store,
+    source: Arc<str>,
+    files: encode::Settings,
+    target: u64,
+    /// Partitions whose time is before this are left alone.
+    not_before: Micros,
+    grace: i64,
+    window: usize,
+}
+
+/// Replaced by one commit.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    /// The table's folder.
+    table: String,
+    at: i64,
+    /// From the table's folder, as the others.
+    made: String,
+    replaced: Vec<String>,
+}
+
+impl Compactor {
+    /// `memory` is what a run may take, in bytes: about.
+    pub fn new(config: &LakeConfig, store: Store, source: &str, memory: usize) -> Result<Compactor, LakeError> {
+        let row_group =
+            usize::try_from(config.row_group_bytes.get()).unwrap_or(usize::MAX).min((memory / 2).max(1 << 20));
+        let micros = |span: audit_config::Span| i64::try_from(span.get().as_micros()).unwrap_or(i64::MAX);
+        Ok(Compactor {
+            files: encode::Settings::new(config, row_group).map_err(|source| LakeError::Settings { source })?,
+            target: config.compact_bytes.get(),
+            not_before: Micros(Micros::now().0.saturating_sub(micros(config.compact_within))),
+            grace: micros(config.grace),
+            window: memory / 2,
+            source: source.into(),
+            store,
+        })
+    }
+
+    /// The tables of the lake.
+    pub async fn tables(&self) -> Result<Vec<String>, LakeError> {
+        LakeReader::over(self.store.clone()).tables(&self.source).await
+    }
+
+    /// Compacts one table after the other, and removes what earlier runs have replaced.
+    pub async fn all(&self) -> Result<(), LakeError> {
+        for table in self.tables().await? {
+            let done = self.table(&table).await?;
+            if done.into > 0 {
+                tracing::info!(table, files = done.files, into = done.into, "compacted");
+            }
+        }
+        self.sweep().await.map(|_| ())
+    }
+
+    /// Compacts one table.
+    pub async fn table(&self, table: &str) -> Result<Compacted, LakeError> {
+        let mut log = TableLog::open(&self.store, &self.source, table, Default::default()).await?;
+        if log.state.is_none() {
+            return Err(LakeError::NoTable { table: table.to_string() });
+        }
+        let context = self.context(&log);
+        let files = adopt::files_in_log(&log, DATA).await?;
+        let mut done = Compacted { table: table.to_string(), left: files.len() as u64, ..Compacted::default() };
+        for mut group in self.groups(&log, files) {
+            while group.len() > 1 || group.first().is_some_and(|file| file.name.mark.is_none()) {
+                let Some(merged) = merge(&context, &group, self.window, Some(rand::random())).await? else { break };
+                group.drain(..merged.replaces.len());
+                if !self.replace(&mut log, &merged).await? {
+                    break;
+                }
+                done.files += merged.replaces.len() as u64;
+                done.bytes += merged.replaces.iter().map(|file| file.size).sum::<u64>();
+                done.into += 1;
+                done.into_bytes += merged.add.size as u64;
+                done.left = done.left + 1 - merged.replaces.len() as u64;
+            }
+        }
+        Ok(done)
+    }
+
+    fn context(&self, log: &TableLog) -> FileContext {
+        FileContext {
+            store: self.store.clone(),
+            table: log.table.clone(),
+            folder: log.folder.clone(),
+            owner: log.txn().owner,
+            settings: self.files.clone(),
+            data: Limits { bytes: 0, rows: 0 },
+            listed: false,
+        }
+    }
+
+    /// The files that are to become one each: of one partition, one after the other, no more than fill a file.
+    fn groups(&self, log: &TableLog, files: Vec<LogFile>) -> Vec<Vec<LogFile>> {
+        // Chunks of a baseline that is under way are found by their files.
+        let baseline = log.txn().baseline;
+        let under_way = |file: &LogFile| {
+            !baseline.done && file.name.chunks.is_some_and(|chunks| chunks.baseline == baseline.baseline)
+        };
+        let mut partitions: BTreeMap<Partition, Vec<LogFile>> = BTreeMap::new();
+        for file in files.into_iter().filter(|file| !under_way(file)) {
+            partitions.entry(file.partition).or_default().push(file);
+        }
+        let by = log.partitioning();
+        let (first, today) = (Partition::of(by, self.not_before), Partition::of(by, Micros::now()));
+        let mut groups = Vec::new();
+        for (partition, mut files) in partitions.into_iter().filter(|(partition, _)| *partition >= first) {
+            if partition >= today && files.len() < OPEN_FILES_MIN {
+                continue;
+            }
+            files.sort_by_key(|file| (file.name.first, file.name.last));
+            let mut group = Vec::new();
+            let mut bytes = 0;
+            for file in files {
+                // What is full already is not written again for the sake of a small file beside it.
+                let full = file.name.mark.is_some() && file.size >= self.target / 2;
+                if full || bytes >= self.target {
+                    groups.push(std::mem::take(&mut group));
+                    bytes = 0;
+                }
+                if !full {
+                    bytes += file.size;
+                    group.push(file);
+                }
+            }
+            groups.push(group);
+        }
+        groups
+    }
+
+    /// Notes what will be replaced, then commits; false where another run was faster.
+    async fn replace(&self, log: &mut TableLog, merged: &Merged) -> Result<bool, LakeError> {
+        let note = Note {
+            table: log.folder.to_string(),
+            at: Micros::now().0,
+            made: merged.add.path.clone(),
+            replaced: merged.replaces.iter().map(LogFile::path).collect(),
+        };
+        let path = Path::from(format!("{NOTES}/{}.json", uuid::Uuid::new_v4()));
+        let bytes = serde_json::to_vec_pretty(&note).map_err(|error| LakeError::altered(&path, error.to_string()))?;
+        let put = self.store.objects().put_opts(&path, bytes.into(), PutMode::Create.into()).await;
+        match put {
+            // The name is random: what is there is an earlier try's.
+            Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(LakeError::store("write", self.store.show(&path), error)),
+        }
+        fault!("lake::before_compact");
+        let replaced = log.replace(merged).await?;
+        fault!("lake::after_compact");
+        if replaced == Replaced::Changed {
+            let made = Path::from(format!("{}/{}", log.folder, merged.add.path));
+            adopt::delete(log, [made, path].into_iter()).await?;
+        }
+        Ok(replaced == Replaced::Done)
+    }
+
+    /// Removes files that were replaced long enough ago; how many.
+    pub async fn sweep(&self) -> Result<u64, LakeError> {
+        let folder = Path::from(NOTES);
+        let listed: Vec<ObjectMeta> = self
+            .store
+            .objects()
+            .list(Some(&folder))
+            .try_collect()
+            .await
+            .map_err(|error| LakeError::store("list", self.store.show(&folder), error))?;
+        let mut removed = 0;
+        for meta in listed {
+            let Some(note) = self.note(&meta.location).await? else { continue };
+            if note.at.saturating_add(self.grace) <= Micros::now().0 {
+                removed += self.sweep_noted(&meta.location, &note).await?;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn note(&self, path: &Path) -> Result<Option<Note>, LakeError> {
+        let failed = |error| LakeError::store("read", self.store.show(path), error);
+        let bytes = match self.store.objects().get(path).await {
+            Ok(found) => found.bytes().await.map_err(failed)?,
+            // Another run has swept it.
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let note: Note = serde_json::from_slice(&bytes)
+            .map_err(|error| LakeError::altered(self.store.show(path), error.to_string()))?;
+        // A folder of a table holds a dot; a note that names anything else is not ours to follow.
+        let sound = note.table.contains('.') && note.table != OWN_FOLDER && !note.table.contains('/');
+        let inside = |path: &String| path.starts_with("data/") && !path.contains("..");
+        if !(sound && inside(&note.made) && note.replaced.iter().all(inside)) {
+            return Err(LakeError::altered(self.store.show(path), "it names files outside a table's data"));
+        }
+        Ok(Some(note))
+    }
+
+    async fn sweep_noted(&self, path: &Path, note: &Note) -> Result<u64, LakeError> {
+        let Some(log) = TableLog::open_folder(&self.store, &self.source, &note.table).await? else { return Ok(0) };
+        let named: HashSet<String> = adopt::files_in_log(&log, DATA).await?.iter().map(LogFile::path).collect();
+        let committed = named.contains(&note.made) || note.replaced.iter().any(|path| !named.contains(path));
+        if !committed && note.at.saturating_add(LEFT_AFTER) > Micros::now().0 {
+            return Ok(0);
+        }
+        // What was made and is not in the log any more was replaced in its turn: another note says so.
+        let gone: Vec<&String> = match committed {
+            true => note.replaced.iter().filter(|path| !named.contains(*path)).collect(),
+            false => vec![&note.made],
+        };
+        let objects: Vec<Path> = gone.iter().map(|path| Path::from(format!("{}/{path}", note.table))).collect();
+        let count = objects.len() as u64;
+        adopt::delete(&log, objects.into_iter().chain([path.clone()])).await?;
+        Ok(count)
+    }
+}

@@ -1,0 +1,199 @@
+//! Fresh files: which of them the log names, when they are rolled, and what was replaced.
+//!
+//! A roll makes one file of `data/` of the fresh ones, then one commit that names it and no longer names them. Readers that list see their
+//! versions with the put, readers of the log with the commit of each fresh file; nobody sees them twice. Broken off between the two, it is
+//! settled before any other roll: the file is committed if it has all that the log has in its range, else removed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use audit_core::position::Micros;
+use deltalake_core::kernel::Add;
+use object_store::path::Path;
+
+use super::OpenTable;
+use crate::adopt::{self, Seen};
+use crate::commit::{Change, Txn};
+use crate::error::{LakeError, fault};
+use crate::file::Limits;
+use crate::layout::{DATA, FRESH};
+use crate::merge::{LogFile, Merged};
+use crate::partition::Partition;
+
+/// When fresh files are rolled, and how long what was replaced stays.
+#[derive(Clone, Copy, Debug)]
+pub struct Rolls {
+    pub age: Duration,
+    pub grace: Duration,
+    pub full: Limits,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Fresh {
+    /// In order of their first versions.
+    files: BTreeMap<Partition, Vec<FreshFile>>,
+    /// What the log does not name any more, and since when.
+    gone: Vec<(Instant, Path)>,
+    /// A roll broke off.
+    unsettled: bool,
+}
+
+#[derive(Debug)]
+struct FreshFile {
+    file: LogFile,
+    since: Instant,
+}
+
+impl Fresh {
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.gone.is_empty()
+    }
+
+    /// Takes in what a commit has added.
+    pub fn committed(&mut self, adds: &[LogFile]) {
+        let since = Instant::now();
+        for file in adds.iter().filter(|file| file.root == FRESH) {
+            self.files.entry(file.partition).or_default().push(FreshFile { file: file.clone(), since });
+        }
+    }
+
+    fn replaced(&mut self, folder: &str, files: &[LogFile]) {
+        let now = Instant::now();
+        for replaced in files {
+            if let Some(known) = self.files.get_mut(&replaced.partition) {
+                known.retain(|known| known.file.name != replaced.name);
+            }
+            self.gone.push((now, Path::from(format!("{folder}/{}", replaced.path()))));
+        }
+        self.files.retain(|_, files| !files.is_empty());
+    }
+}
+
+/// When a partition's files are to be rolled.
+fn due(files: &[FreshFile], rolls: &Rolls) -> Option<Instant> {
+    let oldest = files.iter().map(|file| file.since).min()?;
+    let sum = |of: fn(&LogFile) -> u64| files.iter().map(|file| of(&file.file)).sum::<u64>();
+    let full = rolls.full.reached(sum(|file| file.size), sum(|file| file.rows));
+    Some(if full { oldest } else { oldest + rolls.age })
+}
+
+impl OpenTable {
+    /// Learns what the log has in `fresh/`, and settles what an earlier daemon has left.
+    pub async fn load_fresh(&mut self) -> Result<(), LakeError> {
+        self.fresh = Fresh::default();
+        let seen = adopt::list(&self.log, FRESH, self.context.owner).await?;
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let mut known = adopt::files_in_log(&self.log, FRESH).await?;
+        known.sort_by_key(|file| (file.name.first, file.name.last));
+        let mut seen: HashMap<String, Seen> = seen.into_iter().map(|seen| (seen.name.to_string(), seen)).collect();
+        for file in known {
+            let age = seen.remove(&file.name.to_string()).map_or(Duration::ZERO, |seen| age(&seen));
+            let since = now.checked_sub(age).unwrap_or(now);
+            self.fresh.files.entry(file.partition).or_default().push(FreshFile { file, since });
+        }
+        self.fresh.gone = seen.into_values().map(|seen| (now, seen.meta.location)).collect();
+        self.settle_rolls().await
+    }
+
+    /// Files in `data/` that the log does not name and that end at or before the table's position are rolls that were not finished.
+    pub async fn settle_rolls(&mut self) -> Result<(), LakeError> {
+        let partitions: Vec<Partition> = self.fresh.files.keys().copied().collect();
+        if !partitions.is_empty() {
+            let named: HashSet<String> =
+                adopt::files_in_log(&self.log, DATA).await?.into_iter().map(|file| file.name.to_string()).collect();
+            for partition in partitions {
+                let seen = adopt::list(&self.log, &partition.folder(DATA), self.context.owner).await?;
+                let position = self.log.txn().position;
+                for file in seen {
+                    let of_stream = file.name.chunks.is_none() && file.name.last <= position;
+                    if of_stream && !named.contains(&file.name.to_string()) {
+                        self.settle_roll(partition, &file).await?;
+                    }
+                }
+            }
+        }
+        self.fresh.unsettled = false;
+        Ok(())
+    }
+
+    async fn settle_roll(&mut self, partition: Partition, file: &Seen) -> Result<(), LakeError> {
+        // ⚠ First a commit of our own: else whoever put the file could still commit it.
+        self.own().await?;
+        fault!("lake::before_adopt");
+        let found = adopt::read(&self.log, file).await?;
+        let inside =
+            |known: &&FreshFile| found.name.holds(known.file.name.first) && found.name.holds(known.file.name.last);
+        let known = self.fresh.files.get(&partition).map_or(&[][..], Vec::as_slice);
+        let replaces: Vec<LogFile> = known.iter().filter(inside).map(|known| known.file.clone()).collect();
+        let rows: u64 = replaces.iter().map(|file| file.rows).sum();
+        if !replaces.is_empty() && rows == found.rows {
+            return self.replace(Merged { add: found.add, replaces }).await;
+        }
+        if !self.context.listed {
+            // Perhaps replaced by a compaction: for readers of an older state of the log it stays a while.
+            self.fresh.gone.push((Instant::now(), file.meta.location.clone()));
+            return Ok(());
+        }
+        adopt::remove(&self.log, std::iter::once(file.meta.location.clone())).await
+    }
+
+    /// Commits a file in the place of those that it was made of.
+    pub async fn replace(&mut self, merged: Merged) -> Result<(), LakeError> {
+        let txn = Txn { owner: self.context.owner, ..self.log.txn() };
+        let add = Add { data_change: false, ..merged.add };
+        let removes = merged.replaces.iter().map(LogFile::removal).collect();
+        self.log.commit(&Change { adds: vec![add], removes, txn, schema: None }).await?;
+        self.fresh.replaced(&self.log.folder, &merged.replaces);
+        self.log.maintain().await;
+        Ok(())
+    }
+
+    /// When fresh files are due to be rolled, or replaced ones to be removed.
+    pub fn fresh_due(&self, rolls: &Rolls) -> Option<Instant> {
+        let rolled = self.fresh.files.values().filter_map(|files| due(files, rolls));
+        rolled.chain(self.fresh.gone.iter().map(|(since, _)| *since + rolls.grace)).min()
+    }
+
+    /// The files of the next roll: the oldest that are due, as many as fill a file.
+    pub fn next_roll(&self, rolls: &Rolls, now: Instant) -> Option<Vec<LogFile>> {
+        let due = |files: &Vec<FreshFile>| due(files, rolls).filter(|due| *due <= now);
+        let files = self.fresh.files.values().filter(|files| due(files).is_some()).min_by_key(|files| due(files))?;
+        let (mut bytes, mut rows) = (0, 0);
+        let fits = |file: &&FreshFile| {
+            let more = !rolls.full.reached(bytes, rows);
+            (bytes, rows) = (bytes + file.file.size, rows + file.file.rows);
+            more
+        };
+        Some(files.iter().take_while(fits).map(|file| file.file.clone()).collect())
+    }
+
+    /// Whether a roll that broke off is to be settled before the next.
+    pub fn is_unsettled(&self) -> bool {
+        self.fresh.unsettled
+    }
+
+    pub fn roll_broke_off(&mut self) {
+        self.fresh.unsettled = true;
+    }
+
+    /// Removes what was replaced long enough ago.
+    pub async fn sweep_replaced(&mut self, rolls: &Rolls, now: Instant) -> Result<(), LakeError> {
+        if !self.fresh.gone.iter().any(|(since, _)| *since + rolls.grace <= now) {
+            return Ok(());
+        }
+        self.own().await?;
+        let (due, kept) = self.fresh.gone.drain(..).partition(|(since, _)| *since + rolls.grace <= now);
+        self.fresh.gone = kept;
+        // What is not reached is found again at the next start.
+        adopt::delete(&self.log, Vec::into_iter(due).map(|(_, path)| path)).await
+    }
+}
+
+fn age(seen: &Seen) -> Duration {
+    let written = seen.meta.last_modified.timestamp_micros();
+    Duration::from_micros(u64::try_from(Micros::now().0 - written).unwrap_or(0))
+}

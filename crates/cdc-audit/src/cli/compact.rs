@@ -1,0 +1,98 @@
+//! `cdc-audit compact`.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use audit_lake::store::Store;
+use audit_lake::{Compacted, Compactor, LakeConfig, LakeError};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::output::{bytes, print, print_json, table};
+use crate::config::{Config, SinkConfig};
+use crate::error::{CliError, code};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cdc-audit compact\n  cdc-audit compact --sink archive --table public.orders --json\n\n\
+    The daemon may run meanwhile. Readers of the Delta log see the same versions before and after; lakes with readers that list folders \
+    are refused, for those would see versions twice."
+)]
+pub struct Args {
+    /// The lake. Default: the only one there is.
+    #[arg(long)]
+    sink: Option<String>,
+    /// `schema.table`; several times for several. Default: all tables.
+    #[arg(long)]
+    table: Vec<String>,
+    /// Print one line of JSON for each table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Memory of a run beside what the program itself takes.
+const MEMORY: usize = 192 << 20;
+
+pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let (name, lake) = lake(config, args.sink.as_deref())?;
+    if lake.listing_readers {
+        return Err(CliError::new(format!(
+            "the files of sink {name} stay as they were written, for readers that list its folders"
+        ))
+        .hint(format!("say `listing_readers = false` in [sinks.{name}] if every reader reads the Delta log"))
+        .code(code::USAGE));
+    }
+    let failed = |error: LakeError| CliError::of(&error).hint(error.hint());
+    let store = Store::open(lake, false).map_err(failed)?;
+    let compactor = Compactor::new(lake, store, &config.source.name, MEMORY).map_err(failed)?;
+    let tables = if args.table.is_empty() { compactor.tables().await.map_err(failed)? } else { args.table };
+    let bar = progress_bar(tables.len() as u64);
+    let mut done: Vec<Compacted> = Vec::new();
+    for table in tables {
+        bar.set_message(table.clone());
+        let compacted = compactor.table(&table).await.map_err(failed)?;
+        if args.json {
+            print_json(&compacted)?;
+        }
+        done.push(compacted);
+        bar.inc(1);
+    }
+    let removed = compactor.sweep().await.map_err(failed)?;
+    bar.finish_and_clear();
+    if !args.json {
+        let mut rows = table(&["table", "files", "into", "size", "now", "files left"]);
+        for table in &done {
+            let counts = [table.files, table.into].map(|count| count.to_string());
+            let sizes = [bytes(table.bytes), bytes(table.into_bytes)];
+            rows.add_row([std::slice::from_ref(&table.table), &counts, &sizes, &[table.left.to_string()]].concat());
+        }
+        print(rows)?;
+        print(format!("{removed} files that were replaced before were removed"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn lake<'c>(config: &'c Config, name: Option<&str>) -> Result<(&'c str, &'c LakeConfig), CliError> {
+    let mut lakes = config.sinks.iter().filter_map(|(known, sink)| match sink {
+        SinkConfig::Lake(lake) if name.is_none_or(|name| name == known) => Some((known.as_str(), &**lake)),
+        _ => None,
+    });
+    match (lakes.next(), lakes.next()) {
+        (Some(lake), None) => Ok(lake),
+        (Some(_), Some(_)) => Err(CliError::new("there is more than one lake")
+            .hint("say which: --sink NAME".to_string())
+            .code(code::USAGE)),
+        (None, _) => Err(CliError::new(match name {
+            Some(name) => format!("there is no lake {name}"),
+            None => "there is no lake".to_string(),
+        })
+        .code(code::USAGE)),
+    }
+}
+
+fn progress_bar(tables: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("compacting {bar:30} {pos} of {len} tables, {elapsed}  {msg}");
+    ProgressBar::new(tables).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
