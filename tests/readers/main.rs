@@ -15,17 +15,21 @@ use audit_testkit::shared;
 use cdc_audit_tests::workload::values::{PRELUDE, TYPES, Type, identifier};
 use cdc_audit_tests::world::World;
 
-/// The engines, and how what they read is compared; and Spark beside them.
+/// The engines, and how what they read is compared; and those beside them that need more.
 const READ: &str = include_str!("read.py");
+const DUCKDB_DELTA: &str = include_str!("duckdb_delta.py");
 const SPARK: &str = include_str!("spark.py");
+
+/// Every file in `data/`, so that those who list see all.
+const LISTED: &str = "data_bytes = \"0 B\"";
 
 const TABLES: &str = "CREATE TABLE items (id int PRIMARY KEY, name text, price numeric(10,2), at timestamptz, tags text[], doc jsonb, \"year\" int); \
      ALTER TABLE items REPLICA IDENTITY FULL; \
      CREATE SCHEMA \"Odd Schema\"; CREATE TABLE \"Odd Schema\".\"a.b\" (id int PRIMARY KEY, \"it's \"\"ü\"\"\" text)";
 
 /// A lake with every value of every type, with columns that come, go and change, with deletes of which only the key is known, and in
-/// several files and commits.
-async fn world() -> World {
+/// several files and commits; `lake` are lines of its section.
+async fn world(lake: &str) -> World {
     let server = shared(15).await;
     let types: Vec<&Type> = TYPES.iter().collect();
     let columns: Vec<String> = types.iter().map(|kind| format!("{} {}", identifier(kind.name), kind.sql)).collect();
@@ -33,7 +37,7 @@ async fn world() -> World {
         "{PRELUDE} CREATE TABLE v (\"Id\" int PRIMARY KEY, {}); ALTER TABLE v REPLICA IDENTITY FULL; {TABLES}",
         columns.join(", ")
     );
-    let world = World::on(server).sql(&every_type).build().await;
+    let world = World::on(server).sql(&every_type).lake(&format!("file_age = \"1 s\"\n{lake}")).build().await;
     let longest = types.iter().map(|kind| kind.texts.len()).max().unwrap_or_default();
     let mut values = String::new();
     for number in 0..longest {

@@ -20,7 +20,11 @@ import pyarrow
 import pyarrow.dataset
 import pyarrow.parquet
 
-PARTITIONS = ["year", "month", "day"]
+PARTITIONS = {"year": pyarrow.int32(), "month": pyarrow.int32(), "day": pyarrow.int32(), "hour": pyarrow.int32(), "date": pyarrow.date32()}
+
+
+def partitions(table):
+    return [(name, PARTITIONS[name]) for name in deltalake.DeltaTable(str(table)).metadata().partition_columns]
 
 
 def files(table):
@@ -33,12 +37,6 @@ def schema_of_files(table):
 
 def log_by_deltalake(table):
     return deltalake.DeltaTable(str(table)).to_pyarrow_table()
-
-
-def log_by_duckdb(table):
-    # Its own reader of Delta logs is an extension that is downloaded from elsewhere: here it reads what `deltalake` finds in the log.
-    versions = deltalake.DeltaTable(str(table)).to_pyarrow_dataset()
-    return duckdb.sql("SELECT * FROM versions").to_arrow_table()
 
 
 def log_by_polars(table):
@@ -62,8 +60,8 @@ def listing_by_duckdb(table):
 
 def listing_by_pyarrow(table):
     schema = schema_of_files(table)
-    for name in PARTITIONS:
-        schema = schema.append(pyarrow.field(name, pyarrow.int32()))
+    for name, kind in partitions(table):
+        schema = schema.append(pyarrow.field(name, kind))
     return pyarrow.dataset.dataset(str(table / "data"), schema=schema, format="parquet", partitioning="hive").to_table()
 
 
@@ -74,10 +72,8 @@ def listing_by_polars(table):
 
 def listing_by_datafusion(table):
     context = datafusion.SessionContext()
-    partitions = [(name, pyarrow.int32()) for name in PARTITIONS]
-    context.register_parquet(
-        "versions", str(table / "data"), table_partition_cols=partitions, schema=schema_of_files(table)
-    )
+    data, schema = str(table / "data"), schema_of_files(table)
+    context.register_parquet("versions", data, table_partition_cols=partitions(table), schema=schema)
     return context.sql("SELECT * FROM versions").to_arrow_table()
 
 
@@ -134,7 +130,8 @@ def values(column, kind):
     return [text(value if kind == "binary" else decoded(value)) for value in values]
 
 
-def checksums(rows, schema):
+def checksums(rows, table):
+    schema = deltalake.DeltaTable(str(table)).schema()
     order = sorted(range(rows.num_rows), key=values(rows["cdc_position"], "string").__getitem__)
     sums = {}
     for field in json.loads(schema.to_json())["fields"]:
@@ -144,7 +141,9 @@ def checksums(rows, schema):
             column = values(rows[field["name"]], str(field["type"]))
         sums[field["name"]] = hashlib.sha256("\n".join(column[at] for at in order).encode()).hexdigest()[:16]
     for at, committed in enumerate(rows["cdc_committed_at"].cast(pyarrow.timestamp("us", "UTC")).to_pylist()):
-        assert [committed.year, committed.month, committed.day] == [rows[name][at].as_py() for name in PARTITIONS]
+        for name, _ in partitions(table):
+            part = getattr(committed, name)
+            assert (part() if name == "date" else part) == rows[name][at].as_py()
     return sums
 
 
@@ -152,8 +151,7 @@ def show(read):
     seen = {}
     for table in sorted(path for path in lake.iterdir() if path.is_dir() and not path.name.startswith("_")):
         rows = read(table)
-        schema = deltalake.DeltaTable(str(table)).schema()
-        seen[table.name] = {"rows": rows.num_rows, "columns": checksums(rows, schema)}
+        seen[table.name] = {"rows": rows.num_rows, "columns": checksums(rows, table)}
     print(json.dumps({"engine": read.__name__, "tables": seen}))
 
 

@@ -1,34 +1,44 @@
-use audit_testkit::install::delta_jars;
+use audit_testkit::install::{delta_jars, duckdb_delta};
 use audit_testkit::thorough;
 use serde_json::Value;
 
-use crate::{READ, SPARK, checksums, run, world};
+use crate::{DUCKDB_DELTA, LISTED, READ, SPARK, checksums, run, world};
+
+const LOG: [&str; 4] = ["log_by_deltalake", "log_by_polars", "log_by_datafusion", "log_by_clickhouse"];
+const LISTING: [&str; 5] =
+    ["listing_by_duckdb", "listing_by_pyarrow", "listing_by_polars", "listing_by_datafusion", "listing_by_clickhouse"];
 
 /// The engines, each way by itself, against the files as they are; and those against the database.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_engine_reads_the_same_values_of_every_type() {
-    let world = world().await;
+    reads(LISTED, &[&LOG[..], &LISTING].concat(), &["log_by_spark", "listing_by_spark"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dates_in_one_column_and_another_compression_are_read_too() {
+    let lake = format!("{LISTED}\npartition_by = \"date\"\ncompression = \"gzip\"");
+    reads(&lake, &[&LOG[..], &LISTING].concat(), &["log_by_spark", "listing_by_spark"]).await;
+}
+
+/// Fresh files, which only the log names.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_fresh_is_read_by_the_log() {
+    reads("partition_by = \"hour\"\ncompression = \"snappy\"", &LOG, &["log_by_spark"]).await;
+}
+
+async fn reads(lake: &str, engines: &[&str], large: &[&str]) {
+    let world = world(lake).await;
     world.check().await;
     let expected = checksums::of_lake(&world.lake);
     let lake = world.lake.to_str().expect("a plain path");
     let show = |engines: &[&str]| format!("for read in [{}]:\n    show(read)\n", engines.join(", "));
-    let engines = [
-        "log_by_deltalake",
-        "log_by_duckdb",
-        "log_by_polars",
-        "log_by_datafusion",
-        "log_by_clickhouse",
-        "listing_by_duckdb",
-        "listing_by_pyarrow",
-        "listing_by_polars",
-        "listing_by_datafusion",
-        "listing_by_clickhouse",
-    ];
-    compare(&expected, &engines, &run(&[READ, &show(&engines)], &[lake]));
+    compare(&expected, engines, &run(&[READ, &show(engines)], &[lake]));
+    let duckdb = ["log_by_duckdb"];
+    let script = [DUCKDB_DELTA, READ, &show(&duckdb)];
+    compare(&expected, &duckdb, &run(&script, &[lake, &duckdb_delta().to_string_lossy()]));
     if thorough() {
-        let engines = ["log_by_spark", "listing_by_spark"];
         let jars = delta_jars().expect("`cargo xtask test --all` installs them");
-        compare(&expected, &engines, &run(&[READ, SPARK, &show(&engines)], &[lake, &jars.to_string_lossy()]));
+        compare(&expected, large, &run(&[READ, SPARK, &show(large)], &[lake, &jars.to_string_lossy()]));
     }
 }
 

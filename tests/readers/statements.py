@@ -77,18 +77,17 @@ def compare(name, rows, expected):
         print(f"  {difference}")
 
 
-def duckdb_runs(rounds, way):
-    connection = duckdb.connect()
+def in_duckdb(connection, rounds):
     # Not the zone of the lake, so that the views have to care.
     connection.execute("SET TimeZone = 'Asia/Kolkata'")
-    # The reader of Delta logs is an extension that is downloaded from elsewhere; the files stand in for it.
-    files = "read_parquet(folder || '/data/**/*.parquet', hive_partitioning = true, union_by_name = true)"
-    connection.execute(f"CREATE MACRO delta_scan(folder) AS TABLE SELECT * FROM {files}")
     for statement in rounds:
-        if statement not in ["INSTALL delta", "LOAD delta"]:
-            connection.execute(statement)
+        connection.execute(statement)
     types = connection.execute("DESCRIBE shop.public_items").fetchall()
     return connection.execute(QUERY).fetchall(), [(row[0], row[1]) for row in types]
+
+
+def duckdb_runs(rounds, way):
+    return in_duckdb(duckdb.connect(), rounds)
 
 
 def clickhouse_runs(rounds, way):
@@ -111,11 +110,11 @@ def spark_runs(rounds, way):
     return rows, types
 
 
-def check(engine):
+def check(engine, ways=("log", "plain")):
     global COARSE
     name = engine.__name__.removesuffix("_runs")
-    before, after = (told[name] for told in json.loads(pathlib.Path(sys.argv[1]).read_text()))
-    for way in ["log", "plain"]:
+    before, after = (told[name.removesuffix("_with_delta")] for told in json.loads(pathlib.Path(sys.argv[1]).read_text()))
+    for way in ways:
         COARSE = (name, way) == ("trino", "log")
         rows, types = engine(before[way] + after[way] + after[way], way)
         compare(f"{name} {way}", rows, exported(sys.argv[2]))

