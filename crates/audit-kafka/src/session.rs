@@ -435,9 +435,11 @@ fn take_over(settings: &Settings, source: &str, owner: &Owner) -> Result<(Arc<Pr
         true => SinkError::retry("another daemon took the sink at this moment"),
         false => failed(doing, &error, context, Action::Retry),
     };
-    producer.init_transactions(PATIENCE).map_err(told)?;
-    fail::fail_point!("kafka::after_init");
-    match topics::partitions(producer.client(), &topic, SETTLED)? {
+    let again = |error: SinkError| match error.action {
+        Action::Restart => SinkError { action: Action::Retry, ..error },
+        _ => error,
+    };
+    match topics::partitions(producer.client(), &topic, SETTLED).map_err(again)? {
         Some(1) => {}
         Some(partitions) => {
             return Err(SinkError::stop(format!("topic {topic} has {partitions} partitions, not one"))
@@ -445,6 +447,8 @@ fn take_over(settings: &Settings, source: &str, owner: &Owner) -> Result<(Arc<Pr
         }
         None => return Err(no_checkpoint(&topic)),
     }
+    producer.init_transactions(PATIENCE).map_err(told)?;
+    fail::fail_point!("kafka::after_init");
     producer.begin_transaction().map_err(told)?;
     send_record(&producer, &topic, OWNER, owner)?;
     commit(&producer, PATIENCE).map_err(told)?;
