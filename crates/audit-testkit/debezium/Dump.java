@@ -5,6 +5,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.Properties;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
 
 /**
  * What Debezium itself makes of a slot, with its defaults: one line for each message, topic, key and value parted by tabs.
@@ -57,7 +58,7 @@ public class Dump {
         Thread thread = new Thread(engine);
         thread.setDaemon(true);
         thread.start();
-        done.get();
+        done.get(180, TimeUnit.SECONDS);
         System.out.flush();
         Runtime.getRuntime().halt(0);
     }

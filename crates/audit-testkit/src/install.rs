@@ -98,6 +98,37 @@ pub fn install_objects(go: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Debezium's engine with its connector for PostgreSQL.
+const DEBEZIUM: (&str, &str) = (include_str!("../debezium/pom.xml"), "3.6.1");
+
+/// The folder with Debezium's jars.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn debezium() -> Result<PathBuf> {
+    let folder = servers_dir().join(format!("debezium-{}", DEBEZIUM.1));
+    folder.exists().then_some(folder).context("Debezium is not installed; run `cargo xtask servers install`")
+}
+
+/// Installs Debezium's jars, unless they are there. Maven and Java must be.
+pub fn install_debezium() -> Result<()> {
+    let _lock = lock("install")?;
+    if debezium().is_ok() {
+        return Ok(());
+    }
+    into_servers(&format!("debezium-{}", DEBEZIUM.1), |folder| jars(folder, DEBEZIUM.0))
+}
+
+/// Puts the class path that a pom names into a folder.
+fn jars(folder: &Path, pom: &str) -> Result<()> {
+    let file = folder.with_extension("pom.xml");
+    fs::write(&file, pom)?;
+    let mut maven = Command::new("mvn");
+    maven.args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", "-f"]).arg(&file);
+    run(maven.arg(format!("-DoutputDirectory={}", folder.display())))?;
+    Ok(fs::remove_file(file)?)
+}
+
 /// Fills a folder beside its place and moves it there whole, so that an interrupted download leaves nothing that looks installed.
 fn into_servers(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let folder = servers_dir().join(name);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use audit_testkit::install::{
+use audit_testkit::install::{self, 
     MAJORS, azurite, cache_dir, faketime, install_objects, install_postgres, postgres_bin, promtool, python,
     servers_dir, versity,
 };
@@ -139,6 +139,17 @@ fn object_stores() -> Result<()> {
         packages(&["nodejs", "npm"])?;
     }
     install_objects(&go)
+}
+
+/// Debezium, which what it writes is compared with. Its tool is a source file, which needs a compiler.
+pub fn debezium() -> Result<()> {
+    if !present("javac") {
+        packages(&["openjdk-17-jdk-headless"])?;
+    }
+    if install::debezium().is_err() && !present("mvn") {
+        packages(&["maven"])?;
+    }
+    install::install_debezium()
 }
 
 /// A Go of today, which has a `GOTOOLCHAIN`. Where there is none, or a distribution's old one, pip has it.

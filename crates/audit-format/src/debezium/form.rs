@@ -1,6 +1,6 @@
 //! What Debezium makes of a column by its type: [`Form`], and its Kafka Connect schema.
 //!
-//! The source is Debezium's own output (`tests/connect/types.sql` goes through both) and its [documentation][1].
+//! The source is Debezium's own output (`tests/debezium/types.sql` goes through both) and its [documentation][1].
 //!
 //! [1]: https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-data-types
 

@@ -20,16 +20,17 @@ pub(super) fn days(text: &str) -> Option<i64> {
     }
 }
 
-/// Microseconds since 1970-01-01 of a timestamp without time zone.
-pub(super) fn timestamp_micros(text: &str) -> Option<i64> {
+/// Microseconds since 1970-01-01 of a timestamp without time zone. The last that PostgreSQL knows take more than 64 bits.
+pub(super) fn timestamp_micros(text: &str) -> Option<i128> {
     match text {
-        "infinity" => return INFINITE_MILLIS.0.checked_mul(1_000),
-        "-infinity" => return INFINITE_MILLIS.1.checked_mul(1_000),
+        "infinity" => return Some(i128::from(INFINITE_MILLIS.0) * 1_000),
+        "-infinity" => return Some(i128::from(INFINITE_MILLIS.1) * 1_000),
         _ => {}
     }
     let (body, before_christ) = without_era(text);
     let (date, time) = body.split_once(' ')?;
-    Civil::date((date, before_christ))?.days().checked_mul(DAY_MICROS)?.checked_add(time_micros(time)?)
+    let days = Civil::date((date, before_christ))?.days();
+    Some(i128::from(days) * i128::from(DAY_MICROS) + i128::from(time_micros(time)?))
 }
 
 /// Microseconds since midnight: `09:30:01.123456`, up to `24:00:00`.
@@ -175,7 +176,7 @@ mod tests {
             ("0044-03-15 BC", Some(-735_160)),
             ("9999-12-31", Some(2_932_896)),
             ("2000-02-29", Some(11_016)),
-            ("5874897-12-31", Some(2_145_031_948)),
+            ("5874897-12-31", Some(2_145_042_905)),
             ("2026-13-01", None),
             ("", None),
         ] {

@@ -62,8 +62,8 @@ fn write_text(out: &mut Vec<u8>, form: &Form, text: &str) -> Option<()> {
         Form::Time => write_number(out, time::time_micros(text)? / 1_000),
         Form::MicroTime => write_number(out, time::time_micros(text)?),
         Form::ZonedTime => return time::write_zoned_time(out, text),
-        Form::Timestamp => write_number(out, time::timestamp_micros(text)?.div_euclid(1_000)),
-        Form::MicroTimestamp => write_number(out, time::timestamp_micros(text)?),
+        Form::Timestamp => write_number(out, i64::try_from(time::timestamp_micros(text)?.div_euclid(1_000)).ok()?),
+        Form::MicroTimestamp => write_number(out, i64::try_from(time::timestamp_micros(text)?).ok()?),
         Form::ZonedTimestamp(_) if text.ends_with("infinity") => write_json_string(out, text),
         Form::ZonedTimestamp(decimals) => return time::write_zoned_timestamp(out, text, *decimals),
         Form::Interval => write_number(out, time::interval_micros(text)?),
@@ -151,6 +151,7 @@ fn write_array(out: &mut Vec<u8>, element: &Form, text: &str) -> Option<()> {
             '{' => depth += 1,
             '}' => depth = depth.checked_sub(1)?,
             ',' => {}
+            _ if depth == 0 => return None,
             first => {
                 if out.len() > start {
                     out.push(b',');
