@@ -17,6 +17,8 @@ mod failure;
 mod jsonb;
 mod large;
 mod layout;
+mod ledger;
+mod owner;
 mod partitions;
 mod plan;
 mod probe;
@@ -30,6 +32,8 @@ mod write;
 
 pub use config::{HotConfig, Partitioning, Side};
 pub use encode::{Encoder, FIELD_MAX};
+pub use ledger::CheckpointStore;
+pub use plan::{Limits, Unit};
 pub use probe::probe;
 pub use read::{HotReader, ReadError, Selection, SinkState};
 pub use schema::{SetupOptions, Statement, setup_statements, teardown_statements};

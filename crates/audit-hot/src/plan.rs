@@ -3,14 +3,17 @@
 //! A transaction ends at the end of a batch, or where it is large enough within one; a chunk of a baseline is never divided.
 //! What the sink already has is left out, so that a repeat changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use audit_core::batch::{Batch, ChunkMark, Progress, Version};
 use audit_core::position::{Lsn, Position};
-use audit_core::sink::ChunkProgress;
+use audit_core::shape::Shape;
+use audit_core::sink::{Checkpoint, ChunkProgress, Identity};
 use audit_core::table::Table;
 use audit_core::version::Event;
+
+use crate::checkpoint::Digests;
 
 /// What the sink has, as far as planning is concerned.
 #[derive(Debug)]
@@ -22,17 +25,17 @@ pub(crate) struct Have<'s> {
     pub baselines: &'s BTreeMap<String, ChunkProgress>,
 }
 
-/// How large a transaction may grow.
+/// How much a unit may hold.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     pub rows: usize,
     /// Bytes of the batches that the rows come from; a row counts as its share.
     pub bytes: usize,
 }
 
-/// One database transaction.
+/// What is stored under one checkpoint.
 #[derive(Debug, Default)]
-pub(crate) struct Unit<'b> {
+pub struct Unit<'b> {
     pub versions: Vec<Version<'b>>,
     /// Of these versions, and perhaps others; some more than once.
     pub tables: Vec<&'b Arc<Table>>,
@@ -77,6 +80,11 @@ pub(crate) fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, lim
     something.then_some(unit)
 }
 
+/// What a shape is stored under.
+pub(crate) fn shape_id(shape: &Shape) -> (String, u32) {
+    (shape.name().to_string(), shape.schema_version)
+}
+
 /// Whether a chunk is for this sink and not stored yet.
 fn wanted(mark: &ChunkMark, have: &Have<'_>, planned: &[&ChunkMark]) -> bool {
     let number = (mark.baseline, mark.chunk);
@@ -102,6 +110,35 @@ pub(crate) fn forward(from: Progress, to: Progress) -> Progress {
 }
 
 impl<'b> Unit<'b> {
+    /// The checkpoint that it will be stored under.
+    pub(crate) fn checkpoint(&self, identity: &Identity) -> Checkpoint {
+        let Identity { source, system_id, timeline } = identity.clone();
+        let Progress { position, change_lsn, flushed_lsn } = self.progress;
+        Checkpoint { source, system_id, timeline, position, change_lsn, flushed_lsn }
+    }
+
+    pub(crate) fn baselines(&self) -> Vec<(String, ChunkProgress)> {
+        let mut by_table = BTreeMap::new();
+        for mark in &self.chunks {
+            let progress = ChunkProgress { baseline: mark.baseline, chunk: mark.chunk, done: mark.last };
+            by_table.insert(mark.table.to_string(), progress);
+        }
+        by_table.into_iter().collect()
+    }
+
+    /// The tables whose shape is not `known` to be stored. Pseudo-tables have none.
+    pub(crate) fn new_shapes(&self, known: &Digests) -> Vec<&'b Table> {
+        let mut seen = HashSet::new();
+        let tables = self.tables.iter().map(|table: &&'b Arc<Table>| -> &'b Table { table });
+        tables
+            .filter(|table| !table.shape.digest.is_empty())
+            .filter(|table| {
+                let id = shape_id(&table.shape);
+                !known.contains_key(&id) && seen.insert(id)
+            })
+            .collect()
+    }
+
     fn add(&mut self, batch: &'b Batch, start: usize, end: usize) {
         if start < end {
             self.versions.extend(batch.versions().skip(start).take(end - start));

@@ -6,11 +6,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use audit_capture::baseline::Progress;
+use audit_format::FormatConfig;
 use audit_hot::HotSink;
 use audit_lake::LakeSink;
 use audit_pipeline::NamedSink;
 use audit_pipeline::run::Daemon;
 use audit_pipeline::status::{BaselineReport, Shared, StatusReport};
+use audit_webhook::{WebhookConfig, WebhookSink};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::run::Args as RunArgs;
@@ -33,6 +35,13 @@ pub fn daemon(config: &Config, args: &RunArgs) -> Result<Daemon, CliError> {
                     .map_err(|error| CliError::of(&error).hint(error.hint()))?;
                 NamedSink::new(name.as_str(), sink)
             }
+            SinkConfig::Webhook(webhook) => {
+                let checkpoint = config.checkpoint_endpoint(webhook).clone();
+                let webhook = WebhookConfig { format: format(&webhook.format, config)?, ..webhook.as_ref().clone() };
+                let sink = WebhookSink::new(name.as_str(), &webhook, checkpoint)
+                    .map_err(|error| CliError::of(&error).hint(error.hint.clone()))?;
+                NamedSink::new(name.as_str(), sink)
+            }
         })
     });
     Ok(Daemon {
@@ -49,6 +58,15 @@ pub fn daemon(config: &Config, args: &RunArgs) -> Result<Daemon, CliError> {
         new_baseline: args.new_baseline,
         until: args.until,
     })
+}
+
+/// A sink's format, with what only the source's section says.
+fn format(format: &FormatConfig, config: &Config) -> Result<FormatConfig, CliError> {
+    let mut format = format.clone();
+    if format.database.is_none() {
+        format.database = Some(config.source.endpoint.parse()?.dbname().to_owned());
+    }
+    Ok(format)
 }
 
 /// The status of the moment.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use audit_testkit::install::{self, 
-    MAJORS, azurite, cache_dir, faketime, install_objects, install_postgres, postgres_bin, promtool, python,
+use audit_testkit::install::{
+    self, MAJORS, azurite, cache_dir, faketime, install_objects, install_postgres, postgres_bin, promtool, python,
     servers_dir, versity,
 };
 

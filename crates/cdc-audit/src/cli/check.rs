@@ -4,6 +4,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use audit_capture::check::{Area, Finding, Input, ProbeError, SinkProbe, State, check, would_start};
+use audit_core::sink::Checkpoint;
+use audit_hot::CheckpointStore;
 use audit_pipeline::run::RunError;
 use comfy_table::{Cell, Color};
 use serde_json::json;
@@ -63,6 +65,12 @@ async fn probe(config: &Config, name: &str, sink: &SinkConfig) -> SinkProbe {
             let outcome = probed.map(|()| format!("written to {place}, read, removed"));
             (outcome.map_err(|error| failure(&error, error.hint())), Some(lake.file_age.get()))
         }
+        SinkConfig::Webhook(webhook) => {
+            let checkpoint = config.checkpoint_endpoint(webhook);
+            let probed = audit_webhook::probe(name, webhook, checkpoint.clone(), &config.source.name).await;
+            let said = format!("{} answers; the checkpoint lies in {}", webhook.place(), checkpoint.describe());
+            (probed.map(|()| said).map_err(|error| failure(&error, error.hint.clone())), None)
+        }
     };
     SinkProbe { name: name.to_owned(), outcome, file_age }
 }
@@ -80,9 +88,8 @@ fn failure(error: &dyn std::error::Error, hint: Option<String>) -> ProbeError {
 /// Whether the stream would continue what the sinks have. What cannot be reached or read at all is said by others.
 async fn continuity(config: &Config) -> Vec<Finding> {
     let mut checkpoints = Vec::new();
-    for name in config.sinks.keys() {
-        let Ok(store) = open(config, Some(name)).await else { continue };
-        if let Ok(Some(checkpoint)) = store.checkpoint(&config.source.name, name).await {
+    for (name, sink) in &config.sinks {
+        if let Some(checkpoint) = checkpoint(config, name, sink).await {
             checkpoints.push((Arc::from(name.as_str()), Some(checkpoint)));
         }
     }
@@ -116,6 +123,20 @@ async fn continuity(config: &Config) -> Vec<Finding> {
             has.map(|(sink, at)| finding(slot, State::Fail, lost(sink, at), Some(fix.to_owned()))).collect()
         }
         Err(_) => Vec::new(),
+    }
+}
+
+/// What a sink has; nothing where that cannot be read.
+async fn checkpoint(config: &Config, name: &str, sink: &SinkConfig) -> Option<Checkpoint> {
+    let source = &config.source.name;
+    match sink {
+        SinkConfig::Hot(_) | SinkConfig::Lake(_) => {
+            open(config, Some(name)).await.ok()?.checkpoint(source, name).await.ok()?
+        }
+        SinkConfig::Webhook(webhook) => {
+            let store = CheckpointStore::new(name, config.checkpoint_endpoint(webhook).clone());
+            store.read(source).await.ok()?
+        }
     }
 }
 

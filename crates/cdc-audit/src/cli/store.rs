@@ -20,7 +20,7 @@ pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError
             .sinks
             .values()
             .find(|sink| matches!(sink, SinkConfig::Hot(_)))
-            .or_else(|| config.sinks.values().next())
+            .or_else(|| config.sinks.values().find(|sink| matches!(sink, SinkConfig::Lake(_))))
             .ok_or_else(|| CliError::new("there is no sink to read from").code(code::USAGE))?,
     };
     match sink {
@@ -31,5 +31,8 @@ pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError
         SinkConfig::Lake(lake) => {
             LakeReader::open(lake).map(Store::Lake).map_err(|error| CliError::of(&error).hint(error.hint()))
         }
+        SinkConfig::Webhook(_) => Err(CliError::new("what was posted to a webhook cannot be read back")
+            .hint("ask a hot sink or a lake".to_owned())
+            .code(code::USAGE)),
     }
 }
