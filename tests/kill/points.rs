@@ -62,6 +62,8 @@ pub const POINTS: &[Point] = &[
 fn every_fault_point_is_known() {
     let mut named = Vec::new();
     sources(&cdc_audit_tests::repository("crates"), &mut named);
+    // A webhook has a test of its own: it may repeat what the sinks here must not.
+    named.retain(|name| !name.starts_with("webhook::"));
     named.sort();
     named.dedup();
     let mut known: Vec<&str> = POINTS.iter().map(|point| point.name).collect();

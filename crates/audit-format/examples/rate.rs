@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use audit_core::batch::Batch;
 use audit_core::position::Micros;
-use audit_format::{Encoder, FormatConfig};
+use audit_format::{Encoder, Format, FormatConfig};
 use audit_testkit::Fixture;
 
 fn batch(columns: &str, row: impl Fn(usize) -> String) -> Batch {
@@ -36,7 +36,14 @@ fn main() {
         (0..24).map(value).collect::<Vec<_>>().join(", ")
     });
     for (name, batch) in [("narrow", &narrow), ("wide", &wide)] {
-        measure(name, batch, &FormatConfig::default());
+        for format in [Format::Record, Format::CloudEvents, Format::Debezium] {
+            for inline_schema in [false, true] {
+                let config = FormatConfig { format, inline_schema, ..FormatConfig::default() };
+                if format == Format::Debezium || !inline_schema {
+                    measure(name, batch, &config);
+                }
+            }
+        }
     }
 }
 
@@ -56,5 +63,6 @@ fn measure(name: &str, batch: &Batch, config: &FormatConfig) {
         }
     }
     let each = start.elapsed().as_nanos() as f64 / messages as f64;
-    println!("{name:<8} {:<12} {each:>7.0} ns {:>6} bytes", format!("{:?}", config.format), bytes as u64 / messages);
+    let what = format!("{:?}{}", config.format, if config.inline_schema { " with schema" } else { "" });
+    println!("{name:<8} {what:<24} {each:>7.0} ns {:>6} bytes", bytes as u64 / messages);
 }

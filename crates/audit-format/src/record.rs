@@ -17,6 +17,7 @@ use crate::stamp::{Stamp, write_lsn, write_number, write_position};
 /// A row with more text than this gets the room that it needs at once: growing by doubling would take memory that nobody planned for.
 const LARGE: usize = 16 << 10;
 
+/// Writes records of one source.
 #[derive(Debug)]
 pub(crate) struct RecordWriter {
     /// `{"source":"…","position":"`

@@ -228,7 +228,7 @@ fn a_row_of_a_baseline_and_a_gap_are_records_too() {
 #[test]
 fn a_tombstone_follows_for_each_key_that_is_gone() {
     let batches = Fixture::of(LIFE);
-    let config = FormatConfig { tombstones: true, ..FormatConfig::default() };
+    let config = FormatConfig { tombstones: Some(true), ..FormatConfig::default() };
     let shown: Vec<(Option<String>, bool, Option<&str>)> =
         sent(&config, &batches, false).into_iter().map(|m| (m.key, m.value.is_some(), m.op)).collect();
     let key = |key: &str| Some(key.to_owned());
@@ -254,7 +254,7 @@ fn nothing_of_a_row_is_in_what_stands_for_a_version_that_was_given_up() {
            insert public.t [1, "geheim", "geheim"]
            commit"#,
     );
-    let config = FormatConfig { tombstones: true, ..FormatConfig::default() };
+    let config = FormatConfig { tombstones: Some(true), ..FormatConfig::default() };
     let [message] = sent(&config, &batches, true).try_into().unwrap();
     let value = message.value.unwrap();
     assert!(!value.contains("geheim"), "{value}");

@@ -54,8 +54,8 @@ pub(crate) enum Failure {
 
 impl Transaction<'_> {
     pub async fn run(&self, encoder: &mut Encoder<'_>) -> Result<Done, Failure> {
-        let to = self.checkpoint();
-        let baselines: Vec<(String, ChunkProgress)> = self.unit.baselines().into_iter().collect();
+        let to = self.unit.checkpoint(&self.taken.identity);
+        let baselines = self.unit.baselines();
         let new_shapes = self.unit.new_shapes(&self.taken.shapes);
         let bytes = if self.unit.versions.is_empty() && baselines.is_empty() {
             self.advance(&to).await?;
@@ -98,20 +98,7 @@ impl Transaction<'_> {
         let source = &self.taken.identity.source;
         let storing = |error| Failure::Sink(failed("storing shapes and baselines", error));
         client.batch_execute("BEGIN").await.map_err(storing)?;
-        for table in shapes {
-            if !checkpoint::add_shape(client, source, &table.shape).await.map_err(storing)? {
-                let message = format!(
-                    "cdc_audit.shapes holds another shape of {} under version {}",
-                    table.name, table.shape.schema_version
-                );
-                return Err(Failure::Sink(
-                    SinkError::stop(message).hint("the row was altered by hand, or by another source of the same name"),
-                ));
-            }
-        }
-        for (table, progress) in baselines {
-            checkpoint::set_baseline(client, source, self.sink, table, *progress).await.map_err(storing)?;
-        }
+        checkpoint::add(client, source, self.sink, shapes, baselines).await.map_err(Failure::Sink)?;
         copy::start(self.session).await.map_err(Failure::Copy)
     }
 
@@ -123,11 +110,5 @@ impl Transaction<'_> {
             Ok(false) => Err(Failure::Lost),
             Err(error) => Err(Failure::Sink(failed("moving the checkpoint", error))),
         }
-    }
-
-    fn checkpoint(&self) -> Checkpoint {
-        let Identity { source, system_id, timeline } = self.taken.identity.clone();
-        let Progress { position, change_lsn, flushed_lsn } = self.unit.progress;
-        Checkpoint { source, system_id, timeline, position, change_lsn, flushed_lsn }
     }
 }

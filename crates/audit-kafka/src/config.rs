@@ -220,6 +220,7 @@ impl KafkaConfig {
                 problems.push(key, "too small", "give at least 1");
             }
         }
+        self.format.check(problems);
         if self.batch_bytes < ByteSize::kib(64) {
             problems.push("batch_bytes", "too small", "give at least \"64 KiB\"");
         }

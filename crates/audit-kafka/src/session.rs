@@ -160,6 +160,8 @@ impl Session {
         let (given, source, me) = (settings.clone(), identity.source.clone(), owner.clone());
         let (producer, contents) = off(move || take_over(&given, &source, &me)).await?;
         fail::fail_point!("kafka::after_take");
+        let at = contents.stored.checkpoint.as_ref().map(|checkpoint| checkpoint.position.to_string());
+        tracing::info!(sink = %settings.name, at, "took the sink over");
         let Contents { stored, topics, .. } = contents;
         let state = State {
             progress: stored.checkpoint.as_ref().map(Checkpoint::progress),
@@ -226,9 +228,7 @@ impl Session {
     pub async fn commit(&mut self) -> Result<(), Failure> {
         let Some(progress) = self.sent.progress else { return Ok(()) };
         self.begin()?;
-        let Identity { source, system_id, timeline } = self.identity.clone();
-        let Progress { position, change_lsn, flushed_lsn } = progress;
-        self.record(CHECKPOINT, &Checkpoint { source, system_id, timeline, position, change_lsn, flushed_lsn })?;
+        self.record(CHECKPOINT, &Checkpoint::new(&self.identity, progress))?;
         fail::fail_point!("kafka::before_commit");
         let (producer, patience) = (self.producer()?.clone(), self.settings.config.transaction_timeout.get());
         if let Some(open) = &mut self.open {

@@ -117,13 +117,7 @@ pub fn install_kafka() -> Result<()> {
     if kafka().is_ok() {
         return Ok(());
     }
-    into_servers(KAFKA.0, |folder| {
-        let pom = folder.join("pom.xml");
-        fs::write(&pom, KAFKA.1)?;
-        let mut maven = Command::new("mvn");
-        maven.args(["-q", "-B", "-f"]).arg(&pom).args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
-        run(maven.arg(format!("-DoutputDirectory={}", folder.display()))).map(drop)
-    })
+    into_servers(KAFKA.0, |folder| jars(folder, KAFKA.1))
 }
 
 /// librdkafka's own benchmark.
@@ -148,6 +142,37 @@ pub fn install_rdkafka_performance(source: &Path) -> Result<()> {
         run(Command::new("make").args(["-C", "src", "librdkafka.a"]).current_dir(folder))?;
         run(Command::new("make").args(["-C", "examples", "rdkafka_performance"]).current_dir(folder)).map(drop)
     })
+}
+
+/// Debezium's engine with its connector for PostgreSQL.
+const DEBEZIUM: (&str, &str) = (include_str!("../debezium/pom.xml"), "3.6.1");
+
+/// The folder with Debezium's jars.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn debezium() -> Result<PathBuf> {
+    let folder = servers_dir().join(format!("debezium-{}", DEBEZIUM.1));
+    folder.exists().then_some(folder).context("Debezium is not installed; run `cargo xtask servers install`")
+}
+
+/// Installs Debezium's jars, unless they are there. Maven and Java must be.
+pub fn install_debezium() -> Result<()> {
+    let _lock = lock("install")?;
+    if debezium().is_ok() {
+        return Ok(());
+    }
+    into_servers(&format!("debezium-{}", DEBEZIUM.1), |folder| jars(folder, DEBEZIUM.0))
+}
+
+/// Puts the class path that a pom names into a folder.
+fn jars(folder: &Path, pom: &str) -> Result<()> {
+    let file = folder.with_extension("pom.xml");
+    fs::write(&file, pom)?;
+    let mut maven = Command::new("mvn");
+    maven.args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", "-f"]).arg(&file);
+    run(maven.arg(format!("-DoutputDirectory={}", folder.display())))?;
+    Ok(fs::remove_file(file)?)
 }
 
 /// Fills a folder beside its place and moves it there whole, so that an interrupted download leaves nothing that looks installed.

@@ -8,12 +8,14 @@ use audit_capture::baseline::BaselineConfig;
 use audit_capture::config::SourceConfig;
 use audit_config::secret::{Secret, SecretRef};
 use audit_config::{Problems, quote};
+use audit_connect::PgEndpoint;
 use audit_core::protect::{MacKey, Policy};
 use audit_core::rules::{Method, ProtectionRule, Rules, TableRule};
 use audit_hot::HotConfig;
 use audit_kafka::KafkaConfig;
 use audit_lake::LakeConfig;
 use audit_pipeline::config::PipelineConfig;
+use audit_webhook::WebhookConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +50,8 @@ pub enum SinkConfig {
     Lake(Box<LakeConfig>),
     /// Topics of a Kafka cluster.
     Kafka(Box<KafkaConfig>),
+    /// Batches posted to an HTTP receiver, signed: at least once.
+    Webhook(Box<WebhookConfig>),
 }
 
 /// What happens to sensitive columns in every table. A table's own `protect` comes first.
@@ -120,12 +124,22 @@ impl Config {
         problems.scope("source", |problems| self.source.check(problems));
         problems.scope("baseline", |problems| self.baseline.check(problems));
         for (name, sink) in &self.sinks {
-            let scope = format!("sinks.{}", quote(name));
-            match sink {
+            problems.scope(&format!("sinks.{}", quote(name)), |problems| match sink {
+                // Its url is read where it is used: by then the environment that it may need is there.
                 SinkConfig::Hot(_) => {}
-                SinkConfig::Lake(lake) => problems.scope(&scope, |problems| lake.check(problems)),
-                SinkConfig::Kafka(kafka) => problems.scope(&scope, |problems| kafka.check(problems)),
-            }
+                SinkConfig::Lake(lake) => lake.check(problems),
+                SinkConfig::Kafka(kafka) => kafka.check(problems),
+                SinkConfig::Webhook(webhook) => {
+                    webhook.check(problems);
+                    if webhook.checkpoint.as_ref().is_some_and(|hot| self.hot(hot).is_none()) {
+                        problems.push(
+                            "checkpoint",
+                            "there is no hot sink of this name",
+                            "name one, or take the key out",
+                        );
+                    }
+                }
+            });
         }
         if self.sinks.is_empty() {
             problems.push("sinks", "there is no sink", Some("name at least one: [sinks.hot] or [sinks.archive]"));
@@ -159,6 +173,23 @@ impl Config {
         if self.protection.rules.iter().any(|rule| rule.method == Method::Hash) && self.protection.hash_key.is_none() {
             problems.push("protection.rules", "the method `hash` needs a key", Some("set protection.hash_key"));
         }
+    }
+
+    fn hot(&self, name: &str) -> Option<&HotConfig> {
+        match self.sinks.get(name) {
+            Some(SinkConfig::Hot(hot)) => Some(hot),
+            _ => None,
+        }
+    }
+
+    /// The database where a webhook's checkpoint lies: a hot sink's, else the source.
+    pub fn checkpoint_endpoint(&self, webhook: &WebhookConfig) -> &PgEndpoint {
+        let first = || self.sinks.keys().find_map(|name| self.hot(name));
+        let hot = match &webhook.checkpoint {
+            Some(name) => self.hot(name),
+            None => first(),
+        };
+        hot.map_or(&self.source.endpoint, |hot| &hot.endpoint)
     }
 
     pub fn rules(&self) -> Rules {

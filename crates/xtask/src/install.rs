@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use audit_testkit::install::{
-    MAJORS, azurite, cache_dir, faketime, install_kafka, install_objects, install_postgres,
+    self, MAJORS, azurite, cache_dir, faketime, install_kafka, install_objects, install_postgres,
     install_rdkafka_performance, kafka, postgres_bin, promtool, python, rdkafka_performance, servers_dir, versity,
 };
 
@@ -168,6 +168,17 @@ fn kafka_broker() -> Result<()> {
         packages(&["maven"])?;
     }
     install_kafka()
+}
+
+/// Debezium, which what it writes is compared with. Its tool is a source file, which needs a compiler.
+pub fn debezium() -> Result<()> {
+    if !present("javac") {
+        packages(&["openjdk-17-jdk-headless"])?;
+    }
+    if install::debezium().is_err() && !present("mvn") {
+        packages(&["maven"])?;
+    }
+    install::install_debezium()
 }
 
 /// A Go of today, which has a `GOTOOLCHAIN`. Where there is none, or a distribution's old one, pip has it.

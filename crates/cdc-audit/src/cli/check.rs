@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use audit_capture::check::{Area, Finding, Input, ProbeError, SinkProbe, State, check, would_start};
 use audit_core::sink::Checkpoint;
+use audit_hot::CheckpointStore;
 use audit_pipeline::run::RunError;
 use comfy_table::{Cell, Color};
 use serde_json::json;
@@ -80,6 +81,12 @@ async fn probe(config: &Config, name: &str, sink: &SinkConfig, warnings: &mut Ve
             });
             (outcome.map_err(|error| failure(&error, error.hint.clone())), None)
         }
+        SinkConfig::Webhook(webhook) => {
+            let checkpoint = config.checkpoint_endpoint(webhook);
+            let probed = audit_webhook::probe(name, webhook, checkpoint.clone(), &config.source.name).await;
+            let said = format!("{} answers; the checkpoint lies in {}", webhook.place(), checkpoint.describe());
+            (probed.map(|()| said).map_err(|error| failure(&error, error.hint.clone())), None)
+        }
     };
     SinkProbe { name: name.to_owned(), outcome, file_age }
 }
@@ -135,11 +142,18 @@ async fn continuity(config: &Config) -> Vec<Finding> {
     }
 }
 
+/// What a sink has; nothing where that cannot be read.
 async fn checkpoint(config: &Config, name: &str, sink: &SinkConfig) -> Option<Checkpoint> {
     let source = &config.source.name;
     match sink {
+        SinkConfig::Hot(_) | SinkConfig::Lake(_) => {
+            open(config, Some(name)).await.ok()?.checkpoint(source, name).await.ok()?
+        }
         SinkConfig::Kafka(kafka) => audit_kafka::stored(kafka, source, name).await.ok()?,
-        _ => open(config, Some(name)).await.ok()?.checkpoint(source, name).await.ok()?,
+        SinkConfig::Webhook(webhook) => {
+            let store = CheckpointStore::new(name, config.checkpoint_endpoint(webhook).clone());
+            store.read(source).await.ok()?
+        }
     }
 }
 

@@ -50,7 +50,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     }
     for (name, sink) in &config.sinks {
         match sink {
-            SinkConfig::Hot(_) => {}
+            SinkConfig::Hot(_) | SinkConfig::Webhook(_) => {}
             SinkConfig::Lake(lake) => {
                 print(format!("-- {name}: the lake {} stays; remove it yourself if nobody needs it", lake.url))?
             }
