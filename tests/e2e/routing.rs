@@ -39,6 +39,8 @@ async fn tables_go_to_the_lakes_that_their_rules_name() {
         .sql(TABLES)
         .tables(&[rule("a", "'archive', 'cloud'"), rule("b", "'hot', 'archive'")].concat())
         .sections(&second("cloud", &s3.lake(&on_s3, s3.port())))
+        // Fewer than the rows in one batch that go elsewhere.
+        .hot("batch_rows = 3")
         .baseline()
         .unwitnessed()
         .build()

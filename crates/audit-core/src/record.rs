@@ -85,65 +85,116 @@ pub fn unknown_columns<'b>(version: &Version<'b>) -> impl Iterator<Item = &'b st
     version.after().into_iter().flat_map(|image| image.iter()).filter_map(unknown)
 }
 
-/// One sentence for people, from protected JSON: `{"status": ["draft", "published"], "price": [null, 5]}` of an update reads
-/// `Status changed from draft to published and price set to 5.` `changes` is what readers show: `[null, v]` for created and
-/// snapshot, `[v, null]` for deleted. `before_known` is the record's.
-pub fn summary(
-    event: &str,
-    changes: Option<&serde_json::Map<String, serde_json::Value>>,
-    before_known: bool,
-) -> String {
-    let Some(changes) = changes.filter(|changes| !changes.is_empty()) else {
-        return match event {
-            "updated" if !before_known => "Updated; what changed is not known.".to_string(),
-            "snapshot" => "Existed when capture began.".to_string(),
-            "truncated" => "Table truncated.".to_string(),
-            "gap" => "Changes were lost here.".to_string(),
-            "error" => "A change was given up here.".to_string(),
-            event => sentence(event.to_string()),
-        };
-    };
-    let parts: Vec<String> = changes
-        .iter()
-        .filter_map(|(column, sides)| {
-            let name = column.replace('_', " ");
-            let (old, new) = (sides.get(0)?, sides.get(1)?);
-            match (event, old.is_null(), new.is_null()) {
-                ("deleted", ..) => (!old.is_null()).then(|| format!("{name} was {}", shown(old))),
-                (_, _, true) => (!old.is_null()).then(|| format!("{name} cleared (was {})", shown(old))),
-                (_, true, false) => Some(format!("{name} set to {}", shown(new))),
-                ("updated", false, false) => Some(format!("{name} changed from {} to {}", shown(old), shown(new))),
-                _ => Some(format!("{name} set to {}", shown(new))),
-            }
-        })
-        .collect();
-    match parts.as_slice() {
-        [] => sentence(event.to_string()),
-        [one] => sentence(one.clone()),
-        [head @ .., last] => sentence(format!("{} and {last}", head.join(", "))),
-    }
+/// What a column was and what it became, as JSON texts: `null` where that side has no value.
+#[derive(Clone, Copy)]
+pub struct Sides<'a> {
+    pub column: &'a str,
+    pub old: &'a [u8],
+    pub new: &'a [u8],
 }
+
+/// Appends one sentence for people, from protected values: an update of `status` from `"draft"` to `"published"` and of `price` from
+/// `null` to `5` reads `Status changed from draft to published and price set to 5.` `sides` are those of the `changes` that readers
+/// are shown, in their order; `before_known` is the record's.
+pub fn write_summary<'a>(out: &mut String, event: &str, before_known: bool, sides: impl Iterator<Item = Sides<'a>>) {
+    let start = out.len();
+    // Where the last comma stands that may have to become an "and".
+    let (mut any, mut comma) = (false, None);
+    for Sides { column, old, new } in sides {
+        any = true;
+        let empty = out.len();
+        if empty > start {
+            out.push_str(", ");
+        }
+        let name = out.len();
+        out.extend(column.chars().map(|c| if c == '_' { ' ' } else { c }));
+        match (event, old == NULL, new == NULL) {
+            (_, true, true) | ("deleted", true, _) => {
+                out.truncate(empty);
+                continue;
+            }
+            ("deleted", ..) => write_shown(out, " was ", old),
+            (_, false, true) => {
+                write_shown(out, " cleared (was ", old);
+                out.push(')');
+            }
+            ("updated", false, false) => {
+                write_shown(out, " changed from ", old);
+                write_shown(out, " to ", new);
+            }
+            _ => write_shown(out, " set to ", new),
+        }
+        comma = (name > empty).then_some(empty).or(comma);
+    }
+    if let Some(comma) = comma {
+        out.replace_range(comma..comma + 1, " and");
+    }
+    match (out.len() > start, event) {
+        (true, _) => {}
+        (_, "updated") if !any && !before_known => return out.push_str("Updated; what changed is not known."),
+        (_, "snapshot") if !any => return out.push_str("Existed when capture began."),
+        (_, "truncated") if !any => return out.push_str("Table truncated."),
+        (_, "gap") if !any => return out.push_str("Changes were lost here."),
+        (_, "error") if !any => return out.push_str("A change was given up here."),
+        _ => out.push_str(event),
+    }
+    if let Some(first) = out[start..].chars().next() {
+        let upper: String = first.to_uppercase().collect();
+        out.replace_range(start..start + first.len_utf8(), &upper);
+    }
+    out.push('.');
+}
+
+const NULL: &[u8] = b"null";
 
 /// The longest value that a summary shows, in characters.
 const SHOWN_MAX: usize = 60;
 
-fn shown(value: &serde_json::Value) -> String {
-    let text = match value {
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
+/// No more of a JSON text can matter: a character takes twelve bytes at most, as a pair of escapes.
+const SHOWN_BYTES: usize = 12 * (SHOWN_MAX + 1);
+
+/// Appends the beginning of a value: a string's characters, of anything else its JSON text.
+fn write_shown(out: &mut String, before: &str, json: &[u8]) {
+    out.push_str(before);
+    let head = &json[..json.len().min(SHOWN_BYTES)];
+    // A character that the cut went through lies behind those that are shown.
+    let head = match std::str::from_utf8(head) {
+        Ok(head) => head,
+        Err(error) => std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default(),
     };
-    match text.char_indices().nth(SHOWN_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+    match head.strip_prefix('"') {
+        Some(string) => cut(out, unescaped(string)),
+        None => cut(out, head.chars()),
     }
 }
 
-fn sentence(text: String) -> String {
-    let mut chars = text.chars();
-    match chars.next() {
-        Some(first) => format!("{}{}.", first.to_uppercase(), chars.as_str()),
-        None => text,
+fn cut(out: &mut String, mut text: impl Iterator<Item = char>) {
+    out.extend(text.by_ref().take(SHOWN_MAX));
+    if text.next().is_some() {
+        out.push('…');
     }
+}
+
+/// The characters of a JSON string behind its opening quote (RFC 8259, section 7).
+fn unescaped(text: &str) -> impl Iterator<Item = char> {
+    let mut chars = text.chars();
+    std::iter::from_fn(move || match chars.next()? {
+        '"' => None,
+        '\\' => Some(match chars.next()? {
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'u' => {
+                let code = chars.by_ref().take(4).try_fold(0, |code, c| Some(code << 4 | c.to_digit(16)?))?;
+                char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+            }
+            c => c,
+        }),
+        c => Some(c),
+    })
+    .fuse()
 }
 
 /// Whether the hot table stores one full image of the version, and which: the row after where there is none before or none known, the

@@ -10,10 +10,9 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Map, Value};
 
 use crate::position::{Lsn, Micros, Position};
-use crate::record::summary;
+use crate::record::{Sides, write_summary};
 use crate::shape::Shape;
 use crate::value::write_json_string;
 
@@ -86,8 +85,7 @@ impl Record {
                 _ => None,
             };
         }
-        let shown = self.changes.as_deref().and_then(sides);
-        self.summary = summary(&self.event, shown.as_ref(), self.before_known);
+        self.summary = summary(&self.event, self.changes.as_deref(), self.before_known);
         self
     }
 }
@@ -141,18 +139,16 @@ fn write_object(members: Vec<Member<'_>>, left: &str, right: &str) -> Option<Jso
     RawValue::from_string(String::from_utf8(out).ok()?).ok()
 }
 
-/// The sides of each change as values. Numbers stay text, for their digits; so does what is nested too deeply to become a value.
-fn sides(changes: &RawValue) -> Option<Map<String, Value>> {
-    let value = |raw: &RawValue| {
-        let text = || Value::String(raw.get().to_string());
-        let number = raw.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
-        if number { text() } else { serde_json::from_str(raw.get()).unwrap_or_else(|_| text()) }
-    };
-    let pair = |(name, sides): (Cow<'_, str>, &RawValue)| {
-        let sides: Vec<&RawValue> = serde_json::from_str(sides.get()).ok()?;
-        Some((name.into_owned(), Value::Array(sides.into_iter().map(value).collect())))
-    };
-    fields(changes)?.into_iter().map(pair).collect()
+/// One sentence for people: [`write_summary`] of `changes` as JSON, in the form that readers are shown.
+pub fn summary(event: &str, changes: Option<&RawValue>, before_known: bool) -> String {
+    let members = changes.and_then(fields).unwrap_or_default();
+    let pairs: Vec<(Cow<'_, str>, [&RawValue; 2])> =
+        members.into_iter().filter_map(|(name, sides)| Some((name, serde_json::from_str(sides.get()).ok()?))).collect();
+    let mut summary = String::new();
+    let sides =
+        pairs.iter().map(|(column, [old, new])| Sides { column, old: old.get().as_bytes(), new: new.get().as_bytes() });
+    write_summary(&mut summary, event, before_known, sides);
+    summary
 }
 
 type Member<'a> = (Cow<'a, str>, &'a RawValue);

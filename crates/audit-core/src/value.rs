@@ -108,7 +108,7 @@ impl Kind {
 }
 
 /// `numeric(p, s)` from its type modifier (`numeric.c`, `make_numeric_typmod`).
-fn numeric_modifier(typmod: i32) -> Option<(u16, i16)> {
+pub fn numeric_modifier(typmod: i32) -> Option<(u16, i16)> {
     let packed = typmod.checked_sub(4).filter(|m| *m >= 0)?;
     let scale = ((packed & 0x7ff) ^ 1024) - 1024;
     Some(((packed >> 16 & 0xffff) as u16, scale as i16))
@@ -318,8 +318,8 @@ fn write_items<'a>(out: &mut Vec<u8>, element: &Kind, text: &'a str, depth: usiz
     }
 }
 
-/// A quoted array item after its opening quote: the item, and what follows its closing quote.
-fn unquote(text: &str) -> Option<(String, &str)> {
+/// A quoted array item after its opening quote: the item, and what follows its closing quote. `None` where there is no closing quote.
+pub fn unquote(text: &str) -> Option<(String, &str)> {
     let mut item = String::new();
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {

@@ -5,16 +5,18 @@
 //! nothing. A session that was lost is taken anew the same way: a COMMIT of the old one that is still on its way either came
 //! before, and is then seen, or fails the comparison.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use audit_core::batch::Progress;
 use audit_core::position::{Lsn, Position};
 use audit_core::shape::Shape;
 use audit_core::sink::{Checkpoint, ChunkProgress, SinkError};
+use audit_core::table::Table;
 use tokio_postgres::types::{Json, PgLsn, ToSql};
 use tokio_postgres::{Client, Row, Statement};
 
-use crate::config::HotConfig;
+use audit_connect::PgEndpoint;
+
 use crate::failure::failed;
 use crate::session::unblocked;
 
@@ -48,7 +50,7 @@ pub(crate) fn owner_text(process: &str) -> String {
 /// Raises the owner epoch from `known`, and returns the row. `None` where it is no longer `known`. `process` tells this owner
 /// from any other.
 pub(crate) async fn claim(
-    config: &HotConfig,
+    endpoint: &PgEndpoint,
     client: &Client,
     (source, sink): (&str, &str),
     known: i64,
@@ -64,7 +66,7 @@ pub(crate) async fn claim(
     let process = owner_text(process);
     let parameters: [&(dyn ToSql + Sync); 4] = [&source, &sink, &known, &process];
     let update = client.query_opt(&statement, &parameters);
-    let row = unblocked(config, sink, pid, update).await?;
+    let row = unblocked(endpoint, sink, pid, update).await?;
     row.map(|row| owned(source, &row)).transpose()
 }
 
@@ -88,6 +90,14 @@ pub(crate) fn owned(source: &str, row: &Row) -> Result<Owned, SinkError> {
     Ok(Owned { owner_epoch, checkpoint: Some(checkpoint) })
 }
 
+/// The row as it is, whoever owns it.
+pub(crate) async fn read(client: &Client, source: &str, sink: &str) -> Result<Option<Checkpoint>, SinkError> {
+    let statement = format!("SELECT {COLUMNS} FROM cdc_audit.checkpoints WHERE source = $1 AND sink = $2");
+    let row = client.query_opt(&statement, &[&source, &sink]).await;
+    let row = row.map_err(|error| failed("reading the checkpoint", error))?;
+    Ok(row.map(|row| owned(source, &row)).transpose()?.and_then(|owned| owned.checkpoint))
+}
+
 /// There is no such row.
 pub(crate) fn missing(source: &str, sink: &str) -> SinkError {
     SinkError::stop(format!("the hot database has no checkpoint for source {source} and sink {sink}"))
@@ -108,9 +118,6 @@ pub(crate) async fn baselines(
     Ok(rows.iter().map(progress).collect())
 }
 
-/// By table and schema version.
-pub(crate) type Digests = HashMap<(String, u32), String>;
-
 pub(crate) async fn shapes(client: &Client, source: &str) -> Result<Vec<Shape>, SinkError> {
     let statement =
         "SELECT table_name, shape FROM cdc_audit.shapes WHERE source = $1 ORDER BY table_name, schema_version";
@@ -128,7 +135,7 @@ pub(crate) async fn shapes(client: &Client, source: &str) -> Result<Vec<Shape>, 
 }
 
 /// Adds a shape, and says whether what is stored under its number is the same.
-pub(crate) async fn add_shape(client: &Client, source: &str, shape: &Shape) -> Result<bool, tokio_postgres::Error> {
+async fn add_shape(client: &Client, source: &str, shape: &Shape) -> Result<bool, tokio_postgres::Error> {
     let statement = "WITH added AS (INSERT INTO cdc_audit.shapes (source, table_name, schema_version, digest, shape) \
          VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING digest) \
          SELECT digest FROM added UNION ALL SELECT digest FROM cdc_audit.shapes \
@@ -139,7 +146,30 @@ pub(crate) async fn add_shape(client: &Client, source: &str, shape: &Shape) -> R
     Ok(rows.iter().all(|row| row.get::<_, String>(0) == shape.digest))
 }
 
-pub(crate) async fn set_baseline(
+/// Stores new shapes and baselines, within the transaction under way.
+pub(crate) async fn add(
+    client: &Client,
+    source: &str,
+    sink: &str,
+    shapes: &[&Table],
+    baselines: &[(String, ChunkProgress)],
+) -> Result<(), SinkError> {
+    let storing = |error| failed("storing shapes and baselines", error);
+    for table in shapes {
+        if !add_shape(client, source, &table.shape).await.map_err(storing)? {
+            let (name, number) = (&table.name, table.shape.schema_version);
+            let message = format!("cdc_audit.shapes holds another shape of {name} under version {number}");
+            let hint = "the row was altered by hand, or by another source of the same name";
+            return Err(SinkError::stop(message).hint(hint));
+        }
+    }
+    for (table, progress) in baselines {
+        set_baseline(client, source, sink, table, *progress).await.map_err(storing)?;
+    }
+    Ok(())
+}
+
+async fn set_baseline(
     client: &Client,
     source: &str,
     sink: &str,

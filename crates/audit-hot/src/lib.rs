@@ -17,8 +17,9 @@ mod failure;
 mod jsonb;
 mod large;
 mod layout;
+mod ledger;
+mod owner;
 mod partitions;
-mod plan;
 mod probe;
 mod quote;
 mod read;
@@ -30,6 +31,8 @@ mod write;
 
 pub use config::{HotConfig, Partitioning, Side};
 pub use encode::{Encoder, FIELD_MAX};
+pub use ledger::CheckpointStore;
+
 pub use probe::probe;
 pub use read::{HotReader, ReadError, Selection, SinkState};
 pub use schema::{SetupOptions, Statement, setup_statements, teardown_statements};

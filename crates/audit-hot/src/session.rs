@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use audit_connect::connect;
+use audit_connect::{PgEndpoint, connect};
 use audit_core::sink::SinkError;
 use tokio_postgres::{Client, Statement};
 
 use crate::checkpoint::ADVANCE;
 use crate::config::{HotConfig, Partitioning};
 use crate::failure::{failed, not_connected};
-use crate::layout::{TABLES, VERSIONS};
+use crate::layout::{TABLES, Table, VERSIONS};
 use crate::partitions::Partitions;
 
 /// A session whose tables are as they must be.
@@ -21,7 +21,7 @@ pub(crate) struct Session {
     pub partitions: Partitions,
 }
 
-/// What the daemon's role needs, by table.
+/// What the daemon's role needs, by table: for the versions, and for the rest.
 const PRIVILEGES: &[(&str, &str)] = &[
     ("versions", "INSERT"),
     ("checkpoints", "SELECT"),
@@ -38,13 +38,10 @@ const SETUP: &str = "run `cdc-audit setup`: it makes the tables and prints the g
 impl Session {
     /// Connects, pins what durability rests on, and checks tables and rights. Changes nothing.
     pub async fn open(config: &HotConfig, sink: &str) -> Result<Session, SinkError> {
-        let client = open(config, sink).await?;
-        client
-            .batch_execute("SET synchronous_commit = on")
-            .await
-            .map_err(|error| failed("opening a session", error))?;
-        check_columns(&client).await?;
-        let partitioning = check_rights(&client).await?;
+        let client = open_durable(&config.endpoint, sink).await?;
+        check_columns(&client, &TABLES).await?;
+        check_rights(&client, PRIVILEGES).await?;
+        let partitioning = check_partitions(&client).await?;
         let copy = format!("COPY cdc_audit.versions ({}) FROM STDIN (FORMAT binary)", VERSIONS.names());
         let (copy, advance) = tokio::try_join!(client.prepare(&copy), client.prepare(ADVANCE))
             .map_err(|error| failed("preparing to write versions", error))?;
@@ -52,22 +49,40 @@ impl Session {
     }
 }
 
-pub(crate) async fn open(config: &HotConfig, sink: &str) -> Result<Client, SinkError> {
-    connect(&config.endpoint, &format!("cdc-audit {sink}")).await.map_err(not_connected)
+async fn open(endpoint: &PgEndpoint, sink: &str) -> Result<Client, SinkError> {
+    connect(endpoint, &format!("cdc-audit {sink}")).await.map_err(not_connected)
+}
+
+async fn open_durable(endpoint: &PgEndpoint, sink: &str) -> Result<Client, SinkError> {
+    let client = open(endpoint, sink).await?;
+    let pinned = client.batch_execute("SET synchronous_commit = on").await;
+    pinned.map_err(|error| failed("opening a session", error))?;
+    Ok(client)
+}
+
+/// The same for a checkpoint alone: whose versions go elsewhere needs no table for them.
+pub(crate) async fn open_for_checkpoint(endpoint: &PgEndpoint, sink: &str) -> Result<(Client, Statement), SinkError> {
+    let client = open_durable(endpoint, sink).await?;
+    let (_, tables) = TABLES.split_at(1);
+    check_columns(&client, tables).await?;
+    let (_, privileges) = PRIVILEGES.split_at(1);
+    check_rights(&client, privileges).await?;
+    let advance = client.prepare(ADVANCE).await.map_err(|error| failed("preparing to move the checkpoint", error))?;
+    Ok((client, advance))
 }
 
 /// Compares the tables with what this program writes. Columns that somebody added do no harm unless they demand a value.
-pub(crate) async fn check_columns(client: &Client) -> Result<(), SinkError> {
+pub(crate) async fn check_columns(client: &Client, tables: &[Table]) -> Result<(), SinkError> {
     let statement = "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), \
          a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = '' \
          FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
          WHERE c.relnamespace = to_regnamespace('cdc_audit') AND c.relname = ANY ($1)";
-    let names: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
+    let names: Vec<&str> = tables.iter().map(|table| table.name).collect();
     let found = client.query(statement, &[&names]).await.map_err(|error| failed("looking at the tables", error))?;
     let found: Vec<(String, String, String, bool)> =
         found.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
 
-    for table in &TABLES {
+    for table in tables {
         let mut has = found.iter().filter(|column| column.0 == table.name).peekable();
         if has.peek().is_none() {
             return Err(SinkError::stop(format!("the hot database has no table cdc_audit.{}", table.name)).hint(SETUP));
@@ -94,35 +109,44 @@ pub(crate) async fn check_columns(client: &Client) -> Result<(), SinkError> {
     Ok(())
 }
 
-/// Checks the role's rights and returns how the table is partitioned.
-async fn check_rights(client: &Client) -> Result<Partitioning, SinkError> {
+/// Checks the role's rights on tables.
+async fn check_rights(client: &Client, privileges: &[(&str, &str)]) -> Result<(), SinkError> {
     let looking = |error| failed("looking at the role's rights", error);
-    let statement = "SELECT has_schema_privilege(n.oid, 'USAGE'), \
-         coalesce((SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p \
-                   WHERE p.pronamespace = n.oid AND p.proname = 'ensure_partition' LIMIT 1), false), \
-         (SELECT partstrat::text FROM pg_partitioned_table p JOIN pg_class c ON c.oid = p.partrelid \
-          WHERE c.relnamespace = n.oid AND c.relname = 'versions'), current_user::text \
-         FROM pg_namespace n WHERE n.nspname = 'cdc_audit'";
+    let statement = "SELECT has_schema_privilege(n.oid, 'USAGE'), current_user::text FROM pg_namespace n WHERE n.nspname = 'cdc_audit'";
     let row = client.query_one(statement, &[]).await.map_err(looking)?;
-    let (usage, execute, strategy, role): (bool, bool, Option<String>, String) =
-        (row.get(0), row.get(1), row.get(2), row.get(3));
-
+    let (usage, role): (bool, String) = (row.get(0), row.get(1));
     let statement = "SELECT w.privilege || ' on cdc_audit.' || w.name \
          FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (name, privilege, nth) \
          JOIN pg_class c ON c.relname = w.name AND c.relnamespace = to_regnamespace('cdc_audit') \
          WHERE NOT has_table_privilege(c.oid, w.privilege) ORDER BY w.nth";
-    let (names, privileges): (Vec<&str>, Vec<&str>) = PRIVILEGES.iter().copied().unzip();
+    let (names, privileges): (Vec<&str>, Vec<&str>) = privileges.iter().copied().unzip();
     let rows = client.query(statement, &[&names, &privileges]).await.map_err(looking)?;
     let mut lacks: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     if !usage {
         lacks.push("USAGE on schema cdc_audit".to_owned());
     }
-    if !execute {
-        lacks.push("EXECUTE on function cdc_audit.ensure_partition".to_owned());
+    lacking(&role, &lacks)
+}
+
+fn lacking(role: &str, lacks: &[String]) -> Result<(), SinkError> {
+    if lacks.is_empty() {
+        return Ok(());
     }
-    if !lacks.is_empty() {
-        let message = format!("role {role} lacks {}", lacks.join(", "));
-        return Err(SinkError::stop(message).hint("grant what `cdc-audit setup --dry-run` prints"));
+    let message = format!("role {role} lacks {}", lacks.join(", "));
+    Err(SinkError::stop(message).hint("grant what `cdc-audit setup --dry-run` prints"))
+}
+
+/// How the audit table is partitioned, by whom the role may have partitions made.
+async fn check_partitions(client: &Client) -> Result<Partitioning, SinkError> {
+    let statement = "SELECT coalesce((SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p \
+                   WHERE p.pronamespace = n.oid AND p.proname = 'ensure_partition' LIMIT 1), false), \
+         (SELECT partstrat::text FROM pg_partitioned_table p JOIN pg_class c ON c.oid = p.partrelid \
+          WHERE c.relnamespace = n.oid AND c.relname = 'versions'), current_user::text \
+         FROM pg_namespace n WHERE n.nspname = 'cdc_audit'";
+    let row = client.query_one(statement, &[]).await.map_err(|error| failed("looking at the role's rights", error))?;
+    let (execute, strategy, role): (bool, Option<String>, String) = (row.get(0), row.get(1), row.get(2));
+    if !execute {
+        lacking(&role, &["EXECUTE on function cdc_audit.ensure_partition".to_owned()])?;
     }
     match strategy.as_deref() {
         Some("r") => Ok(Partitioning::Month),
@@ -141,7 +165,7 @@ const BLOCKED_MAX: u32 = 5;
 /// Waits for `statement`, which runs in the session with server process `pid`. Whoever blocks it and runs under the same role
 /// is ended: that is a daemon which was paused in the middle of a commit, while the slot, which is the lock, is ours.
 pub(crate) async fn unblocked<T>(
-    config: &HotConfig,
+    endpoint: &PgEndpoint,
     sink: &str,
     pid: i32,
     statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -150,15 +174,15 @@ pub(crate) async fn unblocked<T>(
     for _ in 0..BLOCKED_MAX {
         match tokio::time::timeout(BLOCKED_AFTER, &mut statement).await {
             Ok(done) => return done.map_err(|error| failed("taking the checkpoint", error)),
-            Err(_) => end_blockers(config, sink, pid).await?,
+            Err(_) => end_blockers(endpoint, sink, pid).await?,
         }
     }
     Err(SinkError::retry("somebody holds the sink's checkpoint in an open transaction")
         .hint("find the session with pg_blocking_pids() in the hot database, and end it"))
 }
 
-async fn end_blockers(config: &HotConfig, sink: &str, pid: i32) -> Result<(), SinkError> {
-    let second = open(config, sink).await?;
+async fn end_blockers(endpoint: &PgEndpoint, sink: &str, pid: i32) -> Result<(), SinkError> {
+    let second = open(endpoint, sink).await?;
     let statement = "SELECT pid, application_name, pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE pid = ANY (pg_blocking_pids($1)) AND usename = current_user";
     let rows = second

@@ -1,18 +1,17 @@
 //! One database transaction of the sink: rows, shapes, baselines and checkpoint together, or nothing ([`Transaction`]).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use audit_core::batch::Progress;
-use audit_core::shape::Shape;
+use audit_core::plan::{Digests, Unit, shape_id};
 use audit_core::sink::{Checkpoint, ChunkProgress, Identity, SinkError};
 use audit_core::table::Table;
 use tokio_postgres::Error;
 
-use crate::checkpoint::{self, Digests};
+use crate::checkpoint;
 use crate::copy::{self, Copy};
 use crate::encode::Encoder;
 use crate::failure::failed;
-use crate::plan::Unit;
 use crate::session::Session;
 
 /// What is known since the checkpoint was taken.
@@ -55,9 +54,9 @@ pub(crate) enum Failure {
 
 impl Transaction<'_> {
     pub async fn run(&self, encoder: &mut Encoder<'_>) -> Result<Done, Failure> {
-        let to = self.checkpoint();
-        let baselines = self.baselines();
-        let new_shapes = self.new_shapes();
+        let to = self.unit.checkpoint(&self.taken.identity);
+        let baselines = self.unit.baselines();
+        let new_shapes = self.unit.new_shapes(&self.taken.shapes);
         let bytes = if self.unit.versions.is_empty() && baselines.is_empty() {
             self.advance(&to).await?;
             0
@@ -99,20 +98,7 @@ impl Transaction<'_> {
         let source = &self.taken.identity.source;
         let storing = |error| Failure::Sink(failed("storing shapes and baselines", error));
         client.batch_execute("BEGIN").await.map_err(storing)?;
-        for table in shapes {
-            if !checkpoint::add_shape(client, source, &table.shape).await.map_err(storing)? {
-                let message = format!(
-                    "cdc_audit.shapes holds another shape of {} under version {}",
-                    table.name, table.shape.schema_version
-                );
-                return Err(Failure::Sink(
-                    SinkError::stop(message).hint("the row was altered by hand, or by another source of the same name"),
-                ));
-            }
-        }
-        for (table, progress) in baselines {
-            checkpoint::set_baseline(client, source, self.sink, table, *progress).await.map_err(storing)?;
-        }
+        checkpoint::add(client, source, self.sink, shapes, baselines).await.map_err(Failure::Sink)?;
         copy::start(self.session).await.map_err(Failure::Copy)
     }
 
@@ -125,37 +111,4 @@ impl Transaction<'_> {
             Err(error) => Err(Failure::Sink(failed("moving the checkpoint", error))),
         }
     }
-
-    fn checkpoint(&self) -> Checkpoint {
-        let Identity { source, system_id, timeline } = self.taken.identity.clone();
-        let Progress { position, change_lsn, flushed_lsn } = self.unit.progress;
-        Checkpoint { source, system_id, timeline, position, change_lsn, flushed_lsn }
-    }
-
-    fn baselines(&self) -> Vec<(String, ChunkProgress)> {
-        let mut by_table = BTreeMap::new();
-        for mark in &self.unit.chunks {
-            let progress = ChunkProgress { baseline: mark.baseline, chunk: mark.chunk, done: mark.last };
-            by_table.insert(mark.table.to_string(), progress);
-        }
-        by_table.into_iter().collect()
-    }
-
-    /// The tables whose shape is not stored. Pseudo-tables have none.
-    fn new_shapes(&self) -> Vec<&Table> {
-        let mut seen = HashSet::new();
-        let tables = self.unit.tables.iter().map(|table| table.as_ref());
-        tables
-            .filter(|table| !table.shape.digest.is_empty())
-            .filter(|table| {
-                let id = shape_id(&table.shape);
-                !self.taken.shapes.contains_key(&id) && seen.insert(id)
-            })
-            .collect()
-    }
-}
-
-/// What a shape is stored under.
-pub(crate) fn shape_id(shape: &Shape) -> (String, u32) {
-    (shape.name().to_string(), shape.schema_version)
 }

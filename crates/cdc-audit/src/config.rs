@@ -8,11 +8,14 @@ use audit_capture::baseline::BaselineConfig;
 use audit_capture::config::SourceConfig;
 use audit_config::secret::{Secret, SecretRef};
 use audit_config::{Problems, quote};
+use audit_connect::PgEndpoint;
 use audit_core::protect::{MacKey, Policy};
 use audit_core::rules::{Method, ProtectionRule, Rules, TableRule};
 use audit_hot::HotConfig;
+use audit_kafka::KafkaConfig;
 use audit_lake::LakeConfig;
 use audit_pipeline::config::PipelineConfig;
+use audit_webhook::WebhookConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +48,10 @@ pub enum SinkConfig {
     Hot(HotConfig),
     /// Date-partitioned Parquet in Delta tables.
     Lake(Box<LakeConfig>),
+    /// Topics of a Kafka cluster.
+    Kafka(Box<KafkaConfig>),
+    /// Batches posted to an HTTP receiver, signed: at least once.
+    Webhook(Box<WebhookConfig>),
 }
 
 /// What happens to sensitive columns in every table. A table's own `protect` comes first.
@@ -117,9 +124,22 @@ impl Config {
         problems.scope("source", |problems| self.source.check(problems));
         problems.scope("baseline", |problems| self.baseline.check(problems));
         for (name, sink) in &self.sinks {
-            if let SinkConfig::Lake(lake) = sink {
-                problems.scope(&format!("sinks.{}", quote(name)), |problems| lake.check(problems));
-            }
+            problems.scope(&format!("sinks.{}", quote(name)), |problems| match sink {
+                // Its url is read where it is used: by then the environment that it may need is there.
+                SinkConfig::Hot(_) => {}
+                SinkConfig::Lake(lake) => lake.check(problems),
+                SinkConfig::Kafka(kafka) => kafka.check(problems),
+                SinkConfig::Webhook(webhook) => {
+                    webhook.check(problems);
+                    if webhook.checkpoint.as_ref().is_some_and(|hot| self.hot(hot).is_none()) {
+                        problems.push(
+                            "checkpoint",
+                            "there is no hot sink of this name",
+                            "name one, or take the key out",
+                        );
+                    }
+                }
+            });
         }
         if self.sinks.is_empty() {
             problems.push("sinks", "there is no sink", Some("name at least one: [sinks.hot] or [sinks.archive]"));
@@ -165,6 +185,23 @@ impl Config {
         if self.protection.rules.iter().any(|rule| rule.method == Method::Hash) && self.protection.hash_key.is_none() {
             problems.push("protection.rules", "the method `hash` needs a key", Some("set protection.hash_key"));
         }
+    }
+
+    fn hot(&self, name: &str) -> Option<&HotConfig> {
+        match self.sinks.get(name) {
+            Some(SinkConfig::Hot(hot)) => Some(hot),
+            _ => None,
+        }
+    }
+
+    /// The database where a webhook's checkpoint lies: a hot sink's, else the source.
+    pub fn checkpoint_endpoint(&self, webhook: &WebhookConfig) -> &PgEndpoint {
+        let first = || self.sinks.keys().find_map(|name| self.hot(name));
+        let hot = match &webhook.checkpoint {
+            Some(name) => self.hot(name),
+            None => first(),
+        };
+        hot.map_or(&self.source.endpoint, |hot| &hot.endpoint)
     }
 
     pub fn rules(&self) -> Rules {
@@ -246,7 +283,7 @@ mod tests {
     fn the_sinks_of_the_readme_are_configurations() {
         let readme = include_str!("../../../README.md");
         let blocks: Vec<&str> = readme.split("```toml\n").skip(2).filter_map(|rest| rest.split("```").next()).collect();
-        assert!(blocks.len() >= 4);
+        assert!(blocks.len() >= 5);
         for block in blocks {
             let text = format!("[source]\nname = 'shop'\nurl = 'postgres://localhost/shop'\n{block}");
             let check = |config: &Config, problems: &mut Problems| config.check(problems);

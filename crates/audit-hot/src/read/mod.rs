@@ -17,7 +17,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::checkpoint;
 use crate::failure;
-use crate::layout::VERSIONS;
+use crate::layout::{TABLES, VERSIONS};
 use crate::session::check_columns;
 use row::{Time, record};
 
@@ -88,7 +88,7 @@ impl HotReader {
     pub async fn connect(endpoint: &PgEndpoint) -> Result<HotReader, ReadError> {
         let client = connect(endpoint, "cdc-audit reader").await.map_err(ReadError::Connect)?;
         let altered = |error: SinkError| ReadError::Layout { what: error.message, hint: error.hint };
-        check_columns(&client).await.map_err(altered)?;
+        check_columns(&client, &TABLES).await.map_err(altered)?;
         Ok(HotReader { client })
     }
 

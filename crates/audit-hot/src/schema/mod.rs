@@ -38,8 +38,10 @@ pub struct Statement {
 #[derive(Clone, Debug, Default)]
 pub struct SetupOptions {
     pub source: String,
-    /// Names of the hot sinks in this database.
+    /// Names of the sinks whose checkpoint lies in this database.
     pub sinks: Vec<String>,
+    /// None of them keeps versions here.
+    pub checkpoints_alone: bool,
     pub partitioning: Partitioning,
     /// Owns the tables; made (NOLOGIN) where it is missing, for which the role that runs `setup` needs CREATEROLE. `None`:
     /// that role itself.
@@ -57,7 +59,13 @@ const TRAIL: &str = include_str!("trail.sql");
 pub fn setup_statements(options: &SetupOptions) -> Vec<Statement> {
     let mut list = Vec::new();
     owner_role(options, &mut list);
-    tables(options, &mut list);
+    if !options.checkpoints_alone {
+        versions(options, &mut list);
+    }
+    checkpoints(&mut list);
+    if !options.checkpoints_alone {
+        reading(&mut list);
+    }
     rows(options, &mut list);
     grants(options, &mut list);
     list
@@ -126,7 +134,7 @@ fn owner_role(options: &SetupOptions, list: &mut Vec<Statement>) {
     }
 }
 
-fn tables(options: &SetupOptions, list: &mut Vec<Statement>) {
+fn versions(options: &SetupOptions, list: &mut Vec<Statement>) {
     let (strategy, by) = match options.partitioning {
         Partitioning::Month => ("r", "RANGE (committed_at)"),
         Partitioning::TableAndMonth => ("l", "LIST (table_name)"),
@@ -154,6 +162,9 @@ fn tables(options: &SetupOptions, list: &mut Vec<Statement>) {
     for (why, sql) in INDEXES {
         push(list, why, *sql);
     }
+}
+
+fn checkpoints(list: &mut Vec<Statement>) {
     push(
         list,
         "how far each sink is: one row each, updated in place",
@@ -178,6 +189,9 @@ fn tables(options: &SetupOptions, list: &mut Vec<Statement>) {
             SHAPES.definition()
         ),
     );
+}
+
+fn reading(list: &mut Vec<Statement>) {
     push(list, "the record as readers see it", TRAIL);
     push(list, "makes partitions; the only way in which the daemon's role can", ENSURE_PARTITION);
     push(list, "for the daemon alone", "REVOKE ALL ON FUNCTION cdc_audit.ensure_partition(text, date) FROM PUBLIC");
@@ -227,7 +241,7 @@ const INDEXES: &[(&str, &str)] = &[
 ];
 
 fn rows(options: &SetupOptions, list: &mut Vec<Statement>) {
-    if options.partitioning == Partitioning::Month {
+    if options.partitioning == Partitioning::Month && !options.checkpoints_alone {
         push(
             list,
             "partitions for this month and the next; the daemon makes the others",
@@ -253,21 +267,24 @@ fn grants(options: &SetupOptions, list: &mut Vec<Statement>) {
     if let Some(writer) = options.writer.as_ref().filter(|writer| Some(*writer) != options.owner.as_ref()) {
         let name = ident(writer);
         push(list, "the daemon's role", format!("GRANT USAGE ON SCHEMA cdc_audit TO {name}"));
-        push(
-            list,
-            "it adds versions; it cannot change or remove one",
-            format!("GRANT INSERT ON cdc_audit.versions TO {name}"),
-        );
+        if !options.checkpoints_alone {
+            push(
+                list,
+                "it adds versions; it cannot change or remove one",
+                format!("GRANT INSERT ON cdc_audit.versions TO {name}"),
+            );
+            push(
+                list,
+                "it has partitions made",
+                format!("GRANT EXECUTE ON FUNCTION cdc_audit.ensure_partition(text, date) TO {name}"),
+            );
+        }
         push(list, "it moves its checkpoint", format!("GRANT SELECT, UPDATE ON cdc_audit.checkpoints TO {name}"));
         push(list, "and its baselines'", format!("GRANT SELECT, INSERT, UPDATE ON cdc_audit.baselines TO {name}"));
         push(list, "it adds shapes", format!("GRANT SELECT, INSERT ON cdc_audit.shapes TO {name}"));
-        push(
-            list,
-            "it has partitions made",
-            format!("GRANT EXECUTE ON FUNCTION cdc_audit.ensure_partition(text, date) TO {name}"),
-        );
     }
-    if let Some(reader) = options.reader.as_ref().filter(|reader| Some(*reader) != options.owner.as_ref()) {
+    let reader = options.reader.as_ref().filter(|_| !options.checkpoints_alone);
+    if let Some(reader) = reader.filter(|reader| Some(*reader) != options.owner.as_ref()) {
         let name = ident(reader);
         push(list, "who reads the trail", format!("GRANT USAGE ON SCHEMA cdc_audit TO {name}"));
         push(
@@ -299,10 +316,12 @@ pub fn teardown_statements(options: &SetupOptions, keep_history: bool) -> Vec<St
                 "the daemon's role writes no more",
                 format!(
                     "DO $do$ BEGIN\n  \
-                       IF pg_catalog.to_regclass('cdc_audit.versions') IS NOT NULL THEN\n    \
-                         REVOKE ALL ON cdc_audit.versions, cdc_audit.checkpoints, cdc_audit.baselines, cdc_audit.shapes FROM {};\n  \
+                       IF pg_catalog.to_regclass('cdc_audit.{}') IS NOT NULL THEN\n    \
+                         REVOKE ALL ON {}cdc_audit.checkpoints, cdc_audit.baselines, cdc_audit.shapes FROM {};\n  \
                        END IF;\n\
                      END $do$",
+                    if options.checkpoints_alone { "checkpoints" } else { "versions" },
+                    if options.checkpoints_alone { "" } else { "cdc_audit.versions, " },
                     ident(writer)
                 ),
             );

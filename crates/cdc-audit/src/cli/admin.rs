@@ -2,7 +2,7 @@
 
 use audit_capture::{On, Plan, Statement, Step};
 use audit_connect::PgEndpoint;
-use audit_hot::{HotConfig, SetupOptions};
+use audit_hot::SetupOptions;
 use serde_json::{Value, json};
 
 use crate::cli::output::print;
@@ -34,44 +34,65 @@ impl Who {
         self.admin.as_ref().map_or_else(|| Ok(config.source.endpoint.clone()), |url| endpoint("--as", url))
     }
 
-    /// The databases of the hot sinks, each with the sinks in it.
+    /// The databases of the hot sinks, and those where checkpoints of webhooks lie, each with the sinks in it.
     pub fn hot(&self, config: &Config) -> Result<Vec<HotDatabase>, CliError> {
-        let mut databases: Vec<(String, HotDatabase, &HotConfig)> = Vec::new();
+        let mut databases: Vec<(String, HotDatabase)> = Vec::new();
+        // Hot sinks first: a webhook's checkpoint lies beside their versions.
         for (name, sink) in &config.sinks {
             let SinkConfig::Hot(hot) = sink else { continue };
-            let writer = hot.endpoint.parse()?.user().to_owned();
-            let place = format!("{} as {writer}", database(&hot.endpoint));
-            if let Some((_, known, first)) = databases.iter_mut().find(|(known, ..)| *known == place) {
-                if first.partitioning != hot.partitioning {
-                    return Err(CliError::new(format!(
-                        "hot sink {name} shares a database with another, and is partitioned in another way"
-                    ))
-                    .hint("set the same `partitioning` for both, or give them databases of their own".to_owned())
-                    .code(code::USAGE));
-                }
-                known.options.sinks.push(name.clone());
-                continue;
+            let known = self.database(&mut databases, config, name, &hot.endpoint)?;
+            if !known.options.checkpoints_alone && known.options.partitioning != hot.partitioning {
+                return Err(CliError::new(format!(
+                    "hot sink {name} shares a database with another, and is partitioned in another way"
+                ))
+                .hint("set the same `partitioning` for both, or give them databases of their own".to_owned())
+                .code(code::USAGE));
             }
-            let options = SetupOptions {
-                source: config.source.name.clone(),
-                sinks: vec![name.clone()],
-                partitioning: hot.partitioning,
-                owner: self.owner.clone(),
-                writer: Some(writer),
-                reader: None,
-            };
-            databases.push((place, HotDatabase { admin: self.sink(config, name, hot)?, options }, hot));
+            (known.options.partitioning, known.options.checkpoints_alone) = (hot.partitioning, false);
+        }
+        for (name, sink) in &config.sinks {
+            let SinkConfig::Webhook(webhook) = sink else { continue };
+            self.database(&mut databases, config, name, config.checkpoint_endpoint(webhook))?;
         }
         let given = self.sink_as.iter().filter_map(|text| text.split_once('=').map(|(name, _)| name));
-        if let Some(unknown) =
-            given.into_iter().find(|name| !matches!(config.sinks.get(*name), Some(SinkConfig::Hot(_))))
-        {
+        let has_database =
+            |name: &str| matches!(config.sinks.get(name), Some(SinkConfig::Hot(_) | SinkConfig::Webhook(_)));
+        if let Some(unknown) = given.into_iter().find(|name| !has_database(name)) {
             return Err(CliError::new(format!("--sink-as: there is no hot sink {unknown}")).code(code::USAGE));
         }
-        Ok(databases.into_iter().map(|(_, database, _)| database).collect())
+        Ok(databases.into_iter().map(|(_, database)| database).collect())
     }
 
-    fn sink(&self, config: &Config, name: &str, hot: &HotConfig) -> Result<PgEndpoint, CliError> {
+    /// The database at `endpoint`, with this sink in it.
+    fn database<'d>(
+        &self,
+        databases: &'d mut Vec<(String, HotDatabase)>,
+        config: &Config,
+        sink: &str,
+        endpoint: &PgEndpoint,
+    ) -> Result<&'d mut HotDatabase, CliError> {
+        let writer = endpoint.parse()?.user().to_owned();
+        let place = format!("{} as {writer}", database(endpoint));
+        let at = match databases.iter().position(|(known, _)| *known == place) {
+            Some(at) => at,
+            None => {
+                let options = SetupOptions {
+                    source: config.source.name.clone(),
+                    owner: self.owner.clone(),
+                    writer: Some(writer),
+                    checkpoints_alone: true,
+                    ..SetupOptions::default()
+                };
+                databases.push((place, HotDatabase { admin: self.sink(config, sink, endpoint)?, options }));
+                databases.len() - 1
+            }
+        };
+        let known = &mut databases[at].1;
+        known.options.sinks.push(sink.to_owned());
+        Ok(known)
+    }
+
+    fn sink(&self, config: &Config, name: &str, own: &PgEndpoint) -> Result<PgEndpoint, CliError> {
         for text in &self.sink_as {
             let Some((sink, url)) = text.split_once('=') else {
                 return Err(CliError::new("--sink-as needs SINK=URL").code(code::USAGE));
@@ -81,8 +102,8 @@ impl Who {
             }
         }
         match &self.admin {
-            Some(url) if database(&hot.endpoint) == database(&config.source.endpoint) => endpoint("--as", url),
-            _ => Ok(hot.endpoint.clone()),
+            Some(url) if database(own) == database(&config.source.endpoint) => endpoint("--as", url),
+            _ => Ok(own.clone()),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use audit_capture::check::{Area, Finding, Input, ProbeError, SinkProbe, State, check, would_start};
+use audit_core::sink::Checkpoint;
+use audit_hot::CheckpointStore;
 use audit_pipeline::run::RunError;
 use comfy_table::{Cell, Color};
 use serde_json::json;
@@ -25,9 +27,9 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let mut sinks = Vec::new();
+    let (mut sinks, mut warnings) = (Vec::new(), Vec::new());
     for (name, sink) in &config.sinks {
-        sinks.push(probe(config, name, sink).await);
+        sinks.push(probe(config, name, sink, &mut warnings).await);
     }
     let input = Input {
         source: &config.source,
@@ -37,6 +39,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         sinks: &sinks,
     };
     let mut findings = check(&input, "cdc-audit check").await;
+    findings.extend(warnings);
     findings.extend(continuity(config).await);
     findings.extend(keys(config));
     let ready = would_start(&findings);
@@ -47,7 +50,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(code::NOT_READY) })
 }
 
-async fn probe(config: &Config, name: &str, sink: &SinkConfig) -> SinkProbe {
+async fn probe(config: &Config, name: &str, sink: &SinkConfig, warnings: &mut Vec<Finding>) -> SinkProbe {
     let (outcome, file_age) = match sink {
         SinkConfig::Hot(hot) => {
             let probed = audit_hot::probe(hot, &config.source.name, name).await;
@@ -62,6 +65,27 @@ async fn probe(config: &Config, name: &str, sink: &SinkConfig) -> SinkProbe {
             let place = lake.url.clone();
             let outcome = probed.map(|()| format!("written to {place}, read, removed"));
             (outcome.map_err(|error| failure(&error, error.hint())), Some(lake.file_age.get()))
+        }
+        SinkConfig::Kafka(kafka) => {
+            let probed = audit_kafka::probe(kafka, &config.source.name, name).await;
+            let outcome = probed.map(|probed| {
+                let finding = |(message, fix)| Finding {
+                    area: Area::Sink,
+                    subject: name.to_owned(),
+                    state: State::Warn,
+                    message,
+                    fix: Some(fix),
+                };
+                warnings.extend(probed.warnings.into_iter().map(finding));
+                format!("written to {} and given up", kafka.place())
+            });
+            (outcome.map_err(|error| failure(&error, error.hint.clone())), None)
+        }
+        SinkConfig::Webhook(webhook) => {
+            let checkpoint = config.checkpoint_endpoint(webhook);
+            let probed = audit_webhook::probe(name, webhook, checkpoint.clone(), &config.source.name).await;
+            let said = format!("{} answers; the checkpoint lies in {}", webhook.place(), checkpoint.describe());
+            (probed.map(|()| said).map_err(|error| failure(&error, error.hint.clone())), None)
         }
     };
     SinkProbe { name: name.to_owned(), outcome, file_age }
@@ -80,9 +104,8 @@ fn failure(error: &dyn std::error::Error, hint: Option<String>) -> ProbeError {
 /// Whether the stream would continue what the sinks have. What cannot be reached or read at all is said by others.
 async fn continuity(config: &Config) -> Vec<Finding> {
     let mut checkpoints = Vec::new();
-    for name in config.sinks.keys() {
-        let Ok(store) = open(config, Some(name)).await else { continue };
-        if let Ok(Some(checkpoint)) = store.checkpoint(&config.source.name, name).await {
+    for (name, sink) in &config.sinks {
+        if let Some(checkpoint) = checkpoint(config, name, sink).await {
             checkpoints.push((Arc::from(name.as_str()), Some(checkpoint)));
         }
     }
@@ -116,6 +139,21 @@ async fn continuity(config: &Config) -> Vec<Finding> {
             has.map(|(sink, at)| finding(slot, State::Fail, lost(sink, at), Some(fix.to_owned()))).collect()
         }
         Err(_) => Vec::new(),
+    }
+}
+
+/// What a sink has; nothing where that cannot be read.
+async fn checkpoint(config: &Config, name: &str, sink: &SinkConfig) -> Option<Checkpoint> {
+    let source = &config.source.name;
+    match sink {
+        SinkConfig::Hot(_) | SinkConfig::Lake(_) => {
+            open(config, Some(name)).await.ok()?.checkpoint(source, name).await.ok()?
+        }
+        SinkConfig::Kafka(kafka) => audit_kafka::stored(kafka, source, name).await.ok()?,
+        SinkConfig::Webhook(webhook) => {
+            let store = CheckpointStore::new(name, config.checkpoint_endpoint(webhook).clone());
+            store.read(source).await.ok()?
+        }
     }
 }
 

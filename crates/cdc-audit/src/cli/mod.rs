@@ -7,6 +7,7 @@ pub mod config;
 pub mod ddl;
 pub mod export;
 pub mod history;
+mod kafka;
 pub mod output;
 pub mod resume;
 pub mod run;

@@ -7,6 +7,8 @@ use audit_lake::{LakeConfig, LakeReader};
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
+const UNREAD: &str = "questions are put to a hot sink or a lake";
+
 /// Opens the named sink for reading; without a name a hot one, which answers faster, else a lake.
 pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError> {
     let sink = match name {
@@ -20,8 +22,8 @@ pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError
             .sinks
             .values()
             .find(|sink| matches!(sink, SinkConfig::Hot(_)))
-            .or_else(|| config.sinks.values().next())
-            .ok_or_else(|| CliError::new("there is no sink to read from").code(code::USAGE))?,
+            .or_else(|| config.sinks.values().find(|sink| matches!(sink, SinkConfig::Lake(_))))
+            .ok_or_else(|| CliError::new("there is no sink to read from").hint(UNREAD.to_owned()).code(code::USAGE))?,
     };
     match sink {
         SinkConfig::Hot(hot) => HotReader::connect(&hot.endpoint)
@@ -30,6 +32,11 @@ pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError
             .map_err(|error| CliError::of(&error).hint(error.hint())),
         SinkConfig::Lake(lake) => {
             LakeReader::open(lake).map(Store::Lake).map_err(|error| CliError::of(&error).hint(error.hint()))
+        }
+        SinkConfig::Kafka(_) | SinkConfig::Webhook(_) => {
+            Err(CliError::new("what was sent to Kafka or a webhook is not read back")
+                .hint(UNREAD.to_owned())
+                .code(code::USAGE))
         }
     }
 }

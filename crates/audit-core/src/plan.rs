@@ -1,20 +1,21 @@
-//! What of some batches one database transaction will hold: [`next`]. Pure.
+//! What of some batches one transaction of a sink will hold: [`next`].
 //!
 //! A transaction ends at the end of a batch, or where it is large enough within one; a chunk of a baseline is never divided.
 //! What the sink already has is left out, so that a repeat changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use audit_core::batch::{Batch, ChunkMark, Progress, Version};
-use audit_core::position::{Lsn, Position};
-use audit_core::sink::ChunkProgress;
-use audit_core::table::Table;
-use audit_core::version::Event;
+use crate::batch::{Batch, ChunkMark, Progress, Version};
+use crate::position::{Lsn, Position};
+use crate::shape::Shape;
+use crate::sink::{Checkpoint, ChunkProgress, Identity};
+use crate::table::Table;
+use crate::version::Event;
 
 /// What the sink has, as far as planning is concerned.
 #[derive(Debug)]
-pub(crate) struct Have<'s> {
+pub struct Have<'s> {
     pub sink: &'s str,
     pub progress: Progress,
     /// Nothing at or before it needs to be stored: the stored position, or where the stream began.
@@ -22,21 +23,23 @@ pub(crate) struct Have<'s> {
     pub baselines: &'s BTreeMap<String, ChunkProgress>,
 }
 
-/// How large a transaction may grow.
+/// How much a unit may hold.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     pub rows: usize,
     /// Bytes of the batches that the rows come from; a row counts as its share.
     pub bytes: usize,
 }
 
-/// One database transaction.
+/// What is stored under one checkpoint, or a part of that.
 #[derive(Debug, Default)]
-pub(crate) struct Unit<'b> {
+pub struct Unit<'b> {
     pub versions: Vec<Version<'b>>,
     /// Of these versions, and perhaps others; some more than once.
     pub tables: Vec<&'b Arc<Table>>,
     pub chunks: Vec<&'b ChunkMark>,
+    /// Of the batches that the versions come from, as far as they are in here.
+    pub bytes: usize,
     /// Where the checkpoint will stand.
     pub progress: Progress,
     /// The batches before this one are done with.
@@ -44,29 +47,28 @@ pub(crate) struct Unit<'b> {
 }
 
 /// The next transaction that these batches make, from the batch `first` on; `None` where nothing is left to store.
-pub(crate) fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Limits) -> Option<Unit<'b>> {
+pub fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Limits) -> Option<Unit<'b>> {
     let mut unit = Unit { progress: have.progress, next_batch: first, ..Unit::default() };
-    let mut bytes = 0;
     for batch in batches.iter().skip(first).copied() {
-        if unit.versions.len() >= limits.rows || bytes >= limits.bytes {
+        if unit.versions.len() >= limits.rows || unit.bytes >= limits.bytes {
             break;
         }
         if let Some(mark) = &batch.chunk {
             if wanted(mark, have, &unit.chunks) {
                 unit.add(have.sink, batch, 0, batch.len());
                 unit.chunks.push(mark);
-                bytes += batch.bytes();
+                unit.bytes += batch.bytes();
             }
         } else {
             let start = batch.versions().take_while(|version| version.position() <= have.skip).count();
             let share = (batch.bytes() / batch.len().max(1)).max(1);
-            let by_bytes = (limits.bytes - bytes).div_ceil(share);
+            let by_bytes = (limits.bytes - unit.bytes).div_ceil(share);
             let room = by_bytes.min(limits.rows - unit.versions.len()).max(1);
             let end = batch.len().min(start + room);
             unit.add(have.sink, batch, start, end);
-            bytes += (end - start) * share;
+            unit.bytes += (end - start) * share;
             if end < batch.len() {
-                unit.stop_inside();
+                unit.stop_inside(batch, end);
                 return Some(unit);
             }
         }
@@ -75,6 +77,11 @@ pub(crate) fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, lim
     }
     let something = !unit.versions.is_empty() || !unit.chunks.is_empty() || unit.progress != have.progress;
     something.then_some(unit)
+}
+
+/// What a shape is stored under.
+pub fn shape_id(shape: &Shape) -> (String, u32) {
+    (shape.name().to_string(), shape.schema_version)
 }
 
 /// Whether a chunk is for this sink and not stored yet.
@@ -87,7 +94,7 @@ fn wanted(mark: &ChunkMark, have: &Have<'_>, planned: &[&ChunkMark]) -> bool {
 }
 
 /// The later of two. An idle position moves only what is flushed.
-pub(crate) fn forward(from: Progress, to: Progress) -> Progress {
+pub fn forward(from: Progress, to: Progress) -> Progress {
     let flushed_lsn = from.flushed_lsn.max(to.flushed_lsn);
     if to.position.epoch > from.position.epoch {
         // Another line of WAL: what was flushed on the old one means nothing there.
@@ -101,7 +108,36 @@ pub(crate) fn forward(from: Progress, to: Progress) -> Progress {
     }
 }
 
+/// The shapes that a sink has stored: their digests, by table and schema version.
+pub type Digests = HashMap<(String, u32), String>;
+
 impl<'b> Unit<'b> {
+    /// The checkpoint that it will be stored under.
+    pub fn checkpoint(&self, identity: &Identity) -> Checkpoint {
+        Checkpoint::new(identity, self.progress)
+    }
+
+    /// How far the baselines are behind it, of the tables that it holds chunks of.
+    pub fn baselines(&self) -> Vec<(String, ChunkProgress)> {
+        let progress = |mark: &ChunkMark| ChunkProgress { baseline: mark.baseline, chunk: mark.chunk, done: mark.last };
+        let by_table: BTreeMap<String, ChunkProgress> =
+            self.chunks.iter().map(|mark| (mark.table.to_string(), progress(mark))).collect();
+        by_table.into_iter().collect()
+    }
+
+    /// The tables whose shape is not `known` to be stored, each once. Pseudo-tables have none.
+    pub fn new_shapes(&self, known: &Digests) -> Vec<&'b Table> {
+        let mut seen = HashSet::new();
+        let tables = self.tables.iter().copied().map(Arc::as_ref);
+        tables
+            .filter(|table| !table.shape.digest.is_empty())
+            .filter(|table| {
+                let id = shape_id(&table.shape);
+                !known.contains_key(&id) && seen.insert(id)
+            })
+            .collect()
+    }
+
     fn add(&mut self, sink: &str, batch: &'b Batch, start: usize, end: usize) {
         if start >= end {
             return;
@@ -116,9 +152,9 @@ impl<'b> Unit<'b> {
         }
     }
 
-    /// Ends at the last version taken, in the middle of its transaction.
-    fn stop_inside(&mut self) {
-        if let Some(last) = self.versions.last() {
+    /// Ends before version `end` of a batch, in the middle of a transaction; whether or not the last one before it goes to this sink.
+    fn stop_inside(&mut self, batch: &Batch, end: usize) {
+        if let Some(last) = end.checked_sub(1).and_then(|last| batch.versions().nth(last)) {
             // No change has the position of a gap.
             let change_lsn = if last.event() == Event::Gap { Lsn::ZERO } else { last.lsn() };
             let here = Progress { position: last.position(), change_lsn, flushed_lsn: last.transaction().commit_lsn };

@@ -1,0 +1,66 @@
+//! `format = "cloudevents"`: the version record in a CloudEvent, structured mode ([CloudEvents 1.0.2, JSON format][1]).
+//!
+//! [1]: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
+
+use std::io::Write as _;
+
+use audit_core::batch::Version;
+use audit_core::position::Micros;
+use audit_core::value::write_json_string;
+use audit_core::version::Event;
+
+use crate::record::RecordWriter;
+use crate::stamp::{Stamp, write_position};
+
+/// Writes events of one source.
+#[derive(Debug)]
+pub(crate) struct CloudEventsWriter {
+    /// `{"specversion":"1.0","source":"…","id":"…/`
+    head: Vec<u8>,
+    time: Stamp,
+    subject: String,
+    record: RecordWriter,
+}
+
+impl CloudEventsWriter {
+    pub fn new(source: &str) -> CloudEventsWriter {
+        let mut head = br#"{"specversion":"1.0","source":"/cdc-audit/"#.to_vec();
+        // It is a URI reference.
+        for byte in source.bytes() {
+            match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                true => head.push(byte),
+                false => {
+                    // Writing into a Vec cannot fail.
+                    let _ = write!(head, "%{byte:02X}");
+                }
+            }
+        }
+        head.extend_from_slice(br#"","id":"#);
+        write_json_string(&mut head, &format!("{source}/"));
+        // The position follows.
+        head.pop();
+        CloudEventsWriter { head, time: Stamp::default(), subject: String::new(), record: RecordWriter::new(source) }
+    }
+
+    /// Appends the event of a version, or of what stands in its place.
+    pub fn write(&mut self, out: &mut Vec<u8>, version: &Version<'_>, recorded_at: Micros, quarantined: bool) {
+        let event = if quarantined { Event::Error } else { version.event() };
+        out.extend_from_slice(&self.head);
+        write_position(out, version.position());
+        out.extend_from_slice(br#"","type":"cdc-audit.version."#);
+        out.extend_from_slice(event.name().as_bytes());
+        out.extend_from_slice(br#"","subject":"#);
+        self.subject.clear();
+        self.subject.push_str(&version.table().name);
+        if let Some(key) = version.key() {
+            self.subject.push('/');
+            self.subject.push_str(key);
+        }
+        write_json_string(out, &self.subject);
+        out.extend_from_slice(br#","time":""#);
+        out.extend_from_slice(self.time.text(version.transaction().committed_at));
+        out.extend_from_slice(br#"","datacontenttype":"application/json","data":"#);
+        self.record.write(out, version, recorded_at, quarantined);
+        out.push(b'}');
+    }
+}

@@ -1,0 +1,251 @@
+//! `format = "record"`: the version record, to the byte what [`audit_core::stored::Record`] serialises to.
+//!
+//! `before` and `after` are whole, as far as they are known, and `changes` is that which readers are shown: `[null, v]` for created and
+//! snapshot, `[v, null]` for deleted.
+
+use std::ops::Range;
+
+use audit_core::batch::{Image, Version};
+use audit_core::change::Value;
+use audit_core::position::Micros;
+use audit_core::record::{self, Sides};
+use audit_core::value::write_json_string;
+use audit_core::version::Event;
+
+use crate::stamp::{Stamp, write_lsn, write_number, write_position};
+
+/// A row with more text than this gets the room that it needs at once: growing by doubling would take memory that nobody planned for.
+const LARGE: usize = 16 << 10;
+
+/// Writes records of one source.
+#[derive(Debug)]
+pub(crate) struct RecordWriter {
+    /// `{"source":"…","position":"`
+    head: Vec<u8>,
+    committed_at: Stamp,
+    recorded_at: Stamp,
+    changes: Vec<ChangeAt>,
+    summary: String,
+}
+
+/// Where the sides of a change lie in what was written.
+#[derive(Debug)]
+struct ChangeAt {
+    column: usize,
+    old: Range<usize>,
+    new: Range<usize>,
+}
+
+impl RecordWriter {
+    pub fn new(source: &str) -> RecordWriter {
+        let mut head = br#"{"source":"#.to_vec();
+        write_json_string(&mut head, source);
+        head.extend_from_slice(br#","position":""#);
+        RecordWriter {
+            head,
+            committed_at: Stamp::default(),
+            recorded_at: Stamp::default(),
+            changes: Vec::new(),
+            summary: String::new(),
+        }
+    }
+
+    /// Appends the record of a version, or of what stands in its place.
+    pub fn write(&mut self, out: &mut Vec<u8>, version: &Version<'_>, recorded_at: Micros, quarantined: bool) {
+        if version.is_larger_than(LARGE) {
+            out.reserve_exact(room(version));
+        }
+        out.extend_from_slice(&self.head);
+        write_position(out, version.position());
+        out.extend_from_slice(br#"","table_name":"#);
+        write_json_string(out, &version.table().name);
+        out.extend_from_slice(br#","item_type":"#);
+        write_json_string(out, &version.table().item_type);
+        text(out, r#","key":"#, version.key());
+        text(out, r#","old_key":"#, version.old_key());
+        self.changes.clear();
+        let event = match quarantined {
+            true => given_up(out, version),
+            false => self.content(out, version),
+        };
+        self.place(out, version, recorded_at);
+        text(out, r#","tenant":"#, version.tenant().filter(|_| !quarantined));
+        self.summary(out, version, event, quarantined);
+        out.push(b'}');
+    }
+
+    /// From `event` to `context_verified`.
+    fn content(&mut self, out: &mut Vec<u8>, version: &Version<'_>) -> Event {
+        text(out, r#","event":"#, Some(version.event().name()));
+        out.extend_from_slice(br#","changes":"#);
+        self.changes(out, version);
+        for (name, image) in [(r#","before":"#, version.before()), (r#","after":"#, version.after())] {
+            out.extend_from_slice(name.as_bytes());
+            match image {
+                Some(image) => record::write_image(out, image),
+                None => null(out),
+            }
+        }
+        out.extend_from_slice(br#","changed":"#);
+        match record::changed_columns(version) {
+            Some(names) => list(out, names),
+            None => null(out),
+        }
+        boolean(out, r#","before_known":"#, version.before_known());
+        out.extend_from_slice(br#","unknown":"#);
+        list(out, record::unknown_columns(version));
+        out.extend_from_slice(br#","carried":[],"included":"#);
+        if !record::write_included(out, version) {
+            null(out);
+        }
+        text(out, r#","actor_id":"#, version.actor_id());
+        document(out, r#","actor":"#, version.actor());
+        text(out, r#","reason":"#, version.reason());
+        document(out, r#","context":"#, version.context().map(|context| context.json.as_str()));
+        text(out, r#","actor_source":"#, version.actor_source().map(|source| source.name()));
+        out.extend_from_slice(br#","context_verified":null"#);
+        version.event()
+    }
+
+    /// The changes that readers are shown, or null; and where they lie.
+    fn changes(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
+        let (before, after) = (version.before(), version.after());
+        match (version.event(), before, after, version.changed()) {
+            (Event::Updated, Some(before), Some(after), Some(changed)) => {
+                self.pairs(out, version, |column| changed[column].then(|| (before.get(column), after.get(column))))
+            }
+            (Event::Created | Event::Snapshot, _, Some(after), _) => {
+                self.pairs(out, version, |column| known(after, column).map(|value| (Value::Null, value)))
+            }
+            (Event::Deleted, Some(before), ..) => {
+                self.pairs(out, version, |column| known(before, column).map(|value| (value, Value::Null)))
+            }
+            _ => null(out),
+        }
+    }
+
+    fn pairs<'b>(
+        &mut self,
+        out: &mut Vec<u8>,
+        version: &Version<'b>,
+        pair: impl Fn(usize) -> Option<(Value<&'b str>, Value<&'b str>)>,
+    ) {
+        out.push(b'{');
+        for (at, column) in version.table().columns.iter().enumerate() {
+            let Some((old, new)) = pair(at).filter(|_| column.tracked) else { continue };
+            if !self.changes.is_empty() {
+                out.extend_from_slice(b", ");
+            }
+            write_json_string(out, &column.name);
+            out.extend_from_slice(b": [");
+            let old = written(out, |out| record::write_value(out, &column.kind, old));
+            out.extend_from_slice(b", ");
+            let new = written(out, |out| record::write_value(out, &column.kind, new));
+            out.push(b']');
+            self.changes.push(ChangeAt { column: at, old, new });
+        }
+        out.push(b'}');
+    }
+
+    /// From `xid` to `baseline`.
+    fn place(&mut self, out: &mut Vec<u8>, version: &Version<'_>, recorded_at: Micros) {
+        let transaction = version.transaction();
+        number(out, r#","xid":"#, transaction.xid);
+        out.extend_from_slice(br#","commit_lsn":""#);
+        write_lsn(out, transaction.commit_lsn);
+        out.extend_from_slice(br#"","lsn":""#);
+        write_lsn(out, version.lsn());
+        number(out, r#"","seq":"#, version.position().seq);
+        out.extend_from_slice(br#","committed_at":""#);
+        out.extend_from_slice(self.committed_at.text(transaction.committed_at));
+        out.extend_from_slice(br#"","recorded_at":""#);
+        out.extend_from_slice(self.recorded_at.text(recorded_at));
+        number(out, r#"","schema_version":"#, version.table().shape.schema_version);
+        match version.baseline() {
+            Some(baseline) => number(out, r#","baseline":"#, baseline),
+            None => out.extend_from_slice(br#","baseline":null"#),
+        }
+    }
+
+    fn summary(&mut self, out: &mut Vec<u8>, version: &Version<'_>, event: Event, quarantined: bool) {
+        self.summary.clear();
+        let sides = self.changes.iter().map(|change| Sides {
+            column: &version.table().columns[change.column].name,
+            old: &out[change.old.clone()],
+            new: &out[change.new.clone()],
+        });
+        record::write_summary(&mut self.summary, event.name(), version.before_known() && !quarantined, sides);
+        text(out, r#","summary":"#, Some(&self.summary));
+    }
+}
+
+/// What stands in place of a version that was given up: from `event` to `context_verified`.
+fn given_up(out: &mut Vec<u8>, version: &Version<'_>) -> Event {
+    out.extend_from_slice(
+        br#","event":"error","changes":null,"before":null,"after":null,"changed":null,"before_known":false,"unknown":[],"carried":[],"included":null,"actor_id":null,"actor":null,"reason":null,"context":{"error": "refused by the sink and quarantined", "event": ""#,
+    );
+    out.extend_from_slice(version.event().name().as_bytes());
+    out.extend_from_slice(br#""},"actor_source":null,"context_verified":null"#);
+    Event::Error
+}
+
+/// About what a record of large values takes, in bytes: each side stands in `changes` and by itself.
+fn room(version: &Version<'_>) -> usize {
+    let bytes = |image: Option<Image<'_>>| -> usize {
+        image.map_or(0, |image| image.iter().filter_map(|(_, value)| value.text()).map(str::len).sum())
+    };
+    2 * (bytes(version.before()) + bytes(version.after())) + LARGE
+}
+
+fn known<'b>(image: Image<'b>, column: usize) -> Option<Value<&'b str>> {
+    Some(image.get(column)).filter(|value| !value.is_unknown())
+}
+
+fn written(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
+    let start = out.len();
+    write(out);
+    start..out.len()
+}
+
+fn null(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"null");
+}
+
+fn text(out: &mut Vec<u8>, name: &str, text: Option<&str>) {
+    out.extend_from_slice(name.as_bytes());
+    match text {
+        Some(text) => write_json_string(out, text),
+        None => null(out),
+    }
+}
+
+/// A JSON text that somebody else wrote. Control characters in it can only be space between its parts: a message is one line.
+fn document(out: &mut Vec<u8>, name: &str, json: Option<&str>) {
+    out.extend_from_slice(name.as_bytes());
+    match json {
+        Some(json) => out.extend(json.bytes().map(|b| if b < b' ' { b' ' } else { b })),
+        None => null(out),
+    }
+}
+
+fn list<'a>(out: &mut Vec<u8>, names: impl Iterator<Item = &'a str>) {
+    out.push(b'[');
+    let start = out.len();
+    for name in names {
+        if out.len() > start {
+            out.push(b',');
+        }
+        write_json_string(out, name);
+    }
+    out.push(b']');
+}
+
+fn boolean(out: &mut Vec<u8>, name: &str, value: bool) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
+fn number(out: &mut Vec<u8>, name: &str, value: u32) {
+    out.extend_from_slice(name.as_bytes());
+    write_number(out, i64::from(value));
+}

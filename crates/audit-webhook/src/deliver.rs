@@ -1,0 +1,129 @@
+//! A run of versions as requests, in their order: [`Delivery`].
+//!
+//! What a receiver does not want (413, 422 and the like) is sent again in halves, until the version is known that it refuses. A request
+//! that has to be repeated is repeated to the byte, under the same id.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use audit_core::batch::Version;
+use audit_core::position::{Micros, Position};
+use audit_core::sink::SinkError;
+use audit_format::Encoder;
+use bytes::Bytes;
+
+use crate::config::Body;
+use crate::post::{Answer, Receiver};
+
+/// How requests are cut.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    pub body: Body,
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+/// The run of versions that is being delivered.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    first: Position,
+    last: Position,
+    /// The same for every try, so that bodies are the same.
+    recorded_at: Micros,
+    /// So many of them were taken.
+    done: usize,
+    /// The most that the next request carries.
+    rows: usize,
+    /// The receiver asked for patience until then.
+    not_before: Option<Instant>,
+}
+
+impl Delivery {
+    pub fn new(versions: &[Version<'_>], cut: Cut) -> Option<Delivery> {
+        let (first, last) = (versions.first()?.position(), versions.last()?.position());
+        Some(Delivery { first, last, recorded_at: Micros::now(), done: 0, rows: cut.rows, not_before: None })
+    }
+
+    /// Whether it is the delivery of these.
+    pub fn is_of(&self, versions: &[Version<'_>]) -> bool {
+        let ends =
+            (versions.first().map(|version| version.position()), versions.last().map(|version| version.position()));
+        ends == (Some(self.first), Some(self.last))
+    }
+
+    /// Delivers what is not delivered yet.
+    pub async fn run(
+        &mut self,
+        versions: &[Version<'_>],
+        (source, sink): (&str, &str),
+        (encoder, quarantined): (&mut Encoder, &HashSet<Position>),
+        receiver: &Receiver,
+        cut: Cut,
+    ) -> Result<(), SinkError> {
+        while self.done < versions.len() {
+            if let Some(until) = self.not_before.take() {
+                tokio::time::sleep_until(until.into()).await;
+            }
+            let (body, count) = self.body(&versions[self.done..], encoder, quarantined, cut)?;
+            let (first, last) = (versions[self.done].position(), versions[self.done + count - 1].position());
+            let id = format!("{source}/{sink}/{first}-{last}");
+            fail::fail_point!("webhook::before_post");
+            match receiver.post(&id, body).await? {
+                Answer::Taken => {
+                    fail::fail_point!("webhook::after_post");
+                    self.done += count;
+                    self.rows = self.rows.saturating_mul(2).min(cut.rows);
+                }
+                Answer::Later(error, pause) => {
+                    self.not_before = pause.map(|pause| Instant::now() + pause);
+                    return Err(error);
+                }
+                Answer::Refused(_) if count > 1 => self.rows = count / 2,
+                Answer::Refused(status) => {
+                    let table = &versions[self.done].table().name;
+                    return Err(SinkError::stop(format!("the receiver refuses the version of {table} at {first}: {status}"))
+                        .hint(format!("`cdc-audit resume --sink {sink} --quarantine {first}` goes on with an `error` record in its place"))
+                        .refused(first));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next request's body, and how many versions it carries.
+    fn body(
+        &self,
+        versions: &[Version<'_>],
+        encoder: &mut Encoder,
+        quarantined: &HashSet<Position>,
+        cut: Cut,
+    ) -> Result<(Bytes, usize), SinkError> {
+        let (open, between, close): (&[u8], &[u8], &[u8]) = match cut.body {
+            Body::Array => (b"[", b",\n", b"]\n"),
+            Body::Lines => (b"", b"\n", b"\n"),
+        };
+        let mut body = Vec::with_capacity(cut.bytes.min(64 << 10));
+        body.extend_from_slice(open);
+        let mut count = 0;
+        for version in versions.iter().take(self.rows.max(1)) {
+            let given_up = quarantined.contains(&version.position());
+            let start = body.len();
+            encoder.messages(version, self.recorded_at, given_up, |message| {
+                if let Some(value) = message.value {
+                    if body.len() > open.len() {
+                        body.extend_from_slice(between);
+                    }
+                    body.extend_from_slice(value);
+                }
+                Ok::<(), SinkError>(())
+            })?;
+            if count > 0 && body.len() > cut.bytes {
+                body.truncate(start);
+                break;
+            }
+            count += 1;
+        }
+        body.extend_from_slice(close);
+        Ok((body.into(), count))
+    }
+}

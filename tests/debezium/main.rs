@@ -1,0 +1,10 @@
+//! Messages for what others made: compared with those of Debezium itself, and read by a connector that was made for it.
+//!
+//! - [`messages`]: what the daemon gives a sink, as messages;
+//! - [`oracle`]: what Debezium makes of the same WAL;
+//! - [`envelope`]: the two are alike, but for what `docs/formats.md` says.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
+
+mod envelope;
+mod messages;
+mod oracle;

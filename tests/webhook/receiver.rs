@@ -1,0 +1,185 @@
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use audit_testkit::Postgres;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Router, routing};
+use cdc_audit_tests::world::{Builder, World};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+/// What a receiver does with a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reaction {
+    Take,
+    /// Forgets it, and answers so.
+    Status(u16),
+    /// The same, and names a pause in seconds.
+    Later(u16, u64),
+    /// Takes it, and answers with a failure all the same.
+    TakeAndFail,
+    /// Never answers.
+    Hang,
+    /// Takes it, and never answers.
+    TakeAndHang,
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub reaction: Reaction,
+}
+
+#[derive(Default)]
+struct Inner {
+    requests: Vec<Request>,
+    /// For the next requests; then everything is taken.
+    script: VecDeque<Reaction>,
+    /// Requests with this text are unprocessable, whatever the script says.
+    poison: Option<String>,
+    /// Larger ones are too large.
+    bytes_max: Option<usize>,
+}
+
+/// An HTTP server on 127.0.0.1, until it is dropped.
+pub struct Receiver {
+    port: u16,
+    inner: Arc<Mutex<Inner>>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Receiver {
+    pub async fn start() -> Receiver {
+        Receiver::on(0, Arc::default()).await
+    }
+
+    async fn on(port: u16, inner: Arc<Mutex<Inner>>) -> Receiver {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let app = Router::new().route("/cdc", routing::post(receive)).with_state(inner.clone());
+        let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Receiver { port, inner, server }
+    }
+
+    /// Goes away with every connection, and comes back on the same port with what it has.
+    pub async fn restart(self) -> Receiver {
+        let (port, inner) = (self.port, self.inner.clone());
+        drop(self);
+        loop {
+            if TcpListener::bind(("127.0.0.1", port)).await.is_ok() {
+                return Receiver::on(port, inner).await;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The sink `hook`, with further keys.
+    pub fn section(&self, keys: &str) -> String {
+        format!("[sinks.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/cdc\"\n{keys}\n", self.port)
+    }
+
+    pub fn script(&self, reactions: &[Reaction]) {
+        self.inner.lock().unwrap().script = reactions.iter().copied().collect();
+    }
+
+    /// How many of the script's reactions did not come about yet.
+    pub fn left(&self) -> usize {
+        self.inner.lock().unwrap().script.len()
+    }
+
+    pub fn refuse(&self, poison: Option<&str>, bytes_max: Option<usize>) {
+        let mut inner = self.inner.lock().unwrap();
+        (inner.poison, inner.bytes_max) = (poison.map(str::to_owned), bytes_max);
+    }
+
+    pub fn requests(&self) -> Vec<Request> {
+        self.inner.lock().unwrap().requests.clone()
+    }
+
+    /// The messages that were taken, in the order in which they came, repeats included.
+    pub fn taken(&self) -> Vec<Value> {
+        let requests = self.requests();
+        let taken = requests.iter().filter(|request| {
+            matches!(request.reaction, Reaction::Take | Reaction::TakeAndFail | Reaction::TakeAndHang)
+        });
+        taken.flat_map(messages).collect()
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// The messages of a body, a list or lines.
+pub fn messages(request: &Request) -> Vec<Value> {
+    match request.headers["content-type"].to_str().unwrap() {
+        "application/x-ndjson" => std::str::from_utf8(&request.body)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect(),
+        _ => serde_json::from_slice(&request.body).unwrap(),
+    }
+}
+
+async fn receive(State(inner): State<Arc<Mutex<Inner>>>, headers: HeaderMap, body: Bytes) -> Response {
+    let reaction = {
+        let mut inner = inner.lock().unwrap();
+        let poisoned = inner.poison.as_ref().is_some_and(|text| String::from_utf8_lossy(&body).contains(text));
+        let large = inner.bytes_max.is_some_and(|max| body.len() > max);
+        let reaction = match (poisoned, large) {
+            (true, _) => Reaction::Status(422),
+            (_, true) => Reaction::Status(413),
+            _ => inner.script.pop_front().unwrap_or(Reaction::Take),
+        };
+        inner.requests.push(Request { headers, body, reaction });
+        reaction
+    };
+    let status = |code| StatusCode::from_u16(code).unwrap();
+    match reaction {
+        Reaction::Take => StatusCode::NO_CONTENT.into_response(),
+        Reaction::Status(code) => (status(code), "no").into_response(),
+        Reaction::Later(code, pause) => (status(code), [("retry-after", pause.to_string())]).into_response(),
+        Reaction::TakeAndFail => StatusCode::BAD_GATEWAY.into_response(),
+        Reaction::Hang | Reaction::TakeAndHang => std::future::pending().await,
+    }
+}
+
+pub const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, name text); ALTER TABLE t REPLICA IDENTITY FULL";
+
+/// A source with one table, a hot database, and the receiver.
+pub fn world<'p>(server: &'p Postgres, receiver: &Receiver, keys: &str) -> Builder<'p> {
+    World::on(server).without_lake().unwitnessed().sql(TABLE).sections(&receiver.section(keys))
+}
+
+/// Rows that come, change and go: so many versions thrice.
+pub fn write(server: &Postgres, world: &World, first: u32, count: u32) {
+    let last = first + count - 1;
+    let sql = format!(
+        "INSERT INTO t SELECT i, 'n' || i FROM generate_series({first}, {last}) AS i; \
+         UPDATE t SET name = name || '!' WHERE id BETWEEN {first} AND {last}; DELETE FROM t WHERE id BETWEEN {first} AND {last}"
+    );
+    server.execute(&world.database, &sql);
+}
+
+/// Everything that the hot table has arrived, nothing else did, and but for repeats in the same order.
+pub async fn compare(world: &World, receiver: &Receiver) {
+    let positions = |taken: &[Value]| -> Vec<String> {
+        let mut seen = HashSet::new();
+        let position = |message: &Value| message["position"].as_str().unwrap().to_owned();
+        taken.iter().map(position).filter(|position| seen.insert(position.clone())).collect()
+    };
+    let statement = "SELECT position FROM cdc_audit.versions ORDER BY position";
+    let rows = world.hot().await.query(statement, &[]).await.unwrap();
+    let stored: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let arrived = positions(&receiver.taken());
+    assert_eq!(arrived.len(), stored.len());
+    assert!(arrived == stored, "the order is another");
+}
