@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::cluster::{Cluster, HOT_TEMPLATE};
 use crate::process;
@@ -20,6 +24,14 @@ pub struct Program {
 pub struct Sinks {
     pub hot: Option<String>,
     pub lake: Option<PathBuf>,
+    pub stream: Option<Stream>,
+}
+
+/// Topics on a broker; the source is called after the slot, so that each run has its own.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    pub brokers: String,
+    pub source: String,
 }
 
 impl Program {
@@ -42,13 +54,19 @@ impl Program {
     /// What it needs in the source and, as a template, in a hot database.
     pub fn set_up(&self, cluster: &Cluster) -> Result<()> {
         cluster.server.create_database(HOT_TEMPLATE);
-        let sinks = Sinks { hot: Some(HOT_TEMPLATE.to_owned()), lake: None };
+        let sinks = Sinks { hot: Some(HOT_TEMPLATE.to_owned()), ..Sinks::default() };
         let config = self.config(cluster, "setup", "cdc_audit", &sinks)?;
-        let output = Command::new(&self.path).arg("--config").arg(&config).arg("setup").output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "cdc-audit setup failed ({}): {said}", output.status);
+        self.set_up_sinks(&config)?;
         // Nobody will read it, and it would hold back WAL.
         cluster.sql(DATABASE, "SELECT pg_drop_replication_slot('setup');")?;
+        Ok(())
+    }
+
+    /// What sinks besides hot ones need.
+    pub fn set_up_sinks(&self, config: &Path) -> Result<()> {
+        let output = Command::new(&self.path).arg("--config").arg(config).arg("setup").output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "cdc-audit setup failed ({}): {said}", output.status);
         Ok(())
     }
 
@@ -63,9 +81,10 @@ impl Program {
     /// Defaults, but for the memory limit and the baseline: what is measured is the stream.
     pub fn config(&self, cluster: &Cluster, slot: &str, publication: &str, sinks: &Sinks) -> Result<PathBuf> {
         let mut text = format!(
-            "[source]\nname = \"bench\"\nurl = \"{}\"\nslot = \"{slot}\"\npublication = \"{publication}\"\n\n\
+            "[source]\nname = \"{}\"\nurl = \"{}\"\nslot = \"{slot}\"\npublication = \"{publication}\"\n\n\
              [pipeline]\nmemory_limit = \"{} MiB\"\n\n[baseline]\nenabled = false\n\n\
              [http]\nlisten = \"127.0.0.1:{}\"\n\n",
+            sinks.stream.as_ref().map_or("bench", |stream| stream.source.as_str()),
             cluster.server.url(DATABASE),
             crate::null::MEMORY_LIMIT_MIB,
             audit_testkit::free_port()
@@ -75,6 +94,10 @@ impl Program {
         }
         if let Some(folder) = &sinks.lake {
             text += &format!("[sinks.lake]\ntype = \"lake\"\nurl = \"{}\"\n\n", folder.display());
+        }
+        if let Some(stream) = &sinks.stream {
+            text +=
+                &format!("[sinks.stream]\ntype = \"kafka\"\nbrokers = [\"{}\"]\npartitions = 1\n\n", stream.brokers);
         }
         let path = self.folder.path().join(format!("{slot}.toml"));
         std::fs::write(&path, text)?;
@@ -104,3 +127,32 @@ fn added_rows(action: &str) -> u64 {
     let stats: serde_json::Value = serde_json::from_str(stats).unwrap_or_default();
     stats["numRecords"].as_u64().unwrap_or_default()
 }
+
+impl Stream {
+    /// Versions that a `read_committed` consumer is given.
+    pub fn rows(&self) -> Result<u64> {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.brokers).set("group.id", "bench").set("enable.auto.commit", "false");
+        client.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = client.create()?;
+        let metadata = consumer.fetch_metadata(None, ANSWER)?;
+        let prefix = format!("{}.", self.source);
+        let topics = metadata.topics().iter().filter(|topic| topic.name().starts_with(&prefix));
+        let mut assignment = TopicPartitionList::new();
+        for topic in topics {
+            assignment.add_partition_offset(topic.name(), 0, Offset::Beginning)?;
+        }
+        consumer.assign(&assignment)?;
+        let (mut rows, mut open) = (0, assignment.count());
+        while open > 0 {
+            match consumer.poll(ANSWER).context("the broker does not answer")? {
+                Ok(_) => rows += 1,
+                Err(KafkaError::PartitionEOF(_)) => open -= 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(rows)
+    }
+}
+
+const ANSWER: Duration = Duration::from_secs(60);

@@ -25,7 +25,7 @@ pub fn measure(bench: &Bench, commits: i64, report: &mut Report) -> Result<()> {
     let slot = audit_testkit::unique("latency");
     bench.cluster.sql(DATABASE, &format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput');"))?;
     let database = bench.cluster.hot_database()?;
-    let sinks = Sinks { hot: Some(database.clone()), lake: None };
+    let sinks = Sinks { hot: Some(database.clone()), ..Sinks::default() };
     let config = bench.program.config(&bench.cluster, &slot, "pub_latency", &sinks)?;
     bench.cluster.settle()?;
     let log = std::fs::File::create(bench.program.folder().join("latency.log"))?;

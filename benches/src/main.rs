@@ -122,7 +122,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
     println!("a server, and rows to make workloads from");
     let cluster = Cluster::start(staged(Table::Narrow), staged(Table::Wide))?;
     program.set_up(&cluster)?;
-    let bench = Bench { cluster, program };
+    let bench = Bench::new(cluster, program);
     let machine = machine::describe(&bench)?;
     if wanted("latency") {
         println!("latency");

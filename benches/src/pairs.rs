@@ -33,13 +33,14 @@ pub struct Patience {
 
 /// What `limits.md` demands, by workload.
 fn goals(workload: Workload) -> Vec<Goal> {
-    use Variant::{BareCopy, Both, Hot, Lake, NoSink, Reference};
+    use Variant::{BareCopy, Both, Hot, Kafka, Lake, NoSink, Reference};
     let goal = |variant, against, gate| Goal { variant, against, gate };
     let no_sink = |gate| goal(NoSink, Reference, gate);
     match (workload.table, workload.kind) {
         (Table::Narrow, Kind::A | Kind::C) => vec![no_sink(Some(1.7))],
         (Table::Narrow, Kind::B) => {
-            vec![no_sink(Some(1.7)), goal(Lake, Reference, Some(1.0)), goal(Both, Reference, Some(0.6))]
+            let kafka = goal(Kafka, Reference, Some(1.0));
+            vec![no_sink(Some(1.7)), goal(Lake, Reference, Some(1.0)), goal(Both, Reference, Some(0.6)), kafka]
         }
         (_, Kind::D) => vec![no_sink(Some(1.4))],
         (Table::Wide, Kind::A) => vec![no_sink(None)],
@@ -48,6 +49,7 @@ fn goals(workload: Workload) -> Vec<Goal> {
             goal(Lake, Reference, Some(0.9)),
             goal(Hot, BareCopy, Some(0.85)),
             goal(Both, Reference, Some(0.4)),
+            goal(Kafka, Reference, None),
         ],
         (Table::Wide, Kind::C) => vec![
             no_sink(Some(1.1)),

@@ -1,13 +1,15 @@
 //! What is timed: the reference, the daemon with one sink or another, and a bare COPY of what the hot sink stored.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use audit_testkit::Kafka;
 use audit_testkit::install::client_program;
 
 use crate::cluster::{Cluster, pg_recvlogical};
-use crate::daemon::{Program, Sinks, lake_rows};
+use crate::daemon::{Program, Sinks, Stream, lake_rows};
 use crate::process::{self, Cost};
 use crate::workload::{DATABASE, Prepared, drop_slot};
 
@@ -20,6 +22,7 @@ pub enum Variant {
     Lake,
     Hot,
     Both,
+    Kafka,
     /// psql's binary COPY of the rows that the hot sink stored, into the same table.
     BareCopy,
 }
@@ -32,6 +35,7 @@ impl Variant {
             Variant::Lake => "lake",
             Variant::Hot => "hot",
             Variant::Both => "hot and lake",
+            Variant::Kafka => "Kafka",
             Variant::BareCopy => "bare COPY",
         }
     }
@@ -52,9 +56,15 @@ impl Variant {
 pub struct Bench {
     pub cluster: Cluster,
     pub program: Program,
+    /// Started by the first workload that writes to it.
+    kafka: OnceCell<Kafka>,
 }
 
 impl Bench {
+    pub fn new(cluster: Cluster, program: Program) -> Bench {
+        Bench { cluster, program, kafka: OnceCell::new() }
+    }
+
     /// Runs it once, and proves that every row arrived.
     pub fn run(&self, prepared: &Prepared, variant: Variant) -> Result<Cost> {
         let failed = || format!("{}, {}", variant.name(), prepared.workload);
@@ -124,6 +134,10 @@ impl Bench {
             let stored = lake_rows(folder)?;
             ensure!(stored == rows, "the lake has {stored} of {rows} rows");
         }
+        if let Some(stream) = &drain.sinks.stream {
+            let stored = stream.rows()?;
+            ensure!(stored == rows, "Kafka has {stored} of {rows} rows");
+        }
         drain.clear(self)?;
         Ok(cost)
     }
@@ -168,7 +182,9 @@ impl Drain {
         if let Some(lake) = &lake {
             std::fs::create_dir(lake)?;
         }
-        Ok(Drain { slot, sinks: Sinks { hot, lake } })
+        let kafka = (variant == Variant::Kafka).then(|| bench.kafka.get_or_init(Kafka::fast).brokers());
+        let stream = kafka.map(|brokers| Stream { brokers, source: slot.clone() });
+        Ok(Drain { slot, sinks: Sinks { hot, lake, stream } })
     }
 
     fn command(&self, bench: &Bench, prepared: &Prepared, variant: Variant) -> Result<Command> {
@@ -187,8 +203,12 @@ impl Drain {
                 command.arg("null").arg(server.url(DATABASE)).args([slot, &publication, &prepared.end]);
                 command
             }
-            Variant::Lake | Variant::Hot | Variant::Both => {
+            Variant::Lake | Variant::Hot | Variant::Both | Variant::Kafka => {
                 let config = bench.program.config(&bench.cluster, slot, &publication, &self.sinks)?;
+                if self.sinks.stream.is_some() {
+                    // The checkpoint's topic; in the source everything is there.
+                    bench.program.set_up_sinks(&config)?;
+                }
                 bench.program.run(&config, Some(&prepared.end))
             }
         })

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use audit_testkit::{
-    Daemon, FaultProxy, ObjectKind, ObjectServer, PATIENCE, Postgres, Proxy, eventually_async, unique,
+    Daemon, FaultProxy, Kafka, ObjectKind, ObjectServer, PATIENCE, Postgres, Proxy, eventually_async, unique,
 };
 use cdc_audit_tests::decoded::Name;
 use cdc_audit_tests::dice::Dice;
 use cdc_audit_tests::trail::lsn;
 use cdc_audit_tests::world::{SOURCE, World};
-use cdc_audit_tests::{hot, lake};
+use cdc_audit_tests::{hot, kafka, lake};
 use tokio::task::JoinHandle;
 
 /// Servers, proxies and writers around a world.
@@ -21,6 +21,8 @@ pub struct Arena {
     pub to_hot: Proxy,
     /// Before the lake's bucket, if it is in one.
     pub to_lake: Option<FaultProxy>,
+    /// A third sink's broker, if there is one; its proxy stands before it.
+    pub kafka: Option<Kafka>,
     pub world: World,
     pub dice: Dice,
     /// Tables that were published when they had rows already, and from which point of the WAL on.
@@ -58,19 +60,29 @@ INSERT INTO parts VALUES (5000, 0, 'last') ON CONFLICT (id, part) DO UPDATE SET 
 /// Rows are read for the baseline in steps this small, so that kills find it everywhere.
 const SECTIONS: &str = "[baseline]\nchunk_rows = 400\nparallel = 2\n";
 
+/// Of the third sink: consumers and a daemon that takes over wait for a killed one no longer than this.
+const STREAM: &str = "transaction_timeout = \"5 s\"\nbatch_bytes = \"256 KiB\"\npartitions = 3";
+const CHECKPOINT_TOPIC: &str = "cdc-audit.shop.stream";
+
 impl Arena {
     /// Servers with these further settings of the source; nothing runs yet.
     pub async fn new(dice: Dice, settings: &[(&str, &str)]) -> Arena {
-        Arena::with(dice, settings, None).await
+        Arena::with(dice, settings, None, None).await
     }
 
     /// The same, with the lake in a bucket.
     pub async fn in_bucket(dice: Dice, kind: ObjectKind) -> Arena {
         let server = ObjectServer::shared(kind).await;
-        Arena::with(dice, &[], Some(server)).await
+        Arena::with(dice, &[], Some(server), None).await
     }
 
-    async fn with(dice: Dice, settings: &[(&str, &str)], bucket: Option<&ObjectServer>) -> Arena {
+    /// The same with the lake on disk, and a Kafka broker as a third sink.
+    pub async fn with_kafka(dice: Dice) -> Arena {
+        let broker = tokio::task::spawn_blocking(Kafka::start).await.expect("the broker starts");
+        Arena::with(dice, &[], None, Some(broker)).await
+    }
+
+    async fn with(dice: Dice, settings: &[(&str, &str)], bucket: Option<&ObjectServer>, kafka: Option<Kafka>) -> Arena {
         let builder =
             settings.iter().fold(Postgres::builder(15), |builder, (name, value)| builder.setting(name, value));
         let (source, hot) = (builder.start(), Postgres::start(15));
@@ -82,6 +94,10 @@ impl Arena {
         if let (Some(server), Some(proxy)) = (bucket, &to_lake) {
             let prefix = unique("lake");
             world = world.lake_in(&server.lake(&prefix, proxy.port()), Some(server.folder(&prefix)));
+        }
+        if let Some(kafka) = &kafka {
+            let keys = format!("brokers = [\"{}\"]\n{STREAM}", kafka.through_proxy());
+            world = world.kafka(&kafka.brokers(), &keys);
         }
         let world = world
             .source(&name, &url)
@@ -98,7 +114,7 @@ impl Arena {
             .build()
             .await;
         let writers = Writers { stop: Arc::default(), tasks: Vec::new() };
-        Arena { source, hot, to_source, to_hot, to_lake, world, dice, late: BTreeMap::new(), writers }
+        Arena { source, hot, to_source, to_hot, to_lake, kafka, world, dice, late: BTreeMap::new(), writers }
     }
 
     /// Sessions that write until told to stop, and connect again when the server goes.
@@ -146,6 +162,10 @@ impl Arena {
         if let Some(proxy) = &self.to_lake {
             proxy.heal();
         }
+        if let Some(kafka) = &self.kafka {
+            kafka.proxy().set(audit_testkit::Traffic::Pass);
+            kafka.proxy().delay(Duration::ZERO);
+        }
     }
 
     /// Waits until both sinks have everything that has committed by now.
@@ -158,7 +178,7 @@ impl Arena {
                 hot_client = self.world.hot().await;
             }
             let flushed = (hot::flushed(&hot_client, SOURCE).await, lake::flushed(&self.world.lake));
-            if flushed.0 >= now && flushed.1 >= now {
+            if flushed.0 >= now && flushed.1 >= now && self.streamed(now) {
                 return;
             }
             let ended = daemon.ended();
@@ -167,6 +187,11 @@ impl Arena {
             assert!(begun.elapsed() < PATIENCE, "no progress, {where_}:\n{}", daemon.output());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Whether the third sink, if there is one, has everything before here.
+    fn streamed(&self, now: u64) -> bool {
+        self.world.kafka.as_ref().is_none_or(|brokers| kafka::flushed(brokers, CHECKPOINT_TOPIC) >= now)
     }
 
     /// Stops writing, lets a fresh daemon catch up, and compares everything with everything.
@@ -203,7 +228,8 @@ impl Arena {
             let sql = "SELECT count(*) FILTER (WHERE done) FROM cdc_audit.baselines WHERE source = $1";
             let done: i64 = client.query_one(sql, &[&SOURCE]).await.expect("the baselines are read").get(0);
             let chunked = lake::tables(&self.world.lake).values().filter(|table| baseline_done(table)).count() as i64;
-            done >= tables && chunked >= tables
+            let streamed = |brokers: &String| kafka::baselines_done(brokers, CHECKPOINT_TOPIC) as i64 >= tables;
+            done >= tables && chunked >= tables && self.world.kafka.as_ref().is_none_or(streamed)
         })
         .await;
     }

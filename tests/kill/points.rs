@@ -18,6 +18,8 @@ pub enum Needs {
     Leftover,
     /// A table that is not read yet.
     Rows,
+    /// A Kafka sink.
+    Kafka,
 }
 
 const fn point(name: &'static str, needs: Needs) -> Point {
@@ -44,6 +46,12 @@ pub const POINTS: &[Point] = &[
     point("lake::before_delta_checkpoint", Needs::Nothing),
     point("lake::after_delta_checkpoint", Needs::Nothing),
     point("lake::before_adopt", Needs::Leftover),
+    point("kafka::after_init", Needs::Kafka),
+    point("kafka::after_take", Needs::Kafka),
+    point("kafka::before_send", Needs::Kafka),
+    point("kafka::after_send", Needs::Kafka),
+    point("kafka::before_commit", Needs::Kafka),
+    point("kafka::after_commit", Needs::Kafka),
     point("baseline::after_read", Needs::Rows),
     point("baseline::after_bounds_stored", Needs::Rows),
     point("baseline::after_watermark", Needs::Rows),
@@ -79,7 +87,7 @@ fn sources(folder: &std::path::Path, named: &mut Vec<String>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_every_fault_point_loses_nothing() {
-    let mut arena = Arena::new(Dice::new(seed()), &[]).await;
+    let mut arena = Arena::with_kafka(Dice::new(seed())).await;
     arena.write();
     for passage in 1..=if thorough() { 3 } else { 1 } {
         for point in POINTS {
@@ -92,7 +100,7 @@ async fn a_kill_at_every_fault_point_loses_nothing() {
 
 async fn kill_at(arena: &mut Arena, point: &Point, passage: i32) {
     match point.needs {
-        Needs::Nothing => {}
+        Needs::Nothing | Needs::Kafka => {}
         Needs::Rows => arena.late_table(),
         Needs::Leftover => {
             let mut daemon = arena.world.launch().environment("CDC_AUDIT_FAULTS", "lake::after_put=kill@2").start();

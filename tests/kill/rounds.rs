@@ -5,7 +5,7 @@ use cdc_audit_tests::dice::Dice;
 use cdc_audit_tests::{kill_rounds, seed};
 
 use crate::arena::Arena;
-use crate::points::POINTS;
+use crate::points::{Needs, POINTS};
 
 /// Everything is compared this often, so that a failure is found near its cause.
 const ROUNDS_BETWEEN_LOOKS: u32 = 20;
@@ -27,6 +27,13 @@ async fn nothing_is_lost_and_nothing_comes_twice_on_s3() {
 async fn nothing_is_lost_and_nothing_comes_twice_on_gcs() {
     let arena = Arena::in_bucket(Dice::new(seed()), ObjectKind::Gcs).await;
     rounds_in(arena, kill_rounds(3)).await;
+}
+
+/// The same with a Kafka broker as a third sink, which is killed and cut off too.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_and_nothing_comes_twice_in_kafka() {
+    let arena = Arena::with_kafka(Dice::new(seed())).await;
+    rounds_in(arena, kill_rounds(6)).await;
 }
 
 async fn rounds_in(mut arena: Arena, rounds: u32) {
@@ -63,7 +70,8 @@ async fn rounds_in(mut arena: Arena, rounds: u32) {
 async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
     let moment = Duration::from_millis(arena.dice.below(1500));
     let how_long = Duration::from_millis(arena.dice.below(2500));
-    let what = arena.dice.below(if arena.to_lake.is_some() { 22 } else { 16 });
+    let third = arena.to_lake.is_some() || arena.kafka.is_some();
+    let what = arena.dice.below(if third { 22 } else { 16 });
     eprintln!("round {round}: {what} after {moment:?}");
     match what {
         // Killed, at any moment: while it starts, while it reads rows, while it writes.
@@ -74,7 +82,9 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
         // Killed on its way through the code.
         4..8 => {
             daemon.kill();
-            let point = arena.dice.pick(POINTS).name;
+            let kafka = arena.kafka.is_some();
+            let points: Vec<_> = POINTS.iter().filter(|point| kafka || point.needs != Needs::Kafka).collect();
+            let point = arena.dice.pick(&points).name;
             let passage = arena.dice.between(1, 6);
             eprintln!("  at passage {passage} of {point}");
             daemon = arena.world.launch().environment("CDC_AUDIT_FAULTS", &format!("{point}=kill@{passage}")).start();
@@ -154,6 +164,14 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             arena.hot.execute("postgres", end);
             arena.source.execute("postgres", end);
         }
+        // The broker goes, or cannot be reached.
+        16.. if arena.kafka.is_some() => {
+            pause(moment).await;
+            stream_fails(arena, how_long).await;
+            if arena.dice.one_in(2) {
+                daemon.kill();
+            }
+        }
         // The bucket's store fails, for a while.
         16.. => {
             pause(moment).await;
@@ -179,6 +197,33 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
         }
     }
     daemon
+}
+
+async fn stream_fails(arena: &mut Arena, how_long: Duration) {
+    let (kind, bytes) = (arena.dice.below(6), arena.dice.below(20_000));
+    eprintln!("  broker {kind}");
+    let mut kafka = arena.kafka.take().expect("a broker");
+    match kind {
+        0 => kafka.proxy().cut(),
+        1 => kafka.proxy().cut_after(bytes),
+        2 => kafka.proxy().set(Traffic::Hold),
+        // Done, and the answer was lost.
+        3 => kafka.proxy().set(Traffic::HoldAnswers),
+        4 => kafka.proxy().delay(Duration::from_millis(30)),
+        _ => {
+            let restart = move || {
+                kafka.kill9();
+                kafka.start_again();
+                kafka
+            };
+            kafka = tokio::task::spawn_blocking(restart).await.expect("the broker starts again");
+        }
+    }
+    pause(how_long).await;
+    if kind == 3 {
+        kafka.proxy().cut();
+    }
+    arena.kafka = Some(kafka);
 }
 
 const LAKE_ERRORS: [&str; 8] = [

@@ -3,7 +3,7 @@
 //! engines over the lake), `deploy/` (what an operator installs).
 //!
 //! - [`world`]: everything around one daemon
-//! - [`hot`], [`lake`]: reading the sinks back, without the program
+//! - [`hot`], [`lake`], [`kafka`]: reading the sinks back, without the program
 //! - [`trail`], [`value`]: one form for what was read, and comparing it
 //! - [`tables`], [`decoded`]: what the source itself says: its tables, and the changes that `test_decoding` saw
 //! - [`oracle`], [`replay`]: a trail against those
@@ -13,6 +13,7 @@
 pub mod decoded;
 pub mod dice;
 pub mod hot;
+pub mod kafka;
 pub mod lake;
 pub mod oracle;
 pub mod replay;

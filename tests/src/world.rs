@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 
 use crate::decoded::{self, Name, Transaction};
 use crate::hot::{self, Shapes};
+use crate::kafka;
 use crate::lake;
 use crate::oracle::Oracle;
 use crate::replay::State;
@@ -31,6 +32,7 @@ pub struct Builder<'p> {
     lake: String,
     bucket: Option<(String, Option<PathBuf>)>,
     sinks: [bool; 2],
+    kafka: Option<(String, String)>,
     hot_url: Option<String>,
     hot_through: Option<String>,
     source_url: Option<String>,
@@ -50,6 +52,8 @@ pub struct World {
     pub url: String,
     pub hot_url: String,
     pub lake: PathBuf,
+    /// Where consumers of the sink `stream` begin, if there is one.
+    pub kafka: Option<String>,
     pub config: PathBuf,
     /// The port of health, metrics and status; 0, which is any, unless the builder was told.
     pub http: u16,
@@ -67,6 +71,10 @@ pub struct Recorded {
     pub hot: Vec<Version>,
     pub by_log: Vec<Version>,
     pub by_listing: Vec<Version>,
+    /// Nothing where there is no such sink.
+    pub kafka: Option<Vec<Version>>,
+    /// Keys that are not in order there.
+    disorder: Vec<String>,
     pub shapes: Shapes,
 }
 
@@ -147,6 +155,12 @@ impl<'p> Builder<'p> {
         self
     }
 
+    /// A third sink, `stream`: the broker as consumers reach it, and lines of the sink's section, its brokers among them.
+    pub fn kafka(mut self, brokers: &str, toml: &str) -> Builder<'p> {
+        self.kafka = Some((brokers.to_owned(), toml.to_owned()));
+        self
+    }
+
     /// Both sinks keep both sides of every version: what a replay of tables without a key needs.
     pub fn keep_rows(mut self) -> Builder<'p> {
         self.keep_rows = true;
@@ -201,6 +215,7 @@ impl<'p> Builder<'p> {
         let world = World {
             lake: self.bucket.clone().and_then(|(_, lies)| lies).unwrap_or_else(|| folder.path().join("lake")),
             config: folder.path().join("config.toml"),
+            kafka: self.kafka.as_ref().map(|(brokers, _)| brokers.clone()),
             http: if self.listening { free_port() } else { 0 },
             slot: unique("cdc"),
             witness: unique("witness"),
@@ -245,8 +260,11 @@ impl<'p> Builder<'p> {
         let archive =
             format!("[sinks.archive]\ntype = \"lake\"\n{place}\n{}\n{}\n", keep("keep_before = true"), self.lake);
         let sinks = [hot, archive];
-        let sinks: String =
+        let mut sinks: String =
             sinks.iter().zip(self.sinks).filter(|(_, wanted)| *wanted).map(|(toml, _)| toml.as_str()).collect();
+        if let Some((_, toml)) = &self.kafka {
+            sinks.push_str(&format!("[sinks.stream]\ntype = \"kafka\"\n{toml}\n"));
+        }
         format!(
             "[source]\nname = \"{SOURCE}\"\nurl = \"{url}\"\nslot = \"{slot}\"\npublication = \"{slot}\"\n\n{}\n\n\
              [protection]\ndefaults = false\n\n{sinks}\n[pipeline]\n{}\n\n[http]\nlisten = \"127.0.0.1:{http}\"\n\n{}\n",
@@ -275,6 +293,7 @@ impl World {
             lake: "file_age = \"1 s\"".to_owned(),
             bucket: None,
             sinks: [true; 2],
+            kafka: None,
             hot_url: None,
             hot_through: None,
             source_url: None,
@@ -339,11 +358,18 @@ impl World {
     /// Everything that the sinks hold.
     pub async fn recorded(&self) -> Recorded {
         let hot = self.hot().await;
+        let shapes = hot::shapes(&hot, SOURCE).await;
+        let (kafka, disorder) = match self.kafka.as_ref().map(|brokers| kafka::trail(brokers, SOURCE, &shapes)) {
+            Some((trail, disorder)) => (Some(trail), disorder),
+            None => (None, Vec::new()),
+        };
         Recorded {
             hot: hot::trail(&hot, SOURCE).await,
             by_log: lake::by_log(&self.lake),
             by_listing: lake::by_listing(&self.lake),
-            shapes: hot::shapes(&hot, SOURCE).await,
+            kafka,
+            disorder,
+            shapes,
         }
     }
 
@@ -375,7 +401,7 @@ impl World {
         let mut tables = self.tables().await;
         tables.retain(|name, _| published(&split(name), u64::MAX));
         let mut wrong = Vec::new();
-        for (name, trail) in [("hot", &recorded.hot), ("lake", &recorded.by_log)] {
+        for (name, trail) in recorded.trails() {
             let state = if self.baseline { State::with_earlier_rows(trail) } else { State::of(trail) };
             let differences = state.differences(&tables, &recorded.shapes);
             wrong.extend(differences.into_iter().map(|what| format!("{name} replayed: {what}")));
@@ -391,8 +417,9 @@ impl World {
             Oracle { transactions: &transactions, roots: &roots, shapes: &recorded.shapes, full: self.full, published };
         let mut wrong = recorded.disagreements();
         wrong.extend(recorded.snapshots_twice());
-        wrong.extend(oracle.differences(&recorded.hot).into_iter().map(|what| format!("hot: {what}")));
-        wrong.extend(oracle.differences(&recorded.by_log).into_iter().map(|what| format!("lake: {what}")));
+        for (name, trail) in recorded.trails() {
+            wrong.extend(oracle.differences(trail).into_iter().map(|what| format!("{name}: {what}")));
+        }
         explain(wrong);
     }
 
@@ -431,10 +458,15 @@ impl Drop for World {
 }
 
 impl Recorded {
+    /// One trail of each sink.
+    fn trails(&self) -> impl Iterator<Item = (&'static str, &Vec<Version>)> {
+        [("hot", &self.hot), ("lake", &self.by_log)].into_iter().chain(self.kafka.iter().map(|trail| ("kafka", trail)))
+    }
+
     /// Rows that a sink has two snapshots of, in one baseline of a table that has a key.
     pub fn snapshots_twice(&self) -> Vec<String> {
         let mut twice = Vec::new();
-        for (name, trail) in [("hot", &self.hot), ("lake", &self.by_log)] {
+        for (name, trail) in self.trails() {
             let mut seen = std::collections::HashSet::new();
             let keyed = trail.iter().filter(|version| version.event == "snapshot" && version.key.is_some());
             let again = keyed.filter(|version| !seen.insert((&version.table, version.baseline, &version.key)));
@@ -454,6 +486,11 @@ impl Recorded {
             trail.iter().filter(|version| version.event != "snapshot").cloned().collect()
         };
         wrong.extend(trail::differences("hot", &streamed(&self.hot), "lake", &streamed(&self.by_log)));
+        if let Some(kafka) = &self.kafka {
+            wrong.extend(trail::flaws(kafka).into_iter().map(|flaw| format!("kafka: {flaw}")));
+            wrong.extend(self.disorder.iter().cloned());
+            wrong.extend(trail::differences("hot", &streamed(&self.hot), "kafka", &streamed(kafka)));
+        }
         wrong.extend(trail::differences("Delta log", &self.by_log, "listing", &self.by_listing));
         wrong
     }

@@ -5,7 +5,7 @@
 //! nothing. A session that was lost is taken anew the same way: a COMMIT of the old one that is still on its way either came
 //! before, and is then seen, or fails the comparison.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use audit_core::batch::Progress;
 use audit_core::position::{Lsn, Position};
@@ -118,9 +118,6 @@ pub(crate) async fn baselines(
     Ok(rows.iter().map(progress).collect())
 }
 
-/// By table and schema version.
-pub(crate) type Digests = HashMap<(String, u32), String>;
-
 pub(crate) async fn shapes(client: &Client, source: &str) -> Result<Vec<Shape>, SinkError> {
     let statement =
         "SELECT table_name, shape FROM cdc_audit.shapes WHERE source = $1 ORDER BY table_name, schema_version";
@@ -155,7 +152,7 @@ pub(crate) async fn add(
     source: &str,
     sink: &str,
     shapes: &[&Table],
-    baselines: &[(String, ChunkProgress)],
+    baselines: &BTreeMap<String, ChunkProgress>,
 ) -> Result<(), SinkError> {
     let storing = |error| failed("storing shapes and baselines", error);
     for table in shapes {

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use audit_core::batch::Progress;
+use audit_core::plan::{Digests, Unit, shape_id};
 use audit_core::sink::{Checkpoint, ChunkProgress, Identity, SinkError};
 use audit_core::table::Table;
 use tokio_postgres::Error;
 
-use crate::checkpoint::{self, Digests};
+use crate::checkpoint;
 use crate::copy::{self, Copy};
 use crate::encode::Encoder;
 use crate::failure::failed;
-use crate::plan::{Unit, shape_id};
 use crate::session::Session;
 
 /// What is known since the checkpoint was taken.
@@ -41,7 +41,7 @@ pub(crate) struct Done {
     pub bytes: u64,
     pub checkpoint: Checkpoint,
     pub shapes: Digests,
-    pub baselines: Vec<(String, ChunkProgress)>,
+    pub baselines: BTreeMap<String, ChunkProgress>,
 }
 
 pub(crate) enum Failure {
@@ -93,7 +93,11 @@ impl Transaction<'_> {
     }
 
     /// The rare beginning: with a table's new shape, or with a chunk.
-    async fn begin_with(&self, shapes: &[&Table], baselines: &[(String, ChunkProgress)]) -> Result<Copy, Failure> {
+    async fn begin_with(
+        &self,
+        shapes: &[&Table],
+        baselines: &BTreeMap<String, ChunkProgress>,
+    ) -> Result<Copy, Failure> {
         let client = &self.session.client;
         let source = &self.taken.identity.source;
         let storing = |error| Failure::Sink(failed("storing shapes and baselines", error));

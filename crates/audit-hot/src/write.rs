@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use audit_core::batch::{Batch, Progress};
+use audit_core::plan::{self, Have, Limits, Unit, shape_id};
 use audit_core::position::{Micros, Position};
 use audit_core::shape::Shape;
 use audit_core::sink::{Checkpoint, Identity, Sink, SinkError, Stored};
@@ -28,7 +29,6 @@ use crate::config::HotConfig;
 use crate::encode::{Encoder, FIELD_MAX};
 use crate::failure::{failed, may_be_a_row};
 use crate::owner::Owner;
-use crate::plan::{self, Have, Limits, Unit, shape_id};
 use crate::refused;
 use crate::session::Session;
 use crate::transaction::{Failure, Taken, Transaction};

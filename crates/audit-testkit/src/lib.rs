@@ -2,7 +2,7 @@
 //!
 //! A test that talks to PostgreSQL talks to one that this crate started: a private cluster in a temporary folder, on
 //! 127.0.0.1 and a Unix socket of its own, removed when the value is dropped and, by a [`guard`], also when the test
-//! process is killed. So do tests of object stores ([`objects`]). A test that needs the daemon runs the built program. Nothing here is a
+//! process is killed. So do tests of object stores ([`objects`]) and of Kafka. A test that needs the daemon runs the built program. Nothing here is a
 //! mock, but for one cloud that has no server to install.
 //!
 //! A test cannot go on without its server, so the functions here panic with what the server said. What
@@ -10,9 +10,11 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failing server is a failing test")]
 
 mod batches;
+mod connect;
 mod daemon;
 mod guard;
 pub mod install;
+mod kafka;
 mod objects;
 mod os;
 mod postgres;
@@ -21,7 +23,9 @@ mod tls;
 mod wait;
 
 pub use batches::Fixture;
+pub use connect::Connect;
 pub use daemon::{Daemon, Launch, command, program};
+pub use kafka::{KAFKA_USER, Kafka};
 pub use objects::{Fault, FaultProxy, ObjectKind, ObjectServer, Request};
 pub use os::{free_port, unique};
 pub use postgres::{Backup, Builder, Database, Postgres, Shutdown, connect, drop_slots, shared, shared_db};

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use audit_connect::PgEndpoint;
 use audit_core::batch::{Batch, Progress, Version};
+use audit_core::plan::Limits;
 use audit_core::position::Position;
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use audit_format::Encoder;
-use audit_hot::{CheckpointStore, Limits};
+use audit_hot::CheckpointStore;
 
 use crate::config::WebhookConfig;
 use crate::deliver::{Cut, Delivery};

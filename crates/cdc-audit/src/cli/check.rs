@@ -27,9 +27,9 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let mut sinks = Vec::new();
+    let (mut sinks, mut warnings) = (Vec::new(), Vec::new());
     for (name, sink) in &config.sinks {
-        sinks.push(probe(config, name, sink).await);
+        sinks.push(probe(config, name, sink, &mut warnings).await);
     }
     let input = Input {
         source: &config.source,
@@ -39,6 +39,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         sinks: &sinks,
     };
     let mut findings = check(&input, "cdc-audit check").await;
+    findings.extend(warnings);
     findings.extend(continuity(config).await);
     findings.extend(keys(config));
     let ready = would_start(&findings);
@@ -49,7 +50,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(code::NOT_READY) })
 }
 
-async fn probe(config: &Config, name: &str, sink: &SinkConfig) -> SinkProbe {
+async fn probe(config: &Config, name: &str, sink: &SinkConfig, warnings: &mut Vec<Finding>) -> SinkProbe {
     let (outcome, file_age) = match sink {
         SinkConfig::Hot(hot) => {
             let probed = audit_hot::probe(hot, &config.source.name, name).await;
@@ -70,6 +71,21 @@ async fn probe(config: &Config, name: &str, sink: &SinkConfig) -> SinkProbe {
             let probed = audit_webhook::probe(name, webhook, checkpoint.clone(), &config.source.name).await;
             let said = format!("{} answers; the checkpoint lies in {}", webhook.place(), checkpoint.describe());
             (probed.map(|()| said).map_err(|error| failure(&error, error.hint.clone())), None)
+        }
+        SinkConfig::Kafka(kafka) => {
+            let probed = audit_kafka::probe(kafka, &config.source.name, name).await;
+            let outcome = probed.map(|probed| {
+                let finding = |(message, fix)| Finding {
+                    area: Area::Sink,
+                    subject: name.to_owned(),
+                    state: State::Warn,
+                    message,
+                    fix: Some(fix),
+                };
+                warnings.extend(probed.warnings.into_iter().map(finding));
+                format!("written to {} and given up", kafka.place())
+            });
+            (outcome.map_err(|error| failure(&error, error.hint.clone())), None)
         }
     };
     SinkProbe { name: name.to_owned(), outcome, file_age }
@@ -137,6 +153,7 @@ async fn checkpoint(config: &Config, name: &str, sink: &SinkConfig) -> Option<Ch
             let store = CheckpointStore::new(name, config.checkpoint_endpoint(webhook).clone());
             store.read(source).await.ok()?
         }
+        SinkConfig::Kafka(kafka) => audit_kafka::stored(kafka, source, name).await.ok()?,
     }
 }
 

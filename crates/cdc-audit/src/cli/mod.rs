@@ -5,6 +5,7 @@ pub mod check;
 pub mod config;
 pub mod export;
 pub mod history;
+mod kafka;
 pub mod output;
 pub mod resume;
 pub mod run;

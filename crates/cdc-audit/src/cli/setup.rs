@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio_postgres::Client;
 
 use crate::cli::admin::{HotDatabase, Who, as_json, hot_plan, refused, show};
+use crate::cli::kafka;
 use crate::cli::output::{print, print_json};
 use crate::config::Config;
 use crate::error::{CliError, code};
@@ -65,7 +66,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     for target in &targets {
         execute(&args, target, daemon.as_ref()).await?;
     }
-    report(&args, &targets)
+    let topics = kafka::set_up(config, args.dry_run, args.json).await?;
+    report(&args, &targets, topics)
 }
 
 async fn targets(args: &Args, config: &Config, rules: &audit_core::rules::Rules) -> Result<Vec<Target>, CliError> {
@@ -121,10 +123,11 @@ async fn execute(args: &Args, target: &Target, daemon: Option<&Client>) -> Resul
     printed
 }
 
-fn report(args: &Args, targets: &[Target]) -> Result<ExitCode, CliError> {
+fn report(args: &Args, targets: &[Target], topics: Vec<serde_json::Value>) -> Result<ExitCode, CliError> {
     let by_hand = targets.iter().flat_map(|target| target.plan.by_hand()).count();
     if args.json {
-        let steps: Vec<_> = targets.iter().flat_map(|target| as_json(&target.place, &target.plan)).collect();
+        let mut steps: Vec<_> = targets.iter().flat_map(|target| as_json(&target.place, &target.plan)).collect();
+        steps.extend(topics);
         print_json(&json!({ "dry_run": args.dry_run, "steps": steps, "by_hand": by_hand }))?;
     }
     match (args.dry_run, by_hand) {

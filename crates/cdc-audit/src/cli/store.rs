@@ -7,6 +7,8 @@ use audit_lake::LakeReader;
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
+const UNREAD: &str = "questions are put to a hot sink or a lake; topics are for consumers";
+
 /// Opens the named sink for reading; without a name a hot one, which answers faster, else a lake.
 pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError> {
     let sink = match name {
@@ -21,7 +23,7 @@ pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError
             .values()
             .find(|sink| matches!(sink, SinkConfig::Hot(_)))
             .or_else(|| config.sinks.values().find(|sink| matches!(sink, SinkConfig::Lake(_))))
-            .ok_or_else(|| CliError::new("there is no sink to read from").code(code::USAGE))?,
+            .ok_or_else(|| CliError::new("there is no sink to read from").hint(UNREAD.to_owned()).code(code::USAGE))?,
     };
     match sink {
         SinkConfig::Hot(hot) => HotReader::connect(&hot.endpoint)
@@ -31,8 +33,11 @@ pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError
         SinkConfig::Lake(lake) => {
             LakeReader::open(lake).map(Store::Lake).map_err(|error| CliError::of(&error).hint(error.hint()))
         }
-        SinkConfig::Webhook(_) => Err(CliError::new("what was posted to a webhook cannot be read back")
-            .hint("ask a hot sink or a lake".to_owned())
-            .code(code::USAGE)),
+        SinkConfig::Kafka(_) => {
+            Err(CliError::new("a Kafka sink answers no questions").hint(UNREAD.to_owned()).code(code::USAGE))
+        }
+        SinkConfig::Webhook(_) => {
+            Err(CliError::new("a webhook answers no questions").hint(UNREAD.to_owned()).code(code::USAGE))
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{CliError, code};
 #[command(
     after_help = "Examples:\n  cdc-audit teardown --keep-history\n  cdc-audit teardown --as postgres://owner@db.internal/shop\n\n\
     Drops the slot, the publication and what setup made in the source, and the audit tables of hot sinks with everything recorded in \
-    them. Lakes and the tables of your application are left as they are."
+    them. Lakes, topics and the tables of your application are left as they are."
 )]
 pub struct Args {
     /// Leave what was recorded where it is.
@@ -49,8 +49,15 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         print("")?;
     }
     for (name, sink) in &config.sinks {
-        if let SinkConfig::Lake(lake) = sink {
-            print(format!("-- {name}: the lake {} stays; remove it yourself if nobody needs it", lake.url))?;
+        match sink {
+            SinkConfig::Hot(_) | SinkConfig::Webhook(_) => {}
+            SinkConfig::Lake(lake) => {
+                print(format!("-- {name}: the lake {} stays; remove it yourself if nobody needs it", lake.url))?
+            }
+            SinkConfig::Kafka(kafka) => print(format!(
+                "-- {name}: the topics on {} stay; remove them yourself if nobody needs them",
+                kafka.place()
+            ))?,
         }
     }
     if !args.yes {

@@ -1,23 +1,21 @@
-//! What of some batches one database transaction will hold: [`next`]. Pure.
+//! What of some batches one transaction of a sink will hold: [`next`].
 //!
 //! A transaction ends at the end of a batch, or where it is large enough within one; a chunk of a baseline is never divided.
 //! What the sink already has is left out, so that a repeat changes nothing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use audit_core::batch::{Batch, ChunkMark, Progress, Version};
-use audit_core::position::{Lsn, Position};
-use audit_core::shape::Shape;
-use audit_core::sink::{Checkpoint, ChunkProgress, Identity};
-use audit_core::table::Table;
-use audit_core::version::Event;
-
-use crate::checkpoint::Digests;
+use crate::batch::{Batch, ChunkMark, Progress, Version};
+use crate::position::{Lsn, Position};
+use crate::shape::Shape;
+use crate::sink::{Checkpoint, ChunkProgress, Identity};
+use crate::table::Table;
+use crate::version::Event;
 
 /// What the sink has, as far as planning is concerned.
 #[derive(Debug)]
-pub(crate) struct Have<'s> {
+pub struct Have<'s> {
     pub sink: &'s str,
     pub progress: Progress,
     /// Nothing at or before it needs to be stored: the stored position, or where the stream began.
@@ -25,7 +23,7 @@ pub(crate) struct Have<'s> {
     pub baselines: &'s BTreeMap<String, ChunkProgress>,
 }
 
-/// How much a unit may hold.
+/// How large a transaction may grow.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub rows: usize,
@@ -33,13 +31,15 @@ pub struct Limits {
     pub bytes: usize,
 }
 
-/// What is stored under one checkpoint.
+/// One transaction, or a part of one.
 #[derive(Debug, Default)]
 pub struct Unit<'b> {
     pub versions: Vec<Version<'b>>,
     /// Of these versions, and perhaps others; some more than once.
     pub tables: Vec<&'b Arc<Table>>,
     pub chunks: Vec<&'b ChunkMark>,
+    /// Of the batches that the versions come from, as far as they are in here.
+    pub bytes: usize,
     /// Where the checkpoint will stand.
     pub progress: Progress,
     /// The batches before this one are done with.
@@ -47,27 +47,26 @@ pub struct Unit<'b> {
 }
 
 /// The next transaction that these batches make, from the batch `first` on; `None` where nothing is left to store.
-pub(crate) fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Limits) -> Option<Unit<'b>> {
+pub fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Limits) -> Option<Unit<'b>> {
     let mut unit = Unit { progress: have.progress, next_batch: first, ..Unit::default() };
-    let mut bytes = 0;
     for batch in batches.iter().skip(first).copied() {
-        if unit.versions.len() >= limits.rows || bytes >= limits.bytes {
+        if unit.versions.len() >= limits.rows || unit.bytes >= limits.bytes {
             break;
         }
         if let Some(mark) = &batch.chunk {
             if wanted(mark, have, &unit.chunks) {
                 unit.add(batch, 0, batch.len());
                 unit.chunks.push(mark);
-                bytes += batch.bytes();
+                unit.bytes += batch.bytes();
             }
         } else {
             let start = batch.versions().take_while(|version| version.position() <= have.skip).count();
             let share = (batch.bytes() / batch.len().max(1)).max(1);
-            let by_bytes = (limits.bytes - bytes).div_ceil(share);
+            let by_bytes = (limits.bytes - unit.bytes).div_ceil(share);
             let room = by_bytes.min(limits.rows - unit.versions.len()).max(1);
             let end = batch.len().min(start + room);
             unit.add(batch, start, end);
-            bytes += (end - start) * share;
+            unit.bytes += (end - start) * share;
             if end < batch.len() {
                 unit.stop_inside();
                 return Some(unit);
@@ -80,11 +79,6 @@ pub(crate) fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, lim
     something.then_some(unit)
 }
 
-/// What a shape is stored under.
-pub(crate) fn shape_id(shape: &Shape) -> (String, u32) {
-    (shape.name().to_string(), shape.schema_version)
-}
-
 /// Whether a chunk is for this sink and not stored yet.
 fn wanted(mark: &ChunkMark, have: &Have<'_>, planned: &[&ChunkMark]) -> bool {
     let number = (mark.baseline, mark.chunk);
@@ -95,7 +89,7 @@ fn wanted(mark: &ChunkMark, have: &Have<'_>, planned: &[&ChunkMark]) -> bool {
 }
 
 /// The later of two. An idle position moves only what is flushed.
-pub(crate) fn forward(from: Progress, to: Progress) -> Progress {
+pub fn forward(from: Progress, to: Progress) -> Progress {
     let flushed_lsn = from.flushed_lsn.max(to.flushed_lsn);
     if to.position.epoch > from.position.epoch {
         // Another line of WAL: what was flushed on the old one means nothing there.
@@ -109,34 +103,39 @@ pub(crate) fn forward(from: Progress, to: Progress) -> Progress {
     }
 }
 
+/// The shapes that a sink has stored: their digests, by table and schema version.
+pub type Digests = HashMap<(String, u32), String>;
+
+/// What a shape is stored under.
+pub fn shape_id(shape: &Shape) -> (String, u32) {
+    (shape.name().to_string(), shape.schema_version)
+}
+
 impl<'b> Unit<'b> {
-    /// The checkpoint that it will be stored under.
-    pub(crate) fn checkpoint(&self, identity: &Identity) -> Checkpoint {
+    /// The checkpoint that it is stored under.
+    pub fn checkpoint(&self, identity: &Identity) -> Checkpoint {
         let Identity { source, system_id, timeline } = identity.clone();
         let Progress { position, change_lsn, flushed_lsn } = self.progress;
         Checkpoint { source, system_id, timeline, position, change_lsn, flushed_lsn }
     }
 
-    pub(crate) fn baselines(&self) -> Vec<(String, ChunkProgress)> {
-        let mut by_table = BTreeMap::new();
-        for mark in &self.chunks {
-            let progress = ChunkProgress { baseline: mark.baseline, chunk: mark.chunk, done: mark.last };
-            by_table.insert(mark.table.to_string(), progress);
-        }
-        by_table.into_iter().collect()
-    }
-
-    /// The tables whose shape is not `known` to be stored. Pseudo-tables have none.
-    pub(crate) fn new_shapes(&self, known: &Digests) -> Vec<&'b Table> {
+    /// The tables whose shape is not stored, each once. Pseudo-tables have none.
+    pub fn new_shapes(&self, stored: &Digests) -> Vec<&'b Table> {
         let mut seen = HashSet::new();
-        let tables = self.tables.iter().map(|table: &&'b Arc<Table>| -> &'b Table { table });
+        let tables = self.tables.iter().copied().map(Arc::as_ref);
         tables
             .filter(|table| !table.shape.digest.is_empty())
             .filter(|table| {
                 let id = shape_id(&table.shape);
-                !known.contains_key(&id) && seen.insert(id)
+                !stored.contains_key(&id) && seen.insert(id)
             })
             .collect()
+    }
+
+    /// How far the baselines are behind it, of the tables that it holds chunks of.
+    pub fn baselines(&self) -> BTreeMap<String, ChunkProgress> {
+        let progress = |mark: &ChunkMark| ChunkProgress { baseline: mark.baseline, chunk: mark.chunk, done: mark.last };
+        self.chunks.iter().map(|mark| (mark.table.to_string(), progress(mark))).collect()
     }
 
     fn add(&mut self, batch: &'b Batch, start: usize, end: usize) {

@@ -1,0 +1,120 @@
+//! Before the daemon runs: whether it could write ([`probe`]), what it has ([`stored`]), and the topic that it needs ([`set_up`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::sink::{Action, Checkpoint, SinkError};
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::producer::{BaseRecord, Producer as _};
+
+use crate::access;
+use crate::checkpoint::Until;
+use crate::config::KafkaConfig;
+use crate::context::Context;
+use crate::failure::{failed, no_secret, not_created, of_code};
+use crate::session::{Producer, Settings, no_checkpoint, off};
+use crate::topics::{self, ANSWER, Kind};
+
+/// What `probe` found besides that the daemon could write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Probed {
+    /// What is risky, each with what can be done.
+    pub warnings: Vec<(String, String)>,
+}
+
+fn settings(config: &KafkaConfig, sink: &str) -> Settings {
+    Settings {
+        name: sink.into(),
+        config: Arc::new(config.clone()),
+        memory: 8 << 20,
+        batch_size: 1_000_000,
+        process: String::new(),
+    }
+}
+
+/// Makes the checkpoint's topic, unless it is there.
+pub async fn set_up(config: &KafkaConfig, source: &str, sink: &str) -> Result<(), SinkError> {
+    let topic = settings(config, sink).checkpoint_topic(source)?;
+    topics::create(config, sink, &[&topic], Kind::Checkpoint).await
+}
+
+/// What the sink has durably, as a reader sees it; takes nothing over.
+pub async fn stored(config: &KafkaConfig, source: &str, sink: &str) -> Result<Option<Checkpoint>, SinkError> {
+    let (settings, source) = (settings(config, sink), source.to_owned());
+    off(move || settings.read(&source, Until::End)).await.map(|contents| contents.stored.checkpoint)
+}
+
+/// Connects with the sink's credentials, looks for its topics, and writes to the checkpoint's in a transaction that is given up. The
+/// transactional id is another, `….check`, so that nobody is fenced.
+pub async fn probe(config: &KafkaConfig, source: &str, sink: &str) -> Result<Probed, SinkError> {
+    let (given, wanted) = (settings(config, sink), source.to_owned());
+    let topic = given.checkpoint_topic(source)?;
+    let name = topic.clone();
+    off(move || write(&given, &wanted, &name)).await?;
+    let warnings = limits(config, sink, &topic).await.unwrap_or_default();
+    Ok(Probed { warnings })
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn write(settings: &Settings, source: &str, topic: &str) -> Result<(), SinkError> {
+    let mut client = settings.client()?;
+    client.set("transactional.id", format!("{}.check", settings.transactional_id(source)));
+    client.set("transaction.timeout.ms", settings.config.transaction_timeout.get().as_millis().to_string());
+    let producer: Producer = client.create_with_context(settings.context()).map_err(|error| not_created(&error))?;
+    let context = producer.client().context().clone();
+    let told = |doing: &'static str| {
+        let context = context.clone();
+        move |error| failed(doing, &error, &context, Action::Retry)
+    };
+    producer.client().fetch_metadata(None, ANSWER).map_err(told("asking the brokers"))?;
+    producer.init_transactions(PATIENCE).map_err(told("using the transactional id"))?;
+    if topics::partitions(producer.client(), topic, Duration::ZERO)?.is_none() {
+        return Err(no_checkpoint(topic));
+    }
+    producer.begin_transaction().map_err(told("beginning a transaction"))?;
+    let record = BaseRecord::to(topic).partition(0).key("probe").payload("{}");
+    producer.send(record).map_err(|(error, _)| told("writing a probe")(error))?;
+    producer.flush(PATIENCE).map_err(told("writing a probe"))?;
+    let undelivered = context.failures().first;
+    producer.abort_transaction(PATIENCE).map_err(told("giving up a probe"))?;
+    match undelivered {
+        Some((code, _)) => Err(of_code("writing a probe", code, None, Action::Stop)),
+        None => Ok(()),
+    }
+}
+
+/// The settings of the checkpoint's topic that could cost the checkpoint. Who may not read them is not told.
+async fn limits(config: &KafkaConfig, sink: &str, topic: &str) -> Result<Vec<(String, String)>, SinkError> {
+    let client = access::client(config).map_err(no_secret)?;
+    let admin: AdminClient<Context> =
+        client.create_with_context(Context::new(sink, None)).map_err(|error| not_created(&error))?;
+    let options = AdminOptions::new().request_timeout(Some(ANSWER));
+    let asked = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
+    let asked = asked.map_err(|error| failed("asking for settings", &error, admin.inner().context(), Action::Retry))?;
+    let Some(Ok(resource)) = asked.into_iter().next() else { return Ok(Vec::new()) };
+    let setting = |name: &str| resource.get(name).and_then(|entry| entry.value.as_deref());
+    let mut warnings = Vec::new();
+    let mut warn = |message: String, fix: String| warnings.push((message, fix));
+    if setting("cleanup.policy").is_some_and(|policy| policy != "compact") {
+        warn(
+            format!("topic {topic} is not only compacted: brokers may delete the checkpoint"),
+            format!(
+                "kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
+            ),
+        );
+    }
+    if setting("unclean.leader.election.enable") == Some("true") {
+        warn(
+            format!("topic {topic} allows unclean leaders: what was committed may be lost"),
+            "set unclean.leader.election.enable=false for it, and for the tables' topics".to_owned(),
+        );
+    }
+    if setting("min.insync.replicas") == Some("1") {
+        warn(
+            "one replica is enough for brokers to acknowledge: what it alone has may be lost with it".to_owned(),
+            "on more than one broker, set replication_factor to 3 and min.insync.replicas to 2".to_owned(),
+        );
+    }
+    Ok(warnings)
+}

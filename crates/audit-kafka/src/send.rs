@@ -1,0 +1,137 @@
+//! A unit's versions, as messages, into the producer's queue ([`Session::send`]).
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::batch::Version;
+use audit_core::plan::Unit;
+use audit_core::position::{Micros, Position};
+use audit_core::sink::SinkError;
+use audit_core::table::Table;
+use audit_core::version::Event;
+use audit_format::{Encoder, Message};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _};
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::context::{POSITION, TooLarge};
+use crate::session::{Failure, Producer, Session};
+use crate::topics::code_of;
+
+/// A queue that is full is looked at again after this long.
+const BETWEEN_TRIES: Duration = Duration::from_millis(1);
+
+impl Session {
+    /// Sends a unit in the open transaction, which is opened where there is none.
+    pub async fn send(&mut self, unit: &Unit<'_>, quarantined: &HashSet<Position>) -> Result<(), Failure> {
+        self.find_topics(unit).await?;
+        self.begin()?;
+        fail::fail_point!("kafka::before_send");
+        on_cpu(|| self.send_versions(&unit.versions, quarantined))?;
+        fail::fail_point!("kafka::after_send");
+        self.sent(unit)?;
+        self.undelivered()
+    }
+
+    fn send_versions(&mut self, versions: &[Version<'_>], quarantined: &HashSet<Position>) -> Result<(), Failure> {
+        let producer = self.producer()?.clone();
+        let mut run = Run::default();
+        let recorded_at = Micros::now();
+        for version in versions {
+            if !run.is_of(version.table()) {
+                let table = version.table();
+                let topic =
+                    self.topics.known(table).cloned().ok_or_else(|| SinkError::stop("a topic was not looked for"))?;
+                self.note_topic(table, &topic)?;
+                run.begin(table, topic);
+            }
+            let gone = !quarantined.is_empty() && quarantined.contains(&version.position());
+            run.version(&producer, &mut self.encoder, version, recorded_at, gone)?;
+        }
+        Ok(())
+    }
+}
+
+/// Versions of one table in a row.
+#[derive(Default)]
+struct Run {
+    table: Option<Arc<Table>>,
+    topic: Option<Arc<str>>,
+    schema_version: String,
+    position: String,
+}
+
+impl Run {
+    fn is_of(&self, table: &Arc<Table>) -> bool {
+        self.table.as_ref().is_some_and(|known| Arc::ptr_eq(known, table))
+    }
+
+    fn begin(&mut self, table: &Arc<Table>, topic: Arc<str>) {
+        self.schema_version = table.shape.schema_version.to_string();
+        (self.table, self.topic) = (Some(table.clone()), Some(topic));
+    }
+
+    fn version(
+        &mut self,
+        producer: &Producer,
+        encoder: &mut Encoder,
+        version: &Version<'_>,
+        recorded_at: Micros,
+        given_up: bool,
+    ) -> Result<(), Failure> {
+        let topic = self.topic.as_deref().unwrap_or_default();
+        let event = if given_up { Event::Error } else { version.event() };
+        let (position, schema_version) = (&mut self.position, self.schema_version.as_str());
+        encoder.messages(version, recorded_at, given_up, |message: Message<'_>| {
+            position.clear();
+            // Writing into a String cannot fail.
+            let _ = match message.op {
+                Some(op) => write!(position, "{}/{op}", version.position()),
+                None => write!(position, "{}", version.position()),
+            };
+            let headers = || {
+                let headers =
+                    [(POSITION, position.as_str()), ("event", event.name()), ("schema_version", schema_version)];
+                headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |headers, (key, value)| {
+                    headers.insert(Header { key, value: Some(*value) })
+                })
+            };
+            let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).headers(headers());
+            (record.key, record.payload) = (message.key, message.value);
+            if message.key.is_none() {
+                // Order holds within a partition only.
+                record.partition = Some(0);
+            }
+            let bytes = message.key.map_or(0, <[u8]>::len) + message.value.map_or(0, <[u8]>::len);
+            enqueue(producer, record, TooLarge { position: version.position(), bytes })
+        })
+    }
+}
+
+/// Puts a message into the queue. Waits while it is full: brokers take what they are given, or the messages in it fail after a while.
+fn enqueue(producer: &Producer, record: BaseRecord<'_, [u8], [u8]>, size: TooLarge) -> Result<(), Failure> {
+    let mut record = record;
+    loop {
+        let Err((error, back)) = producer.send(record) else { return Ok(()) };
+        let context = producer.client().context();
+        match code_of(&error) {
+            Code::QueueFull if !context.failing() => {
+                record = back;
+                std::thread::sleep(BETWEEN_TRIES);
+            }
+            Code::MessageSizeTooLarge => return Err(Failure::TooLarge(size)),
+            code => return Err(Failure::Queue(code)),
+        }
+    }
+}
+
+/// Runs what takes processor time, and may wait, so that other tasks of this thread go on elsewhere.
+fn on_cpu<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}

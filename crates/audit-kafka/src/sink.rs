@@ -1,0 +1,232 @@
+//! Kafka as a sink: [`KafkaSink`].
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use audit_core::batch::{Batch, Progress};
+use audit_core::plan::{self, Have, Limits};
+use audit_core::position::Position;
+use audit_core::sink::{Identity, Sink, SinkError, Stored};
+use tracing::{info, warn};
+
+use crate::config::KafkaConfig;
+use crate::context::TooLarge;
+use crate::session::{Failure, Session, Settings, restart};
+
+/// Topics of one cluster, for one source. Versions are durable once their Kafka transaction is committed: by age or by size.
+#[derive(Debug)]
+pub struct KafkaSink {
+    settings: Settings,
+    /// Versions that a transaction failed of. The batch of each goes into a transaction of its own, so that it can be given up for.
+    suspects: HashSet<Position>,
+    quarantined: HashSet<Position>,
+    session: Option<Session>,
+    durable: Progress,
+}
+
+/// Of one batch of messages to a partition, before compression, in bytes: what librdkafka has by default, and what brokers allow.
+const BATCH_SIZE: usize = 1_000_000;
+
+/// A batch that a broker refuses as too large is made smaller by this factor.
+const SMALLER: usize = 8;
+
+impl KafkaSink {
+    /// Opens nothing yet. `name` is the sink's in the configuration, and part of its transactional id. `memory` is what the sink may hold for
+    /// versions that are not delivered yet, in bytes.
+    pub fn new(name: impl Into<Arc<str>>, config: &KafkaConfig, memory: usize) -> KafkaSink {
+        let settings = Settings {
+            name: name.into(),
+            config: Arc::new(config.clone()),
+            memory,
+            batch_size: BATCH_SIZE,
+            process: process(),
+        };
+        KafkaSink {
+            settings,
+            suspects: HashSet::new(),
+            quarantined: HashSet::new(),
+            session: None,
+            durable: Progress::default(),
+        }
+    }
+
+    fn session(&mut self) -> Result<&mut Session, SinkError> {
+        self.session.as_mut().ok_or_else(|| restart("the sink is not taken over"))
+    }
+
+    /// Writes batches `from..to`. With `alone` in a transaction of their own that is committed at the end.
+    async fn write_some(&mut self, batches: &[&Batch], from: usize, alone: bool) -> Result<(), Failure> {
+        let (quarantined, name) = (self.quarantined.clone(), self.settings.name.clone());
+        let session = self.session()?;
+        if alone {
+            session.commit_open().await?;
+        }
+        let bytes = usize::try_from(session.settings.config.batch_bytes.get()).unwrap_or(usize::MAX).max(1);
+        let mut first = from;
+        loop {
+            let progress = session.sent.progress.unwrap_or(session.start);
+            let skip = progress.position.max(session.start.position);
+            let have = Have { sink: &name, progress, skip, baselines: &session.sent.baselines };
+            let open = session.open.map_or(0, |open| open.bytes);
+            let room = if alone { usize::MAX } else { bytes.saturating_sub(open).max(1) };
+            let Some(unit) = plan::next(batches, first, &have, Limits { rows: usize::MAX, bytes: room }) else { break };
+            session.send(&unit, &quarantined).await?;
+            first = unit.next_batch;
+            if let Some(open) = &mut session.open {
+                open.bytes = open.bytes.saturating_add(unit.bytes);
+                let full = open.bytes >= bytes || open.since.elapsed() >= session.settings.config.commit_after.get();
+                if full && !alone {
+                    session.commit().await?;
+                }
+            }
+        }
+        if alone {
+            session.commit_open().await?;
+        }
+        Ok(())
+    }
+
+    /// What is to be done about a message that is too large. `alone`: its batch was the only one of the transaction, and is still at hand.
+    async fn too_large(&mut self, large: TooLarge, alone: bool) -> SinkError {
+        let TooLarge { position, bytes } = large;
+        if self.settings.batch_size > bytes {
+            // It may have been the company it was in.
+            let smaller = (self.settings.batch_size / SMALLER).max(bytes).max(1);
+            info!(sink = %self.settings.name, bytes = smaller, "batches of messages are made smaller: a broker takes none so large");
+            self.settings.batch_size = smaller;
+            return restart("a broker refuses a batch of messages as too large");
+        }
+        if !alone {
+            self.suspects.insert(position);
+            return restart("a message is too large");
+        }
+        let Some(session) = &mut self.session else { return restart("the sink is not taken over") };
+        if let Err(error) = session.abort().await {
+            return error;
+        }
+        let name = &self.settings.name;
+        SinkError::stop(format!("the version at {position} is too large for its topic: {bytes} bytes"))
+            .hint(format!(
+                "raise the topic's max.message.bytes, or the daemon's memory_limit; or `cdc-audit resume --sink {name} --quarantine \
+                 {position}` goes on with an `error` record in its place"
+            ))
+            .refused(position)
+    }
+
+    /// What an error leaves: the session goes on behind one that names a version, and is over after others.
+    async fn settle<T>(&mut self, done: Result<T, Failure>, alone: bool) -> Result<T, SinkError> {
+        let error = match done {
+            Ok(done) => {
+                self.note_durable();
+                return Ok(done);
+            }
+            Err(Failure::TooLarge(large)) => self.too_large(large, alone).await,
+            Err(Failure::Queue(code)) => match &self.session {
+                // Why the queue takes nothing more was said by a message that failed.
+                Some(session) => match session.undelivered() {
+                    Err(Failure::Sink(error)) => error,
+                    Err(Failure::TooLarge(large)) => self.too_large(large, alone).await,
+                    _ => session.refused_by_queue(code),
+                },
+                None => restart("the sink is not taken over"),
+            },
+            Err(Failure::Sink(error)) => error,
+        };
+        self.note_durable();
+        let error = match &self.session {
+            Some(session) => session.explain(error).await,
+            None => error,
+        };
+        if error.refused.is_none() {
+            self.session = None;
+        }
+        Err(error)
+    }
+
+    fn note_durable(&mut self) {
+        if let Some(progress) = self.session.as_ref().and_then(|session| session.committed.progress) {
+            self.durable = progress;
+            self.suspects.retain(|position| *position > progress.position);
+        }
+    }
+
+    /// The first batch from `from` on that has a version which a transaction failed of.
+    fn suspicious(&self, batches: &[&Batch], from: usize) -> Option<usize> {
+        if self.suspects.is_empty() {
+            return None;
+        }
+        let has = |batch: &&Batch| batch.versions().any(|version| self.suspects.contains(&version.position()));
+        batches.iter().skip(from).position(has).map(|index| from + index)
+    }
+}
+
+impl Sink for KafkaSink {
+    async fn take(&mut self, identity: &Identity) -> Result<Stored, SinkError> {
+        self.session = None;
+        let (session, stored) = Session::take(self.settings.clone(), identity).await?;
+        self.session = Some(session);
+        self.durable = stored.checkpoint.as_ref().map(|checkpoint| checkpoint.progress()).unwrap_or_default();
+        Ok(stored)
+    }
+
+    async fn begin(&mut self, start: Progress) -> Result<(), SinkError> {
+        let session = self.session()?;
+        session.start = start;
+        if session.committed.progress.is_some() {
+            return Ok(());
+        }
+        session.sent.progress = Some(start);
+        let done = session.commit().await;
+        self.settle(done, false).await
+    }
+
+    async fn write(&mut self, batches: &[&Batch]) -> Result<(), SinkError> {
+        let mut first = 0;
+        while first < batches.len() {
+            let suspicious = self.suspicious(batches, first);
+            let alone = suspicious == Some(first);
+            let end = if alone { first + 1 } else { suspicious.unwrap_or(batches.len()) };
+            if alone {
+                warn!(sink = %self.settings.name, "a batch is written by itself: a transaction failed of a version in it");
+            }
+            let done = self.write_some(&batches[..end], first, alone).await;
+            self.settle(done, alone).await?;
+            first = end;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self, all: bool) -> Result<(), SinkError> {
+        if all || self.due().is_some_and(|due| due <= Instant::now()) {
+            let done = self.session()?.commit_open().await;
+            self.settle(done, false).await?;
+        }
+        Ok(())
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let session = self.session.as_ref()?;
+        session.open.map(|open| open.since + session.settings.config.commit_after.get())
+    }
+
+    fn durable(&self) -> Progress {
+        self.durable
+    }
+
+    fn quarantine(&mut self, positions: HashSet<Position>) {
+        self.quarantined = positions;
+    }
+
+    fn held_bytes(&self) -> usize {
+        let Some(session) = &self.session else { return 0 };
+        let open = session.open.map_or(0, |open| open.bytes);
+        open.min(self.settings.memory) + session.encoder.held_bytes()
+    }
+}
+
+/// This process, as people will look for it.
+fn process() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("process {} on {}", std::process::id(), host.trim())
+}

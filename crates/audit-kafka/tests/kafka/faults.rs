@@ -1,0 +1,157 @@
+use std::collections::HashSet;
+use std::time::Duration;
+
+use audit_core::batch::Batch;
+use audit_core::sink::{Action, Sink};
+use audit_testkit::{Fixture, Kafka, Traffic};
+
+use crate::place::{Place, expected, shown};
+
+/// Rows of a table, in batches of a hundred.
+fn rows(fixture: &mut Fixture, from: u32, batches: u32) -> Vec<Batch> {
+    let lines = (0..batches).map(|batch| {
+        let rows = (0..100)
+            .map(|row| format!("insert public.users [{}, \"{}\"]\n", from + batch * 100 + row, "x".repeat(200)));
+        format!("begin\n{}commit", rows.collect::<String>())
+    });
+    fixture.batches(&lines.collect::<Vec<_>>().join("\n---\n"))
+}
+
+fn users() -> Fixture {
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.users (id int4 key, name text)");
+    fixture
+}
+
+/// The answer to a commit is lost, at any byte of what is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_costs_nothing_and_doubles_nothing() {
+    let kafka = Kafka::shared().await;
+    let mut place = Place::on(kafka).await;
+    place.config.brokers = vec![kafka.through_proxy()];
+    let mut fixture = users();
+    let mut all = Vec::new();
+    let mut sink = place.taken().await;
+    for round in 0..8 {
+        let batches = rows(&mut fixture, round * 300, 3);
+        sink.write(&batches.iter().collect::<Vec<_>>())
+            .await
+            .or_else(|error| match error.action {
+                Action::Restart => Ok(()),
+                _ => Err(error),
+            })
+            .unwrap();
+        kafka.proxy().set(if round % 2 == 0 { Traffic::HoldAnswers } else { Traffic::Pass });
+        kafka.proxy().cut_after(u64::from(round) * 40);
+        let flushed = tokio::time::timeout(Duration::from_millis(300), sink.flush(true)).await;
+        eprintln!("round {round}: {:?}", flushed.map(|done| done.map_err(|error| shown(&error))));
+        kafka.proxy().cut();
+        kafka.proxy().set(Traffic::Pass);
+        kafka.proxy().cut_after(u64::MAX);
+        all.extend(batches);
+        // Whoever gave up waiting begins with a new `take`.
+        place.take(&mut sink).await;
+        place.deliver(&mut sink, &all).await.unwrap();
+    }
+    assert_eq!(place.positions(&place.topic("users")), expected(&all));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_dies_in_the_middle_and_comes_back_has_everything_once() {
+    let mut kafka = Kafka::start();
+    let place = Place::on(&kafka).await;
+    let mut fixture = users();
+    let mut sink = place.taken().await;
+    let mut all = rows(&mut fixture, 0, 2);
+    place.deliver(&mut sink, &all).await.unwrap();
+    for round in 1..=2 {
+        let batches = rows(&mut fixture, round * 1000, 5);
+        sink.write(&batches.iter().collect::<Vec<_>>()).await.unwrap();
+        kafka.kill9();
+        all.extend(batches);
+        kafka = tokio::task::spawn_blocking(move || {
+            kafka.start_again();
+            kafka
+        })
+        .await
+        .unwrap();
+        place.deliver(&mut sink, &all).await.unwrap();
+    }
+    assert_eq!(place.positions(&place.topic("users")), expected(&all));
+}
+
+/// While no broker is there the sink says so, and waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_waits_for_brokers_that_are_down() {
+    let mut kafka = Kafka::start();
+    let mut place = Place::on(&kafka).await;
+    place.config.transaction_timeout = "3 s".parse().unwrap();
+    let mut fixture = users();
+    let all = rows(&mut fixture, 0, 2);
+    let mut sink = place.taken().await;
+    kafka.stop();
+    sink.write(&all.iter().collect::<Vec<_>>()).await.err().map(|error| shown(&error));
+    let error = sink.flush(true).await.unwrap_err();
+    assert_eq!(error.action, Action::Restart, "{}", shown(&error));
+    // Patience is the sink's: it is not waited for here.
+    let taken = tokio::time::timeout(Duration::from_secs(5), sink.take(&place.identity())).await;
+    assert!(taken.is_err_and(|_| true), "nothing to take");
+    kafka = tokio::task::spawn_blocking(move || {
+        kafka.start_again();
+        kafka
+    })
+    .await
+    .unwrap();
+    place.take(&mut sink).await;
+    place.deliver(&mut sink, &all).await.unwrap();
+    assert_eq!(place.positions(&place.topic("users")), expected(&all));
+    drop(kafka);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_deleted_is_not_made_again_in_silence() {
+    let place = Place::on(Kafka::shared().await).await;
+    let mut fixture = users();
+    let first = rows(&mut fixture, 0, 1);
+    let mut sink = place.taken().await;
+    place.deliver(&mut sink, &first).await.unwrap();
+    place.delete_topic(&place.topic("users")).await;
+    let second = rows(&mut fixture, 100, 1);
+    let error = place.deliver(&mut sink, &second).await.unwrap_err();
+    assert_eq!(error.action, Action::Stop);
+    assert!(shown(&error).contains(&format!("topic {} is gone", place.topic("users"))), "{}", shown(&error));
+    // Whoever makes it anew goes on where the sink stands.
+    place.make_topic(&place.topic("users"), 1, &[]).await;
+    place.take(&mut sink).await;
+    place.deliver(&mut sink, &second).await.unwrap();
+    assert_eq!(place.positions(&place.topic("users")), expected(&second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_too_large_for_its_topic_is_named_and_can_be_given_up() {
+    let place = Place::on(Kafka::shared().await).await;
+    place.make_topic(&place.topic("users"), 1, &[("max.message.bytes", "100000")]).await;
+    let mut fixture = users();
+    let mut all = rows(&mut fixture, 0, 3);
+    // Random, so that compression does not help.
+    let large: String =
+        (0u64..).map(|n| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).take(30_000).collect();
+    all.extend(fixture.batches(&format!("begin\ninsert public.users [70000, \"small\"]\ninsert public.users [70001, \"{large}\"]\ninsert public.users [70002, \"small\"]\ncommit")));
+    all.extend(rows(&mut fixture, 1000, 3));
+    let refused = all[3].versions().nth(1).unwrap().position();
+
+    let mut sink = place.taken().await;
+    let error = place.deliver(&mut sink, &all).await.unwrap_err();
+    assert_eq!(error.refused, Some(refused), "{}", shown(&error));
+    assert!(shown(&error).contains("--quarantine") && !shown(&error).contains("9e37"), "{}", shown(&error));
+    // Everything before it is there.
+    assert_eq!(place.positions(&place.topic("users")), expected(&all[..3]));
+
+    sink.quarantine(HashSet::from([refused]));
+    place.deliver(&mut sink, &all).await.unwrap();
+    let seen = place.read(&place.topic("users"));
+    let errors: Vec<_> = seen.iter().filter(|seen| seen.header("event") == "error").collect();
+    assert_eq!(errors.len(), 1);
+    assert_eq!(errors[0].header("position"), refused.to_string());
+    assert_eq!(place.positions(&place.topic("users")), expected(&all));
+}

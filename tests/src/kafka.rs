@@ -1,0 +1,198 @@
+//! Reading topics back, as a consumer with `read_committed` does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers, Message};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::hot::{Kinds, Shapes, changes, image};
+use crate::trail::{Version, lsn};
+
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// Everything that the tables' topics of a source hold, in order of position; and where keys are not in order or not in one partition.
+pub fn trail(brokers: &str, source: &str, shapes: &Shapes) -> (Vec<Version>, Vec<String>) {
+    let prefix = format!("{source}.");
+    let consumer = consumer(brokers);
+    let metadata = consumer.fetch_metadata(None, ANSWER).expect("the broker answers");
+    let topics = metadata.topics().iter().filter(|topic| topic.name().starts_with(&prefix));
+    let places: Vec<(String, i32)> = topics
+        .flat_map(|topic| topic.partitions().iter().map(|partition| (topic.name().to_owned(), partition.id())))
+        .collect();
+    let (mut trail, mut wrong) = (Vec::new(), Vec::new());
+    let mut last: HashMap<(String, String), (i32, String)> = HashMap::new();
+    read(brokers, &places, |topic, partition, key, value, headers| {
+        let position = headers.get("position").cloned().unwrap_or_default();
+        if let Some(key) = key {
+            let before = last.insert((topic.to_owned(), key.to_owned()), (partition, position.clone()));
+            if let Some((other, earlier)) = before
+                && (other != partition || earlier >= position)
+            {
+                wrong.push(format!("{topic} {key}: {position} in partition {partition} after {earlier} in {other}"));
+            }
+        }
+        let version = version(value.expect("a record"), shapes);
+        if version.position != position {
+            wrong.push(format!("{topic}: the header says {position}, the record {}", version.position));
+        }
+        trail.push(version);
+    });
+    trail.sort_by(|a, b| a.position.cmp(&b.position));
+    wrong.truncate(10);
+    (trail, wrong)
+}
+
+/// Everything that committed before here is in Kafka, as the checkpoint says; 0 before the first.
+pub fn flushed(brokers: &str, checkpoint_topic: &str) -> u64 {
+    let mut flushed = 0;
+    read(brokers, &[(checkpoint_topic.to_owned(), 0)], |_, _, key, value, _| {
+        if key == Some("checkpoint") {
+            let value: serde_json::Value = serde_json::from_str(value.expect("a checkpoint")).expect("JSON");
+            flushed = value["flushed_lsn"].as_str().map_or(0, lsn);
+        }
+    });
+    flushed
+}
+
+/// Tables whose baseline is complete, as the checkpoint's topic says.
+pub fn baselines_done(brokers: &str, checkpoint_topic: &str) -> usize {
+    let mut done: BTreeMap<String, bool> = BTreeMap::new();
+    read(brokers, &[(checkpoint_topic.to_owned(), 0)], |_, _, key, value, _| {
+        if let Some(table) = key.and_then(|key| key.strip_prefix("baseline/")) {
+            let value: serde_json::Value = serde_json::from_str(value.expect("progress")).expect("JSON");
+            done.insert(table.to_owned(), value["done"] == true);
+        }
+    });
+    done.values().filter(|done| **done).count()
+}
+
+fn consumer(brokers: &str) -> BaseConsumer {
+    let mut client = ClientConfig::new();
+    for (key, value) in [
+        ("bootstrap.servers", brokers),
+        ("group.id", "reader"),
+        ("enable.auto.commit", "false"),
+        ("enable.partition.eof", "true"),
+        ("isolation.level", "read_committed"),
+        ("fetch.wait.max.ms", "10"),
+    ] {
+        client.set(key, value);
+    }
+    client.create().expect("a consumer")
+}
+
+fn read(
+    brokers: &str,
+    places: &[(String, i32)],
+    mut each: impl FnMut(&str, i32, Option<&str>, Option<&str>, &BTreeMap<String, String>),
+) {
+    let consumer = consumer(brokers);
+    let mut assignment = TopicPartitionList::new();
+    for (topic, partition) in places {
+        assignment.add_partition_offset(topic, *partition, Offset::Beginning).expect("a partition");
+    }
+    consumer.assign(&assignment).expect("an assignment");
+    let mut ended = 0;
+    while ended < places.len() {
+        match consumer.poll(ANSWER).expect("the broker answers") {
+            Ok(message) => {
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+                let (key, value) = (message.key().map(text), message.payload().map(text));
+                let headers = message.headers().map_or(BTreeMap::new(), |headers| {
+                    headers.iter().map(|h| (h.key.to_owned(), h.value.map(text).unwrap_or_default())).collect()
+                });
+                each(message.topic(), message.partition(), key.as_deref(), value.as_deref(), &headers);
+            }
+            Err(KafkaError::PartitionEOF(_)) => ended += 1,
+            // A broker that was killed a moment ago.
+            Err(error) => eprintln!("reading topics: {error}"),
+        }
+    }
+}
+
+/// The record as its JSON has it; values as they stand there.
+#[derive(Deserialize)]
+struct Record<'r> {
+    source: String,
+    position: String,
+    table_name: String,
+    item_type: String,
+    key: Option<String>,
+    old_key: Option<String>,
+    event: String,
+    #[serde(borrow)]
+    changes: Option<&'r RawValue>,
+    #[serde(borrow)]
+    before: Option<&'r RawValue>,
+    #[serde(borrow)]
+    after: Option<&'r RawValue>,
+    changed: Option<Vec<String>>,
+    before_known: bool,
+    unknown: Vec<String>,
+    #[serde(borrow)]
+    included: Option<&'r RawValue>,
+    actor_id: Option<String>,
+    actor: Option<serde_json::Value>,
+    reason: Option<String>,
+    context: Option<serde_json::Value>,
+    actor_source: Option<String>,
+    context_verified: Option<bool>,
+    xid: i64,
+    commit_lsn: String,
+    lsn: String,
+    seq: i64,
+    committed_at: String,
+    schema_version: i32,
+    baseline: Option<i32>,
+    tenant: Option<String>,
+}
+
+fn version(json: &str, shapes: &Shapes) -> Version {
+    let record: Record<'_> = serde_json::from_str(json).expect("a version record");
+    let none = Kinds::new();
+    let kinds = shapes.get(&(record.table_name.clone(), record.schema_version)).unwrap_or(&none);
+    let row = |value: Option<&RawValue>| value.map(|value| image(value.get(), kinds));
+    let mut before = row(record.before);
+    if record.event == "deleted" && !record.before_known {
+        // Only the key is known, and no part of a key is NULL.
+        before.iter_mut().for_each(|row| row.retain(|_, value| value.is_some()));
+    }
+    // Readers are shown changes of what came and went too; what sinks store has none there.
+    let changed = record.changes.filter(|_| record.event == "updated");
+    let committed_at: jiff::Timestamp = record.committed_at.parse().expect("a time");
+    Version {
+        source: record.source,
+        position: record.position,
+        item_type: record.item_type,
+        key: record.key,
+        old_key: record.old_key,
+        changes: changed.map(|json| changes(json.get(), kinds)),
+        before,
+        after: row(record.after),
+        changed: record.changed,
+        before_known: record.before_known,
+        unknown: record.unknown,
+        included: row(record.included),
+        actor_id: record.actor_id,
+        actor: record.actor,
+        reason: record.reason,
+        context: record.context,
+        actor_source: record.actor_source,
+        context_verified: record.context_verified,
+        xid: record.xid,
+        commit_lsn: lsn(&record.commit_lsn),
+        lsn: lsn(&record.lsn),
+        seq: record.seq,
+        committed_at: committed_at.as_microsecond(),
+        schema_version: record.schema_version,
+        baseline: record.baseline,
+        tenant: record.tenant,
+        table: record.table_name,
+        event: record.event,
+    }
+}
