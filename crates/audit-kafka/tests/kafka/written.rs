@@ -50,7 +50,7 @@ async fn versions_arrive_once_and_a_later_daemon_knows_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_says_what_and_where_and_goes_by_its_key() {
     let mut place = Place::on(Kafka::shared().await).await;
-    place.config.format.tombstones = true;
+    place.config.format.tombstones = Some(true);
     let batches = Fixture::of(LIFE);
     let mut sink = place.taken().await;
     place.deliver(&mut sink, &batches).await.unwrap();
