@@ -7,6 +7,7 @@ mod cloudevents;
 mod config;
 mod debezium;
 mod record;
+mod schema;
 mod stamp;
 
 use audit_core::batch::Version;
@@ -14,6 +15,7 @@ use audit_core::position::Micros;
 use audit_core::version::Event;
 
 pub use config::{Decimals, Format, FormatConfig};
+pub use schema::schema;
 
 use cloudevents::CloudEventsWriter;
 use debezium::DebeziumWriter;

@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::Arc;
+
 use audit_core::batch::{Batch, Version};
-use audit_core::position::Micros;
+use audit_core::context::Context;
+use audit_core::position::{Lsn, Micros, Position};
 use audit_core::protect::{MacKey, Policy};
 use audit_core::record;
 use audit_core::rules::{Method, Rules, TableRule};
 use audit_core::stored::{Json, Record, json};
+use audit_core::table::Table;
 use audit_core::version::Event;
 use audit_format::{Encoder, FormatConfig};
 use audit_testkit::Fixture;
@@ -243,6 +247,16 @@ fn a_tombstone_follows_for_each_key_that_is_gone() {
     ];
     assert_eq!(shown, expected);
     assert_eq!(sent(&FormatConfig::default(), &batches, false).len(), 5);
+}
+
+#[test]
+fn a_message_is_one_line() {
+    let mut batch = Batch::default();
+    let context = Context::parse(b"{\n  \"actor\": {\r\n\t\"name\": \"Ann\"},\n\"reason\": \"a\\nb\"}").unwrap();
+    batch.note(Event::Gap, &Arc::new(Table::pseudo("cdc_audit.gap")), Position::default(), Lsn::ZERO, context);
+    let value = sent(&FormatConfig::default(), &[batch], false).remove(0).value.unwrap();
+    assert!(!value.contains(['\n', '\r', '\t']), "{value}");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&value).unwrap()["context"]["reason"], "a\nb");
 }
 
 #[test]

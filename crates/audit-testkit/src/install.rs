@@ -99,6 +99,27 @@ pub fn install_objects(go: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Debezium's engine with its connector for PostgreSQL.
+const DEBEZIUM: (&str, &str) = ("debezium-3.6.1", include_str!("../debezium/pom.xml"));
+
+/// The folder with Debezium's jars.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn debezium() -> Result<PathBuf> {
+    let folder = servers_dir().join(DEBEZIUM.0);
+    folder.exists().then_some(folder).context("Debezium is not installed; run `cargo xtask servers install`")
+}
+
+/// Installs Debezium's jars, unless they are there. Maven and Java must be.
+pub fn install_debezium() -> Result<()> {
+    let _lock = lock("install")?;
+    if debezium().is_ok() {
+        return Ok(());
+    }
+    into_servers(DEBEZIUM.0, |folder| jars(folder, DEBEZIUM.1))
+}
+
 /// The broker's jars, and the file that names them; Maven knows where they are.
 const KAFKA: (&str, &str) = ("kafka-4.3.0", include_str!("../kafka/pom.xml"));
 
@@ -144,35 +165,34 @@ pub fn install_rdkafka_performance(source: &Path) -> Result<()> {
     })
 }
 
-/// Debezium's engine with its connector for PostgreSQL.
-const DEBEZIUM: (&str, &str) = (include_str!("../debezium/pom.xml"), "3.6.1");
+/// A Kafka Connect worker with Debezium's JDBC sink.
+const CONNECT: (&str, &str) = ("connect-4.3.0", include_str!("../connect/pom.xml"));
 
-/// The folder with Debezium's jars.
+/// The folder of the Kafka Connect worker's jars.
 ///
 /// # Errors
 /// Names the command that installs what is missing.
-pub fn debezium() -> Result<PathBuf> {
-    let folder = servers_dir().join(format!("debezium-{}", DEBEZIUM.1));
-    folder.exists().then_some(folder).context("Debezium is not installed; run `cargo xtask servers install`")
+pub fn connect() -> Result<PathBuf> {
+    let folder = servers_dir().join(CONNECT.0);
+    folder.exists().then_some(folder).context("no Kafka Connect is installed; run `cargo xtask servers install`")
 }
 
-/// Installs Debezium's jars, unless they are there. Maven and Java must be.
-pub fn install_debezium() -> Result<()> {
+/// Installs the Kafka Connect worker, unless it is there; needs `java` and `mvn`.
+pub fn install_connect() -> Result<()> {
     let _lock = lock("install")?;
-    if debezium().is_ok() {
+    if connect().is_ok() {
         return Ok(());
     }
-    into_servers(&format!("debezium-{}", DEBEZIUM.1), |folder| jars(folder, DEBEZIUM.0))
+    into_servers(CONNECT.0, |folder| jars(folder, CONNECT.1))
 }
 
 /// Puts the class path that a pom names into a folder.
 fn jars(folder: &Path, pom: &str) -> Result<()> {
-    let file = folder.with_extension("pom.xml");
+    let file = folder.join("pom.xml");
     fs::write(&file, pom)?;
     let mut maven = Command::new("mvn");
-    maven.args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", "-f"]).arg(&file);
-    run(maven.arg(format!("-DoutputDirectory={}", folder.display())))?;
-    Ok(fs::remove_file(file)?)
+    maven.args(["-q", "-B", "-f"]).arg(&file).args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
+    run(maven.arg(format!("-DoutputDirectory={}", folder.display()))).map(drop)
 }
 
 /// Fills a folder beside its place and moves it there whole, so that an interrupted download leaves nothing that looks installed.

