@@ -11,16 +11,20 @@ import tempfile
 import duckdb
 import duckdb_extension_delta
 
+# Removed when the program ends.
+EXTENSIONS = tempfile.TemporaryDirectory()
+
 
 def connected():
-    folder = tempfile.mkdtemp()
-    connection = duckdb.connect(config={"extension_directory": folder})
+    connection = duckdb.connect(config={"extension_directory": EXTENSIONS.name})
     version = connection.execute("SELECT library_version FROM pragma_version()").fetchone()[0]
     platform = connection.execute("PRAGMA platform").fetchone()[0]
-    place = pathlib.Path(folder, version, platform)
-    place.mkdir(parents=True)
-    package = pathlib.Path(duckdb_extension_delta.__file__).parent
-    shutil.copy(next(package.rglob("delta.duckdb_extension")), place)
+    place = pathlib.Path(EXTENSIONS.name, version, platform)
+    if not place.exists():
+        place.mkdir(parents=True)
+        package = pathlib.Path(duckdb_extension_delta.__file__).parent
+        shutil.copy(next(package.rglob("delta.duckdb_extension")), place)
+    connection.execute("SET enable_progress_bar = false")
     return connection
 
 

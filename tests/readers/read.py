@@ -156,3 +156,5 @@ def show(read):
 
 
 lake = pathlib.Path(sys.argv[1])
+# It would stand among the answers of a slow machine.
+duckdb.execute("SET enable_progress_bar = false")

@@ -2,6 +2,9 @@ import tempfile
 
 from pyspark.sql import SparkSession
 
+# Removed when the program ends.
+WAREHOUSE = tempfile.TemporaryDirectory()
+
 
 def session(jars):
     """Spark on this machine alone, with Delta, in UTC as the lake is."""
@@ -15,7 +18,7 @@ def session(jars):
         "spark.jars": ",".join(str(jar) for jar in pathlib.Path(jars).glob("*.jar")),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.sql.warehouse.dir": tempfile.mkdtemp(),
+        "spark.sql.warehouse.dir": WAREHOUSE.name,
         "spark.sql.session.timeZone": "UTC",
     }.items():
         builder = builder.config(key, value)

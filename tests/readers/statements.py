@@ -80,6 +80,7 @@ def compare(name, rows, expected):
 def in_duckdb(connection, rounds):
     # Not the zone of the lake, so that the views have to care.
     connection.execute("SET TimeZone = 'Asia/Kolkata'")
+    connection.execute("SET enable_progress_bar = false")
     for statement in rounds:
         connection.execute(statement)
     types = connection.execute("DESCRIBE shop.public_items").fetchall()

@@ -22,6 +22,7 @@ files = f"{data}/**/*.parquet"
 year, month, day = (int(part) for part in day.split("-"))
 partitions = {"year": year, "month": month, "day": day}
 clickhouse = session.Session()
+duckdb.execute("SET enable_progress_bar = false")
 
 
 def number(plan, pattern):

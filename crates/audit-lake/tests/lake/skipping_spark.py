@@ -9,6 +9,9 @@ import tempfile
 
 from pyspark.sql import SparkSession
 
+# Removed when the program ends.
+WAREHOUSE = tempfile.TemporaryDirectory()
+
 table, key, day, jars = sys.argv[1:]
 year, month, day = (int(part) for part in day.split("-"))
 builder = SparkSession.builder.master("local[2]").appName("cdc-audit")
@@ -20,7 +23,7 @@ for name, value in {
     "spark.jars": ",".join(str(jar) for jar in pathlib.Path(jars).glob("*.jar")),
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-    "spark.sql.warehouse.dir": tempfile.mkdtemp(),
+    "spark.sql.warehouse.dir": WAREHOUSE.name,
 }.items():
     builder = builder.config(name, value)
 spark = builder.getOrCreate()
