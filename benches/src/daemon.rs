@@ -5,6 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -129,8 +131,20 @@ fn added_rows(action: &str) -> u64 {
 }
 
 impl Stream {
-    /// Versions that a `read_committed` consumer is given.
-    pub fn rows(&self) -> Result<u64> {
+    /// A new topic of one partition.
+    pub fn topic(&self) -> Result<String> {
+        let name = format!("{}.topic", self.source);
+        let mut client = ClientConfig::new();
+        let admin: AdminClient<DefaultClientContext> = client.set("bootstrap.servers", &self.brokers).create()?;
+        let new = NewTopic::new(&name, 1, TopicReplication::Fixed(1));
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER));
+        let made = tokio::runtime::Runtime::new()?.block_on(admin.create_topics([&new], &options))?;
+        ensure!(made.iter().all(|made| made.is_ok()), "topic {name} was not made");
+        Ok(name)
+    }
+
+    /// Messages that a `read_committed` consumer is given, and the bytes of their keys and values.
+    pub fn rows(&self) -> Result<(u64, u64)> {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("group.id", "bench").set("enable.auto.commit", "false");
         client.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
@@ -143,15 +157,18 @@ impl Stream {
             assignment.add_partition_offset(topic.name(), 0, Offset::Beginning)?;
         }
         consumer.assign(&assignment)?;
-        let (mut rows, mut open) = (0, assignment.count());
+        let (mut rows, mut bytes, mut open) = (0, 0, assignment.count());
         while open > 0 {
             match consumer.poll(ANSWER).context("the broker does not answer")? {
-                Ok(_) => rows += 1,
+                Ok(message) => {
+                    rows += 1;
+                    bytes += (message.key_len() + message.payload_len()) as u64;
+                }
                 Err(KafkaError::PartitionEOF(_)) => open -= 1,
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(rows)
+        Ok((rows, bytes))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is timed: the reference, the daemon with one sink or another, and a bare COPY of what the hot sink stored.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,6 +23,8 @@ pub enum Variant {
     Hot,
     Both,
     Kafka,
+    /// librdkafka's own benchmark, with as many messages of the same size, compression and acks.
+    Producer,
     /// psql's binary COPY of the rows that the hot sink stored, into the same table.
     BareCopy,
 }
@@ -36,12 +38,13 @@ impl Variant {
             Variant::Hot => "hot",
             Variant::Both => "hot and lake",
             Variant::Kafka => "Kafka",
+            Variant::Producer => "rdkafka_performance",
             Variant::BareCopy => "bare COPY",
         }
     }
 
     pub fn is_daemon(self) -> bool {
-        !matches!(self, Variant::Reference | Variant::BareCopy)
+        !matches!(self, Variant::Reference | Variant::BareCopy | Variant::Producer)
     }
 
     pub fn has_hot(self) -> bool {
@@ -58,11 +61,43 @@ pub struct Bench {
     pub program: Program,
     /// Started by the first workload that writes to it.
     kafka: OnceCell<Kafka>,
+    /// Of the last run to Kafka, in bytes: a version's key and value.
+    message: Cell<u64>,
 }
 
 impl Bench {
     pub fn new(cluster: Cluster, program: Program) -> Bench {
-        Bench { cluster, program, kafka: OnceCell::new() }
+        Bench { cluster, program, kafka: OnceCell::new(), message: Cell::new(0) }
+    }
+
+    fn kafka(&self) -> &Kafka {
+        self.kafka.get_or_init(Kafka::fast)
+    }
+
+    /// Runs the daemon with the Kafka sink, so that the size of its messages is known for [`Variant::Producer`].
+    pub fn size(&self, prepared: &Prepared) -> Result<()> {
+        self.run(prepared, Variant::Kafka).map(drop)
+    }
+
+    pub fn message_bytes(&self) -> u64 {
+        self.message.get()
+    }
+
+    fn produce(&self, rows: u64) -> Result<Cost> {
+        let program = audit_testkit::install::rdkafka_performance()?;
+        let stream = Stream { brokers: self.kafka().brokers(), source: audit_testkit::unique("performance") };
+        let topic = stream.topic()?;
+        let mut command = process::command(&program);
+        command.args(["-P", "-q", "-t", &topic, "-p", "0", "-b", &stream.brokers]);
+        command.args(["-c", &rows.to_string(), "-s", &self.message.get().max(1).to_string()]);
+        for setting in ["acks=all", "enable.idempotence=true", "compression.codec=lz4"] {
+            command.args(["-X", setting]);
+        }
+        self.cluster.settle()?;
+        let cost = process::measure(command, self.cluster.postmaster)?;
+        let (stored, _) = stream.rows()?;
+        ensure!(stored == rows, "Kafka has {stored} of {rows} messages");
+        Ok(cost)
     }
 
     /// Runs it once, and proves that every row arrived.
@@ -75,6 +110,7 @@ impl Bench {
                 self.cluster.drop_database(&database)?;
                 Ok(cost)
             }
+            Variant::Producer => self.produce(prepared.workload.rows).with_context(failed),
             _ => self.drain(prepared, variant, |_| Ok(())).with_context(failed),
         }
     }
@@ -135,7 +171,8 @@ impl Bench {
             ensure!(stored == rows, "the lake has {stored} of {rows} rows");
         }
         if let Some(stream) = &drain.sinks.stream {
-            let stored = stream.rows()?;
+            let (stored, bytes) = stream.rows()?;
+            self.message.set(bytes / stored.max(1));
             ensure!(stored == rows, "Kafka has {stored} of {rows} rows");
         }
         drain.clear(self)?;
@@ -182,7 +219,7 @@ impl Drain {
         if let Some(lake) = &lake {
             std::fs::create_dir(lake)?;
         }
-        let kafka = (variant == Variant::Kafka).then(|| bench.kafka.get_or_init(Kafka::fast).brokers());
+        let kafka = (variant == Variant::Kafka).then(|| bench.kafka().brokers());
         let stream = kafka.map(|brokers| Stream { brokers, source: slot.clone() });
         Ok(Drain { slot, sinks: Sinks { hot, lake, stream } })
     }
@@ -190,7 +227,7 @@ impl Drain {
     fn command(&self, bench: &Bench, prepared: &Prepared, variant: Variant) -> Result<Command> {
         let (server, slot, publication) = (&bench.cluster.server, self.slot.as_str(), prepared.workload.publication());
         Ok(match variant {
-            Variant::Reference | Variant::BareCopy => {
+            Variant::Reference | Variant::BareCopy | Variant::Producer => {
                 let mut command = process::command(&pg_recvlogical()?);
                 let port = server.port().to_string();
                 command.args(["-h", "127.0.0.1", "-U", "postgres", "-d", DATABASE, "-p", &port, "-S", slot]);

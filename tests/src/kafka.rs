@@ -1,6 +1,6 @@
 //! Reading topics back, as a consumer with `read_committed` does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -25,16 +25,17 @@ pub fn trail(brokers: &str, source: &str, shapes: &Shapes) -> (Vec<Version>, Vec
         .flat_map(|topic| topic.partitions().iter().map(|partition| (topic.name().to_owned(), partition.id())))
         .collect();
     let (mut trail, mut wrong) = (Vec::new(), Vec::new());
-    let mut last: HashMap<(String, String), (i32, String)> = HashMap::new();
-    read(brokers, &places, |topic, partition, key, value, headers| {
+    let mut partitions: HashMap<(String, String), BTreeSet<i32>> = HashMap::new();
+    let mut last: HashMap<(String, String), (i64, String)> = HashMap::new();
+    read(brokers, &places, |topic, (partition, offset), key, value, headers| {
         let position = headers.get("position").cloned().unwrap_or_default();
         if let Some(key) = key {
-            let before = last.insert((topic.to_owned(), key.to_owned()), (partition, position.clone()));
-            if let Some((other, earlier)) = before
-                && (other != partition || earlier >= position)
-            {
-                wrong.push(format!("{topic} {key}: {position} in partition {partition} after {earlier} in {other}"));
+            let place = (format!("{topic}/{partition}"), key.to_owned());
+            let before = last.insert(place, (offset, position.clone()));
+            if let Some((at, earlier)) = before.filter(|(_, earlier)| *earlier >= position) {
+                wrong.push(format!("{topic}/{partition} {key}: {position} at {offset} after {earlier} at {at}"));
             }
+            partitions.entry((topic.to_owned(), key.to_owned())).or_default().insert(partition);
         }
         let version = version(value.expect("a record"), shapes);
         if version.position != position {
@@ -43,6 +44,8 @@ pub fn trail(brokers: &str, source: &str, shapes: &Shapes) -> (Vec<Version>, Vec
         trail.push(version);
     });
     trail.sort_by(|a, b| a.position.cmp(&b.position));
+    let scattered = partitions.iter().filter(|(_, places)| places.len() > 1);
+    wrong.extend(scattered.map(|((topic, key), places)| format!("{topic} {key} is in partitions {places:?}")));
     wrong.truncate(10);
     (trail, wrong)
 }
@@ -89,7 +92,7 @@ fn consumer(brokers: &str) -> BaseConsumer {
 fn read(
     brokers: &str,
     places: &[(String, i32)],
-    mut each: impl FnMut(&str, i32, Option<&str>, Option<&str>, &BTreeMap<String, String>),
+    mut each: impl FnMut(&str, (i32, i64), Option<&str>, Option<&str>, &BTreeMap<String, String>),
 ) {
     let consumer = consumer(brokers);
     let mut assignment = TopicPartitionList::new();
@@ -106,7 +109,13 @@ fn read(
                 let headers = message.headers().map_or(BTreeMap::new(), |headers| {
                     headers.iter().map(|h| (h.key.to_owned(), h.value.map(text).unwrap_or_default())).collect()
                 });
-                each(message.topic(), message.partition(), key.as_deref(), value.as_deref(), &headers);
+                each(
+                    message.topic(),
+                    (message.partition(), message.offset()),
+                    key.as_deref(),
+                    value.as_deref(),
+                    &headers,
+                );
             }
             Err(KafkaError::PartitionEOF(_)) => ended += 1,
             // A broker that was killed a moment ago.

@@ -23,7 +23,7 @@ pub struct Have<'s> {
     pub baselines: &'s BTreeMap<String, ChunkProgress>,
 }
 
-/// How large a transaction may grow.
+/// How much a unit may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub rows: usize,
@@ -31,7 +31,7 @@ pub struct Limits {
     pub bytes: usize,
 }
 
-/// One transaction, or a part of one.
+/// What is stored under one checkpoint, or a part of that.
 #[derive(Debug, Default)]
 pub struct Unit<'b> {
     pub versions: Vec<Version<'b>>,
@@ -79,6 +79,11 @@ pub fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Li
     something.then_some(unit)
 }
 
+/// What a shape is stored under.
+pub fn shape_id(shape: &Shape) -> (String, u32) {
+    (shape.name().to_string(), shape.schema_version)
+}
+
 /// Whether a chunk is for this sink and not stored yet.
 fn wanted(mark: &ChunkMark, have: &Have<'_>, planned: &[&ChunkMark]) -> bool {
     let number = (mark.baseline, mark.chunk);
@@ -106,36 +111,31 @@ pub fn forward(from: Progress, to: Progress) -> Progress {
 /// The shapes that a sink has stored: their digests, by table and schema version.
 pub type Digests = HashMap<(String, u32), String>;
 
-/// What a shape is stored under.
-pub fn shape_id(shape: &Shape) -> (String, u32) {
-    (shape.name().to_string(), shape.schema_version)
-}
-
 impl<'b> Unit<'b> {
-    /// The checkpoint that it is stored under.
+    /// The checkpoint that it will be stored under.
     pub fn checkpoint(&self, identity: &Identity) -> Checkpoint {
-        let Identity { source, system_id, timeline } = identity.clone();
-        let Progress { position, change_lsn, flushed_lsn } = self.progress;
-        Checkpoint { source, system_id, timeline, position, change_lsn, flushed_lsn }
+        Checkpoint::new(identity, self.progress)
     }
 
-    /// The tables whose shape is not stored, each once. Pseudo-tables have none.
-    pub fn new_shapes(&self, stored: &Digests) -> Vec<&'b Table> {
+    /// How far the baselines are behind it, of the tables that it holds chunks of.
+    pub fn baselines(&self) -> Vec<(String, ChunkProgress)> {
+        let progress = |mark: &ChunkMark| ChunkProgress { baseline: mark.baseline, chunk: mark.chunk, done: mark.last };
+        let by_table: BTreeMap<String, ChunkProgress> =
+            self.chunks.iter().map(|mark| (mark.table.to_string(), progress(mark))).collect();
+        by_table.into_iter().collect()
+    }
+
+    /// The tables whose shape is not `known` to be stored, each once. Pseudo-tables have none.
+    pub fn new_shapes(&self, known: &Digests) -> Vec<&'b Table> {
         let mut seen = HashSet::new();
         let tables = self.tables.iter().copied().map(Arc::as_ref);
         tables
             .filter(|table| !table.shape.digest.is_empty())
             .filter(|table| {
                 let id = shape_id(&table.shape);
-                !stored.contains_key(&id) && seen.insert(id)
+                !known.contains_key(&id) && seen.insert(id)
             })
             .collect()
-    }
-
-    /// How far the baselines are behind it, of the tables that it holds chunks of.
-    pub fn baselines(&self) -> BTreeMap<String, ChunkProgress> {
-        let progress = |mark: &ChunkMark| ChunkProgress { baseline: mark.baseline, chunk: mark.chunk, done: mark.last };
-        self.chunks.iter().map(|mark| (mark.table.to_string(), progress(mark))).collect()
     }
 
     fn add(&mut self, batch: &'b Batch, start: usize, end: usize) {

@@ -27,6 +27,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    pub fn new(identity: &Identity, progress: Progress) -> Checkpoint {
+        let Identity { source, system_id, timeline } = identity.clone();
+        let Progress { position, change_lsn, flushed_lsn } = progress;
+        Checkpoint { source, system_id, timeline, position, change_lsn, flushed_lsn }
+    }
+
     pub fn progress(&self) -> Progress {
         Progress { position: self.position, change_lsn: self.change_lsn, flushed_lsn: self.flushed_lsn }
     }

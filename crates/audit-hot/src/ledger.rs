@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use audit_connect::PgEndpoint;
 use audit_core::batch::{Batch, Progress};
-use audit_core::plan::{self, Digests, Have, Limits, Unit, shape_id};
 use audit_core::sink::{Checkpoint, ChunkProgress, Identity, SinkError, Stored};
 use tokio_postgres::{Client, Statement};
 
@@ -16,6 +15,7 @@ use crate::checkpoint::{self, Owned};
 use crate::failure::failed;
 use crate::owner::Owner;
 use crate::session::open_for_checkpoint;
+use audit_core::plan::{self, Digests, Have, Limits, Unit, shape_id};
 
 /// The checkpoint of one sink, in a database where `setup` made the tables for it.
 #[derive(Debug)]

@@ -32,6 +32,7 @@ mod write;
 pub use config::{HotConfig, Partitioning, Side};
 pub use encode::{Encoder, FIELD_MAX};
 pub use ledger::CheckpointStore;
+
 pub use probe::probe;
 pub use read::{HotReader, ReadError, Selection, SinkState};
 pub use schema::{SetupOptions, Statement, setup_statements, teardown_statements};

@@ -62,7 +62,8 @@ pub struct KafkaConfig {
     pub batch_bytes: ByteSize,
 
     /// How long brokers keep a transaction open that nobody ends: after a kill `read_committed` consumers wait this long, or until the daemon
-    /// is back. Also how long versions may be on their way before the stream begins again from the last commit.
+    /// is back. Also how long versions may be on their way before the stream begins again from the last commit. Keep it longer than a broker
+    /// takes to start after a crash.
     #[serde(default = "transaction_timeout")]
     pub transaction_timeout: Span,
 
@@ -220,6 +221,7 @@ impl KafkaConfig {
                 problems.push(key, "too small", "give at least 1");
             }
         }
+        self.format.check(problems);
         if self.batch_bytes < ByteSize::kib(64) {
             problems.push("batch_bytes", "too small", "give at least \"64 KiB\"");
         }

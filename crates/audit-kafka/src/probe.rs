@@ -67,11 +67,10 @@ fn write(settings: &Settings, source: &str, topic: &str) -> Result<(), SinkError
         let context = context.clone();
         move |error| failed(doing, &error, &context, Action::Retry)
     };
-    producer.client().fetch_metadata(None, ANSWER).map_err(told("asking the brokers"))?;
-    producer.init_transactions(PATIENCE).map_err(told("using the transactional id"))?;
     if topics::partitions(producer.client(), topic, Duration::ZERO)?.is_none() {
         return Err(no_checkpoint(topic));
     }
+    producer.init_transactions(PATIENCE).map_err(told("using the transactional id"))?;
     producer.begin_transaction().map_err(told("beginning a transaction"))?;
     let record = BaseRecord::to(topic).partition(0).key("probe").payload("{}");
     producer.send(record).map_err(|(error, _)| told("writing a probe")(error))?;

@@ -160,6 +160,8 @@ impl Session {
         let (given, source, me) = (settings.clone(), identity.source.clone(), owner.clone());
         let (producer, contents) = off(move || take_over(&given, &source, &me)).await?;
         fail::fail_point!("kafka::after_take");
+        let at = contents.stored.checkpoint.as_ref().map(|checkpoint| checkpoint.position.to_string());
+        tracing::info!(sink = %settings.name, at, "took the sink over");
         let Contents { stored, topics, .. } = contents;
         let state = State {
             progress: stored.checkpoint.as_ref().map(Checkpoint::progress),
@@ -226,9 +228,7 @@ impl Session {
     pub async fn commit(&mut self) -> Result<(), Failure> {
         let Some(progress) = self.sent.progress else { return Ok(()) };
         self.begin()?;
-        let Identity { source, system_id, timeline } = self.identity.clone();
-        let Progress { position, change_lsn, flushed_lsn } = progress;
-        self.record(CHECKPOINT, &Checkpoint { source, system_id, timeline, position, change_lsn, flushed_lsn })?;
+        self.record(CHECKPOINT, &Checkpoint::new(&self.identity, progress))?;
         fail::fail_point!("kafka::before_commit");
         let (producer, patience) = (self.producer()?.clone(), self.settings.config.transaction_timeout.get());
         if let Some(open) = &mut self.open {
@@ -435,9 +435,11 @@ fn take_over(settings: &Settings, source: &str, owner: &Owner) -> Result<(Arc<Pr
         true => SinkError::retry("another daemon took the sink at this moment"),
         false => failed(doing, &error, context, Action::Retry),
     };
-    producer.init_transactions(PATIENCE).map_err(told)?;
-    fail::fail_point!("kafka::after_init");
-    match topics::partitions(producer.client(), &topic, SETTLED)? {
+    let again = |error: SinkError| match error.action {
+        Action::Restart => SinkError { action: Action::Retry, ..error },
+        _ => error,
+    };
+    match topics::partitions(producer.client(), &topic, SETTLED).map_err(again)? {
         Some(1) => {}
         Some(partitions) => {
             return Err(SinkError::stop(format!("topic {topic} has {partitions} partitions, not one"))
@@ -445,6 +447,8 @@ fn take_over(settings: &Settings, source: &str, owner: &Owner) -> Result<(Arc<Pr
         }
         None => return Err(no_checkpoint(&topic)),
     }
+    producer.init_transactions(PATIENCE).map_err(told)?;
+    fail::fail_point!("kafka::after_init");
     producer.begin_transaction().map_err(told)?;
     send_record(&producer, &topic, OWNER, owner)?;
     commit(&producer, PATIENCE).map_err(told)?;

@@ -20,6 +20,9 @@ use crate::names;
 /// How long brokers may take to answer what changes nothing.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
+/// Of that, what one request may take before it is asked why.
+const TRY: Duration = Duration::from_secs(2);
+
 /// A broker that has just started does not know all topics yet.
 pub(crate) const SETTLED: Duration = Duration::from_secs(5);
 
@@ -81,9 +84,17 @@ pub(crate) fn partitions(
     let begun = Instant::now();
     loop {
         let doing = format!("looking for topic {topic}");
-        let metadata = client
-            .fetch_metadata(Some(topic), ANSWER)
-            .map_err(|error| failed(&doing, &error, client.context(), Action::Restart))?;
+        let metadata = match client.fetch_metadata(Some(topic), TRY) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                let error = failed(&doing, &error, client.context(), Action::Restart);
+                // Credentials that are refused are refused again.
+                if error.action == Action::Stop || begun.elapsed() > ANSWER {
+                    return Err(error);
+                }
+                continue;
+            }
+        };
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let error = found.and_then(|found| found.error());
         match (found, error) {

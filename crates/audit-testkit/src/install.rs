@@ -141,6 +141,30 @@ pub fn install_kafka() -> Result<()> {
     into_servers(KAFKA.0, |folder| jars(folder, KAFKA.1))
 }
 
+/// librdkafka's own benchmark.
+///
+/// # Errors
+/// Names the command that installs what is missing.
+pub fn rdkafka_performance() -> Result<PathBuf> {
+    let program = servers_dir().join("rdkafka-performance/examples/rdkafka_performance");
+    program.exists().then_some(program).context("librdkafka's benchmark is not built; run `cargo xtask bench`")
+}
+
+/// Compiles it from librdkafka's source, unless it is there.
+pub fn install_rdkafka_performance(source: &Path) -> Result<()> {
+    let _lock = lock("install")?;
+    if rdkafka_performance().is_ok() {
+        return Ok(());
+    }
+    into_servers("rdkafka-performance", |folder| {
+        run(Command::new("cp").arg("-a").arg(source.join(".")).arg(folder))?;
+        let plain = ["--disable-ssl", "--disable-gssapi", "--disable-curl", "--disable-zstd"];
+        run(Command::new("./configure").args(plain).current_dir(folder))?;
+        run(Command::new("make").args(["-C", "src", "librdkafka.a"]).current_dir(folder))?;
+        run(Command::new("make").args(["-C", "examples", "rdkafka_performance"]).current_dir(folder)).map(drop)
+    })
+}
+
 /// A Kafka Connect worker with Debezium's JDBC sink.
 const CONNECT: (&str, &str) = ("connect-4.3.0", include_str!("../connect/pom.xml"));
 

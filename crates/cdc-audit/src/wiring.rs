@@ -27,8 +27,8 @@ pub fn daemon(config: &Config, args: &RunArgs) -> Result<Daemon, CliError> {
         .pipeline
         .memory()
         .ok_or_else(|| CliError::new("pipeline.memory_limit is too small").code(code::USAGE))?;
-    // A hot sink holds nothing back.
-    let buffering = config.sinks.values().filter(|sink| !matches!(sink, SinkConfig::Hot(_))).count().max(1) as u64;
+    let buffers = |sink: &&SinkConfig| matches!(sink, SinkConfig::Lake(_) | SinkConfig::Kafka(_));
+    let buffering = config.sinks.values().filter(buffers).count().max(1) as u64;
     let each = (memory.sinks / buffering) as usize;
     let sinks = config.sinks.iter().map(|(name, sink)| {
         Ok(match sink {

@@ -7,11 +7,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use audit_testkit::install::{
-    self, MAJORS, azurite, cache_dir, faketime, install_kafka, install_objects, install_postgres, kafka, postgres_bin,
-    promtool, python, servers_dir, versity,
+    self, MAJORS, azurite, cache_dir, faketime, install_kafka, install_objects, install_postgres,
+    install_rdkafka_performance, kafka, postgres_bin, promtool, python, rdkafka_performance, servers_dir, versity,
 };
 
-use crate::step::{run, succeeds};
+use crate::cargo::cargo;
+use crate::step::{output, run, succeeds};
 
 /// The engines that read the lake in tests, pinned: a newer one may not run on the distribution's Python.
 const READERS: [&str; 3] = ["duckdb==2.0.0", "pyarrow==26.0.1", "deltalake==1.6.6"];
@@ -42,7 +43,22 @@ pub fn for_tests() -> Result<()> {
 pub fn for_benchmarks() -> Result<()> {
     compiler()?;
     // pg_recvlogical, the yardstick, comes with the distribution's client.
-    postgres_15()
+    postgres_15()?;
+    kafka_broker()?;
+    if rdkafka_performance().is_err() {
+        install_rdkafka_performance(&librdkafka()?)?;
+    }
+    Ok(())
+}
+
+/// librdkafka's source, as it came with the crate that compiles it.
+fn librdkafka() -> Result<PathBuf> {
+    let metadata = output(&mut cargo(&["metadata", "--format-version=1"]))?;
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata).context("cargo metadata")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+    let package = packages.iter().find(|package| package["name"] == "rdkafka-sys").context("no rdkafka-sys")?;
+    let manifest = package["manifest_path"].as_str().context("a package without a place")?;
+    Ok(Path::new(manifest).with_file_name("librdkafka"))
 }
 
 pub fn for_demo() -> Result<()> {

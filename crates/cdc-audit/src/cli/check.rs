@@ -66,12 +66,6 @@ async fn probe(config: &Config, name: &str, sink: &SinkConfig, warnings: &mut Ve
             let outcome = probed.map(|()| format!("written to {place}, read, removed"));
             (outcome.map_err(|error| failure(&error, error.hint())), Some(lake.file_age.get()))
         }
-        SinkConfig::Webhook(webhook) => {
-            let checkpoint = config.checkpoint_endpoint(webhook);
-            let probed = audit_webhook::probe(name, webhook, checkpoint.clone(), &config.source.name).await;
-            let said = format!("{} answers; the checkpoint lies in {}", webhook.place(), checkpoint.describe());
-            (probed.map(|()| said).map_err(|error| failure(&error, error.hint.clone())), None)
-        }
         SinkConfig::Kafka(kafka) => {
             let probed = audit_kafka::probe(kafka, &config.source.name, name).await;
             let outcome = probed.map(|probed| {
@@ -86,6 +80,12 @@ async fn probe(config: &Config, name: &str, sink: &SinkConfig, warnings: &mut Ve
                 format!("written to {} and given up", kafka.place())
             });
             (outcome.map_err(|error| failure(&error, error.hint.clone())), None)
+        }
+        SinkConfig::Webhook(webhook) => {
+            let checkpoint = config.checkpoint_endpoint(webhook);
+            let probed = audit_webhook::probe(name, webhook, checkpoint.clone(), &config.source.name).await;
+            let said = format!("{} answers; the checkpoint lies in {}", webhook.place(), checkpoint.describe());
+            (probed.map(|()| said).map_err(|error| failure(&error, error.hint.clone())), None)
         }
     };
     SinkProbe { name: name.to_owned(), outcome, file_age }
@@ -149,11 +149,11 @@ async fn checkpoint(config: &Config, name: &str, sink: &SinkConfig) -> Option<Ch
         SinkConfig::Hot(_) | SinkConfig::Lake(_) => {
             open(config, Some(name)).await.ok()?.checkpoint(source, name).await.ok()?
         }
+        SinkConfig::Kafka(kafka) => audit_kafka::stored(kafka, source, name).await.ok()?,
         SinkConfig::Webhook(webhook) => {
             let store = CheckpointStore::new(name, config.checkpoint_endpoint(webhook).clone());
             store.read(source).await.ok()?
         }
-        SinkConfig::Kafka(kafka) => audit_kafka::stored(kafka, source, name).await.ok()?,
     }
 }
 

@@ -7,7 +7,7 @@ use audit_lake::LakeReader;
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
-const UNREAD: &str = "questions are put to a hot sink or a lake; topics are for consumers";
+const UNREAD: &str = "questions are put to a hot sink or a lake";
 
 /// Opens the named sink for reading; without a name a hot one, which answers faster, else a lake.
 pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError> {
@@ -33,11 +33,10 @@ pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError
         SinkConfig::Lake(lake) => {
             LakeReader::open(lake).map(Store::Lake).map_err(|error| CliError::of(&error).hint(error.hint()))
         }
-        SinkConfig::Kafka(_) => {
-            Err(CliError::new("a Kafka sink answers no questions").hint(UNREAD.to_owned()).code(code::USAGE))
-        }
-        SinkConfig::Webhook(_) => {
-            Err(CliError::new("a webhook answers no questions").hint(UNREAD.to_owned()).code(code::USAGE))
+        SinkConfig::Kafka(_) | SinkConfig::Webhook(_) => {
+            Err(CliError::new("what was sent to Kafka or a webhook is not read back")
+                .hint(UNREAD.to_owned())
+                .code(code::USAGE))
         }
     }
 }
