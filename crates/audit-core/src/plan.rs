@@ -23,7 +23,7 @@ pub struct Have<'s> {
     pub baselines: &'s BTreeMap<String, ChunkProgress>,
 }
 
-/// How large a transaction may grow.
+/// How much a unit may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub rows: usize,

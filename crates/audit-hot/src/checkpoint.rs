@@ -152,7 +152,7 @@ pub(crate) async fn add(
     source: &str,
     sink: &str,
     shapes: &[&Table],
-    baselines: &BTreeMap<String, ChunkProgress>,
+    baselines: &[(String, ChunkProgress)],
 ) -> Result<(), SinkError> {
     let storing = |error| failed("storing shapes and baselines", error);
     for table in shapes {

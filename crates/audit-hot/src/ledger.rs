@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use audit_connect::PgEndpoint;
 use audit_core::batch::{Batch, Progress};
-use audit_core::plan::{self, Digests, Have, Limits, Unit, shape_id};
 use audit_core::sink::{Checkpoint, ChunkProgress, Identity, SinkError, Stored};
 use tokio_postgres::{Client, Statement};
 

@@ -41,7 +41,7 @@ pub(crate) struct Done {
     pub bytes: u64,
     pub checkpoint: Checkpoint,
     pub shapes: Digests,
-    pub baselines: BTreeMap<String, ChunkProgress>,
+    pub baselines: Vec<(String, ChunkProgress)>,
 }
 
 pub(crate) enum Failure {
@@ -93,11 +93,7 @@ impl Transaction<'_> {
     }
 
     /// The rare beginning: with a table's new shape, or with a chunk.
-    async fn begin_with(
-        &self,
-        shapes: &[&Table],
-        baselines: &BTreeMap<String, ChunkProgress>,
-    ) -> Result<Copy, Failure> {
+    async fn begin_with(&self, shapes: &[&Table], baselines: &[(String, ChunkProgress)]) -> Result<Copy, Failure> {
         let client = &self.session.client;
         let source = &self.taken.identity.source;
         let storing = |error| Failure::Sink(failed("storing shapes and baselines", error));
