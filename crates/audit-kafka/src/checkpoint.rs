@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::failure::{failed, not_created};
+use crate::topics::is_unknown;
 
 pub(crate) const CHECKPOINT: &str = "checkpoint";
 pub(crate) const OWNER: &str = "owner";
@@ -129,6 +130,8 @@ pub(crate) fn read(
                 // The group is a name and nothing else.
                 Some(Code::GroupAuthorizationFailed) => {}
                 Some(Code::TopicAuthorizationFailed) => return Err(told(&error)),
+                // Whoever took the sink has written to it; others need not wait for a topic that nobody made.
+                Some(code) if is_unknown(code) && matches!(until, Until::End) => return Err(told(&error)),
                 _ => last = error,
             },
         }

@@ -186,6 +186,7 @@ async fn without_its_checkpoint_a_sink_does_not_begin() {
     assert_eq!(error.action, Action::Stop);
     assert!(shown(&error).contains("cdc-audit setup"), "{}", shown(&error));
     assert!(audit_kafka::probe(&place.config, &place.source, "stream").await.is_err());
+    assert!(audit_kafka::stored(&place.config, &place.source, "stream").await.is_err());
     // As often as one likes.
     audit_kafka::set_up(&place.config, &place.source, "stream").await.unwrap();
     audit_kafka::set_up(&place.config, &place.source, "stream").await.unwrap();
