@@ -279,13 +279,13 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_all_at_once() {
         let shown = problems(
-            "brokers = ['kafka']\ntopic = '{tabel}'\ncheckpoint_topic = 'a b'\npartitions = 0\nbatch_bytes = '1 B'\n\
+            "brokers = ['kafka']\ntopic = '{tabel}'\ncheckpoint_topic = 'a b'\nbatch_bytes = '1 B'\n\
              commit_after = '40 s'\nclient = { acks = '1' }\nsasl = { mechanism = 'PLAIN' }",
         );
-        for key in ["brokers", "topic", "checkpoint_topic", "partitions", "batch_bytes", "commit_after", "acks", "sasl"]
-        {
+        for key in ["brokers", "topic", "checkpoint_topic", "batch_bytes", "commit_after", "acks", "sasl"] {
             assert!(shown.contains(key), "{key}: {shown}");
         }
+        assert!(problems("brokers = ['k:1']\npartitions = 0").contains("partitions"));
         assert!(problems("brokers = ['k:1']\ncommit_afer = '1 s'").contains("commit_after"));
         assert!(problems("brokers = ['user:pass@k:1']").contains("brokers"));
     }
