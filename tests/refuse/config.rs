@@ -128,12 +128,12 @@ async fn a_config_that_is_missing_empty_or_no_toml_is_refused() {
             hint: name at least one: [sinks.hot] or [sinks.archive]
     "#]]
     .assert_eq(&refused(&world));
-    std::fs::write(&world.config, format!("{without_sinks}[sinks.queue]\ntype = \"kafka\"\n")).expect("the config");
+    std::fs::write(&world.config, format!("{without_sinks}[sinks.queue]\ntype = \"sqs\"\n")).expect("the config");
     expect![[r#"
         exit 2
         error: <folder>/config.toml has 1 problem
           line 17, sinks.queue.type: unknown value
-            hint: known here: `hot`, `lake`
+            hint: known here: `hot`, `lake`, `kafka`, `webhook`
     "#]]
     .assert_eq(&refused(&world));
     std::fs::remove_file(&world.config).expect("the config");

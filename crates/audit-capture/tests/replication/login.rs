@@ -81,7 +81,7 @@ async fn a_stream_runs_through_tls_and_through_a_unix_socket() {
         format!("postgres://postgres@localhost:{}/postgres?sslrootcert={ca}", server.port()),
         server.socket_url("postgres"),
     ] {
-        let mut receiver = rig.start(&url).await.unwrap();
+        let mut receiver = rig.start_again(&url).await;
         server.execute("postgres", "INSERT INTO t SELECT g, repeat('x', g % 3000) FROM generate_series(1, 5000) g");
         receive_until(&mut receiver, &mut Counts::new(), 'I', 5000).await;
         // Safe up to now, so that the next stream begins here.

@@ -8,13 +8,14 @@ mod login; // methods, TLS, roles
 mod questions; // what is asked before the stream
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use audit_capture::replication::{
     Chunk, Frame, Receiver, ReplicationClient, ReplicationError, STATUS_INTERVAL, StreamOptions,
 };
 use audit_connect::PgEndpoint;
 use audit_core::position::Lsn;
-use audit_testkit::{Postgres, unique};
+use audit_testkit::{PATIENCE, Postgres, unique};
 use tokio::sync::watch;
 
 /// A slot with a publication of everything, and what a consumer holds of a stream from it.
@@ -47,6 +48,19 @@ impl Rig {
 
     async fn start(&self, url: &str) -> Result<Receiver, ReplicationError> {
         connect(url).await?.start(self.options()).await
+    }
+
+    /// The same, once the server has let go of a stream that ended.
+    async fn start_again(&self, url: &str) -> Receiver {
+        let begun = Instant::now();
+        loop {
+            match self.start(url).await {
+                Err(ReplicationError::SlotInUse { .. }) if begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                started => return started.unwrap(),
+            }
+        }
     }
 }
 
