@@ -18,6 +18,7 @@ mod probe;
 mod send;
 mod session;
 mod sink;
+mod take;
 mod topics;
 
 pub use access::{Mechanism, SaslConfig, TlsConfig};

@@ -29,6 +29,7 @@ fn settings(config: &KafkaConfig, sink: &str) -> Settings {
         memory: 8 << 20,
         batch_size: 1_000_000,
         process: String::new(),
+        turn: Arc::default(),
     }
 }
 

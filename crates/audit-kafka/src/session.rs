@@ -23,13 +23,15 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use serde::Serialize;
+use tokio::sync::Mutex;
 
 use crate::access;
-use crate::checkpoint::{self, CHECKPOINT, Contents, OWNER, Owner, Until};
+use crate::checkpoint::{self, CHECKPOINT, Contents, Owner, Until};
 use crate::config::KafkaConfig;
 use crate::context::{Context, TooLarge};
 use crate::failure::{failed, is_fence, no_secret, not_created, of_code};
 use crate::names;
+use crate::take;
 use crate::topics::{self, Kind, SETTLED, Topics, code_of};
 
 pub(crate) type Producer = ThreadedProducer<Context>;
@@ -45,6 +47,8 @@ pub(crate) struct Settings {
     pub batch_size: usize,
     /// Of this process, for people.
     pub process: String,
+    /// Held by whoever takes the sink over, to the end of its thread: one that was given up would fence the next.
+    pub turn: Arc<Mutex<()>>,
 }
 
 impl Settings {
@@ -68,7 +72,7 @@ impl Settings {
         access::client(&self.config).map_err(no_secret)
     }
 
-    fn producer(&self, source: &str) -> Result<Producer, SinkError> {
+    pub fn producer(&self, source: &str) -> Result<Producer, SinkError> {
         let mut client = self.client()?;
         let queue = (self.memory / 3).max(1 << 20);
         for (key, value) in [
@@ -100,7 +104,7 @@ impl Settings {
 
 /// How long taking the sink may wait for brokers: a coordinator that has just started, or that ends what a killed daemon left, answers
 /// only that it is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was sent, or what is committed.
 #[derive(Clone, Debug, Default)]
@@ -157,8 +161,7 @@ impl Session {
     /// Takes the sink over, and reads what is stored.
     pub async fn take(settings: Settings, identity: &Identity) -> Result<(Session, Stored), SinkError> {
         let owner = Owner::new(&settings.process);
-        let (given, source, me) = (settings.clone(), identity.source.clone(), owner.clone());
-        let (producer, contents) = off(move || take_over(&given, &source, &me)).await?;
+        let (producer, contents) = take::take_over(&settings, &identity.source, &owner).await?;
         fail::fail_point!("kafka::after_take");
         let at = contents.stored.checkpoint.as_ref().map(|checkpoint| checkpoint.position.to_string());
         tracing::info!(sink = %settings.name, at, "took the sink over");
@@ -426,36 +429,6 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
     tokio::task::spawn_blocking(work).await.map_err(|error| restart("a task ended by itself").source(error))
 }
 
-fn take_over(settings: &Settings, source: &str, owner: &Owner) -> Result<(Arc<Producer>, Contents), SinkError> {
-    let topic = settings.checkpoint_topic(source)?;
-    let producer = settings.producer(source)?;
-    let context = producer.client().context();
-    let doing = "taking the sink over";
-    let told = |error: KafkaError| match is_fence(code_of(&error)) {
-        true => SinkError::retry("another daemon took the sink at this moment"),
-        false => failed(doing, &error, context, Action::Retry),
-    };
-    let again = |error: SinkError| match error.action {
-        Action::Restart => SinkError { action: Action::Retry, ..error },
-        _ => error,
-    };
-    match topics::partitions(producer.client(), &topic, SETTLED).map_err(again)? {
-        Some(1) => {}
-        Some(partitions) => {
-            return Err(SinkError::stop(format!("topic {topic} has {partitions} partitions, not one"))
-                .hint("name another checkpoint_topic, and run `cdc-audit setup`"));
-        }
-        None => return Err(no_checkpoint(&topic)),
-    }
-    producer.init_transactions(PATIENCE).map_err(told)?;
-    fail::fail_point!("kafka::after_init");
-    producer.begin_transaction().map_err(told)?;
-    send_record(&producer, &topic, OWNER, owner)?;
-    commit(&producer, PATIENCE).map_err(told)?;
-    let contents = settings.read(source, Until::Owner(owner))?;
-    Ok((Arc::new(producer), contents))
-}
-
 /// There is no checkpoint's topic.
 pub(crate) fn no_checkpoint(topic: &str) -> SinkError {
     SinkError::stop(format!("topic {topic}, which holds the sink's checkpoint, does not exist")).hint(
@@ -463,7 +436,12 @@ pub(crate) fn no_checkpoint(topic: &str) -> SinkError {
     )
 }
 
-fn send_record(producer: &Producer, topic: &str, key: &str, value: &impl Serialize) -> Result<(), SinkError> {
+pub(crate) fn send_record(
+    producer: &Producer,
+    topic: &str,
+    key: &str,
+    value: &impl Serialize,
+) -> Result<(), SinkError> {
     let text = serde_json::to_vec(value).map_err(|error| SinkError::stop("a record has no JSON form").source(error))?;
     let mut record = BaseRecord::to(topic).partition(0).key(key).payload(&text);
     loop {
@@ -477,7 +455,7 @@ fn send_record(producer: &Producer, topic: &str, key: &str, value: &impl Seriali
 }
 
 /// Waits until everything is delivered, and commits. Blocks.
-fn commit(producer: &Producer, patience: Duration) -> Result<(), KafkaError> {
+pub(crate) fn commit(producer: &Producer, patience: Duration) -> Result<(), KafkaError> {
     // The library's own flush looks at its queue every 100 ms only.
     let begun = Instant::now();
     while producer.in_flight_count() > 0 && !producer.client().context().failing() && begun.elapsed() < patience {

@@ -41,6 +41,7 @@ impl KafkaSink {
             memory,
             batch_size: BATCH_SIZE,
             process: process(),
+            turn: Arc::default(),
         };
         KafkaSink {
             settings,
