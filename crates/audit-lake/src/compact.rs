@@ -21,7 +21,7 @@ use crate::encode;
 use crate::error::{LakeError, fault};
 use crate::file::{FileContext, Limits};
 use crate::layout::{DATA, OWN_FOLDER};
-use crate::merge::{LogFile, Merged, merge};
+use crate::merge::{LogFile, Merged, has_long_values, merge};
 use crate::partition::Partition;
 use crate::read::LakeReader;
 use crate::store::Store;
@@ -97,7 +97,11 @@ impl Compactor {
     /// Compacts one table after the other, and removes what earlier runs have replaced.
     pub async fn all(&self) -> Result<(), LakeError> {
         for table in self.tables().await? {
-            let done = self.table(&table).await?;
+            let done = match self.table(&table).await {
+                // Its first file is there, and not its first commit.
+                Err(LakeError::NoTable { .. }) => continue,
+                done => done?,
+            };
             if done.into > 0 {
                 tracing::info!(table, files = done.files, into = done.into, "compacted");
             }
@@ -114,7 +118,7 @@ impl Compactor {
         let context = self.context(&log);
         let files = adopt::files_in_log(&log, DATA).await?;
         let mut done = Compacted { table: table.to_string(), left: files.len() as u64, ..Compacted::default() };
-        for mut group in self.groups(&log, files) {
+        for mut group in self.without_long_values(&context, self.groups(&log, files)).await? {
             while group.len() > 1 || group.first().is_some_and(|file| file.name.mark.is_none()) {
                 let Some(merged) = merge(&context, &group, self.window, Some(rand::random())).await? else { break };
                 group.drain(..merged.replaces.len());
@@ -179,6 +183,28 @@ impl Compactor {
             groups.push(group);
         }
         groups
+    }
+
+    /// The same, divided at files that stay as they are for the length of their values.
+    async fn without_long_values(
+        &self,
+        context: &FileContext,
+        groups: Vec<Vec<LogFile>>,
+    ) -> Result<Vec<Vec<LogFile>>, LakeError> {
+        let mut divided = Vec::new();
+        for group in groups {
+            let mut part = Vec::new();
+            for file in group {
+                // What was made by a run before has none.
+                if file.name.mark.is_none() && has_long_values(context, &file).await? {
+                    divided.push(std::mem::take(&mut part));
+                } else {
+                    part.push(file);
+                }
+            }
+            divided.push(part);
+        }
+        Ok(divided)
     }
 
     /// Notes what will be replaced, then commits; false where another run was faster.

@@ -15,6 +15,7 @@ use object_store::{Error as StoreError, MultipartUpload, ObjectStoreExt, PutMode
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::basic::Type;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
@@ -24,7 +25,7 @@ use crate::fetch::ObjectReader;
 use crate::file::{FileContext, PART_BYTES, add_action};
 use crate::layout::{DATA, FRESH, FileName};
 use crate::partition::{Partition, Partitioning};
-use crate::schema::{self, RowPlan};
+use crate::schema::{self, RECORD_COLUMNS, RowPlan};
 use crate::sort::{Order, Sorter};
 use crate::stats;
 
@@ -120,6 +121,18 @@ pub async fn merge(
     let add = write(context, sorter, first.partition, &name).await?;
     fault!("lake::after_merge");
     Ok(Some(Merged { add, replaces }))
+}
+
+/// Whether a file has values that were kept out of its statistics for their length: to sort them takes memory that nobody planned for.
+pub async fn has_long_values(context: &FileContext, file: &LogFile) -> Result<bool, LakeError> {
+    let input = Input::open(context, file).await?;
+    let of_row = |name: &str| RECORD_COLUMNS.iter().all(|(known, ..)| *known != name);
+    let mut columns = input.metadata.metadata().row_groups().iter().flat_map(|group| group.columns());
+    Ok(columns.any(|column| {
+        column.column_type() == Type::BYTE_ARRAY
+            && column.statistics().is_none()
+            && column.column_path().parts().first().is_some_and(|name| of_row(name))
+    }))
 }
 
 /// A file that is read.

@@ -147,3 +147,22 @@ async fn the_daemon_compacts_on_schedule() {
     }
     assert_eq!(lake.delta_rows(USERS).await, before);
 }
+
+/// To sort values of megabytes takes memory that nobody planned for; and a table that has no log yet is nothing to stop at.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_with_long_values_stay_as_they_are() {
+    let (lake, mut fixture) = written().await;
+    let long = "x".repeat(100_000);
+    let at = "2026-03-01T11:00:00Z";
+    lake.write(&fixture.batches(&format!("begin at={at}\ninsert public.users [7000, \"{long}\"]\ncommit"))).await;
+    lake.write(&insert(&mut fixture, at, [7001])).await;
+    std::fs::create_dir_all(lake.path().join("public.begun/data")).unwrap();
+    let before = lake.delta_rows(USERS).await;
+    let kept: Vec<String> = lake.delta_files(USERS).await;
+    compactor(&lake).all().await.unwrap();
+    assert_eq!(lake.delta_rows(USERS).await, before);
+    let now = lake.delta_files(USERS).await;
+    // Three days; what is before and behind the long value on the first of them, and itself.
+    assert_eq!(now.len(), 5, "{now:?}");
+    assert_eq!(now.iter().filter(|path| kept.contains(path)).count(), 1);
+}

@@ -45,12 +45,17 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let failed = |error: LakeError| CliError::of(&error).hint(error.hint());
     let store = Store::open(lake, false).map_err(failed)?;
     let compactor = Compactor::new(lake, store, &config.source.name, MEMORY).map_err(failed)?;
-    let tables = if args.table.is_empty() { compactor.tables().await.map_err(failed)? } else { args.table };
+    let named = !args.table.is_empty();
+    let tables = if named { args.table } else { compactor.tables().await.map_err(failed)? };
     let bar = progress_bar(tables.len() as u64);
     let mut done: Vec<Compacted> = Vec::new();
     for table in tables {
         bar.set_message(table.clone());
-        let compacted = compactor.table(&table).await.map_err(failed)?;
+        let compacted = match compactor.table(&table).await {
+            // Its first file is there, and not its first commit.
+            Err(LakeError::NoTable { .. }) if !named => continue,
+            compacted => compacted.map_err(failed)?,
+        };
         if args.json {
             print_json(&compacted)?;
         }
