@@ -10,6 +10,7 @@ pub mod baseline;
 pub mod batch;
 pub mod change;
 pub mod context;
+pub mod events;
 pub mod plan;
 pub mod position;
 pub mod protect;

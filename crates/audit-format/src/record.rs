@@ -103,7 +103,11 @@ impl RecordWriter {
         text(out, r#","reason":"#, version.reason());
         document(out, r#","context":"#, version.context().map(|context| context.json.as_str()));
         text(out, r#","actor_source":"#, version.actor_source().map(|source| source.name()));
-        out.extend_from_slice(br#","context_verified":null"#);
+        out.extend_from_slice(match version.context_verified() {
+            Some(true) => br#","context_verified":true"#,
+            Some(false) => br#","context_verified":false"#.as_slice(),
+            None => br#","context_verified":null"#,
+        });
         version.event()
     }
 
@@ -111,7 +115,7 @@ impl RecordWriter {
     fn changes(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
         let (before, after) = (version.before(), version.after());
         match (version.event(), before, after, version.changed()) {
-            (Event::Updated, Some(before), Some(after), Some(changed)) => {
+            (event, Some(before), Some(after), Some(changed)) if event.is_update() => {
                 self.pairs(out, version, |column| changed[column].then(|| (before.get(column), after.get(column))))
             }
             (Event::Created | Event::Snapshot, _, Some(after), _) => {

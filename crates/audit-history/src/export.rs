@@ -118,7 +118,13 @@ pub async fn export(
         files: Vec::new(),
     };
     for table in tables {
-        let selection = Selection { source: request.source.clone(), table, since: request.since, until: request.until };
+        let selection = Selection {
+            source: request.source.clone(),
+            table,
+            since: request.since,
+            until: request.until,
+            unattributed: false,
+        };
         let before = manifest.rows;
         let file = one_table(store, &selection, &request.to, |rows| progress(before + rows)).await?;
         manifest.rows += file.rows;

@@ -14,7 +14,7 @@ use audit_core::assemble::{AssembleError, Assembler};
 use audit_core::baseline::{Command, Passed, WATERMARK_PREFIX, Watches};
 use audit_core::batch::{Batch, Progress, Transaction};
 use audit_core::change::Change;
-use audit_core::context::{CONTEXT_PREFIX, Context};
+use audit_core::context::{CONTEXT_PREFIX, Context, ContextKey, Contexts, Said};
 use audit_core::position::{Lsn, Position};
 use audit_core::protect::{Place, Policy, SealError};
 use audit_core::rules::Rules;
@@ -94,6 +94,8 @@ pub struct StageConfig {
     pub rules: Rules,
     pub policy: Policy,
     pub verdict: Verdict,
+    /// How messages of contexts are read.
+    pub contexts: Contexts,
     /// From all sinks.
     pub shapes: Vec<Shape>,
     pub checks: Vec<ResumeCheck>,
@@ -107,8 +109,6 @@ pub struct Counts {
     pub transactions: u64,
     pub changes: u64,
     pub versions: u64,
-    /// Versions without an actor in tables that require one.
-    pub without_actor: u64,
 }
 
 pub struct Stage {
@@ -124,6 +124,9 @@ pub struct Stage {
     scratch: Scratch,
     changed: Vec<bool>,
     counts: Counts,
+    contexts: Contexts,
+    /// A context that is signed with a key that is not known yet.
+    unread: Option<(Vec<u8>, Lsn)>,
     /// The record of an accepted gap, until the stream reaches its place.
     gap: Option<Context>,
     /// What baselines need to know of the stream.
@@ -153,6 +156,8 @@ impl Stage {
             scratch: Scratch::default(),
             changed: Vec::new(),
             counts: Counts::default(),
+            contexts: config.contexts,
+            unread: None,
             gap: None,
             watches: Watches::default(),
             passed: None,
@@ -262,13 +267,11 @@ impl Stage {
                 self.assembler.begin(self.verdict.epoch_at(commit_lsn), transaction).map_err(assemble)
             }
             Ok(Message::Commit { end_lsn, .. }) => self.commit(end_lsn, lsn),
-            Ok(Message::Logical { transactional: true, prefix: CONTEXT_PREFIX, content }) => {
-                self.assembler.context(Context::parse(content)).map_err(assemble)
-            }
             Ok(Message::Logical { transactional: true, prefix: WATERMARK_PREFIX, content }) => {
                 self.passed = self.watches.watermark(content);
                 Ok(())
             }
+            Ok(Message::Logical { transactional: true, prefix, content }) => self.said(prefix, content, lsn),
             Ok(Message::Logical { transactional: false, .. }) => {
                 self.idle(lsn);
                 Ok(())
@@ -277,11 +280,44 @@ impl Stage {
                 self.scratch = scratch;
                 return self.relation(relation);
             }
-            Ok(Message::Logical { .. } | Message::Origin { .. } | Message::Type { .. }) => Ok(()),
+            Ok(Message::Origin { .. } | Message::Type { .. }) => Ok(()),
             Err(source) => self.malformed(source, lsn),
         };
         self.scratch = scratch;
         result.map(|()| None)
+    }
+
+    fn said(&mut self, prefix: &str, content: &[u8], lsn: Lsn) -> Result<(), StageError> {
+        let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);
+        match self.contexts.read(prefix, content, xid) {
+            Said::Nothing => Ok(()),
+            Said::Context(context) => self.context(context, lsn),
+            Said::UnknownKey => {
+                self.unread = Some((content.to_vec(), lsn));
+                Ok(())
+            }
+        }
+    }
+
+    fn context(&mut self, context: Option<Context>, lsn: Lsn) -> Result<(), StageError> {
+        self.assembler.context(context).map_err(|source| StageError::Assemble { lsn, source })
+    }
+
+    /// Whether the last message needs keys that were made since: read them and call [`Stage::context_keys`] before the next.
+    pub fn wants_context_keys(&self) -> bool {
+        self.unread.is_some()
+    }
+
+    /// Takes the keys as they are now, and the context that waited for them.
+    pub fn context_keys(&mut self, keys: Vec<ContextKey>) -> Result<(), StageError> {
+        self.contexts.keys(keys);
+        let Some((content, lsn)) = self.unread.take() else { return Ok(()) };
+        let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);
+        let context = match self.contexts.read(CONTEXT_PREFIX, &content, xid) {
+            Said::Context(context) => context,
+            Said::Nothing | Said::UnknownKey => self.contexts.unverified(&content),
+        };
+        self.context(context, lsn)
     }
 
     fn change(&mut self, oid: u32, change: Change<'_>, lsn: Lsn) -> Result<(), StageError> {
@@ -306,9 +342,6 @@ impl Stage {
             .seal(&mut self.batch, table, &raw, place, context)
             .map_err(|source| StageError::Seal { position: place.position, source })?;
         self.counts.versions += 1;
-        if table.require_actor && self.batch.versions().next_back().is_some_and(|v| v.actor_source().is_none()) {
-            self.counts.without_actor += 1;
-        }
         Ok(())
     }
 

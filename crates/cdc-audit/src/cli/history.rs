@@ -58,12 +58,15 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
 /// The key as it is stored: of several columns a JSON array without spaces, and what is protected as its HMAC. Who knows the raw key, and may
 /// read the row key, can still ask for it.
 async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<String, CliError> {
-    let names = store
-        .key_columns(&config.source.name, &args.table)
-        .await
-        .map_err(|error| CliError::of(&error).hint(error.hint()))?;
     let (schema, name) = args.table.split_once('.').unwrap_or(("", &args.table));
     let rules = config.rules().for_table(&TableName::new(schema.trim_matches('"'), name.trim_matches('"')));
+    let names = match &rules.rule.key {
+        Some(names) => names.clone(),
+        None => store
+            .key_columns(&config.source.name, &args.table)
+            .await
+            .map_err(|error| CliError::of(&error).hint(error.hint()))?,
+    };
     let row_key = match names.iter().any(|column| rules.method(column).is_some()) {
         true => config.policy().map_err(|error| CliError::of(&error).hint(error.hint()))?.row_key,
         false => None,
