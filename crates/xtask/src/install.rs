@@ -60,6 +60,8 @@ pub fn for_benchmarks() -> Result<()> {
     // pg_recvlogical, the yardstick, comes with the distribution's client.
     postgres_15()?;
     kafka_broker()?;
+    debezium()?;
+    object_stores()?;
     if rdkafka_performance().is_err() {
         install_rdkafka_performance(&librdkafka()?)?;
     }
