@@ -64,10 +64,9 @@ impl Store {
         })
     }
 
-    /// Names of the columns of the table's key, in key order, as of its latest shape.
-    pub async fn key_columns(&self, source: &str, table: &str) -> Result<Vec<String>, StoreError> {
-        let shapes = self.shapes(source, table).await?;
-        Ok(shapes.into_iter().max_by_key(|shape| shape.schema_version).map_or_else(Vec::new, |shape| shape.key))
+    /// The table's latest shape.
+    pub async fn shape(&self, source: &str, table: &str) -> Result<Option<Shape>, StoreError> {
+        Ok(self.shapes(source, table).await?.into_iter().max_by_key(|shape| shape.schema_version))
     }
 
     async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, StoreError> {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use audit_core::shape::Shape;
+use audit_core::table::companion_of;
 use audit_core::value::Kind;
 use audit_ddl::{Column, Engine, Lake, Layout, Place, Row, Table, Type};
 use audit_lake::{FieldDescription, LakeConfig, LakeReader, TableDescription};
@@ -117,7 +118,11 @@ fn as_column(field: FieldDescription, shapes: &[Shape]) -> Option<Column> {
     let kind: Type = field.kind.parse().ok()?;
     let row = field.source.map(|(source, source_kind)| {
         let source_kind = source_kind.parse().unwrap_or(Kind::Text);
-        let has = |shape: &&Shape| shape.columns.iter().any(|column| column.name == source);
+        // What a further method of protection left of a column is there where the column is.
+        let beside = companion_of(&source);
+        let has = |shape: &&Shape| {
+            shape.columns.iter().any(|column| column.name == source || beside == Some(column.name.as_str()))
+        };
         Row {
             json: matches!(source_kind, Kind::Jsonb | Kind::Array(_)),
             zone: source_kind == Kind::TimestampTz,
