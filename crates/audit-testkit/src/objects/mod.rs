@@ -5,7 +5,7 @@
 
 mod faults;
 mod gcs;
-mod http;
+pub(crate) mod http;
 
 use std::fs;
 use std::io::{Read, Write};
