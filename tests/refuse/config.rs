@@ -41,7 +41,7 @@ async fn a_misspelt_config_is_refused_with_all_its_problems() {
           line 10, tables[0].inculde: unknown key
             hint: did you mean `include`?
           line 11, tables[0].protect.name: unknown value
-            hint: known here: `full`, `hash`, `drop`
+            hint: known here: `full`, `partial`, `hash`, `token`, `encrypt`, `drop`
           line 27, sinks.archive.file_age: not a duration
             hint: write a whole number and ms, s, min, h or d, as in "5 s"
           line 28, sinks.archive.file_rows: expected an integer, found a string
@@ -76,7 +76,7 @@ async fn a_config_that_contradicts_itself_is_refused() {
             hint: use up to 63 of the letters a to z, digits, `_` and `-`
           line 9, tables[0].only: given together with `ignore`
             hint: keep one of the two
-          line 11, tables[0].protect: the method `hash` needs a key
+          line 11, tables[0].protect.email: the method `hash` needs a key
             hint: set protection.hash_key to a file or variable that holds one
           line 18, sinks.Hot: a sink's name may hold a-z, 0-9, - and _
             hint: choose another name

@@ -280,6 +280,14 @@ impl Batch {
         Ok(Cell::text(span.start as usize, span.len as usize))
     }
 
+    /// A cell of whatever `write` appends.
+    pub(crate) fn append_with(&mut self, write: impl FnOnce(&mut String)) -> Result<Cell, SealError> {
+        let start = self.text.len();
+        write(&mut self.text);
+        u32::try_from(self.text.len()).map_err(|_| SealError::TooLarge)?;
+        Ok(Cell::text(start, self.text.len() - start))
+    }
+
     pub(crate) fn changed(&mut self, flags: &[bool]) -> u32 {
         let start = self.changed.len();
         self.changed.extend_from_slice(flags);

@@ -3,59 +3,22 @@
 //! Sinks take a [`Batch`], and only [`Policy::seal`] can put a version into one: the compiler keeps raw values from every sink.
 //! Whatever is derived from values (key, actor, reason, tenant) is derived here, from what protection left.
 
-use std::fmt;
 use std::sync::Arc;
-
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 
 use crate::batch::{ActorSource, Batch, Entry, Span};
 use crate::change::{Cell, Value};
 use crate::context::Context;
+pub use crate::mac::MacKey;
+use crate::mac::write_sha256;
+use crate::mask;
+use crate::method::{Algorithm, Method};
 use crate::position::{Lsn, Position};
-use crate::rules::Method;
-use crate::table::{KeyColumn, Table};
+use crate::table::{Column, KeyColumn, Protection, Table};
 use crate::value::{write_json_string, write_json_value};
 use crate::version::{Event, RawVersion};
 
 /// What `full` leaves of a value.
 pub const REDACTED: &str = "[REDACTED]";
-
-/// A secret for HMACs, and the name under which it is known.
-#[derive(Clone)]
-pub struct MacKey {
-    id: String,
-    mac: Hmac<Sha256>,
-}
-
-impl MacKey {
-    /// `id` becomes part of every stored hash and may hold letters, digits, `-` and `_`.
-    pub fn new(id: impl Into<String>, secret: &[u8]) -> MacKey {
-        MacKey { id: id.into(), mac: Hmac::<Sha256>::new_from_slice(secret).unwrap_or_else(|_| unreachable_key()) }
-    }
-
-    /// `hmac-sha256:<key id>:<64 hex>` of a column's value. Each column has its own space of hashes.
-    pub fn hash(&self, table: &str, column: &str, value: &[u8]) -> String {
-        let mut mac = self.mac.clone();
-        for part in [table.as_bytes(), column.as_bytes()] {
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part);
-        }
-        mac.update(value);
-        format!("hmac-sha256:{}:{}", self.id, hex::encode(mac.finalize().into_bytes()))
-    }
-}
-
-/// HMAC takes keys of any length (RFC 2104), so that its constructor cannot fail.
-fn unreachable_key() -> Hmac<Sha256> {
-    Hmac::<Sha256>::new(&Default::default())
-}
-
-impl fmt::Debug for MacKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MacKey({})", self.id)
-    }
-}
 
 /// The keys that protection needs, and what it does with a version.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +36,8 @@ pub enum SealError {
     NotUtf8 { table: String, column: String },
     #[error("table {table}, column {column}: there is no key for the method `hash`")]
     NoHashKey { table: String, column: String },
+    #[error("table {table}, column {column}: there are no keys for the method `{method}`")]
+    NoKeys { table: String, column: String, method: &'static str },
     #[error("the batch is full")]
     TooLarge,
 }
@@ -175,9 +140,7 @@ impl Policy {
         match table.key.as_slice() {
             [] => Ok(None),
             [column] => match part(column)? {
-                Some(text) if column.protected => {
-                    Ok(Some(batch.append(&self.row_hash(table, &column.name, text)?)?))
-                }
+                Some(text) if column.protected => Ok(Some(batch.append(&self.row_hash(table, column, text)?)?)),
                 Some(text) => Ok(Some(batch.append(text)?)),
                 None => Ok(None),
             },
@@ -189,7 +152,7 @@ impl Policy {
                         json.push(b',');
                     }
                     if column.protected {
-                        write_json_string(&mut json, &self.row_hash(table, &column.name, text)?);
+                        write_json_string(&mut json, &self.row_hash(table, column, text)?);
                     } else {
                         write_json_value(&mut json, &column.kind, text);
                     }
@@ -201,9 +164,11 @@ impl Policy {
         }
     }
 
-    fn row_hash(&self, table: &Table, column: &str, value: &str) -> Result<String, SealError> {
-        let missing = || SealError::NoHashKey { table: table.name.to_string(), column: column.to_string() };
-        Ok(self.row_key.as_ref().ok_or_else(missing)?.hash(&table.name, column, value.as_bytes()))
+    fn row_hash(&self, table: &Table, column: &KeyColumn, value: &str) -> Result<String, SealError> {
+        let missing = || SealError::NoHashKey { table: table.name.to_string(), column: column.name.clone() };
+        let mut hash = String::new();
+        self.row_key.as_ref().ok_or_else(missing)?.write(&column.space, value.as_bytes(), &mut hash);
+        Ok(hash)
     }
 
     fn row<'a>(
@@ -244,18 +209,48 @@ impl Policy {
 
     fn cell(&self, batch: &mut Batch, table: &Table, index: usize, value: Value<&[u8]>) -> Result<Cell, SealError> {
         let column = &table.columns[index];
-        match (column.method, value) {
-            (Some(Method::Full), _) => batch.append_cell(REDACTED),
+        match (&column.protection, value) {
+            (Some(Protection { rule, .. }), _) if rule.method == Method::Full => batch.append_cell(REDACTED),
             (_, Value::Null) => Ok(Cell::NULL),
             (_, Value::Unknown) => Ok(Cell::UNKNOWN),
             (None, Value::Text(bytes)) => batch.append_cell(text(table, &column.name, bytes)?),
-            (Some(Method::Hash), Value::Text(bytes)) => {
-                let missing = || SealError::NoHashKey { table: table.name.to_string(), column: column.name.clone() };
-                let key = self.hash_key.as_ref().ok_or_else(missing)?;
-                batch.append_cell(&key.hash(&table.name, &column.name, bytes))
+            (Some(protection), Value::Text(bytes)) => self.protected(batch, table, column, protection, bytes),
+        }
+    }
+
+    fn protected(
+        &self,
+        batch: &mut Batch,
+        table: &Table,
+        column: &Column,
+        protection: &Protection,
+        bytes: &[u8],
+    ) -> Result<Cell, SealError> {
+        let place = || (table.name.to_string(), column.name.clone());
+        let rule = &protection.rule;
+        match (rule.method, rule.algorithm()) {
+            (Method::Full, _) => batch.append_cell(REDACTED),
+            (Method::Partial, _) => {
+                let text = text(table, &column.name, bytes)?;
+                batch.append_with(|out| match &rule.pattern {
+                    Some(pattern) => pattern.apply(text, out),
+                    None => mask::partial(text, out),
+                })
+            }
+            (Method::Hash, Algorithm::Sha256) => batch.append_with(|out| write_sha256(bytes, out)),
+            (Method::Hash, Algorithm::HmacSha256) => {
+                let key = self.hash_key.as_ref().ok_or_else(|| {
+                    let (table, column) = place();
+                    SealError::NoHashKey { table, column }
+                })?;
+                batch.append_with(|out| key.write(&protection.space, bytes, out))
+            }
+            (method @ (Method::Token | Method::Encrypt), _) => {
+                let (table, column) = place();
+                Err(SealError::NoKeys { table, column, method: method.name() })
             }
             // Dropped columns are no columns of the table; nothing of one is written if that should ever change.
-            (Some(Method::Drop), Value::Text(_)) => Ok(Cell::NULL),
+            (Method::Drop, _) => Ok(Cell::NULL),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::batch::{Image, Version};
 use crate::change::Value;
+use crate::table::companion_of;
 use crate::value::{Kind, write_json_string, write_json_value};
 use crate::version::Event;
 
@@ -70,17 +71,22 @@ fn separate(out: &mut Vec<u8>, first: &mut bool) {
     }
 }
 
-/// Names of the changed columns, in the table's order; `None` where they are not known or there can be none.
+/// Names of the changed columns, in the table's order; `None` where they are not known or there can be none. A companion is no column of the table.
 pub fn changed_columns<'b>(version: &Version<'b>) -> Option<impl Iterator<Item = &'b str>> {
     let columns = version.table().columns.iter();
     let flags = version.changed()?.iter();
-    Some(columns.zip(flags).filter(|(_, changed)| **changed).map(|(column, _)| column.name.as_str()))
+    Some(
+        columns
+            .zip(flags)
+            .filter(|(column, changed)| **changed && !column.companion)
+            .map(|(column, _)| column.name.as_str()),
+    )
 }
 
 /// Names of the tracked columns whose new value nobody has.
 pub fn unknown_columns<'b>(version: &Version<'b>) -> impl Iterator<Item = &'b str> {
     let unknown = |(column, value): (&'b crate::table::Column, Value<&str>)| {
-        (column.tracked && value.is_unknown()).then_some(column.name.as_str())
+        (column.tracked && !column.companion && value.is_unknown()).then_some(column.name.as_str())
     };
     version.after().into_iter().flat_map(|image| image.iter()).filter_map(unknown)
 }
@@ -95,13 +101,17 @@ pub struct Sides<'a> {
 
 /// Appends one sentence for people, from protected values: an update of `status` from `"draft"` to `"published"` and of `price` from
 /// `null` to `5` reads `Status changed from draft to published and price set to 5.` `sides` are those of the `changes` that readers
-/// are shown, in their order; `before_known` is the record's.
+/// are shown, in their order; `before_known` is the record's. Of a column with several methods it shows what the first one left.
 pub fn write_summary<'a>(out: &mut String, event: &str, before_known: bool, sides: impl Iterator<Item = Sides<'a>>) {
     let start = out.len();
     // Where the last comma stands that may have to become an "and".
-    let (mut any, mut comma) = (false, None);
+    let (mut any, mut comma, mut last) = (false, None, "");
     for Sides { column, old, new } in sides {
         any = true;
+        if companion_of(column) == Some(last) {
+            continue;
+        }
+        last = column;
         let empty = out.len();
         if empty > start {
             out.push_str(", ");

@@ -1,34 +1,14 @@
 //! What the operator decided about tables: `[[tables]]` and `[protection]`, and the one set of rules that results for a table.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::events::{Columns, Required, RowEvent};
-use crate::shape::TableName;
-
-/// How a sensitive column is protected before it leaves memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Method {
-    /// `[REDACTED]` in place of every value, NULL included.
-    Full,
-    /// HMAC-SHA-256 under `protection.hash_key`, stored as `hmac-sha256:<key id>:<64 hex>`. Equal values stay equal; NULL stays NULL.
-    Hash,
-    /// The column is absent.
-    Drop,
-}
-
-impl Method {
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Full => "full",
-            Method::Hash => "hash",
-            Method::Drop => "drop",
-        }
-    }
-}
+use crate::method::{Method, MethodRule, Protect};
+use crate::shape::{ShapeColumn, TableName};
 
 /// Rules for the tables that `name` matches. Rules are read in order; a later one that matches adds to and overrides earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -64,9 +44,13 @@ pub struct TableRule {
     pub ignore_alone: Option<Vec<String>>,
     /// Columns to keep on every version, changed or not: owner, parent, tenant.
     pub include: Option<Vec<String>>,
-    /// Column (name or pattern) to method: `{ password_digest = "full", email = "hash" }`.
+    /// Column (name or pattern) to what happens to it: a method (`full`, `partial`, `hash`, `token`, `encrypt`, `drop`), a table with a method and
+    /// what it is told, or a list of those: `{ email = "hash", ssn = ["partial", "encrypt"], phone = { method = "hash", domain = "phone" } }`.
     #[serde(default)]
-    pub protect: BTreeMap<String, Method>,
+    #[schemars(extend("example" = {"email": "hash", "ssn": ["partial", "encrypt"]}))]
+    pub protect: BTreeMap<String, Protect>,
+    /// Columns (names or patterns) that need no protection, whatever the general and the default rules say of their names.
+    pub allow: Option<Vec<String>>,
     /// The column that names the tenant.
     pub tenant: Option<String>,
     /// The column that names who changed the row, for applications that send no context.
@@ -84,14 +68,20 @@ pub struct TableRule {
     pub sinks: Option<Vec<String>>,
 }
 
-/// Protects columns by name in every table.
+/// Protects columns by name, by type, or by both, in every table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProtectionRule {
     /// The column's name, with `*` and `?`; case does not matter.
     #[schemars(extend("example" = "*_token"))]
-    pub column: String,
-    pub method: Method,
+    pub column: Option<String>,
+    /// The column's type as PostgreSQL prints it, without its modifier and with `*` and `?`: `inet`, `character varying`. A type whose name is
+    /// not known any more counts as every type.
+    #[serde(rename = "type")]
+    #[schemars(extend("example" = "inet"))]
+    pub type_name: Option<String>,
+    /// What happens to the column, as in `protect` of `[[tables]]`.
+    pub method: Protect,
 }
 
 /// Names that commonly hold secrets: the default rule set, always `full`. A rule of the operator's own comes first.
@@ -148,7 +138,59 @@ pub struct Rules {
 pub struct TableRules {
     pub rule: TableRule,
     captured: bool,
-    protection: Vec<(String, Method)>,
+    /// In the order in which they are asked.
+    deciders: Vec<Decider>,
+}
+
+/// A rule about columns.
+#[derive(Clone, Debug)]
+struct Decider {
+    column: Pattern,
+    type_name: Option<String>,
+    /// Nothing where the rule leaves the column as it is.
+    protect: Option<Protect>,
+    by: By,
+}
+
+#[derive(Clone, Debug)]
+enum Pattern {
+    /// As it is written.
+    Exact(String),
+    /// Lower case; matched without regard to case.
+    Like(String),
+}
+
+/// The rule that decides about a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// `protect` of `[[tables]]`, counted from 0, and its key.
+    Table(usize, String),
+    /// `allow` of `[[tables]]`, and the pattern.
+    Allowed(usize, String),
+    /// `[[protection.rules]]`, counted from 0.
+    Rule(usize),
+    /// A name of [`DEFAULT_PROTECTED`].
+    Default(&'static str),
+}
+
+/// Where it stands in the configuration.
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            By::Table(index, column) => write!(f, "tables[{index}].protect.{column}"),
+            By::Allowed(index, column) => write!(f, "tables[{index}].allow: {column}"),
+            By::Rule(index) => write!(f, "protection.rules[{index}]"),
+            By::Default(name) => write!(f, "default set: {name}"),
+        }
+    }
+}
+
+/// What the rules say of a column.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision<'r> {
+    /// Empty where the column stays as it is.
+    pub methods: &'r [MethodRule],
+    pub by: &'r By,
 }
 
 impl Rules {
@@ -156,7 +198,8 @@ impl Rules {
     pub fn for_table(&self, table: &TableName) -> TableRules {
         let name = table.to_string();
         let mut merged = TableRule { name: name.clone(), ..TableRule::default() };
-        for rule in self.tables.iter().filter(|rule| matches(&rule.name, &name)) {
+        let matching = || self.tables.iter().enumerate().filter(|(_, rule)| matches(&rule.name, &name));
+        for (_, rule) in matching() {
             let TableRule {
                 name: _,
                 capture,
@@ -170,6 +213,7 @@ impl Rules {
                 ignore_alone,
                 include,
                 protect,
+                allow,
                 tenant,
                 actor_column,
                 reason_column,
@@ -189,6 +233,7 @@ impl Rules {
             merged.ignore_alone = ignore_alone.or(merged.ignore_alone);
             merged.include = include.or(merged.include);
             merged.protect.extend(protect);
+            merged.allow = allow.or(merged.allow);
             merged.tenant = tenant.or(merged.tenant);
             merged.actor_column = actor_column.or(merged.actor_column);
             merged.reason_column = reason_column.or(merged.reason_column);
@@ -197,15 +242,74 @@ impl Rules {
             merged.baseline = baseline.or(merged.baseline);
             merged.sinks = sinks.or(merged.sinks);
         }
-        let own = merged.protect.iter().map(|(column, method)| (column.clone(), *method));
-        let general = self.protection.iter().map(|rule| (rule.column.to_lowercase(), rule.method));
-        let defaults =
-            DEFAULT_PROTECTED.iter().filter(|_| self.default_protection).map(|p| (p.to_string(), Method::Full));
-        let protection = own.chain(general).chain(defaults).collect();
+        let mut deciders = Vec::new();
+        for (index, rule) in matching() {
+            deciders.extend(own(index, rule));
+        }
+        // An exact name before a pattern, a later rule before an earlier one, `protect` before `allow`, a longer pattern before a shorter one.
+        deciders.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+        let mut deciders: Vec<Decider> = deciders.into_iter().map(|(_, decider)| decider).collect();
+        deciders.extend(self.protection.iter().enumerate().map(|(index, rule)| Decider {
+            column: Pattern::Like(rule.column.as_deref().unwrap_or("*").to_lowercase()),
+            type_name: rule.type_name.clone(),
+            protect: Some(rule.method.clone()),
+            by: By::Rule(index),
+        }));
+        deciders.extend(DEFAULT_PROTECTED.iter().filter(|_| self.default_protection).map(|name| Decider {
+            column: Pattern::Like(name.to_string()),
+            type_name: None,
+            protect: Some(Method::Full.into()),
+            by: By::Default(name),
+        }));
         // A rule that protects or labels one table must not leave the others out: only `capture = true` does.
         let captured = merged.capture.unwrap_or(!self.tables.iter().any(|rule| rule.capture == Some(true)));
-        TableRules { rule: merged, captured, protection }
+        TableRules { rule: merged, captured, deciders }
     }
+}
+
+/// Exactness, index of the rule, whether it protects, length of the pattern.
+type Rank = (bool, usize, bool, usize);
+
+/// What a rule for tables says of columns. A name without a star is meant exactly; where no column has it exactly, `protect` means the one that
+/// differs in case.
+fn own(index: usize, rule: &TableRule) -> Vec<(Rank, Decider)> {
+    let mut deciders = Vec::new();
+    let mut add = |name: &String, protect: Option<&Protect>, by: By| {
+        let exact = !name.contains(['*', '?']);
+        let decider = |column| Decider { column, type_name: None, protect: protect.cloned(), by: by.clone() };
+        if exact {
+            deciders.push(((true, index, protect.is_some(), 0), decider(Pattern::Exact(name.clone()))));
+        }
+        if !exact || protect.is_some() {
+            let rank = (false, index, protect.is_some(), name.len());
+            deciders.push((rank, decider(Pattern::Like(name.to_lowercase()))));
+        }
+    };
+    for (name, protect) in &rule.protect {
+        add(name, Some(protect), By::Table(index, name.clone()));
+    }
+    for name in rule.allow.iter().flatten() {
+        add(name, None, By::Allowed(index, name.clone()));
+    }
+    deciders
+}
+
+impl Decider {
+    fn decides(&self, column: &ShapeColumn, lower: &str) -> bool {
+        let named = match &self.column {
+            Pattern::Exact(name) => *name == column.name,
+            Pattern::Like(pattern) => matches(pattern, lower),
+        };
+        named && self.type_name.as_ref().is_none_or(|pattern| is_type(pattern, &column.type_name))
+    }
+}
+
+/// Whether a column's type is the one that a rule names. ⚠ Where the catalog had forgotten the type, its OID stands in place of its name: then nobody
+/// can say that the rule does not mean it.
+fn is_type(pattern: &str, type_name: &str) -> bool {
+    let name = type_name.split('(').next().unwrap_or_default().trim_end();
+    let unknown = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
+    unknown || matches(&pattern.to_lowercase(), &name.to_lowercase())
 }
 
 impl TableRules {
@@ -237,13 +341,15 @@ impl TableRules {
         self.rule.include.as_ref().is_some_and(|patterns| any_matches(patterns, column))
     }
 
-    /// The table's own `protect` decides first, an exact name before a pattern; then the general rules, then the default set.
-    pub fn method(&self, column: &str) -> Option<Method> {
-        if let Some(method) = self.rule.protect.get(column) {
-            return Some(*method);
-        }
-        let lower = column.to_lowercase();
-        self.protection.iter().find(|(pattern, _)| matches(&pattern.to_lowercase(), &lower)).map(|(_, method)| *method)
+    /// The table's own `protect` and `allow` decide first, then the general rules, then the default set; `None` where nobody does.
+    pub fn decision(&self, column: &ShapeColumn) -> Option<Decision<'_>> {
+        let lower = column.name.to_lowercase();
+        let decider = self.deciders.iter().find(|decider| decider.decides(column, &lower))?;
+        Some(Decision { methods: decider.protect.as_ref().map_or(&[], Protect::methods), by: &decider.by })
+    }
+
+    pub fn methods(&self, column: &ShapeColumn) -> &[MethodRule] {
+        self.decision(column).map_or(&[], |decision| decision.methods)
     }
 }
 
@@ -281,48 +387,4 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_whole_names() {
-        for (pattern, name, expected) in [
-            ("public.*", "public.users", true),
-            ("public.*", "publicx.users", false),
-            ("*", "", true),
-            ("a*b*c", "aXbYbZc", true),
-            ("a*b*c", "aXbYbZ", false),
-            ("?", "é", true),
-            ("users", "users2", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
-        }
-    }
-
-    #[test]
-    fn later_rules_add_to_and_override_earlier_ones() {
-        let rule = |name: &str| TableRule { name: name.into(), ..TableRule::default() };
-        let rules = Rules {
-            tables: vec![
-                TableRule {
-                    ignore: Some(vec!["search_vector".into()]),
-                    protect: [("email".to_string(), Method::Hash)].into(),
-                    ..rule("public.*")
-                },
-                TableRule {
-                    ignore: Some(vec!["cache_*".into()]),
-                    protect: [("note".to_string(), Method::Full)].into(),
-                    ..rule("public.users")
-                },
-            ],
-            protection: vec![ProtectionRule { column: "*_Token".into(), method: Method::Drop }],
-            default_protection: true,
-        };
-        let users = rules.for_table(&TableName::new("public", "users"));
-        assert!(users.is_tracked("search_vector") && !users.is_tracked("cache_key"));
-        let methods = ["email", "note", "api_token", "Password_Digest", "name"].map(|c| users.method(c));
-        assert_eq!(methods, [Some(Method::Hash), Some(Method::Full), Some(Method::Drop), Some(Method::Full), None]);
-        let other = rules.for_table(&TableName::new("public", "orders"));
-        assert!(!other.is_tracked("search_vector") && other.method("note").is_none());
-    }
-}
+mod tests;

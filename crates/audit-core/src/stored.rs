@@ -14,6 +14,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::position::{Lsn, Micros, Position};
 use crate::record::{Sides, write_summary};
 use crate::shape::Shape;
+use crate::table::companion_of;
 use crate::value::write_json_string;
 
 /// A JSON text, valid by construction.
@@ -110,11 +111,17 @@ impl ColumnOrder {
         ColumnOrder(shape.columns.iter().enumerate().map(|(at, column)| (column.name.clone(), at)).collect())
     }
 
+    /// What to sort a name by. What a further method of protection left of a column stands behind it.
+    fn place<'n>(&self, name: &'n str) -> (usize, &'n str, bool, &'n str) {
+        let column = if self.0.contains_key(name) { None } else { companion_of(name) };
+        let beside = column.unwrap_or(name);
+        (self.0.get(beside).copied().unwrap_or(usize::MAX), beside, column.is_some(), name)
+    }
+
     /// The object with its members in order; `None` where they are, or where it is no object.
     fn sorted(&self, object: &RawValue) -> Option<Json> {
         let mut members = fields(object)?;
-        let place = |name: &str| self.0.get(name).copied().unwrap_or(usize::MAX);
-        let order = |a: &Member<'_>, b: &Member<'_>| (place(&a.0), &a.0).cmp(&(place(&b.0), &b.0));
+        let order = |a: &Member<'_>, b: &Member<'_>| self.place(&a.0).cmp(&self.place(&b.0));
         if members.is_sorted_by(|a, b| order(a, b).is_le()) {
             return None;
         }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::events::{Columns, EventSet, Required, RowEvent};
-use crate::rules::{Method, TableRules};
-use crate::shape::Shape;
+use crate::mac::Space;
+use crate::method::{Method, MethodRule};
+use crate::rules::TableRules;
+use crate::shape::{Shape, ShapeColumn};
 use crate::value::Kind;
 
 /// Made once for each shape; every version points to one.
@@ -45,13 +47,39 @@ pub struct Column {
     /// The form of the values as they are kept: text for a protected column.
     pub kind: Kind,
     pub type_name: String,
-    pub method: Option<Method>,
+    pub protection: Option<Protection>,
+    /// Holds what a further method leaves of the column before it, whose `source` is the same.
+    pub companion: bool,
     /// Part of `before`, `after` and `changes`.
     pub tracked: bool,
     /// A change of this column makes a version.
     pub makes_version: bool,
     /// Part of `included`.
     pub included: bool,
+}
+
+impl Column {
+    pub fn method(&self) -> Option<Method> {
+        self.protection.as_ref().map(|protection| protection.rule.method)
+    }
+}
+
+/// What happens to a column's values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protection {
+    pub rule: MethodRule,
+    /// What equal values look alike within.
+    pub space: Space,
+}
+
+impl Protection {
+    fn of(rule: &MethodRule, table: &str, column: &str) -> Protection {
+        let space = match &rule.domain {
+            Some(domain) => Space::domain(domain),
+            None => Space::column(table, column),
+        };
+        Protection { rule: rule.clone(), space }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +89,7 @@ pub struct KeyColumn {
     pub kind: Kind,
     /// Appears as an HMAC under the row key.
     pub protected: bool,
+    pub space: Space,
 }
 
 /// The rules do not fit the table's shape.
@@ -72,6 +101,10 @@ pub enum TableError {
     NoRowKey { table: String, column: String, method: &'static str },
     #[error("table {table}: there is no column {column}, which the rules make part of its key")]
     NoKeyColumn { table: String, column: String, nearest: Option<String>, columns: Vec<String> },
+    #[error(
+        "table {table}: column {column} has several methods of protection, and what one of them leaves belongs into {companion}, which the table has itself"
+    )]
+    Companion { table: String, column: String, companion: String },
 }
 
 impl TableError {
@@ -82,6 +115,7 @@ impl TableError {
             ),
             TableError::NoKeyColumn { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
             TableError::NoKeyColumn { columns, .. } => format!("its columns are {}", columns.join(", ")),
+            TableError::Companion { column, .. } => format!("give {column} one method only"),
         }
     }
 }
@@ -92,24 +126,30 @@ impl Table {
         let name = shape.name().to_string();
         let mut columns = Vec::new();
         for (source, column) in shape.columns.iter().enumerate() {
-            let method = rules.method(&column.name);
+            let methods = rules.methods(column);
             let tracked = rules.is_tracked(&column.name);
             let named = |setting: &Option<String>| setting.as_deref() == Some(column.name.as_str());
             let included = rules.is_included(&column.name) || named(&rules.rule.tenant);
             let attributes = named(&rules.rule.actor_column) || named(&rules.rule.reason_column);
-            if method == Some(Method::Drop) || !(tracked || included || attributes) {
+            let dropped = methods.iter().any(|rule| rule.method == Method::Drop);
+            if dropped || !(tracked || included || attributes) {
                 continue;
             }
+            let protection = methods.first().map(|rule| Protection::of(rule, &name, &column.name));
             columns.push(Column {
                 name: column.name.clone(),
                 source,
-                kind: if method.is_some() { Kind::Text } else { column.kind.clone() },
+                kind: if protection.is_some() { Kind::Text } else { column.kind.clone() },
                 type_name: column.type_name.clone(),
-                method,
+                protection,
+                companion: false,
                 tracked,
                 makes_version: tracked && !rules.is_ignored_alone(&column.name),
                 included,
             });
+            if tracked {
+                companions(&shape, column, methods, &mut columns)?;
+            }
         }
         // A pattern's rule may name a column that only some of its tables have.
         let find = |wanted: &Option<String>| columns.iter().position(|c: &Column| wanted.as_ref() == Some(&c.name));
@@ -124,7 +164,7 @@ impl Table {
         }
         for wanted in rules.rule.key.as_ref().unwrap_or(&shape.key) {
             let Some(source) = source_of(wanted) else { continue };
-            let method = rules.method(wanted);
+            let method = rules.methods(&shape.columns[source]).first().map(|rule| rule.method);
             if let Some(method) = method.filter(|_| !row_key) {
                 return Err(TableError::NoRowKey { table: name, column: wanted.clone(), method: method.name() });
             }
@@ -133,6 +173,7 @@ impl Table {
                 source,
                 kind: shape.columns[source].kind.clone(),
                 protected: method.is_some(),
+                space: Space::column(&name, wanted),
             });
         }
         let item_type = rules.rule.item_type.clone().unwrap_or_else(|| shape.table.clone());
@@ -194,6 +235,39 @@ impl Table {
             sinks: None,
         }
     }
+}
+
+/// Adds the columns that the methods behind the first one need; `columns` ends with the column itself. By name, so that who knows no
+/// rules can put them into the same order.
+fn companions(
+    shape: &Shape,
+    column: &ShapeColumn,
+    methods: &[MethodRule],
+    columns: &mut Vec<Column>,
+) -> Result<(), TableError> {
+    let Some(own) = columns.last().cloned() else { return Ok(()) };
+    let mut others: Vec<&MethodRule> = methods.iter().skip(1).collect();
+    others.sort_by_key(|rule| rule.method.name());
+    for rule in others {
+        let companion = companion_name(&column.name, rule.method);
+        let table = shape.name().to_string();
+        if shape.columns.iter().any(|column| column.name == companion) {
+            return Err(TableError::Companion { table, column: column.name.clone(), companion });
+        }
+        let protection = Some(Protection::of(rule, &table, &column.name));
+        columns.push(Column { name: companion, protection, companion: true, included: false, ..own.clone() });
+    }
+    Ok(())
+}
+
+fn companion_name(column: &str, method: Method) -> String {
+    format!("{column}__{}", method.name())
+}
+
+/// The column beside which `name` would stand as a companion.
+pub fn companion_of(name: &str) -> Option<&str> {
+    let (column, method) = name.rsplit_once("__")?;
+    (!column.is_empty() && Method::ALL.iter().any(|known| known.combines() && known.name() == method)).then_some(column)
 }
 
 /// The name that was probably meant.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use audit_core::batch::{Batch, Version};
 use audit_core::context::Context;
+use audit_core::method::Method;
 use audit_core::position::{Lsn, Micros, Position};
 use audit_core::protect::{MacKey, Policy};
 use audit_core::record;
-use audit_core::rules::{Method, Rules, TableRule};
+use audit_core::rules::{Rules, TableRule};
 use audit_core::stored::{Json, Record, json};
 use audit_core::table::Table;
 use audit_core::version::Event;
@@ -92,7 +93,7 @@ fn record_of(version: &Version<'_>) -> Record {
 fn fixture() -> Fixture {
     let rule = TableRule {
         name: "public.*".into(),
-        protect: [("secret".to_owned(), Method::Hash), ("pin".to_owned(), Method::Full)].into(),
+        protect: [("secret".to_owned(), Method::Hash.into()), ("pin".to_owned(), Method::Full.into())].into(),
         include: Some(vec!["owner".into()]),
         tenant: Some("owner".into()),
         actor_column: Some("editor".into()),

@@ -222,7 +222,7 @@ pub fn plan(table: &Table, keep_before: bool, fields: &mut Vec<DeltaField>) -> (
 }
 
 fn find_or_add(column: &Column, fields: &mut Vec<DeltaField>) -> usize {
-    let method = column.method.map(|method| method.name());
+    let method = column.method().map(|method| method.name());
     let kind = column.kind.to_string();
     let text = |field: &DeltaField, key: &str| field.metadata.get(key).and_then(Value::as_str).map(str::to_string);
     let same = |field: &DeltaField| {

@@ -6,6 +6,7 @@
 //! from Maven's.
 
 mod clients;
+mod keys;
 
 use std::env;
 use std::fs::{self, File};
@@ -14,6 +15,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+pub use self::keys::{install_moto, install_vault, list as key_services, moto, vault};
 pub use crate::os::is_root;
 use crate::os::{SERVER_USER, as_server_user, run};
 pub use clients::{go, install_node_pg, install_pgx, install_spring, node_pg, pgbouncer, pgx, spring};

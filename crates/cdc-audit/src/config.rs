@@ -6,11 +6,10 @@ use std::path::Path;
 
 use audit_capture::baseline::BaselineConfig;
 use audit_capture::config::SourceConfig;
-use audit_config::secret::{Secret, SecretRef};
 use audit_config::{Problems, quote};
 use audit_connect::PgEndpoint;
-use audit_core::protect::{MacKey, Policy};
-use audit_core::rules::{Method, ProtectionRule, Rules, TableRule};
+use audit_core::protect::Policy;
+use audit_core::rules::{Rules, TableRule};
 use audit_hot::HotConfig;
 use audit_kafka::KafkaConfig;
 use audit_lake::LakeConfig;
@@ -18,6 +17,10 @@ use audit_pipeline::config::PipelineConfig;
 use audit_webhook::WebhookConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use self::protection::{KeyError, ProtectionConfig};
+
+mod protection;
 
 /// What `cdc-audit` does, in one file. The smallest that works names a source and one sink.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -52,34 +55,6 @@ pub enum SinkConfig {
     Kafka(Box<KafkaConfig>),
     /// Batches posted to an HTTP receiver, signed: at least once.
     Webhook(Box<WebhookConfig>),
-}
-
-/// What happens to sensitive columns in every table. A table's own `protect` comes first.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ProtectionConfig {
-    /// Protect columns whose names commonly hold secrets (`*password*`, `*secret*`, `*_token`, `ssn`, `*card_number*` and the like) with `full`.
-    pub defaults: bool,
-    /// Rules by column name, before the default ones.
-    pub rules: Vec<ProtectionRule>,
-    /// The secret for the method `hash`: 32 random bytes or more (`openssl rand -hex 32`).
-    pub hash_key: Option<SecretRef>,
-    /// The name under which stored hashes mention the key.
-    pub hash_key_id: String,
-    /// The secret under which protected key columns become part of `key`. It must never change: a row's key would.
-    pub row_key: Option<SecretRef>,
-}
-
-impl Default for ProtectionConfig {
-    fn default() -> ProtectionConfig {
-        ProtectionConfig {
-            defaults: true,
-            rules: Vec::new(),
-            hash_key: None,
-            hash_key_id: "k1".to_string(),
-            row_key: None,
-        }
-    }
 }
 
 /// The local port for health, metrics and `cdc-audit status`.
@@ -153,9 +128,7 @@ impl Config {
         if self.pipeline.memory().is_none() {
             problems.push("pipeline.memory_limit", "too small", Some("give at least \"80 MiB\""));
         }
-        if !is_name(&self.protection.hash_key_id) {
-            problems.push("protection.hash_key_id", "may hold a-z, 0-9, - and _", Some("choose another id"));
-        }
+        problems.scope("protection", |problems| self.protection.check(problems));
         for (index, rule) in self.tables.iter().enumerate() {
             let path = format!("tables[{index}]");
             if rule.only.is_some() && rule.ignore.is_some() {
@@ -180,16 +153,7 @@ impl Config {
                     Some("say `capture = false` to leave tables out"),
                 );
             }
-            if rule.protect.values().any(|method| *method == Method::Hash) && self.protection.hash_key.is_none() {
-                problems.push(
-                    &format!("{path}.protect"),
-                    "the method `hash` needs a key",
-                    Some("set protection.hash_key to a file or variable that holds one"),
-                );
-            }
-        }
-        if self.protection.rules.iter().any(|rule| rule.method == Method::Hash) && self.protection.hash_key.is_none() {
-            problems.push("protection.rules", "the method `hash` needs a key", Some("set protection.hash_key"));
+            problems.scope(&path, |problems| self.protection.check_table(rule, problems));
         }
     }
 
@@ -210,6 +174,11 @@ impl Config {
         hot.map_or(&self.source.endpoint, |hot| &hot.endpoint)
     }
 
+    /// Reads the keys. `Err` names the one that cannot be had.
+    pub fn policy(&self) -> Result<Policy, KeyError> {
+        self.protection.policy()
+    }
+
     pub fn rules(&self) -> Rules {
         Rules {
             tables: self.tables.clone(),
@@ -217,48 +186,6 @@ impl Config {
             default_protection: self.protection.defaults,
         }
     }
-
-    /// Reads the keys. `Err` names the one that cannot be had.
-    pub fn policy(&self) -> Result<Policy, KeyError> {
-        let key = |which: &'static str, reference: &Option<SecretRef>, id: &str| match reference {
-            None => Ok(None),
-            Some(reference) => {
-                let secret = reference.resolve().map_err(|source| KeyError::Unreadable { which, source })?;
-                check_length(which, &secret)?;
-                Ok(Some(MacKey::new(id, secret.expose().as_bytes())))
-            }
-        };
-        Ok(Policy {
-            hash_key: key("protection.hash_key", &self.protection.hash_key, &self.protection.hash_key_id)?,
-            row_key: key("protection.row_key", &self.protection.row_key, "row")?,
-        })
-    }
-}
-
-/// A key of the configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    #[error("the key {which} cannot be read")]
-    Unreadable { which: &'static str, source: audit_config::secret::SecretError },
-    #[error("the key {which} is too short to protect anything: {length} characters")]
-    Short { which: &'static str, length: usize },
-}
-
-impl KeyError {
-    pub fn hint(&self) -> String {
-        match self {
-            KeyError::Unreadable { source, .. } => source.hint().to_string(),
-            KeyError::Short { .. } => "make one of 32 random bytes: openssl rand -hex 32".to_string(),
-        }
-    }
-}
-
-/// Sixteen characters of hex are 64 bits: below that, trying out keys is within reach of anyone.
-const KEY_MIN: usize = 16;
-
-fn check_length(which: &'static str, secret: &Secret) -> Result<(), KeyError> {
-    let length = secret.expose().trim().len();
-    if length < KEY_MIN { Err(KeyError::Short { which, length }) } else { Ok(()) }
 }
 
 fn is_name(name: &str) -> bool {

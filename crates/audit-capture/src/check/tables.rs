@@ -1,7 +1,7 @@
 //! Each captured table: what is known of its old rows and its key, and whether the application is harmed.
 
+use audit_core::method::{Algorithm, Method, MethodRule};
 use audit_core::position::Position;
-use audit_core::rules::Method;
 use audit_core::shape::{History, Identity};
 use audit_core::table::Table as Recorded;
 
@@ -114,17 +114,26 @@ fn left_out(report: &mut Report, table: &PublishedTable) {
 
 /// The rules against the columns that the table has.
 fn protection(report: &mut Report, table: &PublishedTable, input: &Input<'_>) {
-    let rules = input.rules.for_table(&table.name);
+    let rules = &input.rules.for_table(&table.name);
     let relation = table.relation();
     let shape = History::default().add(&relation, Some(&table.catalog), Position::default());
-    if let Err(error) = Recorded::new(shape, &rules, input.row_key) {
-        report.fail(Area::Protection, table.name.to_string(), error.to_string(), error.hint());
+    let name = table.name.to_string();
+    if let Err(error) = Recorded::new(shape.clone(), rules, input.row_key) {
+        report.fail(Area::Protection, &name, error.to_string(), error.hint());
     }
-    let hashed = relation.columns.iter().filter(|column| rules.method(&column.name) == Some(Method::Hash));
-    let hashed: Vec<&str> = hashed.map(|column| column.name.as_str()).collect();
-    if !hashed.is_empty() && !input.hash_key {
-        let message = format!("columns are to be hashed and there is no key for it: {}", list(hashed));
+    let hashed = |wanted: fn(&MethodRule) -> bool| {
+        let columns = shape.columns.iter().filter(move |column| rules.methods(column).iter().any(wanted));
+        columns.map(|column| column.name.as_str()).collect::<Vec<_>>()
+    };
+    let keyed = hashed(MethodRule::needs_hash_key);
+    if !keyed.is_empty() && !input.hash_key {
+        let message = format!("columns are to be hashed and there is no key for it: {}", list(keyed));
         let fix = "set protection.hash_key to a file or variable with a secret";
-        report.fail(Area::Protection, table.name.to_string(), message, fix);
+        report.fail(Area::Protection, &name, message, fix);
+    }
+    let bare = hashed(|rule| rule.method == Method::Hash && rule.algorithm() == Algorithm::Sha256);
+    if !bare.is_empty() {
+        let message = format!("stored as bare SHA-256, which whoever guesses a value can prove: {}", list(bare));
+        report.warn(Area::Protection, &name, message, "take `algorithm` out: `hash` then uses protection.hash_key");
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use audit_capture::check::{Area, Finding, Input, State, check, would_start};
 use audit_capture::{SourceConfig, apply, setup};
 use audit_connect::PgEndpoint;
-use audit_core::rules::{Method, Rules, TableRule};
+use audit_core::method::Method;
+use audit_core::rules::{Rules, TableRule};
 use audit_testkit::{Postgres, shared_db, unique};
 
 use crate::{hold, majors, open, rules, set_up, source, url_as};
@@ -286,7 +287,7 @@ async fn protection_that_cannot_work_is_red() {
     let db = shared_db(15).await;
     db.execute("CREATE TABLE users (email text PRIMARY KEY, phone text)");
     let source = source(&db.url);
-    let protect = [("email".to_owned(), Method::Full), ("phone".to_owned(), Method::Hash)].into();
+    let protect = [("email".to_owned(), Method::Full.into()), ("phone".to_owned(), Method::Hash.into())].into();
     let rules = Rules {
         tables: vec![TableRule { name: "public.users".into(), protect, ..TableRule::default() }],
         ..Rules::default()

@@ -61,7 +61,7 @@ const BITS_MAX: i32 = i32::MAX;
 impl Form {
     pub fn of(column: &Column, shape: &ShapeColumn, decimals: Decimals) -> Form {
         // What protection leaves is text.
-        if column.method.is_some() {
+        if column.protection.is_some() {
             return Form::Text(None);
         }
         let typmod = shape.typmod;

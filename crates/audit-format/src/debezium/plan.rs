@@ -84,7 +84,8 @@ impl Plan {
             .key
             .iter()
             .map(|part| {
-                let own = |column: &audit_core::table::Column| column.source == part.source && column.method.is_none();
+                let own =
+                    |column: &audit_core::table::Column| column.source == part.source && column.protection.is_none();
                 let column = table.columns.iter().position(own).filter(|_| !part.protected);
                 KeyField { label: label(&part.name), form: column.map_or(Form::Text(None), form), column }
             })

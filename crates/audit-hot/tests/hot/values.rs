@@ -273,8 +273,8 @@ async fn a_protected_value_is_nowhere_in_the_table() {
     let rule = TableRule {
         name: "*".into(),
         protect: [
-            ("mail".to_owned(), audit_core::rules::Method::Hash),
-            ("pin".to_owned(), audit_core::rules::Method::Full),
+            ("mail".to_owned(), audit_core::method::Method::Hash.into()),
+            ("pin".to_owned(), audit_core::method::Method::Full.into()),
         ]
         .into(),
         include: Some(vec!["mail".into()]),

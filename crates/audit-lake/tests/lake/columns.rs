@@ -1,6 +1,7 @@
+use audit_core::method::Method;
 use audit_core::position::Lsn;
 use audit_core::protect::Policy;
-use audit_core::rules::{Method, Rules, TableRule};
+use audit_core::rules::{Rules, TableRule};
 use audit_testkit::Fixture;
 
 use crate::common::{Lake, row_at};
@@ -92,7 +93,7 @@ async fn a_changed_type_or_method_starts_a_column_of_its_own_and_the_old_one_goe
     // A method of protection changes the column too.
     let protect = TableRule {
         name: "public.t".into(),
-        protect: [("v".to_string(), Method::Full)].into(),
+        protect: [("v".to_string(), Method::Full.into())].into(),
         ..TableRule::default()
     };
     let mut fixture = Fixture::under(Rules { tables: vec![protect], ..Rules::default() }, Policy::default());

@@ -40,8 +40,12 @@ const SINCE_MICROS: i64 = 30 * 86_400 * 1_000_000;
 /// Exit code 0 only where nothing is missing. A table for people, one JSON object a line in a pipe.
 pub async fn run(args: &Args, as_json: bool, config: &Config) -> Result<ExitCode, CliError> {
     let failed = |error: audit_history::StoreError| CliError::of(&error).hint(error.hint());
-    let store = open(config, args.from.as_deref()).await?;
-    let wanted = required(config, &store).await?;
+    let store = open(config, args.from.as_deref(), None).await?;
+    let mut wanted = Vec::new();
+    for part in store.parts().await.map_err(failed)?.into_iter().filter(|part| !part.gaps_only) {
+        let tables = required(config, &part.store).await?;
+        wanted.extend(tables.into_iter().map(|table| (part.store.clone(), table)));
+    }
     if wanted.is_empty() {
         let hint = "set require_actor or require_reason in [[tables]]".to_owned();
         return Err(CliError::new("no table with versions requires an actor or a reason").hint(hint).code(code::USAGE));

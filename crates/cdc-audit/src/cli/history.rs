@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use audit_core::shape::TableName;
 use audit_core::stored::Record;
 use audit_history::Store;
 use serde_json::value::RawValue;
@@ -25,6 +24,9 @@ pub struct Args {
     /// The sink to read from. Default: a hot one, else a lake.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
+    /// Only what this tenant has, in a lake that keeps tenants apart.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
     /// At most so many versions.
     #[arg(long, default_value_t = 100)]
     limit: u32,
@@ -34,7 +36,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let store = open(config, args.from.as_deref()).await?;
+    let store = open(config, args.from.as_deref(), args.tenant.as_deref()).await?;
     let failed = |error: audit_history::StoreError| CliError::of(&error).hint(error.hint());
     let tables = store.tables(&config.source.name).await.map_err(failed)?;
     if !tables.contains(&args.table) {
@@ -58,21 +60,19 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
 /// The key as it is stored: of several columns a JSON array without spaces, and what is protected as its HMAC. Who knows the raw key, and may
 /// read the row key, can still ask for it.
 async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<String, CliError> {
-    let (schema, name) = args.table.split_once('.').unwrap_or(("", &args.table));
-    let rules = config.rules().for_table(&TableName::new(schema.trim_matches('"'), name.trim_matches('"')));
-    let names = match &rules.rule.key {
-        Some(names) => names.clone(),
-        None => store
-            .key_columns(&config.source.name, &args.table)
-            .await
-            .map_err(|error| CliError::of(&error).hint(error.hint()))?,
-    };
-    let row_key = match names.iter().any(|column| rules.method(column).is_some()) {
+    let shape =
+        store.shape(&config.source.name, &args.table).await.map_err(|error| CliError::of(&error).hint(error.hint()))?;
+    let Some(shape) = shape else { return Ok(args.key.clone()) };
+    let rules = config.rules().for_table(&shape.name());
+    let is_protected =
+        |name: &str| shape.columns.iter().any(|column| column.name == name && !rules.methods(column).is_empty());
+    let names = rules.rule.key.as_ref().unwrap_or(&shape.key);
+    let row_key = match names.iter().any(|column| is_protected(column)) {
         true => config.policy().map_err(|error| CliError::of(&error).hint(error.hint()))?.row_key,
         false => None,
     };
     let hashed = |column: &str, text: &str| {
-        let key = row_key.as_ref().filter(|_| rules.method(column).is_some())?;
+        let key = row_key.as_ref().filter(|_| is_protected(column))?;
         Some(key.hash(&args.table, column, text.as_bytes()))
     };
     match names.as_slice() {

@@ -1,0 +1,169 @@
+//! `[protection]`, and what `[[tables]]` says of protection.
+
+use audit_config::secret::{Secret, SecretRef};
+use audit_config::{Problems, quote};
+use audit_core::method::{Algorithm, Method, MethodRule, Protect};
+use audit_core::protect::{MacKey, Policy};
+use audit_core::rules::{ProtectionRule, TableRule};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::is_name;
+
+/// What happens to sensitive columns in every table. A table's own `protect` comes first.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProtectionConfig {
+    /// Protect columns whose names commonly hold secrets (`*password*`, `*secret*`, `*_token`, `ssn`, `*card_number*` and the like) with `full`.
+    pub defaults: bool,
+    /// Rules by column name and type, before the default ones.
+    pub rules: Vec<ProtectionRule>,
+    /// The secret for the method `hash`: 32 random bytes or more (`openssl rand -hex 32`).
+    pub hash_key: Option<SecretRef>,
+    /// The name under which stored hashes mention the key.
+    pub hash_key_id: String,
+    /// The secret under which protected key columns become part of `key`. It must never change: a row's key would.
+    pub row_key: Option<SecretRef>,
+}
+
+impl Default for ProtectionConfig {
+    fn default() -> ProtectionConfig {
+        ProtectionConfig {
+            defaults: true,
+            rules: Vec::new(),
+            hash_key: None,
+            hash_key_id: "k1".to_string(),
+            row_key: None,
+        }
+    }
+}
+
+impl ProtectionConfig {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        if !is_name(&self.hash_key_id) {
+            problems.push("hash_key_id", "may hold a-z, 0-9, - and _", "choose another id");
+        }
+        for (index, rule) in self.rules.iter().enumerate() {
+            problems.scope(&format!("rules[{index}]"), |problems| {
+                if rule.column.is_none() && rule.type_name.is_none() {
+                    problems.push("", "names no columns", "give `column`, `type` or both");
+                }
+                for (key, pattern) in [("column", &rule.column), ("type", &rule.type_name)] {
+                    if pattern.as_ref().is_some_and(String::is_empty) {
+                        problems.push(key, "is empty", "name columns, with `*` for any run of characters");
+                    }
+                }
+                self.check_protect("method", &rule.method, problems);
+            });
+        }
+    }
+
+    /// What a rule for tables says of protection.
+    pub(super) fn check_table(&self, rule: &TableRule, problems: &mut Problems) {
+        for (column, protect) in &rule.protect {
+            self.check_protect(&format!("protect.{}", quote(column)), protect, problems);
+        }
+        for column in rule.allow.iter().flatten().filter(|column| rule.protect.contains_key(*column)) {
+            let message = format!("column {column} is also in `protect`");
+            problems.push("allow", message, "take it out of one of the two");
+        }
+    }
+
+    fn check_protect(&self, path: &str, protect: &Protect, problems: &mut Problems) {
+        let methods = protect.methods();
+        if methods.is_empty() {
+            problems.push(path, "names no method", "give one, or take the key out");
+        }
+        for (index, rule) in methods.iter().enumerate() {
+            let path = if methods.len() > 1 { format!("{path}[{index}]") } else { path.to_owned() };
+            let name = rule.method.name();
+            if methods.len() > 1 && !rule.method.combines() {
+                let hint = match rule.method {
+                    Method::Full => "keep it alone: it hides even whether there is a value, which the other would show",
+                    _ => "keep it alone: it leaves no column that the other could stand beside",
+                };
+                problems.push(&path, format!("`{name}` cannot stand beside another method"), hint);
+            }
+            if methods[..index].iter().any(|before| before.method == rule.method) {
+                problems.push(&path, format!("`{name}` is named twice"), "each method has one companion column");
+            }
+            problems.scope(&path, |problems| self.check_rule(rule, problems));
+        }
+    }
+
+    /// One method with what it is told.
+    fn check_rule(&self, rule: &MethodRule, problems: &mut Problems) {
+        let MethodRule { method, key, domain, algorithm, pattern } = rule;
+        let keyed = matches!(method, Method::Encrypt | Method::Token);
+        let joins = matches!(method, Method::Hash | Method::Token);
+        let wrong = [
+            ("key", key.is_some() && !keyed, "`encrypt` and `token`"),
+            ("domain", domain.is_some() && !joins, "`hash` and `token`"),
+            ("algorithm", algorithm.is_some() && *method != Method::Hash, "`hash`"),
+            ("pattern", pattern.is_some() && *method != Method::Partial, "`partial`"),
+        ];
+        for (key, _, methods) in wrong.into_iter().filter(|(_, wrong, _)| *wrong) {
+            let message = format!("the method `{}` has no {key}", method.name());
+            problems.push(key, message, format!("only {methods} can be told one").as_str());
+        }
+        for (key, name) in [("key", key), ("domain", domain)] {
+            if name.as_ref().is_some_and(String::is_empty) {
+                problems.push(key, "is empty", "give a name, or take the key out");
+            }
+        }
+        if *algorithm == Some(Algorithm::Sha256) && domain.is_some() {
+            let hint = "take it out: equal values are equal everywhere";
+            problems.push("domain", "a bare SHA-256 knows no domain", hint);
+        }
+        if rule.needs_hash_key() && self.hash_key.is_none() {
+            let hint = "set protection.hash_key to a file or variable that holds one";
+            problems.push("", "the method `hash` needs a key", hint);
+        }
+        if keyed {
+            let message = format!("the method `{}` needs protection.keys", method.name());
+            problems.push("", message, "take `hash`, `partial` or `full`");
+        }
+    }
+
+    /// Reads the keys. `Err` names the one that cannot be had.
+    pub fn policy(&self) -> Result<Policy, KeyError> {
+        let key = |which: &'static str, reference: &Option<SecretRef>, id: &str| match reference {
+            None => Ok(None),
+            Some(reference) => {
+                let secret = reference.resolve().map_err(|source| KeyError::Unreadable { which, source })?;
+                check_length(which, &secret)?;
+                Ok(Some(MacKey::new(id, secret.expose().as_bytes())))
+            }
+        };
+        Ok(Policy {
+            hash_key: key("protection.hash_key", &self.hash_key, &self.hash_key_id)?,
+            row_key: key("protection.row_key", &self.row_key, "row")?,
+        })
+    }
+}
+
+/// A key of the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("the key {which} cannot be read")]
+    Unreadable { which: &'static str, source: audit_config::secret::SecretError },
+    #[error("the key {which} is too short to protect anything: {length} characters")]
+    Short { which: &'static str, length: usize },
+}
+
+impl KeyError {
+    pub fn hint(&self) -> String {
+        match self {
+            KeyError::Unreadable { source, .. } => source.hint().to_string(),
+            KeyError::Short { .. } => "make one of 32 random bytes: openssl rand -hex 32".to_string(),
+        }
+    }
+}
+
+/// Sixteen characters of hex are 64 bits: below that, trying out keys is within reach of anyone.
+const KEY_MIN: usize = 16;
+
+fn check_length(which: &'static str, secret: &Secret) -> Result<(), KeyError> {
+    let length = secret.expose().trim().len();
+    if length < KEY_MIN { Err(KeyError::Short { which, length }) } else { Ok(()) }
+}
