@@ -6,7 +6,7 @@ use cdc_audit_tests::world::World;
 async fn no_context_leaks_from_one_transaction_to_another_behind_a_pooler() {
     let server = shared(15).await;
     let session_context =
-        "[source.session_context]\ntables = [\"public.t\"]\nsettings = { \"app.user\" = \"actor_id\" }\n";
+        "[source.session_context]\ntables = [\"public.t\"]\nsettings = { \"app.actor\" = \"actor_id\" }\n";
     let world = World::on(server)
         .sql("CREATE TABLE t (id serial PRIMARY KEY, who text)")
         .sections(session_context)
@@ -22,7 +22,7 @@ async fn no_context_leaks_from_one_transaction_to_another_behind_a_pooler() {
                 let who = format!("client {number} round {round}");
                 let sql = match (number + round) % 5 {
                     0 => "BEGIN; INSERT INTO t (who) VALUES ('nobody'); COMMIT".to_owned(),
-                    1 => format!("BEGIN; SET LOCAL app.user = '{who}'; INSERT INTO t (who) VALUES ('{who}'); COMMIT"),
+                    1 => format!("BEGIN; SET LOCAL app.actor = '{who}'; INSERT INTO t (who) VALUES ('{who}'); COMMIT"),
                     2 => format!(
                         "BEGIN; SELECT cdc_audit.set_context('{{\"actor_id\": \"lost\"}}'); INSERT INTO t (who) VALUES ('{who}'); ROLLBACK"
                     ),

@@ -61,7 +61,8 @@ async fn what_a_table_requires_and_nobody_said_is_flagged_counted_and_listed() {
             r#"public.strict 3 deleted ["reason"]"#,
             "public.strict 4 created null",
             r#"public.strict 1 deleted ["actor","reason"]"#,
-            "public.columns 1 created null",
+            // A row's reason counts only where its actor does.
+            r#"public.columns 1 created ["reason"]"#,
             "public.columns 1 updated null",
             // The column names who changed the row before; nothing says why it was changed again.
             r#"public.columns 1 updated ["reason"]"#,
@@ -82,6 +83,7 @@ async fn what_a_table_requires_and_nobody_said_is_flagged_counted_and_listed() {
         assert_eq!(
             listed,
             [
+                r#""public.columns" "1" "created" ["reason"]"#,
                 r#""public.columns" "1" "updated" ["reason"]"#,
                 r#""public.columns" "1" "deleted" ["actor","reason"]"#,
                 r#""public.strict" "1" "created" ["actor"]"#,

@@ -35,6 +35,7 @@ pub struct TableRule {
     #[schemars(extend("example" = ["created", "deleted"]))]
     pub events: Option<Vec<RowEvent>>,
     /// Columns that name a row in the trail, for tables without a primary key that serves. Each must be one of the table's.
+    #[schemars(extend("example" = ["code"]))]
     pub key: Option<Vec<String>>,
     /// The column, or columns, by which the application marks a row as deleted: from null, or false, to anything else is event `discarded`, the way
     /// back `restored`. The old value has to be known (REPLICA IDENTITY FULL).
