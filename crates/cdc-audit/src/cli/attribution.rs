@@ -54,9 +54,9 @@ pub async fn run(args: &Args, as_json: bool, config: &Config) -> Result<ExitCode
     let as_json = as_json || !on_terminal();
     let mut rows = table(&["when", "table", "key", "event", "missing", "position"]);
     let mut count = 0;
-    for name in wanted {
+    for (store, table) in wanted {
         let selection =
-            Selection { source: config.source.name.clone(), table: name, since, until: args.until, unattributed: true };
+            Selection { source: config.source.name.clone(), table, since, until: args.until, unattributed: true };
         let mut records = store.versions(&selection).await.map_err(failed)?;
         while let Some(record) = records.next().await {
             let record = record.map_err(failed)?;
