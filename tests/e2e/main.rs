@@ -21,5 +21,7 @@ mod continuity;
 mod same_database;
 // Which tables go to which of several lakes.
 mod routing;
+// A lake that keeps tenants apart.
+mod tenants;
 // The lake in a bucket: written by the daemon, asked by the commands.
 mod bucket;
