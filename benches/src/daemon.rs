@@ -21,12 +21,21 @@ pub struct Program {
     folder: tempfile::TempDir,
 }
 
-/// Where versions go: a hot database, a lake's folder.
+/// Where versions go.
 #[derive(Clone, Debug, Default)]
 pub struct Sinks {
+    /// A database.
     pub hot: Option<String>,
-    pub lake: Option<PathBuf>,
+    pub lake: Option<Lake>,
     pub stream: Option<Stream>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Lake {
+    /// Where its files lie on this machine, whoever serves them.
+    pub folder: PathBuf,
+    /// What the configuration says of the place, as lines of TOML.
+    pub place: String,
 }
 
 /// Topics on a broker; the source is called after the slot, so that each run has its own.
@@ -34,6 +43,8 @@ pub struct Sinks {
 pub struct Stream {
     pub brokers: String,
     pub source: String,
+    /// Further keys of the sink, as lines of TOML.
+    pub more: &'static str,
 }
 
 impl Program {
@@ -94,12 +105,13 @@ impl Program {
         if let Some(database) = &sinks.hot {
             text += &format!("[sinks.hot]\ntype = \"hot\"\nurl = \"{}\"\n\n", cluster.server.url(database));
         }
-        if let Some(folder) = &sinks.lake {
-            text += &format!("[sinks.lake]\ntype = \"lake\"\nurl = \"{}\"\n\n", folder.display());
+        if let Some(lake) = &sinks.lake {
+            text += &format!("[sinks.lake]\ntype = \"lake\"\n{}\n", lake.place);
         }
         if let Some(stream) = &sinks.stream {
             text +=
                 &format!("[sinks.stream]\ntype = \"kafka\"\nbrokers = [\"{}\"]\npartitions = 1\n\n", stream.brokers);
+            text += &stream.more;
         }
         let path = self.folder.path().join(format!("{slot}.toml"));
         std::fs::write(&path, text)?;
@@ -133,7 +145,11 @@ fn added_rows(action: &str) -> u64 {
 impl Stream {
     /// A new topic of one partition.
     pub fn topic(&self) -> Result<String> {
-        let name = format!("{}.topic", self.source);
+        self.topic_called(format!("{}.topic", self.source))
+    }
+
+    /// The same, by name.
+    pub fn topic_called(&self, name: String) -> Result<String> {
         let mut client = ClientConfig::new();
         let admin: AdminClient<DefaultClientContext> = client.set("bootstrap.servers", &self.brokers).create()?;
         let new = NewTopic::new(&name, 1, TopicReplication::Fixed(1));

@@ -7,6 +7,7 @@
 
 mod cluster;
 mod daemon;
+mod debezium;
 mod indexes;
 mod latency;
 mod machine;
@@ -45,6 +46,9 @@ struct Arguments {
     /// Measure only these: "W1 A" to "W2 D", "latency", "indexes", "protect", "stages" (repeatable)
     #[arg(long)]
     only: Vec<String>,
+    /// In the workloads measure only these, by the names that the figures have: "lake on S3", "Kafka" (repeatable)
+    #[arg(long)]
+    variant: Vec<String>,
     /// Pairs of runs for each gate [default: 5; quick: 1]
     #[arg(long)]
     pairs: Option<usize>,
@@ -131,13 +135,13 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let machine = machine::describe(&bench)?;
     if wanted("latency") {
         println!("latency");
-        latency::measure(&bench, if quick { 100 } else { 1000 }, &mut report)?;
+        latency::measure(&bench, if quick { 100 } else { 1000 }, &arguments.variant, &mut report)?;
     }
     for workload in workloads {
         println!("{workload}, {} rows", workload.rows);
         let prepared = workload.prepare(&bench.cluster.server)?;
         if wanted(&workload.to_string()) {
-            pairs::measure(&bench, &prepared, patience, &mut report)?;
+            pairs::measure(&bench, &prepared, &arguments.variant, patience, &mut report)?;
         }
         if wanted("indexes") && has_index_costs(&workload) {
             indexes::measure(&bench, &prepared, patience.pairs.min(3), &mut report)?;
@@ -146,7 +150,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
             protection::measure(&bench, &prepared, patience.pairs, &mut report)?;
         }
         if let Some(folder) = &arguments.profile {
-            pairs::profile(&bench, &prepared, folder)?;
+            pairs::profile(&bench, &prepared, &arguments.variant, folder)?;
         }
         prepared.drop(&bench.cluster.server)?;
     }

@@ -31,9 +31,17 @@ pub struct Patience {
     pub until: Option<Instant>,
 }
 
-/// What `limits.md` demands, by workload.
-fn goals(workload: Workload) -> Vec<Goal> {
-    use Variant::{BareCopy, Both, Hot, Kafka, Lake, NoSink, Producer, Reference};
+/// What `limits.md` demands, by workload; where variants are named, of those only.
+fn goals(workload: Workload, only: &[String]) -> Vec<Goal> {
+    let mut goals = all_goals(workload);
+    goals.retain(|goal| only.is_empty() || only.iter().any(|only| only == goal.variant.name()));
+    goals
+}
+
+fn all_goals(workload: Workload) -> Vec<Goal> {
+    use Variant::{
+        All, BareCopy, Both, Debezium, Hot, Kafka, KafkaDebezium, Lake, LakeS3, NoSink, Producer, Reference,
+    };
     let goal = |variant, against, gate| Goal { variant, against, gate };
     let no_sink = |gate| goal(NoSink, Reference, gate);
     match (workload.table, workload.kind) {
@@ -46,6 +54,10 @@ fn goals(workload: Workload) -> Vec<Goal> {
                 goal(Kafka, Producer, None),
                 // 1.0, or 0.8 of librdkafka's own benchmark, whichever is lower: see `gate`.
                 goal(Kafka, Reference, Some(1.0)),
+                goal(LakeS3, Lake, Some(0.8)),
+                goal(All, Reference, None),
+                goal(KafkaDebezium, Reference, None),
+                goal(KafkaDebezium, Debezium, Some(5.0)),
             ]
         }
         (_, Kind::D) => vec![no_sink(Some(1.4))],
@@ -57,6 +69,10 @@ fn goals(workload: Workload) -> Vec<Goal> {
             goal(Both, Reference, Some(0.4)),
             goal(Kafka, Producer, None),
             goal(Kafka, Reference, None),
+            goal(LakeS3, Lake, Some(0.8)),
+            goal(All, Reference, None),
+            goal(KafkaDebezium, Reference, None),
+            goal(KafkaDebezium, Debezium, Some(5.0)),
         ],
         (Table::Wide, Kind::C) => vec![
             no_sink(Some(1.1)),
@@ -70,8 +86,14 @@ fn goals(workload: Workload) -> Vec<Goal> {
 /// One pair's times, by variant.
 type Pair = HashMap<Variant, Cost>;
 
-pub fn measure(bench: &Bench, prepared: &Prepared, patience: Patience, report: &mut Report) -> Result<()> {
-    let goals = goals(prepared.workload);
+pub fn measure(
+    bench: &Bench,
+    prepared: &Prepared,
+    only: &[String],
+    patience: Patience,
+    report: &mut Report,
+) -> Result<()> {
+    let goals = goals(prepared.workload, only);
     if goals.iter().any(|goal| goal.against == Variant::BareCopy) {
         bench.record(prepared)?;
     }
@@ -167,6 +189,11 @@ fn conclude(bench: &Bench, workload: Workload, goals: &[Goal], pairs: &[Pair], r
             Variant::Producer => {
                 (format!("{}, {workload}, of rdkafka_performance", goal.variant.name()), "x rdkafka_performance")
             }
+            Variant::Debezium => {
+                beside_debezium(goal, workload, pairs, report);
+                (format!("{}, {workload}, of Debezium", goal.variant.name()), "x Debezium")
+            }
+            Variant::Lake => (format!("{}, {workload}, of local disk", goal.variant.name()), "x lake"),
             _ => (format!("{}, {workload}", goal.variant.name()), "x pg_recvlogical"),
         };
         report.median(name, ratio, unit, gate(goal, pairs).map(Gate::AtLeast));
@@ -182,12 +209,12 @@ fn conclude(bench: &Bench, workload: Workload, goals: &[Goal], pairs: &[Pair], r
             }
         };
         median("rate", "rows/s", of(&|cost| rows / cost.seconds));
-        if matches!(variant, Variant::Kafka | Variant::Producer) {
+        if variant.has_messages() && variant != Variant::KafkaDebezium {
             let megabytes = bench.message_bytes() as f64 * rows / 1e6;
             median("rate", "MB/s", of(&|cost| megabytes / cost.seconds));
         }
         median("CPU", "µs/row", of(&|cost| cost.cpu_seconds * 1e6 / rows));
-        if !matches!(variant, Variant::BareCopy | Variant::Producer) {
+        if !matches!(variant, Variant::BareCopy | Variant::Producer | Variant::Debezium) {
             median("walsender's CPU", "µs/row", of(&|cost| cost.walsender_cpu_seconds * 1e6 / rows));
         }
         if variant.has_hot() || variant == Variant::BareCopy {
@@ -199,11 +226,24 @@ fn conclude(bench: &Bench, workload: Workload, goals: &[Goal], pairs: &[Pair], r
     }
 }
 
+/// A tenth of Debezium's work for a row and of its memory is the goal.
+fn beside_debezium(goal: &Goal, workload: Workload, pairs: &[Pair], report: &mut Report) {
+    let parts: [(&str, &dyn Fn(&Cost) -> f64); 2] =
+        [("CPU", &|cost| cost.cpu_seconds), ("peak memory", &|cost| cost.peak_bytes as f64)];
+    for (what, of) in parts {
+        let ratios = pairs.iter().filter_map(|pair| Some(of(pair.get(&goal.variant)?) / of(pair.get(&goal.against)?)));
+        if let Some(median) = Median::of(&ratios.collect::<Vec<_>>()) {
+            let name = format!("{}, {workload}, {what}, of Debezium's", goal.variant.name());
+            report.median(name, median, "x Debezium", Some(Gate::AtMost(0.1)));
+        }
+    }
+}
+
 const MIB: f64 = 1048576.0;
 
 /// Where each of the workload's daemons spends its time.
-pub fn profile(bench: &Bench, prepared: &Prepared, folder: &Path) -> Result<()> {
-    for variant in variants(&goals(prepared.workload)).into_iter().filter(|variant| variant.is_daemon()) {
+pub fn profile(bench: &Bench, prepared: &Prepared, only: &[String], folder: &Path) -> Result<()> {
+    for variant in variants(&goals(prepared.workload, only)).into_iter().filter(|variant| variant.is_daemon()) {
         bench.profile(prepared, variant, folder)?;
     }
     Ok(())

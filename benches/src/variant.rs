@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use audit_testkit::Kafka;
 use audit_testkit::install::client_program;
+use audit_testkit::{Kafka, ObjectKind, ObjectServer};
 
 use crate::cluster::{Cluster, pg_recvlogical};
-use crate::daemon::{Program, Sinks, Stream, lake_rows};
+use crate::daemon::{Lake, Program, Sinks, Stream, lake_rows};
+use crate::debezium;
 use crate::process::{self, Cost};
 use crate::workload::{DATABASE, Prepared, drop_slot};
 
@@ -22,7 +23,15 @@ pub enum Variant {
     Lake,
     Hot,
     Both,
+    /// The lake behind an S3 server on this machine.
+    LakeS3,
     Kafka,
+    /// Kafka with Debezium's envelope, without inline schemas.
+    KafkaDebezium,
+    /// Hot, lake and Kafka at once.
+    All,
+    /// Debezium's embedded engine, tuned and warm, into the same broker.
+    Debezium,
     /// librdkafka's own benchmark, with as many messages of the same size, compression and acks.
     Producer,
     /// psql's binary COPY of the rows that the hot sink stored, into the same table.
@@ -37,22 +46,36 @@ impl Variant {
             Variant::Lake => "lake",
             Variant::Hot => "hot",
             Variant::Both => "hot and lake",
+            Variant::LakeS3 => "lake on S3",
             Variant::Kafka => "Kafka",
+            Variant::KafkaDebezium => "Kafka in Debezium's format",
+            Variant::All => "hot, lake and Kafka",
+            Variant::Debezium => "Debezium",
             Variant::Producer => "rdkafka_performance",
             Variant::BareCopy => "bare COPY",
         }
     }
 
     pub fn is_daemon(self) -> bool {
-        !matches!(self, Variant::Reference | Variant::BareCopy | Variant::Producer)
+        !matches!(self, Variant::Reference | Variant::BareCopy | Variant::Producer | Variant::Debezium)
     }
 
     pub fn has_hot(self) -> bool {
-        matches!(self, Variant::Hot | Variant::Both)
+        matches!(self, Variant::Hot | Variant::Both | Variant::All)
     }
 
-    fn has_lake(self) -> bool {
-        matches!(self, Variant::Lake | Variant::Both)
+    /// What of the daemon's stream goes to Kafka: further keys of that sink.
+    fn stream(self) -> Option<&'static str> {
+        match self {
+            Variant::Kafka | Variant::All => Some(""),
+            Variant::KafkaDebezium => Some("format = \"debezium\"\ninline_schema = false\n"),
+            _ => None,
+        }
+    }
+
+    /// The broker is not part of what is measured; its messages are.
+    pub fn has_messages(self) -> bool {
+        matches!(self, Variant::Kafka | Variant::KafkaDebezium | Variant::Producer)
     }
 }
 
@@ -61,17 +84,24 @@ pub struct Bench {
     pub program: Program,
     /// Started by the first workload that writes to it.
     kafka: OnceCell<Kafka>,
+    /// The same for the lake on S3.
+    objects: OnceCell<ObjectServer>,
     /// Of the last run to Kafka, in bytes: a version's key and value.
     message: Cell<u64>,
 }
 
 impl Bench {
     pub fn new(cluster: Cluster, program: Program) -> Bench {
-        Bench { cluster, program, kafka: OnceCell::new(), message: Cell::new(0) }
+        Bench { cluster, program, kafka: OnceCell::new(), objects: OnceCell::new(), message: Cell::new(0) }
     }
 
-    fn kafka(&self) -> &Kafka {
-        self.kafka.get_or_init(Kafka::fast)
+    /// A broker with room, in whose topics each run writes its own.
+    pub fn stream(&self, source: &str, more: &'static str) -> Stream {
+        Stream { brokers: self.kafka.get_or_init(Kafka::fast).brokers(), source: source.to_owned(), more }
+    }
+
+    fn objects(&self) -> &ObjectServer {
+        self.objects.get_or_init(|| ObjectServer::start(ObjectKind::S3))
     }
 
     /// Runs the daemon with the Kafka sink, so that the size of its messages is known for [`Variant::Producer`].
@@ -85,7 +115,7 @@ impl Bench {
 
     fn produce(&self, rows: u64) -> Result<Cost> {
         let program = audit_testkit::install::rdkafka_performance()?;
-        let stream = Stream { brokers: self.kafka().brokers(), source: audit_testkit::unique("performance") };
+        let stream = self.stream(&audit_testkit::unique("performance"), "");
         let topic = stream.topic()?;
         let mut command = process::command(&program);
         command.args(["-P", "-q", "-t", &topic, "-p", "0", "-b", &stream.brokers]);
@@ -111,6 +141,7 @@ impl Bench {
                 Ok(cost)
             }
             Variant::Producer => self.produce(prepared.workload.rows).with_context(failed),
+            Variant::Debezium => debezium::drain(self, prepared).with_context(failed),
             _ => self.drain(prepared, variant, |_| Ok(())).with_context(failed),
         }
     }
@@ -182,13 +213,15 @@ impl Bench {
             self.expect_hot(database, rows)?;
             with_hot(database)?;
         }
-        if let Some(folder) = &drain.sinks.lake {
-            let stored = lake_rows(folder)?;
+        if let Some(lake) = &drain.sinks.lake {
+            let stored = lake_rows(&lake.folder)?;
             ensure!(stored == rows, "the lake has {stored} of {rows} rows");
         }
         if let Some(stream) = &drain.sinks.stream {
             let (stored, bytes) = stream.rows()?;
-            self.message.set(bytes / stored.max(1));
+            if variant == Variant::Kafka {
+                self.message.set(bytes / stored.max(1));
+            }
             ensure!(stored == rows, "Kafka has {stored} of {rows} rows");
         }
         drain.clear(self)?;
@@ -231,19 +264,26 @@ impl Drain {
     fn new(bench: &Bench, prepared: &Prepared, variant: Variant) -> Result<Drain> {
         let slot = prepared.copy_slot(&bench.cluster.server)?;
         let hot = if variant.has_hot() { Some(bench.cluster.hot_database()?) } else { None };
-        let lake = variant.has_lake().then(|| bench.program.folder().join(format!("lake_{slot}")));
-        if let Some(lake) = &lake {
-            std::fs::create_dir(lake)?;
-        }
-        let kafka = (variant == Variant::Kafka).then(|| bench.kafka().brokers());
-        let stream = kafka.map(|brokers| Stream { brokers, source: slot.clone() });
+        let lake = match variant {
+            Variant::Lake | Variant::Both | Variant::All => {
+                let folder = bench.program.folder().join(format!("lake_{slot}"));
+                std::fs::create_dir(&folder)?;
+                Some(Lake { place: format!("url = \"{}\"\n", folder.display()), folder })
+            }
+            Variant::LakeS3 => {
+                let objects = bench.objects();
+                Some(Lake { folder: objects.folder(&slot), place: objects.lake(&slot, objects.port()) })
+            }
+            _ => None,
+        };
+        let stream = variant.stream().map(|more| bench.stream(&slot, more));
         Ok(Drain { slot, sinks: Sinks { hot, lake, stream } })
     }
 
     fn command(&self, bench: &Bench, prepared: &Prepared, variant: Variant) -> Result<Command> {
         let (server, slot, publication) = (&bench.cluster.server, self.slot.as_str(), prepared.workload.publication());
         Ok(match variant {
-            Variant::Reference | Variant::BareCopy | Variant::Producer => {
+            Variant::Reference | Variant::BareCopy | Variant::Producer | Variant::Debezium => {
                 let mut command = process::command(&pg_recvlogical()?);
                 let port = server.port().to_string();
                 command.args(["-h", "127.0.0.1", "-U", "postgres", "-d", DATABASE, "-p", &port, "-S", slot]);
@@ -256,7 +296,13 @@ impl Drain {
                 command.arg("null").arg(server.url(DATABASE)).args([slot, &publication, &prepared.end]);
                 command
             }
-            Variant::Lake | Variant::Hot | Variant::Both | Variant::Kafka => {
+            Variant::Lake
+            | Variant::Hot
+            | Variant::Both
+            | Variant::LakeS3
+            | Variant::Kafka
+            | Variant::KafkaDebezium
+            | Variant::All => {
                 let config = bench.program.config(&bench.cluster, slot, &publication, &self.sinks)?;
                 if self.sinks.stream.is_some() {
                     // The checkpoint's topic; in the source everything is there.
@@ -272,8 +318,8 @@ impl Drain {
         if let Some(database) = &self.sinks.hot {
             bench.cluster.drop_database(database)?;
         }
-        if let Some(folder) = &self.sinks.lake {
-            std::fs::remove_dir_all(folder)?;
+        if let Some(lake) = &self.sinks.lake {
+            std::fs::remove_dir_all(&lake.folder)?;
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ pub struct Arena {
     pub to_hot: Proxy,
     /// Before the lake's bucket, if it is in one.
     pub to_lake: Option<FaultProxy>,
+    mirror: Option<Mirror>,
     /// A third sink's broker, if there is one; its proxy stands before it.
     pub kafka: Option<Kafka>,
     pub world: World,
@@ -57,6 +58,13 @@ INSERT INTO heap VALUES (5000, 'last'); DELETE FROM small WHERE id = 5000; INSER
 INSERT INTO parts VALUES (5000, 0, 'last') ON CONFLICT (id, part) DO UPDATE SET v = parts.v || '.';
 ";
 
+/// A folder with what an object store holds in memory.
+struct Mirror {
+    server: &'static ObjectServer,
+    prefix: String,
+    folder: tempfile::TempDir,
+}
+
 /// Rows are read for the baseline in steps this small, so that kills find it everywhere.
 const SECTIONS: &str = "[baseline]\nchunk_rows = 400\nparallel = 2\n";
 
@@ -84,7 +92,12 @@ impl Arena {
         Arena::with(dice, &[], None, Some(broker)).await
     }
 
-    async fn with(dice: Dice, settings: &[(&str, &str)], bucket: Option<&ObjectServer>, kafka: Option<Kafka>) -> Arena {
+    async fn with(
+        dice: Dice,
+        settings: &[(&str, &str)],
+        bucket: Option<&'static ObjectServer>,
+        kafka: Option<Kafka>,
+    ) -> Arena {
         let builder =
             settings.iter().fold(Postgres::builder(15), |builder, (name, value)| builder.setting(name, value));
         let (source, hot) = (builder.start(), Postgres::start(15));
@@ -93,9 +106,18 @@ impl Arena {
         let (_, hot_url) = hot.new_database();
         let to_lake = bucket.map(|server| FaultProxy::to(server.port()));
         let mut world = World::on(&source);
+        let mut mirror = None;
         if let (Some(server), Some(proxy)) = (bucket, &to_lake) {
             let prefix = unique("lake");
-            world = world.lake_in(&server.lake(&prefix, proxy.port()), Some(server.folder(&prefix)));
+            let folder = match server.kind() {
+                ObjectKind::Azure => {
+                    let made =
+                        Mirror { server, prefix: prefix.clone(), folder: tempfile::tempdir().expect("a folder") };
+                    mirror.insert(made).folder.path().join("lake")
+                }
+                _ => server.folder(&prefix),
+            };
+            world = world.lake_in(&server.lake(&prefix, proxy.port()), Some(folder));
         }
         if let Some(kafka) = &kafka {
             let keys = format!("brokers = [\"{}\"]\n{STREAM}", kafka.through_proxy());
@@ -116,7 +138,7 @@ impl Arena {
             .build()
             .await;
         let writers = Writers { stop: Arc::default(), tasks: Vec::new() };
-        Arena { source, hot, to_source, to_hot, to_lake, kafka, world, dice, late: BTreeMap::new(), writers }
+        Arena { source, hot, to_source, to_hot, to_lake, mirror, kafka, world, dice, late: BTreeMap::new(), writers }
     }
 
     /// Sessions that write until told to stop, and connect again when the server goes.
@@ -179,6 +201,7 @@ impl Arena {
             if hot_client.is_closed() {
                 hot_client = self.world.hot().await;
             }
+            self.mirror().await;
             let flushed = (hot::flushed(&hot_client, SOURCE).await, lake::flushed(&self.world.lake));
             if flushed.0 >= now && flushed.1 >= now && self.streamed(now) {
                 return;
@@ -214,11 +237,23 @@ impl Arena {
         assert!(status.success(), "the daemon ended with {status}, after {until}:\n{}", daemon.output());
         let late = self.late.clone();
         let published = move |name: &Name, at: u64| late.get(&name.table).is_none_or(|from| at > *from);
+        self.mirror().await;
         let recorded = self.world.recorded().await;
         self.world.check_changes(&recorded, &published).await;
         self.world.check_replay(&recorded, &published).await;
         let snapshots = recorded.hot.iter().filter(|version| version.event == "snapshot").count();
         eprintln!("{} versions, {snapshots} of them snapshots: nothing lost, nothing twice", recorded.hot.len());
+    }
+
+    /// Brings the lake to where it is compared, if it lies where no file system reaches.
+    async fn mirror(&self) {
+        if let Some(Mirror { server, prefix, folder }) = &self.mirror {
+            let lake = folder.path().join("lake");
+            if lake.exists() {
+                std::fs::remove_dir_all(&lake).expect("the mirror of before goes");
+            }
+            server.mirror(prefix, &lake).await;
+        }
     }
 
     /// Waits until no table has a baseline under way, for either sink.
@@ -229,6 +264,7 @@ impl Arena {
             assert!(daemon.ended().is_none(), "the daemon ended:\n{}", daemon.output());
             let sql = "SELECT count(*) FILTER (WHERE done) FROM cdc_audit.baselines WHERE source = $1";
             let done: i64 = client.query_one(sql, &[&SOURCE]).await.expect("the baselines are read").get(0);
+            self.mirror().await;
             let chunked = lake::tables(&self.world.lake).values().filter(|table| baseline_done(table)).count() as i64;
             let streamed = |brokers: &String| kafka::baselines_done(brokers, CHECKPOINT_TOPIC) as i64 >= tables;
             done >= tables && chunked >= tables && self.world.kafka.as_ref().is_none_or(streamed)

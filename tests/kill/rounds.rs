@@ -29,6 +29,12 @@ async fn nothing_is_lost_and_nothing_comes_twice_on_gcs() {
     rounds_in(arena, kill_rounds(3)).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_and_nothing_comes_twice_on_azure() {
+    let arena = Arena::in_bucket(Dice::new(seed()), ObjectKind::Azure).await;
+    rounds_in(arena, kill_rounds(3)).await;
+}
+
 /// The same with a Kafka broker as a third sink, which is killed and cut off too.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_comes_twice_in_kafka() {

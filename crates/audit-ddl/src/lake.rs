@@ -10,6 +10,8 @@ use crate::place::Place;
 pub struct Lake {
     /// The source's name.
     pub source: String,
+    /// Whose versions these are, where tenants have stores of their own.
+    pub tenant: Option<String>,
     pub place: Place,
     pub tables: Vec<Table>,
     /// Whether these are all tables of the lake: only then the view over all of them is made.
@@ -145,9 +147,12 @@ impl FromStr for Type {
 }
 
 impl Lake {
-    /// The schema, database or dataset that everything is put into.
+    /// The schema, database or dataset that everything is put into. No two tenants share one.
     pub(crate) fn schema(&self) -> String {
-        names::plain(&self.source)
+        match &self.tenant {
+            Some(tenant) => names::object(&self.source, &format!("tenant_{tenant}")),
+            None => names::plain(&self.source),
+        }
     }
 
     /// The partition columns, where all tables have the same.

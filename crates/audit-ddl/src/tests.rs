@@ -63,6 +63,7 @@ fn lake(place: &str, layout: Layout) -> Lake {
     };
     Lake {
         source: "shop".to_owned(),
+        tenant: None,
         place: Place::of(place, None, Some("acme")).unwrap(),
         tables: vec![
             table("public", "items", "public.items", columns, vec![1, 2, 3]),

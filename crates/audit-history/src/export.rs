@@ -1,19 +1,22 @@
-//! An export: JSON Lines, one file for each table, and a manifest that proves them.
+//! An export: JSON Lines, one file for each table, in a folder for each tenant where tenants have stores of their own, and a manifest that proves
+//! them.
 //!
 //! A file has its name only when it is whole and on disk; the manifest is written last. So a folder with a manifest is complete, and
 //! what a hand changed later does not match its digest.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
+use audit_lake::tenants::folder_of;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::store::{Selection, Store, StoreError};
+use crate::store::{Part, Selection, Store, StoreError};
 
 /// The name of the manifest in the export's folder.
 pub const MANIFEST: &str = "manifest.json";
@@ -51,6 +54,9 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestFile {
     pub path: String,
+    /// Whose versions these are, where tenants have stores of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     pub table: String,
     pub rows: u64,
     pub bytes: u64,
@@ -102,27 +108,34 @@ pub async fn export(
         return Err(ExportError::NoTable { table: table.clone(), known });
     }
     prepare(&request.to)?;
-    let mut tables = if request.tables.is_empty() { known.clone() } else { request.tables.clone() };
-    if known.iter().any(|table| table == GAPS) && !tables.iter().any(|table| table == GAPS) {
-        tables.push(GAPS.to_string());
+    let mut wanted = Vec::new();
+    for part in store.parts().await? {
+        let asked = |table: &String| {
+            table == GAPS || (!part.gaps_only && (request.tables.is_empty() || request.tables.contains(table)))
+        };
+        let known = part.store.tables(&request.source).await?;
+        wanted.push((known.into_iter().filter(asked).collect::<Vec<String>>(), part));
     }
-    tables.sort();
+    let tables: BTreeSet<String> = wanted.iter().flat_map(|(tables, _)| tables).cloned().collect();
     let mut manifest = Manifest {
         format: "cdc-audit export 1".to_string(),
         source: request.source.clone(),
-        tables: tables.clone(),
+        tables: tables.into_iter().collect(),
         since: request.since.map(|at| at.to_string()),
         until: request.until.map(|at| at.to_string()),
         exported_at: Micros::now().to_string(),
         rows: 0,
         files: Vec::new(),
     };
-    for table in tables {
-        let selection = Selection { source: request.source.clone(), table, since: request.since, until: request.until };
-        let before = manifest.rows;
-        let file = one_table(store, &selection, &request.to, |rows| progress(before + rows)).await?;
-        manifest.rows += file.rows;
-        manifest.files.push(file);
+    for (tables, part) in wanted {
+        for table in tables {
+            let source = request.source.clone();
+            let selection = Selection { source, table, since: request.since, until: request.until };
+            let before = manifest.rows;
+            let file = one_table(&part, &selection, &request.to, |rows| progress(before + rows)).await?;
+            manifest.rows += file.rows;
+            manifest.files.push(file);
+        }
     }
     write_manifest(&request.to, &manifest)?;
     Ok(manifest)
@@ -138,13 +151,13 @@ fn prepare(to: &Path) -> Result<(), ExportError> {
 }
 
 async fn one_table(
-    store: &Store,
+    part: &Part,
     selection: &Selection,
     to: &Path,
     mut progress: impl FnMut(u64),
 ) -> Result<ManifestFile, ExportError> {
-    let mut file = JsonLines::create(to, &selection.table)?;
-    let mut versions = store.versions(selection).await?;
+    let mut file = JsonLines::create(to, part.tenant.as_deref(), &selection.table)?;
+    let mut versions = part.store.versions(selection).await?;
     while let Some(version) = versions.next().await {
         file.push(&version?)?;
         if file.entry.rows.is_multiple_of(1024) {
@@ -166,8 +179,13 @@ struct JsonLines {
 }
 
 impl JsonLines {
-    fn create(to: &Path, table: &str) -> Result<JsonLines, ExportError> {
+    fn create(to: &Path, tenant: Option<&str>, table: &str) -> Result<JsonLines, ExportError> {
+        let folder = tenant.map(|tenant| format!("tenant={}", folder_of(tenant)));
         let name = format!("{}.jsonl", file_name(table));
+        let name = folder.iter().fold(name, |name, folder| format!("{folder}/{name}"));
+        if let Some(folder) = folder.map(|folder| to.join(folder)) {
+            fs::create_dir_all(&folder).map_err(|source| ExportError::Write { path: folder, source })?;
+        }
         let (path, part) = (to.join(&name), to.join(format!("{name}.part")));
         let out = File::create_new(&part).map_err(|source| ExportError::Write { path: part.clone(), source })?;
         Ok(JsonLines {
@@ -178,6 +196,7 @@ impl JsonLines {
             path,
             entry: ManifestFile {
                 path: name,
+                tenant: tenant.map(str::to_string),
                 table: table.to_string(),
                 rows: 0,
                 bytes: 0,

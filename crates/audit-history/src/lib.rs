@@ -4,4 +4,4 @@ pub mod export;
 mod store;
 
 pub use export::{ExportError, ExportRequest, Manifest, export};
-pub use store::{Selection, Store, StoreError};
+pub use store::{Part, Selection, Store, StoreError};

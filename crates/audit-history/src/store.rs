@@ -1,6 +1,7 @@
 //! Where versions are read from: one question, two stores, one record.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use audit_core::position::Micros;
 use audit_core::shape::Shape;
@@ -11,9 +12,19 @@ use audit_lake::LakeReader;
 use futures::stream::{BoxStream, StreamExt};
 
 /// A store that was opened for reading.
+#[derive(Clone)]
 pub enum Store {
-    Hot(HotReader),
+    Hot(Arc<HotReader>),
     Lake(LakeReader),
+}
+
+/// A part of a store that is handed over apart.
+pub struct Part {
+    /// Whose it is; `None` of what belongs to no tenant.
+    pub tenant: Option<Arc<str>>,
+    /// Only lost stretches are asked of it, for they concern whoever asks.
+    pub gaps_only: bool,
+    pub store: Store,
 }
 
 /// Which versions: all of a table that were committed in a span of time.
@@ -52,6 +63,19 @@ impl Store {
             Store::Hot(hot) => hot.tables(source).await?,
             Store::Lake(lake) => lake.tables(source).await?,
         })
+    }
+
+    /// What belongs to no tenant, then what each tenant has, where tenants have stores of their own.
+    pub async fn parts(&self) -> Result<Vec<Part>, StoreError> {
+        let lake = match self {
+            Store::Hot(_) => return Ok(vec![Part { tenant: None, gaps_only: false, store: self.clone() }]),
+            Store::Lake(lake) => lake,
+        };
+        let home = lake.tenant().map(|_| lake.of_home());
+        let part = |gaps_only| {
+            move |reader: LakeReader| Part { tenant: reader.tenant().cloned(), gaps_only, store: Store::Lake(reader) }
+        };
+        Ok(home.into_iter().map(part(true)).chain(lake.each().await?.into_iter().map(part(false))).collect())
     }
 
     /// How far the sink is; `None` before its first write.

@@ -155,7 +155,15 @@ pub(crate) struct Session {
     /// The sent state has more than another position.
     news: bool,
     pub open: Option<Open>,
+    /// How long the last commit took.
+    commit_took: Duration,
 }
+
+/// Of the time, what commits may take while there is much to write: one part in so many.
+const COMMITS_SHARE: u32 = 10;
+
+/// A transaction with this part of `batch_bytes` has much in it.
+const MUCH: usize = 32;
 
 impl Session {
     /// Takes the sink over, and reads what is stored.
@@ -183,6 +191,7 @@ impl Session {
             committed: state,
             news: false,
             open: None,
+            commit_took: Duration::ZERO,
             settings,
         };
         Ok((session, stored))
@@ -237,7 +246,9 @@ impl Session {
         if let Some(open) = &mut self.open {
             open.asked = true;
         }
+        let begun = Instant::now();
         let done = off_thread(move || commit(&producer, patience)).await?;
+        self.commit_took = begun.elapsed();
         fail::fail_point!("kafka::after_commit");
         if let Err(error) = done {
             return Err(self.not_committed(&error));
@@ -250,7 +261,24 @@ impl Session {
         Ok(())
     }
 
-    /// The same, if anything is open.
+    /// When the open transaction is committed, whatever is in it. Brokers take no messages while they commit: a sink that has much to write
+    /// would otherwise wait for them most of the time.
+    pub fn due(&self) -> Option<Instant> {
+        let (open, config) = (self.open?, &self.settings.config);
+        let much = usize::try_from(config.batch_bytes.get()).unwrap_or(usize::MAX) / MUCH;
+        let longest = config.transaction_timeout.get() / 4;
+        let after = match open.bytes < much {
+            true => config.commit_after.get(),
+            false => config.commit_after.get().max((self.commit_took * COMMITS_SHARE).min(longest)),
+        };
+        Some(open.since + after)
+    }
+
+    pub fn is_due(&self) -> bool {
+        self.due().is_some_and(|due| due <= Instant::now())
+    }
+
+    /// [`Session::commit`], if anything is open.
     pub async fn commit_open(&mut self) -> Result<(), Failure> {
         match self.open {
             Some(_) => self.commit().await,

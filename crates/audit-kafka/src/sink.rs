@@ -76,8 +76,8 @@ impl KafkaSink {
             first = unit.next_batch;
             if let Some(open) = &mut session.open {
                 open.bytes = open.bytes.saturating_add(unit.bytes);
-                let full = open.bytes >= bytes || open.since.elapsed() >= session.settings.config.commit_after.get();
-                if full && !alone {
+                let full = open.bytes >= bytes;
+                if (full || session.is_due()) && !alone {
                     session.commit().await?;
                 }
             }
@@ -199,7 +199,7 @@ impl Sink for KafkaSink {
     }
 
     async fn flush(&mut self, all: bool) -> Result<(), SinkError> {
-        if all || self.due().is_some_and(|due| due <= Instant::now()) {
+        if all || self.session.as_ref().is_some_and(Session::is_due) {
             let done = self.session()?.commit_open().await;
             self.settle(done, false).await?;
         }
@@ -207,8 +207,7 @@ impl Sink for KafkaSink {
     }
 
     fn due(&self) -> Option<Instant> {
-        let session = self.session.as_ref()?;
-        session.open.map(|open| open.since + session.settings.config.commit_after.get())
+        self.session.as_ref()?.due()
     }
 
     fn durable(&self) -> Progress {

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 
 use arrow::datatypes::SchemaRef;
 use audit_core::position::Position;
+use audit_core::sink::ChunkProgress;
 use deltalake_core::kernel::{Add, Snapshot};
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -54,20 +55,27 @@ impl Found {
 /// Files in the log hold no version beyond `position`, and no version or chunk twice: so a file that begins beyond it is unknown to the log,
 /// and where no two files overlap every other one is in it. Only an overlap asks for the log itself. Rolls that were not finished are settled
 /// before; one of this daemon's that is under way is left alone.
-pub async fn look_at(log: &TableLog, partition: Partition, position: Position, owner: u64) -> Result<Found, LakeError> {
+///
+/// `stored` is how far the table's baseline is, as home says it.
+pub async fn look_at(
+    log: &TableLog,
+    partition: Partition,
+    position: Position,
+    stored: ChunkProgress,
+    owner: u64,
+) -> Result<Found, LakeError> {
     let folder = partition.folder(DATA);
     let seen = list(log, &folder, owner).await?;
     let (mut chunks, mut seen): (Vec<Seen>, Vec<Seen>) = seen.into_iter().partition(|file| file.name.chunks.is_some());
     seen.sort_by_key(|file| (file.name.first, file.name.last));
     chunks.sort_by_key(|file| file.name.chunks);
     let overlap = seen.windows(2).any(|pair| pair[0].name.overlaps(&pair[1].name));
-    let repeated = repeats_a_chunk(&chunks, log.txn().baseline.baseline);
+    let repeated = repeats_a_chunk(&chunks, stored.baseline);
     let known = if overlap || repeated { names_in_log(log, &folder).await? } else { HashSet::new() };
     let mut found = Found::default();
     if repeated {
         // What this daemon itself has put is not committed yet; what is beyond the log waits for its turn.
         let is_late = |file: &Seen| {
-            let stored = log.txn().baseline;
             let chunks = file
                 .name
                 .chunks
@@ -96,24 +104,14 @@ fn repeats_a_chunk(files: &[Seen], baseline: u32) -> bool {
     chunks.windows(2).any(repeats) || chunks.iter().any(|chunks| chunks.baseline != baseline)
 }
 
-/// Looks through a whole table for files of the baseline that is under way, in the order of their chunks.
+/// Looks through a whole table of the home for files of the baseline that is under way, in the order of their chunks. What was spread over
+/// several tables is not there until the log says so.
 pub async fn look_at_baseline(log: &TableLog, owner: u64) -> Result<Found, LakeError> {
     let stored = log.txn().baseline;
-    let mut seen = list(log, DATA, owner).await?;
-    seen.retain(|file| file.name.chunks.is_some());
-    seen.sort_by_key(|file| file.name.chunks);
     let mut found = Found::default();
-    if seen.is_empty() {
-        return Ok(found);
-    }
-    let known = names_in_log(log, DATA).await?;
     let mut next = stored.chunk + 1;
-    for file in seen {
-        let Some(chunks) = file.name.chunks else { continue };
-        if known.contains(&file.name.to_string()) {
-            continue;
-        }
-        if chunks.baseline == stored.baseline && chunks.first == next {
+    for (chunks, file) in unnamed_chunks(log, owner).await? {
+        if chunks.baseline == stored.baseline && chunks.first == next && !chunks.spread {
             next = chunks.last + 1;
             found.adopt.push(file);
         } else {
@@ -121,6 +119,30 @@ pub async fn look_at_baseline(log: &TableLog, owner: u64) -> Result<Found, LakeE
         }
     }
     Ok(found)
+}
+
+/// The same in a tenant's table: its files of the last chunks that home has, by whoever made home say so, belong to it; all others are of chunks
+/// that are read again.
+pub async fn look_at_spread(log: &TableLog, stored: ChunkProgress, by: u64, owner: u64) -> Result<Found, LakeError> {
+    let mut found = Found::default();
+    for (chunks, file) in unnamed_chunks(log, owner).await? {
+        let counts = (chunks.baseline, chunks.last, file.name.owner) == (stored.baseline, stored.chunk, by);
+        if counts { found.adopt.push(file) } else { found.remove.push(file) }
+    }
+    Ok(found)
+}
+
+/// Files with chunks that the log does not name, in their order.
+async fn unnamed_chunks(log: &TableLog, owner: u64) -> Result<Vec<(Chunks, Seen)>, LakeError> {
+    let seen = list(log, DATA, owner).await?;
+    let mut seen: Vec<_> = seen.into_iter().filter_map(|file| Some((file.name.chunks?, file))).collect();
+    if seen.is_empty() {
+        return Ok(seen);
+    }
+    let known = names_in_log(log, DATA).await?;
+    seen.retain(|(_, file)| !known.contains(&file.name.to_string()));
+    seen.sort_by_key(|(chunks, _)| *chunks);
+    Ok(seen)
 }
 
 /// Our files under one of the table's folders.

@@ -3,29 +3,48 @@
 //! Settings come from the environment first, as each cloud names its variables, and the configuration has the last word. What the lake's
 //! guarantees rest on is not open to either: conditional puts are on, and S3 is sent the SHA-256 of what is written.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use audit_config::SecretRef;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
 use object_store::azure::MicrosoftAzureBuilder;
+use object_store::client::{HttpClient, HttpConnector, ReqwestConnector};
 use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::prefix::PrefixStore;
 use object_store::{Certificate, ClientOptions, Error, ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::error::LakeError;
 use crate::place::{Addressing, Bucket, Cloud, Encryption, StoreConfig};
 
-/// A store whose root is the lake's. Nothing is asked of it yet.
-pub fn open(bucket: &Bucket, config: &StoreConfig) -> Result<Arc<dyn ObjectStore>, LakeError> {
+/// Shares HTTP clients between buckets: each has its own pool of connections, and its own copy of all certificates that are trusted.
+#[derive(Clone, Debug, Default)]
+pub struct Connector(Arc<Mutex<HashMap<String, HttpClient>>>);
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> Result<HttpClient, Error> {
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of a store and those of a metadata service differ; there is no other way to compare them.
+        match clients.entry(format!("{options:?}")) {
+            Entry::Occupied(known) => Ok(known.get().clone()),
+            Entry::Vacant(free) => Ok(free.insert(ReqwestConnector::default().connect(options)?).clone()),
+        }
+    }
+}
+
+/// The whole bucket. Nothing is asked of it yet.
+pub fn open(bucket: &Bucket, config: &StoreConfig, connector: &Connector) -> Result<Arc<dyn ObjectStore>, LakeError> {
     let failed = |source: Error| LakeError::Open { path: bucket.url.to_string(), source: Box::new(source) };
     let client = client(config)?;
     // The deadline ends the tries; their number only bounds what a clock that jumps could do.
     let retry = RetryConfig { max_retries: 1000, retry_timeout: config.retry_for.get(), ..RetryConfig::default() };
     let secret = secret(config.secret_key.as_ref())?;
-    let prefix = bucket.prefix.clone();
     Ok(match bucket.cloud {
-        Cloud::S3 => Arc::new(PrefixStore::new(s3(bucket, config, secret, client, retry).map_err(failed)?, prefix)),
+        Cloud::S3 => {
+            let builder = s3(bucket, config, secret).map_err(failed)?.with_client_options(client).with_retry(retry);
+            Arc::new(builder.with_http_connector(connector.clone()).build().map_err(failed)?)
+        }
         Cloud::Gcs => {
             let mut builder = GoogleCloudStorageBuilder::from_env().with_url(bucket.url.as_str());
             if let Some(file) = &config.service_account_file {
@@ -34,8 +53,8 @@ pub fn open(bucket: &Bucket, config: &StoreConfig) -> Result<Arc<dyn ObjectStore
             if let Some(endpoint) = &config.endpoint {
                 builder = builder.with_base_url(endpoint.trim_end_matches('/'));
             }
-            let store = builder.with_client_options(client).with_retry(retry).build().map_err(failed)?;
-            Arc::new(PrefixStore::new(store, prefix))
+            let builder = builder.with_client_options(client).with_retry(retry).with_http_connector(connector.clone());
+            Arc::new(builder.build().map_err(failed)?)
         }
         Cloud::Azure => {
             let mut builder = MicrosoftAzureBuilder::from_env().with_url(bucket.url.as_str());
@@ -48,23 +67,15 @@ pub fn open(bucket: &Bucket, config: &StoreConfig) -> Result<Arc<dyn ObjectStore
             if let Some(endpoint) = &config.endpoint {
                 builder = builder.with_endpoint(endpoint.clone());
             }
-            let store = builder.with_client_options(client).with_retry(retry).build().map_err(failed)?;
-            Arc::new(PrefixStore::new(store, prefix))
+            let builder = builder.with_client_options(client).with_retry(retry).with_http_connector(connector.clone());
+            Arc::new(builder.build().map_err(failed)?)
         }
     })
 }
 
-fn s3(
-    bucket: &Bucket,
-    config: &StoreConfig,
-    secret: Option<String>,
-    client: ClientOptions,
-    retry: RetryConfig,
-) -> Result<object_store::aws::AmazonS3, Error> {
+fn s3(bucket: &Bucket, config: &StoreConfig, secret: Option<String>) -> Result<AmazonS3Builder, Error> {
     let mut builder = AmazonS3Builder::from_env()
         .with_url(bucket.url.as_str())
-        .with_client_options(client)
-        .with_retry(retry)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_checksum_algorithm(Checksum::SHA256);
     if let Some(region) = &config.region {
@@ -94,7 +105,7 @@ fn s3(
     if let Some(key) = &config.kms_key {
         builder = builder.with_config("aws_sse_kms_key_id".parse()?, key);
     }
-    builder.build()
+    Ok(builder)
 }
 
 /// `https://host` as `https://bucket.host`, which the client expects of an endpoint in this style.

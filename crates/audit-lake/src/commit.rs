@@ -11,16 +11,16 @@
 //! Commits are written through `deltalake-core`'s log store rather than its `CommitBuilder`: that one needs a snapshot with the list of all
 //! files in memory, for every table, and lists the log before each commit.
 
+mod txn;
+
 use std::sync::Arc;
 
-use audit_core::position::{Lsn, Position};
 use audit_core::shape::Shape;
-use audit_core::sink::ChunkProgress;
 use delta_kernel::snapshot::SnapshotRef;
 use delta_kernel::{Engine, Error as KernelError, Snapshot};
 use deltalake_core::checkpoints::cleanup_expired_logs_for;
 use deltalake_core::kernel::transaction::CommitData;
-use deltalake_core::kernel::{Action, Add, Metadata, Remove, Transaction};
+use deltalake_core::kernel::{Action, Add, Metadata, Remove};
 use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, get_actions};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use object_store::path::Path;
@@ -33,6 +33,8 @@ use crate::merge::{LogFile, Merged};
 use crate::partition::Partitioning;
 use crate::schema::{DeltaField, first_fields};
 use crate::store::Store;
+
+pub use txn::Txn;
 
 /// Keys of a Delta table's configuration.
 pub const SHAPES_KEY: &str = "cdc_audit.shapes";
@@ -49,16 +51,6 @@ const RACES_MAX: u32 = 10;
 const STEPS_MAX: usize = 1000;
 /// Protocol versions up to these are understood when another tool has raised them; the first are the ones we write.
 const PROTOCOL: (i32, i32) = (1, 2);
-
-/// Where a table stands, and who says so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Txn {
-    /// The last version of the stream that the table has.
-    pub position: Position,
-    pub baseline: ChunkProgress,
-    /// The owner epoch of the daemon that committed last.
-    pub owner: u64,
-}
 
 /// What the log of a table says.
 #[derive(Clone, Debug)]
@@ -192,9 +184,9 @@ impl TableLog {
             serde_json::to_value(configuration.metadata()).map_err(|error| LakeError::log(&self.table, error))?;
         let source = self.source.clone();
         let version = snapshot.version();
-        let numbers = move || -> Result<[Option<i64>; 7], KernelError> {
-            let mut numbers = [None; 7];
-            for (number, name) in numbers.iter_mut().zip(TXN_NAMES) {
+        let numbers = move || -> Result<txn::Numbers, KernelError> {
+            let mut numbers = txn::Numbers::default();
+            for (number, name) in numbers.iter_mut().zip(txn::NAMES) {
                 *number = snapshot.get_app_id_version(&format!("{source}/{name}"), engine.as_ref())?;
             }
             Ok(numbers)
@@ -391,43 +383,6 @@ fn is_ours(actions: &[Action], change: &Change, source: &str) -> bool {
         _ => None,
     });
     owner == Some(change.txn.owner as i64) && paths.eq(change.adds.iter().map(|add| &add.path))
-}
-
-/// The application transactions, each `<source>/<name>`.
-const TXN_NAMES: [&str; 7] = ["epoch", "lsn", "seq", "owner", "baseline", "chunk", "chunks_done"];
-
-impl Txn {
-    fn numbers(&self) -> [i64; 7] {
-        let Txn { position, baseline, owner } = self;
-        [
-            i64::from(position.epoch),
-            // A WAL position has 64 bits; the sign holds the highest.
-            position.commit_lsn.0 as i64,
-            i64::from(position.seq),
-            *owner as i64,
-            i64::from(baseline.baseline),
-            i64::from(baseline.chunk),
-            i64::from(baseline.done),
-        ]
-    }
-
-    fn from_numbers(numbers: [Option<i64>; 7]) -> Option<Txn> {
-        let [epoch, lsn, seq, owner, baseline, chunk, done] = numbers;
-        Some(Txn {
-            position: Position::new(u16::try_from(epoch?).ok()?, Lsn(lsn? as u64), u32::try_from(seq?).ok()?),
-            owner: owner? as u64,
-            baseline: ChunkProgress {
-                baseline: u32::try_from(baseline?).ok()?,
-                chunk: u32::try_from(chunk?).ok()?,
-                done: done? != 0,
-            },
-        })
-    }
-
-    fn transactions(&self, source: &str) -> Vec<Transaction> {
-        let named = TXN_NAMES.iter().zip(self.numbers());
-        named.map(|(name, number)| Transaction::new(format!("{source}/{name}"), number)).collect()
-    }
 }
 
 impl State {

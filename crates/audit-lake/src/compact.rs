@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use audit_core::position::Micros;
+use audit_core::sink::ChunkProgress;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
@@ -25,6 +26,7 @@ use crate::merge::{LogFile, Merged, has_long_values, merge};
 use crate::partition::Partition;
 use crate::read::LakeReader;
 use crate::store::Store;
+use crate::tenants::Stores;
 
 /// Where it is noted what was replaced.
 const NOTES: &str = "_cdc_audit/replaced";
@@ -36,6 +38,8 @@ const LEFT_AFTER: i64 = 86_400_000_000;
 /// What a run has done to one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Compacted {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Arc<str>>,
     pub table: String,
     /// Files that were replaced, and their bytes.
     pub files: u64,
@@ -50,7 +54,10 @@ pub struct Compacted {
 /// What a run works with.
 #[derive(Clone, Debug)]
 pub struct Compactor {
+    stores: Stores,
+    /// The one that is compacted: home's, or a tenant's.
     store: Store,
+    pub tenant: Option<Arc<str>>,
     source: Arc<str>,
     files: encode::Settings,
     target: u64,
@@ -73,8 +80,13 @@ struct Note {
 }
 
 impl Compactor {
-    /// `memory` is what a run may take, in bytes: about.
+    /// Of a lake without tenants. `memory` is what a run may take, in bytes: about.
     pub fn new(config: &LakeConfig, store: Store, source: &str, memory: usize) -> Result<Compactor, LakeError> {
+        Compactor::of(config, Stores::alone(store), source, memory)
+    }
+
+    /// Of the home; [`Compactor::each`] has one for each tenant too.
+    pub fn of(config: &LakeConfig, stores: Stores, source: &str, memory: usize) -> Result<Compactor, LakeError> {
         let row_group =
             usize::try_from(config.row_group_bytes.get()).unwrap_or(usize::MAX).min((memory / 2).max(1 << 20));
         let micros = |span: audit_config::Span| i64::try_from(span.get().as_micros()).unwrap_or(i64::MAX);
@@ -85,17 +97,39 @@ impl Compactor {
             grace: micros(config.grace),
             window: memory / 2,
             source: source.into(),
-            store,
+            store: stores.home().clone(),
+            tenant: None,
+            stores,
         })
     }
 
-    /// The tables of the lake.
-    pub async fn tables(&self) -> Result<Vec<String>, LakeError> {
-        LakeReader::over(self.store.clone()).tables(&self.source).await
+    /// One for home, and one for each tenant.
+    pub async fn each(&self) -> Result<Vec<Compactor>, LakeError> {
+        let tenants = self.stores.known().await?.into_iter().map(|tenant| {
+            let store = self.stores.of(Some(&tenant)).map_err(|error| error.of_tenant(&tenant))?;
+            Ok(Compactor { store, tenant: Some(tenant), ..self.clone() })
+        });
+        std::iter::once(Ok(self.clone())).chain(tenants).collect()
     }
 
-    /// Compacts one table after the other, and removes what earlier runs have replaced.
+    /// The tables of the store.
+    pub async fn tables(&self) -> Result<Vec<String>, LakeError> {
+        let reader = LakeReader::of(&self.stores);
+        match &self.tenant {
+            Some(tenant) => reader.of_tenant(tenant).await?.tables(&self.source).await,
+            None => reader.of_home().tables(&self.source).await,
+        }
+    }
+
+    /// Compacts one table after the other, in home and of all tenants, and removes what earlier runs have replaced.
     pub async fn all(&self) -> Result<(), LakeError> {
+        for one in self.each().await? {
+            one.all_of_store().await?;
+        }
+        Ok(())
+    }
+
+    async fn all_of_store(&self) -> Result<(), LakeError> {
         for table in self.tables().await? {
             let done = match self.table(&table).await {
                 // Its first file is there, and not its first commit.
@@ -117,8 +151,10 @@ impl Compactor {
         }
         let context = self.context(&log);
         let files = adopt::files_in_log(&log, DATA).await?;
-        let mut done = Compacted { table: table.to_string(), left: files.len() as u64, ..Compacted::default() };
-        for mut group in self.without_long_values(&context, self.groups(&log, files)).await? {
+        let (tenant, left) = (self.tenant.clone(), files.len() as u64);
+        let mut done = Compacted { tenant, table: table.to_string(), left, ..Compacted::default() };
+        let groups = self.groups(&log, self.baseline(&log).await?, files);
+        for mut group in self.without_long_values(&context, groups).await? {
             while group.len() > 1 || group.first().is_some_and(|file| file.name.mark.is_none()) {
                 let Some(merged) = merge(&context, &group, self.window, Some(rand::random())).await? else { break };
                 group.drain(..merged.replaces.len());
@@ -147,10 +183,19 @@ impl Compactor {
         }
     }
 
+    /// How far the table's baseline is. A tenant's table does not hear of chunks that have no row of its own.
+    async fn baseline(&self, log: &TableLog) -> Result<ChunkProgress, LakeError> {
+        let own = log.txn().baseline;
+        if self.tenant.is_none() || own.baseline == 0 || own.done {
+            return Ok(own);
+        }
+        let home = TableLog::open(self.stores.home(), &self.source, &log.table, Default::default()).await?;
+        Ok(home.txn().baseline)
+    }
+
     /// The files that are to become one each: of one partition, one after the other, no more than fill a file.
-    fn groups(&self, log: &TableLog, files: Vec<LogFile>) -> Vec<Vec<LogFile>> {
+    fn groups(&self, log: &TableLog, baseline: ChunkProgress, files: Vec<LogFile>) -> Vec<Vec<LogFile>> {
         // Chunks of a baseline that is under way are found by their files.
-        let baseline = log.txn().baseline;
         let under_way = |file: &LogFile| {
             !baseline.done && file.name.chunks.is_some_and(|chunks| chunks.baseline == baseline.baseline)
         };

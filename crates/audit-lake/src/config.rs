@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::partition::Partitioning;
 use crate::place::{Place, StoreConfig};
+use crate::tenants::{self, TENANT};
 
 /// A lake: for each captured table one Delta table of Parquet files, in folders by UTC commit date.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -13,8 +14,16 @@ use crate::place::{Place, StoreConfig};
 pub struct LakeConfig {
     /// The lake's own folder or part of a bucket: a path, or a URL: `file:///`, `s3://bucket/prefix`, `gs://bucket/prefix`,
     /// `az://container/prefix` or `abfss://container@account.dfs.core.windows.net/prefix`. It belongs to one source.
+    ///
+    /// With `{tenant}` in it, in a bucket's name or in a path, each tenant's versions lie in a store of their own: see `home`.
     #[schemars(example = &"/var/lib/cdc-audit/lake")]
     pub url: String,
+    /// Only where `url` has `{tenant}`, and then needed: where the lake's checkpoint lies, and what belongs to no tenant: rows whose table has no
+    /// `tenant` column (`[[tables]]`), or that have no value there, and `gap` and `error` records. A place beside the tenants', in the same kind
+    /// of store. Which tenants there are is noted here.
+    #[serde(default)]
+    #[schemars(example = &"s3://acme-audit/shop")]
+    pub home: Option<String>,
     /// A table's file is closed when it is this large. In a bucket it is held in memory until then: there it is closed earlier where
     /// `pipeline.memory_limit` asks for it, at about 40 MiB by default.
     #[serde(default = "file_bytes")]
@@ -144,6 +153,7 @@ impl LakeConfig {
     pub fn at(url: impl Into<String>) -> LakeConfig {
         LakeConfig {
             url: url.into(),
+            home: None,
             file_bytes: file_bytes(),
             file_rows: file_rows(),
             file_age: file_age(),
@@ -165,16 +175,64 @@ impl LakeConfig {
         }
     }
 
+    /// Where the checkpoint lies: all of the lake, but for tenants.
+    pub fn home_url(&self) -> &str {
+        self.home.as_deref().unwrap_or(&self.url)
+    }
+
+    pub(crate) fn has_tenants(&self) -> bool {
+        self.url.contains(TENANT)
+    }
+
+    /// The places of home and of tenants, against each other.
+    fn check_tenants(&self, problems: &mut Problems) {
+        let Some(home) = &self.home else {
+            let hint = "give a place for what belongs to no tenant: home = \"s3://acme-audit/shop\"";
+            return problems.push("home", "missing, for `url` names tenants", hint);
+        };
+        if !self.has_tenants() {
+            let hint = "leave it out, or name tenants: url = \"s3://tenant-{tenant}-audit/shop\"";
+            return problems.push("home", "given where `url` names no tenants", hint);
+        }
+        let Ok(home) = Place::parse(home) else { return };
+        if !tenants::is_sound(&self.url) {
+            let hint = "let it stand once in the bucket's name, with room for 34 characters, or once in the path";
+            return problems.push("url", "`{tenant}` cannot stand there", hint);
+        }
+        // Of a name that is kept as it is, and of one that is not.
+        for tenant in ["acme", "A/b"] {
+            match tenants::place_of(&self.url, &home, tenant) {
+                Ok(place) if place.is_like(&home) => {}
+                Ok(_) => {
+                    let hint = "give both in one cloud, or both on disk: one section `store` holds for all";
+                    return problems.push("home", "another kind of store than `url`", hint);
+                }
+                Err(_) => {
+                    let hint = "give places beside each other, such as \"s3://acme-audit/tenants/{tenant}\" and \"s3://acme-audit/home\"";
+                    return problems.push(
+                        "url",
+                        "no place for tenants, or one that lies in the home or around it",
+                        hint,
+                    );
+                }
+            }
+        }
+    }
+
     /// What the types cannot say.
     pub fn check(&self, problems: &mut Problems) {
-        match Place::parse(&self.url) {
+        if self.home.is_some() || self.has_tenants() {
+            self.check_tenants(problems);
+        }
+        let key = if self.home.is_some() { "home" } else { "url" };
+        match Place::parse(self.home_url()) {
             Ok(Place::Bucket(bucket)) => problems.scope("store", |problems| self.store.check(&bucket, problems)),
             Ok(Place::Folder(_)) if self.store == StoreConfig::default() => {}
             Ok(Place::Folder(_)) => {
                 let hint = "leave the section out, or give a url that begins with s3://, gs://, az:// or abfss://";
                 problems.push("store", "a lake in a folder takes none of these keys", hint);
             }
-            Err(error) => problems.push("url", error.to_string(), error.hint().as_deref()),
+            Err(error) => problems.push(key, error.to_string(), error.hint().as_deref()),
         }
         if self.file_bytes < ByteSize::mib(1) {
             problems.push("file_bytes", "too small", "give at least \"1 MiB\"");

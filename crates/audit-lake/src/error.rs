@@ -72,6 +72,16 @@ pub enum LakeError {
     Altered { path: String, what: String },
     #[error("the lake holds no table {table}")]
     NoTable { table: String },
+    #[error("the lake knows no tenant {tenant:?}")]
+    NoTenant { tenant: String },
+    #[error("the store of tenant {tenant:?} cannot be used")]
+    Tenant {
+        tenant: String,
+        #[source]
+        source: Box<LakeError>,
+    },
+    #[error("{path} says that this tenant's store is {was}, and not {is}")]
+    Moved { path: String, was: String, is: String },
     #[error("the upload of a file of table {table} broke off")]
     UploadLost {
         table: String,
@@ -155,6 +165,23 @@ impl LakeError {
         LakeError::Altered { path: path.to_string(), what: what.into() }
     }
 
+    /// The same, of this tenant's store.
+    pub(crate) fn of_tenant(self, tenant: &str) -> LakeError {
+        match self {
+            LakeError::Tenant { .. } => self,
+            error => LakeError::Tenant { tenant: tenant.to_string(), source: Box::new(error) },
+        }
+    }
+
+    /// Whether the bucket or folder itself is not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        // Listing does not say so by its kind.
+        let said = |error: &object_store::Error| error.to_string().contains("status code: 404");
+        let missing =
+            |error: &object_store::Error| matches!(error, object_store::Error::NotFound { .. }) || said(error);
+        self.io_kind() == Some(ErrorKind::NotFound) || from_store(self).is_some_and(missing)
+    }
+
     pub(crate) fn is_retry(&self) -> bool {
         self.action() == Action::Retry
     }
@@ -167,6 +194,7 @@ impl LakeError {
                     _ => Action::Retry,
                 }
             }
+            LakeError::Tenant { source, .. } => source.action(),
             LakeError::Contended { .. } => Action::Retry,
             LakeError::UploadLost { .. } | LakeError::Overtaken { .. } | LakeError::Parquet { .. } => Action::Restart,
             LakeError::Fault(_) => Action::Retry,
@@ -198,6 +226,16 @@ impl LakeError {
             LakeError::Fenced { .. } => "stop one of the two daemons; the one that started last owns the lake",
             LakeError::Altered { .. } => {
                 "restore what was changed or removed, from a backup or with `RESTORE`; the daemon does not guess what the lake holds"
+            }
+            LakeError::Tenant { .. } if self.is_missing() => {
+                "make the bucket, or the folder; the daemon goes on by itself, and the slot keeps the WAL meanwhile"
+            }
+            LakeError::Tenant { source, .. } => return source.hint(),
+            LakeError::Moved { .. } => {
+                "a tenant's store stays where it is: give `url` as it was, or this tenant's rows a lake of their own"
+            }
+            LakeError::NoTenant { .. } => {
+                "`cdc-audit check` says how many tenants there are; their names lie in the home, in `_cdc_audit/tenants`"
             }
             LakeError::Folder { .. } => {
                 "the lake's folder is made when the daemon runs for the first time; see that `url` names it"
@@ -263,6 +301,7 @@ impl From<LakeError> for SinkError {
             LakeError::Sort(source) => sink.source(source),
             LakeError::Open { source, .. } => sink.source(source),
             LakeError::Secret { source } => sink.source(source),
+            LakeError::Tenant { source, .. } => sink.source(source),
             _ => sink,
         }
     }

@@ -37,6 +37,8 @@ pub const CHUNKS_KEY: &str = "cdc_audit.chunks";
 /// Rows are encoded in steps of about this size.
 const STEP_BYTES: usize = 2 << 20;
 const STEP_ROWS: usize = 8192;
+/// What a file holds from its first row on, beside its rows: builders of all columns, about.
+const BUILDER_BYTES: usize = 16 << 10;
 /// Parts of an upload. The clouds want 5 MiB at least, some want all the same.
 pub const PART_BYTES: usize = 8 << 20;
 /// Parts of one file that are under way at a time.
@@ -52,6 +54,12 @@ pub struct ChunkNote {
     pub last: u32,
     /// No chunk of the baseline follows.
     pub done: bool,
+}
+
+impl ChunkNote {
+    fn named(self, spread: bool) -> Chunks {
+        Chunks { baseline: self.baseline, first: self.first, last: self.last, spread }
+    }
 }
 
 /// What files need to know of the sink they belong to.
@@ -87,6 +95,8 @@ impl Limits {
 pub struct OpenFile {
     pub partition: Partition,
     pub chunks: Option<ChunkNote>,
+    /// Rows of its chunks go to other tables too.
+    pub spread: bool,
     pub rows_total: u64,
     /// Of encoded rows.
     pub encoded_bytes: u64,
@@ -126,6 +136,7 @@ impl OpenFile {
         OpenFile {
             partition,
             chunks: None,
+            spread: false,
             rows_total: 0,
             encoded_bytes: 0,
             large: false,
@@ -171,7 +182,7 @@ impl OpenFile {
     /// Memory held, in bytes.
     pub fn held_bytes(&self) -> usize {
         let writer = self.writer.as_ref().map_or(0, |writer| writer.memory_size() + encode::WRITER_BYTES);
-        self.rows.bytes() + writer + self.pending_bytes()
+        BUILDER_BYTES + self.rows.bytes() + writer + self.pending_bytes()
     }
 
     /// Encodes the rows that were appended. Takes processor time.
@@ -280,7 +291,7 @@ impl OpenFile {
     }
 
     async fn seal(mut self, context: &FileContext, stats: String) -> Result<WholeFile, LakeError> {
-        let chunks = self.chunks.map(|note| Chunks { baseline: note.baseline, first: note.first, last: note.last });
+        let chunks = self.chunks.map(|note| note.named(self.spread));
         let name = FileName { first: self.first, last: self.last, owner: context.owner, chunks, mark: None };
         // A baseline is read once: its chunks are found in `data/` after a kill, however small they are.
         // Rolls sort in little memory: a file with large rows stays what it is.

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A file is named by its first and last version and the epoch of the daemon that wrote it; a file of a baseline by its chunks too:
-//! `0001-0000000016b37430-0000000000_0001-0000000016b3a0f8-0000000004_3.parquet`, `…_3_b1-1-12.parquet`; one that
+//! `0001-0000000016b37430-0000000000_0001-0000000016b3a0f8-0000000004_3.parquet`, `…_3_b1-1-12.parquet` (`s1-1-12` where chunks are
+//! spread over tenants); one that
 //! `compact` made by a random mark. No colon, for Spark and Hadoop
 //! cannot list it; and no two daemons ever write the same name.
 
@@ -80,6 +81,8 @@ pub struct Chunks {
     pub baseline: u32,
     pub first: u32,
     pub last: u32,
+    /// Other tables, of other tenants, may have rows of these chunks: the file counts only if home says that all of them have theirs.
+    pub spread: bool,
 }
 
 /// What a file's name tells.
@@ -98,7 +101,8 @@ impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}_{}_{}", Dashed(self.first), Dashed(self.last), self.owner)?;
         if let Some(chunks) = self.chunks {
-            write!(f, "_b{}-{}-{}", chunks.baseline, chunks.first, chunks.last)?;
+            let letter = if chunks.spread { 's' } else { 'b' };
+            write!(f, "_{letter}{}-{}-{}", chunks.baseline, chunks.first, chunks.last)?;
         }
         if let Some(mark) = self.mark {
             write!(f, "_c{mark:016x}")?;
@@ -119,9 +123,10 @@ impl FileName {
             Some(part) => match part.strip_prefix('c') {
                 Some(digits) => mark = Some(u64::from_str_radix(digits, 16).ok()?),
                 None => {
-                    let mut numbers = part.strip_prefix('b')?.split('-').map(str::parse);
+                    let spread = part.starts_with('s');
+                    let mut numbers = part.strip_prefix(['b', 's'])?.split('-').map(str::parse);
                     let mut next = || numbers.next()?.ok();
-                    chunks = Some(Chunks { baseline: next()?, first: next()?, last: next()? });
+                    chunks = Some(Chunks { baseline: next()?, first: next()?, last: next()?, spread });
                 }
             },
         }
@@ -195,9 +200,10 @@ mod tests {
         let position = |seq| Position::new(1, Lsn(0x16b3_7430), seq);
         let plain = FileName { first: position(0), last: position(4_294_967_295), owner: 3, chunks: None, mark: None };
         assert_eq!(plain.to_string(), "0001-0000000016b37430-0000000000_0001-0000000016b37430-4294967295_3.parquet");
-        let chunks = FileName { chunks: Some(Chunks { baseline: 2, first: 1, last: 12 }), ..plain };
+        let chunks = FileName { chunks: Some(Chunks { baseline: 2, first: 1, last: 12, spread: false }), ..plain };
+        let spread = FileName { chunks: Some(Chunks { baseline: 2, first: 1, last: 12, spread: true }), ..plain };
         let compacted = FileName { mark: Some(0xab), ..plain };
-        for name in [plain, chunks, compacted] {
+        for name in [plain, chunks, spread, compacted] {
             assert!(!name.to_string().contains(':'));
             assert_eq!(FileName::parse(&name.to_string()), Some(name));
         }

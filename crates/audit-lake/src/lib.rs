@@ -40,6 +40,7 @@ mod sort;
 mod stats;
 pub mod store;
 mod table;
+pub mod tenants;
 
 pub use compact::{Compacted, Compactor};
 pub use config::LakeConfig;
@@ -47,3 +48,4 @@ pub use error::LakeError;
 pub use probe::probe;
 pub use read::{FieldDescription, LakeReader, TableDescription};
 pub use sink::LakeSink;
+pub use tenants::Stores;

@@ -61,6 +61,34 @@ impl Place {
         let prefix = Path::from_url_path(url.path()).map_err(|_| refused())?;
         Ok(Place::Bucket(Bucket { cloud, url, prefix }))
     }
+
+    /// Whether both are of one kind: on disk, or in one cloud and addressed alike.
+    pub(crate) fn is_like(&self, other: &Place) -> bool {
+        match (self, other) {
+            (Place::Folder(_), Place::Folder(_)) => true,
+            (Place::Bucket(one), Place::Bucket(other)) => one.url.scheme() == other.url.scheme(),
+            _ => false,
+        }
+    }
+
+    /// Whether one lies in the other.
+    pub(crate) fn overlaps(&self, other: &Place) -> bool {
+        match (self, other) {
+            (Place::Folder(one), Place::Folder(other)) => one.starts_with(other) || other.starts_with(one),
+            (Place::Bucket(one), Place::Bucket(other)) => {
+                let within = |a: &Path, b: &Path| a.prefix_matches(b);
+                one.name() == other.name() && (within(&one.prefix, &other.prefix) || within(&other.prefix, &one.prefix))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Bucket {
+    /// What tells it from others that are reached with the same settings.
+    pub(crate) fn name(&self) -> (&str, &str, Option<&str>) {
+        (self.url.scheme(), self.url.username(), self.url.host_str())
+    }
 }
 
 fn folder(path: PathBuf) -> Option<Place> {

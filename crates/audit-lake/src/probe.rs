@@ -7,13 +7,15 @@ use crate::checkpoint;
 use crate::config::LakeConfig;
 use crate::error::LakeError;
 use crate::layout::TMP;
-use crate::store::Store;
+use crate::tenants::Stores;
 
 /// Looks whose the lake is, then writes an object that is nobody's data, sees that it cannot be created again, reads it back and removes it.
-/// Nobody is fenced; the lake's folder is made where it is missing. Only what a kill of the probe itself leaves stays, and the next start sweeps it.
-pub async fn probe(config: &LakeConfig, source: &str) -> Result<(), LakeError> {
-    let store = Store::open(config, true)?;
-    if let Some(found) = checkpoint::source(&store).await?.filter(|found| found != source) {
+/// Returns how many tenants the lake knows; their stores are not looked at. Nobody is fenced; the lake's folder is made where it is missing. Only what a kill of the probe itself leaves stays, and the next start sweeps it.
+pub async fn probe(config: &LakeConfig, source: &str) -> Result<usize, LakeError> {
+    let stores = Stores::open(config, true)?;
+    let store = stores.home();
+    let tenants = stores.known().await?.len();
+    if let Some(found) = checkpoint::source(store).await?.filter(|found| found != source) {
         return Err(LakeError::OtherSource { path: store.shown().to_owned(), found, wanted: source.to_owned() });
     }
     let content = uuid::Uuid::new_v4().to_string();
@@ -28,7 +30,7 @@ pub async fn probe(config: &LakeConfig, source: &str) -> Result<(), LakeError> {
         Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
         Err(error) => return Err(failed("write")(error)),
     }
-    let proved = checkpoint::prove_create_only(&store, &path, content.clone().into()).await;
+    let proved = checkpoint::prove_create_only(store, &path, content.clone().into()).await;
     let read = match store.objects().get(&path).await {
         Ok(found) => found.bytes().await,
         Err(error) => Err(error),
@@ -38,7 +40,7 @@ pub async fn probe(config: &LakeConfig, source: &str) -> Result<(), LakeError> {
     if read.map_err(failed("read"))? != content.as_bytes() {
         return Err(LakeError::altered(store.show(&path), "what was written is not what is read"));
     }
-    removed.map_err(failed("remove"))
+    removed.map_err(failed("remove")).map(|()| tenants)
 }
 
 #[cfg(test)]
@@ -49,6 +51,7 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::Checkpoints;
+    use crate::store::Store;
 
     #[tokio::test]
     async fn a_probe_leaves_nothing_and_knows_whose_the_lake_is() {

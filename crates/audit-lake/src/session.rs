@@ -1,34 +1,39 @@
 //! What the sink does from one `take` to the next error: versions to tables, tables to commits, commits to the lake's checkpoint.
 
+mod chunks;
 mod maker;
 pub mod roll;
+mod room;
+mod route;
+mod start;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use audit_core::batch::{Batch, ChunkMark, Progress, Version};
+use audit_core::batch::{Batch, Progress, Version};
 use audit_core::position::{Lsn, Micros, Position};
-use audit_core::sink::{Identity, Stored};
-use audit_core::table::Table;
+use audit_core::sink::ChunkProgress;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::checkpoint::Checkpoints;
 use crate::encode::{self, on_cpu};
-use crate::error::{LakeError, fault};
+use crate::error::LakeError;
 use crate::file::Limits;
 use crate::partition::Partitioning;
 use crate::rows::{Shared, TooLarge};
+use crate::session::chunks::Group;
 use crate::session::maker::Maker;
 use crate::session::roll::{Compacting, Rolling};
-use crate::store::Store;
+use crate::session::route::Route;
 use crate::table::fresh::Rolls;
-use crate::table::{Append, Need, OpenTable};
+use crate::table::{Append, Need, OpenTable, TableId};
+use crate::tenants::Stores;
 
 /// Tables opened, or closed, at a time.
 const CONCURRENT: usize = 16;
-/// Tables kept in memory with nothing to commit.
-const IDLE_TABLES_MAX: usize = 500;
+/// Tables that a batch's versions are given out to at a time: what is open beyond it can be closed in between.
+const ACTIVE_MAX: usize = 256;
 /// The checkpoint follows the commits after this, at most: with many tables it would otherwise be as many requests again.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
@@ -55,10 +60,18 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Session {
     settings: Settings,
-    store: Store,
+    stores: Stores,
     source: Arc<str>,
     checkpoints: Checkpoints,
-    tables: HashMap<Arc<str>, OpenTable>,
+    tables: HashMap<TableId, OpenTable>,
+    /// Tables that are not in memory and have fresh files, and when those are due to be rolled.
+    parked: HashMap<TableId, Instant>,
+    /// Chunks that are taken in and not committed, by table.
+    chunks: BTreeMap<Arc<str>, Group>,
+    /// How far the baselines of tables are, as home says.
+    baselines: HashMap<Arc<str>, ChunkProgress>,
+    /// Tenants that this session knows to be noted.
+    noted: HashSet<Arc<str>>,
     /// How far the stream is: all of it up to here was taken in.
     seen: Progress,
     /// The last change of the stream before the next version.
@@ -86,66 +99,9 @@ impl From<LakeError> for WriteError {
 }
 
 impl Session {
-    /// Takes the lake over and says what it has.
-    pub async fn take(
-        store: Store,
-        settings: Settings,
-        compacting: Option<Compacting>,
-        identity: &Identity,
-    ) -> Result<(Session, Stored), LakeError> {
-        let checkpoints = Checkpoints::take(&store, identity).await?;
-        fault!("lake::after_take");
-        store.sweep().await?;
-        let source: Arc<str> = identity.source.as_str().into();
-        let mut session = Session {
-            settings,
-            store,
-            source,
-            seen: Progress::default(),
-            last: Default::default(),
-            stored_at: Instant::now(),
-            tables: HashMap::new(),
-            clock: 0,
-            held: 0,
-            rolling: None,
-            compacting,
-            roll_not_before: Instant::now(),
-            checkpoints,
-        };
-        let stored = session.stored().await?;
-        Ok((session, stored))
-    }
-
-    /// Reads the shapes and baselines of all tables, and adopts whole chunks that were left behind.
-    async fn stored(&mut self) -> Result<Stored, LakeError> {
-        let mut stored = Stored { checkpoint: self.checkpoints.stored().cloned(), ..Stored::default() };
-        let maker = self.maker();
-        let folders = maker.table_folders().await?;
-        let position = self.durable().position;
-        let look = |folder| maker.look_at(folder, position);
-        let opened = futures::stream::iter(folders).map(look).buffer_unordered(CONCURRENT);
-        let mut opened = std::pin::pin!(opened);
-        while let Some(found) = opened.try_next().await? {
-            let Some(table) = found else { continue };
-            if table.chunks.baseline > 0 {
-                stored.baselines.insert(table.log.table.to_string(), table.chunks);
-            }
-            stored.shapes.extend(table.log.state.iter().flat_map(|state| state.shapes.clone()));
-            if !table.fresh.is_empty() {
-                self.tables.insert(table.log.table.clone(), table);
-            }
-        }
-        // A lake with tables and without a checkpoint was robbed of it: its tables may be ahead of where a stream would begin.
-        if stored.checkpoint.is_none() && !stored.shapes.is_empty() {
-            let path = self.store.show(&crate::layout::CHECKPOINTS.into());
-            return Err(LakeError::altered(path, "the lake has tables, and no checkpoint"));
-        }
-        Ok(stored)
-    }
-
     fn maker(&self) -> Maker {
         Maker {
-            store: self.store.clone(),
+            stores: self.stores.clone(),
             source: self.source.clone(),
             owner: self.checkpoints.owner(),
             settings: self.settings.clone(),
@@ -185,44 +141,44 @@ impl Session {
     }
 
     async fn write_rows(&mut self, batch: &Batch, quarantined: &HashSet<Position>) -> Result<(), WriteError> {
-        let (mut active, indices) = self.activate(batch).await?;
-        if active.is_empty() {
-            return Ok(());
+        let route = Route::of(batch, &self.settings.name, self.stores.has_tenants(), quarantined);
+        for (at, ids) in route.ids.chunks(ACTIVE_MAX).enumerate() {
+            if at > 0 {
+                self.make_room().await?;
+            }
+            self.open_tables(ids).await?;
+            let mut active: Vec<OpenTable> = ids.iter().filter_map(|id| self.tables.remove(id)).collect();
+            let written = self.append_rows(batch, &mut active, route.targets(at * ACTIVE_MAX), quarantined).await;
+            self.deactivate(active);
+            written?;
         }
-        let written = self.append_rows(batch, &mut active, &indices, quarantined).await;
-        self.deactivate(active);
-        written
+        Ok(())
     }
 
+    /// `targets` says for each version its index among the tables that are active; it may lie beyond them.
     async fn append_rows(
         &mut self,
         batch: &Batch,
         active: &mut [OpenTable],
-        indices: &[Option<usize>],
+        targets: impl Iterator<Item = usize>,
         quarantined: &HashSet<Position>,
     ) -> Result<(), WriteError> {
         let stored = self.durable().position;
         let source = self.source.clone();
         let shared = Shared { source: &source, recorded_at: Micros::now() };
-        let mut versions = batch.versions().peekable();
-        let mut at: Option<(&Arc<Table>, Option<usize>)> = None;
+        let mut versions = batch.versions().zip(targets).peekable();
+        let mut last = self.last;
         loop {
             let run = || -> Result<Option<(usize, Need, Position)>, WriteError> {
-                while let Some(version) = versions.peek() {
+                while let Some((version, index)) = versions.peek() {
                     let position = version.position();
-                    let index = match at {
-                        Some((table, index)) if Arc::ptr_eq(table, version.table()) => index,
-                        _ => index_of(batch, version, indices),
-                    };
-                    at = Some((version.table(), index));
-                    let Some((index, table)) = index.and_then(|index| Some((index, active.get_mut(index)?))) else {
-                        self.last = self.last.max((position, version.lsn()));
-                        versions.next();
-                        continue;
-                    };
-                    if position > table.taken && position > stored {
+                    let lsn = version.lsn();
+                    if let Some(table) = active.get_mut(*index)
+                        && position > table.taken
+                        && position > stored
+                    {
                         let flushed_lsn = version.transaction().commit_lsn;
-                        let before = Progress { position: self.last.0, change_lsn: self.last.1, flushed_lsn };
+                        let before = Progress { position: last.0, change_lsn: last.1, flushed_lsn };
                         let quarantined = !quarantined.is_empty() && quarantined.contains(&position);
                         let append = Append { shared, before, quarantined };
                         match table.append(version, append).map_err(|error| refused(version, error))? {
@@ -230,15 +186,16 @@ impl Session {
                             Some(Need::Encode) => {
                                 table.encode()?;
                                 if table.wants_upload() || table.is_full() {
-                                    self.last = self.last.max((position, version.lsn()));
+                                    let index = *index;
+                                    last = last.max((position, lsn));
                                     versions.next();
                                     return Ok(Some((index, Need::Encode, position)));
                                 }
                             }
-                            Some(need) => return Ok(Some((index, need, position))),
+                            Some(need) => return Ok(Some((*index, need, position))),
                         }
                     }
-                    self.last = self.last.max((position, version.lsn()));
+                    last = last.max((position, lsn));
                     versions.next();
                 }
                 Ok(None)
@@ -248,99 +205,40 @@ impl Session {
         }
     }
 
-    async fn write_chunk(
-        &mut self,
-        batch: &Batch,
-        mark: &ChunkMark,
-        quarantined: &HashSet<Position>,
-    ) -> Result<(), WriteError> {
-        if !mark.sinks.iter().any(|sink| **sink == *self.settings.name) {
+    async fn open_tables(&mut self, ids: &[TableId]) -> Result<(), LakeError> {
+        let missing: Vec<TableId> = ids.iter().filter(|id| !self.tables.contains_key(*id)).cloned().collect();
+        if missing.is_empty() {
             return Ok(());
         }
-        self.open_tables(std::slice::from_ref(&mark.table)).await?;
-        let Some(mut table) = self.tables.remove(&mark.table) else { return Ok(()) };
-        let written = self.append_chunk(batch, mark, &mut table, quarantined).await;
-        self.deactivate(vec![table]);
-        written
-    }
-
-    async fn append_chunk(
-        &mut self,
-        batch: &Batch,
-        mark: &ChunkMark,
-        table: &mut OpenTable,
-        quarantined: &HashSet<Position>,
-    ) -> Result<(), WriteError> {
-        let has = (table.chunks.baseline, table.chunks.chunk);
-        if (mark.baseline, mark.chunk) <= has {
-            return Ok(());
-        }
-        let seen = self.seen.position;
-        while let Some(need) = table.before_chunk(mark, batch) {
-            satisfy(table, need, seen).await?;
-        }
-        table.begin_baseline(mark.baseline).await?;
-        let source = self.source.clone();
-        let shared = Shared { source: &source, recorded_at: Micros::now() };
-        let mut versions = batch.versions().peekable();
-        loop {
-            let run = || -> Result<Option<Need>, WriteError> {
-                for version in versions.by_ref() {
-                    let quarantined = !quarantined.is_empty() && quarantined.contains(&version.position());
-                    let append = Append { shared, before: Progress::default(), quarantined };
-                    let need =
-                        table.append_snapshot(&version, mark, append).map_err(|error| refused(&version, error))?;
-                    if need == Some(Need::Encode) {
-                        table.encode()?;
-                        if table.wants_upload() {
-                            return Ok(need);
-                        }
-                    }
-                }
-                Ok(None)
-            };
-            if on_cpu(run)?.is_none() {
-                break;
-            }
-            table.upload().await?;
-        }
-        table.chunk_taken(mark);
-        if table.is_full() {
-            table.close(seen).await?;
+        self.note_tenants(&missing).await?;
+        let maker = self.maker();
+        let known = |id: TableId| {
+            let (baseline, has_fresh) = (self.baselines.get(&id.name).copied(), self.parked.contains_key(&id));
+            (id, baseline, has_fresh)
+        };
+        let missing: Vec<_> = missing.into_iter().map(known).collect();
+        let open = |(id, baseline, has_fresh)| maker.open(id, baseline, has_fresh);
+        let opened: Vec<OpenTable> =
+            futures::stream::iter(missing).map(open).buffer_unordered(CONCURRENT).try_collect().await?;
+        for mut table in opened {
+            table.touched = self.clock;
+            self.parked.remove(&table.id());
+            self.tables.insert(table.id(), table);
         }
         Ok(())
     }
 
-    /// Takes the tables of a batch out, opening those that are not open; for each of the batch's tables its index among them, unless its
-    /// versions go elsewhere.
-    async fn activate(&mut self, batch: &Batch) -> Result<(Vec<OpenTable>, Vec<Option<usize>>), LakeError> {
-        let mut names: Vec<Arc<str>> = Vec::new();
-        let mut indices = Vec::new();
-        for table in batch.tables() {
-            if !table.goes_to(&self.settings.name) {
-                indices.push(None);
-                continue;
-            }
-            let at = names.iter().position(|name| **name == *table.name).unwrap_or_else(|| {
-                names.push(table.name.clone());
-                names.len() - 1
-            });
-            indices.push(Some(at));
-        }
-        self.open_tables(&names).await?;
-        let active = names.iter().filter_map(|name| self.tables.remove(name)).collect();
-        Ok((active, indices))
-    }
-
-    async fn open_tables(&mut self, names: &[Arc<str>]) -> Result<(), LakeError> {
-        let missing: Vec<Arc<str>> = names.iter().filter(|name| !self.tables.contains_key(*name)).cloned().collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let maker = self.maker();
-        let opened = futures::stream::iter(missing).map(|name| maker.open(name)).buffer_unordered(CONCURRENT);
-        for table in opened.try_collect::<Vec<OpenTable>>().await? {
-            self.tables.insert(table.log.table.clone(), table);
+    /// Nothing is put to a tenant's store before home knows of it.
+    async fn note_tenants(&mut self, ids: &[TableId]) -> Result<(), LakeError> {
+        let tenants = ids.iter().filter_map(|id| id.tenant.clone());
+        let new: HashSet<Arc<str>> = tenants.filter(|tenant| !self.noted.contains(tenant)).collect();
+        let note = |tenant: Arc<str>| {
+            let stores = self.stores.clone();
+            async move { stores.note(&tenant).await.map(|()| tenant) }
+        };
+        let mut noted = futures::stream::iter(new).map(note).buffer_unordered(CONCURRENT);
+        while let Some(tenant) = noted.try_next().await? {
+            self.noted.insert(tenant);
         }
         Ok(())
     }
@@ -357,45 +255,7 @@ impl Session {
         let held = table.held_bytes();
         self.held = (self.held + held).saturating_sub(table.counted);
         table.counted = held;
-        self.tables.insert(table.log.table.clone(), table);
-    }
-
-    /// Gives memory back: tables written least recently are closed first; the one that is left ends its row group,
-    /// where what is encoded can leave memory before the file is whole.
-    async fn make_room(&mut self) -> Result<(), LakeError> {
-        while self.held > self.room() {
-            let full = self.tables.values().filter(|table| table.counted > 0);
-            let Some(name) = full.min_by_key(|table| table.touched).map(|table| table.log.table.clone()) else { break };
-            let alone = self.tables.values().filter(|table| table.counted > 0).count() == 1;
-            let alone = alone && self.store.stages();
-            let Some(mut table) = self.tables.remove(&name) else { break };
-            let before = table.counted;
-            let closed = if alone { table.shrink().await } else { table.close(self.seen.position).await };
-            self.put_back(table);
-            closed?;
-            if self.tables.get(&name).is_some_and(|table| table.counted >= before) {
-                break;
-            }
-        }
-        self.forget_idle();
-        Ok(())
-    }
-
-    fn forget_idle(&mut self) {
-        let idle = |table: &OpenTable| !table.is_dirty() && table.fresh.is_empty();
-        let mut idle: Vec<(u64, Arc<str>)> = self
-            .tables
-            .values()
-            .filter(|table| idle(table))
-            .map(|table| (table.touched, table.log.table.clone()))
-            .collect();
-        if idle.len() <= IDLE_TABLES_MAX {
-            return;
-        }
-        idle.sort_unstable();
-        for (_, name) in &idle[..idle.len() - IDLE_TABLES_MAX] {
-            self.tables.remove(name);
-        }
+        self.tables.insert(table.id(), table);
     }
 
     /// Closes and commits the tables that are due, or all.
@@ -405,9 +265,8 @@ impl Session {
         let due = |table: &OpenTable| {
             table.is_dirty() && (all || table.is_closing() || table.since.is_none_or(|since| since + age <= now))
         };
-        let names: Vec<Arc<str>> =
-            self.tables.values().filter(|table| due(table)).map(|table| table.log.table.clone()).collect();
-        let due: Vec<OpenTable> = names.iter().filter_map(|name| self.tables.remove(name)).collect();
+        let ids: Vec<TableId> = self.tables.values().filter(|table| due(table)).map(OpenTable::id).collect();
+        let due: Vec<OpenTable> = ids.iter().filter_map(|id| self.tables.remove(id)).collect();
         let seen = self.seen.position;
         let close = |mut table: OpenTable| async move {
             let closed = table.close(seen).await;
@@ -418,6 +277,11 @@ impl Session {
         for (table, closed) in closed {
             self.put_back(table);
             errors.extend(closed.err());
+        }
+        let chunks_due = |group: &Group| all || group.is_due(now, age);
+        let names = self.chunks.iter().filter(|(_, group)| chunks_due(group)).map(|(name, _)| name.clone());
+        for name in names.collect::<Vec<_>>() {
+            errors.extend(self.close_chunks(&name).await.err());
         }
         // An error that ends the session outweighs those that a repeat may heal.
         errors.sort_by_key(|error| error.is_retry());
@@ -453,19 +317,15 @@ impl Session {
     pub fn due(&self) -> Option<Instant> {
         let dirty = self.tables.values().filter(|table| table.is_dirty());
         let tables = dirty.filter_map(|table| Some(table.since? + self.settings.file_age)).min();
+        let chunks = self.chunks.values().map(|group| group.due(self.settings.file_age)).min();
         let committed = self.committed();
         let checkpoint = is_later(committed, self.durable()).then(|| self.checkpoint_due(committed));
-        tables.into_iter().chain(checkpoint).chain(self.fresh_due()).min()
+        tables.into_iter().chain(chunks).chain(checkpoint).chain(self.fresh_due()).min()
     }
 }
 
 fn refused(version: &Version<'_>, error: TooLarge) -> WriteError {
     WriteError::Refused { position: version.position(), table: version.table().name.to_string(), column: error.column }
-}
-
-fn index_of(batch: &Batch, version: &Version<'_>, indices: &[Option<usize>]) -> Option<usize> {
-    let at = batch.tables().iter().position(|table| Arc::ptr_eq(table, version.table()))?;
-    indices.get(at).copied().flatten()
 }
 
 /// Does what a table needs before more rows come in. `position` is that of the next version, or the last.

@@ -18,14 +18,15 @@ use crate::session::roll::Compacting;
 use crate::session::{Session, Settings, WriteError};
 use crate::store::Store;
 use crate::table::fresh::Rolls;
+use crate::tenants::Stores;
 
 /// The lake as a sink. Versions are durable once their table's files are closed and committed: by size, rows, age, or when memory is short.
 #[derive(Debug)]
 pub struct LakeSink {
     settings: Settings,
     config: Box<LakeConfig>,
-    /// Where it is given; else the place that the config names is opened.
-    store: Option<Store>,
+    /// Where they are given; else the places that the config names are opened.
+    stores: Option<Stores>,
     quarantined: HashSet<Position>,
     session: Option<Session>,
     durable: Progress,
@@ -35,7 +36,7 @@ impl LakeSink {
     /// `memory` is what the sink may hold for versions that are not durable yet, in bytes: about; a row group is ended, and tables are closed
     /// early, where it is short.
     pub fn new(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize) -> Result<LakeSink, LakeError> {
-        Place::parse(&config.url)?;
+        Place::parse(config.home_url())?;
         LakeSink::with(name, config, memory, None)
     }
 
@@ -46,14 +47,14 @@ impl LakeSink {
         memory: usize,
         store: Store,
     ) -> Result<LakeSink, LakeError> {
-        LakeSink::with(name, config, memory, Some(store))
+        LakeSink::with(name, config, memory, Some(Stores::alone(store)))
     }
 
     fn with(
         name: impl Into<Arc<str>>,
         config: &LakeConfig,
         memory: usize,
-        store: Option<Store>,
+        stores: Option<Stores>,
     ) -> Result<LakeSink, LakeError> {
         // An open row group is the least that a table under load holds: a third, so that two fit beside the rows that wait.
         let row_group_bytes =
@@ -76,7 +77,7 @@ impl LakeSink {
         Ok(LakeSink {
             settings,
             config,
-            store,
+            stores,
             quarantined: HashSet::new(),
             session: None,
             durable: Progress::default(),
@@ -100,19 +101,19 @@ impl LakeSink {
 impl Sink for LakeSink {
     async fn take(&mut self, identity: &Identity) -> Result<Stored, SinkError> {
         self.session = None;
-        let store = match &self.store {
-            Some(store) => store.clone(),
-            None => Store::open(&self.config, true)?,
+        let stores = match &self.stores {
+            Some(stores) => stores.clone(),
+            None => Stores::open(&self.config, true)?,
         };
         let compacting = match self.config.compact_every {
             Some(every) => {
                 let memory = self.settings.budget / 3;
-                let compactor = Compactor::new(&self.config, store.clone(), &identity.source, memory)?;
+                let compactor = Compactor::of(&self.config, stores.clone(), &identity.source, memory)?;
                 Some(Compacting::new(compactor, every.get()))
             }
             None => None,
         };
-        let (session, stored) = Session::take(store, self.settings.clone(), compacting, identity).await?;
+        let (session, stored) = Session::take(stores, self.settings.clone(), compacting, identity).await?;
         self.durable = session.durable();
         self.session = Some(session);
         Ok(stored)

@@ -33,7 +33,7 @@ use crate::cloud;
 use crate::config::LakeConfig;
 use crate::error::LakeError;
 use crate::layout::{DATA, OWN_FOLDER, TMP};
-use crate::place::Place;
+use crate::place::{Place, StoreConfig};
 
 /// A lake's object store, its root being the lake's.
 #[derive(Clone)]
@@ -52,25 +52,9 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the lake's store; with `create` its folder is made where it is missing. Buckets are never made.
+    /// Opens the lake's home; with `create` its folder is made where it is missing. Buckets are never made.
     pub fn open(config: &LakeConfig, create: bool) -> std::result::Result<Store, LakeError> {
-        let place = Place::parse(&config.url)?;
-        let shown = place.to_string();
-        match &place {
-            Place::Folder(path) => {
-                let folder = |source| LakeError::Folder { path: shown.clone(), source };
-                if create {
-                    fs::create_dir_all(path).map_err(folder)?;
-                }
-                let local = DurableLocal::new(path).map_err(folder)?;
-                Ok(Store { stages: true, ..Store::over(Arc::new(local), &shown) })
-            }
-            Place::Bucket(bucket) => {
-                let class = config.store.storage_class.iter();
-                let data = class.map(|class| (Attribute::StorageClass, class.clone())).collect();
-                Ok(Store { data, ..Store::over(cloud::open(bucket, &config.store)?, &shown) })
-            }
-        }
+        Opener::new(&config.store, create).open(&Place::parse(config.home_url())?)
     }
 
     /// A lake in any object store, at its root.
@@ -126,6 +110,83 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// Buckets and folders that are remembered as open, at most.
+const OPEN_MAX: usize = 64;
+
+/// Opens the stores of one lake. Those in one bucket share its client; what was opened last is remembered.
+#[derive(Clone)]
+pub struct Opener {
+    config: Arc<StoreConfig>,
+    create: bool,
+    connector: cloud::Connector,
+    /// By bucket or folder, the last one used at the end.
+    opened: Arc<Mutex<Vec<Opened>>>,
+}
+
+type Opened = (String, Arc<dyn ObjectStore>);
+
+impl Opener {
+    pub fn new(config: &StoreConfig, create: bool) -> Opener {
+        let (config, connector) = (Arc::new(config.clone()), cloud::Connector::default());
+        Opener { config, create, connector, opened: Arc::default() }
+    }
+
+    /// With `create` a folder is made where it is missing.
+    pub fn open(&self, place: &Place) -> std::result::Result<Store, LakeError> {
+        let shown = place.to_string();
+        match place {
+            Place::Folder(path) => {
+                let folder = |source| LakeError::Folder { path: shown.clone(), source };
+                let open = || {
+                    if self.create {
+                        make_folder(path).map_err(folder)?;
+                    }
+                    Ok(Arc::new(DurableLocal::new(path).map_err(folder)?) as Arc<dyn ObjectStore>)
+                };
+                Ok(Store { stages: true, ..Store::over(self.remembered(shown.clone(), open)?, &shown) })
+            }
+            Place::Bucket(bucket) => {
+                let open = || cloud::open(bucket, &self.config, &self.connector);
+                let objects = self.remembered(format!("{:?}", bucket.name()), open)?;
+                let class = self.config.storage_class.iter();
+                let data = class.map(|class| (Attribute::StorageClass, class.clone())).collect();
+                let prefixed = Arc::new(PrefixStore::new(objects, bucket.prefix.clone()));
+                Ok(Store { data, ..Store::over(prefixed, &shown) })
+            }
+        }
+    }
+
+    fn remembered(
+        &self,
+        name: String,
+        open: impl FnOnce() -> std::result::Result<Arc<dyn ObjectStore>, LakeError>,
+    ) -> std::result::Result<Arc<dyn ObjectStore>, LakeError> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let objects = match opened.iter().position(|(known, _)| *known == name) {
+            Some(at) => opened.remove(at).1,
+            None => open()?,
+        };
+        if opened.len() >= OPEN_MAX {
+            opened.remove(0);
+        }
+        opened.push((name, objects.clone()));
+        Ok(objects)
+    }
+}
+
+/// Makes a folder and those above it, each durable.
+fn make_folder(path: &FilePath) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let Some(parent) = path.parent() else { return Err(ErrorKind::InvalidInput.into()) };
+    make_folder(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => sync_folder(parent),
     }
 }
 

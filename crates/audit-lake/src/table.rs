@@ -3,13 +3,14 @@
 //! A table is open (rows come in) or closing (its files are whole, then put, then committed). Closing goes on from where an error left it;
 //! no row is taken in before it is through, so that one commit has all partitions of one stretch of the stream.
 
+pub mod chunks;
 pub mod fresh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use audit_core::batch::{Batch, ChunkMark, Progress, Version};
+use audit_core::batch::{Progress, Version};
 use audit_core::position::Position;
 use audit_core::shape::Shape;
 use audit_core::sink::ChunkProgress;
@@ -21,13 +22,27 @@ use crate::adopt::{self, Adopted, Found};
 use crate::commit::{Change, TableLog, Txn};
 use crate::encode::LARGE;
 use crate::error::{LakeError, fault};
-use crate::file::{ChunkNote, FileContext, Limits, OpenFile, WholeFile};
+use crate::file::{FileContext, Limits, OpenFile, WholeFile};
 use crate::layout::FileName;
 use crate::merge::LogFile;
 use crate::partition::Partition;
 use crate::rows::{Shared, TooLarge};
 use crate::schema::{self, DeltaField, RowPlan};
+use crate::table::chunks::OpenChunks;
 use crate::table::fresh::Fresh;
+
+/// A table of a tenant, or of the home.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId {
+    pub tenant: Option<Arc<str>>,
+    pub name: Arc<str>,
+}
+
+impl TableId {
+    pub fn at_home(name: &Arc<str>) -> TableId {
+        TableId { tenant: None, name: name.clone() }
+    }
+}
 
 /// What must happen before more rows of the table can come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +59,11 @@ pub enum Need {
 #[derive(Debug)]
 pub struct OpenTable {
     pub log: TableLog,
+    pub tenant: Option<Arc<str>>,
     /// The last version of the stream that was taken in, or passed over as stored.
     pub taken: Position,
-    /// The chunks that were taken in.
-    pub chunks: ChunkProgress,
+    /// How far the baseline is, as home says it.
+    pub baseline: ChunkProgress,
     /// Where the stream stood before the first version that is not committed.
     pub before_first: Option<Progress>,
     /// When that version came.
@@ -63,9 +79,7 @@ pub struct OpenTable {
     /// Columns and shapes that the next commit adds.
     schema: Option<(Vec<DeltaField>, Vec<Shape>)>,
     files: BTreeMap<Partition, OpenFile>,
-    snapshot: Option<OpenFile>,
-    /// The chunk that comes in has a large row.
-    large_chunk: bool,
+    chunks: OpenChunks,
     /// Partitions whose folder was looked at.
     visited: BTreeSet<Partition>,
     adopted: BTreeMap<Partition, Vec<Adopted>>,
@@ -74,12 +88,10 @@ pub struct OpenTable {
     adds: Vec<Add>,
     /// Where the stream will stand in the table once what is being closed is committed.
     commit_to: Option<Position>,
-    /// Something is to be committed though there may be no file: a chunk without rows.
-    bare: bool,
 }
 
 /// How rows are laid out now.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Layout {
     table: Arc<Table>,
     plan: Arc<RowPlan>,
@@ -91,7 +103,8 @@ impl OpenTable {
         (context.table, context.folder) = (log.table.clone(), log.folder.clone());
         OpenTable {
             taken: txn.position,
-            chunks: txn.baseline,
+            baseline: txn.baseline,
+            tenant: None,
             log,
             before_first: None,
             since: None,
@@ -103,15 +116,13 @@ impl OpenTable {
             layout: None,
             schema: None,
             files: BTreeMap::new(),
-            snapshot: None,
-            large_chunk: false,
+            chunks: OpenChunks::default(),
             visited: BTreeSet::new(),
             adopted: BTreeMap::new(),
             fresh: Fresh::default(),
             whole: Vec::new(),
             adds: Vec::new(),
             commit_to: None,
-            bare: false,
         }
     }
 
@@ -119,13 +130,18 @@ impl OpenTable {
         &self.context
     }
 
-    /// Whether something is not committed.
-    pub fn is_dirty(&self) -> bool {
-        self.has_rows() || self.is_closing() || self.bare || self.adopts()
+    pub fn id(&self) -> TableId {
+        TableId { tenant: self.tenant.clone(), name: self.log.table.clone() }
     }
 
-    fn has_rows(&self) -> bool {
-        !self.files.is_empty() || self.snapshot.is_some()
+    /// Whether something of the stream is not committed.
+    pub fn is_dirty(&self) -> bool {
+        !self.files.is_empty() || self.is_closing() || self.adopts()
+    }
+
+    /// Whether nothing would be lost if the table were opened anew.
+    pub fn is_idle(&self) -> bool {
+        !self.is_dirty() && !self.has_chunks()
     }
 
     fn adopts(&self) -> bool {
@@ -139,27 +155,40 @@ impl OpenTable {
 
     /// Memory held, in bytes.
     pub fn held_bytes(&self) -> usize {
-        let open = self.files.values().chain(&self.snapshot).map(OpenFile::held_bytes).sum::<usize>();
-        open + self.whole.iter().map(WholeFile::held_bytes).sum::<usize>()
+        let whole = self.whole.iter().chain(self.chunks.whole()).map(WholeFile::held_bytes).sum::<usize>();
+        self.open_files().map(OpenFile::held_bytes).sum::<usize>() + whole
     }
 
-    /// Lays out rows of `table`, if its files can have them.
+    fn open_files(&self) -> impl Iterator<Item = &OpenFile> {
+        self.files.values().chain(self.chunks.file())
+    }
+
+    fn open_files_mut(&mut self) -> impl Iterator<Item = &mut OpenFile> {
+        self.files.values_mut().chain(self.chunks.file_mut())
+    }
+
+    /// Lays out rows of the stream, if its files can have them.
     fn lay_out(&mut self, table: &Arc<Table>) -> Result<Arc<RowPlan>, Need> {
-        if let Some(layout) = &self.layout
-            && Arc::ptr_eq(&layout.table, table)
-        {
-            return Ok(layout.plan.clone());
+        let present = self.layout.take();
+        let (layout, fits) = self.laid_out(table, present, self.files.is_empty());
+        let plan = layout.plan.clone();
+        self.layout = Some(layout);
+        if fits { Ok(plan) } else { Err(Need::Close) }
+    }
+
+    /// Lays out rows of `table`, as `present` does where it can. False where open files have another layout: then it stays.
+    fn laid_out(&mut self, table: &Arc<Table>, present: Option<Layout>, free: bool) -> (Layout, bool) {
+        if let Some(layout) = present.as_ref().filter(|layout| Arc::ptr_eq(&layout.table, table)) {
+            return (layout.clone(), true);
         }
         let mut fields = match &self.schema {
             Some((fields, _)) => fields.clone(),
             None => self.log.fields(self.keep_before),
         };
         let (plan, more_columns) = schema::plan(table, self.keep_before, &mut fields);
-        let plan = match &self.layout {
-            Some(layout) if layout.plan.columns == plan.columns && layout.plan.targets == plan.targets => {
-                layout.plan.clone()
-            }
-            _ if self.has_rows() => return Err(Need::Close),
+        let plan = match present {
+            Some(layout) if layout.plan.columns == plan.columns && layout.plan.targets == plan.targets => layout.plan,
+            Some(layout) if !free => return (layout, false),
             _ => Arc::new(plan),
         };
         let known = match (&self.schema, &self.log.state) {
@@ -176,8 +205,7 @@ impl OpenTable {
             }
             self.schema = Some((fields, shapes));
         }
-        self.layout = Some(Layout { table: table.clone(), plan: plan.clone() });
-        Ok(plan)
+        (Layout { table: table.clone(), plan }, true)
     }
 
     /// Takes in a version of the stream. `before` is where the stream stood before it.
@@ -220,96 +248,45 @@ impl OpenTable {
         last.is_some_and(|last| last < position)
     }
 
-    /// Takes in a version of a chunk. All of the chunk's versions follow one another, without a commit between them.
-    pub fn append_snapshot(
-        &mut self,
-        version: &Version<'_>,
-        mark: &ChunkMark,
-        append: Append<'_>,
-    ) -> Result<Option<Need>, TooLarge> {
-        let plan = match self.lay_out(version.table()) {
-            Ok(plan) => plan,
-            Err(need) => return Ok(Some(need)),
-        };
-        let partition = self.partition(version);
-        let note = ChunkNote { baseline: mark.baseline, first: mark.chunk, last: mark.chunk, done: mark.last };
-        let large = self.large_chunk;
-        let file = self.snapshot.get_or_insert_with(|| {
-            let mut file = OpenFile::new(plan, partition, version.position());
-            (file.chunks, file.large) = (Some(note), large);
-            file
-        });
-        if let Some(chunks) = &mut file.chunks {
-            (chunks.last, chunks.done) = (mark.chunk, mark.last);
-        }
-        Ok(append.to(file, version)?.then_some(Need::Encode))
-    }
-
-    /// What must happen before a chunk can come in whole.
-    pub fn before_chunk(&mut self, mark: &ChunkMark, chunk: &Batch) -> Option<Need> {
-        if self.is_closing() {
-            return Some(Need::Close);
-        }
-        let first = &chunk.versions().next()?;
-        self.large_chunk = chunk.versions().any(|version| version.is_larger_than(LARGE));
-        let partition = self.partition(first);
-        let other = |file: &OpenFile| {
-            file.partition != partition
-                || file.chunks.is_none_or(|chunks| chunks.baseline != mark.baseline)
-                || (self.large_chunk && !file.takes_large())
-        };
-        if self.snapshot.as_ref().is_some_and(other) {
-            return Some(Need::Close);
-        }
-        self.lay_out(first.table()).err()
-    }
-
-    /// The chunk is whole.
-    pub fn chunk_taken(&mut self, mark: &ChunkMark) {
-        self.chunks = ChunkProgress { baseline: mark.baseline, chunk: mark.chunk, done: mark.last };
-        self.since.get_or_insert_with(Instant::now);
-        self.bare = true;
-    }
-
     /// Whether the files have reached their size.
     pub fn is_full(&self) -> bool {
         let full = |file: &OpenFile| self.limits.reached(file.size(), file.rows_total);
-        self.files.values().chain(&self.snapshot).any(full)
+        self.open_files().any(full)
     }
 
     pub fn wants_upload(&self) -> bool {
-        self.files.values().chain(&self.snapshot).any(|file| file.wants_upload(&self.context))
+        self.open_files().any(|file| file.wants_upload(&self.context))
     }
 
     /// Encodes what is due in all files. Takes processor time.
     pub fn encode(&mut self) -> Result<(), LakeError> {
-        self.files
-            .values_mut()
-            .chain(&mut self.snapshot)
-            .filter(|file| file.is_due())
-            .try_for_each(|file| file.encode(&self.context))
+        let context = self.context.clone();
+        self.open_files_mut().filter(|file| file.is_due()).try_for_each(|file| file.encode(&context))
     }
 
     /// Uploads what is encoded.
     pub async fn upload(&mut self) -> Result<(), LakeError> {
-        for file in self.files.values_mut().chain(&mut self.snapshot) {
-            file.upload(&self.context).await?;
+        let context = self.context.clone();
+        for file in self.open_files_mut() {
+            file.upload(&context).await?;
         }
         Ok(())
     }
 
     /// Ends the row groups of all files and uploads them: the most that can be given back without closing files.
     pub async fn shrink(&mut self) -> Result<(), LakeError> {
-        for file in self.files.values_mut().chain(&mut self.snapshot) {
-            crate::encode::on_cpu(|| file.end_row_group(&self.context))?;
-            file.upload(&self.context).await?;
+        let context = self.context.clone();
+        for file in self.open_files_mut() {
+            crate::encode::on_cpu(|| file.end_row_group(&context))?;
+            file.upload(&context).await?;
         }
         Ok(())
     }
 
     /// Looks at a partition's folder before its first row: unknown files are adopted or removed.
     pub async fn visit(&mut self, partition: Partition) -> Result<(), LakeError> {
-        let found = adopt::look_at(&self.log, partition, self.log.txn().position, self.context.owner).await?;
+        let position = self.log.txn().position;
+        let found = adopt::look_at(&self.log, partition, position, self.baseline, self.context.owner).await?;
         if !found.is_empty() {
             let files = self.settle(&found).await?;
             self.adopted.insert(partition, files);
@@ -352,7 +329,8 @@ impl OpenTable {
             self.visited.range(..begun).copied().filter(|partition| !self.files.contains_key(partition)).collect();
         for partition in left {
             if self.adopted.get(&partition).is_none_or(Vec::is_empty) {
-                let found = adopt::look_at(&self.log, partition, self.taken, self.context.owner).await?;
+                let owner = self.context.owner;
+                let found = adopt::look_at(&self.log, partition, self.taken, self.baseline, owner).await?;
                 // A file beyond what was taken in waits until the stream is there.
                 if !found.remove.is_empty() {
                     self.own().await?;
@@ -365,20 +343,9 @@ impl OpenTable {
     }
 
     /// Makes sure that the last commit of the table is ours.
-    async fn own(&mut self) -> Result<(), LakeError> {
+    pub async fn own(&mut self) -> Result<(), LakeError> {
         let txn = self.log.txn();
         self.commit_bare(Txn { owner: self.context.owner, ..txn }).await
-    }
-
-    /// Makes sure that the log knows of the baseline before a file of its chunks is put.
-    pub async fn begin_baseline(&mut self, baseline: u32) -> Result<(), LakeError> {
-        let txn = self.log.txn();
-        if txn.baseline.baseline == baseline && self.log.state.is_some() {
-            return Ok(());
-        }
-        let begun = ChunkProgress { baseline, chunk: 0, done: false };
-        self.chunks = begun;
-        self.commit_bare(Txn { owner: self.context.owner, baseline: begun, ..txn }).await
     }
 
     /// A commit without files, if the log does not say so already. Where there is no table, it makes one.
@@ -386,25 +353,14 @@ impl OpenTable {
         if self.log.txn() == txn && self.log.state.is_some() {
             return Ok(());
         }
+        let first = || (self.log.fields(self.keep_before), Vec::new());
         let schema = match self.log.state {
-            Some(_) => None,
-            None => Some(self.schema.clone().unwrap_or_else(|| (self.log.fields(self.keep_before), Vec::new()))),
+            Some(_) => self.schema.clone(),
+            None => Some(self.schema.clone().unwrap_or_else(first)),
         };
-        self.log.commit(&Change { adds: Vec::new(), removes: Vec::new(), txn, schema }).await
-    }
-
-    /// Adopts chunks that an earlier daemon left whole but uncommitted. Called before anything else is written.
-    pub async fn adopt_chunks(&mut self) -> Result<(), LakeError> {
-        let found = adopt::look_at_baseline(&self.log, self.context.owner).await?;
-        if found.is_empty() {
-            return Ok(());
-        }
-        let files = self.settle(&found).await?;
-        if let Some(note) = files.last().and_then(|file| file.chunks) {
-            self.chunks = ChunkProgress { baseline: note.baseline, chunk: note.last, done: note.done };
-        }
-        self.adds.extend(files.into_iter().map(|file| file.add));
-        self.commit().await
+        self.log.commit(&Change { adds: Vec::new(), removes: Vec::new(), txn, schema }).await?;
+        self.schema = None;
+        Ok(())
     }
 
     /// Closes the table's files and commits them; `seen` is how far the stream is. What is in memory is lost with an error of action
@@ -417,12 +373,10 @@ impl OpenTable {
         if !self.is_closing() && adopted_to.is_none_or(|last| last <= seen) {
             self.commit_to = Some(adopted_to.map_or(self.taken, |last| last.max(self.taken)));
         }
-        if self.commit_to.is_some() {
-            while let Some((_, file)) = self.files.pop_first() {
-                self.whole.push(file.close(&self.context).await?);
-            }
+        if self.commit_to.is_none() {
+            return Ok(());
         }
-        if let Some(file) = self.snapshot.take() {
+        while let Some((_, file)) = self.files.pop_first() {
             self.whole.push(file.close(&self.context).await?);
         }
         while let Some(file) = self.whole.last() {
@@ -430,12 +384,10 @@ impl OpenTable {
             self.whole.pop();
             self.adds.push(add);
         }
-        if self.commit_to.is_some() {
-            for files in std::mem::take(&mut self.adopted).into_values() {
-                self.adds.extend(files.into_iter().map(|file| file.add));
-            }
+        for files in std::mem::take(&mut self.adopted).into_values() {
+            self.adds.extend(files.into_iter().map(|file| file.add));
         }
-        if self.adds.is_empty() && !self.bare {
+        if self.adds.is_empty() {
             self.commit_to = None;
             return Ok(());
         }
@@ -444,20 +396,21 @@ impl OpenTable {
 
     /// Removes the files that lost to an earlier owner's commit: what they hold comes again. They are this daemon's own, but even so only
     /// after a commit of its own.
-    async fn withdraw(&mut self) -> Result<(), LakeError> {
+    async fn withdraw(&mut self, adds: Vec<Add>) -> Result<(), LakeError> {
         self.own().await?;
-        let paths = self.adds.drain(..).map(|add| Path::from(format!("{}/{}", self.log.folder, add.path)));
+        let paths = adds.into_iter().map(|add| Path::from(format!("{}/{}", self.log.folder, add.path)));
         let ours = |path: &Path| FileName::of_path(path).is_some_and(|name| name.owner == self.context.owner);
         adopt::remove(&self.log, paths.filter(ours)).await
     }
 
     async fn commit(&mut self) -> Result<(), LakeError> {
         let position = self.commit_to.unwrap_or(self.log.txn().position);
-        let txn = Txn { position, baseline: self.chunks, owner: self.context.owner };
+        let txn = Txn { position, owner: self.context.owner, ..self.log.txn() };
         let change = Change { adds: self.adds.clone(), removes: Vec::new(), txn, schema: self.schema.clone() };
         if let Err(error) = self.log.commit(&change).await {
             if matches!(error, LakeError::Overtaken { .. }) {
-                self.withdraw().await?;
+                let adds = std::mem::take(&mut self.adds);
+                self.withdraw(adds).await?;
             }
             return Err(error);
         }
@@ -465,15 +418,10 @@ impl OpenTable {
         let files: Vec<LogFile> = self.adds.drain(..).filter_map(|add| LogFile::of_add(&add, by)).collect();
         self.fresh.committed(&files);
         self.schema = None;
-        self.bare = false;
+        self.commit_to = None;
+        self.taken = self.taken.max(position);
+        self.before_first = None;
         self.since = None;
-        if self.commit_to.take().is_some() {
-            self.taken = self.taken.max(position);
-            self.before_first = None;
-        }
-        if self.has_rows() {
-            self.since = Some(Instant::now());
-        }
         self.log.maintain().await;
         Ok(())
     }

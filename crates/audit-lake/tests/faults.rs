@@ -14,6 +14,9 @@ mod moments;
 /// Rolls that are not finished.
 #[path = "faults/rolls.rs"]
 mod rolls;
+/// Lakes that keep tenants apart.
+#[path = "faults/tenants.rs"]
+mod tenants;
 
 use audit_core::batch::Batch;
 use audit_core::sink::{Action, Sink};

@@ -5,6 +5,8 @@
 //! compiled for size and lack LZ4: never measure speed on them. Object stores come from Go's and npm's packages, Kafka
 //! from Maven's.
 
+mod keys;
+
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+pub use self::keys::{install_moto, install_vault, list as key_services, moto, vault};
 pub use crate::os::is_root;
 use crate::os::{SERVER_USER, as_server_user, run};
 

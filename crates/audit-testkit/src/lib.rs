@@ -2,8 +2,8 @@
 //!
 //! A test that talks to PostgreSQL talks to one that this crate started: a private cluster in a temporary folder, on
 //! 127.0.0.1 and a Unix socket of its own, removed when the value is dropped and, by a [`guard`], also when the test
-//! process is killed. So do tests of object stores ([`objects`]) and of Kafka. A test that needs the daemon runs the built program. Nothing here is a
-//! mock, but for one cloud that has no server to install.
+//! process is killed. So do tests of object stores ([`objects`]), of Kafka and of key services. A test that needs the daemon runs the built program. Nothing here is a
+//! mock, but for clouds that have no server to install.
 //!
 //! A test cannot go on without its server, so the functions here panic with what the server said. What
 //! [`install`] does is called by `cargo xtask` too, and returns errors.
@@ -15,6 +15,7 @@ mod daemon;
 mod guard;
 pub mod install;
 mod kafka;
+mod keys;
 mod objects;
 mod os;
 mod postgres;
@@ -26,6 +27,7 @@ pub use batches::Fixture;
 pub use connect::Connect;
 pub use daemon::{Daemon, Launch, command, program};
 pub use kafka::{KAFKA_USER, Kafka};
+pub use keys::{KeyServer, Said, Scripted, VAULT_TOKEN};
 pub use objects::{Fault, FaultProxy, ObjectKind, ObjectServer, Request};
 pub use os::{free_port, unique};
 pub use postgres::{Backup, Builder, Database, Postgres, Shutdown, connect, drop_slots, shared, shared_db};

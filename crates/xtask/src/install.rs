@@ -44,6 +44,10 @@ pub fn for_tests(all: bool) -> Result<()> {
     servers(&MAJORS)?;
     object_stores()?;
     kafka_broker()?;
+    install::install_moto(&python())?;
+    if all && install::vault().is_err() {
+        install::install_vault(&go()?)?;
+    }
     in_python("import jsonschema", &[VALIDATOR])?;
     alert_checker()?;
     if !present("systemd-analyze") {
@@ -60,6 +64,8 @@ pub fn for_benchmarks() -> Result<()> {
     // pg_recvlogical, the yardstick, comes with the distribution's client.
     postgres_15()?;
     kafka_broker()?;
+    debezium()?;
+    object_stores()?;
     if rdkafka_performance().is_err() {
         install_rdkafka_performance(&librdkafka()?)?;
     }
@@ -230,7 +236,9 @@ fn go() -> Result<PathBuf> {
 }
 
 pub fn list() -> Result<()> {
-    for (server, program) in [("S3", versity()), ("Azure", azurite()), ("Kafka", kafka())] {
+    for (server, program) in
+        [("S3", versity()), ("Azure", azurite()), ("Kafka", kafka())].into_iter().chain(install::key_services())
+    {
         match program {
             Ok(program) => println!("{server}: {}", program.display()),
             Err(error) => println!("{server}: {error:#}"),

@@ -32,10 +32,11 @@ enum Chore {
     /// Ten seconds of a small shop, and the trail they leave
     Demo,
     /// Measure against the gates and write target/bench.json
+    #[command(disable_help_flag = true)]
     Bench {
-        /// A short run, for a first impression
-        #[arg(long)]
-        quick: bool,
+        /// What to measure, and how long: `cargo xtask bench --help` says it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
     },
     /// Install or list the servers that tests start
     Servers {
@@ -86,7 +87,7 @@ fn run(chore: Chore) -> Result<()> {
     match chore {
         Chore::Test { all } => test::test(all),
         Chore::Demo => demo::demo(),
-        Chore::Bench { quick } => test::bench(quick),
+        Chore::Bench { options } => test::bench(&options),
         Chore::Servers { what: Servers::Install { majors } } if majors.is_empty() => install::for_tests(false),
         Chore::Servers { what: Servers::Install { majors } } => install::servers(&majors),
         Chore::Servers { what: Servers::List } => install::list(),

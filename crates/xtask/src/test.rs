@@ -66,12 +66,12 @@ fn deny() -> Result<()> {
     Ok(())
 }
 
-pub fn bench(quick: bool) -> Result<()> {
+pub fn bench(options: &[String]) -> Result<()> {
     step("install", install::for_benchmarks)?;
     // Without fault points: what is measured is what is shipped.
     step("build", || run_cargo(&["build", "--release", "-p", "cdc-audit", "-p", "cdc-audit-benches"]))?;
     let mut command = cargo(&["run", "--release", "--quiet", "-p", "cdc-audit-benches", "--"]);
-    command.args(quick.then_some("--quick"));
+    command.args(options);
     step("measure", || run(&mut command))
 }
 

@@ -9,6 +9,8 @@
 //! cdc_audit.ensure_partition(table, month)     SECURITY DEFINER; EXECUTE
 //! ```
 //!
+//! and, where values are encrypted, the key store beside them ([`keys`]).
+//!
 //! Nobody needs to be superuser. Where an owner role is named, everything is its, and the writer can neither change nor
 //! delete what it wrote, nor drop a partition: that is why partitions are made by a function. Without one, the role that
 //! runs `setup` owns everything, and a daemon that logs in as that role could rewrite its own trail.
@@ -22,6 +24,8 @@
 //!
 //! The daemon skips every table of schema `cdc_audit` in the stream, so that nothing loops where these tables lie in the
 //! source database and its publication is FOR ALL TABLES.
+
+mod keys;
 
 use crate::config::Partitioning;
 use crate::layout::{BASELINES, CHECKPOINTS, SHAPES, VERSIONS};
@@ -42,6 +46,8 @@ pub struct SetupOptions {
     pub sinks: Vec<String>,
     /// None of them keeps versions here.
     pub checkpoints_alone: bool,
+    /// The key store lies here, with the log of who opened what.
+    pub keys: bool,
     pub partitioning: Partitioning,
     /// Owns the tables; made (NOLOGIN) where it is missing, for which the role that runs `setup` needs CREATEROLE. `None`:
     /// that role itself.
@@ -62,7 +68,12 @@ pub fn setup_statements(options: &SetupOptions) -> Vec<Statement> {
     if !options.checkpoints_alone {
         versions(options, &mut list);
     }
-    checkpoints(&mut list);
+    if !options.sinks.is_empty() {
+        checkpoints(&mut list);
+    }
+    if options.keys {
+        keys::tables(&mut list);
+    }
     if !options.checkpoints_alone {
         reading(&mut list);
     }
@@ -279,9 +290,11 @@ fn grants(options: &SetupOptions, list: &mut Vec<Statement>) {
                 format!("GRANT EXECUTE ON FUNCTION cdc_audit.ensure_partition(text, date) TO {name}"),
             );
         }
-        push(list, "it moves its checkpoint", format!("GRANT SELECT, UPDATE ON cdc_audit.checkpoints TO {name}"));
-        push(list, "and its baselines'", format!("GRANT SELECT, INSERT, UPDATE ON cdc_audit.baselines TO {name}"));
-        push(list, "it adds shapes", format!("GRANT SELECT, INSERT ON cdc_audit.shapes TO {name}"));
+        if !options.sinks.is_empty() {
+            push(list, "it moves its checkpoint", format!("GRANT SELECT, UPDATE ON cdc_audit.checkpoints TO {name}"));
+            push(list, "and its baselines'", format!("GRANT SELECT, INSERT, UPDATE ON cdc_audit.baselines TO {name}"));
+            push(list, "it adds shapes", format!("GRANT SELECT, INSERT ON cdc_audit.shapes TO {name}"));
+        }
     }
     let reader = options.reader.as_ref().filter(|_| !options.checkpoints_alone);
     if let Some(reader) = reader.filter(|reader| Some(*reader) != options.owner.as_ref()) {
@@ -296,12 +309,15 @@ fn grants(options: &SetupOptions, list: &mut Vec<Statement>) {
             ),
         );
     }
+    if options.keys {
+        keys::grants(options, list);
+    }
     if options.owner.is_some() {
         push(list, "back to the role that runs this", "RESET ROLE");
     }
 }
 
-/// Takes away what [`setup_statements`] made. With `keep_history` everything that was recorded stays readable, and the
+/// Takes away what [`setup_statements`] made, but for the key store: what lies in lakes and topics is readable only through it. With `keep_history` everything that was recorded stays readable, and the
 /// daemon's role loses its rights. Without it everything goes, history included; refused where another source's history
 /// lies in the same tables. Roles stay: they may own other things.
 pub fn teardown_statements(options: &SetupOptions, keep_history: bool) -> Vec<Statement> {

@@ -26,7 +26,6 @@ const BATCH_ROWS: usize = 512;
 const SORT_BYTES: usize = 32 << 20;
 
 struct Merge {
-    log: TableLog,
     waiting: VecDeque<DataFile>,
     open: Vec<Cursor>,
     since: Option<Micros>,
@@ -65,12 +64,12 @@ impl Source {
 }
 
 pub async fn export(
-    log: TableLog,
+    logs: &[TableLog],
     since: Option<Micros>,
     until: Option<Micros>,
 ) -> Result<impl Stream<Item = Result<Record, LakeError>> + Send + use<>, LakeError> {
-    let waiting = files::select(&log, |stats| stats.may_be_committed(since, until)).await?.into();
-    let merge = Merge { log, waiting, open: Vec::new(), since, until };
+    let waiting = files::select(logs, |stats| stats.may_be_committed(since, until)).await?.into();
+    let merge = Merge { waiting, open: Vec::new(), since, until };
     let records = futures::stream::try_unfold(merge, |mut merge| async move {
         let next = merge.next().await?;
         Ok::<_, LakeError>(next.map(|record| (record, merge)))
@@ -107,8 +106,8 @@ impl Merge {
                 _ => return Ok(()),
             }
             let Some(file) = self.waiting.pop_front() else { return Ok(()) };
-            let builder = files::open(&self.log, &file).await?;
-            let path = self.log.store().show(&file.path);
+            let builder = files::open(&file).await?;
+            let path = file.shown();
             let source = Source::of(builder, &path).await?;
             let mut cursor = Cursor { path, source, rows: Rows::default(), at: 0, position: Position::default() };
             if cursor.fill().await? {

@@ -16,10 +16,12 @@ use crate::commit::TableLog;
 use crate::error::LakeError;
 use crate::fetch::ObjectReader;
 use crate::layout::FileName;
+use crate::store::Store;
 
-/// A data file that the log names.
+/// A data file that a log names.
 #[derive(Clone, Debug)]
 pub struct DataFile {
+    pub store: Store,
     pub name: FileName,
     pub path: Path,
     pub size: u64,
@@ -67,8 +69,24 @@ impl Stats {
     }
 }
 
+impl DataFile {
+    /// As messages show it.
+    pub fn shown(&self) -> String {
+        self.store.show(&self.path)
+    }
+}
+
 /// The files for which `wanted` holds, in order of their first versions.
-pub async fn select(log: &TableLog, wanted: impl Fn(&Stats) -> bool) -> Result<Vec<DataFile>, LakeError> {
+pub async fn select(logs: &[TableLog], wanted: impl Fn(&Stats) -> bool) -> Result<Vec<DataFile>, LakeError> {
+    let mut files = Vec::new();
+    for log in logs {
+        files.extend(select_of(log, &wanted).await?);
+    }
+    files.sort_by_key(|file| (file.name.first, file.name.last));
+    Ok(files)
+}
+
+async fn select_of(log: &TableLog, wanted: &impl Fn(&Stats) -> bool) -> Result<Vec<DataFile>, LakeError> {
     let failed = |error| LakeError::log(&log.table, error);
     let snapshot = Snapshot::try_new(log.log().as_ref(), None).await.map_err(failed)?;
     let mut views = snapshot.file_views(log.log().as_ref(), None);
@@ -82,17 +100,17 @@ pub async fn select(log: &TableLog, wanted: impl Fn(&Stats) -> bool) -> Result<V
         let name = FileName::of_path(&path).ok_or_else(|| {
             LakeError::altered(log.store().show(&path), "the log names a file that cdc-audit did not write")
         })?;
-        files.push(DataFile { name, path, size: view.size() as u64, rows: stats.num_records.unwrap_or(0) });
+        let (store, size, rows) = (log.store().clone(), view.size() as u64, stats.num_records.unwrap_or(0));
+        files.push(DataFile { store, name, path, size, rows });
     }
-    files.sort_by_key(|file| (file.name.first, file.name.last));
     Ok(files)
 }
 
 /// Opens a file for reading.
-pub async fn open(log: &TableLog, file: &DataFile) -> Result<ParquetRecordBatchStreamBuilder<ObjectReader>, LakeError> {
-    let reader = ObjectReader { objects: log.store().objects().clone(), path: file.path.clone(), size: file.size };
+pub async fn open(file: &DataFile) -> Result<ParquetRecordBatchStreamBuilder<ObjectReader>, LakeError> {
+    let reader = ObjectReader { objects: file.store.objects().clone(), path: file.path.clone(), size: file.size };
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     ParquetRecordBatchStreamBuilder::new_with_options(reader, options)
         .await
-        .map_err(|source| LakeError::Read { path: log.store().show(&file.path), source })
+        .map_err(|source| LakeError::Read { path: file.shown(), source })
 }

@@ -65,8 +65,8 @@ impl Turn {
     }
 }
 
-pub async fn history(log: &TableLog, key: &str, limit: usize) -> Result<Vec<Record>, LakeError> {
-    let mut trail = Trail { log, turns: HashMap::new() };
+pub async fn history(logs: &[TableLog], key: &str, limit: usize) -> Result<Vec<Record>, LakeError> {
+    let mut trail = Trail { logs, turns: HashMap::new() };
     let stretches = trail.stretches(key).await?;
     let mut newest = trail.versions(&stretches, limit).await?;
     // What is older than the limit allows must not decide about truncations.
@@ -85,7 +85,8 @@ fn after(position: Position) -> Position {
 }
 
 struct Trail<'t> {
-    log: &'t TableLog,
+    /// Of one table, wherever it has versions of the row.
+    logs: &'t [TableLog],
     /// By key, those that have it before or after, in order.
     turns: HashMap<String, Vec<Turn>>,
 }
@@ -158,7 +159,7 @@ impl Trail<'_> {
 
     async fn turns(&mut self, key: &str) -> Result<&[Turn], LakeError> {
         if !self.turns.contains_key(key) {
-            let turns = read_turns(self.log, key).await?;
+            let turns = read_turns(self.logs, key).await?;
             self.turns.insert(key.to_string(), turns);
         }
         Ok(self.turns.get(key).map_or(&[], Vec::as_slice))
@@ -168,7 +169,7 @@ impl Trail<'_> {
     async fn versions(&self, stretches: &[Stretch], limit: usize) -> Result<BTreeMap<Position, Record>, LakeError> {
         let mut newest = BTreeMap::new();
         let any = |stats: &files::Stats| stretches.iter().any(|stretch| stats.may_hold("cdc_key", &stretch.key));
-        let mut files = files::select(self.log, any).await?;
+        let mut files = files::select(self.logs, any).await?;
         files.sort_by_key(|file| std::cmp::Reverse(file.name.last));
         let keys: Vec<String> = stretches.iter().map(|stretch| stretch.key.clone()).collect();
         for file in files {
@@ -176,8 +177,8 @@ impl Trail<'_> {
             if newest.len() >= limit && newest.keys().next().is_some_and(|oldest| file.name.last < *oldest) {
                 break;
             }
-            let path = self.log.store().show(&file.path);
-            for batch in matching(self.log, &file, &["cdc_key"], &keys, None).await? {
+            let path = file.shown();
+            for batch in matching(&file, &["cdc_key"], &keys, None).await? {
                 let rows = Rows::new(batch);
                 for at in 0..rows.len() {
                     let (position, key) = (rows.position(at, &path)?, rows.text("cdc_key", at).unwrap_or_default());
@@ -199,11 +200,11 @@ impl Trail<'_> {
         oldest: Position,
         newest: &mut BTreeMap<Position, Record>,
     ) -> Result<(), LakeError> {
-        let files = files::select(self.log, |stats| stats.may_have_nulls("cdc_key")).await?;
+        let files = files::select(self.logs, |stats| stats.may_have_nulls("cdc_key")).await?;
         let mut all: BTreeMap<Position, Option<Record>> = BTreeMap::new();
         for file in files.iter().filter(|file| file.name.last > oldest) {
-            let path = self.log.store().show(&file.path);
-            for batch in matching(self.log, file, &["cdc_event"], &["truncated".to_string()], None).await? {
+            let path = file.shown();
+            for batch in matching(file, &["cdc_event"], &["truncated".to_string()], None).await? {
                 let rows = Rows::new(batch);
                 for at in 0..rows.len() {
                     let position = rows.position(at, &path)?;
@@ -229,14 +230,14 @@ impl Trail<'_> {
     }
 }
 
-async fn read_turns(log: &TableLog, key: &str) -> Result<Vec<Turn>, LakeError> {
+async fn read_turns(logs: &[TableLog], key: &str) -> Result<Vec<Turn>, LakeError> {
     let files =
-        files::select(log, |stats| stats.may_hold("cdc_key", key) || stats.may_hold("cdc_old_key", key)).await?;
+        files::select(logs, |stats| stats.may_hold("cdc_key", key) || stats.may_hold("cdc_old_key", key)).await?;
     let mut turns = Vec::new();
     for file in files {
-        let path = log.store().show(&file.path);
+        let path = file.shown();
         let columns = ["cdc_position", "cdc_event", "cdc_key", "cdc_old_key"];
-        for batch in matching(log, &file, &["cdc_key", "cdc_old_key"], &[key.to_string()], Some(&columns)).await? {
+        for batch in matching(&file, &["cdc_key", "cdc_old_key"], &[key.to_string()], Some(&columns)).await? {
             let rows = Rows::new(batch);
             for at in 0..rows.len() {
                 let text = |column: &str| rows.text(column, at).map(str::to_string);
@@ -259,14 +260,13 @@ async fn read_turns(log: &TableLog, key: &str) -> Result<Vec<Turn>, LakeError> {
 
 /// The rows of a file in which one of `columns` has one of `values`; only the columns `asked` for, or all.
 async fn matching(
-    log: &TableLog,
     file: &DataFile,
     columns: &[&'static str],
     values: &[String],
     asked: Option<&[&str]>,
 ) -> Result<Vec<RecordBatch>, LakeError> {
-    let failed = |source| LakeError::Read { path: log.store().show(&file.path), source };
-    let mut builder = files::open(log, file).await?;
+    let failed = |source| LakeError::Read { path: file.shown(), source };
+    let mut builder = files::open(file).await?;
     let mut groups = Vec::new();
     for group in 0..builder.metadata().num_row_groups() {
         let mut may = false;

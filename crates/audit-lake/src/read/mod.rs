@@ -10,13 +10,14 @@ mod files;
 mod history;
 mod record;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use audit_core::position::Micros;
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::Record;
-use futures::Stream;
+use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
@@ -27,65 +28,108 @@ use crate::error::LakeError;
 use crate::layout::{OWN_FOLDER, table_name};
 use crate::partition::Partitioning;
 use crate::store::Store;
+use crate::tenants::Stores;
 
 pub use describe::{FieldDescription, TableDescription};
 
 /// Tables whose log is read at a time.
 const CONCURRENT: usize = 16;
 
-/// A lake that is read.
+/// A lake that is read: all of it, or what one tenant has.
 #[derive(Clone, Debug)]
 pub struct LakeReader {
-    store: Store,
+    stores: Stores,
+    whose: Whose,
+}
+
+#[derive(Clone, Debug)]
+enum Whose {
+    Everybodys,
+    Homes,
+    Tenants(Arc<str>),
 }
 
 impl LakeReader {
     /// Opens a lake. It must be there.
     pub fn open(config: &LakeConfig) -> Result<LakeReader, LakeError> {
-        Ok(LakeReader { store: Store::open(config, false)? })
+        Ok(LakeReader::of(&Stores::open(config, false)?))
     }
 
     pub fn over(store: Store) -> LakeReader {
-        LakeReader { store }
+        LakeReader::of(&Stores::alone(store))
+    }
+
+    /// All of it.
+    pub(crate) fn of(stores: &Stores) -> LakeReader {
+        LakeReader { stores: stores.clone(), whose: Whose::Everybodys }
+    }
+
+    /// What belongs to no tenant.
+    pub fn of_home(&self) -> LakeReader {
+        LakeReader { stores: self.stores.clone(), whose: Whose::Homes }
+    }
+
+    /// What one tenant has.
+    ///
+    /// # Errors
+    /// [`LakeError::NoTenant`] where the lake does not know it.
+    pub async fn of_tenant(&self, tenant: &str) -> Result<LakeReader, LakeError> {
+        let known = self.stores.known().await?.into_iter().find(|known| **known == *tenant);
+        let tenant = known.ok_or_else(|| LakeError::NoTenant { tenant: tenant.to_string() })?;
+        Ok(LakeReader { stores: self.stores.clone(), whose: Whose::Tenants(tenant) })
+    }
+
+    /// One reader for home and one for each tenant; of a lake without tenants one for all of it.
+    pub async fn each(&self) -> Result<Vec<LakeReader>, LakeError> {
+        let whose = match &self.whose {
+            Whose::Everybodys => {
+                let tenants = self.stores.known().await?.into_iter().map(Whose::Tenants);
+                [Whose::Homes].into_iter().chain(tenants).collect()
+            }
+            one => vec![one.clone()],
+        };
+        Ok(whose.into_iter().map(|whose| LakeReader { stores: self.stores.clone(), whose }).collect())
+    }
+
+    /// Whose versions these are; `None` of those that are not one tenant's.
+    pub fn tenant(&self) -> Option<&Arc<str>> {
+        match &self.whose {
+            Whose::Tenants(tenant) => Some(tenant),
+            Whose::Everybodys | Whose::Homes => None,
+        }
+    }
+
+    async fn stores(&self) -> Result<Vec<Store>, LakeError> {
+        let of = |tenant: &Arc<str>| self.stores.of(Some(tenant)).map_err(|error| error.of_tenant(tenant));
+        match &self.whose {
+            Whose::Homes => Ok(vec![self.stores.home().clone()]),
+            Whose::Tenants(tenant) => Ok(vec![of(tenant)?]),
+            Whose::Everybodys => {
+                let tenants = self.stores.known().await?;
+                std::iter::once(Ok(self.stores.home().clone())).chain(tenants.iter().map(of)).collect()
+            }
+        }
     }
 
     /// Names of the tables that have versions here, in order; none where the lake is another source's.
     pub async fn tables(&self, source: &str) -> Result<Vec<String>, LakeError> {
-        if checkpoint::source(&self.store).await?.as_deref() != Some(source) {
+        if checkpoint::source(self.stores.home()).await?.as_deref() != Some(source) {
             return Ok(Vec::new());
         }
-        let listed = self.store.objects().list_with_delimiter(None).await;
-        let listed = listed.map_err(|error| LakeError::store("list", self.store.shown(), error))?;
-        let folders = listed.common_prefixes.iter().filter_map(Path::filename).filter(|folder| *folder != OWN_FOLDER);
-        let mut tables = Vec::new();
-        let mut cut = Vec::new();
-        for folder in folders {
-            match table_name(folder) {
-                Some(name) => tables.push(name),
-                None => cut.push(folder.to_string()),
-            }
-        }
-        tables.extend(self.names_of(source, cut).await?);
-        tables.sort();
-        Ok(tables)
-    }
-
-    /// Names too long for a folder's are in the table's metadata only.
-    async fn names_of(&self, source: &str, folders: Vec<String>) -> Result<Vec<String>, LakeError> {
-        use futures::{StreamExt, TryStreamExt};
         let source: Arc<str> = source.into();
-        let open = |folder: String| {
+        let names = |store: Store| {
             let source = source.clone();
-            async move { TableLog::open_folder(&self.store, &source, &folder).await }
+            async move { table_names(&store, &source).await }
         };
-        let logs: Vec<Option<TableLog>> =
-            futures::stream::iter(folders).map(open).buffer_unordered(CONCURRENT).try_collect().await?;
-        Ok(logs.into_iter().flatten().map(|log| log.table.to_string()).collect())
+        let names = futures::stream::iter(self.stores().await?).map(names).buffer_unordered(CONCURRENT);
+        let names: Vec<Vec<String>> = names.try_collect().await?;
+        let all: BTreeSet<String> = names.into_iter().flatten().collect();
+        Ok(all.into_iter().collect())
     }
 
     /// What the lake has; `None` before the first write, and where it is another source's.
     pub async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, LakeError> {
-        Ok(checkpoint::stored(&self.store).await?.filter(|stored| stored.source == source))
+        Ok(checkpoint::stored(self.stores.home()).await?.filter(|stored| stored.source == source))
     }
 
     /// The trail of one row, newest first, at most `limit` versions: what happened under this key, what happened to the same row under the
@@ -93,11 +137,12 @@ impl LakeReader {
     ///
     /// A key that was used again after a deletion names more than one row: all of them are shown.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, LakeError> {
-        let log = self.log(source, table).await?;
-        history::history(&log, key, limit as usize).await
+        let logs = self.logs(source, table).await?;
+        history::history(&logs, key, limit as usize).await
     }
 
-    /// A table's versions in the order of their positions, committed at or after `since` and before `until`.
+    /// A table's versions in the order of their positions, committed at or after `since` and before `until`. Of several tenants' files many
+    /// are open at a time: one tenant after the other ([`LakeReader::each`]) takes less memory.
     pub async fn export(
         &self,
         source: &str,
@@ -105,8 +150,8 @@ impl LakeReader {
         since: Option<Micros>,
         until: Option<Micros>,
     ) -> Result<impl Stream<Item = Result<Record, LakeError>> + Send + use<>, LakeError> {
-        let log = self.log(source, table).await?;
-        export::export(log, since, until).await
+        let logs = self.logs(source, table).await?;
+        export::export(&logs, since, until).await
     }
 
     /// How many versions [`LakeReader::export`] would give at most; exact where no bounds are given.
@@ -117,27 +162,73 @@ impl LakeReader {
         since: Option<Micros>,
         until: Option<Micros>,
     ) -> Result<u64, LakeError> {
-        let log = self.log(source, table).await?;
-        let files = files::select(&log, |stats| stats.may_be_committed(since, until)).await?;
+        let logs = self.logs(source, table).await?;
+        let files = files::select(&logs, |stats| stats.may_be_committed(since, until)).await?;
         Ok(files.iter().map(|file| file.rows).sum())
     }
 
     /// The shapes of a table, oldest first.
     pub async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, LakeError> {
-        let log = self.log(source, table).await?;
-        Ok(log.state.map_or_else(Vec::new, |state| state.shapes))
-    }
-
-    /// What a table's log says about its columns, its partitions and its shapes.
-    pub async fn describe(&self, source: &str, table: &str) -> Result<TableDescription, LakeError> {
-        describe::describe(&self.log(source, table).await?).await
-    }
-
-    async fn log(&self, source: &str, table: &str) -> Result<TableLog, LakeError> {
-        let log = TableLog::open(&self.store, &source.into(), table, Partitioning::default()).await?;
-        if log.state.is_none() {
-            return Err(LakeError::NoTable { table: table.to_string() });
+        let mut shapes: Vec<Shape> = Vec::new();
+        for log in self.logs(source, table).await? {
+            for shape in log.state.into_iter().flat_map(|state| state.shapes) {
+                if !shapes.iter().any(|known| known.schema_version == shape.schema_version) {
+                    shapes.push(shape);
+                }
+            }
         }
-        Ok(log)
+        shapes.sort_by_key(|shape| shape.schema_version);
+        Ok(shapes)
     }
+
+    /// What a table's log says about its columns, its partitions and its shapes. Of one tenant's, or of the home's.
+    pub async fn describe(&self, source: &str, table: &str) -> Result<TableDescription, LakeError> {
+        let logs = self.logs(source, table).await?;
+        let log = logs.first().ok_or_else(|| LakeError::NoTable { table: table.to_string() })?;
+        describe::describe(log).await
+    }
+
+    /// Where the described tables lie, as the key `url` of a lake says it.
+    pub fn url(&self) -> Result<String, LakeError> {
+        match &self.whose {
+            Whose::Tenants(tenant) => self.stores.url_of(tenant),
+            Whose::Everybodys | Whose::Homes => Ok(self.stores.home().shown().to_string()),
+        }
+    }
+
+    /// The table's log in every store that has it.
+    async fn logs(&self, source: &str, table: &str) -> Result<Vec<TableLog>, LakeError> {
+        let source: Arc<str> = source.into();
+        let open = |store: Store| {
+            let source = source.clone();
+            async move { TableLog::open(&store, &source, table, Partitioning::default()).await }
+        };
+        let opened = futures::stream::iter(self.stores().await?).map(open).buffered(CONCURRENT);
+        let mut logs: Vec<TableLog> = opened.try_collect().await?;
+        logs.retain(|log| log.state.is_some());
+        match logs.is_empty() {
+            true => Err(LakeError::NoTable { table: table.to_string() }),
+            false => Ok(logs),
+        }
+    }
+}
+
+/// The tables in one store.
+async fn table_names(store: &Store, source: &Arc<str>) -> Result<Vec<String>, LakeError> {
+    let listed = store.objects().list_with_delimiter(None).await;
+    let listed = listed.map_err(|error| LakeError::store("list", store.shown(), error))?;
+    let folders = listed.common_prefixes.iter().filter_map(Path::filename).filter(|folder| *folder != OWN_FOLDER);
+    let (mut tables, mut cut) = (Vec::new(), Vec::new());
+    for folder in folders {
+        match table_name(folder) {
+            Some(name) => tables.push(name),
+            None => cut.push(folder.to_string()),
+        }
+    }
+    // Names too long for a folder's are in the table's metadata only.
+    let open = |folder: String| async move { TableLog::open_folder(store, source, &folder).await };
+    let logs: Vec<Option<TableLog>> =
+        futures::stream::iter(cut).map(open).buffer_unordered(CONCURRENT).try_collect().await?;
+    tables.extend(logs.into_iter().flatten().map(|log| log.table.to_string()));
+    Ok(tables)
 }

@@ -3,48 +3,82 @@
 use std::sync::Arc;
 
 use audit_core::position::Position;
+use audit_core::sink::ChunkProgress;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::Settings;
+use super::start::AtHome;
 use crate::commit::TableLog;
 use crate::error::LakeError;
 use crate::file::FileContext;
 use crate::layout::{DATA, FRESH, FileName, OWN_FOLDER};
 use crate::store::Store;
-use crate::table::OpenTable;
+use crate::table::{OpenTable, TableId};
+use crate::tenants::Stores;
 
 /// Opens tables for a session.
 #[derive(Clone, Debug)]
 pub struct Maker {
-    pub store: Store,
+    pub stores: Stores,
     pub source: Arc<str>,
     pub owner: u64,
     pub settings: Settings,
 }
 
 impl Maker {
-    pub async fn table_folders(&self) -> Result<Vec<String>, LakeError> {
-        let root = Path::default();
-        let listed = self.store.objects().list_with_delimiter(None).await;
-        let listed = listed.map_err(|error| LakeError::store("list", self.store.show(&root), error))?;
+    /// Of a tenant whose bucket is gone none: whoever removed it removed what it held. Rows that come for it later find that out.
+    pub async fn table_folders(&self, tenant: Option<&str>) -> Result<Vec<String>, LakeError> {
+        let named = |error: LakeError| match tenant {
+            Some(tenant) => error.of_tenant(tenant),
+            None => error,
+        };
+        let store = self.stores.of(tenant).map_err(named)?;
+        if tenant.is_some() && store.stages() {
+            store.sweep().await.map_err(named)?;
+        }
+        let listed = store.objects().list_with_delimiter(None).await;
+        let listed = match listed.map_err(|error| LakeError::store("list", store.show(&Path::default()), error)) {
+            Err(error) if tenant.is_some() && error.is_missing() => {
+                tracing::warn!(tenant, place = store.shown(), "the store of a tenant is gone");
+                return Ok(Vec::new());
+            }
+            listed => listed.map_err(named)?,
+        };
         let name = |path: Path| path.filename().map(str::to_string);
         Ok(listed.common_prefixes.into_iter().filter_map(name).filter(|name| name != OWN_FOLDER).collect())
     }
 
-    pub async fn open(&self, name: Arc<str>) -> Result<OpenTable, LakeError> {
-        let log = TableLog::open(&self.store, &self.source, &name, self.settings.partitioning).await?;
-        let theirs = log.txn().owner;
-        if theirs > self.owner {
-            return Err(LakeError::Fenced { what: format!("table {name}"), theirs, ours: self.owner });
+    /// `baseline` is how far the table's is, as home says; `has_fresh`: it may have fresh files.
+    pub async fn open(
+        &self,
+        id: TableId,
+        baseline: Option<ChunkProgress>,
+        has_fresh: bool,
+    ) -> Result<OpenTable, LakeError> {
+        let opened = async {
+            let store = self.stores.of(id.tenant.as_deref())?;
+            let log = TableLog::open(&store, &self.source, &id.name, self.settings.partitioning).await?;
+            let theirs = log.txn().owner;
+            if theirs > self.owner {
+                return Err(LakeError::Fenced { what: format!("table {}", id.name), theirs, ours: self.owner });
+            }
+            let mut table = self.table(log, id.tenant.clone(), baseline);
+            if has_fresh {
+                table.load_fresh().await?;
+            }
+            Ok(table)
+        };
+        match (opened.await, &id.tenant) {
+            (Err(error), Some(tenant)) => Err(error.of_tenant(tenant)),
+            (opened, _) => opened,
         }
-        Ok(self.table(log))
     }
 
-    fn table(&self, log: TableLog) -> OpenTable {
+    fn table(&self, log: TableLog, tenant: Option<Arc<str>>, baseline: Option<ChunkProgress>) -> OpenTable {
         let context = FileContext {
-            store: self.store.clone(),
+            store: log.store().clone(),
             table: log.table.clone(),
             folder: log.folder.clone(),
             owner: self.owner,
@@ -52,37 +86,96 @@ impl Maker {
             data: self.settings.data,
             listed: self.settings.listed,
         };
-        OpenTable::new(log, context, self.settings.limits, self.settings.keep_before)
+        let mut table = OpenTable::new(log, context, self.settings.limits, self.settings.keep_before);
+        table.tenant = tenant;
+        if let Some(baseline) = baseline {
+            table.baseline = baseline;
+        }
+        table
     }
 
-    /// The table in `folder`, with what was left behind of its baseline and of its rolls taken up. The lake has everything up to `stored`.
-    pub async fn look_at(&self, folder: String, stored: Position) -> Result<Option<OpenTable>, LakeError> {
-        let Some(log) = TableLog::open_folder(&self.store, &self.source, &folder).await? else {
-            return self.no_log(&folder, stored).await.map(|()| None);
+    /// The home's table in `folder`, with what was left behind of its baseline and of its rolls taken up. The lake has everything up to
+    /// `stored`.
+    pub async fn look_at_home(
+        &self,
+        folder: String,
+        stored: Position,
+        has_tenants: bool,
+    ) -> Result<Option<OpenTable>, LakeError> {
+        let store = self.stores.home();
+        let Some(log) = TableLog::open_folder(store, &self.source, &folder).await? else {
+            return no_log(store, &folder, stored).await.map(|()| None);
         };
-        let baseline = log.txn().baseline;
-        let mut table = self.table(log);
-        if baseline.baseline > 0 && !baseline.done {
+        let txn = log.txn();
+        let under_way = txn.baseline.baseline > 0 && !txn.baseline.done;
+        let mut table = self.table(log, None, None);
+        if has_tenants && (under_way || txn.spread_by > 0) {
+            // ⚠ Tenants' files of chunks that do not count are removed: whoever put them must not make them count any more.
+            table.own().await?;
+        }
+        if under_way {
             table.adopt_chunks().await?;
         }
         table.load_fresh().await?;
         Ok(Some(table))
     }
 
-    /// A table that was never committed to has no file that the checkpoint counts in. Else its log was removed, and to begin another would
-    /// hide those files from whoever reads it.
-    async fn no_log(&self, folder: &str, stored: Position) -> Result<(), LakeError> {
-        for root in [DATA, FRESH] {
-            let root = Path::from(format!("{folder}/{root}"));
-            let mut files = self.store.objects().list(Some(&root));
-            let listed = |error| LakeError::store("list", self.store.show(&root), error);
-            while let Some(file) = files.try_next().await.map_err(listed)? {
-                if FileName::of_path(&file.location).is_some_and(|name| name.chunks.is_none() && name.last <= stored) {
-                    let log = self.store.show(&format!("{folder}/_delta_log").into());
-                    return Err(LakeError::altered(log, "it is gone, and the table has files that were in it"));
-                }
+    /// The same of a tenant's table; `home` is what home knows of it.
+    pub async fn look_at_tenants(
+        &self,
+        tenant: Arc<str>,
+        folder: String,
+        stored: Position,
+        home: Option<&AtHome>,
+    ) -> Result<Option<OpenTable>, LakeError> {
+        let looked = self.look_at_tenants_table(&tenant, &folder, stored, home).await;
+        looked.map_err(|error| error.of_tenant(&tenant))
+    }
+
+    async fn look_at_tenants_table(
+        &self,
+        tenant: &Arc<str>,
+        folder: &str,
+        stored: Position,
+        home: Option<&AtHome>,
+    ) -> Result<Option<OpenTable>, LakeError> {
+        let store = self.stores.of(Some(tenant))?;
+        let unsettled = home.filter(|home| home.is_unsettled());
+        let baseline = home.map(|home| home.txn.baseline);
+        let log = match (TableLog::open_folder(&store, &self.source, folder).await?, unsettled) {
+            (Some(log), _) => log,
+            (None, unsettled) => {
+                no_log(&store, folder, stored).await?;
+                // It may still have its first file, of chunks that home has.
+                let Some(home) = unsettled else { return Ok(None) };
+                TableLog::open(&store, &self.source, &home.table, self.settings.partitioning).await?
+            }
+        };
+        let mut table = self.table(log, Some(tenant.clone()), baseline);
+        if let Some(home) = unsettled {
+            table.adopt_spread(home.txn, &home.shapes).await?;
+        }
+        if table.log.state.is_none() {
+            return Ok(None);
+        }
+        table.load_fresh().await?;
+        Ok(Some(table))
+    }
+}
+
+/// A table that was never committed to has no file that the checkpoint counts in. Else its log was removed, and to begin another would
+/// hide those files from whoever reads it.
+async fn no_log(store: &Store, folder: &str, stored: Position) -> Result<(), LakeError> {
+    for root in [DATA, FRESH] {
+        let root = Path::from(format!("{folder}/{root}"));
+        let mut files = store.objects().list(Some(&root));
+        let listed = |error| LakeError::store("list", store.show(&root), error);
+        while let Some(file) = files.try_next().await.map_err(listed)? {
+            if FileName::of_path(&file.location).is_some_and(|name| name.chunks.is_none() && name.last <= stored) {
+                let log = store.show(&format!("{folder}/_delta_log").into());
+                return Err(LakeError::altered(log, "it is gone, and the table has files that were in it"));
             }
         }
-        Ok(())
     }
+    Ok(())
 }

@@ -1,7 +1,6 @@
 //! What a session does beside the stream, which goes on meanwhile: rolls, one at a time, whose commits come between those of the stream; and
 //! compactions, which commit for themselves.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
@@ -10,6 +9,7 @@ use super::Session;
 use crate::compact::Compactor;
 use crate::error::LakeError;
 use crate::merge::{Merged, merge};
+use crate::table::TableId;
 
 /// How soon a roll's end is seen.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -19,7 +19,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// A roll that is under way.
 #[derive(Debug)]
 pub struct Rolling {
-    table: Arc<str>,
+    pub(super) table: TableId,
     task: JoinHandle<Result<Option<Merged>, LakeError>>,
     /// Its file, until it is committed.
     merged: Option<Merged>,
@@ -97,12 +97,14 @@ impl Session {
         if let Some(compacting) = &mut self.compacting {
             compacting.tend().await;
         }
+        self.forget_idle();
         Ok(())
     }
 
     /// When [`Session::tend_fresh`] will next have something to do.
     pub(super) fn fresh_due(&self) -> Option<Instant> {
-        let due = self.tables.values().filter_map(|table| table.fresh_due(&self.settings.rolls)).min();
+        let due = self.tables.values().filter_map(|table| table.fresh_due(&self.settings.rolls));
+        let due = due.chain(self.parked.values().copied()).min();
         let rolling = match &self.rolling {
             Some(_) => Some(Instant::now() + LOOK_EVERY),
             None => due.map(|due| due.max(self.roll_not_before)),
@@ -116,6 +118,10 @@ impl Session {
         if self.rolling.is_some() || now < self.roll_not_before {
             return Ok(());
         }
+        let waiting = self.parked.iter().filter(|(_, due)| **due <= now).min_by_key(|(_, due)| **due);
+        if let Some(id) = waiting.map(|(id, _)| id.clone()) {
+            self.open_tables(&[id]).await?;
+        }
         let due = |due: &Option<Instant>| due.is_some_and(|due| due <= now);
         let tables = self.tables.values_mut().filter(|table| due(&table.fresh_due(&rolls)));
         let Some(table) = tables.min_by_key(|table| table.fresh_due(&rolls)) else { return Ok(()) };
@@ -128,7 +134,7 @@ impl Session {
         let mut context = table.context().clone();
         context.settings.row_group_bytes = context.settings.row_group_bytes.min(part.max(1 << 20));
         let task = tokio::spawn(async move { merge(&context, &files, part, None).await });
-        self.rolling = Some(Rolling { table: table.log.table.clone(), task, merged: None });
+        self.rolling = Some(Rolling { table: table.id(), task, merged: None });
         Ok(())
     }
 
@@ -155,7 +161,7 @@ impl Session {
             // The stream does not wait for it: readers of the log miss nothing.
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|source| source.to_string());
-                tracing::warn!(table = %rolling.table, %error, cause, "could not roll fresh files; trying again");
+                tracing::warn!(table = %rolling.table.name, tenant = rolling.table.tenant.as_deref(), %error, cause, "could not roll fresh files; trying again");
                 table.roll_broke_off();
                 self.roll_not_before = Instant::now() + RETRY_AFTER;
                 Ok(())

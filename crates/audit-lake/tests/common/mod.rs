@@ -26,13 +26,26 @@ use url::Url;
 pub const MEMORY: usize = 64 << 20;
 
 pub mod story;
+pub mod tenants;
+
+/// Where a lake's files lie, or those of one of its tenants: what readers see there.
+pub struct View(PathBuf);
 
 /// A lake on disk, or in a bucket of which the folder holds a copy.
 pub struct Lake {
     pub folder: TempDir,
+    view: View,
     pub config: LakeConfig,
     /// Where the lake is in a bucket: how it is reached without any proxy.
     direct: Option<LakeConfig>,
+}
+
+impl std::ops::Deref for Lake {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.view
+    }
 }
 
 impl Lake {
@@ -43,7 +56,8 @@ impl Lake {
         // Nothing is closed by its age, and nothing is fresh, unless a test says so.
         config.file_age = Duration::from_secs(3600).into();
         config.data_bytes = ByteSize::mib(0);
-        Lake { folder, config, direct: None }
+        let view = View::of(folder.path());
+        Lake { folder, view, config, direct: None }
     }
 
     /// In a bucket, under a prefix of its own, reached at `port`.
@@ -96,10 +110,6 @@ impl Lake {
         }
     }
 
-    pub fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
     pub fn sink(&self) -> LakeSink {
         LakeSink::new("lake", &self.config, MEMORY).unwrap()
     }
@@ -118,6 +128,16 @@ impl Lake {
         let (mut sink, _) = self.taken().await;
         write(&mut sink, batches).await.unwrap();
         sink
+    }
+}
+
+impl View {
+    pub fn of(path: &Path) -> View {
+        View(path.to_path_buf())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// What readers of the Delta log see of a table: each row as `position event key`, in order of position.

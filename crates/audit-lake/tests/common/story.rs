@@ -48,19 +48,25 @@ pub const CHUNKS: [&str; 2] = [
 
 /// What the runs write. Chunks come in the middle of the stream at first; those that are lacking later are read again at its end.
 pub struct World {
-    fixture: Fixture,
+    pub fixture: Fixture,
     pub stream: Vec<Batch>,
     chunks: Vec<Batch>,
+    /// What is read of them later.
+    again: Vec<String>,
 }
 
 impl World {
     pub fn new() -> World {
-        let mut fixture = Fixture::default();
-        let (head, tail) = STREAM.split_once("---").unwrap();
+        World::of(Fixture::default(), STREAM, &CHUNKS, &CHUNKS)
+    }
+
+    /// `again` is what the chunks have when they are read later.
+    pub fn of(mut fixture: Fixture, stream: &str, chunks: &[&str], again: &[&str]) -> World {
+        let (head, tail) = stream.split_once("---").unwrap();
         let mut stream = fixture.batches(head);
-        let chunks = CHUNKS.iter().flat_map(|text| fixture.batches(&read_at(text, 4))).collect();
+        let chunks = chunks.iter().flat_map(|text| fixture.batches(&read_at(text, 4))).collect();
         stream.extend(fixture.batches(tail));
-        World { fixture, stream, chunks }
+        World { fixture, stream, chunks, again: again.iter().map(|text| text.to_string()).collect() }
     }
 }
 
@@ -100,7 +106,7 @@ pub async fn next_run(lake: &Lake, world: &mut World, day: u32) -> Result<(), Si
     sink.write(&stream).await?;
     let has = stored.baselines.get("public.users").map_or(0, |progress| progress.chunk as usize);
     let missing: Vec<Batch> =
-        CHUNKS[has..].iter().flat_map(|text| world.fixture.batches(&read_at(text, day))).collect();
+        world.again[has..].iter().flat_map(|text| world.fixture.batches(&read_at(text, day))).collect();
     let missing: Vec<&Batch> = missing.iter().collect();
     sink.write(&missing).await?;
     sink.flush(true).await?;

@@ -18,5 +18,7 @@ mod read;
 mod skipping;
 /// The durable local store.
 mod store;
+/// Stores for tenants.
+mod tenants;
 /// What is written, and when.
 mod write;

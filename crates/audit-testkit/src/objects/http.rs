@@ -16,7 +16,7 @@ pub struct Request {
 
 impl Request {
     /// `None` where the client has nothing more to ask.
-    pub(super) async fn read(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Request>> {
+    pub(crate) async fn read(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Request>> {
         let mut line = String::new();
         if from.read_line(&mut line).await? == 0 {
             return Ok(None);
@@ -58,7 +58,7 @@ impl Request {
 }
 
 /// Answers; with `length` in place of the body's own where the request was a HEAD.
-pub(super) async fn answer(
+pub(crate) async fn answer(
     to: &mut (impl AsyncWrite + Unpin),
     status: &str,
     headers: &[(&str, String)],

@@ -5,7 +5,7 @@
 
 mod faults;
 mod gcs;
-mod http;
+pub(crate) mod http;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use futures::TryStreamExt;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tempfile::TempDir;
 
 pub use faults::{Fault, FaultProxy};
@@ -143,6 +146,33 @@ impl ObjectServer {
     pub fn folder(&self, prefix: &str) -> PathBuf {
         assert_ne!(self.kind, ObjectKind::Azure, "objects lie in memory");
         self.folder.path().join("data").join(BUCKET).join(prefix)
+    }
+
+    /// Brings what lies under a prefix of an Azure container, whose server keeps it in memory, into a folder that the caller has.
+    pub async fn mirror(&self, prefix: &str, folder: &Path) {
+        assert_eq!(self.kind, ObjectKind::Azure, "the others have a folder");
+        let store = MicrosoftAzureBuilder::new()
+            .with_account(AZURE_ACCOUNT)
+            .with_access_key(AZURE_KEY)
+            .with_container_name(BUCKET)
+            .with_endpoint(format!("http://127.0.0.1:{}/{AZURE_ACCOUNT}", self.port))
+            .with_allow_http(true)
+            .build()
+            .expect("a client of the container");
+        let listed = store.list(Some(&prefix.into()));
+        let objects: Vec<ObjectMeta> = listed.try_collect().await.expect("the container is listed");
+        for ObjectMeta { location, .. } in objects {
+            let bytes = match store.get(&location).await {
+                Ok(object) => object.bytes().await.expect("its bytes"),
+                // Who writes there may have removed it meanwhile.
+                Err(object_store::Error::NotFound { .. }) => continue,
+                Err(error) => panic!("an object cannot be read: {error}"),
+            };
+            let name = location.as_ref().strip_prefix(prefix).expect("an object below the prefix");
+            let path = folder.join(name.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder for an object");
+            fs::write(path, bytes).expect("a copy of an object");
+        }
     }
 
     /// The keys of a lake under `prefix`, reached at `port`, as lines of TOML.

@@ -62,8 +62,11 @@ async fn probe(config: &Config, name: &str, sink: &SinkConfig, warnings: &mut Ve
         }
         SinkConfig::Lake(lake) => {
             let probed = audit_lake::probe(lake, &config.source.name).await;
-            let place = lake.url.clone();
-            let outcome = probed.map(|()| format!("written to {place}, read, removed"));
+            let place = lake.home_url();
+            let outcome = probed.map(|tenants| match &lake.home {
+                Some(_) => format!("written to {place}, read, removed; {tenants} tenants are known"),
+                None => format!("written to {place}, read, removed"),
+            });
             (outcome.map_err(|error| failure(&error, error.hint())), Some(lake.file_age.get()))
         }
         SinkConfig::Webhook(webhook) => {
@@ -147,7 +150,7 @@ async fn checkpoint(config: &Config, name: &str, sink: &SinkConfig) -> Option<Ch
     let source = &config.source.name;
     match sink {
         SinkConfig::Hot(_) | SinkConfig::Lake(_) => {
-            open(config, Some(name)).await.ok()?.checkpoint(source, name).await.ok()?
+            open(config, Some(name), None).await.ok()?.checkpoint(source, name).await.ok()?
         }
         SinkConfig::Kafka(kafka) => audit_kafka::stored(kafka, source, name).await.ok()?,
         SinkConfig::Webhook(webhook) => {

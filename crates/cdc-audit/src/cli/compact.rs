@@ -3,8 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use audit_lake::store::Store;
-use audit_lake::{Compacted, Compactor, LakeError};
+use audit_lake::{Compacted, Compactor, LakeError, Stores};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::output::{bytes, print, print_json, table};
@@ -22,6 +21,9 @@ pub struct Args {
     /// The lake. Default: the first.
     #[arg(long, value_name = "SINK")]
     sink: Option<String>,
+    /// Only what this tenant has, in a lake that keeps tenants apart.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
     /// `schema.table`; several times for several. Default: all tables.
     #[arg(long)]
     table: Vec<String>,
@@ -43,17 +45,31 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         .code(code::USAGE));
     }
     let failed = |error: LakeError| CliError::of(&error).hint(error.hint());
-    let store = Store::open(lake, false).map_err(failed)?;
-    let compactor = Compactor::new(lake, store, &config.source.name, MEMORY).map_err(failed)?;
-    let named = !args.table.is_empty();
-    let tables = if named { args.table } else { compactor.tables().await.map_err(failed)? };
+    let stores = Stores::open(lake, false).map_err(failed)?;
+    let compactor = Compactor::of(lake, stores, &config.source.name, MEMORY).map_err(failed)?;
+    let mut each = compactor.each().await.map_err(failed)?;
+    if let Some(tenant) = &args.tenant {
+        each.retain(|one| one.tenant.as_deref() == Some(tenant));
+        if each.is_empty() {
+            return Err(failed(LakeError::NoTenant { tenant: tenant.clone() }).code(code::USAGE));
+        }
+    }
+    let mut tables: Vec<(&Compactor, String)> = Vec::new();
+    for one in &each {
+        let known = one.tables().await.map_err(failed)?;
+        let asked = |table: &String| args.table.is_empty() || args.table.contains(table);
+        tables.extend(known.into_iter().filter(asked).map(|table| (one, table)));
+    }
+    if let Some(table) = args.table.iter().find(|table| !tables.iter().any(|(_, known)| known == *table)) {
+        return Err(failed(LakeError::NoTable { table: table.clone() }));
+    }
     let bar = progress_bar(tables.len() as u64);
     let mut done: Vec<Compacted> = Vec::new();
-    for table in tables {
+    for (one, table) in tables {
         bar.set_message(table.clone());
-        let compacted = match compactor.table(&table).await {
+        let compacted = match one.table(&table).await {
             // Its first file is there, and not its first commit.
-            Err(LakeError::NoTable { .. }) if !named => continue,
+            Err(LakeError::NoTable { .. }) => continue,
             compacted => compacted.map_err(failed)?,
         };
         if args.json {
@@ -62,14 +78,18 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         done.push(compacted);
         bar.inc(1);
     }
-    let removed = compactor.sweep().await.map_err(failed)?;
+    let mut removed = 0;
+    for one in &each {
+        removed += one.sweep().await.map_err(failed)?;
+    }
     bar.finish_and_clear();
     if !args.json {
         let mut rows = table(&["table", "files", "into", "size", "now", "files left"]);
         for table in &done {
             let counts = [table.files, table.into].map(|count| count.to_string());
             let sizes = [bytes(table.bytes), bytes(table.into_bytes)];
-            rows.add_row([std::slice::from_ref(&table.table), &counts, &sizes, &[table.left.to_string()]].concat());
+            let name = table.tenant.iter().fold(table.table.clone(), |name, tenant| format!("{tenant}: {name}"));
+            rows.add_row([&[name][..], &counts, &sizes, &[table.left.to_string()]].concat());
         }
         print(rows)?;
         print(format!("{removed} files that were replaced before were removed"))?;

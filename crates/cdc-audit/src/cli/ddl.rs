@@ -11,7 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::cli::output::{print, print_json};
-use crate::cli::store::lake;
+use crate::cli::store::{lake, reader};
 use crate::config::Config;
 use crate::error::{CliError, code};
 
@@ -35,6 +35,9 @@ pub struct Args {
     /// The lake. Default: the first.
     #[arg(long, value_name = "SINK")]
     sink: Option<String>,
+    /// Only what this tenant has, in a lake that keeps tenants apart.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
     /// The statements as a list, each with what it is for.
     #[arg(long)]
     json: bool,
@@ -49,9 +52,13 @@ fn engine() -> impl TypedValueParser<Value = Engine> {
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let (_, lake) = lake(config, args.sink.as_deref())?;
-    let described = describe(lake, &config.source.name, args.table.as_deref()).await?;
-    let statements = audit_ddl::statements(args.engine, &described, args.plain)
-        .map_err(|refused| CliError::new(refused.to_string()).hint(refused.hint).code(code::USAGE))?;
+    let reader = reader(lake, args.tenant.as_deref()).await?;
+    let mut statements = Vec::new();
+    for described in describe(lake, &reader, &config.source.name, args.table.as_deref()).await? {
+        let more = audit_ddl::statements(args.engine, &described, args.plain)
+            .map_err(|refused| CliError::new(refused.to_string()).hint(refused.hint).code(code::USAGE))?;
+        statements.extend(more);
+    }
     if args.json {
         print_json(&statements)?;
     } else {
@@ -60,34 +67,58 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn describe(config: &LakeConfig, source: &str, table: Option<&str>) -> Result<Lake, CliError> {
-    let failed = |error: audit_lake::LakeError| CliError::of(&error).hint(error.hint());
-    let reader = LakeReader::open(config).map_err(failed)?;
-    let known = reader.tables(source).await.map_err(failed)?;
-    let wanted: Vec<String> = known.iter().filter(|name| table.is_none_or(|table| table == *name)).cloned().collect();
-    if wanted.is_empty() {
+/// The lake, or its parts where tenants have stores of their own.
+async fn describe(
+    config: &LakeConfig,
+    reader: &LakeReader,
+    source: &str,
+    table: Option<&str>,
+) -> Result<Vec<Lake>, CliError> {
+    let mut described = Vec::new();
+    for part in reader.each().await.map_err(failed)? {
+        described.extend(describe_part(config, &part, source, table).await?);
+    }
+    if described.is_empty() {
+        let known = reader.tables(source).await.map_err(failed)?;
         let hint = match known.is_empty() {
             true => "no table has versions yet".to_owned(),
             false => format!("tables with versions: {}", known.join(", ")),
         };
         return Err(CliError::new("there is nothing to describe").hint(hint).code(code::USAGE));
     }
-    let described = futures::stream::iter(wanted).map(|name| {
-        let reader = &reader;
-        async move {
-            let description = reader.describe(source, &name).await.map_err(failed)?;
-            as_table(&name, description)
-        }
+    Ok(described)
+}
+
+fn failed(error: audit_lake::LakeError) -> CliError {
+    CliError::of(&error).hint(error.hint())
+}
+
+/// `None` where it has no such table.
+async fn describe_part(
+    config: &LakeConfig,
+    reader: &LakeReader,
+    source: &str,
+    table: Option<&str>,
+) -> Result<Option<Lake>, CliError> {
+    let mut wanted = reader.tables(source).await.map_err(failed)?;
+    wanted.retain(|name| table.is_none_or(|table| table == name));
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let described = futures::stream::iter(wanted).map(|name| async move {
+        let description = reader.describe(source, &name).await.map_err(failed)?;
+        as_table(&name, description)
     });
-    let store = &config.store;
-    let place = Place::of(&config.url, store.endpoint.as_deref(), store.account.as_deref())
-        .ok_or_else(|| CliError::new(format!("{} is no place that other engines read", config.url)))?;
-    Ok(Lake {
+    let (store, url) = (&config.store, reader.url().map_err(failed)?);
+    let place = Place::of(&url, store.endpoint.as_deref(), store.account.as_deref())
+        .ok_or_else(|| CliError::new(format!("{url} is no place that other engines read")))?;
+    Ok(Some(Lake {
         source: source.to_owned(),
+        tenant: reader.tenant().map(|tenant| tenant.to_string()),
         place,
         tables: described.buffered(CONCURRENT).try_collect().await?,
         whole: table.is_none(),
-    })
+    }))
 }
 
 fn as_table(name: &str, description: TableDescription) -> Result<Table, CliError> {

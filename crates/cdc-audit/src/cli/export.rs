@@ -34,6 +34,9 @@ pub struct Args {
     /// The sink to read from. Default: a hot one, else a lake.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
+    /// Only what this tenant has, in a lake that keeps tenants apart.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
     /// Print the manifest as one line of JSON.
     #[arg(long)]
     json: bool,
@@ -44,7 +47,7 @@ fn time(text: &str) -> Result<Micros, String> {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let store = open(config, args.from.as_deref()).await?;
+    let store = open(config, args.from.as_deref(), args.tenant.as_deref()).await?;
     let request = ExportRequest {
         source: config.source.name.clone(),
         tables: args.table,

@@ -24,6 +24,9 @@ pub struct Args {
     /// The sink to read from. Default: a hot one, else a lake.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
+    /// Only what this tenant has, in a lake that keeps tenants apart.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
     /// At most so many versions.
     #[arg(long, default_value_t = 100)]
     limit: u32,
@@ -33,7 +36,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let store = open(config, args.from.as_deref()).await?;
+    let store = open(config, args.from.as_deref(), args.tenant.as_deref()).await?;
     let failed = |error: audit_history::StoreError| CliError::of(&error).hint(error.hint());
     let tables = store.tables(&config.source.name).await.map_err(failed)?;
     if !tables.contains(&args.table) {

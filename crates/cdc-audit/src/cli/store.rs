@@ -1,16 +1,27 @@
 //! Which sink a question is put to.
 
+use std::sync::Arc;
+
 use audit_history::Store;
 use audit_hot::HotReader;
-use audit_lake::{LakeConfig, LakeReader};
+use audit_lake::{LakeConfig, LakeError, LakeReader};
 
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
 const UNREAD: &str = "questions are put to a hot sink or a lake";
+const UNDIVIDED: &str = "name a lake whose `url` has `{tenant}` in it, or leave --tenant out";
 
-/// Opens the named sink for reading; without a name a hot one, which answers faster, else a lake.
-pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError> {
+/// Opens the named sink for reading; without a name a hot one, which answers faster, else a lake. Only lakes know what one tenant has.
+pub async fn open(config: &Config, name: Option<&str>, tenant: Option<&str>) -> Result<Store, CliError> {
+    let of_tenants = |sink: &&SinkConfig| matches!(sink, SinkConfig::Lake(lake) if lake.home.is_some());
+    let first = || match tenant {
+        Some(_) => config.sinks.values().find(of_tenants),
+        None => {
+            let hot = config.sinks.values().find(|sink| matches!(sink, SinkConfig::Hot(_)));
+            hot.or_else(|| config.sinks.values().find(|sink| matches!(sink, SinkConfig::Lake(_))))
+        }
+    };
     let sink = match name {
         Some(name) => config.sinks.get(name).ok_or_else(|| {
             let names: Vec<&str> = config.sinks.keys().map(String::as_str).collect();
@@ -18,27 +29,41 @@ pub async fn open(config: &Config, name: Option<&str>) -> Result<Store, CliError
                 .hint(format!("the sinks are {}", names.join(", ")))
                 .code(code::USAGE)
         })?,
-        None => config
-            .sinks
-            .values()
-            .find(|sink| matches!(sink, SinkConfig::Hot(_)))
-            .or_else(|| config.sinks.values().find(|sink| matches!(sink, SinkConfig::Lake(_))))
-            .ok_or_else(|| CliError::new("there is no sink to read from").hint(UNREAD.to_owned()).code(code::USAGE))?,
+        None => first().ok_or_else(|| {
+            let hint = if tenant.is_some() { UNDIVIDED } else { UNREAD };
+            CliError::new("there is no sink to read from").hint(hint.to_owned()).code(code::USAGE)
+        })?,
     };
     match sink {
+        SinkConfig::Lake(lake) => Ok(Store::Lake(reader(lake, tenant).await?)),
+        _ if tenant.is_some() => Err(undivided()),
         SinkConfig::Hot(hot) => HotReader::connect(&hot.endpoint)
             .await
-            .map(Store::Hot)
+            .map(|reader| Store::Hot(Arc::new(reader)))
             .map_err(|error| CliError::of(&error).hint(error.hint())),
-        SinkConfig::Lake(lake) => {
-            LakeReader::open(lake).map(Store::Lake).map_err(|error| CliError::of(&error).hint(error.hint()))
-        }
         SinkConfig::Kafka(_) | SinkConfig::Webhook(_) => {
             Err(CliError::new("what was sent to Kafka or a webhook is not read back")
                 .hint(UNREAD.to_owned())
                 .code(code::USAGE))
         }
     }
+}
+
+/// Opens a lake for reading: all of it, or what one tenant has.
+pub async fn reader(lake: &LakeConfig, tenant: Option<&str>) -> Result<LakeReader, CliError> {
+    if tenant.is_some() && lake.home.is_none() {
+        return Err(undivided());
+    }
+    let failed = |error: LakeError| CliError::of(&error).hint(error.hint());
+    let reader = LakeReader::open(lake).map_err(failed)?;
+    match tenant {
+        Some(tenant) => reader.of_tenant(tenant).await.map_err(failed),
+        None => Ok(reader),
+    }
+}
+
+fn undivided() -> CliError {
+    CliError::new("this sink does not keep tenants apart").hint(UNDIVIDED.to_owned()).code(code::USAGE)
 }
 
 /// The named lake, or the first.

@@ -1,0 +1,257 @@
+//! Encrypting, on the way of every protected value: [`Sealer`].
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
+use zeroize::Zeroize as _;
+
+use crate::form::{self, Method, RUN, VERSION, nonce};
+use crate::key::{KeyId, SecretKey, fill};
+use crate::subject::{ERASED, Known, Ready, SubjectId, Subjects};
+use crate::token::Tokens;
+
+/// A class of keys, as this [`Sealer`] counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClassId(usize);
+
+/// A key without which a value cannot be encrypted. Whoever gets this obtains it, installs it, and asks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    Data(ClassId),
+    Tokens(ClassId),
+    Subjects(ClassId),
+    Subject(ClassId, SubjectId),
+}
+
+/// Why a value is not encrypted. Nothing was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("a key is not at hand")]
+    Wanted(Wanted),
+    /// Beyond 64 GiB, which no value of PostgreSQL is.
+    #[error("the value is too long to be encrypted")]
+    TooLong,
+}
+
+/// How long the keys of a class are used.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A data key encrypts nothing after this.
+    pub rotate_after: Duration,
+    /// A data key encrypts no more values than this.
+    pub rotate_count: u64,
+    /// So many subjects' keys are kept in memory.
+    pub subjects_max: NonZeroUsize,
+    /// What is known about a subject is asked again after this.
+    pub subject_for: Duration,
+}
+
+/// Encrypts the values of one run. Keys come in from beside, by the `install` functions; a lock of each class, which nobody else holds but
+/// for that moment, lets values and new keys meet.
+pub struct Sealer {
+    run: [u8; RUN],
+    /// The next nonce.
+    counter: AtomicU64,
+    classes: Vec<(String, Mutex<Class>)>,
+}
+
+struct Class {
+    limits: Limits,
+    data: Option<Data>,
+    tokens: Option<Tokens>,
+    subjects: Option<Known>,
+    scratch: Vec<u8>,
+}
+
+struct Data {
+    id: KeyId,
+    gcm: LessSafeKey,
+    left: u64,
+    until: Instant,
+}
+
+pub(crate) const GCM_INFO: &[u8] = b"cdc-audit aes256gcm 1";
+
+/// A quarter of a data key's life before its end the next one is made, so that a key service may be away for that long.
+const AHEAD: u32 = 4;
+
+/// A larger buffer is given back after its value.
+const SCRATCH_KEPT: usize = 1 << 16;
+
+impl Sealer {
+    /// A new run, without any key. Make one for each process and no more: see the [crate's](crate) words on nonces.
+    pub fn new(classes: impl IntoIterator<Item = (String, Limits)>) -> Sealer {
+        let mut run = [0; RUN];
+        fill(&mut run);
+        let class = |limits| Class { limits, data: None, tokens: None, subjects: None, scratch: Vec::new() };
+        let classes = classes.into_iter().map(|(name, limits)| (name, Mutex::new(class(limits)))).collect();
+        Sealer { run, counter: AtomicU64::new(0), classes }
+    }
+
+    /// The class of this name.
+    pub fn class(&self, name: &str) -> Option<ClassId> {
+        self.classes.iter().position(|(known, _)| known == name).map(ClassId)
+    }
+
+    pub fn name(&self, class: ClassId) -> &str {
+        self.classes.get(class.0).map_or("", |(name, _)| name)
+    }
+
+    /// Appends `aes256gcm:<key id>:<base64>` of a value to `out`.
+    pub fn encrypt(&self, class: ClassId, aad: &[u8], plain: &[u8], out: &mut String) -> Result<(), Failure> {
+        let wanted = Failure::Wanted(Wanted::Data(class));
+        let Class { data, scratch, .. } = &mut *self.lock(class).ok_or(wanted)?;
+        let data = data.as_mut().filter(|data| data.left > 0 && Instant::now() < data.until).ok_or(wanted)?;
+        data.left -= 1;
+        self.seal(&data.id, &data.gcm, scratch, (aad, plain), out)
+    }
+
+    /// The subject with this id.
+    pub fn subject(&self, class: ClassId, id: &[u8]) -> Result<SubjectId, Failure> {
+        let wanted = Failure::Wanted(Wanted::Subjects(class));
+        let class = self.lock(class).ok_or(wanted)?;
+        Ok(class.subjects.as_ref().ok_or(wanted)?.index.find(id))
+    }
+
+    /// As [`Sealer::encrypt`], under the subject's own key; [`ERASED`] where that was destroyed.
+    pub fn encrypt_for(
+        &self,
+        class: ClassId,
+        subject: &SubjectId,
+        aad: &[u8],
+        plain: &[u8],
+        out: &mut String,
+    ) -> Result<(), Failure> {
+        let wanted = Failure::Wanted(Wanted::Subject(class, *subject));
+        let Class { subjects, scratch, .. } = &mut *self.lock(class).ok_or(wanted)?;
+        match subjects.as_mut().and_then(|known| known.get(subject)).ok_or(wanted)? {
+            Ready::Key(id, gcm) => self.seal(id, gcm, scratch, (aad, plain), out),
+            Ready::Destroyed => {
+                out.push_str(ERASED);
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends `aes-siv:<key id>:<base64url>` of a value to `out`: the same text for the same value, class and domain.
+    pub fn token(&self, class: ClassId, domain: &str, plain: &[u8], out: &mut String) -> Result<(), Failure> {
+        let wanted = Failure::Wanted(Wanted::Tokens(class));
+        let Class { tokens, scratch, .. } = &mut *self.lock(class).ok_or(wanted)?;
+        let written = tokens.as_mut().ok_or(wanted)?.write(domain, plain, scratch, out);
+        give_back(scratch);
+        written.ok_or(Failure::TooLong)
+    }
+
+    /// The classes whose data keys were used and are to be followed by new ones: those in the last quarter of their time or count.
+    pub fn due(&self) -> Vec<Wanted> {
+        let now = Instant::now();
+        let due = |(index, (_, class)): (usize, &(String, Mutex<Class>))| {
+            let class = class.lock().unwrap_or_else(PoisonError::into_inner);
+            let data = class.data.as_ref()?;
+            let late = now + class.limits.rotate_after / AHEAD >= data.until;
+            let few = data.left <= class.limits.rotate_count / u64::from(AHEAD);
+            // A class that is not in use needs no new key before it is.
+            let used = data.left < class.limits.rotate_count;
+            (used && (late || few)).then_some(Wanted::Data(ClassId(index)))
+        };
+        self.classes.iter().enumerate().filter_map(due).collect()
+    }
+
+    /// The data keys that values were encrypted under, or may be.
+    pub fn in_use(&self) -> Vec<(ClassId, KeyId)> {
+        let key = |(index, (_, class)): (usize, &(String, Mutex<Class>))| {
+            let class = class.lock().unwrap_or_else(PoisonError::into_inner);
+            class.data.as_ref().map(|data| (ClassId(index), data.id.clone()))
+        };
+        self.classes.iter().enumerate().filter_map(key).collect()
+    }
+
+    /// From now on values of this class are encrypted under this key. It must be stored, wrapped, before.
+    pub fn install_data(&self, class: ClassId, id: KeyId, key: &SecretKey) {
+        let Some(gcm) = key.derive_gcm(&self.run, GCM_INFO) else { return };
+        if let Some(mut class) = self.lock(class) {
+            let Limits { rotate_after, rotate_count, .. } = class.limits;
+            class.data = Some(Data { id, gcm, left: rotate_count, until: Instant::now() + rotate_after });
+        }
+    }
+
+    /// The token key of this class.
+    pub fn install_tokens(&self, class: ClassId, id: KeyId, key: &SecretKey) {
+        if let Some(mut class) = self.lock(class) {
+            class.tokens = Tokens::new(id, key);
+        }
+    }
+
+    /// The key under which subjects of this class are found.
+    pub fn install_subjects(&self, class: ClassId, key: &SecretKey) {
+        if let Some(mut class) = self.lock(class) {
+            let most = class.limits.subjects_max;
+            class.subjects = Subjects::new(key).map(|index| Known::new(index, most));
+        }
+    }
+
+    /// A subject's key, stored before; `None` where it was destroyed.
+    pub fn install_subject(&self, class: ClassId, subject: SubjectId, key: Option<(KeyId, &SecretKey)>) {
+        let ready = match key {
+            None => Ready::Destroyed,
+            Some((id, key)) => match key.derive_gcm(&self.run, GCM_INFO) {
+                Some(gcm) => Ready::Key(id, gcm),
+                None => return,
+            },
+        };
+        if let Some(mut class) = self.lock(class) {
+            let until = Instant::now() + class.limits.subject_for;
+            if let Some(known) = &mut class.subjects {
+                known.put(subject, ready, until);
+            }
+        }
+    }
+
+    /// A class is a cache of keys: what a panic left of one is still one.
+    fn lock(&self, class: ClassId) -> Option<MutexGuard<'_, Class>> {
+        Some(self.classes.get(class.0)?.1.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn seal(
+        &self,
+        id: &KeyId,
+        gcm: &LessSafeKey,
+        scratch: &mut Vec<u8>,
+        (aad, plain): (&[u8], &[u8]),
+        out: &mut String,
+    ) -> Result<(), Failure> {
+        let counter = self.counter.fetch_add(1, Ordering::Relaxed);
+        scratch.clear();
+        scratch.push(VERSION);
+        scratch.extend_from_slice(&self.run);
+        scratch.extend_from_slice(&counter.to_be_bytes());
+        let start = scratch.len();
+        scratch.extend_from_slice(plain);
+        let nonce = Nonce::assume_unique_for_key(nonce(counter));
+        let Ok(tag) = gcm.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut scratch[start..]) else {
+            scratch.zeroize();
+            return Err(Failure::TooLong);
+        };
+        scratch.extend_from_slice(tag.as_ref());
+        form::write(Method::Encrypt, id, scratch, out);
+        give_back(scratch);
+        Ok(())
+    }
+}
+
+/// One long value does not keep its memory for ever.
+fn give_back(scratch: &mut Vec<u8>) {
+    if scratch.capacity() > SCRATCH_KEPT {
+        *scratch = Vec::new();
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.classes.iter().map(|(name, _)| name)).finish()
+    }
+}

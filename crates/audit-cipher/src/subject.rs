@@ -1,0 +1,85 @@
+//! Keys of data subjects, so that destroying one key makes everything of that person unreadable.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::time::Instant;
+
+use aws_lc_rs::aead::LessSafeKey;
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use lru::LruCache;
+use zeroize::Zeroizing;
+
+use crate::key::{KeyId, SecretKey};
+
+/// What is stored in place of a value whose subject's key was destroyed.
+pub const ERASED: &str = "[ERASED]";
+
+/// A data subject as the key store knows it: an HMAC of the id that the application gave. It tells nobody who that is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubjectId(pub [u8; 32]);
+
+impl fmt::Debug for SubjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SubjectId({}…)", hex::encode(&self.0[..4]))
+    }
+}
+
+/// What a class needs to find its subjects: derived from its key for them.
+#[derive(Clone)]
+pub struct Subjects(hmac::Key);
+
+const INDEX_INFO: &[u8] = b"cdc-audit subject index 1";
+
+impl Subjects {
+    /// `None` only where the library fails.
+    pub fn new(key: &SecretKey) -> Option<Subjects> {
+        let mut index = Zeroizing::new([0; SecretKey::LEN]);
+        key.derive(&[], INDEX_INFO, index.as_mut_slice())?;
+        Some(Subjects(hmac::Key::new(HMAC_SHA256, index.as_slice())))
+    }
+
+    /// The subject with this id.
+    pub fn find(&self, id: &[u8]) -> SubjectId {
+        let mut found = [0; 32];
+        found.copy_from_slice(hmac::sign(&self.0, id).as_ref());
+        SubjectId(found)
+    }
+}
+
+impl fmt::Debug for Subjects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Subjects")
+    }
+}
+
+/// A subject's key, ready; or its end.
+pub(crate) enum Ready {
+    Key(KeyId, LessSafeKey),
+    Destroyed,
+}
+
+/// The subjects seen lately.
+pub(crate) struct Known {
+    pub index: Subjects,
+    keys: LruCache<SubjectId, (Ready, Instant)>,
+}
+
+impl Known {
+    pub fn new(index: Subjects, most: NonZeroUsize) -> Known {
+        Known { index, keys: LruCache::new(most) }
+    }
+
+    /// `None` where it was not seen lately, or too long ago to be believed.
+    pub fn get(&mut self, subject: &SubjectId) -> Option<&Ready> {
+        let until = self.keys.peek(subject)?.1;
+        if until < Instant::now() {
+            self.keys.pop(subject);
+            return None;
+        }
+        self.keys.get(subject).map(|(ready, _)| ready)
+    }
+
+    pub fn put(&mut self, subject: SubjectId, ready: Ready, until: Instant) {
+        self.keys.put(subject, (ready, until));
+    }
+}

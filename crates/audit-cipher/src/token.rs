@@ -1,0 +1,58 @@
+//! Tokens: deterministic, so that equal values can be joined, and opened by whoever may have the key.
+
+use std::fmt;
+
+use aes_siv::KeyInit as _;
+use aes_siv::siv::Aes256Siv;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::form::{self, Method, TAG};
+use crate::key::{KeyId, SecretKey};
+
+/// AES-256-SIV has two keys of 32 bytes in one.
+pub(crate) const SIV_KEY: usize = 64;
+pub(crate) const SIV_INFO: &[u8] = b"cdc-audit aes-siv 1";
+
+/// The domain of a column that shares none with others.
+pub fn column_domain(table: &str, column: &str) -> String {
+    format!("column:{}:{table}.{column}", table.len())
+}
+
+/// The domain of this name, which columns share. It is never that of one column.
+pub fn named_domain(name: &str) -> String {
+    format!("domain:{name}")
+}
+
+/// The token key of a class, ready.
+pub(crate) struct Tokens {
+    id: KeyId,
+    siv: Aes256Siv,
+}
+
+impl Tokens {
+    pub fn new(id: KeyId, key: &SecretKey) -> Option<Tokens> {
+        let mut derived = Zeroizing::new([0; SIV_KEY]);
+        key.derive(&[], SIV_INFO, derived.as_mut_slice())?;
+        Some(Tokens { id, siv: Aes256Siv::new_from_slice(derived.as_slice()).ok()? })
+    }
+
+    /// Appends the token of a value. The domain is authenticated with it: the same value has another token in another.
+    pub fn write(&mut self, domain: &str, plain: &[u8], scratch: &mut Vec<u8>, out: &mut String) -> Option<()> {
+        scratch.clear();
+        // At once, for a buffer that grows leaves its old content behind.
+        scratch.reserve(plain.len() + TAG);
+        scratch.extend_from_slice(plain);
+        let sealed = self.siv.encrypt_in_place([domain.as_bytes()], scratch);
+        match sealed {
+            Ok(()) => form::write(Method::Token, &self.id, scratch, out),
+            Err(_) => scratch.zeroize(),
+        }
+        sealed.ok()
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tokens({})", self.id)
+    }
+}

@@ -1,0 +1,45 @@
+//! The key store and the log of who opened what: tables beside those of the versions.
+//!
+//! ```text
+//! cdc_audit.data_keys      wrapped keys of the classes                      the daemon may SELECT, INSERT
+//! cdc_audit.subject_keys   wrapped keys of data subjects                    SELECT, INSERT
+//! cdc_audit.access_log     every value that was opened, or was not          INSERT, and not of who and when
+//! ```
+//!
+//! Nobody but their owner changes or deletes a row: keys are wrapped anew and destroyed under `--as`.
+
+use super::{SetupOptions, Statement, push};
+use crate::quote::ident;
+
+pub(super) fn tables(list: &mut Vec<Statement>) {
+    push(list, "wrapped keys; one place on purpose, so back it up", include_str!("keys.sql"));
+    push(
+        list,
+        "a class has one key for tokens and one for its data subjects",
+        "CREATE UNIQUE INDEX IF NOT EXISTS data_keys_lasting ON cdc_audit.data_keys (source, class, kind) \
+         WHERE kind <> 'data' AND destroyed_at IS NULL",
+    );
+    push(list, "wrapped keys of data subjects, found by an HMAC of who that is", include_str!("subject_keys.sql"));
+    push(list, "who opened which value", include_str!("access_log.sql"));
+}
+
+/// Who opens values logs that, and can neither choose under which name nor when.
+const LOGS: &str =
+    "INSERT (os_user, requested_by, action, purpose, source, table_name, key, position, field, key_id, success)";
+
+pub(super) fn grants(options: &SetupOptions, list: &mut Vec<Statement>) {
+    let others = |role: &&String| Some(*role) != options.owner.as_ref();
+    if let Some(writer) = options.writer.as_ref().filter(others) {
+        let name = ident(writer);
+        let sql = format!("GRANT SELECT, INSERT ON cdc_audit.data_keys, cdc_audit.subject_keys TO {name}");
+        push(list, "the daemon's role adds keys; it cannot change or remove one", sql);
+        push(list, "what it opens is logged", format!("GRANT {LOGS} ON cdc_audit.access_log TO {name}"));
+    }
+    if let Some(reader) = options.reader.as_ref().filter(others) {
+        let name = ident(reader);
+        push(list, "who reads the trail", format!("GRANT USAGE ON SCHEMA cdc_audit TO {name}"));
+        let sql = format!("GRANT SELECT ON cdc_audit.data_keys, cdc_audit.subject_keys TO {name}");
+        push(list, "sees wrapped keys, which the key service alone unwraps", sql);
+        push(list, "and logs what it opens", format!("GRANT {LOGS} ON cdc_audit.access_log TO {name}"));
+    }
+}

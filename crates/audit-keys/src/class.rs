@@ -1,0 +1,34 @@
+//! A class of keys at work: [`Class`].
+
+use std::collections::BTreeMap;
+
+use audit_cipher::SecretKey;
+
+use crate::config::KeyClass;
+use crate::error::KeyError;
+use crate::master::{MasterKey, Place, Wrapped};
+
+/// A class's master key, and those that it had before.
+#[derive(Debug)]
+pub(crate) struct Class {
+    pub master: MasterKey,
+    former: Vec<MasterKey>,
+}
+
+impl Class {
+    pub fn new(config: &KeyClass) -> Result<Class, KeyError> {
+        let former = config.former.iter().map(MasterKey::new).collect::<Result<_, _>>()?;
+        Ok(Class { master: MasterKey::new(&config.master)?, former })
+    }
+
+    pub fn all(configs: &BTreeMap<String, KeyClass>) -> Result<BTreeMap<String, Class>, KeyError> {
+        configs.iter().map(|(name, config)| Ok((name.clone(), Class::new(config)?))).collect()
+    }
+
+    /// Unwraps with the master key that wrapped it; where none goes by that name (an alias may stand for another key now), with the present one.
+    pub async fn unwrap(&self, wrapped: &Wrapped, place: &Place<'_>) -> Result<SecretKey, KeyError> {
+        let mut known = std::iter::once(&self.master).chain(&self.former);
+        let master = known.find(|master| master.wrapped(wrapped)).unwrap_or(&self.master);
+        master.unwrap(wrapped, place).await
+    }
+}

@@ -1,0 +1,309 @@
+//! Makes and fetches the keys that a daemon encrypts with ([`Keyring`]).
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_cipher::{ClassId, KeyId, Kind, Limits, Sealer, SecretKey, SubjectId, Wanted, unwrap_key, wrap_key};
+use audit_connect::PgEndpoint;
+use tokio::sync::Mutex;
+use tokio::sync::watch;
+
+use crate::class::Class;
+use crate::config::KeyClass;
+use crate::error::KeyError;
+use crate::master::Place;
+use crate::store::{KeyStore, StoredKey, StoredSubject};
+
+/// The keys of one source, for a daemon: it encrypts through [`Keyring::sealer`], and comes here for what that lacks.
+#[derive(Debug)]
+pub struct Keyring {
+    source: String,
+    sealer: Arc<Sealer>,
+    classes: BTreeMap<String, Class>,
+    store: KeyStore,
+    /// The classes' keys for their subjects, which wrap new ones.
+    subjects: Mutex<HashMap<ClassId, (KeyId, SecretKey)>>,
+    waiting: watch::Sender<Option<Waiting>>,
+}
+
+/// A key that cannot be had at present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub class: String,
+    /// The error with its causes, without anything secret.
+    pub why: String,
+    pub hint: String,
+    /// How often it was tried.
+    pub tries: u32,
+}
+
+/// What is known about a subject is believed for this long: a key that is destroyed is not used for new values after it.
+const SUBJECT_FOR: Duration = Duration::from_secs(300);
+
+/// Pauses between tries to get a key: doubled up to the longest.
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How often it is looked for data keys that come to their end.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// Who stores a key together with another process finds that one's key at the second look.
+const LOOKS: u32 = 3;
+
+impl Keyring {
+    /// Reads certificates; connects to nothing. `store` is the database of the key store.
+    pub fn new(
+        source: &str,
+        configs: &BTreeMap<String, KeyClass>,
+        store: PgEndpoint,
+        application_name: &str,
+    ) -> Result<Keyring, KeyError> {
+        let limits = |config: &KeyClass| Limits {
+            rotate_after: config.rotate_after.get(),
+            rotate_count: config.rotate_count,
+            subjects_max: NonZeroUsize::new(config.subjects_max as usize).unwrap_or(NonZeroUsize::MIN),
+            subject_for: SUBJECT_FOR,
+        };
+        Ok(Keyring {
+            source: source.to_owned(),
+            sealer: Arc::new(Sealer::new(configs.iter().map(|(name, config)| (name.clone(), limits(config))))),
+            classes: Class::all(configs)?,
+            store: KeyStore::new(store, application_name),
+            subjects: Mutex::default(),
+            waiting: watch::channel(None).0,
+        })
+    }
+
+    /// What encrypts. There is one for each keyring, and should be one for each process.
+    pub fn sealer(&self) -> &Arc<Sealer> {
+        &self.sealer
+    }
+
+    /// What is waited for, for whoever reports it.
+    pub fn waiting(&self) -> watch::Receiver<Option<Waiting>> {
+        self.waiting.subscribe()
+    }
+
+    /// Gets these keys and installs them, however long that takes: until then nothing can be encrypted, and nothing may go on unencrypted.
+    pub async fn obtain(&self, wanted: &[Wanted]) {
+        let mut pause = PAUSE;
+        let mut tries = 0;
+        while let Err(error) = self.provide(wanted).await {
+            tries += 1;
+            let class = wanted.first().map_or_else(String::new, |wanted| self.sealer.name(class_of(wanted)).to_owned());
+            let waiting = Waiting { class, why: chain(&error), hint: error.hint(), tries };
+            tracing::warn!(class = waiting.class, tries, hint = waiting.hint, "waiting for a key: {}", waiting.why);
+            self.waiting.send_replace(Some(waiting));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        if tries > 0 {
+            tracing::info!(tries, "the key is there");
+            self.waiting.send_replace(None);
+        }
+    }
+
+    /// Makes the keys that are to follow others, in time. Runs until it is dropped. What fails is tried again at the next look; the key
+    /// in use is good until its end, where [`Keyring::obtain`] takes over.
+    pub async fn renew(&self) {
+        loop {
+            self.renew_once().await;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// One look of [`Keyring::renew`]: follows the data keys that come to their end, and those that somebody retired or destroyed.
+    pub async fn renew_once(&self) {
+        let mut due = self.sealer.due();
+        let used = self.sealer.in_use();
+        let keys: Vec<KeyId> = used.iter().map(|(_, key)| key.clone()).collect();
+        let ended = match keys.is_empty() {
+            true => Vec::new(),
+            // No answer is no reason to do without the key.
+            false => self.store.ended(&keys).await.unwrap_or_default(),
+        };
+        due.extend(used.iter().filter(|(_, key)| ended.contains(key)).map(|(class, _)| Wanted::Data(*class)));
+        due.dedup();
+        for wanted in due {
+            let class = self.sealer.name(class_of(&wanted));
+            match self.provide(&[wanted]).await {
+                Ok(()) => tracing::info!(class, "a new data key is in use"),
+                Err(error) => tracing::warn!(class, hint = error.hint(), "no new data key yet: {}", chain(&error)),
+            }
+        }
+    }
+
+    /// Gets these keys and installs them, in one try. Whatever is new is stored, wrapped, before.
+    pub async fn provide(&self, wanted: &[Wanted]) -> Result<(), KeyError> {
+        let mut subjects: BTreeMap<ClassId, Vec<SubjectId>> = BTreeMap::new();
+        for wanted in wanted {
+            match *wanted {
+                Wanted::Data(class) => {
+                    let (id, key) = (KeyId::generate(Kind::Data), SecretKey::generate());
+                    self.add(class, &id, &key).await?;
+                    self.sealer.install_data(class, id, &key);
+                }
+                Wanted::Tokens(class) => {
+                    let (id, key) = self.lasting(class, Kind::Tokens).await?;
+                    self.sealer.install_tokens(class, id, &key);
+                }
+                Wanted::Subjects(class) => drop(self.subjects_key(class).await?),
+                Wanted::Subject(class, subject) => subjects.entry(class).or_default().push(subject),
+            }
+        }
+        for (class, wanted) in subjects {
+            self.provide_subjects(class, &wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores a key, wrapped. `false` where there is a lasting one of its kind already.
+    async fn add(&self, class: ClassId, id: &KeyId, key: &SecretKey) -> Result<bool, KeyError> {
+        let name = self.sealer.name(class);
+        let wrapped = self.class(name)?.master.wrap(key, &self.place(name, id)).await?;
+        let stored = StoredKey {
+            key: id.clone(),
+            source: self.source.clone(),
+            class: name.to_owned(),
+            kind: id.kind(),
+            master: wrapped.master,
+            text: Some(wrapped.text),
+            created_at: String::new(),
+            retired_at: None,
+            destroyed_at: None,
+        };
+        self.store.add(&stored).await
+    }
+
+    /// Whether keys could be had now: each class's master key wraps a key that nobody keeps, and the key store is looked at.
+    pub async fn probe(&self) -> Vec<(&str, Result<(), KeyError>)> {
+        let mut found = Vec::new();
+        for (name, class) in &self.classes {
+            let id = KeyId::generate(Kind::Data);
+            let wrapped = class.master.wrap(&SecretKey::generate(), &self.place(name, &id)).await;
+            let stored = match wrapped {
+                Ok(_) => self.store.lasting(&self.source, name, Kind::Tokens).await.map(drop),
+                Err(error) => Err(error),
+            };
+            found.push((name.as_str(), stored));
+        }
+        found
+    }
+
+    /// The one key of its kind that the class has: the stored one, else a new one.
+    async fn lasting(&self, class: ClassId, kind: Kind) -> Result<(KeyId, SecretKey), KeyError> {
+        let name = self.sealer.name(class);
+        let mut made = KeyId::generate(kind);
+        for _ in 0..LOOKS {
+            if let Some(stored) = self.store.lasting(&self.source, name, kind).await? {
+                let key = self.class(name)?.unwrap(&stored.wrapped()?, &self.place(name, &stored.key)).await?;
+                return Ok((stored.key, key));
+            }
+            let key = SecretKey::generate();
+            made = KeyId::generate(kind);
+            if self.add(class, &made, &key).await? {
+                return Ok((made, key));
+            }
+        }
+        Err(KeyError::Damaged { key: made })
+    }
+
+    async fn subjects_key(&self, class: ClassId) -> Result<(KeyId, SecretKey), KeyError> {
+        let mut known = self.subjects.lock().await;
+        if let Some((id, key)) = known.get(&class) {
+            return Ok((id.clone(), key.clone()));
+        }
+        let (id, key) = self.lasting(class, Kind::Subjects).await?;
+        self.sealer.install_subjects(class, &key);
+        known.insert(class, (id.clone(), key.clone()));
+        Ok((id, key))
+    }
+
+    /// Fetches the keys of subjects, and makes those that are missing, all of them in one statement each.
+    async fn provide_subjects(&self, class: ClassId, wanted: &[SubjectId]) -> Result<(), KeyError> {
+        let (under, wrapping) = self.subjects_key(class).await?;
+        let name = self.sealer.name(class);
+        let mut missing = wanted.to_vec();
+        missing.sort_unstable();
+        missing.dedup();
+        for _ in 0..LOOKS {
+            for stored in self.store.subjects(&self.source, name, &missing).await? {
+                let key = unwrap_subject(&stored, &wrapping)?;
+                let key = key.as_ref().map(|key| (stored.key.clone(), key));
+                self.sealer.install_subject(class, stored.subject, key);
+                missing.retain(|subject| *subject != stored.subject);
+            }
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let make = |subject: &SubjectId| new_subject(&self.source, name, *subject, 1, (&under, &wrapping));
+            self.store.add_subjects(&missing.iter().map(make).collect::<Result<Vec<_>, _>>()?).await?;
+        }
+        Err(KeyError::Damaged { key: under })
+    }
+
+    fn place<'a>(&'a self, class: &'a str, key: &'a KeyId) -> Place<'a> {
+        Place { source: &self.source, class, kind: key.kind(), key }
+    }
+
+    fn class(&self, name: &str) -> Result<&Class, KeyError> {
+        self.classes.get(name).ok_or_else(|| KeyError::NoClass { class: name.to_owned() })
+    }
+}
+
+/// A key for a subject, wrapped by its class's key for subjects.
+pub(crate) fn new_subject(
+    source: &str,
+    class: &str,
+    subject: SubjectId,
+    generation: i32,
+    (under, wrapping): (&KeyId, &SecretKey),
+) -> Result<StoredSubject, KeyError> {
+    let key = KeyId::generate(Kind::Subject);
+    let mut stored = StoredSubject {
+        source: source.to_owned(),
+        class: class.to_owned(),
+        subject,
+        generation,
+        under: under.clone(),
+        wrapped: None,
+        key,
+    };
+    let wrapped = wrap_key(&SecretKey::generate(), wrapping, &subject_context(&stored));
+    stored.wrapped = Some(wrapped.map_err(|_| KeyError::Damaged { key: stored.key.clone() })?);
+    Ok(stored)
+}
+
+/// `None` where it was destroyed.
+pub(crate) fn unwrap_subject(stored: &StoredSubject, wrapping: &SecretKey) -> Result<Option<SecretKey>, KeyError> {
+    let Some(wrapped) = &stored.wrapped else { return Ok(None) };
+    let key = unwrap_key(wrapped, wrapping, &subject_context(stored));
+    key.map(Some).map_err(|_| KeyError::Damaged { key: stored.key.clone() })
+}
+
+/// What a subject's wrapped key is bound to.
+fn subject_context(stored: &StoredSubject) -> Vec<u8> {
+    let StoredSubject { key, source, class, subject, generation, under, .. } = stored;
+    let subject: String = subject.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    serde_json::json!([source, class, subject, generation, key.as_str(), under.as_str()]).to_string().into_bytes()
+}
+
+fn class_of(wanted: &Wanted) -> ClassId {
+    match *wanted {
+        Wanted::Data(class) | Wanted::Tokens(class) | Wanted::Subjects(class) | Wanted::Subject(class, _) => class,
+    }
+}
+
+/// An error and its causes, on one line.
+fn chain(error: &KeyError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,142 @@
+//! Tokens for Azure Key Vault: by a client's secret, by a federated token, or by the instance's identity.
+//!
+//! What `object_store` has for Azure asks for tokens of its storage, which a vault refuses.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use audit_config::SecretRef;
+use reqwest::RequestBuilder;
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use url::Url;
+use url::form_urlencoded::Serializer;
+use zeroize::Zeroizing;
+
+use super::http::{Http, Meaning, text_at};
+use crate::config::AzureMaster;
+use crate::error::KeyError;
+
+/// Who signs in, and the token that was given last.
+pub(super) struct Tokens {
+    who: Who,
+    resource: String,
+    last: Mutex<Option<(Zeroizing<String>, Instant)>>,
+}
+
+enum Who {
+    Client {
+        authority: String,
+        tenant: String,
+        client: String,
+        proof: Proof,
+    },
+    /// Of the machine, or of the client with this id.
+    Instance(Option<String>),
+}
+
+enum Proof {
+    Secret(SecretRef),
+    Federated(PathBuf),
+}
+
+#[derive(Deserialize)]
+struct Given {
+    access_token: String,
+    /// Seconds: a number, but text where the instance's metadata service says it.
+    expires_in: serde_json::Value,
+}
+
+/// A token is not used in the last minutes of its time.
+const MARGIN: u64 = 300;
+
+const METADATA: &str = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01";
+
+impl Tokens {
+    pub fn new(config: &AzureMaster) -> Result<Tokens, KeyError> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let tenant = config.tenant_id.clone().or_else(|| variable("AZURE_TENANT_ID"));
+        let client = config.client_id.clone().or_else(|| variable("AZURE_CLIENT_ID"));
+        let secret = || variable("AZURE_CLIENT_SECRET").map(|_| SecretRef::Env("AZURE_CLIENT_SECRET".to_owned()));
+        let federated = || variable("AZURE_FEDERATED_TOKEN_FILE").map(|file| Proof::Federated(file.into()));
+        let proof = config.client_secret.clone().or_else(secret).map(Proof::Secret).or_else(federated);
+        let authority = config.authority.clone().or_else(|| variable("AZURE_AUTHORITY_HOST"));
+        let authority = authority.unwrap_or_else(|| "https://login.microsoftonline.com".to_owned());
+        let who = match (tenant, client, proof) {
+            (Some(tenant), Some(client), Some(proof)) => Who::Client { authority, tenant, client, proof },
+            (_, client, _) => Who::Instance(client),
+        };
+        Ok(Tokens { who, resource: resource(&config.key), last: Mutex::new(None) })
+    }
+
+    /// A token that is good for some minutes yet.
+    pub async fn get(&self, http: &Http) -> Result<Zeroizing<String>, KeyError> {
+        let mut last = self.last.lock().await;
+        if let Some((token, _)) = last.as_ref().filter(|(_, until)| Instant::now() < *until) {
+            return Ok(token.clone());
+        }
+        let code = |answer: &serde_json::Value| text_at(answer, "/error");
+        // Whoever may not sign in has no rights: a wrong secret is a 400 or a 401.
+        let judge = |status, _: &str| matches!(status, 400 | 401).then_some(Meaning::Denied);
+        let given: Given = http.ask(self.request(http)?, code, judge).await?;
+        let seconds = given.expires_in.as_u64().or_else(|| given.expires_in.as_str()?.parse().ok()).unwrap_or(0);
+        let token = Zeroizing::new(given.access_token);
+        *last = Some((token.clone(), Instant::now() + Duration::from_secs(seconds.saturating_sub(MARGIN))));
+        Ok(token)
+    }
+
+    fn request(&self, http: &Http) -> Result<RequestBuilder, KeyError> {
+        let Who::Client { authority, tenant, client, proof } = &self.who else {
+            return Ok(self.instance(http));
+        };
+        let service = || http.name.clone();
+        let mut form = Serializer::new(String::new());
+        form.append_pair("grant_type", "client_credentials").append_pair("client_id", client);
+        form.append_pair("scope", &format!("{}/.default", self.resource));
+        match proof {
+            Proof::Secret(secret) => {
+                let secret = secret.resolve().map_err(|source| KeyError::Secret { service: service(), source })?;
+                form.append_pair("client_secret", secret.expose().trim());
+            }
+            Proof::Federated(file) => {
+                let token = std::fs::read_to_string(file).map(Zeroizing::new);
+                let token =
+                    token.map_err(|source| KeyError::Credentials { service: service(), source: source.into() })?;
+                form.append_pair("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+                form.append_pair("client_assertion", token.trim());
+            }
+        }
+        let url = format!("{}/{tenant}/oauth2/v2.0/token", authority.trim_end_matches('/'));
+        let request = http.client.post(url).header("content-type", "application/x-www-form-urlencoded");
+        Ok(request.body(form.finish()))
+    }
+
+    fn instance(&self, http: &Http) -> RequestBuilder {
+        let Who::Instance(client) = &self.who else { return http.client.get(METADATA) };
+        let mut query = Serializer::new(String::new());
+        query.append_pair("resource", &self.resource);
+        if let Some(client) = client {
+            query.append_pair("client_id", client);
+        }
+        http.client.get(format!("{METADATA}&{}", query.finish())).header("metadata", "true")
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.who {
+            Who::Client { .. } => "Tokens(client)",
+            Who::Instance(_) => "Tokens(instance)",
+        })
+    }
+}
+
+/// What a token is asked for: the vault's cloud, `https://vault.azure.net` of `https://acme.vault.azure.net/keys/pii`.
+fn resource(key: &str) -> String {
+    let host = Url::parse(key).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    match host.split_once('.') {
+        Some((_, cloud)) if cloud.contains("azure") || cloud.contains("usgovcloudapi") => format!("https://{cloud}"),
+        _ => "https://vault.azure.net".to_owned(),
+    }
+}

@@ -1,0 +1,145 @@
+//! Asking a key service, and what an answer means ([`Http`]).
+
+use std::fmt;
+use std::io::Write as _;
+
+use reqwest::{Certificate, Client, RequestBuilder, redirect};
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use crate::config::Connection;
+use crate::error::KeyError;
+
+/// A client for one service.
+pub(crate) struct Http {
+    pub client: Client,
+    /// What the service is called.
+    pub name: String,
+}
+
+/// An answer, whose body may hold a key: overwritten when dropped.
+pub(crate) struct Answer {
+    pub status: u16,
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// A wrapped key is some hundred bytes; nothing that a key service says is longer than this.
+const ANSWER_MAX: usize = 64 << 10;
+
+/// More of an error's code is not repeated.
+const CODE_MAX: usize = 60;
+
+impl Http {
+    pub fn new(name: String, config: &Connection) -> Result<Http, KeyError> {
+        match client(config) {
+            Ok(client) => Ok(Http { client, name }),
+            Err(source) => Err(KeyError::Client { service: name, source }),
+        }
+    }
+
+    pub async fn send(&self, request: RequestBuilder) -> Result<Answer, KeyError> {
+        // The address may hold what is nobody's business.
+        let unreachable =
+            |source: reqwest::Error| KeyError::Unreachable { service: self.name.clone(), source: source.without_url() };
+        let mut response = request.send().await.map_err(unreachable)?;
+        let status = response.status().as_u16();
+        let mut body = Zeroizing::new(Vec::with_capacity(ANSWER_MAX));
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if body.len() + chunk.len() > ANSWER_MAX {
+                return Err(self.nonsense("too long"));
+            }
+            // Within its capacity: a buffer that grows leaves its old content behind.
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, body })
+    }
+
+    /// The answer as `T`, if it is a success; the error that it means else, of which `code` finds the name.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+        code: impl Fn(&serde_json::Value) -> Option<String>,
+        judge: impl Fn(u16, &str) -> Option<Meaning>,
+    ) -> Result<T, KeyError> {
+        let answer = self.send(request).await?;
+        if answer.status == 200 {
+            return serde_json::from_slice(&answer.body).map_err(|_| self.nonsense("not the JSON that was expected"));
+        }
+        let said = serde_json::from_slice(&answer.body).ok().as_ref().and_then(code).unwrap_or_default();
+        let meaning = judge(answer.status, &said).unwrap_or_else(|| Meaning::of(answer.status));
+        Err(self.error(meaning, answer.status, &said))
+    }
+
+    pub fn error(&self, meaning: Meaning, status: u16, code: &str) -> KeyError {
+        let service = self.name.clone();
+        let code: String = code.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(CODE_MAX).collect();
+        let said = if code.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}, {code}") };
+        match meaning {
+            Meaning::Unwell => KeyError::Unwell { service, said },
+            Meaning::Denied => KeyError::Denied { service, said },
+            Meaning::NoMaster => KeyError::NoMaster { service, said },
+            Meaning::Disabled => KeyError::Disabled { service, said },
+            Meaning::Refused => KeyError::Refused { service, said },
+            Meaning::Nonsense => KeyError::Nonsense { service, said },
+        }
+    }
+
+    pub fn nonsense(&self, what: &str) -> KeyError {
+        KeyError::Nonsense { service: self.name.clone(), said: what.to_owned() }
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Http({})", self.name)
+    }
+}
+
+/// What an error of a service means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    Unwell,
+    Denied,
+    NoMaster,
+    Disabled,
+    Refused,
+    Nonsense,
+}
+
+impl Meaning {
+    /// By the status alone.
+    fn of(status: u16) -> Meaning {
+        match status {
+            401 | 403 => Meaning::Denied,
+            404 => Meaning::NoMaster,
+            400 | 422 => Meaning::Refused,
+            408 | 425 | 429 | 500..=599 => Meaning::Unwell,
+            _ => Meaning::Nonsense,
+        }
+    }
+}
+
+fn client(config: &Connection) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+    let timeout = config.timeout.get();
+    // Whoever follows a redirect gives credentials to somebody else.
+    let mut builder =
+        Client::builder().timeout(timeout).redirect(redirect::Policy::none()).retry(reqwest::retry::never());
+    if let Some(file) = &config.ca_file {
+        builder = builder.tls_certs_only(Certificate::from_pem_bundle(&std::fs::read(file)?)?);
+    }
+    Ok(builder.build()?)
+}
+
+/// JSON that holds a key: written into a buffer that does not grow, which the caller sends. What the HTTP client does with its copy
+/// is out of our hands.
+pub(crate) fn body(value: &serde_json::Value) -> Vec<u8> {
+    let mut body = Vec::with_capacity(4 << 10);
+    // Writing to memory does not fail.
+    let _ = write!(body, "{value}");
+    body
+}
+
+/// The text at this path of a JSON document.
+pub(crate) fn text_at(value: &serde_json::Value, pointer: &str) -> Option<String> {
+    value.pointer(pointer)?.as_str().map(str::to_owned)
+}

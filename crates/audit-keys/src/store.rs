@@ -1,0 +1,273 @@
+//! The key store: wrapped keys, in tables of a PostgreSQL database ([`KeyStore`]).
+//!
+//! One place on purpose: a key that is destroyed there is destroyed everywhere. `cdc-audit setup` makes the tables; the daemon's role may read
+//! and add, and change nothing.
+
+use std::sync::Arc;
+
+use audit_cipher::{KeyId, Kind, SubjectId};
+use audit_connect::{PgEndpoint, connect};
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, Row};
+
+use crate::error::KeyError;
+use crate::master::Wrapped;
+
+/// The key store of a database.
+#[derive(Debug)]
+pub struct KeyStore {
+    endpoint: PgEndpoint,
+    application_name: String,
+    session: Mutex<Option<Arc<Client>>>,
+}
+
+/// A key of a class, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredKey {
+    pub key: KeyId,
+    pub source: String,
+    pub class: String,
+    pub kind: Kind,
+    /// The name of the master key that wrapped it last, and what came of that; nothing more where the key was destroyed.
+    pub master: String,
+    pub text: Option<String>,
+    /// RFC 3339, in UTC.
+    pub created_at: String,
+    /// Nothing new is to be encrypted under it since.
+    pub retired_at: Option<String>,
+    pub destroyed_at: Option<String>,
+}
+
+/// The key of a data subject, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSubject {
+    pub key: KeyId,
+    pub source: String,
+    pub class: String,
+    pub subject: SubjectId,
+    pub generation: i32,
+    /// The class's key that wraps it.
+    pub under: KeyId,
+    /// `None` where the key was destroyed.
+    pub wrapped: Option<Vec<u8>>,
+}
+
+const TIME: &str = r#"'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"#;
+
+impl StoredKey {
+    /// What is to be unwrapped.
+    pub fn wrapped(&self) -> Result<Wrapped, KeyError> {
+        let destroyed = || KeyError::Destroyed { key: self.key.clone() };
+        Ok(Wrapped { master: self.master.clone(), text: self.text.clone().ok_or_else(destroyed)? })
+    }
+
+    fn read(row: &Row) -> Option<StoredKey> {
+        let kind: &str = row.get(3);
+        Some(StoredKey {
+            key: KeyId::parse(row.get(0))?,
+            source: row.get(1),
+            class: row.get(2),
+            kind: Kind::ALL.into_iter().find(|known| known.as_str() == kind)?,
+            master: row.get(4),
+            text: row.get(5),
+            created_at: row.get(6),
+            retired_at: row.get(7),
+            destroyed_at: row.get(8),
+        })
+    }
+}
+
+impl StoredSubject {
+    fn read(row: &Row) -> Option<StoredSubject> {
+        let subject: &[u8] = row.get(3);
+        Some(StoredSubject {
+            key: KeyId::parse(row.get(0))?,
+            source: row.get(1),
+            class: row.get(2),
+            subject: SubjectId(subject.try_into().ok()?),
+            generation: row.get(4),
+            under: KeyId::parse(row.get(5))?,
+            wrapped: row.get(6),
+        })
+    }
+}
+
+impl KeyStore {
+    /// Opens nothing yet.
+    pub fn new(endpoint: PgEndpoint, application_name: impl Into<String>) -> KeyStore {
+        KeyStore { endpoint, application_name: application_name.into(), session: Mutex::new(None) }
+    }
+
+    /// Stores a new key, durably. `false` where the class has a lasting one of this kind already.
+    pub async fn add(&self, key: &StoredKey) -> Result<bool, KeyError> {
+        let wrapped = key.wrapped()?;
+        let statement = "INSERT INTO cdc_audit.data_keys (key_id, source, class, kind, master, wrapped) \
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+        let values: [&str; 6] =
+            [key.key.as_str(), &key.source, &key.class, key.kind.as_str(), &wrapped.master, &wrapped.text];
+        let added = self.execute("storing a key", statement, &values.each_ref().map(|value| value as _)).await?;
+        Ok(added > 0)
+    }
+
+    /// The key of this name.
+    pub async fn key(&self, key: &KeyId) -> Result<StoredKey, KeyError> {
+        let rows = self.keys("WHERE key_id = $1", &[&key.as_str()]).await?;
+        rows.into_iter().next().ok_or_else(|| KeyError::NoKey { key: key.clone() })
+    }
+
+    /// The key of a kind of which a class has only one.
+    pub async fn lasting(&self, source: &str, class: &str, kind: Kind) -> Result<Option<StoredKey>, KeyError> {
+        let only = "WHERE source = $1 AND class = $2 AND kind = $3 AND destroyed_at IS NULL";
+        Ok(self.keys(only, &[&source, &class, &kind.as_str()]).await?.into_iter().next())
+    }
+
+    /// All keys of a source but its subjects', oldest first.
+    pub async fn list(&self, source: &str) -> Result<Vec<StoredKey>, KeyError> {
+        self.keys("WHERE source = $1 ORDER BY created_at, key_id", &[&source]).await
+    }
+
+    /// Puts another wrapping in place of the one that was read. `false` where somebody else was faster.
+    pub async fn rewrap(&self, key: &StoredKey, to: &Wrapped) -> Result<bool, KeyError> {
+        let statement = "UPDATE cdc_audit.data_keys SET master = $3, wrapped = $4, rewrapped_at = clock_timestamp() \
+             WHERE key_id = $1 AND wrapped = $2";
+        let from = key.wrapped()?.text;
+        let changed = self
+            .execute("storing a key wrapped anew", statement, &[&key.key.as_str(), &from, &to.master, &to.text])
+            .await?;
+        Ok(changed > 0)
+    }
+
+    /// Marks the data keys of a class, so that daemons that use one of them make another. How many those were.
+    pub async fn retire(&self, source: &str, class: &str) -> Result<u64, KeyError> {
+        let statement = "UPDATE cdc_audit.data_keys SET retired_at = clock_timestamp() \
+             WHERE source = $1 AND class = $2 AND kind = 'data' AND retired_at IS NULL AND destroyed_at IS NULL";
+        self.execute("retiring data keys", statement, &[&source, &class]).await
+    }
+
+    /// Which of these keys are to be used no more.
+    pub async fn ended(&self, keys: &[KeyId]) -> Result<Vec<KeyId>, KeyError> {
+        let statement = "SELECT key_id FROM cdc_audit.data_keys \
+             WHERE key_id = ANY ($1) AND (retired_at IS NOT NULL OR destroyed_at IS NOT NULL)";
+        let keys: Vec<&str> = keys.iter().map(KeyId::as_str).collect();
+        let rows = self.query("looking for retired keys", statement, &[&keys]).await?;
+        Ok(rows.iter().filter_map(|row| KeyId::parse(row.get(0))).collect())
+    }
+
+    /// Removes a key for ever; its row stays. `false` where there is none, or not any more.
+    pub async fn destroy(&self, key: &KeyId) -> Result<bool, KeyError> {
+        let table = if key.kind() == Kind::Subject { "subject_keys" } else { "data_keys" };
+        let statement = format!(
+            "UPDATE cdc_audit.{table} SET wrapped = NULL, destroyed_at = clock_timestamp() \
+             WHERE key_id = $1 AND destroyed_at IS NULL"
+        );
+        Ok(self.execute("destroying a key", &statement, &[&key.as_str()]).await? > 0)
+    }
+
+    /// The newest keys of these subjects, of those that have one.
+    pub async fn subjects(
+        &self,
+        source: &str,
+        class: &str,
+        subjects: &[SubjectId],
+    ) -> Result<Vec<StoredSubject>, KeyError> {
+        let only = "WHERE source = $1 AND class = $2 AND subject = ANY ($3) ORDER BY subject, generation DESC";
+        let wanted: Vec<&[u8]> = subjects.iter().map(|subject| subject.0.as_slice()).collect();
+        self.subject_keys("DISTINCT ON (subject)", only, &[&source, &class, &wanted]).await
+    }
+
+    /// The subject's key of this name.
+    pub async fn subject_key(&self, key: &KeyId) -> Result<StoredSubject, KeyError> {
+        let rows = self.subject_keys("", "WHERE key_id = $1", &[&key.as_str()]).await?;
+        rows.into_iter().next().ok_or_else(|| KeyError::NoKey { key: key.clone() })
+    }
+
+    /// The next keys of a source's subjects, by name; none at the end.
+    pub async fn page_of_subjects(&self, source: &str, after: Option<&KeyId>) -> Result<Vec<StoredSubject>, KeyError> {
+        let after = after.map_or("", KeyId::as_str);
+        self.subject_keys("", "WHERE source = $1 AND key_id > $2 ORDER BY key_id LIMIT 1000", &[&source, &after]).await
+    }
+
+    /// Stores keys of subjects, durably and in one go. Where another process was faster, its keys stay.
+    pub async fn add_subjects(&self, keys: &[StoredSubject]) -> Result<(), KeyError> {
+        let statement = "INSERT INTO cdc_audit.subject_keys (key_id, source, class, subject, generation, under, wrapped) \
+             SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::integer[], $6::text[], $7::bytea[]) \
+             ON CONFLICT DO NOTHING";
+        let column = |of: fn(&StoredSubject) -> &str| keys.iter().map(of).collect::<Vec<_>>();
+        let (ids, under) = (column(|key| key.key.as_str()), column(|key| key.under.as_str()));
+        let (sources, classes) = (column(|key| &key.source), column(|key| &key.class));
+        let subjects: Vec<&[u8]> = keys.iter().map(|key| key.subject.0.as_slice()).collect();
+        let generations: Vec<i32> = keys.iter().map(|key| key.generation).collect();
+        let wrapped: Vec<Option<&[u8]>> = keys.iter().map(|key| key.wrapped.as_deref()).collect();
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+            [&ids, &sources, &classes, &subjects, &generations, &under, &wrapped];
+        self.execute("storing keys of data subjects", statement, &values).await.map(drop)
+    }
+
+    /// Destroys every key that a subject has. How many those were.
+    pub async fn destroy_subject(&self, source: &str, class: &str, subject: &SubjectId) -> Result<u64, KeyError> {
+        let statement = "UPDATE cdc_audit.subject_keys SET wrapped = NULL, destroyed_at = clock_timestamp() \
+             WHERE source = $1 AND class = $2 AND subject = $3 AND destroyed_at IS NULL";
+        let subject = subject.0.as_slice();
+        self.execute("destroying a data subject's key", statement, &[&source, &class, &subject]).await
+    }
+
+    async fn keys(
+        &self,
+        only: &str,
+        values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) -> Result<Vec<StoredKey>, KeyError> {
+        let statement = format!(
+            "SELECT key_id, source, class, kind, master, wrapped, to_char(created_at AT TIME ZONE 'UTC', {TIME}), \
+             to_char(retired_at AT TIME ZONE 'UTC', {TIME}), to_char(destroyed_at AT TIME ZONE 'UTC', {TIME}) FROM cdc_audit.data_keys {only}"
+        );
+        let rows = self.query("reading keys", &statement, values).await?;
+        Ok(rows.iter().filter_map(StoredKey::read).collect())
+    }
+
+    async fn subject_keys(
+        &self,
+        distinct: &str,
+        only: &str,
+        values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) -> Result<Vec<StoredSubject>, KeyError> {
+        let statement = format!(
+            "SELECT {distinct} key_id, source, class, subject, generation, under, wrapped FROM cdc_audit.subject_keys {only}"
+        );
+        let rows = self.query("reading keys of data subjects", &statement, values).await?;
+        Ok(rows.iter().filter_map(StoredSubject::read).collect())
+    }
+
+    async fn query(
+        &self,
+        doing: &'static str,
+        statement: &str,
+        values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) -> Result<Vec<Row>, KeyError> {
+        let client = self.session().await?;
+        client.query(statement, values).await.map_err(|error| KeyError::store(doing, error))
+    }
+
+    pub(crate) async fn execute(
+        &self,
+        doing: &'static str,
+        statement: &str,
+        values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) -> Result<u64, KeyError> {
+        let client = self.session().await?;
+        client.execute(statement, values).await.map_err(|error| KeyError::store(doing, error))
+    }
+
+    /// A session whose commits are durable, whatever the database has as its default.
+    async fn session(&self) -> Result<Arc<Client>, KeyError> {
+        let mut session = self.session.lock().await;
+        if let Some(client) = session.as_ref().filter(|client| !client.is_closed()) {
+            return Ok(Arc::clone(client));
+        }
+        let client = connect(&self.endpoint, &self.application_name).await;
+        let client = Arc::new(client.map_err(|source| KeyError::NoStore { source })?);
+        let pinned = client.batch_execute("SET synchronous_commit = on").await;
+        pinned.map_err(|error| KeyError::store("opening a session", error))?;
+        *session = Some(Arc::clone(&client));
+        Ok(client)
+    }
+}
