@@ -14,6 +14,7 @@ mod machine;
 mod null;
 mod pairs;
 mod process;
+mod protection;
 mod report;
 mod stages;
 mod stats;
@@ -42,7 +43,7 @@ struct Arguments {
     /// A short run on little data, for a first impression
     #[arg(long)]
     quick: bool,
-    /// Measure only these: "W1 A" to "W2 D", "latency", "indexes", "stages" (repeatable)
+    /// Measure only these: "W1 A" to "W2 D", "latency", "indexes", "protect", "stages" (repeatable)
     #[arg(long)]
     only: Vec<String>,
     /// In the workloads measure only these, by the names that the figures have: "lake on S3", "Kafka" (repeatable)
@@ -112,7 +113,11 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let workloads: Vec<Workload> = WORKLOADS
         .into_iter()
         .map(|(table, kind, full)| Workload { table, kind, rows: rows(full) })
-        .filter(|workload| wanted(&workload.to_string()) || (wanted("indexes") && has_index_costs(workload)))
+        .filter(|workload| {
+            wanted(&workload.to_string())
+                || (wanted("indexes") && has_index_costs(workload))
+                || (wanted("protect") && has_protection_costs(workload))
+        })
         .collect();
     let staged = |table| workloads.iter().filter(|w| w.table == table).map(|w| w.rows).max().unwrap_or(1);
 
@@ -141,12 +146,20 @@ fn bench(arguments: &Arguments) -> Result<()> {
         if wanted("indexes") && has_index_costs(&workload) {
             indexes::measure(&bench, &prepared, patience.pairs.min(3), &mut report)?;
         }
+        if wanted("protect") && has_protection_costs(&workload) {
+            protection::measure(&bench, &prepared, patience.pairs, &mut report)?;
+        }
         if let Some(folder) = &arguments.profile {
             pairs::profile(&bench, &prepared, &arguments.variant, folder)?;
         }
         prepared.drop(&bench.cluster.server)?;
     }
     conclude(&report, &machine, begun)
+}
+
+/// Protection is measured where rows are widest and transactions many.
+fn has_protection_costs(workload: &Workload) -> bool {
+    workload.table == Table::Wide && workload.kind == Kind::B
 }
 
 fn has_index_costs(workload: &Workload) -> bool {

@@ -15,9 +15,10 @@ use audit_capture::config::SourceConfig;
 use audit_config::ByteSize;
 use audit_connect::PgEndpoint;
 use audit_core::batch::{Batch, Progress};
+use audit_core::method::Protect;
 use audit_core::position::{Lsn, Position};
-use audit_core::protect::Policy;
-use audit_core::rules::Rules;
+use audit_core::protect::{MacKey, Policy};
+use audit_core::rules::{Rules, TableRule};
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use audit_pipeline::config::PipelineConfig;
 use audit_pipeline::run::{Daemon, run};
@@ -34,6 +35,20 @@ pub struct Args {
     slot: String,
     publication: String,
     until: Lsn,
+    /// A method, for the columns of [`crate::protection`].
+    #[arg(long)]
+    protect: Option<String>,
+}
+
+/// What the daemon would be told of protection, beside its defaults.
+fn rules(protect: Option<&str>) -> Result<Rules> {
+    let rule = |method: &str| {
+        let protect: Protect = serde_json::from_value(method.into())?;
+        let protect = crate::protection::COLUMNS.map(|column| (column.to_owned(), protect.clone()));
+        anyhow::Ok(TableRule { name: "*".to_owned(), protect: protect.into(), ..TableRule::default() })
+    };
+    let tables = protect.map(rule).transpose()?.into_iter().collect();
+    Ok(Rules { tables, default_protection: true, ..Rules::default() })
 }
 
 /// Everything is durable at once, and forgotten.
@@ -94,8 +109,8 @@ pub fn main(args: Args) -> Result<()> {
     source.publication = args.publication;
     let daemon = Daemon {
         source,
-        rules: Rules { default_protection: true, ..Rules::default() },
-        policy: Policy::default(),
+        rules: rules(args.protect.as_deref())?,
+        policy: Policy { hash_key: Some(MacKey::new("bench", b"0123456789abcdef")), ..Policy::default() },
         sinks: vec![NamedSink::new("null", sink)],
         memory: config.memory().context("the memory limit is too small")?,
         config,

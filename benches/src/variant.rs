@@ -146,6 +146,22 @@ impl Bench {
         }
     }
 
+    /// Runs the daemon's loop without a sink, with the method on [`crate::protection::COLUMNS`].
+    pub fn protected(&self, prepared: &Prepared, method: Option<&str>) -> Result<Cost> {
+        let server = &self.cluster.server;
+        let slot = prepared.copy_slot(server)?;
+        let mut command = process::command(&std::env::current_exe()?);
+        command.arg("null").arg(server.url(DATABASE)).args([&slot, &prepared.workload.publication(), &prepared.end]);
+        command.args(method.iter().flat_map(|method| ["--protect", method]));
+        self.cluster.settle()?;
+        let cost = process::measure(command, self.cluster.postmaster)?;
+        let versions: u64 = cost.output.trim().parse().context("the number of versions")?;
+        let rows = prepared.workload.rows;
+        ensure!(versions == rows, "{versions} versions came of {rows} rows");
+        drop_slot(server, &slot)?;
+        Ok(cost)
+    }
+
     /// Runs the daemon with the hot sink, and keeps what it stored for [`Variant::BareCopy`].
     pub fn record(&self, prepared: &Prepared) -> Result<()> {
         self.record_as(prepared, &self.dump(), None)

@@ -9,5 +9,7 @@ mod setup;
 mod running;
 // `history` and `export`.
 mod trail;
+// `plan`, and what `check` says of rules.
+mod plan;
 // `resume`.
 mod resume;

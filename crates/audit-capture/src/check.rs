@@ -6,6 +6,7 @@
 
 mod publication;
 mod role;
+mod rules;
 mod server;
 mod sinks;
 mod slot;
@@ -177,6 +178,7 @@ impl Seen {
         role::check(report, self, input);
         publication::check(report, self, input);
         tables::check(report, self, input);
+        rules::check(report, input.rules, &self.published);
         slot::check(report, self, input);
         sinks::check(report, input.sinks, Some(self.published.len()));
     }

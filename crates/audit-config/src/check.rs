@@ -201,7 +201,8 @@ fn hint(name: &str, free: &[&str], names: &[&str]) -> Option<String> {
     }
 }
 
-fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
+/// The name that was probably meant.
+pub fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
     let likeness = |known: &&'a str| (strsim::jaro_winkler(&name.to_lowercase(), known), *known);
     let best = names.iter().map(likeness).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 > 0.8).then_some(best.1)

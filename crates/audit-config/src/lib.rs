@@ -92,6 +92,7 @@ pub mod units;
 #[cfg(test)]
 mod tests;
 
+pub use check::nearest;
 pub use load::{effective, load, parse};
 pub use problems::{Problems, quote};
 pub use reference::reference;

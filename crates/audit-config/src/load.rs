@@ -45,7 +45,11 @@ where
             problems.none_or_err().map(|_| config)
         }
         Err(fault) => {
-            problems.push(&fault.path, fault.message, None);
+            let (message, hint) = match fault.message.split_once(": ") {
+                Some((message, hint)) => (message, Some(hint)),
+                None => (fault.message.as_str(), None),
+            };
+            problems.push(&fault.path, message, hint);
             Err(problems)
         }
     }

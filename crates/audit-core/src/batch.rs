@@ -97,7 +97,18 @@ pub(crate) struct Entry {
     pub before_known: bool,
     /// First flag.
     pub changed: Option<u32>,
+    /// Members of documents that changed: the first one, and how many.
+    pub members: (u32, u32),
     pub actor_source: Option<ActorSource>,
+}
+
+/// A member of a document that changed; see [`Version::members`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemberCell {
+    pub column: u32,
+    pub name: Span,
+    pub old: Option<Span>,
+    pub new: Option<Span>,
 }
 
 /// See the module's text.
@@ -106,6 +117,7 @@ pub struct Batch {
     text: String,
     pub(crate) cells: Vec<Cell>,
     changed: Vec<bool>,
+    pub(crate) members: Vec<MemberCell>,
     entries: Vec<Entry>,
     tables: Vec<Arc<Table>>,
     transactions: Vec<Transaction>,
@@ -125,6 +137,7 @@ pub(crate) struct Mark {
     text: usize,
     cells: usize,
     changed: usize,
+    members: usize,
 }
 
 impl Batch {
@@ -162,6 +175,7 @@ impl Batch {
             after: None,
             before_known: false,
             changed: None,
+            members: (0, 0),
             actor_source: None,
         };
         self.push(entry);
@@ -180,6 +194,7 @@ impl Batch {
         self.text.capacity()
             + self.cells.capacity() * size_of::<Cell>()
             + self.changed.capacity()
+            + self.members.capacity() * size_of::<MemberCell>()
             + self.entries.capacity() * size_of::<Entry>()
             + self.transactions.capacity() * size_of::<Transaction>()
             + self.contexts.iter().map(|context| context.json.len()).sum::<usize>()
@@ -215,13 +230,19 @@ impl Batch {
     }
 
     pub(crate) fn mark(&self) -> Mark {
-        Mark { text: self.text.len(), cells: self.cells.len(), changed: self.changed.len() }
+        Mark {
+            text: self.text.len(),
+            cells: self.cells.len(),
+            changed: self.changed.len(),
+            members: self.members.len(),
+        }
     }
 
     pub(crate) fn rewind(&mut self, mark: Mark) {
         self.text.truncate(mark.text);
         self.cells.truncate(mark.cells);
         self.changed.truncate(mark.changed);
+        self.members.truncate(mark.members);
     }
 
     pub(crate) fn push(&mut self, entry: Entry) {
@@ -281,9 +302,12 @@ impl Batch {
     }
 
     /// A cell of whatever `write` appends.
-    pub(crate) fn append_with(&mut self, write: impl FnOnce(&mut String)) -> Result<Cell, SealError> {
+    pub(crate) fn append_with(
+        &mut self,
+        write: impl FnOnce(&mut String) -> Result<(), SealError>,
+    ) -> Result<Cell, SealError> {
         let start = self.text.len();
-        write(&mut self.text);
+        write(&mut self.text)?;
         u32::try_from(self.text.len()).map_err(|_| SealError::TooLarge)?;
         Ok(Cell::text(start, self.text.len() - start))
     }
@@ -320,9 +344,25 @@ impl Batch {
         (self.transactions.len() - 1) as u32
     }
 
+    /// The text that a cell holds, if it holds one.
+    pub(crate) fn text_of(&self, cell: Cell) -> Option<&str> {
+        cell.get_str(&self.text).text()
+    }
+
     fn text_at(&self, span: Span) -> &str {
         self.text.get(span.start as usize..span.start as usize + span.len as usize).unwrap_or_default()
     }
+}
+
+/// A member of an expanded column, and what it was and became; `None` where there is none.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'b> {
+    /// Index into the table's columns.
+    pub column: usize,
+    /// Its path.
+    pub name: &'b str,
+    pub old: Option<&'b str>,
+    pub new: Option<&'b str>,
 }
 
 /// A protected version in its batch.
@@ -386,6 +426,19 @@ impl<'b> Version<'b> {
     pub fn changed(&self) -> Option<&'b [bool]> {
         let start = self.entry.changed? as usize;
         self.batch.changed.get(start..start + self.table().columns.len())
+    }
+
+    /// The members of expanded columns that changed, in the order of the table's columns, as JSON texts.
+    pub fn members(self) -> impl Iterator<Item = Member<'b>> + use<'b> {
+        let (first, count) = self.entry.members;
+        let cells = self.batch.members.get(first as usize..(first + count) as usize).unwrap_or_default();
+        let batch = self.batch;
+        cells.iter().map(move |cell| Member {
+            column: cell.column as usize,
+            name: batch.text_at(cell.name),
+            old: cell.old.map(|span| batch.text_at(span)),
+            new: cell.new.map(|span| batch.text_at(span)),
+        })
     }
 
     pub fn context(&self) -> Option<&'b Context> {

@@ -31,7 +31,7 @@ pub fn partial(text: &str, out: &mut String) {
 }
 
 /// Appends `[REDACTED:15chars]`.
-fn redacted(text: &str, out: &mut String) {
+pub(crate) fn redacted(text: &str, out: &mut String) {
     // Writing to a String cannot fail.
     let _ = write!(out, "[REDACTED:{}chars]", text.chars().count());
 }
@@ -257,13 +257,15 @@ impl Mask {
 pub enum MaskError {
     #[error("the pattern is empty: give one such as \"{{2}}***{{-4}}\"")]
     Empty,
-    #[error("character {0}: the bracket has no other; write \"{{{{\" or \"}}}}\" for a bracket itself")]
+    #[error("the bracket at character {0} has no other: write \"{{{{\" or \"}}}}\" for a bracket itself")]
     Bracket(usize),
-    #[error("character {0}: between brackets stands how many characters are shown, such as {{2}} or {{-4}}")]
+    #[error("the brackets at character {0} hold no number: say how many characters are shown, as in {{2}} or {{-4}}")]
     Number(usize),
-    #[error("character {0}: from 1 to {SHOWN_MAX} characters may be shown")]
+    #[error("the number at character {0} is out of range: from 1 to {SHOWN_MAX} characters may be shown")]
     Range(usize),
-    #[error("character {0}: at most one {{n}}, and behind it one {{-n}}")]
+    #[error(
+        "the brackets at character {0} are too many, or in the wrong order: at most one {{n}}, and behind it one {{-n}}"
+    )]
     Order(usize),
 }
 

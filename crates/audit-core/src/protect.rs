@@ -5,17 +5,19 @@
 
 use std::sync::Arc;
 
-use crate::batch::{ActorSource, Batch, Entry, Span};
+use crate::batch::{ActorSource, Batch, Entry, MemberCell, Span};
 use crate::change::{Cell, Value};
 use crate::context::Context;
+use crate::expand::{self, Documents};
+use crate::inside::{At, Inside};
 pub use crate::mac::MacKey;
-use crate::mac::write_sha256;
+use crate::mac::{Space, write_sha256};
 use crate::mask;
-use crate::method::{Algorithm, Method};
+use crate::method::{Algorithm, Method, MethodRule};
 use crate::position::{Lsn, Position};
-use crate::table::{Column, KeyColumn, Protection, Table};
+use crate::table::{KeyColumn, Protection, Table};
 use crate::value::{write_json_string, write_json_value};
-use crate::version::{Event, RawVersion};
+use crate::version::{Event, RawVersion, document};
 
 /// What `full` leaves of a value.
 pub const REDACTED: &str = "[REDACTED]";
@@ -40,6 +42,25 @@ pub enum SealError {
     NoKeys { table: String, column: String, method: &'static str },
     #[error("the batch is full")]
     TooLarge,
+}
+
+/// A key that a method needs and that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    #[error("there is no key for the method `hash`")]
+    HashKey,
+    #[error("there are no keys for the method `{}`", .0.name())]
+    Keys(Method),
+}
+
+impl Missing {
+    fn of(self, table: &str, column: &str) -> SealError {
+        let (table, column) = (table.to_owned(), column.to_owned());
+        match self {
+            Missing::HashKey => SealError::NoHashKey { table, column },
+            Missing::Keys(method) => SealError::NoKeys { table, column, method: method.name() },
+        }
+    }
 }
 
 /// Where a version stands in its transaction.
@@ -89,6 +110,7 @@ impl Policy {
             (Some(_), Some(after), Some(changed)) => Some(self.row_before(batch, table, raw, after, changed)?),
             (Some(_), ..) => Some(self.row(batch, table, |source| raw.before(table, source))?),
         };
+        let members = self.members(batch, table, raw, before, after)?;
         let table_index = batch.table(table);
         let mut entry = Entry {
             table: table_index,
@@ -103,10 +125,50 @@ impl Policy {
             after,
             before_known: raw.before_known,
             changed: raw.changed.map(|changed| batch.changed(changed)),
+            members,
             actor_source: None,
         };
         entry.actor_source = actor_source(batch, table, &entry, raw, context);
         Ok(entry)
+    }
+
+    /// The members that changed, of columns whose documents are taken apart. What changed is found in the raw documents.
+    fn members(
+        &self,
+        batch: &mut Batch,
+        table: &Table,
+        raw: &RawVersion<'_>,
+        before: Option<u32>,
+        after: Option<u32>,
+    ) -> Result<(u32, u32), SealError> {
+        let start = batch.members.len();
+        // Of an update whose row before is not known nothing can be said.
+        let comparable = raw.changed.is_some() || before.is_none() || after.is_none();
+        for (index, column) in table.columns.iter().enumerate().filter(|_| comparable) {
+            let Some(expansion) = &column.expansion else { continue };
+            if raw.changed.is_some_and(|changed| !changed[index]) {
+                continue;
+            }
+            let old = before.map_or(Value::Null, |_| raw.before(table, column.source));
+            let new = after.map_or(Value::Null, |_| raw.after(table, column.source));
+            if old.is_unknown() || new.is_unknown() {
+                continue;
+            }
+            let shown = |row: Option<u32>| row.and_then(|row| batch.text_of(batch.cells[row as usize + index]));
+            let raw = Documents { old: document(old), new: document(new) };
+            let found = expand::changed(expansion, raw, Documents { old: shown(before), new: shown(after) });
+            for member in found {
+                let side = |batch: &mut Batch, side: Option<String>| side.map(|text| batch.append(&text)).transpose();
+                let cell = MemberCell {
+                    column: index as u32,
+                    name: batch.append(&member.name)?,
+                    old: side(batch, member.old)?,
+                    new: side(batch, member.new)?,
+                };
+                batch.members.push(cell);
+            }
+        }
+        Ok((start as u32, (batch.members.len() - start) as u32))
     }
 
     /// The key after, or of a deleted row the key before; and the key before where it differs.
@@ -151,16 +213,32 @@ impl Policy {
                     if i > 0 {
                         json.push(b',');
                     }
-                    if column.protected {
-                        write_json_string(&mut json, &self.row_hash(table, column, text)?);
-                    } else {
-                        write_json_value(&mut json, &column.kind, text);
+                    match self.key_part(table, column, text)? {
+                        Some(left) => write_json_string(&mut json, &left),
+                        None => write_json_value(&mut json, &column.kind, text),
                     }
                 }
                 json.push(b']');
                 let json = String::from_utf8(json).map_err(|_| SealError::TooLarge)?;
                 Ok(Some(batch.append(&json)?))
             }
+        }
+    }
+
+    /// What stands in `key` for a value that may not stand there itself. Of a column that is not protected that is one in which content is found:
+    /// its HMAC too, or, without a row key, what is left of it, by which two rows may look alike.
+    fn key_part(&self, table: &Table, column: &KeyColumn, text: &str) -> Result<Option<String>, SealError> {
+        if column.protected {
+            return self.row_hash(table, column, text).map(Some);
+        }
+        let Some(inside) = column.inside.as_ref().filter(|inside| inside.may_find(text)) else { return Ok(None) };
+        let mut left = String::new();
+        let at = At { table: &table.name, column: &column.name };
+        self.inside(at, inside, text, &mut left).map_err(|missing| missing.of(at.table, at.column))?;
+        match left == text {
+            true => Ok(None),
+            false if self.row_key.is_some() => self.row_hash(table, column, text).map(Some),
+            false => Ok(Some(left)),
         }
     }
 
@@ -213,45 +291,55 @@ impl Policy {
             (Some(Protection { rule, .. }), _) if rule.method == Method::Full => batch.append_cell(REDACTED),
             (_, Value::Null) => Ok(Cell::NULL),
             (_, Value::Unknown) => Ok(Cell::UNKNOWN),
-            (None, Value::Text(bytes)) => batch.append_cell(text(table, &column.name, bytes)?),
-            (Some(protection), Value::Text(bytes)) => self.protected(batch, table, column, protection, bytes),
+            (None, Value::Text(bytes)) => {
+                let text = text(table, &column.name, bytes)?;
+                let Some(inside) = &column.inside else { return batch.append_cell(text) };
+                let at = At { table: &table.name, column: &column.name };
+                batch.append_with(|out| {
+                    self.inside(at, inside, text, out).map_err(|missing| missing.of(at.table, at.column))
+                })
+            }
+            (Some(protection), Value::Text(bytes)) => {
+                let text = text(table, &column.name, bytes)?;
+                batch.append_with(|out| {
+                    let left = self.leave(&protection.rule, &protection.space, text, out);
+                    left.map_err(|missing| missing.of(&table.name, &column.name))
+                })
+            }
         }
     }
 
-    fn protected(
-        &self,
-        batch: &mut Batch,
-        table: &Table,
-        column: &Column,
-        protection: &Protection,
-        bytes: &[u8],
-    ) -> Result<Cell, SealError> {
-        let place = || (table.name.to_string(), column.name.clone());
-        let rule = &protection.rule;
+    /// Appends what a method leaves of a value that is not NULL.
+    pub(crate) fn leave(&self, rule: &MethodRule, space: &Space, text: &str, out: &mut String) -> Result<(), Missing> {
         match (rule.method, rule.algorithm()) {
-            (Method::Full, _) => batch.append_cell(REDACTED),
-            (Method::Partial, _) => {
-                let text = text(table, &column.name, bytes)?;
-                batch.append_with(|out| match &rule.pattern {
-                    Some(pattern) => pattern.apply(text, out),
-                    None => mask::partial(text, out),
-                })
-            }
-            (Method::Hash, Algorithm::Sha256) => batch.append_with(|out| write_sha256(bytes, out)),
+            (Method::Full, _) => out.push_str(REDACTED),
+            (Method::Partial, _) => match &rule.pattern {
+                Some(pattern) => pattern.apply(text, out),
+                None => mask::partial(text, out),
+            },
+            (Method::Hash, Algorithm::Sha256) => write_sha256(text.as_bytes(), out),
             (Method::Hash, Algorithm::HmacSha256) => {
-                let key = self.hash_key.as_ref().ok_or_else(|| {
-                    let (table, column) = place();
-                    SealError::NoHashKey { table, column }
-                })?;
-                batch.append_with(|out| key.write(&protection.space, bytes, out))
+                self.hash_key.as_ref().ok_or(Missing::HashKey)?.write(space, text.as_bytes(), out)
             }
-            (method @ (Method::Token | Method::Encrypt), _) => {
-                let (table, column) = place();
-                Err(SealError::NoKeys { table, column, method: method.name() })
-            }
-            // Dropped columns are no columns of the table; nothing of one is written if that should ever change.
-            (Method::Drop, _) => Ok(Cell::NULL),
+            (method @ (Method::Token | Method::Encrypt), _) => return Err(Missing::Keys(method)),
+            // What is dropped is no column of the table; nothing of it is written if that should ever change.
+            (Method::Drop, _) => {}
         }
+        Ok(())
+    }
+
+    /// A context without what is protected in it; actor and reason are taken from what is left.
+    pub fn context(&self, inside: &Inside, mut context: Context) -> Result<Context, SealError> {
+        if inside.is_empty() {
+            return Ok(context);
+        }
+        let mut json = String::new();
+        let at = At { table: "context", column: "context" };
+        self.inside(at, inside, &context.json, &mut json).map_err(|missing| missing.of(at.table, at.column))?;
+        let left = Context::parse(json.as_bytes()).unwrap_or_default();
+        (context.actor_id, context.actor, context.reason) = (left.actor_id, left.actor, left.reason);
+        context.json = json;
+        Ok(context)
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Every sink and every reader writes them through here, so that they agree to the byte.
 
+use std::borrow::Cow;
+
 use crate::batch::{Image, Version};
 use crate::change::Value;
-use crate::table::companion_of;
+use crate::table::{Column, Table, companion_of};
 use crate::value::{Kind, write_json_string, write_json_value};
 use crate::version::Event;
 
@@ -22,24 +24,96 @@ pub fn write_image(out: &mut Vec<u8>, image: Image<'_>) {
     write_object(out, known.map(|(column, value)| (column.name.as_str(), &column.kind, value)));
 }
 
-/// Appends `{"column": [old, new]}` for the columns that changed; false, and nothing is appended, where the version has no `changes`.
-pub fn write_changes(out: &mut Vec<u8>, version: &Version<'_>) -> bool {
-    let (Some(changed), Some(before), Some(after)) = (version.changed(), version.before(), version.after()) else {
-        return false;
+/// One entry of `changes`: a column, or a member of an expanded one, with both its sides.
+#[derive(Clone, Copy)]
+pub struct Entry<'b> {
+    pub name: &'b str,
+    pub column: &'b Column,
+    pub old: Shown<'b>,
+    pub new: Shown<'b>,
+}
+
+/// A side of an entry.
+#[derive(Clone, Copy)]
+pub enum Shown<'b> {
+    Value(Value<&'b str>),
+    /// A JSON text; `None` for a member that is not there.
+    Member(Option<&'b str>),
+}
+
+impl Shown<'_> {
+    /// Appends it as JSON.
+    pub fn write(self, out: &mut Vec<u8>, kind: &Kind) {
+        match self {
+            Shown::Value(value) => write_value(out, kind, value),
+            Shown::Member(json) => out.extend_from_slice(json.unwrap_or("null").as_bytes()),
+        }
+    }
+}
+
+/// Which entries of `changes` are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Those that are stored: of updates, and of all versions of tables with expanded columns.
+    Stored,
+    /// Those that readers are shown: of created, snapshot and deleted too.
+    All,
+}
+
+/// Gives each entry of a version's `changes` to `each`, in the table's order; false where the version has none.
+pub fn each_change<'b>(version: &Version<'b>, extent: Extent, mut each: impl FnMut(Entry<'b>)) -> bool {
+    let (before, after) = (version.before(), version.after());
+    let table: &'b Table = version.table();
+    let whole = || extent == Extent::All || table.expands();
+    let known = |image: Image<'b>, index: usize| Some(image.get(index)).filter(|value| !value.is_unknown());
+    let pair = |index: usize| match (version.changed(), before, after) {
+        (Some(changed), Some(before), Some(after)) => changed[index].then(|| (before.get(index), after.get(index))),
+        (_, None, Some(after)) => known(after, index).map(|value| (Value::Null, value)),
+        (_, Some(before), None) => known(before, index).map(|value| (value, Value::Null)),
+        _ => None,
     };
+    let has = match (version.changed(), version.event()) {
+        (Some(_), _) => before.is_some() && after.is_some(),
+        (None, Event::Created | Event::Snapshot) => after.is_some() && whole(),
+        (None, Event::Deleted) => before.is_some() && whole(),
+        _ => false,
+    };
+    if !has {
+        return false;
+    }
+    let mut members = version.members().peekable();
+    for (index, column) in table.columns.iter().enumerate().filter(|(_, column)| column.tracked) {
+        if column.expansion.is_some() {
+            while let Some(member) = members.next_if(|member| member.column == index) {
+                let (old, new) = (Shown::Member(member.old), Shown::Member(member.new));
+                each(Entry { name: member.name, column, old, new });
+            }
+        } else if let Some((old, new)) = pair(index) {
+            each(Entry { name: &column.name, column, old: Shown::Value(old), new: Shown::Value(new) });
+        }
+    }
+    true
+}
+
+/// Appends `{"column": [old, new]}` of what is stored; false, and nothing is appended, where the version has no `changes`.
+pub fn write_changes(out: &mut Vec<u8>, version: &Version<'_>) -> bool {
+    let start = out.len();
     out.push(b'{');
     let mut first = true;
-    for (index, column) in version.table().columns.iter().enumerate().filter(|(index, _)| changed[*index]) {
+    let has = each_change(version, Extent::Stored, |entry| {
         separate(out, &mut first);
-        write_json_string(out, &column.name);
+        write_json_string(out, entry.name);
         out.extend_from_slice(b": [");
-        write_value(out, &column.kind, before.get(index));
+        entry.old.write(out, &entry.column.kind);
         out.extend_from_slice(b", ");
-        write_value(out, &column.kind, after.get(index));
+        entry.new.write(out, &entry.column.kind);
         out.push(b']');
+    });
+    match has {
+        true => out.push(b'}'),
+        false => out.truncate(start),
     }
-    out.push(b'}');
-    true
+    has
 }
 
 /// Appends the columns configured `include`, from the row after, else before; false where there are none.
@@ -71,30 +145,34 @@ fn separate(out: &mut Vec<u8>, first: &mut bool) {
     }
 }
 
-/// Names of the changed columns, in the table's order; `None` where they are not known or there can be none. A companion is no column of the table.
+/// Names of the changed columns, in the table's order, of expanded ones the members; `None` where they are not known or there can be none. What a
+/// further method of protection left is no column of the table.
 pub fn changed_columns<'b>(version: &Version<'b>) -> Option<impl Iterator<Item = &'b str>> {
-    let columns = version.table().columns.iter();
-    let flags = version.changed()?.iter();
-    Some(
-        columns
-            .zip(flags)
-            .filter(|(column, changed)| **changed && !column.companion)
-            .map(|(column, _)| column.name.as_str()),
-    )
+    version.changed()?;
+    let (version, table) = (*version, version.table());
+    let own = |name: &str, column: &Column| !column.companion && companion_of(name).is_none_or(|_| column.name == name);
+    let named = table.columns.iter().enumerate().flat_map(move |(index, column)| {
+        let changed = version.changed().is_some_and(|changed| changed[index]);
+        let plain = (changed && column.expansion.is_none()).then_some(column.name.as_str());
+        let members = changed && column.expansion.is_some();
+        let members =
+            version.members().filter(move |member| members && member.column == index).map(|member| member.name);
+        plain.into_iter().chain(members).filter(move |name| own(name, column))
+    });
+    Some(named)
 }
 
 /// Names of the tracked columns whose new value nobody has.
 pub fn unknown_columns<'b>(version: &Version<'b>) -> impl Iterator<Item = &'b str> {
-    let unknown = |(column, value): (&'b crate::table::Column, Value<&str>)| {
+    let unknown = |(column, value): (&'b Column, Value<&str>)| {
         (column.tracked && !column.companion && value.is_unknown()).then_some(column.name.as_str())
     };
     version.after().into_iter().flat_map(|image| image.iter()).filter_map(unknown)
 }
 
 /// What a column was and what it became, as JSON texts: `null` where that side has no value.
-#[derive(Clone, Copy)]
 pub struct Sides<'a> {
-    pub column: &'a str,
+    pub column: Cow<'a, str>,
     pub old: &'a [u8],
     pub new: &'a [u8],
 }
@@ -105,19 +183,19 @@ pub struct Sides<'a> {
 pub fn write_summary<'a>(out: &mut String, event: &str, before_known: bool, sides: impl Iterator<Item = Sides<'a>>) {
     let start = out.len();
     // Where the last comma stands that may have to become an "and".
-    let (mut any, mut comma, mut last) = (false, None, "");
+    let (mut any, mut comma, mut last) = (false, None, Cow::Borrowed(""));
     for Sides { column, old, new } in sides {
         any = true;
-        if companion_of(column) == Some(last) {
+        if companion_of(&column) == Some(&*last) {
             continue;
         }
-        last = column;
         let empty = out.len();
         if empty > start {
             out.push_str(", ");
         }
         let name = out.len();
         out.extend(column.chars().map(|c| if c == '_' { ' ' } else { c }));
+        last = column;
         match (event, old == NULL, new == NULL) {
             (_, true, true) | ("deleted", true, _) => {
                 out.truncate(empty);

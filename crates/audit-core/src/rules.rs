@@ -1,14 +1,22 @@
 //! What the operator decided about tables: `[[tables]]` and `[protection]`, and the one set of rules that results for a table.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::content::Content;
 use crate::events::{Columns, Required, RowEvent};
+use crate::expand::JsonRule;
+use crate::inside::{Inside, Names};
 use crate::method::{Method, MethodRule, Protect};
-use crate::shape::{ShapeColumn, TableName};
+use crate::shape::TableName;
+
+pub use self::decide::{By, Decision, TableRules};
+use self::decide::{ContentRule, Decider, Pattern, own};
+
+mod decide;
 
 /// Rules for the tables that `name` matches. Rules are read in order; a later one that matches adds to and overrides earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,8 +58,17 @@ pub struct TableRule {
     #[serde(default)]
     #[schemars(extend("example" = {"email": "hash", "ssn": ["partial", "encrypt"]}))]
     pub protect: BTreeMap<String, Protect>,
-    /// Columns (names or patterns) that need no protection, whatever the general and the default rules say of their names.
+    /// Columns (names or patterns) that need no protection, whatever general and default rules say of their names and content. `allow` of several
+    /// rules adds up.
     pub allow: Option<Vec<String>>,
+    /// Leave out columns that no rule decides about (`protect`, `allow`, `only`, `ignore`, a general or a default rule), so that a new column is
+    /// not recorded until somebody has looked at it. `cdc-audit plan` names them. Default: false.
+    pub strict: Option<bool>,
+    /// JSON columns (names or patterns) whose changes are recorded member by member, under paths: `{ config = { levels = 1 } }` shows
+    /// `config.max_retries: [3, 5]`. `label` stands in place of the column's name, `separator` between the parts.
+    #[serde(default)]
+    #[schemars(extend("example" = {"config": {"levels": 1}}))]
+    pub json: BTreeMap<String, JsonRule>,
     /// The column that names the tenant.
     pub tenant: Option<String>,
     /// The column that names who changed the row, for applications that send no context.
@@ -69,7 +86,7 @@ pub struct TableRule {
     pub sinks: Option<Vec<String>>,
 }
 
-/// Protects columns by name, by type, or by both, in every table.
+/// Protects columns by name, by type, or by both, in every table; or sensitive content inside of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProtectionRule {
@@ -81,7 +98,9 @@ pub struct ProtectionRule {
     #[serde(rename = "type")]
     #[schemars(extend("example" = "inet"))]
     pub type_name: Option<String>,
-    /// What happens to the column, as in `protect` of `[[tables]]`.
+    /// What the columns' text, or documents, may hold: it is replaced in place, in columns that no other rule decides about.
+    pub content: Option<Content>,
+    /// What happens to the column, or to the content, as in `protect` of `[[tables]]`.
     pub method: Protect,
 }
 
@@ -130,68 +149,10 @@ pub const DEFAULT_IGNORE_ALONE: &[&str] = &["updated_at", "modified_at", "lock_v
 pub struct Rules {
     pub tables: Vec<TableRule>,
     pub protection: Vec<ProtectionRule>,
-    /// Whether [`DEFAULT_PROTECTED`] applies.
+    /// Whether [`DEFAULT_PROTECTED`] applies, and cards' numbers inside of text are masked where no rule for them says otherwise.
     pub default_protection: bool,
-}
-
-/// The rules that hold for one table.
-#[derive(Clone, Debug)]
-pub struct TableRules {
-    pub rule: TableRule,
-    captured: bool,
-    /// In the order in which they are asked.
-    deciders: Vec<Decider>,
-}
-
-/// A rule about columns.
-#[derive(Clone, Debug)]
-struct Decider {
-    column: Pattern,
-    type_name: Option<String>,
-    /// Nothing where the rule leaves the column as it is.
-    protect: Option<Protect>,
-    by: By,
-}
-
-#[derive(Clone, Debug)]
-enum Pattern {
-    /// As it is written.
-    Exact(String),
-    /// Lower case; matched without regard to case.
-    Like(String),
-}
-
-/// The rule that decides about a column.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum By {
-    /// `protect` of `[[tables]]`, counted from 0, and its key.
-    Table(usize, String),
-    /// `allow` of `[[tables]]`, and the pattern.
-    Allowed(usize, String),
-    /// `[[protection.rules]]`, counted from 0.
-    Rule(usize),
-    /// A name of [`DEFAULT_PROTECTED`].
-    Default(&'static str),
-}
-
-/// Where it stands in the configuration.
-impl fmt::Display for By {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            By::Table(index, column) => write!(f, "tables[{index}].protect.{column}"),
-            By::Allowed(index, column) => write!(f, "tables[{index}].allow: {column}"),
-            By::Rule(index) => write!(f, "protection.rules[{index}]"),
-            By::Default(name) => write!(f, "default set: {name}"),
-        }
-    }
-}
-
-/// What the rules say of a column.
-#[derive(Clone, Copy, Debug)]
-pub struct Decision<'r> {
-    /// Empty where the column stays as it is.
-    pub methods: &'r [MethodRule],
-    pub by: &'r By,
+    /// Names of a context's fields, each with what happens to it; before general and default rules.
+    pub context: BTreeMap<String, Protect>,
 }
 
 impl Rules {
@@ -215,6 +176,8 @@ impl Rules {
                 include,
                 protect,
                 allow,
+                strict,
+                json,
                 tenant,
                 actor_column,
                 reason_column,
@@ -234,7 +197,11 @@ impl Rules {
             merged.ignore_alone = ignore_alone.or(merged.ignore_alone);
             merged.include = include.or(merged.include);
             merged.protect.extend(protect);
-            merged.allow = allow.or(merged.allow);
+            merged.strict = strict.or(merged.strict);
+            merged.json.extend(json);
+            if let Some(allow) = allow {
+                merged.allow.get_or_insert_default().extend(allow);
+            }
             merged.tenant = tenant.or(merged.tenant);
             merged.actor_column = actor_column.or(merged.actor_column);
             merged.reason_column = reason_column.or(merged.reason_column);
@@ -250,7 +217,8 @@ impl Rules {
         // An exact name before a pattern, a later rule before an earlier one, `protect` before `allow`, a longer pattern before a shorter one.
         deciders.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
         let mut deciders: Vec<Decider> = deciders.into_iter().map(|(_, decider)| decider).collect();
-        deciders.extend(self.protection.iter().enumerate().map(|(index, rule)| Decider {
+        let general = || self.protection.iter().enumerate().filter(|(_, rule)| rule.content.is_none());
+        deciders.extend(general().map(|(index, rule)| Decider {
             column: Pattern::Like(rule.column.as_deref().unwrap_or("*").to_lowercase()),
             type_name: rule.type_name.clone(),
             protect: Some(rule.method.clone()),
@@ -264,93 +232,41 @@ impl Rules {
         }));
         // A rule that protects or labels one table must not leave the others out: only `capture = true` does.
         let captured = merged.capture.unwrap_or(!self.tables.iter().any(|rule| rule.capture == Some(true)));
-        TableRules { rule: merged, captured, deciders }
+        TableRules { rule: merged, captured, deciders, names: OnceLock::new(), content: self.content() }
     }
-}
 
-/// Exactness, index of the rule, whether it protects, length of the pattern.
-type Rank = (bool, usize, bool, usize);
-
-/// What a rule for tables says of columns. A name without a star is meant exactly; where no column has it exactly, `protect` means the one that
-/// differs in case.
-fn own(index: usize, rule: &TableRule) -> Vec<(Rank, Decider)> {
-    let mut deciders = Vec::new();
-    let mut add = |name: &String, protect: Option<&Protect>, by: By| {
-        let exact = !name.contains(['*', '?']);
-        let decider = |column| Decider { column, type_name: None, protect: protect.cloned(), by: by.clone() };
-        if exact {
-            deciders.push(((true, index, protect.is_some(), 0), decider(Pattern::Exact(name.clone()))));
+    /// What is protected inside of a transaction's context.
+    pub fn for_context(&self) -> Inside {
+        let own = self.context.iter().map(|(name, protect)| (name.as_str(), protect.methods()));
+        let named = |rule: &'_ ProtectionRule| rule.content.is_none() && rule.type_name.is_none();
+        let general = self.protection.iter().filter(|rule| named(rule));
+        let general = general.filter_map(|rule| Some((rule.column.as_deref()?, rule.method.methods())));
+        let full = [MethodRule::from(Method::Full)];
+        let defaults =
+            DEFAULT_PROTECTED.iter().filter(|_| self.default_protection).map(|name| (*name, full.as_slice()));
+        let content = self.content().into_iter().filter(|rule| rule.column == "*" && rule.type_name.is_none());
+        Inside {
+            json: true,
+            names: Arc::new(Names::new(own.chain(general).chain(defaults))),
+            content: content.map(|rule| (rule.content, rule.method)).collect(),
+            ..Inside::default()
         }
-        if !exact || protect.is_some() {
-            let rank = (false, index, protect.is_some(), name.len());
-            deciders.push((rank, decider(Pattern::Like(name.to_lowercase()))));
-        }
-    };
-    for (name, protect) in &rule.protect {
-        add(name, Some(protect), By::Table(index, name.clone()));
     }
-    for name in rule.allow.iter().flatten() {
-        add(name, None, By::Allowed(index, name.clone()));
-    }
-    deciders
-}
 
-impl Decider {
-    fn decides(&self, column: &ShapeColumn, lower: &str) -> bool {
-        let named = match &self.column {
-            Pattern::Exact(name) => *name == column.name,
-            Pattern::Like(pattern) => matches(pattern, lower),
+    /// The rules about content, in their order, and the default one.
+    fn content(&self) -> Vec<ContentRule> {
+        let of = |rule: &ProtectionRule| {
+            let column = rule.column.as_deref().unwrap_or("*").to_lowercase();
+            let method = rule.method.methods().first()?.clone();
+            Some(ContentRule { column, type_name: rule.type_name.clone(), content: rule.content?, method })
         };
-        named && self.type_name.as_ref().is_none_or(|pattern| is_type(pattern, &column.type_name))
-    }
-}
-
-/// Whether a column's type is the one that a rule names. ⚠ Where the catalog had forgotten the type, its OID stands in place of its name: then nobody
-/// can say that the rule does not mean it.
-fn is_type(pattern: &str, type_name: &str) -> bool {
-    let name = type_name.split('(').next().unwrap_or_default().trim_end();
-    let unknown = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
-    unknown || matches(&pattern.to_lowercase(), &name.to_lowercase())
-}
-
-impl TableRules {
-    pub fn captured(&self) -> bool {
-        self.captured
-    }
-
-    pub fn wants_baseline(&self) -> bool {
-        self.captured() && self.rule.baseline.unwrap_or(true)
-    }
-
-    pub fn goes_to(&self, sink: &str) -> bool {
-        self.rule.sinks.as_ref().is_none_or(|sinks| sinks.iter().any(|name| name == sink))
-    }
-
-    pub fn is_tracked(&self, column: &str) -> bool {
-        let listed = |patterns: &Option<Vec<String>>| patterns.as_ref().map(|list| any_matches(list, column));
-        listed(&self.rule.only).unwrap_or(true) && !listed(&self.rule.ignore).unwrap_or(false)
-    }
-
-    pub fn is_ignored_alone(&self, column: &str) -> bool {
-        match &self.rule.ignore_alone {
-            Some(patterns) => any_matches(patterns, column),
-            None => DEFAULT_IGNORE_ALONE.contains(&column),
-        }
-    }
-
-    pub fn is_included(&self, column: &str) -> bool {
-        self.rule.include.as_ref().is_some_and(|patterns| any_matches(patterns, column))
-    }
-
-    /// The table's own `protect` and `allow` decide first, then the general rules, then the default set; `None` where nobody does.
-    pub fn decision(&self, column: &ShapeColumn) -> Option<Decision<'_>> {
-        let lower = column.name.to_lowercase();
-        let decider = self.deciders.iter().find(|decider| decider.decides(column, &lower))?;
-        Some(Decision { methods: decider.protect.as_ref().map_or(&[], Protect::methods), by: &decider.by })
-    }
-
-    pub fn methods(&self, column: &ShapeColumn) -> &[MethodRule] {
-        self.decision(column).map_or(&[], |decision| decision.methods)
+        let cards = || ContentRule {
+            column: "*".to_owned(),
+            type_name: None,
+            content: Content::Card,
+            method: Method::Partial.into(),
+        };
+        self.protection.iter().filter_map(of).chain(self.default_protection.then(cards)).collect()
     }
 }
 

@@ -163,8 +163,11 @@ pub fn summary(event: &str, changes: Option<&RawValue>, before_known: bool) -> S
     let pairs: Vec<(Cow<'_, str>, [&RawValue; 2])> =
         members.into_iter().filter_map(|(name, sides)| Some((name, serde_json::from_str(sides.get()).ok()?))).collect();
     let mut summary = String::new();
-    let sides =
-        pairs.iter().map(|(column, [old, new])| Sides { column, old: old.get().as_bytes(), new: new.get().as_bytes() });
+    let sides = pairs.iter().map(|(column, [old, new])| Sides {
+        column: column.clone(),
+        old: old.get().as_bytes(),
+        new: new.get().as_bytes(),
+    });
     write_summary(&mut summary, event, before_known, sides);
     summary
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::events::{Columns, EventSet, Required, RowEvent};
+use crate::expand::Expansion;
+use crate::inside::Inside;
 use crate::mac::Space;
 use crate::method::{Method, MethodRule};
 use crate::rules::TableRules;
@@ -34,12 +36,14 @@ pub struct Table {
     pub require_actor: EventSet,
     /// Events whose versions need a reason.
     pub require_reason: EventSet,
+    /// Columns of a strict table that no rule decides about: they are absent until one does.
+    pub withheld: Vec<String>,
     /// The sinks that its versions go to; `None` stands for all.
     pub sinks: Option<Vec<String>>,
 }
 
 /// A kept column.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Column {
     pub name: String,
     /// Index of the column in the relation's rows.
@@ -48,6 +52,10 @@ pub struct Column {
     pub kind: Kind,
     pub type_name: String,
     pub protection: Option<Protection>,
+    /// Of a column that is itself kept as it is: what is protected inside of its values.
+    pub inside: Option<Arc<Inside>>,
+    /// Changes are recorded member by member; only where the values are documents still.
+    pub expansion: Option<Expansion>,
     /// Holds what a further method leaves of the column before it, whose `source` is the same.
     pub companion: bool,
     /// Part of `before`, `after` and `changes`.
@@ -82,7 +90,7 @@ impl Protection {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct KeyColumn {
     pub name: String,
     pub source: usize,
@@ -90,6 +98,8 @@ pub struct KeyColumn {
     /// Appears as an HMAC under the row key.
     pub protected: bool,
     pub space: Space,
+    /// What makes a single value a protected one: content that is found in it.
+    pub inside: Option<Arc<Inside>>,
 }
 
 /// The rules do not fit the table's shape.
@@ -105,6 +115,8 @@ pub enum TableError {
         "table {table}: column {column} has several methods of protection, and what one of them leaves belongs into {companion}, which the table has itself"
     )]
     Companion { table: String, column: String, companion: String },
+    #[error("table {table} is strict, and no rule decides about column {column}, which is part of its key")]
+    UndecidedKey { table: String, column: String },
 }
 
 impl TableError {
@@ -116,6 +128,9 @@ impl TableError {
             TableError::NoKeyColumn { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
             TableError::NoKeyColumn { columns, .. } => format!("its columns are {}", columns.join(", ")),
             TableError::Companion { column, .. } => format!("give {column} one method only"),
+            TableError::UndecidedKey { column, .. } => {
+                format!("protect {column}, or name it in `allow`; `cdc-audit plan` shows what is undecided")
+            }
         }
     }
 }
@@ -124,7 +139,7 @@ impl Table {
     /// `row_key`: whether a key for protected key columns is configured.
     pub fn new(shape: Arc<Shape>, rules: &TableRules, row_key: bool) -> Result<Table, TableError> {
         let name = shape.name().to_string();
-        let mut columns = Vec::new();
+        let (mut columns, mut withheld) = (Vec::new(), Vec::new());
         for (source, column) in shape.columns.iter().enumerate() {
             let methods = rules.methods(column);
             let tracked = rules.is_tracked(&column.name);
@@ -135,12 +150,18 @@ impl Table {
             if dropped || !(tracked || included || attributes) {
                 continue;
             }
+            if !rules.is_decided(column) {
+                withheld.push(column.name.clone());
+                continue;
+            }
             let protection = methods.first().map(|rule| Protection::of(rule, &name, &column.name));
             columns.push(Column {
                 name: column.name.clone(),
                 source,
                 kind: if protection.is_some() { Kind::Text } else { column.kind.clone() },
                 type_name: column.type_name.clone(),
+                inside: rules.inside(column),
+                expansion: rules.expansion(column).filter(|_| tracked && protection.is_none()),
                 protection,
                 companion: false,
                 tracked,
@@ -164,6 +185,9 @@ impl Table {
         }
         for wanted in rules.rule.key.as_ref().unwrap_or(&shape.key) {
             let Some(source) = source_of(wanted) else { continue };
+            if !rules.is_decided(&shape.columns[source]) {
+                return Err(TableError::UndecidedKey { table: name, column: wanted.clone() });
+            }
             let method = rules.methods(&shape.columns[source]).first().map(|rule| rule.method);
             if let Some(method) = method.filter(|_| !row_key) {
                 return Err(TableError::NoRowKey { table: name, column: wanted.clone(), method: method.name() });
@@ -174,6 +198,7 @@ impl Table {
                 kind: shape.columns[source].kind.clone(),
                 protected: method.is_some(),
                 space: Space::column(&name, wanted),
+                inside: rules.inside(&shape.columns[source]),
             });
         }
         let item_type = rules.rule.item_type.clone().unwrap_or_else(|| shape.table.clone());
@@ -197,8 +222,14 @@ impl Table {
             reason,
             require_actor,
             require_reason,
+            withheld,
             sinks,
         })
+    }
+
+    /// Whether changes of some column are recorded member by member. Then `changes` is stored for whole rows too, so that readers need no rules.
+    pub fn expands(&self) -> bool {
+        self.columns.iter().any(|column| column.expansion.is_some())
     }
 
     /// Whether versions of the table go to this sink.
@@ -232,6 +263,7 @@ impl Table {
             reason: None,
             require_actor: EventSet::default(),
             require_reason: EventSet::default(),
+            withheld: Vec::new(),
             sinks: None,
         }
     }
@@ -260,7 +292,7 @@ fn companions(
     Ok(())
 }
 
-fn companion_name(column: &str, method: Method) -> String {
+pub(crate) fn companion_name(column: &str, method: Method) -> String {
     format!("{column}__{}", method.name())
 }
 

@@ -3,6 +3,7 @@
 //! All of it on raw values, so that a change of a protected column is seen even where both sides will look the same.
 
 use crate::change::{Change, Old, Row, Value};
+use crate::expand::{self, Documents};
 use crate::table::Table;
 
 /// What happened to a row.
@@ -147,6 +148,11 @@ fn any_version<'a>(table: &Table, change: Change<'a>, changed: &'a mut Vec<bool>
     })
 }
 
+/// A document's text, as far as there is one.
+pub(crate) fn document(value: Value<&[u8]>) -> Option<&str> {
+    value.text().and_then(|bytes| std::str::from_utf8(bytes).ok())
+}
+
 fn update<'a>(table: &Table, old: Old<'a>, new: Row<'a>, changed: &'a mut Vec<bool>) -> Option<RawVersion<'a>> {
     let before = Before::of(old, table);
     let differs = |source: usize| {
@@ -163,7 +169,16 @@ fn update<'a>(table: &Table, old: Old<'a>, new: Row<'a>, changed: &'a mut Vec<bo
         return Some(version);
     }
     changed.clear();
-    changed.extend(table.columns.iter().map(|column| column.tracked && differs(column.source)));
+    let before_of = |source| before.map_or(Value::Unknown, |before| before.get(table, source));
+    changed.extend(table.columns.iter().map(|column| {
+        let differs = column.tracked && differs(column.source);
+        differs
+            && column.expansion.as_ref().is_none_or(|expansion| {
+                let documents =
+                    Documents { old: document(before_of(column.source)), new: document(new.get(column.source)) };
+                expand::differs(expansion, documents)
+            })
+    }));
     let counts = table.columns.iter().zip(changed.iter()).any(|(column, changed)| *changed && column.makes_version);
     (counts || key_changed).then_some(RawVersion { before_known: true, changed: Some(changed), ..version })
 }

@@ -160,10 +160,11 @@ fn in_shape(engine: Engine, table: &Table, column: &Joined<'_>) -> Option<String
 /// stands for a value that is not known.
 fn with_sides(engine: Engine, base: &str) -> String {
     let (event, known) = (engine.quote("cdc_event"), engine.quote("cdc_before_known"));
+    let changes = engine.quote("cdc_changes");
     let literal = |text: &str| engine.literal(text);
     let unknown = if engine == Engine::Synapse { format!("{known} = 0") } else { format!("NOT {known}") };
     format!(
-        "(\n  SELECT *,\n    CASE WHEN {event} IN ('created', 'snapshot') THEN {} WHEN {event} = 'deleted' THEN {} END AS {},\n    \
+        "(\n  SELECT *,\n    CASE WHEN {changes} IS NOT NULL THEN NULL WHEN {event} IN ('created', 'snapshot') THEN {} WHEN {event} = 'deleted' THEN {} END AS {},\n    \
          CASE WHEN {event} = 'deleted' THEN {} ELSE {} END AS {},\n    \
          CASE WHEN {event} = 'deleted' AND {unknown} THEN 0 ELSE 1 END AS {}\n  FROM {base}) AS {}",
         literal("[null, "),

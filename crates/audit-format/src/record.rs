@@ -6,9 +6,9 @@
 use std::ops::Range;
 
 use audit_core::batch::{Image, Version};
-use audit_core::change::Value;
+use audit_core::json::unquote;
 use audit_core::position::Micros;
-use audit_core::record::{self, Sides};
+use audit_core::record::{self, Extent, Sides};
 use audit_core::value::write_json_string;
 use audit_core::version::Event;
 
@@ -31,7 +31,8 @@ pub(crate) struct RecordWriter {
 /// Where the sides of a change lie in what was written.
 #[derive(Debug)]
 struct ChangeAt {
-    column: usize,
+    /// With its quotes.
+    name: Range<usize>,
     old: Range<usize>,
     new: Range<usize>,
 }
@@ -111,44 +112,29 @@ impl RecordWriter {
         version.event()
     }
 
-    /// The changes that readers are shown, or null; and where they lie.
+    /// The changes that readers are shown, or null; and where their sides lie.
     fn changes(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
-        let (before, after) = (version.before(), version.after());
-        match (version.event(), before, after, version.changed()) {
-            (event, Some(before), Some(after), Some(changed)) if event.is_update() => {
-                self.pairs(out, version, |column| changed[column].then(|| (before.get(column), after.get(column))))
-            }
-            (Event::Created | Event::Snapshot, _, Some(after), _) => {
-                self.pairs(out, version, |column| known(after, column).map(|value| (Value::Null, value)))
-            }
-            (Event::Deleted, Some(before), ..) => {
-                self.pairs(out, version, |column| known(before, column).map(|value| (value, Value::Null)))
-            }
-            _ => null(out),
-        }
-    }
-
-    fn pairs<'b>(
-        &mut self,
-        out: &mut Vec<u8>,
-        version: &Version<'b>,
-        pair: impl Fn(usize) -> Option<(Value<&'b str>, Value<&'b str>)>,
-    ) {
+        let start = out.len();
         out.push(b'{');
-        for (at, column) in version.table().columns.iter().enumerate() {
-            let Some((old, new)) = pair(at).filter(|_| column.tracked) else { continue };
-            if !self.changes.is_empty() {
+        let changes = &mut self.changes;
+        let has = record::each_change(version, Extent::All, |entry| {
+            if !changes.is_empty() {
                 out.extend_from_slice(b", ");
             }
-            write_json_string(out, &column.name);
+            let name = written(out, |out| write_json_string(out, entry.name));
             out.extend_from_slice(b": [");
-            let old = written(out, |out| record::write_value(out, &column.kind, old));
+            let old = written(out, |out| entry.old.write(out, &entry.column.kind));
             out.extend_from_slice(b", ");
-            let new = written(out, |out| record::write_value(out, &column.kind, new));
+            let new = written(out, |out| entry.new.write(out, &entry.column.kind));
             out.push(b']');
-            self.changes.push(ChangeAt { column: at, old, new });
+            changes.push(ChangeAt { name, old, new });
+        });
+        if has {
+            out.push(b'}');
+        } else {
+            out.truncate(start);
+            null(out);
         }
-        out.push(b'}');
     }
 
     /// From `xid` to `baseline`.
@@ -173,8 +159,9 @@ impl RecordWriter {
 
     fn summary(&mut self, out: &mut Vec<u8>, version: &Version<'_>, event: Event, quarantined: bool) {
         self.summary.clear();
+        let written = |range: &Range<usize>| std::str::from_utf8(&out[range.clone()]).unwrap_or_default();
         let sides = self.changes.iter().map(|change| Sides {
-            column: &version.table().columns[change.column].name,
+            column: unquote(written(&change.name)),
             old: &out[change.old.clone()],
             new: &out[change.new.clone()],
         });
@@ -199,10 +186,6 @@ fn room(version: &Version<'_>) -> usize {
         image.map_or(0, |image| image.iter().filter_map(|(_, value)| value.text()).map(str::len).sum())
     };
     2 * (bytes(version.before()) + bytes(version.after())) + LARGE
-}
-
-fn known<'b>(image: Image<'b>, column: usize) -> Option<Value<&'b str>> {
-    Some(image.get(column)).filter(|value| !value.is_unknown())
 }
 
 fn written(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {

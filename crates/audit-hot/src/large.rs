@@ -5,7 +5,7 @@
 
 use audit_core::batch::{Image, Version};
 use audit_core::change::Value;
-use audit_core::record::write_value;
+use audit_core::record::{Extent, Shown, each_change};
 use audit_core::table::Column;
 use audit_core::value::{Kind, write_json_string};
 
@@ -32,21 +32,21 @@ pub(crate) fn upper_bound(bytes: usize) -> usize {
 
 /// As [`audit_core::record::write_changes`].
 pub(crate) fn write_changes<'b>(out: &mut Vec<u8>, version: &Version<'b>, max: usize, lost: &mut Names<'b>) -> bool {
-    let (Some(changed), Some(before), Some(after)) = (version.changed(), version.before(), version.after()) else {
-        return false;
-    };
-    let table: &'b audit_core::table::Table = version.table();
+    let start = out.len();
     let mut object = Object::open(out, max, lost);
-    for (index, column) in table.columns.iter().enumerate().filter(|(index, _)| changed[*index]) {
-        object.name(column);
+    let has = each_change(version, Extent::Stored, |entry| {
+        object.name(entry.name);
         object.out.push(b'[');
-        object.value(column, before.get(index));
+        object.shown(entry.column, entry.old);
         object.out.extend_from_slice(b", ");
-        object.value(column, after.get(index));
+        object.shown(entry.column, entry.new);
         object.out.push(b']');
+    });
+    match has {
+        true => object.close(),
+        false => out.truncate(start),
     }
-    object.close();
-    true
+    has
 }
 
 /// As [`audit_core::record::write_image`], for the columns that are `wanted`.
@@ -59,7 +59,7 @@ pub(crate) fn write_image<'b>(
 ) {
     let mut object = Object::open(out, max, lost);
     for (column, value) in image.iter().filter(|(column, value)| wanted(column) && !value.is_unknown()) {
-        object.name(column);
+        object.name(&column.name);
         object.value(column, value);
     }
     object.close();
@@ -95,30 +95,35 @@ impl<'o, 'l, 'b> Object<'o, 'l, 'b> {
         Object { out, left: max, first: true, lost }
     }
 
-    fn name(&mut self, column: &Column) {
+    fn name(&mut self, name: &str) {
         if !std::mem::take(&mut self.first) {
             self.out.extend_from_slice(b", ");
         }
-        write_json_string(self.out, &column.name);
+        write_json_string(self.out, name);
         self.out.extend_from_slice(b": ");
     }
 
     fn value(&mut self, column: &'b Column, value: Value<&str>) {
-        let needed = match value {
-            Value::Text(text) => weight(&column.kind, text),
-            Value::Null | Value::Unknown => 4,
+        self.shown(column, Shown::Value(value));
+    }
+
+    fn shown(&mut self, column: &'b Column, shown: Shown<'_>) {
+        let (text, needed) = match shown {
+            Shown::Value(Value::Text(text)) => (text, weight(&column.kind, text)),
+            Shown::Member(Some(json)) => (json, weight(&Kind::Jsonb, json)),
+            Shown::Value(Value::Null | Value::Unknown) | Shown::Member(None) => ("", 4),
         };
-        match (self.left.checked_sub(needed), value) {
-            (None, Value::Text(text)) => {
+        match self.left.checked_sub(needed) {
+            None if !text.is_empty() => {
                 write_marker(self.out, text.len());
                 self.lost.count += 1;
                 if !self.lost.names.contains(&column.name.as_str()) {
                     self.lost.names.push(&column.name);
                 }
             }
-            (left, value) => {
+            left => {
                 self.left = left.unwrap_or(0);
-                write_value(self.out, &column.kind, value);
+                shown.write(self.out, &column.kind);
             }
         }
     }

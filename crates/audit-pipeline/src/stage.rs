@@ -15,6 +15,7 @@ use audit_core::baseline::{Command, Passed, WATERMARK_PREFIX, Watches};
 use audit_core::batch::{Batch, Progress, Transaction};
 use audit_core::change::Change;
 use audit_core::context::{CONTEXT_PREFIX, Context, ContextKey, Contexts, Said};
+use audit_core::inside::Inside;
 use audit_core::position::{Lsn, Position};
 use audit_core::protect::{Place, Policy, SealError};
 use audit_core::rules::Rules;
@@ -22,6 +23,7 @@ use audit_core::shape::{CatalogTable, History, Relation, Shape, TableName};
 use audit_core::table::{Table, TableError};
 use audit_core::version::{Event, version};
 use audit_pgoutput::{DecodeError, Message, Scratch, decode};
+use tracing::warn;
 
 use crate::continuity::Verdict;
 
@@ -112,6 +114,8 @@ pub struct Counts {
 }
 
 pub struct Stage {
+    /// What is protected in contexts.
+    context_inside: Inside,
     rules: Rules,
     policy: Policy,
     verdict: Verdict,
@@ -144,6 +148,7 @@ impl Stage {
         let mut checks = config.checks;
         checks.sort_by_key(|check| check.position);
         Stage {
+            context_inside: config.rules.for_context(),
             rules: config.rules,
             policy: config.policy,
             assembler: Assembler::new(config.verdict.start()),
@@ -299,10 +304,6 @@ impl Stage {
         }
     }
 
-    fn context(&mut self, context: Option<Context>, lsn: Lsn) -> Result<(), StageError> {
-        self.assembler.context(context).map_err(|source| StageError::Assemble { lsn, source })
-    }
-
     /// Whether the last message needs keys that were made since: read them and call [`Stage::context_keys`] before the next.
     pub fn wants_context_keys(&self) -> bool {
         self.unread.is_some()
@@ -343,6 +344,14 @@ impl Stage {
             .map_err(|source| StageError::Seal { position: place.position, source })?;
         self.counts.versions += 1;
         Ok(())
+    }
+
+    /// Takes in what the application said, without what is protected in it.
+    fn context(&mut self, context: Option<Context>, lsn: Lsn) -> Result<(), StageError> {
+        let position = self.assembler.next_position();
+        let context = context.map(|context| self.policy.context(&self.context_inside, context)).transpose();
+        let context = context.map_err(|source| StageError::Seal { position, source })?;
+        self.assembler.context(context).map_err(|source| StageError::Assemble { lsn, source })
     }
 
     fn commit(&mut self, end_lsn: Lsn, lsn: Lsn) -> Result<(), StageError> {
@@ -409,7 +418,12 @@ impl Stage {
     fn record(&mut self, oid: u32, shape: Arc<Shape>) -> Result<(), StageError> {
         let rules = self.rules.for_table(&shape.name());
         let target = if rules.captured() {
-            Target::Record(Arc::new(Table::new(shape, &rules, self.policy.row_key.is_some())?))
+            let table = Table::new(shape, &rules, self.policy.row_key.is_some())?;
+            if !table.withheld.is_empty() {
+                let (table, columns) = (&table.name, table.withheld.join(", "));
+                warn!(%table, columns, "columns that no rule decides about are not recorded: see `cdc-audit plan`");
+            }
+            Target::Record(Arc::new(table))
         } else {
             Target::Skip
         };

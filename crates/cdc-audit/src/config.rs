@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::protection::{KeyError, ProtectionConfig};
 
+#[cfg(test)]
+mod mistakes;
 mod protection;
 
 /// What `cdc-audit` does, in one file. The smallest that works names a source and one sink.
@@ -184,6 +186,7 @@ impl Config {
             tables: self.tables.clone(),
             protection: self.protection.rules.clone(),
             default_protection: self.protection.defaults,
+            context: self.protection.context.clone(),
         }
     }
 }

@@ -24,6 +24,10 @@ pub mod code {
     pub const GAP: u8 = 4;
     /// Another daemon owns a sink.
     pub const FENCED: u8 = 5;
+    /// `plan` found that something would be stored otherwise than before.
+    pub const CHANGED: u8 = 6;
+    /// `plan` found columns that no rule decides about, in a strict table.
+    pub const UNDECIDED: u8 = 7;
 }
 
 impl CliError {

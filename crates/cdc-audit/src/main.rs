@@ -29,12 +29,13 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 not ready (check) or not running (status),
-4 WAL was lost, 5 another daemon owns a sink.
+4 WAL was lost, 5 another daemon owns a sink, 6 changed, 7 undecided columns (plan).
 
 To begin:
   cdc-audit config > config.toml     every key with its meaning; edit [source] and one sink
   cdc-audit setup --dry-run          what would be created, and the grants it needs
   cdc-audit setup && cdc-audit check
+  cdc-audit plan                     what would be stored of each column, and how
   cdc-audit run";
 
 #[derive(Debug, Subcommand)]
@@ -45,6 +46,8 @@ enum Command {
     Setup(cli::setup::Args),
     /// Say whether `run` would start, what would be recorded, and how to mend what is wrong.
     Check(cli::check::Args),
+    /// Show, column by column, what would be stored and how, with made-up values, and which rule says so.
+    Plan(cli::plan::Args),
     /// Capture, until stopped.
     Run(cli::run::Args),
     /// Show where a running daemon stands.
@@ -106,6 +109,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Command::Ddl(args) => cli::ddl::run(args, &config).await,
             Command::Teardown(args) => cli::teardown::run(args, &config).await,
             Command::Check(args) => cli::check::run(args, &config).await,
+            Command::Plan(args) => cli::plan::run(args, &config).await,
             Command::Run(args) => cli::run::run(args, config).await,
             Command::Status(args) => cli::status::run(args, &config).await,
             Command::Resume(args) => cli::resume::run(args, &config).await,

@@ -118,8 +118,15 @@ fn protection(report: &mut Report, table: &PublishedTable, input: &Input<'_>) {
     let relation = table.relation();
     let shape = History::default().add(&relation, Some(&table.catalog), Position::default());
     let name = table.name.to_string();
-    if let Err(error) = Recorded::new(shape.clone(), rules, input.row_key) {
-        report.fail(Area::Protection, &name, error.to_string(), error.hint());
+    match Recorded::new(shape.clone(), rules, input.row_key) {
+        Err(error) => report.fail(Area::Protection, &name, error.to_string(), error.hint()),
+        Ok(recorded) if recorded.withheld.is_empty() => {}
+        Ok(recorded) => {
+            let (count, names) = (recorded.withheld.len(), list(&recorded.withheld));
+            let message = format!("strict: {count} columns that no rule decides about are not recorded: {names}");
+            let fix = "protect them, or name them in `allow`; `cdc-audit plan` shows all";
+            report.warn(Area::Protection, &name, message, fix);
+        }
     }
     let hashed = |wanted: fn(&MethodRule) -> bool| {
         let columns = shape.columns.iter().filter(move |column| rules.methods(column).iter().any(wanted));

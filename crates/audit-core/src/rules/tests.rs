@@ -1,4 +1,5 @@
 use super::*;
+use crate::shape::ShapeColumn;
 use crate::value::Kind;
 
 fn rule(name: &str) -> TableRule {
@@ -87,15 +88,27 @@ fn rules_decide_in_order() {
             },
         ],
         protection: vec![
-            ProtectionRule { column: Some("*_Token".into()), type_name: None, method: Method::Drop.into() },
-            ProtectionRule { column: None, type_name: Some("INET".into()), method: Method::Partial.into() },
+            ProtectionRule {
+                column: Some("*_Token".into()),
+                type_name: None,
+                content: None,
+                method: Method::Drop.into(),
+            },
+            ProtectionRule {
+                column: None,
+                type_name: Some("INET".into()),
+                content: None,
+                method: Method::Partial.into(),
+            },
             ProtectionRule {
                 column: Some("at*".into()),
                 type_name: Some("character varying".into()),
+                content: None,
                 method: Method::Hash.into(),
             },
         ],
         default_protection: true,
+        ..Rules::default()
     };
     let users = rules.for_table(&TableName::new("public", "users"));
     let asked = [

@@ -1,6 +1,7 @@
 CREATE OR REPLACE VIEW cdc_audit.trail AS
 SELECT source, position, table_name, item_type, key, old_key, event,
   CASE
+    WHEN changes IS NOT NULL THEN changes
     WHEN event IN ('created', 'snapshot') THEN
       (SELECT coalesce(jsonb_object_agg(name, jsonb_build_array(NULL, value)), '{}') FROM jsonb_each(after) AS image(name, value)
        WHERE after IS NOT NULL)

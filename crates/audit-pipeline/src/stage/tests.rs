@@ -24,6 +24,8 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::continuity::{Server, judge};
 
+mod inside;
+mod members;
 mod protection;
 mod tracked;
 
@@ -136,7 +138,7 @@ fn catalog(relation: &Relation) -> CatalogTable {
         attnum: i as i16 + 1,
         type_oid: c.type_oid,
         typmod: c.typmod,
-        type_name: "t".into(),
+        type_name: if c.type_oid == 25 { "text" } else { "t" }.into(),
         kind: Kind::of(c.type_oid, c.typmod).unwrap(),
         published: true,
     };

@@ -10,6 +10,7 @@ pub mod export;
 pub mod history;
 mod kafka;
 pub mod output;
+pub mod plan;
 pub mod resume;
 pub mod run;
 pub mod setup;

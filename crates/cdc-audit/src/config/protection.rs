@@ -1,5 +1,7 @@
 //! `[protection]`, and what `[[tables]]` says of protection.
 
+use std::collections::BTreeMap;
+
 use audit_config::secret::{Secret, SecretRef};
 use audit_config::{Problems, quote};
 use audit_core::method::{Algorithm, Method, MethodRule, Protect};
@@ -14,9 +16,14 @@ use super::is_name;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProtectionConfig {
-    /// Protect columns whose names commonly hold secrets (`*password*`, `*secret*`, `*_token`, `ssn`, `*card_number*` and the like) with `full`.
+    /// Protect columns whose names commonly hold secrets (`*password*`, `*secret*`, `*_token`, `ssn`, `*card_number*` and the like) with `full`, and
+    /// mask payment cards' numbers inside of text and documents (`paid with ****9012`) in columns that no rule decides about.
     pub defaults: bool,
-    /// Rules by column name and type, before the default ones.
+    /// Fields of the context that applications send, at any depth (names or patterns), and what happens to them: `{ ip = "partial" }`. General rules by
+    /// name, the default ones and those for content hold there too.
+    #[schemars(extend("example" = {"ip": "partial"}))]
+    pub context: BTreeMap<String, Protect>,
+    /// Rules by column name, type and content, before the default ones.
     pub rules: Vec<ProtectionRule>,
     /// The secret for the method `hash`: 32 random bytes or more (`openssl rand -hex 32`).
     pub hash_key: Option<SecretRef>,
@@ -30,6 +37,7 @@ impl Default for ProtectionConfig {
     fn default() -> ProtectionConfig {
         ProtectionConfig {
             defaults: true,
+            context: BTreeMap::new(),
             rules: Vec::new(),
             hash_key: None,
             hash_key_id: "k1".to_string(),
@@ -45,8 +53,14 @@ impl ProtectionConfig {
         }
         for (index, rule) in self.rules.iter().enumerate() {
             problems.scope(&format!("rules[{index}]"), |problems| {
-                if rule.column.is_none() && rule.type_name.is_none() {
-                    problems.push("", "names no columns", "give `column`, `type` or both");
+                if rule.column.is_none() && rule.type_name.is_none() && rule.content.is_none() {
+                    problems.push("", "names neither columns nor content", "give `column`, `type` or `content`");
+                }
+                let replaces = [Method::Full, Method::Partial, Method::Hash];
+                let alone = |methods: &[MethodRule]| methods.len() == 1 && replaces.contains(&methods[0].method);
+                if rule.content.is_some() && !alone(rule.method.methods()) {
+                    let hint = "take `full`, `partial` or `hash`, alone";
+                    problems.push("method", "content inside of a text is replaced by one method", hint);
                 }
                 for (key, pattern) in [("column", &rule.column), ("type", &rule.type_name)] {
                     if pattern.as_ref().is_some_and(String::is_empty) {
@@ -55,6 +69,9 @@ impl ProtectionConfig {
                 }
                 self.check_protect("method", &rule.method, problems);
             });
+        }
+        for (field, protect) in &self.context {
+            self.check_protect(&format!("context.{}", quote(field)), protect, problems);
         }
     }
 

@@ -1,0 +1,69 @@
+//! Rules against the tables that there are: names that no table, and no column, has.
+//!
+//! Patterns may match nothing, today; whoever writes a name means something by it.
+
+use audit_config::nearest;
+use audit_core::rules::{Rules, TableRule, matches};
+
+use super::{Area, Report};
+use crate::catalog::PublishedTable;
+
+pub(super) fn check(report: &mut Report, rules: &Rules, published: &[PublishedTable]) {
+    for (index, rule) in rules.tables.iter().enumerate() {
+        let place = format!("tables[{index}]");
+        let tables: Vec<&PublishedTable> =
+            published.iter().filter(|table| matches(&rule.name, &table.name.to_string())).collect();
+        if tables.is_empty() && rule.capture != Some(false) {
+            let names: Vec<String> = published.iter().map(|table| table.name.to_string()).collect();
+            let fix = meant(&rule.name, &names).unwrap_or_else(|| "take the rule out, or publish the table".to_owned());
+            report.warn(Area::Table, &place, format!("no published table is called {}", rule.name), fix);
+            continue;
+        }
+        let columns: Vec<String> =
+            tables.iter().flat_map(|table| &table.catalog.columns).map(|c| c.name.clone()).collect();
+        for (key, name) in names(rule) {
+            let known = |column: &String| match name.contains(['*', '?']) {
+                true => matches(&name.to_lowercase(), &column.to_lowercase()),
+                false => name == *column || is_path(&name, column),
+            };
+            if tables.is_empty() || columns.iter().any(known) {
+                continue;
+            }
+            let (subject, message) = (format!("{place}.{key}"), format!("no column of {} is called {name}", rule.name));
+            let fix = meant(&name, &columns).unwrap_or_else(|| "take it out, or name a column of the table".to_owned());
+            // A column that is meant to be protected, and is not, is what nobody may overlook.
+            match key == "protect" && !name.contains(['*', '?']) {
+                true => report.fail(Area::Protection, subject, message, fix),
+                false => report.warn(Area::Table, subject, message, fix),
+            }
+        }
+    }
+}
+
+/// Whether a name leads into the documents of a column.
+fn is_path(name: &str, column: &str) -> bool {
+    name.strip_prefix(column).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// Every name of a column in a rule, with its key.
+fn names(rule: &TableRule) -> Vec<(&'static str, String)> {
+    let lists = [
+        ("only", &rule.only),
+        ("ignore", &rule.ignore),
+        ("ignore_alone", &rule.ignore_alone),
+        ("include", &rule.include),
+        ("allow", &rule.allow),
+    ];
+    let single =
+        [("tenant", &rule.tenant), ("actor_column", &rule.actor_column), ("reason_column", &rule.reason_column)];
+    let lists = lists.into_iter().flat_map(|(key, list)| list.iter().flatten().map(move |name| (key, name.clone())));
+    let single = single.into_iter().filter_map(|(key, name)| Some((key, name.clone()?)));
+    let expanded = rule.json.keys().map(|name| ("json", name.clone()));
+    let protected = rule.protect.keys().map(|name| ("protect", name.clone()));
+    lists.chain(single).chain(expanded).chain(protected).collect()
+}
+
+fn meant(name: &str, known: &[String]) -> Option<String> {
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    nearest(name, &known).map(|near| format!("did you mean {near}?"))
+}

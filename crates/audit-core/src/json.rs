@@ -1,0 +1,201 @@
+//! JSON texts as they lie: where keys and values begin and end, without building anything.
+//!
+//! PostgreSQL has checked what it sends. A text that is no JSON all the same makes these functions answer `None`, never panic.
+
+use std::borrow::Cow;
+
+/// The end of the string whose opening quote is at `at`.
+pub fn string_end(text: &[u8], at: usize) -> Option<usize> {
+    let mut i = at + 1;
+    loop {
+        match text.get(i)? {
+            b'"' => return Some(i + 1),
+            b'\\' => i += 2,
+            _ => i += 1,
+        }
+    }
+}
+
+/// The end of the value that begins at `at`.
+pub fn value_end(text: &[u8], at: usize) -> Option<usize> {
+    let (mut i, mut depth) = (at, 0usize);
+    loop {
+        match text.get(i)? {
+            b'"' => i = string_end(text, i)?,
+            b'{' | b'[' => {
+                depth += 1;
+                i += 1;
+                continue;
+            }
+            b'}' | b']' => {
+                depth = depth.checked_sub(1)?;
+                i += 1;
+            }
+            b',' | b':' | b' ' | b'\n' | b'\r' | b'\t' => {
+                i += 1;
+                continue;
+            }
+            _ => i += text[i..].iter().take_while(|b| is_plain(**b)).count(),
+        }
+        if depth == 0 {
+            return Some(i);
+        }
+    }
+}
+
+/// Of numbers and words.
+fn is_plain(b: u8) -> bool {
+    !matches!(b, b'"' | b'{' | b'}' | b'[' | b']' | b',' | b':' | b' ' | b'\n' | b'\r' | b'\t')
+}
+
+/// The place of the next character that is no space.
+pub fn skip_space(text: &[u8], mut at: usize) -> usize {
+    while text.get(at).is_some_and(u8::is_ascii_whitespace) {
+        at += 1;
+    }
+    at
+}
+
+/// Where the value of the key that ends at `key_end` begins.
+pub fn value_start(text: &[u8], key_end: usize) -> Option<usize> {
+    let colon = skip_space(text, key_end);
+    (text.get(colon) == Some(&b':')).then(|| skip_space(text, colon + 1))
+}
+
+/// A string's characters. `quoted` includes the quotes.
+pub fn unquote(quoted: &str) -> Cow<'_, str> {
+    let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(quoted);
+    match inner.contains('\\') {
+        // Half of a surrogate pair is no character: the text stays as it is written.
+        true => serde_json::from_str::<String>(quoted).map_or(Cow::Borrowed(inner), Cow::Owned),
+        false => Cow::Borrowed(inner),
+    }
+}
+
+/// The members of an object: key with its quotes, value. Ends early where the text is no JSON.
+pub fn members(object: &str) -> Members<'_> {
+    let at = skip_space(object.as_bytes(), 0);
+    Members { text: object, at: if object.as_bytes().get(at) == Some(&b'{') { at + 1 } else { object.len() } }
+}
+
+pub struct Members<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<(&'a str, &'a str)> {
+        let bytes = self.text.as_bytes();
+        let mut key = skip_space(bytes, self.at);
+        if bytes.get(key) == Some(&b',') {
+            key = skip_space(bytes, key + 1);
+        }
+        if bytes.get(key) != Some(&b'"') {
+            return None;
+        }
+        let key_end = string_end(bytes, key)?;
+        let start = value_start(bytes, key_end)?;
+        let end = value_end(bytes, start)?;
+        self.at = end;
+        Some((self.text.get(key..key_end)?, self.text.get(start..end)?))
+    }
+}
+
+/// Whether two texts say the same: neither spaces nor the order of keys matter, and of equal keys the last one counts. Numbers are the same where they are
+/// written alike. Beyond [`DEPTH_MAX`] the texts themselves are compared.
+pub fn same(a: &str, b: &str) -> bool {
+    same_within(a.trim(), b.trim(), DEPTH_MAX)
+}
+
+/// Deep enough for documents that people make; the comparison goes down one call for each.
+const DEPTH_MAX: usize = 64;
+
+fn same_within(a: &str, b: &str, depth: usize) -> bool {
+    if a == b {
+        return true;
+    }
+    match (a.as_bytes().first(), b.as_bytes().first()) {
+        _ if depth == 0 => false,
+        (Some(b'{'), Some(b'{')) => {
+            let sorted = |text| {
+                let mut members: Vec<_> = members(text).map(|(key, value)| (unquote(key), value)).collect();
+                members.sort_by(|a, b| a.0.cmp(&b.0));
+                members.reverse();
+                // The sort keeps the order of equal keys, so that the last one is the first now.
+                members.dedup_by(|a, b| a.0 == b.0);
+                members
+            };
+            let (a, b) = (sorted(a), sorted(b));
+            let pairs = || a.iter().zip(&b);
+            a.len() == b.len() && pairs().all(|(a, b)| a.0 == b.0 && same_within(a.1, b.1, depth - 1))
+        }
+        (Some(b'['), Some(b'[')) => {
+            let (mut a, mut b) = (items(a), items(b));
+            loop {
+                match (a.next(), b.next()) {
+                    (None, None) => return true,
+                    (Some(a), Some(b)) if same_within(a, b, depth - 1) => {}
+                    _ => return false,
+                }
+            }
+        }
+        (Some(b'"'), Some(b'"')) => unquote(a) == unquote(b),
+        _ => false,
+    }
+}
+
+fn items(list: &str) -> impl Iterator<Item = &str> {
+    let bytes = list.as_bytes();
+    let mut at = 1;
+    std::iter::from_fn(move || {
+        let mut start = skip_space(bytes, at);
+        if bytes.get(start) == Some(&b',') {
+            start = skip_space(bytes, start + 1);
+        }
+        if matches!(bytes.get(start), None | Some(b']')) {
+            return None;
+        }
+        let end = value_end(bytes, start)?;
+        at = end;
+        list.get(start..end)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn texts_say_the_same_or_not() {
+        for (a, b, expected) in [
+            (r#"{"a": 1, "b": [1, {"c": null}]}"#, r#"{"b":[1,{"c":null}],"a":1}"#, true),
+            (r#"{"a": 1, "a": 2}"#, r#"{"a": 2}"#, true),
+            (r#"{"a": 2, "a": 1}"#, r#"{"a": 2}"#, false),
+            (r#"{"a": "\u0041"}"#, r#"{"a": "A"}"#, true),
+            ("[1, 2]", "[2, 1]", false),
+            ("[1, 2]", "[1, 2, 3]", false),
+            ("[]", "[null]", false),
+            ("12345678901234567890.1", "12345678901234567890.2", false),
+            ("1", "1.0", false),
+            (" null", "null ", true),
+            ("{}", "[]", false),
+        ] {
+            assert_eq!(same(a, b), expected, "{a} {b}");
+        }
+    }
+
+    proptest! {
+        /// Whatever the text, nothing panics, and ends lie behind beginnings.
+        #[test]
+        fn any_text_is_walked(text in "[\\PC{}\\[\\]\",:\\\\ ]{0,40}") {
+            for at in (0..=text.len()).filter(|at| text.is_char_boundary(*at)) {
+                prop_assert!(value_end(text.as_bytes(), at).is_none_or(|end| end >= at));
+            }
+            members(&text).count();
+            same(&text, &format!("{{{text}}}"));
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Which rule decides about a column: [`TableRules`].
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use super::{DEFAULT_IGNORE_ALONE, TableRule, any_matches, matches};
+use crate::content::Content;
+use crate::expand::Expansion;
+use crate::inside::{Inside, Names, PathRule};
+use crate::method::{MethodRule, Protect};
+use crate::shape::ShapeColumn;
+use crate::value::Kind;
+
+/// The rules that hold for one table.
+#[derive(Clone, Debug)]
+pub struct TableRules {
+    pub rule: TableRule,
+    pub(super) captured: bool,
+    /// In the order in which they are asked.
+    pub(super) deciders: Vec<Decider>,
+    /// Of members in documents: made when a column with documents asks for them, for most tables have none.
+    pub(super) names: OnceLock<Arc<Names>>,
+    pub(super) content: Vec<ContentRule>,
+}
+
+/// Content that is looked for, in which columns, and what happens to it.
+#[derive(Clone, Debug)]
+pub(super) struct ContentRule {
+    pub(super) column: String,
+    pub(super) type_name: Option<String>,
+    pub(super) content: Content,
+    pub(super) method: MethodRule,
+}
+
+/// A rule about columns.
+#[derive(Clone, Debug)]
+pub(super) struct Decider {
+    pub(super) column: Pattern,
+    pub(super) type_name: Option<String>,
+    /// Nothing where the rule leaves the column as it is.
+    pub(super) protect: Option<Protect>,
+    pub(super) by: By,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Pattern {
+    /// As it is written.
+    Exact(String),
+    /// Lower case; matched without regard to case.
+    Like(String),
+}
+
+/// The rule that decides about a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// `protect` of `[[tables]]`, counted from 0, and its key.
+    Table(usize, String),
+    /// `allow` of `[[tables]]`, and the pattern.
+    Allowed(usize, String),
+    /// `[[protection.rules]]`, counted from 0.
+    Rule(usize),
+    /// A name of [`super::DEFAULT_PROTECTED`].
+    Default(&'static str),
+}
+
+/// Where it stands in the configuration.
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            By::Table(index, column) => write!(f, "tables[{index}].protect.{column}"),
+            By::Allowed(index, column) => write!(f, "tables[{index}].allow: {column}"),
+            By::Rule(index) => write!(f, "protection.rules[{index}]"),
+            By::Default(name) => write!(f, "default set: {name}"),
+        }
+    }
+}
+
+/// What the rules say of a column.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision<'r> {
+    /// Empty where the column stays as it is.
+    pub methods: &'r [MethodRule],
+    pub by: &'r By,
+}
+
+/// Exactness, index of the rule, whether it protects, length of the pattern.
+pub(super) type Rank = (bool, usize, bool, usize);
+
+/// What a rule for tables says of columns. A name without a star is meant exactly; where no column has it exactly, `protect` means the one that
+/// differs in case.
+pub(super) fn own(index: usize, rule: &TableRule) -> Vec<(Rank, Decider)> {
+    let mut deciders = Vec::new();
+    let mut add = |name: &String, protect: Option<&Protect>, by: By| {
+        let exact = !name.contains(['*', '?']);
+        let decider = |column| Decider { column, type_name: None, protect: protect.cloned(), by: by.clone() };
+        if exact {
+            deciders.push(((true, index, protect.is_some(), 0), decider(Pattern::Exact(name.clone()))));
+        }
+        if !exact || protect.is_some() {
+            let rank = (false, index, protect.is_some(), name.len());
+            deciders.push((rank, decider(Pattern::Like(name.to_lowercase()))));
+        }
+    };
+    for (name, protect) in &rule.protect {
+        add(name, Some(protect), By::Table(index, name.clone()));
+    }
+    for name in rule.allow.iter().flatten() {
+        add(name, None, By::Allowed(index, name.clone()));
+    }
+    deciders
+}
+
+impl Decider {
+    /// As a rule for members of documents: patterns that hold for any column, whatever its type.
+    fn as_name(&self) -> Option<(&str, &[MethodRule])> {
+        match (&self.column, &self.type_name, &self.by) {
+            // The table's own exact names mean its columns.
+            (Pattern::Like(pattern), None, By::Table(_, written) | By::Allowed(_, written)) => {
+                written.contains(['*', '?']).then_some((pattern, self.methods()))
+            }
+            (Pattern::Like(pattern), None, _) => Some((pattern, self.methods())),
+            _ => None,
+        }
+    }
+
+    fn methods(&self) -> &[MethodRule] {
+        self.protect.as_ref().map_or(&[], Protect::methods)
+    }
+
+    fn decides(&self, column: &ShapeColumn, lower: &str) -> bool {
+        let named = match &self.column {
+            Pattern::Exact(name) => *name == column.name,
+            Pattern::Like(pattern) => matches(pattern, lower),
+        };
+        named && self.type_name.as_ref().is_none_or(|pattern| is_type(pattern, &column.type_name))
+    }
+}
+
+/// Whether a column holds free text: then its values are searched. A type that the catalog had forgotten may be one of text.
+fn is_text(column: &ShapeColumn) -> bool {
+    let kind = match &column.kind {
+        Kind::Array(element) => element,
+        kind => kind,
+    };
+    let name = column.type_name.trim_end_matches("[]");
+    *kind == Kind::Text && ["text", "character*", "citext", "*.citext"].iter().any(|pattern| is_type(pattern, name))
+}
+
+/// Whether a column's type is the one that a rule names. ⚠ Where the catalog had forgotten the type, its OID stands in place of its name: then nobody
+/// can say that the rule does not mean it.
+fn is_type(pattern: &str, type_name: &str) -> bool {
+    let name = type_name.split('(').next().unwrap_or_default().trim_end();
+    let unknown = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
+    unknown || matches(&pattern.to_lowercase(), &name.to_lowercase())
+}
+
+impl TableRules {
+    pub fn captured(&self) -> bool {
+        self.captured
+    }
+
+    pub fn wants_baseline(&self) -> bool {
+        self.captured() && self.rule.baseline.unwrap_or(true)
+    }
+
+    pub fn goes_to(&self, sink: &str) -> bool {
+        self.rule.sinks.as_ref().is_none_or(|sinks| sinks.iter().any(|name| name == sink))
+    }
+
+    pub fn is_tracked(&self, column: &str) -> bool {
+        let listed = |patterns: &Option<Vec<String>>| patterns.as_ref().map(|list| any_matches(list, column));
+        listed(&self.rule.only).unwrap_or(true) && !listed(&self.rule.ignore).unwrap_or(false)
+    }
+
+    pub fn is_ignored_alone(&self, column: &str) -> bool {
+        match &self.rule.ignore_alone {
+            Some(patterns) => any_matches(patterns, column),
+            None => DEFAULT_IGNORE_ALONE.contains(&column),
+        }
+    }
+
+    pub fn is_included(&self, column: &str) -> bool {
+        self.rule.include.as_ref().is_some_and(|patterns| any_matches(patterns, column))
+    }
+
+    /// The table's own `protect` and `allow` decide first, then the general rules, then the default set; `None` where nobody does.
+    pub fn decision(&self, column: &ShapeColumn) -> Option<Decision<'_>> {
+        let lower = column.name.to_lowercase();
+        let decider = self.deciders.iter().find(|decider| decider.decides(column, &lower))?;
+        Some(Decision { methods: decider.methods(), by: &decider.by })
+    }
+
+    pub fn methods(&self, column: &ShapeColumn) -> &[MethodRule] {
+        self.decision(column).map_or(&[], |decision| decision.methods)
+    }
+
+    /// How a column's documents are taken apart; an exact name before a pattern.
+    pub fn expansion(&self, column: &ShapeColumn) -> Option<Expansion> {
+        if !matches!(column.kind, Kind::Json | Kind::Jsonb) {
+            return None;
+        }
+        let pattern = || self.rule.json.iter().find(|(name, _)| matches(name, &column.name)).map(|(_, rule)| rule);
+        let rule = self.rule.json.get(&column.name).or_else(pattern)?;
+        Some(Expansion::of(rule, &column.name))
+    }
+
+    /// Whether somebody has said what is to happen to the column; always, where the table is not strict.
+    pub fn is_decided(&self, column: &ShapeColumn) -> bool {
+        let rule = &self.rule;
+        let named = [&rule.tenant, &rule.actor_column, &rule.reason_column].into_iter().flatten();
+        let lists = [&rule.only, &rule.ignore, &rule.include].into_iter().flatten();
+        !rule.strict.unwrap_or(false)
+            || self.decision(column).is_some()
+            || !self.paths(&column.name).is_empty()
+            || named.into_iter().any(|name| *name == column.name)
+            || lists.into_iter().any(|patterns| any_matches(patterns, &column.name))
+    }
+
+    /// What is protected inside of a column that is itself kept; `None` where there is nothing to look for.
+    pub fn inside(&self, column: &ShapeColumn) -> Option<Arc<Inside>> {
+        let json = matches!(column.kind, Kind::Json | Kind::Jsonb);
+        // Who says something of the column means what is in it too.
+        if !(json || is_text(column)) || self.decision(column).is_some() {
+            return None;
+        }
+        let lower = column.name.to_lowercase();
+        let mut content: Vec<(Content, MethodRule)> = Vec::new();
+        for rule in &self.content {
+            let typed = rule.type_name.as_ref().is_none_or(|pattern| is_type(pattern, &column.type_name));
+            if typed && matches(&rule.column, &lower) && content.iter().all(|(known, _)| *known != rule.content) {
+                content.push((rule.content, rule.method.clone()));
+            }
+        }
+        let paths = if json { self.paths(&column.name) } else { Vec::new() };
+        let named = || Arc::new(Names::new(self.deciders.iter().filter_map(Decider::as_name)));
+        let names = if json { self.names.get_or_init(named).clone() } else { Arc::default() };
+        Some(Inside { json, paths, names, content }).filter(|inside| !inside.is_empty()).map(Arc::new)
+    }
+
+    /// Entries of `protect` and `allow` that go into the documents of one column: `config.password`.
+    fn paths(&self, column: &str) -> Vec<PathRule> {
+        let keys = |path: &str| {
+            let rest = path.strip_prefix(column)?.strip_prefix('.')?;
+            Some(rest.split('.').map(str::to_owned).collect())
+        };
+        let protected = self.rule.protect.iter().map(|(path, protect)| (path, protect.methods()));
+        let allowed = self.rule.allow.iter().flatten().map(|path| (path, &[][..]));
+        let all = protected.chain(allowed);
+        let rule = |(path, methods): (&String, &[MethodRule])| {
+            Some((path.contains(['*', '?']), PathRule { keys: keys(path)?, methods: methods.to_vec() }))
+        };
+        let mut paths: Vec<(bool, PathRule)> = all.filter_map(rule).collect();
+        // Exact paths before patterns.
+        paths.sort_by_key(|(pattern, _)| *pattern);
+        paths.into_iter().map(|(_, path)| path).collect()
+    }
+}

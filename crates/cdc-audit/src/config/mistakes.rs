@@ -1,0 +1,306 @@
+//! Mistakes that people make in a configuration, each with what they are told: line, path, message, hint.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use audit_config::Problems;
+use expect_test::{Expect, expect};
+
+use super::Config;
+
+/// Lines 1 to 6 of every configuration here; the mistake begins in line 7.
+const HEAD: &str = "\
+[source]
+name = 'shop'
+url = 'postgres://localhost/shop'
+[sinks.hot]
+type = 'hot'
+url = 'postgres://localhost/audit'
+";
+
+fn told(text: &str) -> String {
+    let check = |config: &Config, problems: &mut Problems| config.check(problems);
+    match audit_config::parse(Path::new("c.toml"), text, check) {
+        Ok(_) => "nothing\n".to_owned(),
+        Err(problems) => problems.to_string().split_once('\n').map_or("", |(_, rest)| rest).to_owned() + "\n",
+    }
+}
+
+fn check(mistakes: &[&str], expected: Expect) {
+    let mut shown = String::new();
+    for mistake in mistakes {
+        let _ = write!(shown, "{}\n{}", mistake.replace('\n', " ⏎ "), told(&format!("{HEAD}{mistake}\n")));
+    }
+    expected.assert_eq(&shown);
+}
+
+/// One problem each, with its line and a hint, and none like another.
+#[test]
+fn each_mistake_has_a_message_of_its_own() {
+    let all = [TABLES, METHODS, RULES, OTHERS].concat();
+    let mut messages = Vec::new();
+    for mistake in &all {
+        let told = told(&format!("{HEAD}{mistake}\n"));
+        assert!(told.starts_with("  line ") && told.matches("line ").count() == 1, "{mistake}\n{told}");
+        assert!(told.contains("hint: ") || told.contains("expected"), "nothing to do about {mistake}\n{told}");
+        messages.push(told);
+    }
+    assert!(all.len() >= 40, "{} mistakes", all.len());
+    messages.sort();
+    assert!(messages.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+const TABLES: &[&str] = &[
+    "[[tables]]\nonly = ['id']",
+    "[[tables]]\nname = 'public.users'\ncolums = ['id']",
+    "[[tables]]\nname = 'public.users'\nonly = ['id']\nignore = ['x']",
+    "[[tables]]\nname = 'public.users'\nonly = 'id'",
+    "[[tables]]\nname = 'public.users'\nignore = [1]",
+    "[[tables]]\nname = 'public.users'\nsinks = ['cold']",
+    "[[tables]]\nname = 'public.users'\nsinks = []",
+    "[[tables]]\nname = 'public.users'\nstrict = 'yes'",
+    "[[tables]]\nname = 'public.users'\nbaseline = 1",
+    "[[tables]]\nname = 'public.users'\nprotect = { code = 'full' }\nallow = ['code']",
+    "[[tables]]\nname = 7",
+];
+
+const METHODS: &[&str] = &[
+    "[[tables]]\nname = 'public.users'\nprotect = ['email']",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = 'hsah' }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = 'shred' }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = true }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = [] }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = ['partial', 'full'] }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = ['drop', 'partial'] }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = ['partial', 'partial'] }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = ['partial', 'hash'] }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = 'hash' }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = { domain = 'mail' } }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = { method = 'partial', patern = 'x' } }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = { method = 'partial', domain = 'mail' } }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = { method = 'full', pattern = '{2}' } }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = { method = 'full', key = 'medical' } }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = { method = 'partial', algorithm = 'sha256' } }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = { method = 'hash', algorithm = 'md5' } }",
+    "[[tables]]\nname = 'public.users'\nprotect = { email = { method = 'hash', algorithm = 'sha256', domain = 'mail' } }",
+    "[protection]\nhash_key = { env = 'K' }\n[[tables]]\nname = 'public.users'\nprotect = { email = { method = 'hash', domain = '' } }",
+    "[[tables]]\nname = 'public.users'\nprotect = { code = { method = 'partial', pattern = '' } }",
+    "[[tables]]\nname = 'public.users'\nprotect = { code = { method = 'partial', pattern = 'ab{2' } }",
+    "[[tables]]\nname = 'public.users'\nprotect = { code = { method = 'partial', pattern = 'ab{x}' } }",
+    "[[tables]]\nname = 'public.users'\nprotect = { code = { method = 'partial', pattern = '{0}' } }",
+    "[[tables]]\nname = 'public.users'\nprotect = { code = { method = 'partial', pattern = '{-2}{2}' } }",
+];
+
+const RULES: &[&str] = &[
+    "[protection]\ndefault = false",
+    "[protection]\nhash_key = 'geheim'",
+    "[protection]\nhash_key = { env = 'K', file = '/k' }",
+    "[protection]\nhash_key_id = 'Key 1'",
+    "[protection]\ndefaults = 'no'",
+    "[protection]\ncontext = { ip = 'mask' }",
+    "[protection]\ncontext = { ip = 'hash' }",
+    "[[protection.rules]]\nmethod = 'full'",
+    "[[protection.rules]]\ncolumn = '*_token'",
+    "[[protection.rules]]\ncolumn = ''\nmethod = 'full'",
+    "[[protection.rules]]\ntype = ''\nmethod = 'full'",
+    "[[protection.rules]]\ncontent = 'cards'\nmethod = 'partial'",
+    "[[protection.rules]]\ncontent = 'email'\nmethod = 'drop'",
+    "[[protection.rules]]\ncontent = 'email'\nmethod = ['partial', 'full']",
+];
+
+const OTHERS: &[&str] = &[
+    "[http]\nlisten = 'localhost'",
+    "[pipeline]\nmemory_limit = '10 MiB'",
+    "[pipeline]\nmemory_limit = 'much'",
+    "[log]\nformat = 'xml'",
+    "[sinks.Cold]\ntype = 'hot'\nurl = 'postgres://localhost/audit'",
+    "[sinks.queue]\ntype = 'sqs'",
+];
+
+#[test]
+fn mistakes_about_tables() {
+    check(
+        TABLES,
+        expect![[r#"
+        [[tables]] ⏎ only = ['id']
+          line 7, tables[0].name: missing
+            hint: `schema.table`, with `*` for any run of characters and `?` for one.
+        [[tables]] ⏎ name = 'public.users' ⏎ colums = ['id']
+          line 9, tables[0].colums: unknown key
+            hint: known here: `name`, `capture`, `item_type`, `only`, `ignore`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `tenant`, `actor_column`, `reason_column`, `require_actor`, `baseline`, `sinks`
+        [[tables]] ⏎ name = 'public.users' ⏎ only = ['id'] ⏎ ignore = ['x']
+          line 9, tables[0].only: given together with `ignore`
+            hint: keep one of the two
+        [[tables]] ⏎ name = 'public.users' ⏎ only = 'id'
+          line 9, tables[0].only: expected a list, found a string
+        [[tables]] ⏎ name = 'public.users' ⏎ ignore = [1]
+          line 9, tables[0].ignore[0]: expected a string, found an integer
+        [[tables]] ⏎ name = 'public.users' ⏎ sinks = ['cold']
+          line 9, tables[0].sinks: there is no sink "cold"
+            hint: the sinks are hot
+        [[tables]] ⏎ name = 'public.users' ⏎ sinks = []
+          line 9, tables[0].sinks: names no sink
+            hint: say `capture = false` to leave tables out
+        [[tables]] ⏎ name = 'public.users' ⏎ strict = 'yes'
+          line 9, tables[0].strict: expected true or false, found a string
+        [[tables]] ⏎ name = 'public.users' ⏎ baseline = 1
+          line 9, tables[0].baseline: expected true or false, found an integer
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = 'full' } ⏎ allow = ['code']
+          line 10, tables[0].allow: column code is also in `protect`
+            hint: take it out of one of the two
+        [[tables]] ⏎ name = 7
+          line 8, tables[0].name: expected a string, found an integer
+    "#]],
+    );
+}
+
+#[test]
+fn mistakes_about_methods() {
+    check(
+        METHODS,
+        expect![[r#"
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = ['email']
+          line 9, tables[0].protect: expected a table, found a list
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = 'hsah' }
+          line 9, tables[0].protect.email: unknown value
+            hint: did you mean `hash`?
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = 'shred' }
+          line 9, tables[0].protect.email: unknown value
+            hint: known here: `full`, `partial`, `hash`, `token`, `encrypt`, `drop`
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = true }
+          line 9, tables[0].protect.email: expected one of `full`, `partial`, `hash`, `token`, `encrypt`, `drop` or a table or a list, found true or false
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = [] }
+          line 9, tables[0].protect.email: names no method
+            hint: give one, or take the key out
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = ['partial', 'full'] }
+          line 9, tables[0].protect.email[1]: `full` cannot stand beside another method
+            hint: keep it alone: it hides even whether there is a value, which the other would show
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = ['drop', 'partial'] }
+          line 9, tables[0].protect.email[0]: `drop` cannot stand beside another method
+            hint: keep it alone: it leaves no column that the other could stand beside
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = ['partial', 'partial'] }
+          line 9, tables[0].protect.email[1]: `partial` is named twice
+            hint: each method has one companion column
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = ['partial', 'hash'] }
+          line 9, tables[0].protect.email[1]: the method `hash` needs a key
+            hint: set protection.hash_key to a file or variable that holds one
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = 'hash' }
+          line 9, tables[0].protect.email: the method `hash` needs a key
+            hint: set protection.hash_key to a file or variable that holds one
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { domain = 'mail' } }
+          line 9, tables[0].protect.email.method: missing
+            hint: `full`, `partial`, `hash`, `token`, `encrypt` or `drop`.
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'partial', patern = 'x' } }
+          line 9, tables[0].protect.email.patern: unknown key
+            hint: did you mean `pattern`?
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'partial', domain = 'mail' } }
+          line 9, tables[0].protect.email.domain: the method `partial` has no domain
+            hint: only `hash` and `token` can be told one
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'full', pattern = '{2}' } }
+          line 9, tables[0].protect.email.pattern: the method `full` has no pattern
+            hint: only `partial` can be told one
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'full', key = 'medical' } }
+          line 9, tables[0].protect.email.key: the method `full` has no key
+            hint: only `encrypt` and `token` can be told one
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'partial', algorithm = 'sha256' } }
+          line 9, tables[0].protect.email.algorithm: the method `partial` has no algorithm
+            hint: only `hash` can be told one
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'hash', algorithm = 'md5' } }
+          line 9, tables[0].protect.email.algorithm: unknown value
+            hint: known here: `hmac-sha256`, `sha256`
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'hash', algorithm = 'sha256', domain = 'mail' } }
+          line 9, tables[0].protect.email.domain: a bare SHA-256 knows no domain
+            hint: take it out: equal values are equal everywhere
+        [protection] ⏎ hash_key = { env = 'K' } ⏎ [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'hash', domain = '' } }
+          line 11, tables[0].protect.email.domain: is empty
+            hint: give a name, or take the key out
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = '' } }
+          line 9, tables[0].protect.code.pattern: the pattern is empty: give one such as "{2}***{-4}"
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = 'ab{2' } }
+          line 9, tables[0].protect.code.pattern: character 3: the bracket has no other; write "{{" or "}}" for a bracket itself
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = 'ab{x}' } }
+          line 9, tables[0].protect.code.pattern: character 3: between brackets stands how many characters are shown, such as {2} or {-4}
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = '{0}' } }
+          line 9, tables[0].protect.code.pattern: character 1: from 1 to 64 characters may be shown
+        [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = '{-2}{2}' } }
+          line 9, tables[0].protect.code.pattern: character 5: at most one {n}, and behind it one {-n}
+    "#]],
+    );
+}
+
+#[test]
+fn mistakes_about_general_rules() {
+    check(
+        RULES,
+        expect![[r#"
+        [protection] ⏎ default = false
+          line 8, protection.default: unknown key
+            hint: did you mean `defaults`?
+        [protection] ⏎ hash_key = 'geheim'
+          line 8, protection.hash_key: expected a table with one of `env`, `file`, found a string
+        [protection] ⏎ hash_key = { env = 'K', file = '/k' }
+          line 8, protection.hash_key: expected exactly one of `env`, `file`
+        [protection] ⏎ hash_key_id = 'Key 1'
+          line 8, protection.hash_key_id: may hold a-z, 0-9, - and _
+            hint: choose another id
+        [protection] ⏎ defaults = 'no'
+          line 8, protection.defaults: expected true or false, found a string
+        [protection] ⏎ context = { ip = 'mask' }
+          line 8, protection.context.ip: unknown value
+            hint: known here: `full`, `partial`, `hash`, `token`, `encrypt`, `drop`
+        [protection] ⏎ context = { ip = 'hash' }
+          line 8, protection.context.ip: the method `hash` needs a key
+            hint: set protection.hash_key to a file or variable that holds one
+        [[protection.rules]] ⏎ method = 'full'
+          line 7, protection.rules[0]: names neither columns nor content
+            hint: give `column`, `type` or `content`
+        [[protection.rules]] ⏎ column = '*_token'
+          line 7, protection.rules[0].method: missing
+            hint: What happens to the column, or to the content, as in `protect` of `[[tables]]`.
+        [[protection.rules]] ⏎ column = '' ⏎ method = 'full'
+          line 8, protection.rules[0].column: is empty
+            hint: name columns, with `*` for any run of characters
+        [[protection.rules]] ⏎ type = '' ⏎ method = 'full'
+          line 8, protection.rules[0].type: is empty
+            hint: name columns, with `*` for any run of characters
+        [[protection.rules]] ⏎ content = 'cards' ⏎ method = 'partial'
+          line 8, protection.rules[0].content: unknown value
+            hint: did you mean `card`?
+        [[protection.rules]] ⏎ content = 'email' ⏎ method = 'drop'
+          line 9, protection.rules[0].method: content inside of a text is replaced by one method
+            hint: take `full`, `partial` or `hash`, alone
+        [[protection.rules]] ⏎ content = 'email' ⏎ method = ['partial', 'full']
+          line 9, protection.rules[0].method: content inside of a text is replaced by one method
+            hint: take `full`, `partial` or `hash`, alone
+          line 9, protection.rules[0].method[1]: `full` cannot stand beside another method
+            hint: keep it alone: it hides even whether there is a value, which the other would show
+    "#]],
+    );
+}
+
+#[test]
+fn other_mistakes() {
+    check(
+        OTHERS,
+        expect![[r#"
+        [http] ⏎ listen = 'localhost'
+          line 8, http.listen: not an address with a port
+            hint: give one like "127.0.0.1:9187"
+        [pipeline] ⏎ memory_limit = '10 MiB'
+          line 8, pipeline.memory_limit: too small
+            hint: give at least "80 MiB"
+        [pipeline] ⏎ memory_limit = 'much'
+          line 8, pipeline.memory_limit: not a size
+            hint: write a whole number and B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in "16 MiB"
+        [log] ⏎ format = 'xml'
+          line 8, log.format: unknown value
+            hint: known here: `text`, `json`
+        [sinks.Cold] ⏎ type = 'hot' ⏎ url = 'postgres://localhost/audit'
+          line 7, sinks.Cold: a sink's name may hold a-z, 0-9, - and _
+            hint: choose another name
+        [sinks.queue] ⏎ type = 'sqs'
+          line 8, sinks.queue.type: unknown value
+            hint: known here: `hot`, `lake`, `kafka`, `webhook`
+    "#]],
+    );
+}

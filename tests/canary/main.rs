@@ -1,0 +1,151 @@
+//! Known secrets in every protected column, through everything that can happen; then every byte that the daemon has written anywhere is
+//! searched for them.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
+
+// Tables, rules, and the secrets in them.
+mod secrets;
+// Everything that was written, as bytes.
+mod traces;
+
+use std::path::Path;
+
+use audit_testkit::{Kafka, Launch, Postgres, shared};
+use cdc_audit_tests::world::World;
+
+use crate::secrets::{RULES, Secrets, TABLES};
+use crate::traces::Traces;
+
+/// Inserts, updates, deletes, changed keys, rollbacks; each with secrets of its own.
+fn write(server: &Postgres, world: &World, secrets: &mut Secrets) {
+    for _ in 0..3 {
+        let (first, second, third) = (secrets.row(), secrets.row(), secrets.row());
+        let sql = format!(
+            "BEGIN; SELECT cdc_audit.set_context('{context}'); INSERT INTO people VALUES ({first}); COMMIT;
+             INSERT INTO people VALUES ({second});
+             UPDATE people SET ({columns}) = ROW({third}) WHERE id = '{key}';
+             BEGIN; INSERT INTO people VALUES ({lost}); ROLLBACK;
+             DELETE FROM people WHERE id = '{second_key}';",
+            context = secrets.context(),
+            first = first.values(),
+            second = second.values(),
+            third = third.values(),
+            columns = secrets::COLUMNS,
+            key = first.key(),
+            second_key = second.key(),
+            lost = secrets.row().values(),
+        );
+        server.execute(&world.database, &sql);
+    }
+}
+
+/// A daemon that says all it can, with a temporary folder of its own.
+fn loud(world: &World, temporary: &Path) -> Launch {
+    world.launch().environment("TMPDIR", temporary.to_str().expect("a plain name"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_byte_of_a_secret_leaves_the_daemon() {
+    let server = shared(15).await;
+    let hot = Postgres::start(15);
+    let kafka = Kafka::start();
+    let mut secrets = Secrets::default();
+    let stream = format!(
+        "brokers = [\"{}\"]\ncompression = \"none\"\nformat = \"debezium\"\ntombstones = true",
+        kafka.brokers()
+    );
+    let world = World::on(server)
+        .sql(TABLES)
+        .sql(&format!("INSERT INTO people VALUES ({})", secrets.row().values()))
+        .tables(RULES)
+        .lake("file_age = \"1 s\"\ncompression = \"none\"\nkeep_before = true")
+        .hot("keep = [\"before\", \"after\"]")
+        .hot_url(&hot.new_database().1)
+        .kafka(&kafka.brokers(), &stream)
+        .sections("[log]\nlevel = \"trace\"")
+        .unwitnessed()
+        .listening()
+        .baseline()
+        .build()
+        .await;
+    let keys = secrets.keys(&world.path("hash"), &world.path("rows"));
+    world.edit_config("[protection]\ndefaults = false", &keys);
+    let temporary = world.path("temporary");
+    std::fs::create_dir(&temporary).expect("a folder");
+    let mut traces = Traces::default();
+
+    // Killed on its way, and met with errors of the lake.
+    for fault in [
+        "hot::before_commit=kill@2",
+        "lake::after_put=kill@1",
+        "kafka::before_commit=kill@1",
+        "lake::before_checkpoint=kill@1",
+    ] {
+        write(server, &world, &mut secrets);
+        let mut daemon = loud(&world, &temporary).environment("CDC_AUDIT_FAULTS", fault).start();
+        traces.while_it_runs(&world, &mut daemon);
+        traces.output(fault, daemon);
+        traces.folder("temporary files", &temporary);
+    }
+    for fault in ["lake::before_put=50%return", "lake::after_commit=50%return"] {
+        write(server, &world, &mut secrets);
+        let mut daemon = loud(&world, &temporary).environment("FAILPOINTS", fault).start();
+        traces.while_it_runs(&world, &mut daemon);
+        traces.output(fault, daemon);
+    }
+    // A disk that takes no more: files end at 32 KiB.
+    write(server, &world, &mut secrets);
+    let full = ["bash", "-c", "trap '' XFSZ; ulimit -f 32; exec \"$@\"", "bash"];
+    let mut daemon = loud(&world, &temporary).through(&full).start();
+    traces.while_it_runs(&world, &mut daemon);
+    traces.output("a full disk", daemon);
+
+    // A version that the hot database refuses, given up.
+    let rule = "ALTER TABLE cdc_audit.versions ADD CONSTRAINT mine CHECK (event <> 'truncated') NOT VALID";
+    world.hot().await.batch_execute(rule).await.expect("a constraint");
+    server.execute(&world.database, "TRUNCATE other");
+    server.execute(
+        &world.database,
+        &format!("INSERT INTO other VALUES (1, '{}'); TRUNCATE other", secrets.word("refused")),
+    );
+    let mut daemon = loud(&world, &temporary).start();
+    let line = daemon.wait_for_line("the sink refuses a version and waits");
+    let position =
+        line.split("--quarantine ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a position");
+    world.succeed(&["resume", "--sink", "hot", "--quarantine", position]);
+    daemon.wait_for_line("the version is given up");
+    traces.while_it_runs(&world, &mut daemon);
+    traces.output("a refused version", daemon);
+    world
+        .hot()
+        .await
+        .batch_execute("ALTER TABLE cdc_audit.versions DROP CONSTRAINT mine")
+        .await
+        .expect("no constraint");
+
+    // In peace, to the end; and what the commands say.
+    write(server, &world, &mut secrets);
+    world.catch_up().await;
+    for arguments in [
+        &["check"][..],
+        &["plan"],
+        &["config", "--effective"],
+        &["history", "public.people", secrets.a_key()],
+        &["history", "public.people", secrets.a_key(), "--json", "--from", "archive"],
+        &["export", "--table", "public.people", "--to", world.path("export").to_str().expect("a plain name")],
+        &["ddl", "duckdb"],
+    ] {
+        traces.command(arguments, &world.command(arguments));
+    }
+    traces.folder("exported files", &world.path("export"));
+    traces.folder("temporary files", &temporary);
+    traces.lake(&world.lake);
+    traces.kafka(&kafka.brokers());
+    traces.database(&world.hot().await).await;
+    hot.stop(audit_testkit::Shutdown::Fast);
+    traces.folder("the hot server's files", &hot.data_dir());
+    assert!(traces.bytes() > 1 << 20, "there is too little to search: {} bytes", traces.bytes());
+    traces.hold_versions();
+
+    let found = traces.search(&secrets);
+    assert!(found.is_empty(), "{} places, among them:\n{}", found.len(), found[..found.len().min(12)].join("\n"));
+}

@@ -1,0 +1,190 @@
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use audit_testkit::Daemon;
+use cdc_audit_tests::world::World;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio_postgres::Client;
+
+use crate::secrets::Secrets;
+
+/// Where bytes were found, and the bytes.
+#[derive(Default)]
+pub struct Traces(Vec<(String, Vec<u8>)>);
+
+/// How long a daemon that no fault ends is watched.
+const WATCHED: Duration = Duration::from_secs(4);
+
+impl Traces {
+    fn add(&mut self, place: impl Into<String>, bytes: impl Into<Vec<u8>>) {
+        self.0.push((place.into(), bytes.into()));
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+
+    /// What its port and `status` say, until it ends by itself or has been watched for long enough.
+    pub fn while_it_runs(&mut self, world: &World, daemon: &mut Daemon) {
+        let begun = Instant::now();
+        while daemon.ended().is_none() && begun.elapsed() < WATCHED {
+            for path in ["metrics", "status", "readyz"] {
+                self.add(path, get(world.http, path).unwrap_or_default());
+            }
+            self.command(&["status"], &world.command(&["status"]));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Everything that it said; it is killed, if it runs.
+    pub fn output(&mut self, what: &str, mut daemon: Daemon) {
+        if daemon.ended().is_none() {
+            daemon.kill();
+        }
+        self.add(format!("the daemon's output, {what}"), daemon.output());
+    }
+
+    pub fn command(&mut self, arguments: &[&str], output: &Output) {
+        // The first words say which; an argument may be a secret.
+        let what = arguments.iter().take(1).copied().collect::<String>();
+        self.add(format!("what {what} prints"), [output.stdout.as_slice(), &output.stderr].concat());
+    }
+
+    /// Every file under a folder, as it lies; their names too.
+    pub fn folder(&mut self, what: &str, folder: &Path) {
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        for entry in entries {
+            let path = entry.expect("an entry").path();
+            self.add(format!("names in {what}"), path.to_string_lossy().as_bytes());
+            match path.is_dir() {
+                true => self.folder(what, &path),
+                false => self.add(format!("{what}: {}", path.display()), std::fs::read(&path).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// The lake as it lies, and what its Parquet files hold.
+    pub fn lake(&mut self, folder: &Path) {
+        self.folder("the lake", folder);
+        for path in parquet_files(folder) {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).expect("a file")).expect("Parquet");
+            let batches: Vec<_> = reader.build().expect("a reader").collect::<Result<_, _>>().expect("rows");
+            for column in batches.iter().flat_map(|batch| batch.columns()) {
+                let options = FormatOptions::default();
+                let cells = ArrayFormatter::try_new(column, &options).expect("a type that can be shown");
+                let text: String = (0..column.len()).map(|row| format!("{}\n", cells.value(row))).collect();
+                self.add(format!("values of {}", path.display()), text);
+            }
+        }
+    }
+
+    /// Every message of every topic, committed or not.
+    pub fn kafka(&mut self, brokers: &str) {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", brokers).set("group.id", "search").set("isolation.level", "read_uncommitted");
+        client.set("enable.partition.eof", "false").set("enable.auto.commit", "false");
+        let consumer: BaseConsumer = client.create().expect("a consumer");
+        let answer = Duration::from_secs(60);
+        let metadata = consumer.fetch_metadata(None, answer).expect("the broker answers");
+        for topic in metadata.topics().iter().filter(|topic| !topic.name().starts_with("__")) {
+            for partition in topic.partitions() {
+                let (_, end) = consumer.fetch_watermarks(topic.name(), partition.id(), answer).expect("offsets");
+                let mut place = TopicPartitionList::new();
+                place.add_partition_offset(topic.name(), partition.id(), Offset::Beginning).expect("a place");
+                consumer.assign(&place).expect("an assignment");
+                let mut at = 0;
+                // Markers of transactions take offsets too: behind the last message none comes.
+                while at < end {
+                    let Some(message) = consumer.poll(Duration::from_secs(3)) else { break };
+                    let message = message.expect("a message");
+                    at = message.offset() + 1;
+                    let mut bytes = [message.key().unwrap_or_default(), message.payload().unwrap_or_default()].concat();
+                    for header in message.headers().iter().flat_map(|headers| headers.iter()) {
+                        bytes.extend_from_slice(header.value.unwrap_or_default());
+                    }
+                    self.add(format!("topic {}", topic.name()), bytes);
+                }
+            }
+        }
+    }
+
+    /// Every row of every table of the schema, as text.
+    pub async fn database(&mut self, client: &Client) {
+        let tables = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'cdc_audit'";
+        for table in client.query(tables, &[]).await.expect("tables") {
+            let table: String = table.get(0);
+            for row in client.query(&format!("SELECT t::text FROM {table} t"), &[]).await.expect("rows") {
+                self.add(format!("table {table}"), row.get::<_, String>(0));
+            }
+        }
+    }
+
+    /// That the search would find what was recorded: what protection left stands in each sink.
+    pub fn hold_versions(&self) {
+        for place in ["table cdc_audit", "values of", "the lake", "topic", "the hot server's files"] {
+            let holds = |text: &str| {
+                let text = text.as_bytes();
+                self.0.iter().any(|(at, bytes)| at.starts_with(place) && bytes.windows(text.len()).any(|w| w == text))
+            };
+            for left in ["hmac-sha256:k1:", "z***@example.com", "[REDACTED]", "paid with ****"] {
+                assert!(holds(left), "there is no {left} in {place}");
+            }
+        }
+    }
+
+    pub fn search(&self, secrets: &Secrets) -> Vec<String> {
+        let forms = secrets.forms();
+        let mut found = Vec::new();
+        for (what, form) in &forms {
+            for (place, bytes) in &self.0 {
+                // `history` repeats the key that it was asked for.
+                let asked = place == "what history prints" && secrets.is_a_key_of_a_row(what);
+                if !asked && contains(bytes, form) {
+                    found.push(format!("{what} in {place}"));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// What the daemon's port answers, while it listens.
+fn get(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// By its first byte and then the rest: there are megabytes to search for hundreds of words.
+fn contains(bytes: &[u8], word: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|b| *b == word[0]) {
+        if rest[at..].starts_with(word) {
+            return true;
+        }
+        rest = &rest[at + 1..];
+    }
+    false
+}
+
+fn parquet_files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .flat_map(|path| match path.is_dir() {
+            true => parquet_files(&path),
+            false if path.extension().is_some_and(|extension| extension == "parquet") => vec![path],
+            false => Vec::new(),
+        })
+        .collect()
+}
