@@ -68,12 +68,15 @@ async fn each_tenant_has_its_own_and_nobody_elses() {
     }
     world.catch_up().await;
     server.execute(&world.database, CHANGES);
-    let mut daemon = world.launch().start();
-    daemon.wait_for("rows that existed are read", |_| {
+    let is_read = || {
         let log = lake::Snapshot::read(&folder.path().join("home/public.orders"));
         log.transactions.get("shop/chunks_done") == Some(&1)
-    });
-    assert!(daemon.stop().success(), "{}", daemon.output());
+    };
+    if !is_read() {
+        let mut daemon = world.launch().start();
+        daemon.wait_for("rows that existed are read", |_| is_read());
+        assert!(daemon.stop().success(), "{}", daemon.output());
+    }
     world.catch_up().await;
 
     let recorded = world.recorded().await;
