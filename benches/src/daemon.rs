@@ -111,7 +111,7 @@ impl Program {
         if let Some(stream) = &sinks.stream {
             text +=
                 &format!("[sinks.stream]\ntype = \"kafka\"\nbrokers = [\"{}\"]\npartitions = 1\n\n", stream.brokers);
-            text += &stream.more;
+            text += stream.more;
         }
         let path = self.folder.path().join(format!("{slot}.toml"));
         std::fs::write(&path, text)?;

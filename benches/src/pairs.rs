@@ -228,9 +228,9 @@ fn conclude(bench: &Bench, workload: Workload, goals: &[Goal], pairs: &[Pair], r
 
 /// A tenth of Debezium's work for a row and of its memory is the goal.
 fn beside_debezium(goal: &Goal, workload: Workload, pairs: &[Pair], report: &mut Report) {
-    let parts: [(&str, &dyn Fn(&Cost) -> f64); 2] =
-        [("CPU", &|cost| cost.cpu_seconds), ("peak memory", &|cost| cost.peak_bytes as f64)];
-    for (what, of) in parts {
+    let cpu: fn(&Cost) -> f64 = |cost| cost.cpu_seconds;
+    let memory: fn(&Cost) -> f64 = |cost| cost.peak_bytes as f64;
+    for (what, of) in [("CPU", cpu), ("peak memory", memory)] {
         let ratios = pairs.iter().filter_map(|pair| Some(of(pair.get(&goal.variant)?) / of(pair.get(&goal.against)?)));
         if let Some(median) = Median::of(&ratios.collect::<Vec<_>>()) {
             let name = format!("{}, {workload}, {what}, of Debezium's", goal.variant.name());

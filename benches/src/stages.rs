@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use audit_core::batch::{Batch, Progress};
+use audit_core::context::Contexts;
 use audit_core::position::{Lsn, Micros, Position};
 use audit_core::protect::Policy;
 use audit_core::rules::Rules;
@@ -156,6 +157,7 @@ fn stage() -> Stage {
         rules: Rules { default_protection: true, ..Rules::default() },
         policy: Policy::default(),
         verdict: judge(&server, &[(Arc::from("none"), None)]),
+        contexts: Contexts::default(),
         shapes: Vec::new(),
         checks: Vec::new(),
         quarantined: HashSet::new(),

@@ -11,6 +11,8 @@ mod written;
 mod values;
 // Who and why: contexts, and what a rolled-back savepoint said.
 mod context;
+// What is tracked: events, soft deletions, keys, rows.
+mod tracked;
 // Rows that existed before capture: of tables that join, and behind a gap.
 mod baseline;
 // What ends a stretch of history, what is acknowledged, and what a later start must not change.
@@ -19,5 +21,7 @@ mod continuity;
 mod same_database;
 // Which tables go to which of several lakes.
 mod routing;
+// A lake that keeps tenants apart.
+mod tenants;
 // The lake in a bucket: written by the daemon, asked by the commands.
 mod bucket;

@@ -1,7 +1,10 @@
 //! What the configuration says about the captured database: [`SourceConfig`].
 
+use std::collections::BTreeMap;
+
 use audit_config::{Problems, Span};
 use audit_connect::PgEndpoint;
+use audit_core::context::Convention;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +36,50 @@ pub struct SourceConfig {
     /// How often the server is told what is durable, even if nothing is new. Well below its `wal_sender_timeout`.
     #[serde(default = "default_status_interval")]
     pub status_interval: Span,
+
+    /// What other tools' messages count as context too: `bemi` (prefix `_bemi`) and `sequin`
+    /// (`sequin:transaction_annotations.set` and `.clear`). They are never verified.
+    #[serde(default = "default_conventions")]
+    pub conventions: Vec<Convention>,
+
+    /// For applications that already say in settings of the session who works: `setup` puts a trigger on the tables named here,
+    /// which passes the settings on. It fires once for each statement; docs/attribution.md says what that costs.
+    pub session_context: Option<SessionContext>,
+}
+
+/// Settings of the application's sessions, and what they mean.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SessionContext {
+    /// The tables that get the trigger: `schema.table`, with `*` and `?`.
+    #[schemars(example = &["public.*"])]
+    pub tables: Vec<String>,
+    /// Setting to field of the context: `{ "app.current_user_id" = "actor_id", "app.reason" = "reason" }`.
+    #[schemars(example = &BTreeMap::from([("app.current_user_id", "actor_id")]))]
+    pub settings: BTreeMap<String, String>,
+}
+
+impl SessionContext {
+    fn check(&self, problems: &mut Problems) {
+        if self.tables.is_empty() {
+            problems.push("tables", "names no table", "name some, or take the section out");
+        }
+        if self.settings.is_empty() {
+            problems.push("settings", "names no setting", "{ \"app.current_user_id\" = \"actor_id\" }");
+        }
+        let word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        for (setting, field) in &self.settings {
+            let parts: Vec<&str> = setting.split('.').collect();
+            if parts.len() < 2 || setting.len() > NAME_MAX || !parts.iter().all(|part| word(part)) {
+                let hint = "an application's own have a dot: \"app.current_user_id\"";
+                problems.push("settings", format!("{setting:?} is not the name of such a setting"), hint);
+            }
+            if !word(field) || field.len() > NAME_MAX {
+                let hint = "give a field like actor_id, reason, request_id, of letters, digits and `_`";
+                problems.push("settings", format!("{field:?} cannot be a field of the context"), hint);
+            }
+        }
+    }
 }
 
 fn default_object_name() -> String {
@@ -41,6 +88,10 @@ fn default_object_name() -> String {
 
 fn default_heartbeat() -> Span {
     Span::secs(10)
+}
+
+fn default_conventions() -> Vec<Convention> {
+    vec![Convention::Bemi, Convention::Sequin]
 }
 
 fn default_status_interval() -> Span {
@@ -60,6 +111,8 @@ impl SourceConfig {
             publication: default_object_name(),
             heartbeat: default_heartbeat(),
             status_interval: default_status_interval(),
+            conventions: default_conventions(),
+            session_context: None,
         }
     }
 
@@ -82,6 +135,9 @@ impl SourceConfig {
         }
         if self.status_interval.get().is_zero() {
             problems.push("status_interval", "must be more than nothing", "\"10 s\" suits most servers");
+        }
+        if let Some(session_context) = &self.session_context {
+            problems.scope("session_context", |problems| session_context.check(problems));
         }
         if let Err(error) = self.endpoint.parse() {
             problems.push("url", error.to_string(), error.hint().as_deref());

@@ -74,6 +74,8 @@ pub(crate) struct Publication {
 pub(crate) struct Member {
     pub oid: u32,
     pub quoted: String,
+    /// The rows that are published, as the server writes it.
+    pub filter: Option<String>,
 }
 
 impl Publication {
@@ -114,6 +116,8 @@ pub(crate) struct Table {
     /// Estimate.
     rows: u64,
     pages: u64,
+    /// The arguments of the trigger `cdc_audit_context`, and an empty text; `None` where there is none.
+    pub context_trigger: Option<Vec<String>>,
     /// Of a partitioned table.
     pub leaves: Vec<Leaf>,
 }
@@ -189,13 +193,21 @@ pub(crate) struct Objects {
     pub owned: bool,
     pub public_usage: bool,
     pub daemon_usage: bool,
-    /// The body of the function that is there.
-    pub set_context: Option<String>,
-    pub public_execute: bool,
+    /// The functions that are there.
+    pub functions: BTreeMap<String, Function>,
+    /// Roles, as SQL, that may read the keys of contexts and should not.
+    pub key_readers: Vec<String>,
     /// The tables that are there, each with what the daemon's role may do.
     pub tables: BTreeMap<String, Vec<String>>,
     /// Objects in the schema that are not the source's.
     pub others: i64,
+}
+
+/// A function in schema `cdc_audit`.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Function {
+    pub body: String,
+    pub public_execute: bool,
 }
 
 pub(crate) async fn server(client: &Client) -> Result<Server, QueryError> {
@@ -220,7 +232,8 @@ pub(crate) async fn publication(client: &Client, name: &str, major: u32) -> Resu
         WHERE s.pnpubid = p.oid
     )";
     let schemas = if major >= 15 { SCHEMAS } else { "jsonb_build_array()" };
-    let sql = include_str!("sql/publication.sql").replace("{schemas}", schemas);
+    let filter = if major >= 15 { "pg_get_expr(r.prqual, r.prrelid)" } else { "NULL" };
+    let sql = include_str!("sql/publication.sql").replace("{schemas}", schemas).replace("{filter}", filter);
     Ok(rows(client, "read the publication", &sql, &[&name]).await?.pop())
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: what `[source]` says;
 //! - [`baseline`]: the rows that existed before capture began;
+//! - [`context_keys`]: what tells a context of `set_context` from anybody else's message;
 //! - [`catalog`]: the published tables as the catalog describes them now, and as pgoutput will;
 //! - [`slot`]: the state of the replication slot;
 //! - [`setup`] and [`teardown`]: publication, slot and schema `cdc_audit`, planned first, printed, then executed;
@@ -14,6 +15,7 @@ pub mod catalog;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod context_keys;
 mod facts;
 mod identity;
 mod query;

@@ -11,11 +11,15 @@
 //! - **No superuser.** The role that runs it owns the tables (or is a member of their owners) and may create a schema and
 //!   a publication. What it may not do, such as give the daemon's role an attribute, is printed for somebody who may.
 
+pub(crate) mod filter;
 pub(crate) mod objects;
 pub(crate) mod publication;
 mod replica_identity;
 mod role;
+pub(crate) mod session_context;
 pub(crate) mod slot;
+
+use std::collections::BTreeMap;
 
 use audit_core::rules::Rules;
 use tokio_postgres::Client;
@@ -24,6 +28,7 @@ use crate::config::SourceConfig;
 use crate::facts::{self, Membership, Objects, Publication, Role, Server, Table};
 use crate::query::{QueryError, major};
 use crate::select::{names, selects};
+use crate::setup::filter::Filter;
 use crate::slot::SlotState;
 use crate::step::{Plan, Step};
 
@@ -57,6 +62,8 @@ pub(crate) struct Found {
     pub objects: Objects,
     pub tables: Vec<Table>,
     pub memberships: Vec<Membership>,
+    /// Row filters that the rules ask for, by the tables' oids; only for a plan of `setup`.
+    pub filters: BTreeMap<u32, Filter>,
 }
 
 /// What has to be done on the source, as seen through `admin`, a session of the role that will do it.
@@ -67,7 +74,9 @@ pub async fn plan(admin: &Client, wanted: &Wanted<'_>) -> Result<Plan, QueryErro
         plan.refuse(format!("PostgreSQL {major} is too old"), format!("upgrade to {} or later", MAJORS.start()));
         return Ok(plan);
     }
-    Ok(plan_of(&Found::read(admin, wanted.source, wanted.daemon_role).await?, wanted))
+    let mut found = Found::read(admin, wanted.source, wanted.daemon_role).await?;
+    found.filters = filter::read(admin, &found, wanted.rules).await?;
+    Ok(plan_of(&found, wanted))
 }
 
 impl Found {
@@ -84,6 +93,7 @@ impl Found {
             objects: facts::objects(client, existing).await?,
             tables: facts::tables(client, existing).await?,
             memberships: facts::memberships(client, server.major).await?,
+            filters: BTreeMap::new(),
             daemon,
             server,
         })
@@ -124,12 +134,14 @@ fn server(plan: &mut Plan, found: &Found) {
 }
 
 /// A statement that locks a table waits for whoever uses it, and meanwhile the application's statements wait behind it.
-const LOCK_TIMEOUT: &str = "2s";
+pub(crate) const LOCK_TIMEOUT: &str = "2s";
 
 fn tables(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
     let mut locking = Plan::default();
     let made_full = replica_identity::full(&mut locking, found, wanted);
+    filter::alter(&mut locking, found, &made_full);
     publication::create(&mut locking, found, wanted, &made_full);
+    session_context::create(&mut locking, found, wanted);
     let locks = locking.steps.iter().any(|step| matches!(step, Step::Run(_)));
     if locks {
         let why = "give up instead of waiting in front of the application's statements";

@@ -7,7 +7,8 @@ use tokio_postgres::Client;
 
 use crate::config::SourceConfig;
 use crate::query::QueryError;
-use crate::setup::Found;
+use crate::setup::objects::FUNCTIONS;
+use crate::setup::{Found, session_context};
 use crate::slot::PLUGIN;
 use crate::step::{On, Plan, Statement, Step};
 
@@ -17,6 +18,7 @@ pub async fn plan(admin: &Client, source: &SourceConfig, daemon_role: &str) -> R
     let mut plan = Plan::default();
     slot(&mut plan, &found, source);
     publication(&mut plan, &found, source);
+    session_context::drop_all(&mut plan, &found);
     objects(&mut plan, &found);
     let full = found.tables.iter().filter(|table| table.is_full()).count();
     if full > 0 {
@@ -59,9 +61,9 @@ fn objects(plan: &mut Plan, found: &Found) {
         return plan.exists("no schema cdc_audit");
     }
     let who = "the owner of schema cdc_audit";
-    if objects.set_context.is_some() {
-        let why = "applications that still call it will fail";
-        plan.run_if(objects.owned, who, why, "DROP FUNCTION cdc_audit.set_context(jsonb)");
+    for function in FUNCTIONS.iter().filter(|function| objects.functions.contains_key(function.name)) {
+        let why = if function.public { "applications that still call it will fail" } else { "the daemon's own" };
+        plan.run_if(objects.owned, who, why, format!("DROP FUNCTION cdc_audit.{}", function.signature));
     }
     for table in objects.tables.keys() {
         plan.run_if(objects.owned, who, "the daemon's own", format!("DROP TABLE cdc_audit.{table}"));

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::change::{Cell, Value};
-use crate::context::Context;
+use crate::context::{Context, Missing};
 use crate::position::{Lsn, Micros, Position};
 use crate::protect::SealError;
 use crate::table::{Column, Table};
@@ -62,6 +62,18 @@ impl ActorSource {
     }
 }
 
+/// What a batch holds of one table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableCount {
+    pub versions: u64,
+    /// Text of their rows.
+    pub bytes: u64,
+    /// Versions that should name an actor, and do not.
+    pub without_actor: u64,
+    /// Versions that should give a reason, and do not.
+    pub without_reason: u64,
+}
+
 /// A place in the batch's text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
@@ -110,6 +122,8 @@ pub struct Batch {
     tables: Vec<Arc<Table>>,
     transactions: Vec<Transaction>,
     contexts: Vec<Arc<Context>>,
+    /// The last context that was made to say what is missing: of which one, what, and its own index.
+    flagged: Option<(Option<u32>, Missing, u32)>,
     /// Where the stream stands behind this batch.
     pub progress: Progress,
     /// Set where the batch is a chunk of a baseline: a sink takes it whole or not at all.
@@ -196,9 +210,9 @@ impl Batch {
         &self.tables
     }
 
-    /// Versions and bytes of text by table.
-    pub fn table_counts(&self) -> impl Iterator<Item = (&Arc<str>, u64, u64)> {
-        let mut counts = vec![(0u64, 0u64); self.tables.len()];
+    /// What the batch holds of each table.
+    pub fn table_counts(&self) -> impl Iterator<Item = (&Arc<str>, TableCount)> {
+        let mut counts = vec![TableCount::default(); self.tables.len()];
         for entry in &self.entries {
             let count = &mut counts[entry.table as usize];
             let columns = self.tables[entry.table as usize].columns.len();
@@ -206,10 +220,13 @@ impl Batch {
                 let start = start.map_or(0..0, |start| start as usize..start as usize + columns);
                 self.cells.get(start).unwrap_or_default().iter().map(|cell| cell.bytes()).sum::<u64>()
             };
-            count.0 += 1;
-            count.1 += row(entry.after.or(entry.before));
+            count.versions += 1;
+            count.bytes += row(entry.after.or(entry.before));
+            let missing = entry.context.map_or(Missing::default(), |at| self.contexts[at as usize].missing);
+            count.without_actor += u64::from(missing.actor);
+            count.without_reason += u64::from(missing.reason);
         }
-        self.tables.iter().zip(counts).map(|(table, (versions, bytes))| (&table.name, versions, bytes))
+        self.tables.iter().map(|table| &table.name).zip(counts)
     }
 
     pub(crate) fn mark(&self) -> Mark {
@@ -230,6 +247,41 @@ impl Batch {
 
     pub(crate) fn push(&mut self, entry: Entry) {
         self.entries.push(entry);
+    }
+
+    /// Appends a version; where its table requires more than was said of it, its context says what is missing.
+    pub(crate) fn push_attributed(&mut self, entry: Entry) {
+        self.entries.push(entry);
+        let missing = self.missing();
+        if missing.is_nothing() {
+            return;
+        }
+        // Versions of one transaction share theirs.
+        let index = match self.flagged {
+            Some((of, what, index)) if of == entry.context && what == missing => index,
+            _ => {
+                let context = entry.context.map(|index| self.contexts[index as usize].as_ref());
+                let flagged = Arc::new(Context::flagged(context, missing));
+                self.contexts.push(flagged);
+                let index = (self.contexts.len() - 1) as u32;
+                self.flagged = Some((entry.context, missing, index));
+                index
+            }
+        };
+        if let Some(last) = self.entries.last_mut() {
+            last.context = Some(index);
+        }
+    }
+
+    /// What is missing of the last version.
+    fn missing(&self) -> Missing {
+        let Some(entry) = self.entries.last() else { return Missing::default() };
+        let version = Version { batch: self, entry };
+        let table = version.table();
+        Missing {
+            actor: table.require_actor.contains(entry.event) && entry.actor_source.is_none(),
+            reason: table.require_reason.contains(entry.event) && version.reason().is_none(),
+        }
     }
 
     pub(crate) fn append(&mut self, text: &str) -> Result<Span, SealError> {
@@ -276,11 +328,13 @@ impl Batch {
     }
 
     pub(crate) fn context(&mut self, context: &Arc<Context>) -> u32 {
-        let at = self.contexts.last().is_some_and(|last| Arc::ptr_eq(last, context));
-        if !at {
+        // The last may be one that says what is missing.
+        let from = self.contexts.len().saturating_sub(2);
+        let at = self.contexts[from..].iter().rposition(|known| Arc::ptr_eq(known, context)).map(|at| from + at);
+        at.unwrap_or_else(|| {
             self.contexts.push(context.clone());
-        }
-        (self.contexts.len() - 1) as u32
+            self.contexts.len() - 1
+        }) as u32
     }
 
     pub(crate) fn current_transaction(&mut self) -> u32 {
@@ -389,6 +443,11 @@ impl<'b> Version<'b> {
 
     pub fn context(&self) -> Option<&'b Context> {
         self.entry.context.map(|index| self.batch.contexts[index as usize].as_ref())
+    }
+
+    /// Whether what was said came through `cdc_audit.set_context`; `None` where nobody said anything.
+    pub fn context_verified(&self) -> Option<bool> {
+        self.context().and_then(|context| context.verified)
     }
 
     pub fn actor_source(&self) -> Option<ActorSource> {

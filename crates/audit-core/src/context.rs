@@ -1,29 +1,72 @@
-//! Who made a change, and why, as the application said it.
+//! Who made a change, and why, as the application said it: in a transactional logical message of its transaction.
+//!
+//! Three kinds of message are understood ([`Contexts::read`]): our own, with the prefix [`CONTEXT_PREFIX`], and those of two other tools.
+//! Whoever may write may also emit a message, so only one is believed to tell the truth about its session: that of
+//! `cdc_audit.set_context`, which ends in a signature over the transaction's id and the text. A copy of it in another transaction is an
+//! ordinary message.
 
-use serde_json::value::RawValue;
+mod fields;
+mod signature;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use signature::ContextKey;
+
+use fields::Fields;
 
 /// The prefix of the logical message that carries a transaction's context.
 pub const CONTEXT_PREFIX: &str = "cdc-audit";
 
+const BEMI_PREFIX: &str = "_bemi";
+const SEQUIN_SET_PREFIX: &str = "sequin:transaction_annotations.set";
+const SEQUIN_CLEAR_PREFIX: &str = "sequin:transaction_annotations.clear";
+
 /// The context of the changes that follow it in its transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {
-    /// The whole message, a JSON text.
+    /// The whole message, a JSON object, without its signature.
     pub json: String,
     pub actor_id: Option<String>,
     /// A JSON text: id, name, e-mail, role as of then.
     pub actor: Option<String>,
     pub reason: Option<String>,
+    /// Whether it came through `cdc_audit.set_context`; `None` where no application said it.
+    pub verified: Option<bool>,
+    /// What a version under this context should have said, and does not.
+    pub missing: Missing,
 }
 
-#[derive(serde::Deserialize)]
-struct Fields<'a> {
-    #[serde(borrow)]
-    actor_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    actor: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reason: Option<&'a RawValue>,
+/// What the configuration requires of a version and nobody said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    pub actor: bool,
+    pub reason: bool,
+}
+
+impl Missing {
+    pub fn is_nothing(self) -> bool {
+        self == Missing::default()
+    }
+
+    fn names(self) -> &'static str {
+        match (self.actor, self.reason) {
+            (true, true) => r#""actor", "reason""#,
+            (true, false) => r#""actor""#,
+            (false, true) => r#""reason""#,
+            (false, false) => "",
+        }
+    }
+}
+
+/// Another tool's way to say who changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Convention {
+    /// Messages with the prefix `_bemi`, a JSON object each.
+    Bemi,
+    /// Messages `sequin:transaction_annotations.set` and `sequin:transaction_annotations.clear`.
+    Sequin,
 }
 
 impl Context {
@@ -32,60 +75,101 @@ impl Context {
     pub fn parse(content: &[u8]) -> Option<Context> {
         // PostgreSQL's jsonb knows no NUL character, which a sink would refuse.
         let text = String::from_utf8_lossy(content).replace('\0', "\u{fffd}");
-        let Ok(fields) = serde_json::from_str::<Fields>(&text) else {
-            return (!text.trim().is_empty()).then(|| Context::of_text(&text));
+        let text = fields::without_reserved(&text).unwrap_or(text);
+        let context = match fields::of(&text) {
+            Some(fields) if fields.is_empty => return None,
+            Some(Fields { actor_id, actor, reason, .. }) => {
+                Context { json: text.trim().to_string(), actor_id, actor, reason, ..Context::default() }
+            }
+            None if text.trim().is_empty() => return None,
+            None => Context { json: serde_json::json!({ "text": text }).to_string(), ..Context::default() },
         };
-        let actor = fields.actor.map(|raw| raw.get().to_string()).filter(|json| json != "null");
-        let context = Context {
-            actor_id: fields.actor_id.and_then(plain),
-            actor,
-            reason: fields.reason.and_then(plain),
-            json: text.trim().to_string(),
-        };
-        let empty =
-            serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&context.json).is_ok_and(|m| m.is_empty());
-        (!empty).then_some(context)
-    }
-
-    fn of_text(text: &str) -> Context {
-        Context { json: serde_json::json!({ "text": text }).to_string(), ..Context::default() }
+        Some(Context { verified: Some(false), ..context })
     }
 
     /// What a `gap` or `error` record says about itself.
     pub fn note(value: &serde_json::Value) -> Context {
         Context { json: value.to_string(), ..Context::default() }
     }
+
+    /// The same, with what it lacks under `missing`. `None`: nothing was said at all.
+    pub fn flagged(context: Option<&Context>, missing: Missing) -> Context {
+        let mut flagged = context.cloned().unwrap_or_default();
+        flagged.missing = missing;
+        let names = missing.names();
+        flagged.json = match flagged.json.strip_suffix('}') {
+            Some(fields) => format!(r#"{fields}, "missing": [{names}]}}"#),
+            None => format!(r#"{{"missing": [{names}]}}"#),
+        };
+        flagged
+    }
 }
 
-/// A string as it is, a number or anything else as its JSON text, null as nothing.
-fn plain(raw: &RawValue) -> Option<String> {
-    match serde_json::from_str::<serde_json::Value>(raw.get()).ok()? {
-        serde_json::Value::Null => None,
-        serde_json::Value::String(text) => Some(text),
-        _ => Some(raw.get().to_string()),
+/// What a logical message says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said {
+    /// It is none of the kinds that are understood.
+    Nothing,
+    /// The context from here on; `None` clears it.
+    Context(Option<Context>),
+    /// It is signed with a key that was made after [`Contexts::keys`] were read.
+    UnknownKey,
+}
+
+/// Reads messages. Holds the keys of `cdc_audit.set_context`.
+#[derive(Debug, Default)]
+pub struct Contexts {
+    conventions: Vec<Convention>,
+    keys: Vec<ContextKey>,
+}
+
+impl Contexts {
+    pub fn new(conventions: Vec<Convention>, keys: Vec<ContextKey>) -> Contexts {
+        Contexts { conventions, keys }
+    }
+
+    /// Takes the keys as they are now.
+    pub fn keys(&mut self, keys: Vec<ContextKey>) {
+        self.keys = keys;
+    }
+
+    /// `xid` is that of the message's transaction.
+    pub fn read(&self, prefix: &str, content: &[u8], xid: u32) -> Said {
+        let understood = |convention| self.conventions.contains(&convention);
+        match prefix {
+            CONTEXT_PREFIX => self.own(content, xid),
+            BEMI_PREFIX if understood(Convention::Bemi) => self.foreign(content),
+            SEQUIN_SET_PREFIX if understood(Convention::Sequin) => self.foreign(content),
+            SEQUIN_CLEAR_PREFIX if understood(Convention::Sequin) => Said::Context(None),
+            _ => Said::Nothing,
+        }
+    }
+
+    fn own(&self, content: &[u8], xid: u32) -> Said {
+        let Some(signed) = signature::split(content) else { return Said::Context(Context::parse(content)) };
+        let key = self.keys.iter().find(|key| key.id() == signed.key);
+        let newest = self.keys.iter().map(ContextKey::id).max();
+        if key.is_none() && newest.is_some_and(|newest| signed.key > newest) {
+            return Said::UnknownKey;
+        }
+        let verified = key.is_some_and(|key| key.verifies(&signed, xid));
+        Said::Context(Context::parse(&signed.text).map(|context| Context { verified: Some(verified), ..context }))
+    }
+
+    /// The same where no newer key can be had.
+    pub fn unverified(&self, content: &[u8]) -> Option<Context> {
+        match signature::split(content) {
+            Some(signed) => Context::parse(&signed.text),
+            None => Context::parse(content),
+        }
+    }
+
+    /// Other tools name the actor differently, and one of them sends the statement, with its values.
+    fn foreign(&self, content: &[u8]) -> Said {
+        let text = fields::foreign(content);
+        Said::Context(Context::parse(text.as_deref().map_or(content, str::as_bytes)))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_are_taken_out_and_the_rest_is_kept() {
-        let context =
-            Context::parse(br#"{"actor_id": 7, "actor": {"name": "Ann"}, "reason": "fix", "ticket": 12}"#).unwrap();
-        assert_eq!(context.actor_id.as_deref(), Some("7"));
-        assert_eq!(context.actor.as_deref(), Some(r#"{"name": "Ann"}"#));
-        assert_eq!(context.reason.as_deref(), Some("fix"));
-        assert!(context.json.contains("ticket"));
-    }
-
-    #[test]
-    fn odd_content_never_fails() {
-        assert_eq!(Context::parse(b""), None);
-        assert_eq!(Context::parse(b"{}"), None);
-        assert_eq!(Context::parse(b"hello").unwrap().json, r#"{"text":"hello"}"#);
-        assert_eq!(Context::parse(b"[1]").unwrap().json, r#"{"text":"[1]"}"#);
-        assert!(Context::parse(b"\xff\x00").is_some());
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ pub mod batch;
 pub mod change;
 pub mod content;
 pub mod context;
+pub mod events;
 pub mod expand;
 pub mod inside;
 pub mod json;

@@ -85,7 +85,7 @@ impl Policy {
         let mark = batch.mark();
         let entry = self.entry(batch, table, raw, place, context);
         match entry {
-            Ok(entry) => batch.push(entry),
+            Ok(entry) => batch.push_attributed(entry),
             Err(_) => batch.rewind(mark),
         }
         entry.map(|_| ())
@@ -371,7 +371,7 @@ fn actor_source(
     let source = table.columns[column].source;
     let set_here = match raw.event {
         Event::Created => true,
-        Event::Updated => raw.before_known && raw.before(table, source) != raw.after(table, source),
+        event if event.is_update() => raw.before_known && raw.before(table, source) != raw.after(table, source),
         _ => false,
     };
     Some(if set_here { ActorSource::Row } else { ActorSource::RowUnchanged })

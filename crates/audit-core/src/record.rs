@@ -206,7 +206,7 @@ pub fn write_summary<'a>(out: &mut String, event: &str, before_known: bool, side
                 write_shown(out, " cleared (was ", old);
                 out.push(')');
             }
-            ("updated", false, false) => {
+            ("updated" | "discarded" | "restored", false, false) => {
                 write_shown(out, " changed from ", old);
                 write_shown(out, " to ", new);
             }
@@ -291,7 +291,7 @@ pub fn full_image<'b>(version: &Version<'b>) -> Option<(Side, Image<'b>)> {
     match version.event() {
         Event::Created | Event::Snapshot => version.after().map(|image| (Side::After, image)),
         Event::Deleted => version.before().map(|image| (Side::Before, image)),
-        Event::Updated if version.changed().is_none() => version.after().map(|image| (Side::After, image)),
+        event if event.is_update() && version.changed().is_none() => version.after().map(|image| (Side::After, image)),
         _ => None,
     }
 }

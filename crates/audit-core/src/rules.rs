@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::content::Content;
+use crate::events::{Columns, Required, RowEvent};
 use crate::expand::JsonRule;
 use crate::inside::{Inside, Names};
 use crate::method::{Method, MethodRule, Protect};
@@ -33,6 +34,21 @@ pub struct TableRule {
     pub only: Option<Vec<String>>,
     /// Do not record these columns (names or patterns).
     pub ignore: Option<Vec<String>>,
+    /// Capture only rows for which this is true, an SQL expression over the table's columns: `status <> 'draft'`. `setup` gives it to the publication
+    /// (PostgreSQL 15 and later). A row that comes to fulfil it is `created`, one that no longer does is `deleted`.
+    #[serde(rename = "where")]
+    #[schemars(extend("example" = "status <> 'draft'"))]
+    pub row_filter: Option<String>,
+    /// Make versions of these events only: `created`, `updated`, `deleted`, `truncated`, `discarded`, `restored`. Default: all.
+    #[schemars(extend("example" = ["created", "deleted"]))]
+    pub events: Option<Vec<RowEvent>>,
+    /// Columns that name a row in the trail, for tables without a primary key that serves. Each must be one of the table's.
+    #[schemars(extend("example" = ["code"]))]
+    pub key: Option<Vec<String>>,
+    /// The column, or columns, by which the application marks a row as deleted: from null, or false, to anything else is event `discarded`, the way
+    /// back `restored`. The old value has to be known (REPLICA IDENTITY FULL).
+    #[schemars(extend("example" = "discarded_at"))]
+    pub soft_delete: Option<Columns>,
     /// Record these columns, but make no version where nothing else changed. Default: `updated_at`, `modified_at`, `lock_version`.
     pub ignore_alone: Option<Vec<String>>,
     /// Columns to keep on every version, changed or not: owner, parent, tenant.
@@ -59,8 +75,11 @@ pub struct TableRule {
     pub actor_column: Option<String>,
     /// The column that says why the row was changed.
     pub reason_column: Option<String>,
-    /// Count and report versions that have no actor.
-    pub require_actor: Option<bool>,
+    /// Flag and count versions that have no actor: `true`, or only those of some events, `["deleted", "updated"]`. `cdc-audit check
+    /// --attribution` lists them.
+    pub require_actor: Option<Required>,
+    /// The same for versions without a reason.
+    pub require_reason: Option<Required>,
     /// Record the rows that existed before capture began. Default: true.
     pub baseline: Option<bool>,
     /// The sinks that versions of these tables go to, by name. Default: all.
@@ -149,6 +168,10 @@ impl Rules {
                 item_type,
                 only,
                 ignore,
+                row_filter,
+                events,
+                key,
+                soft_delete,
                 ignore_alone,
                 include,
                 protect,
@@ -159,6 +182,7 @@ impl Rules {
                 actor_column,
                 reason_column,
                 require_actor,
+                require_reason,
                 baseline,
                 sinks,
             } = rule.clone();
@@ -166,6 +190,10 @@ impl Rules {
             merged.item_type = item_type.or(merged.item_type);
             merged.only = only.or(merged.only);
             merged.ignore = ignore.or(merged.ignore);
+            merged.row_filter = row_filter.or(merged.row_filter);
+            merged.events = events.or(merged.events);
+            merged.key = key.or(merged.key);
+            merged.soft_delete = soft_delete.or(merged.soft_delete);
             merged.ignore_alone = ignore_alone.or(merged.ignore_alone);
             merged.include = include.or(merged.include);
             merged.protect.extend(protect);
@@ -178,6 +206,7 @@ impl Rules {
             merged.actor_column = actor_column.or(merged.actor_column);
             merged.reason_column = reason_column.or(merged.reason_column);
             merged.require_actor = require_actor.or(merged.require_actor);
+            merged.require_reason = require_reason.or(merged.require_reason);
             merged.baseline = baseline.or(merged.baseline);
             merged.sinks = sinks.or(merged.sinks);
         }

@@ -77,6 +77,17 @@ impl Record {
         self.complete()
     }
 
+    /// What the table's rules required and nobody said: `actor`, `reason`.
+    pub fn missing(&self) -> Vec<String> {
+        #[derive(serde::Deserialize)]
+        struct Flagged {
+            #[serde(default)]
+            missing: Vec<String>,
+        }
+        let context = self.context.as_deref().map(RawValue::get);
+        context.and_then(|json| serde_json::from_str::<Flagged>(json).ok()).map_or_else(Vec::new, |said| said.missing)
+    }
+
     /// Adds what is not stored: `changes` of created, snapshot (`[null, v]`) and deleted (`[v, null]`), and the summary.
     pub fn complete(mut self) -> Record {
         if self.changes.is_none() {

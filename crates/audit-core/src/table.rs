@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::events::{Columns, EventSet, Required, RowEvent};
 use crate::expand::Expansion;
 use crate::inside::Inside;
 use crate::mac::Space;
@@ -21,13 +22,20 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// The key's columns in key order.
     pub key: Vec<KeyColumn>,
+    /// Events that make versions.
+    pub events: EventSet,
+    /// Columns of the relation's rows that mark a row as deleted.
+    pub soft_delete: Vec<usize>,
     /// Index into `columns`.
     pub tenant: Option<usize>,
     /// Index into `columns`.
     pub actor: Option<usize>,
     /// Index into `columns`.
     pub reason: Option<usize>,
-    pub require_actor: bool,
+    /// Events whose versions need an actor.
+    pub require_actor: EventSet,
+    /// Events whose versions need a reason.
+    pub require_reason: EventSet,
     /// Columns of a strict table that no rule decides about: they are absent until one does.
     pub withheld: Vec<String>,
     /// The sinks that its versions go to; `None` stands for all.
@@ -101,6 +109,8 @@ pub enum TableError {
         "table {table}: column {column} is part of the key and protected with `{method}`, but there is no row key to make it usable"
     )]
     NoRowKey { table: String, column: String, method: &'static str },
+    #[error("table {table}: there is no column {column}, which the rules make part of its key")]
+    NoKeyColumn { table: String, column: String, nearest: Option<String>, columns: Vec<String> },
     #[error(
         "table {table}: column {column} has several methods of protection, and what one of them leaves belongs into {companion}, which the table has itself"
     )]
@@ -115,6 +125,8 @@ impl TableError {
             TableError::NoRowKey { column, .. } => format!(
                 "set protection.row_key to a file or variable with a secret that never changes, or take {column} out of the protection rules"
             ),
+            TableError::NoKeyColumn { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
+            TableError::NoKeyColumn { columns, .. } => format!("its columns are {}", columns.join(", ")),
             TableError::Companion { column, .. } => format!("give {column} one method only"),
             TableError::UndecidedKey { column, .. } => {
                 format!("protect {column}, or name it in `allow`; `cdc-audit plan` shows what is undecided")
@@ -165,8 +177,14 @@ impl Table {
         let (tenant, actor, reason) =
             (find(&rules.rule.tenant), find(&rules.rule.actor_column), find(&rules.rule.reason_column));
         let mut key = Vec::new();
-        for wanted in &shape.key {
-            let Some(source) = shape.columns.iter().position(|c| c.name == *wanted) else { continue };
+        let source_of = |wanted: &String| shape.columns.iter().position(|c| c.name == *wanted);
+        if let Some(column) = rules.rule.key.iter().flatten().find(|wanted| source_of(wanted).is_none()) {
+            let columns: Vec<String> = shape.columns.iter().map(|column| column.name.clone()).collect();
+            let nearest = nearest(column, &columns);
+            return Err(TableError::NoKeyColumn { table: name, column: column.clone(), nearest, columns });
+        }
+        for wanted in rules.rule.key.as_ref().unwrap_or(&shape.key) {
+            let Some(source) = source_of(wanted) else { continue };
             if !rules.is_decided(&shape.columns[source]) {
                 return Err(TableError::UndecidedKey { table: name, column: wanted.clone() });
             }
@@ -184,18 +202,26 @@ impl Table {
             });
         }
         let item_type = rules.rule.item_type.clone().unwrap_or_else(|| shape.table.clone());
-        let require_actor = rules.rule.require_actor.unwrap_or(false);
+        let required = |required: &Option<Required>| required.as_ref().map(Required::events).unwrap_or_default();
+        let require_actor = required(&rules.rule.require_actor);
+        let require_reason = required(&rules.rule.require_reason);
         let sinks = rules.rule.sinks.clone();
+        let events = EventSet::of(rules.rule.events.as_deref().unwrap_or(&RowEvent::ALL)).with_snapshots();
+        let marks = rules.rule.soft_delete.as_ref().map(Columns::names).unwrap_or_default();
+        let soft_delete = marks.iter().filter_map(source_of).collect();
         Ok(Table {
             name: name.into(),
             item_type,
             shape,
             columns,
             key,
+            events,
+            soft_delete,
             tenant,
             actor,
             reason,
             require_actor,
+            require_reason,
             withheld,
             sinks,
         })
@@ -230,10 +256,13 @@ impl Table {
             }),
             columns: Vec::new(),
             key: Vec::new(),
+            events: EventSet::default(),
+            soft_delete: Vec::new(),
             tenant: None,
             actor: None,
             reason: None,
-            require_actor: false,
+            require_actor: EventSet::default(),
+            require_reason: EventSet::default(),
             withheld: Vec::new(),
             sinks: None,
         }
@@ -271,4 +300,12 @@ pub(crate) fn companion_name(column: &str, method: Method) -> String {
 pub fn companion_of(name: &str) -> Option<&str> {
     let (column, method) = name.rsplit_once("__")?;
     (!column.is_empty() && Method::ALL.iter().any(|known| known.combines() && known.name() == method)).then_some(column)
+}
+
+/// The name that was probably meant.
+fn nearest(name: &str, columns: &[String]) -> Option<String> {
+    const ALIKE: f64 = 0.8;
+    let likeness = |column: &String| strsim::jaro_winkler(name, column);
+    let best = columns.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(best) > ALIKE).then(|| best.clone())
 }

@@ -16,11 +16,24 @@ pub enum Event {
     Snapshot,
     Gap,
     Error,
+    /// An update that set a column by which the application marks rows as deleted.
+    Discarded,
+    /// An update that took that back.
+    Restored,
 }
 
 impl Event {
-    pub const ALL: [Event; 7] =
-        [Event::Created, Event::Updated, Event::Deleted, Event::Truncated, Event::Snapshot, Event::Gap, Event::Error];
+    pub const ALL: [Event; 9] = [
+        Event::Created,
+        Event::Updated,
+        Event::Deleted,
+        Event::Truncated,
+        Event::Snapshot,
+        Event::Gap,
+        Event::Error,
+        Event::Discarded,
+        Event::Restored,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -31,7 +44,14 @@ impl Event {
             Event::Snapshot => "snapshot",
             Event::Gap => "gap",
             Event::Error => "error",
+            Event::Discarded => "discarded",
+            Event::Restored => "restored",
         }
+    }
+
+    /// Whether the row was there before and is there after.
+    pub fn is_update(self) -> bool {
+        matches!(self, Event::Updated | Event::Discarded | Event::Restored)
     }
 }
 
@@ -103,6 +123,10 @@ impl<'a> RawVersion<'a> {
 
 /// Turns a change into a version; `None` where it makes none. `changed` is scratch space, used again for each change.
 pub fn version<'a>(table: &Table, change: Change<'a>, changed: &'a mut Vec<bool>) -> Option<RawVersion<'a>> {
+    any_version(table, change, changed).filter(|version| table.events.contains(version.event))
+}
+
+fn any_version<'a>(table: &Table, change: Change<'a>, changed: &'a mut Vec<bool>) -> Option<RawVersion<'a>> {
     let plain = RawVersion {
         event: Event::Truncated,
         before: None,
@@ -139,8 +163,8 @@ fn update<'a>(table: &Table, old: Old<'a>, new: Row<'a>, changed: &'a mut Vec<bo
         }
     };
     let key_changed = table.key.iter().any(|column| differs(column.source));
-    let version =
-        RawVersion { event: Event::Updated, before, after: Some(new), before_known: false, changed: None, key_changed };
+    let event = soft_deleted(table, before, new);
+    let version = RawVersion { event, before, after: Some(new), before_known: false, changed: None, key_changed };
     if !before.is_some_and(|b| b.extent == Extent::Whole) {
         return Some(version);
     }
@@ -157,4 +181,24 @@ fn update<'a>(table: &Table, old: Old<'a>, new: Row<'a>, changed: &'a mut Vec<bo
     }));
     let counts = table.columns.iter().zip(changed.iter()).any(|(column, changed)| *changed && column.makes_version);
     (counts || key_changed).then_some(RawVersion { before_known: true, changed: Some(changed), ..version })
+}
+
+/// Whether the update marks the row as deleted, or takes that back. Only where the mark before is known.
+fn soft_deleted(table: &Table, before: Option<Before<'_>>, new: Row<'_>) -> Event {
+    let marked = |value: Value<&[u8]>| match value {
+        Value::Unknown => None,
+        Value::Null => Some(false),
+        // Of a boolean only true is a mark; of anything else whatever is there.
+        Value::Text(text) => Some(text != b"f"),
+    };
+    let marks = table.soft_delete.iter().filter_map(|source| {
+        let before = before.map_or(Value::Unknown, |before| before.get(table, *source));
+        Some((marked(before)?, marked(new.get(*source))?))
+    });
+    let (before, after) = marks.fold((false, false), |any, marks| (any.0 || marks.0, any.1 || marks.1));
+    match (before, after) {
+        (false, true) => Event::Discarded,
+        (true, false) => Event::Restored,
+        _ => Event::Updated,
+    }
 }

@@ -90,7 +90,7 @@ impl Encoder {
             _ if !self.tombstones || quarantined => None,
             Event::Deleted => key,
             // The row lives on under its new key.
-            Event::Updated => version.old_key().map(str::as_bytes),
+            event if event.is_update() => version.old_key().map(str::as_bytes),
             _ => None,
         };
         match gone {

@@ -104,7 +104,11 @@ impl RecordWriter {
         text(out, r#","reason":"#, version.reason());
         document(out, r#","context":"#, version.context().map(|context| context.json.as_str()));
         text(out, r#","actor_source":"#, version.actor_source().map(|source| source.name()));
-        out.extend_from_slice(br#","context_verified":null"#);
+        out.extend_from_slice(match version.context_verified() {
+            Some(true) => br#","context_verified":true"#,
+            Some(false) => br#","context_verified":false"#.as_slice(),
+            None => br#","context_verified":null"#,
+        });
         version.event()
     }
 

@@ -40,7 +40,7 @@ fn record() -> Value {
     let count = json!({ "type": "integer", "minimum": 0 });
     let count_or_null = json!({ "type": ["integer", "null"], "minimum": 0 });
     let pair = json!({ "type": "array", "minItems": 2, "maxItems": 2 });
-    let events: Vec<&str> = Event::ALL.iter().map(|event| event.name()).chain(["discarded", "restored"]).collect();
+    let events: Vec<&str> = Event::ALL.iter().map(|event| event.name()).collect();
     closed(json!({
         "source": text, "position": { "type": "string", "pattern": POSITION }, "table_name": text, "item_type": text,
         "key": text_or_null, "old_key": text_or_null, "event": { "enum": events },

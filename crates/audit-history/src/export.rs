@@ -130,7 +130,8 @@ pub async fn export(
     for (tables, part) in wanted {
         for table in tables {
             let source = request.source.clone();
-            let selection = Selection { source, table, since: request.since, until: request.until };
+            let (since, until) = (request.since, request.until);
+            let selection = Selection { source, table, since, until, unattributed: false };
             let before = manifest.rows;
             let file = one_table(&part, &selection, &request.to, |rows| progress(before + rows)).await?;
             manifest.rows += file.rows;

@@ -36,6 +36,8 @@ pub struct Selection {
     pub since: Option<Micros>,
     /// Committed before.
     pub until: Option<Micros>,
+    /// Only those that lack an actor or a reason that their table requires.
+    pub unattributed: bool,
 }
 
 /// A store cannot be read.
@@ -123,12 +125,18 @@ impl Store {
                     tables: vec![selection.table.clone()],
                     since: selection.since,
                     until: selection.until,
+                    unattributed: selection.unattributed,
                 };
                 hot.export(&selection).await?.map(move |record| Ok(orders.apply(record?))).boxed()
             }
             Store::Lake(lake) => {
-                let Selection { source, table, since, until } = selection;
+                let Selection { source, table, since, until, unattributed } = selection;
+                let unattributed = *unattributed;
                 let stream = lake.export(source, table, *since, *until).await?;
+                let wanted = move |record: &Result<Record, audit_lake::LakeError>| {
+                    !unattributed || record.as_ref().map_or(true, |record| !record.missing().is_empty())
+                };
+                let stream = stream.filter(move |record| std::future::ready(wanted(record)));
                 stream.map(move |record| Ok(orders.apply(record?))).boxed()
             }
         })

@@ -155,7 +155,10 @@ impl Encoder<'_> {
         said(out, version.reason());
         self.document(out, version.context().map(|context| context.json.as_str()));
         optional(out, version.actor_source().map(|source| source.name()));
-        null(out);
+        match version.context_verified() {
+            Some(verified) => boolean(out, verified),
+            None => null(out),
+        }
     }
 
     fn document(&mut self, out: &mut Vec<u8>, document: Option<&str>) {

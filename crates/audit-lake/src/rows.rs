@@ -93,6 +93,7 @@ struct RecordColumns {
     reason: StringBuilder,
     context: StringBuilder,
     actor_source: StringBuilder,
+    context_verified: BooleanBuilder,
     xid: Int64Builder,
     commit_lsn: StringBuilder,
     lsn: StringBuilder,
@@ -137,6 +138,7 @@ impl RecordColumns {
             reason: text(),
             context: text(),
             actor_source: text(),
+            context_verified: BooleanBuilder::with_capacity(0),
             xid: Int64Builder::with_capacity(0),
             commit_lsn: text(),
             lsn: text(),
@@ -171,6 +173,7 @@ impl RecordColumns {
 
     fn who_and_why(&mut self, version: &Version<'_>) -> usize {
         let context = version.context();
+        self.context_verified.append_option(version.context_verified());
         let texts = [
             (&mut self.actor_id, version.actor_id()),
             (&mut self.actor, version.actor()),
@@ -212,7 +215,6 @@ impl RecordColumns {
     }
 
     fn finish(&mut self, len: usize) -> Vec<ArrayRef> {
-        let nulls = |form: Form| new_null_array(&form.arrow(), len);
         vec![
             Arc::new(self.source.finish()),
             Arc::new(self.position.finish()),
@@ -225,14 +227,14 @@ impl RecordColumns {
             Arc::new(self.changed.finish()),
             Arc::new(self.before_known.finish()),
             Arc::new(self.unknown.finish()),
-            nulls(Form::TextList),
+            new_null_array(&Form::TextList.arrow(), len),
             Arc::new(self.included.finish()),
             Arc::new(self.actor_id.finish()),
             Arc::new(self.actor.finish()),
             Arc::new(self.reason.finish()),
             Arc::new(self.context.finish()),
             Arc::new(self.actor_source.finish()),
-            nulls(Form::Bool),
+            Arc::new(self.context_verified.finish()),
             Arc::new(self.xid.finish()),
             Arc::new(self.commit_lsn.finish()),
             Arc::new(self.lsn.finish()),
@@ -381,6 +383,7 @@ impl Rows {
         {
             cells.append_null();
         }
+        record.context_verified.append_null();
         bytes += append_text(&mut record.context, Some(note));
         bytes += self.append_exact();
         self.len += 1;

@@ -127,6 +127,7 @@ impl Session {
     }
 
     pub async fn write(&mut self, batches: &[&Batch], quarantined: &HashSet<Position>) -> Result<(), WriteError> {
+        self.finish_chunks().await?;
         for batch in batches {
             match &batch.chunk {
                 Some(mark) => self.write_chunk(batch, mark, quarantined).await?,
@@ -260,6 +261,7 @@ impl Session {
 
     /// Closes and commits the tables that are due, or all.
     pub async fn flush(&mut self, all: bool) -> Result<(), LakeError> {
+        self.finish_chunks().await?;
         let now = Instant::now();
         let age = self.settings.file_age;
         let due = |table: &OpenTable| {
@@ -278,7 +280,8 @@ impl Session {
             self.put_back(table);
             errors.extend(closed.err());
         }
-        let chunks_due = |group: &Group| all || group.is_due(now, age);
+        // Not beside a commit of the same table whose answer was lost.
+        let chunks_due = |group: &Group| errors.is_empty() && (all || group.due(age) <= now);
         let names = self.chunks.iter().filter(|(_, group)| chunks_due(group)).map(|(name, _)| name.clone());
         for name in names.collect::<Vec<_>>() {
             errors.extend(self.close_chunks(&name).await.err());

@@ -157,7 +157,10 @@ impl Stores {
         let found = create(&store, &path, &claim).await.map_err(|error| error.of_tenant(tenant))?;
         match found.is_none_or(|found| found == claim) {
             true => Ok(()),
-            false => Err(LakeError::altered(store.show(&path), "the store belongs to a lake with another home")),
+            false => {
+                let other = "the store belongs to a lake with another home";
+                Err(LakeError::altered(store.show(&path), other).of_tenant(tenant))
+            }
         }
     }
 }

@@ -29,6 +29,9 @@ mod common;
 /// What is sent with a request: classes, checksums, encryption; and stores that do not keep a lake's conditions.
 #[path = "stores/requests.rs"]
 mod requests;
+/// A bucket for each tenant.
+#[path = "stores/tenants.rs"]
+mod tenants;
 /// Faults, and kills, at every request that writes.
 #[path = "stores/trouble.rs"]
 mod trouble;

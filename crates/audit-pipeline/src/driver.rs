@@ -7,6 +7,7 @@ use std::time::Instant;
 use audit_capture::QueryError;
 use audit_capture::catalog;
 use audit_capture::clock;
+use audit_capture::context_keys;
 use audit_capture::replication::{Chunk, Frame, FrameError, Receiver, ReplicationError};
 use audit_core::baseline::Command;
 use audit_core::batch::{Batch, Progress};
@@ -17,7 +18,7 @@ use tracing::warn;
 use crate::config::PipelineConfig;
 use crate::fanout::Fanout;
 use crate::stage::{Stage, StageError};
-use crate::status::{Shared, TableCount};
+use crate::status::Shared;
 
 /// A batch is handed on when it holds this much, or when the stream has nothing more to give.
 const BATCH_BYTES: usize = 1 << 20;
@@ -115,6 +116,9 @@ impl Driver {
                         self.stage.describe(&relation, found.as_ref().map(|table| &table.catalog))?;
                         self.hint.notify_one();
                     }
+                    if self.stage.wants_context_keys() {
+                        self.stage.context_keys(context_keys::read(&self.client).await?)?;
+                    }
                     if let Some(passed) = self.stage.take_passed() {
                         // What came before the watermark goes before the chunk.
                         self.hand_on().await;
@@ -173,14 +177,13 @@ impl Driver {
         self.shared.changes.fetch_add(counts.changes, Ordering::Relaxed);
         self.shared.versions.fetch_add(counts.versions, Ordering::Relaxed);
         self.shared.transactions.fetch_add(counts.transactions, Ordering::Relaxed);
-        self.shared.without_actor.fetch_add(counts.without_actor, Ordering::Relaxed);
         let committed_at = batch.versions().next_back().map(|version| version.transaction().committed_at);
         self.shared.received(batch.progress, committed_at);
         if let Some(at) = committed_at {
             self.watch_clock(at);
         }
-        for (table, versions, bytes) in batch.table_counts() {
-            self.shared.count_table(table, TableCount { versions, bytes });
+        for (table, count) in batch.table_counts() {
+            self.shared.count_table(table, count);
         }
     }
 }

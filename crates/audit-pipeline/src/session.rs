@@ -15,10 +15,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use audit_capture::baseline::{Baseline, Runner, SinkProgress};
+use audit_capture::context_keys;
 use audit_capture::replication::Receiver;
 use audit_core::baseline::Command;
 use audit_core::batch::Progress;
-use audit_core::context::Context;
+use audit_core::context::{Context, Contexts};
 use audit_core::position::{Lsn, Micros, Position};
 use audit_core::sink::{Action, Checkpoint, Identity, Stored};
 use futures::future::select_all;
@@ -72,7 +73,7 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>) -> Result<En
     let (ask, commands) = mpsc::channel(COMMANDS);
     let accepted = !verdict.gaps.is_empty();
     let lost_wal = accepted || !verdict.owed.is_empty();
-    let driver = driver(daemon, client, verdict, &stored, &quarantined, fanout, commands)?;
+    let driver = driver(daemon, client, verdict, &stored, &quarantined, fanout, commands).await?;
     // It looks at the source before the stream is read: what has to be followed from its beginning is.
     let baseline = Baseline {
         hint: driver.hint.clone(),
@@ -184,7 +185,7 @@ fn baseline(daemon: &Daemon, stored: &[(Arc<str>, Stored)], commands: mpsc::Send
     }
 }
 
-fn driver(
+async fn driver(
     daemon: &Daemon,
     client: tokio_postgres::Client,
     verdict: Verdict,
@@ -203,6 +204,7 @@ fn driver(
         rules: daemon.rules.clone(),
         policy: daemon.policy.clone(),
         verdict,
+        contexts: contexts(daemon, &client).await?,
         shapes: stored.iter().flat_map(|(_, stored)| stored.shapes.clone()).collect(),
         checks: checks.collect(),
         quarantined: quarantined.get(slot::ALL_SINKS).cloned().unwrap_or_default(),
@@ -225,6 +227,17 @@ fn driver(
         clock: Micros(i64::MIN),
         large: None,
     })
+}
+
+async fn contexts(daemon: &Daemon, client: &tokio_postgres::Client) -> Result<Contexts, RunError> {
+    let keys = context_keys::read(client).await?;
+    if keys.is_empty() {
+        warn!(
+            hint = "run `cdc-audit setup`",
+            "the keys of cdc_audit.set_context cannot be read: no context is verified"
+        );
+    }
+    Ok(Contexts::new(daemon.source.conventions.clone(), keys))
 }
 
 /// The sinks' tasks, and what each has durably.

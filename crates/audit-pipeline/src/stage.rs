@@ -14,7 +14,7 @@ use audit_core::assemble::{AssembleError, Assembler};
 use audit_core::baseline::{Command, Passed, WATERMARK_PREFIX, Watches};
 use audit_core::batch::{Batch, Progress, Transaction};
 use audit_core::change::Change;
-use audit_core::context::{CONTEXT_PREFIX, Context};
+use audit_core::context::{CONTEXT_PREFIX, Context, ContextKey, Contexts, Said};
 use audit_core::inside::Inside;
 use audit_core::position::{Lsn, Position};
 use audit_core::protect::{Place, Policy, SealError};
@@ -96,6 +96,8 @@ pub struct StageConfig {
     pub rules: Rules,
     pub policy: Policy,
     pub verdict: Verdict,
+    /// How messages of contexts are read.
+    pub contexts: Contexts,
     /// From all sinks.
     pub shapes: Vec<Shape>,
     pub checks: Vec<ResumeCheck>,
@@ -109,8 +111,6 @@ pub struct Counts {
     pub transactions: u64,
     pub changes: u64,
     pub versions: u64,
-    /// Versions without an actor in tables that require one.
-    pub without_actor: u64,
 }
 
 pub struct Stage {
@@ -128,6 +128,9 @@ pub struct Stage {
     scratch: Scratch,
     changed: Vec<bool>,
     counts: Counts,
+    contexts: Contexts,
+    /// A context that is signed with a key that is not known yet.
+    unread: Option<(Vec<u8>, Lsn)>,
     /// The record of an accepted gap, until the stream reaches its place.
     gap: Option<Context>,
     /// What baselines need to know of the stream.
@@ -158,6 +161,8 @@ impl Stage {
             scratch: Scratch::default(),
             changed: Vec::new(),
             counts: Counts::default(),
+            contexts: config.contexts,
+            unread: None,
             gap: None,
             watches: Watches::default(),
             passed: None,
@@ -267,13 +272,11 @@ impl Stage {
                 self.assembler.begin(self.verdict.epoch_at(commit_lsn), transaction).map_err(assemble)
             }
             Ok(Message::Commit { end_lsn, .. }) => self.commit(end_lsn, lsn),
-            Ok(Message::Logical { transactional: true, prefix: CONTEXT_PREFIX, content }) => {
-                self.context(Context::parse(content), lsn)
-            }
             Ok(Message::Logical { transactional: true, prefix: WATERMARK_PREFIX, content }) => {
                 self.passed = self.watches.watermark(content);
                 Ok(())
             }
+            Ok(Message::Logical { transactional: true, prefix, content }) => self.said(prefix, content, lsn),
             Ok(Message::Logical { transactional: false, .. }) => {
                 self.idle(lsn);
                 Ok(())
@@ -282,11 +285,40 @@ impl Stage {
                 self.scratch = scratch;
                 return self.relation(relation);
             }
-            Ok(Message::Logical { .. } | Message::Origin { .. } | Message::Type { .. }) => Ok(()),
+            Ok(Message::Origin { .. } | Message::Type { .. }) => Ok(()),
             Err(source) => self.malformed(source, lsn),
         };
         self.scratch = scratch;
         result.map(|()| None)
+    }
+
+    fn said(&mut self, prefix: &str, content: &[u8], lsn: Lsn) -> Result<(), StageError> {
+        let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);
+        match self.contexts.read(prefix, content, xid) {
+            Said::Nothing => Ok(()),
+            Said::Context(context) => self.context(context, lsn),
+            Said::UnknownKey => {
+                self.unread = Some((content.to_vec(), lsn));
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the last message needs keys that were made since: read them and call [`Stage::context_keys`] before the next.
+    pub fn wants_context_keys(&self) -> bool {
+        self.unread.is_some()
+    }
+
+    /// Takes the keys as they are now, and the context that waited for them.
+    pub fn context_keys(&mut self, keys: Vec<ContextKey>) -> Result<(), StageError> {
+        self.contexts.keys(keys);
+        let Some((content, lsn)) = self.unread.take() else { return Ok(()) };
+        let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);
+        let context = match self.contexts.read(CONTEXT_PREFIX, &content, xid) {
+            Said::Context(context) => context,
+            Said::Nothing | Said::UnknownKey => self.contexts.unverified(&content),
+        };
+        self.context(context, lsn)
     }
 
     fn change(&mut self, oid: u32, change: Change<'_>, lsn: Lsn) -> Result<(), StageError> {
@@ -311,9 +343,6 @@ impl Stage {
             .seal(&mut self.batch, table, &raw, place, context)
             .map_err(|source| StageError::Seal { position: place.position, source })?;
         self.counts.versions += 1;
-        if table.require_actor && self.batch.versions().next_back().is_some_and(|v| v.actor_source().is_none()) {
-            self.counts.without_actor += 1;
-        }
         Ok(())
     }
 

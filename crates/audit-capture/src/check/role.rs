@@ -2,7 +2,8 @@
 
 use super::{Area, Input, Report, Seen, list};
 use crate::facts::Table;
-use crate::setup::objects::TABLES;
+use crate::setup::objects::{FUNCTIONS, Function, TABLES};
+use crate::setup::session_context;
 
 pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
     let role = &seen.found.admin;
@@ -24,7 +25,7 @@ pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
         );
         report.fail(Area::Role, &role.name, message, fix);
     }
-    objects(report, seen, &role.name);
+    objects(report, seen, input, &role.name);
     if report.findings.len() == before {
         match role.superuser {
             false => report.ok(Area::Role, &role.name, "may do what capture needs"),
@@ -59,10 +60,10 @@ fn tables(report: &mut Report, role: &str, baselined: &[&Table]) {
     }
 }
 
-fn objects(report: &mut Report, seen: &Seen, role: &str) {
+fn objects(report: &mut Report, seen: &Seen, input: &Input<'_>, role: &str) {
     let objects = &seen.found.objects;
     if !objects.schema
-        || objects.set_context.is_none()
+        || FUNCTIONS.iter().any(|function| !objects.functions.contains_key(function.name))
         || TABLES.iter().any(|(name, ..)| !objects.tables.contains_key(*name))
     {
         let message = "the schema cdc_audit is not there, or not whole";
@@ -77,5 +78,33 @@ fn objects(report: &mut Report, seen: &Seen, role: &str) {
     if !lacking.is_empty() {
         let names = list(lacking.iter().map(|name| format!("cdc_audit.{name}")));
         report.fail(Area::Role, role, format!("it may not use {names}"), "run `cdc-audit setup --as` their owner");
+    }
+    contexts(report, seen, input);
+}
+
+/// What keeps a context from being known, or from being believed rightly.
+fn contexts(report: &mut Report, seen: &Seen, input: &Input<'_>) {
+    let objects = &seen.found.objects;
+    let old = |function: &&Function| {
+        objects.functions.get(function.name).is_some_and(|there| !function.is_current(&there.body))
+    };
+    let old = list(FUNCTIONS.iter().filter(old).map(|function| format!("cdc_audit.{}", function.name)));
+    if !old.is_empty() {
+        let message = format!("{old}: not as this version makes it; contexts may not be verified");
+        report.warn(Area::Server, "schema cdc_audit", message, "run `cdc-audit setup`");
+    }
+    if !objects.key_readers.is_empty() {
+        let readers = list(&objects.key_readers);
+        let message = format!("{readers} may read cdc_audit.context_keys, and so sign a context in another's name");
+        let fix =
+            format!("run REVOKE ALL ON cdc_audit.context_keys FROM {readers}; SELECT cdc_audit.rotate_context_key()");
+        report.warn(Area::Server, "schema cdc_audit", message, fix);
+    }
+    let Some(asked) = &input.source.session_context else { return };
+    let without = seen.found.tables.iter().filter(|table| session_context::is_missing(asked, table));
+    let without = list(without.map(|table| table.name()));
+    if !without.is_empty() {
+        let message = format!("no trigger says who changes {without}, as source.session_context asks");
+        report.warn(Area::Server, "session_context", message, "run `cdc-audit setup`");
     }
 }

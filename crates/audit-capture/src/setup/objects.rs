@@ -1,12 +1,58 @@
-//! Schema `cdc_audit`: the function that takes an application's context, and two tables of the daemon's own.
+//! Schema `cdc_audit`: the functions that take an application's context, and the tables of the daemon's own.
 
 use crate::setup::Found;
 use crate::step::Plan;
 
-pub(super) const SET_CONTEXT: &str = include_str!("../sql/set_context.sql");
+/// A function of the schema.
+pub(crate) struct Function {
+    pub name: &'static str,
+    /// As `DROP FUNCTION` names it.
+    pub signature: &'static str,
+    why: &'static str,
+    sql: &'static str,
+    /// Applications call it.
+    pub public: bool,
+}
+
+pub(crate) const FUNCTIONS: [Function; 4] = [
+    Function {
+        name: "set_context",
+        signature: "set_context(jsonb)",
+        why: "the function by which applications say who changes something, and why",
+        sql: include_str!("../sql/set_context.sql"),
+        public: true,
+    },
+    Function {
+        name: "clear_context",
+        signature: "clear_context()",
+        why: "the function by which they take it back",
+        sql: include_str!("../sql/clear_context.sql"),
+        public: true,
+    },
+    Function {
+        name: "context_from_settings",
+        signature: "context_from_settings()",
+        why: "for tables of source.session_context: says what the application's settings say",
+        sql: include_str!("../sql/context_from_settings.sql"),
+        public: false,
+    },
+    Function {
+        name: "rotate_context_key",
+        signature: "rotate_context_key()",
+        why: "makes the key that tells a context of set_context from anybody else's message",
+        sql: include_str!("../sql/rotate_context_key.sql"),
+        public: false,
+    },
+];
 
 /// The tables with what the daemon's role has to do with them.
-pub(crate) const TABLES: [(&str, &str, &[&str], &str); 2] = [
+pub(crate) const TABLES: [(&str, &str, &[&str], &str); 3] = [
+    (
+        "context_keys",
+        "keys that set_context signs with; only its owner and the daemon's role read them",
+        &["SELECT"],
+        include_str!("../sql/context_keys.sql"),
+    ),
     (
         "chunks",
         "bounds of the chunks that baselines read; they are raw key values, and so they stay in the source",
@@ -36,14 +82,13 @@ pub(super) fn create(plan: &mut Plan, found: &Found) {
         ),
     }
     let may_create = if objects.schema { objects.may_create } else { found.admin.may_create };
-    match &objects.set_context {
-        Some(body) if is_current(body) => plan.exists("function cdc_audit.set_context(jsonb)"),
-        _ => plan.run_if(
-            may_create,
-            SCHEMA_OWNER,
-            "the function by which applications say who changes something, and why",
-            SET_CONTEXT.trim_end(),
-        ),
+    for function in &FUNCTIONS {
+        match objects.functions.get(function.name) {
+            Some(there) if function.is_current(&there.body) => {
+                plan.exists(format!("function cdc_audit.{}", function.signature));
+            }
+            _ => plan.run_if(may_create, SCHEMA_OWNER, function.why, function.sql.trim_end()),
+        }
     }
     for (name, why, _, sql) in TABLES {
         match objects.tables.contains_key(name) {
@@ -51,9 +96,15 @@ pub(super) fn create(plan: &mut Plan, found: &Found) {
             false => plan.run_if(may_create, SCHEMA_OWNER, why, sql.trim_end()),
         }
     }
+    for reader in &objects.key_readers {
+        let why = "whoever reads the keys can sign a context in another's name";
+        plan.run_if(may_create, SCHEMA_OWNER, why, format!("REVOKE ALL ON cdc_audit.context_keys FROM {reader}"));
+    }
 }
 
-/// Whether the function that is there is the one that this program would make.
-fn is_current(body: &str) -> bool {
-    SET_CONTEXT.split("$body$").nth(1).is_some_and(|ours| ours == body)
+impl Function {
+    /// Whether the function that is there is the one that this program would make.
+    pub fn is_current(&self, body: &str) -> bool {
+        self.sql.split("$body$").nth(1).is_some_and(|ours| ours == body)
+    }
 }

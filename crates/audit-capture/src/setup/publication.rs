@@ -81,7 +81,7 @@ pub(super) fn create(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>, made_f
 
 fn create_new(plan: &mut Plan, found: &Found, target: &Target, add: &[&Table]) {
     let (first, rest) = add.split_at(add.len().min(TABLES_PER_STATEMENT));
-    let tables = if first.is_empty() { String::new() } else { format!(" FOR TABLE {}", only(first)) };
+    let tables = if first.is_empty() { String::new() } else { format!(" FOR TABLE {}", only(found, first)) };
     let sql = format!("CREATE PUBLICATION {}{tables} WITH ({})", found.quoted_publication, target.options());
     let who = "a role that may create publications in this database";
     plan.run_if(found.admin.may_create, who, "the tables whose changes are captured", sql);
@@ -132,14 +132,18 @@ pub(crate) fn extra(found: &Found, rules: &Rules, publication: &Publication) -> 
 
 fn add_tables(plan: &mut Plan, found: &Found, add: &[&Table], allowed: bool, who: &str) {
     for batch in add.chunks(TABLES_PER_STATEMENT) {
-        let sql = format!("ALTER PUBLICATION {} ADD TABLE {}", found.quoted_publication, only(batch));
+        let sql = format!("ALTER PUBLICATION {} ADD TABLE {}", found.quoted_publication, only(found, batch));
         plan.run_if(allowed, who, "tables whose changes are captured", sql);
     }
 }
 
 /// ONLY, for tables that inherit from one another are captured each by its own rules. Partitions come along all the same.
-fn only(tables: &[&Table]) -> String {
-    tables.iter().map(|table| format!("ONLY {}", table.quoted)).collect::<Vec<_>>().join(", ")
+fn only(found: &Found, tables: &[&Table]) -> String {
+    let one = |table: &&Table| match found.filters.get(&table.oid) {
+        Some(filter) => format!("ONLY {} WHERE ({})", table.quoted, filter.text),
+        None => format!("ONLY {}", table.quoted),
+    };
+    tables.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 fn note(plan: &mut Plan, found: &Found, table: &Table, why: &LeftOut) {

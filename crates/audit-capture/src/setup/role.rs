@@ -6,12 +6,12 @@
 //! | REPLICATION | the slot |
 //! | SELECT on the tables, USAGE of their schemas | the baseline; changes come through the slot without it |
 //! | BYPASSRLS, where a table has row-level security | a baseline that sees every row |
-//! | USAGE of `cdc_audit`, its two tables | progress of baselines, quarantine |
+//! | USAGE of `cdc_audit`, its tables | progress of baselines, quarantine, the keys of contexts |
 
 use std::collections::BTreeMap;
 
 use crate::facts::{Role, Table};
-use crate::setup::objects::{SCHEMA_OWNER, TABLES};
+use crate::setup::objects::{FUNCTIONS, SCHEMA_OWNER, TABLES};
 use crate::setup::{Found, Wanted};
 use crate::step::Plan;
 
@@ -64,9 +64,12 @@ fn on_objects(plan: &mut Plan, found: &Found, is_owner: bool) {
         let why = "applications may call cdc_audit.set_context";
         plan.run_if(may_grant, SCHEMA_OWNER, why, "GRANT USAGE ON SCHEMA cdc_audit TO PUBLIC");
     }
-    if objects.set_context.is_some() && !objects.public_execute {
-        let why = "applications may call cdc_audit.set_context";
-        plan.run_if(may_grant, SCHEMA_OWNER, why, "GRANT EXECUTE ON FUNCTION cdc_audit.set_context(jsonb) TO PUBLIC");
+    for function in FUNCTIONS.iter().filter(|function| function.public) {
+        if objects.functions.get(function.name).is_some_and(|there| !there.public_execute) {
+            let why = format!("applications may call cdc_audit.{}", function.name);
+            let sql = format!("GRANT EXECUTE ON FUNCTION cdc_audit.{} TO PUBLIC", function.signature);
+            plan.run_if(may_grant, SCHEMA_OWNER, why, sql);
+        }
     }
     for (name, why, privileges, _) in TABLES {
         let granted = objects.tables.get(name);

@@ -39,6 +39,12 @@ SELECT jsonb_build_object(
     'may_grant_select', pg_has_role(c.relowner, 'USAGE') OR has_table_privilege(c.oid, 'SELECT WITH GRANT OPTION'),
     'rows', greatest(c.reltuples, 0)::bigint,
     'pages', greatest(c.relpages, 0) + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0),
+    -- The arguments of the trigger that setup makes; each ends with a zero byte.
+    'context_trigger', (
+        SELECT to_jsonb(string_to_array(encode(t.tgargs, 'escape'), '\000'))
+        FROM pg_trigger t
+        WHERE t.tgrelid = c.oid AND t.tgname = 'cdc_audit_context' AND NOT t.tgisinternal
+    ),
     'leaves', CASE c.relkind WHEN 'p' THEN (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
             'oid', l.oid::bigint,

@@ -2,10 +2,11 @@
 WITH schema AS (
     SELECT n.oid, n.nspowner FROM pg_namespace n WHERE n.nspname = 'cdc_audit'
 ), function AS (
-    SELECT p.oid, p.prosrc
+    SELECT p.oid, p.proname, p.prosrc
     FROM pg_proc p
     JOIN schema ON p.pronamespace = schema.oid
     WHERE p.proname = 'set_context' AND p.pronargs = 1 AND p.proargtypes[0] = 'jsonb'::regtype
+       OR p.proname IN ('clear_context', 'context_from_settings', 'rotate_context_key') AND p.pronargs = 0
 )
 SELECT jsonb_build_object(
     'schema', EXISTS (SELECT FROM schema),
@@ -13,8 +14,21 @@ SELECT jsonb_build_object(
     'owned', coalesce((SELECT pg_has_role(nspowner, 'USAGE') FROM schema), false),
     'public_usage', coalesce((SELECT has_schema_privilege('public', oid, 'USAGE') FROM schema), false),
     'daemon_usage', coalesce((SELECT has_schema_privilege($1::name, oid, 'USAGE') FROM schema), false),
-    'set_context', (SELECT prosrc FROM function),
-    'public_execute', coalesce((SELECT has_function_privilege('public', oid, 'EXECUTE') FROM function), false),
+    'functions', (
+        SELECT coalesce(jsonb_object_agg(proname, jsonb_build_object(
+            'body', prosrc, 'public_execute', has_function_privilege('public', oid, 'EXECUTE')
+        )), '{}')
+        FROM function
+    ),
+    -- Who could sign a context: whoever may read the keys without being their owner or the daemon.
+    'key_readers', (
+        SELECT coalesce(jsonb_agg(DISTINCT CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END), '[]')
+        FROM pg_class c
+        JOIN schema ON c.relnamespace = schema.oid
+        CROSS JOIN aclexplode(c.relacl) acl
+        WHERE c.relname = 'context_keys' AND acl.privilege_type = 'SELECT' AND acl.grantee <> c.relowner
+          AND acl.grantee <> coalesce((SELECT r.oid FROM pg_roles r WHERE r.rolname = $1), 0)
+    ),
     'tables', (
         SELECT coalesce(jsonb_object_agg(c.relname, (
             SELECT coalesce(jsonb_agg(privilege), '[]')
@@ -23,12 +37,12 @@ SELECT jsonb_build_object(
         )), '{}')
         FROM pg_class c
         JOIN schema ON c.relnamespace = schema.oid
-        WHERE c.relkind = 'r' AND c.relname IN ('chunks', 'quarantine')
+        WHERE c.relkind = 'r' AND c.relname IN ('chunks', 'context_keys', 'quarantine')
     ),
     -- The hot table may lie in the same schema.
     'others', (
         SELECT count(*) FROM pg_class c JOIN schema ON c.relnamespace = schema.oid
-        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relname NOT IN ('chunks', 'quarantine')
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relname NOT IN ('chunks', 'context_keys', 'quarantine')
     ) + (
         SELECT count(*) FROM pg_proc p JOIN schema ON p.pronamespace = schema.oid
         WHERE p.oid NOT IN (SELECT oid FROM function)

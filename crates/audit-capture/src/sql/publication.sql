@@ -12,7 +12,7 @@ SELECT jsonb_build_object(
     'schemas', {schemas},
     'members', (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
-            'oid', r.prrelid::bigint, 'quoted', format('%I.%I', n.nspname, c.relname)
+            'oid', r.prrelid::bigint, 'quoted', format('%I.%I', n.nspname, c.relname), 'filter', {filter}
         ) ORDER BY n.nspname, c.relname), '[]')
         FROM pg_publication_rel r
         JOIN pg_class c ON c.oid = r.prrelid

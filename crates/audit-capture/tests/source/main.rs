@@ -3,6 +3,7 @@
 //! - `catalog`: what the catalog says is what the stream sends
 //! - `check`: what keeps capture from starting is found, with its fix
 //! - `context`: what `cdc_audit.set_context` writes
+//! - `filter`: which rows are captured
 //! - `setup`: what is created, and by whom
 //! - `slot`: states of a slot
 //! - `teardown`: what is dropped, and what stays
@@ -11,6 +12,7 @@
 mod catalog;
 mod check;
 mod context;
+mod filter;
 mod setup;
 mod slot;
 mod teardown;

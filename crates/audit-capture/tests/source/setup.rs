@@ -62,6 +62,10 @@ async fn an_owner_without_special_rights_sets_up_and_finds_nothing_to_do_the_sec
                 exists: role cdc_audit
                 Admin: CREATE SCHEMA cdc_audit
                 Admin: CREATE OR REPLACE FUNCTION cdc_audit.set_context(context jsonb) RETURNS void
+                Admin: CREATE OR REPLACE FUNCTION cdc_audit.clear_context() RETURNS void
+                Admin: CREATE OR REPLACE FUNCTION cdc_audit.context_from_settings() RETURNS trigger
+                Admin: CREATE OR REPLACE FUNCTION cdc_audit.rotate_context_key() RETURNS int
+                Admin: CREATE TABLE cdc_audit.context_keys (
                 Admin: CREATE TABLE cdc_audit.chunks (
                 Admin: CREATE TABLE cdc_audit.quarantine (
                 Admin: SET lock_timeout TO '2s'
@@ -69,6 +73,7 @@ async fn an_owner_without_special_rights_sets_up_and_finds_nothing_to_do_the_sec
                 note: public.log is left out: without a primary key PostgreSQL would refuse its UPDATE and DELETE
                 Admin: SET lock_timeout TO 0
                 Admin: GRANT USAGE ON SCHEMA cdc_audit TO PUBLIC
+                Admin: GRANT SELECT ON cdc_audit.context_keys TO cdc_audit
                 Admin: GRANT SELECT, INSERT, UPDATE, DELETE ON cdc_audit.chunks TO cdc_audit
                 Admin: GRANT SELECT, INSERT, DELETE ON cdc_audit.quarantine TO cdc_audit
                 Admin: GRANT USAGE ON SCHEMA public TO cdc_audit

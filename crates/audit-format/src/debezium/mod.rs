@@ -93,8 +93,10 @@ impl DebeziumWriter {
             Event::Snapshot => row("r", None, after),
             Event::Truncated => row("t", None, None),
             Event::Deleted => return self.deleted(version, version.key(), recorded_at, each),
-            Event::Updated if version.old_key().is_none() => row("u", before, after),
-            Event::Updated => {
+            Event::Updated | Event::Discarded | Event::Restored if version.old_key().is_none() => {
+                row("u", before, after)
+            }
+            Event::Updated | Event::Discarded | Event::Restored => {
                 // A row under another key is another row.
                 self.deleted(version, version.old_key(), recorded_at, &mut each)?;
                 self.row(version, recorded_at, "c", Sides { before: None, after });

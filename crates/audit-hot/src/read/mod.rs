@@ -65,6 +65,8 @@ pub struct Selection {
     pub since: Option<Micros>,
     /// Committed before.
     pub until: Option<Micros>,
+    /// Only those that lack an actor or a reason that their table requires.
+    pub unattributed: bool,
 }
 
 /// How far a sink is, as its row says.
@@ -181,6 +183,9 @@ impl Selection {
         add(!self.tables.is_empty(), "table_name = ANY (?)");
         add(self.since.is_some(), "committed_at >= ?");
         add(self.until.is_some(), "committed_at < ?");
+        if self.unattributed {
+            condition += " AND jsonb_exists(context, 'missing')";
+        }
         (condition, self.since.map(Time), self.until.map(Time))
     }
 }

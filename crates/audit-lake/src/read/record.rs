@@ -115,10 +115,10 @@ impl Rows {
         let known_only = event == "deleted" && !before_known;
         let image = || self.image(self.batch.columns(), at, "", &exact, &unknown, known_only);
         let (before, after) = match event.as_str() {
-            "created" | "updated" | "snapshot" | "restored" => {
+            "created" | "updated" | "snapshot" | "discarded" | "restored" => {
                 (self.kept_before(at, &exact, before_known), Some(image()))
             }
-            "deleted" | "discarded" => (Some(image()), None),
+            "deleted" => (Some(image()), None),
             _ => (None, None),
         };
         let record = Record {

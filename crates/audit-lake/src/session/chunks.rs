@@ -31,10 +31,6 @@ pub struct Group {
 }
 
 impl Group {
-    pub fn is_due(&self, now: Instant, age: Duration) -> bool {
-        self.closing || self.due(age) <= now
-    }
-
     pub fn due(&self, age: Duration) -> Instant {
         self.since + age
     }
@@ -92,6 +88,14 @@ async fn each(tables: &mut Vec<OpenTable>, step: Step) -> Result<(), LakeError> 
     errors.into_iter().next().map_or(Ok(()), Err)
 }
 
+/// Commits of the stream that an error broke off come first: what they say of a table's log is what chunks go on from.
+async fn finish(home: &mut OpenTable, others: &mut [OpenTable], seen: Position) -> Result<(), LakeError> {
+    for table in others.iter_mut().chain([home]).filter(|table| table.is_closing()) {
+        table.close(seen).await?;
+    }
+    Ok(())
+}
+
 impl Session {
     pub(super) async fn write_chunk(
         &mut self,
@@ -101,9 +105,6 @@ impl Session {
     ) -> Result<(), WriteError> {
         if !mark.sinks.iter().any(|sink| **sink == *self.settings.name) {
             return Ok(());
-        }
-        if self.chunks.get(&mark.table).is_some_and(|group| group.closing) {
-            self.close_chunks(&mark.table).await?;
         }
         let home = TableId::at_home(&mark.table);
         self.open_tables(std::slice::from_ref(&home)).await?;
@@ -119,6 +120,9 @@ impl Session {
             self.takes_chunk(batch, mark, &route, large);
         }
         if let Some(table) = self.tables.get_mut(&home) {
+            if table.is_closing() {
+                table.close(self.seen.position).await?;
+            }
             table.begin_baseline(mark.baseline).await?;
         }
         let mut active: Vec<OpenTable> = route.ids.iter().filter_map(|id| self.tables.remove(id)).collect();
@@ -194,6 +198,15 @@ impl Session {
         }
     }
 
+    /// Goes on with commits of chunks that an error broke off.
+    pub(super) async fn finish_chunks(&mut self) -> Result<(), LakeError> {
+        let closing = self.chunks.iter().filter(|(_, group)| group.closing).map(|(name, _)| name.clone());
+        for name in closing.collect::<Vec<_>>() {
+            self.close_chunks(&name).await?;
+        }
+        Ok(())
+    }
+
     /// Commits the chunks of a table that are taken in. After an error that allows it, call it again.
     pub(super) async fn close_chunks(&mut self, name: &Arc<str>) -> Result<(), LakeError> {
         let home = TableId::at_home(name);
@@ -206,7 +219,10 @@ impl Session {
         group.closing = true;
         let others = group.members.iter().filter(|id| **id != home);
         let mut others: Vec<OpenTable> = others.filter_map(|id| self.tables.remove(id)).collect();
-        let done = group.commit(&mut at_home, &mut others).await;
+        let done = match finish(&mut at_home, &mut others, self.seen.position).await {
+            Ok(()) => group.commit(&mut at_home, &mut others).await,
+            error => error,
+        };
         if done.is_ok() {
             self.baselines.insert(name.clone(), group.note.progress());
         } else {

@@ -28,13 +28,13 @@ async fn broken_off(lake: Lake, point: &str, passage: u32, whole: bool) -> bool 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_off_anywhere_each_tenant_has_each_version_once() {
     let _scenario = FailScenario::setup();
-    let mut runs = 0;
+    let (mut runs, step) = (0, if audit_testkit::thorough() { 1 } else { 3 });
     for point in POINTS.iter().filter(|point| **point != "lake::before_adopt") {
-        for (whole, fresh) in [(true, false), (false, false), (true, true), (false, true)] {
+        for (whole, fresh) in [(true, false), (false, true)] {
             let lake = || if fresh { on_disk().fresh() } else { on_disk() };
             let mut passage = 0;
             while broken_off(lake(), point, passage, whole).await {
-                passage += 1;
+                passage += step;
                 runs += 1;
             }
             assert!(passage > 0, "{point} is never passed");
@@ -48,11 +48,11 @@ async fn broken_off_anywhere_each_tenant_has_each_version_once() {
 async fn broken_off_while_taking_up_what_tenants_were_left() {
     let _scenario = FailScenario::setup();
     let mut runs = 0;
-    let passages = if audit_testkit::thorough() { 1 } else { 3 };
+    let (step, tries) = if audit_testkit::thorough() { (1, 0..4) } else { (6, 1..2) };
     for first in ["lake::after_put", "lake::before_commit", "lake::after_commit"] {
-        for passage in (0..30).step_by(passages) {
+        for passage in (1..30).step_by(step) {
             for second in POINTS {
-                for again in 0..4 {
+                for again in tries.clone() {
                     let lake = on_disk();
                     let (mut world, places) = (world(), places(&lake));
                     fail::cfg(first, &format!("{passage}*off->1*return->off")).unwrap();
@@ -75,7 +75,7 @@ async fn broken_off_while_taking_up_what_tenants_were_left() {
         }
     }
     println!("{runs} runs");
-    assert!(runs > 100);
+    assert!(runs > 30);
 }
 
 /// Chunks of rows that are nobody's, of one tenant, and of two.
@@ -107,7 +107,8 @@ async fn snapshots(lake: &Lake) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spread_chunk_counts_when_home_says_so() {
     let _scenario = FailScenario::setup();
-    for passage in 0.. {
+    // Behind home's first commit of the baseline: its decision, two tenants' commits, and home's last word.
+    for passage in 1.. {
         let (lake, (head, chunk)) = (on_disk(), chunks());
         let (mut first, _) = lake.taken().await;
         write(&mut first, &head).await.unwrap();
@@ -115,7 +116,6 @@ async fn a_spread_chunk_counts_when_home_says_so() {
         let paused = write(&mut first, &chunk).await;
         fail::remove("lake::before_commit");
         if paused.is_ok() {
-            // Home's first commit of the baseline, its decision, two tenants', and home's last word.
             assert_eq!(passage, 5);
             return;
         }

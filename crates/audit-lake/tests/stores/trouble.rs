@@ -56,7 +56,7 @@ async fn only_the_stream(lake: &Lake, world: &World) {
 }
 
 /// Strikes the request that writes of this number.
-fn strike(number: u64, fault: Fault) -> impl FnMut(&Request, u64) -> Option<Fault> + Send + 'static {
+pub fn strike(number: u64, fault: Fault) -> impl FnMut(&Request, u64) -> Option<Fault> + Send + 'static {
     let mut seen = 0;
     move |request, _| {
         if !writes(request) {

@@ -27,6 +27,7 @@ use crate::continuity::{Server, judge};
 mod inside;
 mod members;
 mod protection;
+mod tracked;
 
 fn cstr(text: &str) -> Vec<u8> {
     [text.as_bytes(), b"\0"].concat()
@@ -123,6 +124,7 @@ fn config(rules: Rules) -> StageConfig {
         rules,
         policy: Policy::default(),
         verdict: judge(&server, &[(Arc::from("hot"), None)]),
+        contexts: Contexts::default(),
         shapes: Vec::new(),
         checks: Vec::new(),
         quarantined: HashSet::new(),

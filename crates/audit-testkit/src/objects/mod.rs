@@ -175,6 +175,14 @@ impl ObjectServer {
         }
     }
 
+    /// Makes a bucket beside the one that is there; returns its folder. Of S3 only.
+    pub fn make_bucket(&self, name: &str) -> PathBuf {
+        assert_eq!(self.kind, ObjectKind::S3, "buckets are folders");
+        let folder = self.folder.path().join("data").join(name);
+        fs::create_dir_all(&folder).expect("a folder for the bucket");
+        folder
+    }
+
     /// The keys of a lake under `prefix`, reached at `port`, as lines of TOML.
     pub fn lake(&self, prefix: &str, port: u16) -> String {
         let secret = self.folder.path().join("secret");

@@ -10,6 +10,7 @@ use audit_pipeline::run::RunError;
 use comfy_table::{Cell, Color};
 use serde_json::json;
 
+use crate::cli::attribution;
 use crate::cli::output::{on_terminal, print, print_json, table};
 use crate::cli::store::open;
 use crate::config::{Config, SinkConfig};
@@ -17,16 +18,22 @@ use crate::error::{CliError, code};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cdc-audit check\n  cdc-audit check --json | jq '.findings[] | select(.state == \"fail\")'\n\n\
-    Exit code 0 only if `cdc-audit run` would start."
+    after_help = "Examples:\n  cdc-audit check\n  cdc-audit check --json | jq '.findings[] | select(.state == \"fail\")'\n  \
+    cdc-audit check --attribution --since 2026-01-01\n\n\
+    Exit code 0 only if `cdc-audit run` would start; with --attribution, only if nothing is missing."
 )]
 pub struct Args {
     /// All findings, as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    attribution: attribution::Args,
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    if args.attribution.attribution {
+        return attribution::run(&args.attribution, args.json, config).await;
+    }
     let (mut sinks, mut warnings) = (Vec::new(), Vec::new());
     for (name, sink) in &config.sinks {
         sinks.push(probe(config, name, sink, &mut warnings).await);

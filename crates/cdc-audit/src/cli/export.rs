@@ -42,7 +42,7 @@ pub struct Args {
     json: bool,
 }
 
-fn time(text: &str) -> Result<Micros, String> {
+pub fn time(text: &str) -> Result<Micros, String> {
     text.parse().map_err(|_| "give a date (2026-03-01) or a time (2026-03-01T09:30:00Z)".to_string())
 }
 

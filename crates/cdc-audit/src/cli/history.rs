@@ -66,7 +66,8 @@ async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<Strin
     let rules = config.rules().for_table(&shape.name());
     let is_protected =
         |name: &str| shape.columns.iter().any(|column| column.name == name && !rules.methods(column).is_empty());
-    let row_key = match shape.key.iter().any(|column| is_protected(column)) {
+    let names = rules.rule.key.as_ref().unwrap_or(&shape.key);
+    let row_key = match names.iter().any(|column| is_protected(column)) {
         true => config.policy().map_err(|error| CliError::of(&error).hint(error.hint()))?.row_key,
         false => None,
     };
@@ -74,7 +75,7 @@ async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<Strin
         let key = row_key.as_ref().filter(|_| is_protected(column))?;
         Some(key.hash(&args.table, column, text.as_bytes()))
     };
-    match shape.key.as_slice() {
+    match names.as_slice() {
         [] => Ok(args.key.clone()),
         [column] => Ok(hashed(column, &args.key).unwrap_or_else(|| args.key.clone())),
         columns => {

@@ -1,6 +1,7 @@
 //! One command, one file.
 
 mod admin;
+mod attribution;
 pub mod check;
 pub mod compact;
 pub mod config;

@@ -1,0 +1,68 @@
+//! A context's fields: found and renamed. Numbers and nested values keep their text.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+pub struct Fields {
+    pub actor_id: Option<String>,
+    pub actor: Option<String>,
+    pub reason: Option<String>,
+    pub is_empty: bool,
+}
+
+type Object<'a> = BTreeMap<String, &'a RawValue>;
+
+/// `None` for what is no JSON object.
+pub fn of(text: &str) -> Option<Fields> {
+    let object: Object<'_> = serde_json::from_str(text).ok()?;
+    let get = |name: &str| object.get(name).copied();
+    Some(Fields {
+        actor_id: get("actor_id").and_then(plain),
+        actor: get("actor").map(|raw| raw.get().to_string()).filter(|json| json != "null"),
+        reason: get("reason").and_then(plain),
+        is_empty: object.is_empty(),
+    })
+}
+
+/// A string as it is, a number or anything else as its JSON text, null as nothing.
+fn plain(raw: &RawValue) -> Option<String> {
+    match serde_json::from_str::<serde_json::Value>(raw.get()).ok()? {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text),
+        _ => Some(raw.get().to_string()),
+    }
+}
+
+/// The field in which we say what is missing: nobody else's.
+const RESERVED: &str = "missing";
+
+/// The text without the field that is ours; `None` where it has none, as almost always.
+pub fn without_reserved(text: &str) -> Option<String> {
+    if !text.contains(RESERVED) {
+        return None;
+    }
+    let mut object: Object<'_> = serde_json::from_str(text).ok()?;
+    object.remove(RESERVED)?;
+    serde_json::to_string(&object).ok()
+}
+
+/// How other tools name who acts, the first that is there.
+const ACTORS: [&str; 3] = ["user_id", "userId", "user"];
+
+/// A field of Bemi's: the whole statement, with the values in it.
+const STATEMENT: &str = "SQL";
+
+/// Another tool's content in our words; `None` where nothing has to be altered.
+pub fn foreign(content: &[u8]) -> Option<String> {
+    let mut object: Object<'_> = serde_json::from_slice(content).ok()?;
+    let dropped = object.remove(STATEMENT).is_some();
+    let actor = match object.contains_key("actor_id") {
+        true => None,
+        false => ACTORS.iter().find_map(|name| object.get(*name).copied()).filter(|raw| !raw.get().starts_with('{')),
+    };
+    if let Some(actor) = actor {
+        object.insert("actor_id".to_string(), actor);
+    }
+    (dropped || actor.is_some()).then(|| serde_json::to_string(&object).ok()).flatten()
+}

@@ -1,0 +1,130 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use audit_core::batch::Batch;
+use audit_core::sink::{Action, Sink};
+use audit_lake::{LakeReader, probe};
+use audit_testkit::{Fault, ObjectKind, ObjectServer, unique};
+
+use crate::Site;
+use crate::common::story::{first_run, next_run};
+use crate::common::tenants::{check, fixture, world};
+use crate::common::{Lake, View, identity, start, write};
+use crate::trouble::strike;
+
+/// A lake with a bucket for each tenant. The names of tenants that no bucket can have are hashed.
+struct Buckets {
+    lake: Lake,
+    server: &'static ObjectServer,
+    infix: String,
+}
+
+impl Buckets {
+    fn of(site: &Site) -> Buckets {
+        let (mut lake, infix) = (site.lake(), unique("b").replace('_', "-").to_lowercase());
+        lake.config.home = Some(std::mem::take(&mut lake.config.url));
+        lake.config.url = format!("s3://{infix}-{{tenant}}/lake");
+        Buckets { lake, server: site.0.as_ref().unwrap().0, infix }
+    }
+
+    fn make(&self, tenant: &str) -> PathBuf {
+        self.server.make_bucket(&format!("{}-{tenant}", self.infix)).join("lake")
+    }
+
+    /// Where each tenant's files lie, and home's; all buckets are made.
+    fn places(&self) -> BTreeMap<String, PathBuf> {
+        let home = self.lake.config.home.as_deref().unwrap().rsplit('/').next().unwrap();
+        let names = [("acme", "acme"), ("hooli", "hooli"), ("initech", "initech"), ("Initech/..", HASHED)];
+        let tenants = names.map(|(tenant, name)| (tenant.to_string(), self.make(name)));
+        [(String::new(), self.server.folder(home))].into_iter().chain(tenants).collect()
+    }
+}
+
+/// `Initech/..`
+const HASHED: &str = "x-36700f5d03f82effffe096840397997c";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_tenant_has_a_bucket() {
+    let site = Site::of(ObjectKind::S3).await;
+    for fresh in [false, true] {
+        let (mut buckets, mut world) = (Buckets::of(&site), world());
+        if fresh {
+            buckets.lake = buckets.lake.fresh();
+        }
+        let places = buckets.places();
+        first_run(&buckets.lake, &world, true).await.unwrap();
+        next_run(&buckets.lake, &mut world, 5).await.unwrap();
+        check(&places, &world).await;
+        assert_eq!(probe(&buckets.lake.config, "shop").await.unwrap(), 4);
+        let reader = LakeReader::open(&buckets.lake.config).unwrap();
+        assert_eq!(reader.history("shop", "public.users", "1", 10).await.unwrap().len(), 2);
+        let one = reader.of_tenant("acme").await.unwrap();
+        assert_eq!(one.history("shop", "public.users", "1", 10).await.unwrap().len(), 1);
+        assert_eq!(one.url().unwrap(), format!("s3://{}-acme/lake", buckets.infix));
+    }
+}
+
+/// A bucket that is not there stops the sink by name, and nothing else is lost: once it is made, the same call goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_missing_is_waited_for() {
+    let site = Site::of(ObjectKind::S3).await;
+    let (buckets, mut fixture) = (Buckets::of(&site), fixture());
+    let acme = buckets.make("acme");
+    let batches = fixture.batches(
+        "table public.t (id int4 key, owner text) full\nbegin\ninsert public.t [1, \"acme\"]\ncommit\n---\n\
+         begin\ninsert public.t [2, \"acme\"]\ninsert public.t [3, \"hooli\"]\ncommit",
+    );
+    let mut sink = buckets.lake.sink();
+    sink.take(&identity()).await.unwrap();
+    sink.begin(start()).await.unwrap();
+    let all: Vec<&Batch> = batches.iter().collect();
+    for _ in 0..2 {
+        let error = sink.write(&all).await.unwrap_err();
+        assert_eq!(error.action, Action::Retry, "{error}");
+        assert!(error.message.contains("the store of tenant \"hooli\""), "{error}");
+        assert!(error.hint.as_ref().unwrap().contains("make the bucket"), "{:?}", error.hint);
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains(&format!("s3://{}-hooli/lake", buckets.infix)), "{cause}");
+        sink.flush(true).await.unwrap();
+        assert_eq!(View::of(&acme).agreed("public.t").await.len(), 1, "what others have is committed");
+    }
+    let hooli = buckets.make("hooli");
+    sink.write(&all).await.unwrap();
+    sink.flush(true).await.unwrap();
+    assert_eq!(View::of(&acme).agreed("public.t").await.len(), 2);
+    assert_eq!(View::of(&hooli).agreed("public.t").await.len(), 1);
+    drop(sink);
+
+    // One that was removed: whoever starts passes over it, until rows come for it.
+    std::fs::remove_dir_all(hooli.parent().unwrap()).unwrap();
+    let (mut sink, stored) = buckets.lake.taken().await;
+    assert_eq!(stored.checkpoint.unwrap().progress(), batches[1].progress);
+    write(&mut sink, &fixture.batches("begin\ninsert public.t [4, \"acme\"]\ncommit")).await.unwrap();
+    assert_eq!(View::of(&acme).agreed("public.t").await.len(), 3);
+    let more = fixture.batches("begin\ninsert public.t [5, \"hooli\"]\ncommit");
+    assert_eq!(write(&mut sink, &more).await.unwrap_err().action, Action::Retry);
+}
+
+/// A kill when the store has done what was asked, before anyone heard of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_requests_that_write() {
+    let site = Site::of(ObjectKind::S3).await;
+    let step = if audit_testkit::thorough() { 1 } else { 3 };
+    for number in (0..).step_by(step) {
+        let (buckets, mut world) = (Buckets::of(&site), world());
+        let places = buckets.places();
+        site.proxy().plan(strike(number, Fault::DoneButSilent));
+        let killed = tokio::select! {
+            biased;
+            () = site.proxy().strike() => true,
+            done = first_run(&buckets.lake, &world, number % 2 == 0) => { done.unwrap(); false }
+        };
+        site.proxy().heal();
+        next_run(&buckets.lake, &mut world, 5).await.unwrap();
+        check(&places, &world).await;
+        if !killed {
+            assert!(number > 30, "{number} requests");
+            return;
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `cdc-audit check --attribution`: the versions that do not say who or why, where their tables require it.
+
+use std::process::ExitCode;
+
+use audit_core::position::Micros;
+use audit_core::shape::TableName;
+use audit_core::stored::Record;
+use audit_history::{Selection, Store};
+use futures::StreamExt;
+use serde_json::json;
+
+use crate::cli::export::time;
+use crate::cli::output::{on_terminal, print, print_json, table};
+use crate::cli::store::open;
+use crate::config::Config;
+use crate::error::{CliError, code};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// List the versions that name no actor or reason where `require_actor` or `require_reason` of their table asks for one.
+    #[arg(long)]
+    pub attribution: bool,
+    /// Committed at or after: a date or RFC 3339 time. Default: 30 days ago.
+    #[arg(long, value_parser = time, requires = "attribution")]
+    since: Option<Micros>,
+    /// Committed before.
+    #[arg(long, value_parser = time, requires = "attribution")]
+    until: Option<Micros>,
+    /// The sink to read from. Default: a hot one, else a lake.
+    #[arg(long, value_name = "SINK", requires = "attribution")]
+    from: Option<String>,
+    /// List at most so many; all are counted.
+    #[arg(long, default_value_t = 100, requires = "attribution")]
+    limit: usize,
+}
+
+/// Far enough back for a question that is asked every week.
+const SINCE_MICROS: i64 = 30 * 86_400 * 1_000_000;
+
+/// Exit code 0 only where nothing is missing. A table for people, one JSON object a line in a pipe.
+pub async fn run(args: &Args, as_json: bool, config: &Config) -> Result<ExitCode, CliError> {
+    let failed = |error: audit_history::StoreError| CliError::of(&error).hint(error.hint());
+    let store = open(config, args.from.as_deref(), None).await?;
+    let mut wanted = Vec::new();
+    for part in store.parts().await.map_err(failed)?.into_iter().filter(|part| !part.gaps_only) {
+        let tables = required(config, &part.store).await?;
+        wanted.extend(tables.into_iter().map(|table| (part.store.clone(), table)));
+    }
+    if wanted.is_empty() {
+        let hint = "set require_actor or require_reason in [[tables]]".to_owned();
+        return Err(CliError::new("no table with versions requires an actor or a reason").hint(hint).code(code::USAGE));
+    }
+    let since = args.since.or(Some(Micros(Micros::now().0 - SINCE_MICROS)));
+    let as_json = as_json || !on_terminal();
+    let mut rows = table(&["when", "table", "key", "event", "missing", "position"]);
+    let mut count = 0;
+    for (store, table) in wanted {
+        let selection =
+            Selection { source: config.source.name.clone(), table, since, until: args.until, unattributed: true };
+        let mut records = store.versions(&selection).await.map_err(failed)?;
+        while let Some(record) = records.next().await {
+            let record = record.map_err(failed)?;
+            count += 1;
+            match (count <= args.limit, as_json) {
+                (false, _) => {}
+                (true, true) => print_json(&shown(&record))?,
+                (true, false) => {
+                    rows.add_row([
+                        record.committed_at.to_string(),
+                        record.table_name.clone(),
+                        record.key.clone().unwrap_or_default(),
+                        record.event.clone(),
+                        record.missing().join(", "),
+                        record.position.to_string(),
+                    ]);
+                }
+            }
+        }
+    }
+    if !as_json && count > 0 {
+        print(rows)?;
+    }
+    eprintln!("{count} versions do not say what their tables require");
+    Ok(if count == 0 { ExitCode::SUCCESS } else { ExitCode::from(code::NOT_READY) })
+}
+
+fn shown(record: &Record) -> serde_json::Value {
+    json!({
+        "position": record.position.to_string(), "table_name": record.table_name, "key": record.key, "event": record.event,
+        "missing": record.missing(), "committed_at": record.committed_at.to_string(), "xid": record.xid, "context": record.context,
+    })
+}
+
+/// The tables that have versions and require something of them.
+async fn required(config: &Config, store: &Store) -> Result<Vec<String>, CliError> {
+    let tables = store.tables(&config.source.name).await.map_err(|error| CliError::of(&error).hint(error.hint()))?;
+    let rules = config.rules();
+    let requires = |name: &String| {
+        let (schema, table) = name.split_once('.').unwrap_or(("", name));
+        let rule = rules.for_table(&TableName::new(schema.trim_matches('"'), table.trim_matches('"'))).rule;
+        rule.require_actor.is_some() || rule.require_reason.is_some()
+    };
+    Ok(tables.into_iter().filter(requires).collect())
+}
