@@ -129,7 +129,7 @@ impl Traces {
 
     /// That the search would find what was recorded: what protection left stands in each sink.
     pub fn hold_versions(&self) {
-        for place in ["table cdc_audit", "values of", "the lake", "topic", "the hot server's files"] {
+        for place in ["table cdc_audit", "values of", "the lake", "topic"] {
             let holds = |text: &str| {
                 let text = text.as_bytes();
                 self.0.iter().any(|(at, bytes)| at.starts_with(place) && bytes.windows(text.len()).any(|w| w == text))

@@ -202,8 +202,10 @@ impl Policy {
         match table.key.as_slice() {
             [] => Ok(None),
             [column] => match part(column)? {
-                Some(text) if column.protected => Ok(Some(batch.append(&self.row_hash(table, column, text)?)?)),
-                Some(text) => Ok(Some(batch.append(text)?)),
+                Some(text) => match self.key_part(table, column, text)? {
+                    Some(left) => Ok(Some(batch.append(&left)?)),
+                    None => Ok(Some(batch.append(text)?)),
+                },
                 None => Ok(None),
             },
             columns => {

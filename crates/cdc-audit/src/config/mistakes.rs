@@ -105,7 +105,7 @@ const RULES: &[&str] = &[
     "[[protection.rules]]\ntype = ''\nmethod = 'full'",
     "[[protection.rules]]\ncontent = 'cards'\nmethod = 'partial'",
     "[[protection.rules]]\ncontent = 'email'\nmethod = 'drop'",
-    "[[protection.rules]]\ncontent = 'email'\nmethod = ['partial', 'full']",
+    "[[protection.rules]]\ncolumn = 'x'\ntyp = 'inet'\nmethod = 'full'",
 ];
 
 const OTHERS: &[&str] = &[
@@ -122,35 +122,35 @@ fn mistakes_about_tables() {
     check(
         TABLES,
         expect![[r#"
-        [[tables]] ⏎ only = ['id']
-          line 7, tables[0].name: missing
-            hint: `schema.table`, with `*` for any run of characters and `?` for one.
-        [[tables]] ⏎ name = 'public.users' ⏎ colums = ['id']
-          line 9, tables[0].colums: unknown key
-            hint: known here: `name`, `capture`, `item_type`, `only`, `ignore`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `tenant`, `actor_column`, `reason_column`, `require_actor`, `baseline`, `sinks`
-        [[tables]] ⏎ name = 'public.users' ⏎ only = ['id'] ⏎ ignore = ['x']
-          line 9, tables[0].only: given together with `ignore`
-            hint: keep one of the two
-        [[tables]] ⏎ name = 'public.users' ⏎ only = 'id'
-          line 9, tables[0].only: expected a list, found a string
-        [[tables]] ⏎ name = 'public.users' ⏎ ignore = [1]
-          line 9, tables[0].ignore[0]: expected a string, found an integer
-        [[tables]] ⏎ name = 'public.users' ⏎ sinks = ['cold']
-          line 9, tables[0].sinks: there is no sink "cold"
-            hint: the sinks are hot
-        [[tables]] ⏎ name = 'public.users' ⏎ sinks = []
-          line 9, tables[0].sinks: names no sink
-            hint: say `capture = false` to leave tables out
-        [[tables]] ⏎ name = 'public.users' ⏎ strict = 'yes'
-          line 9, tables[0].strict: expected true or false, found a string
-        [[tables]] ⏎ name = 'public.users' ⏎ baseline = 1
-          line 9, tables[0].baseline: expected true or false, found an integer
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = 'full' } ⏎ allow = ['code']
-          line 10, tables[0].allow: column code is also in `protect`
-            hint: take it out of one of the two
-        [[tables]] ⏎ name = 7
-          line 8, tables[0].name: expected a string, found an integer
-    "#]],
+            [[tables]] ⏎ only = ['id']
+              line 7, tables[0].name: missing
+                hint: `schema.table`, with `*` for any run of characters and `?` for one.
+            [[tables]] ⏎ name = 'public.users' ⏎ colums = ['id']
+              line 9, tables[0].colums: unknown key
+                hint: known here: `name`, `capture`, `item_type`, `only`, `ignore`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `json`, `tenant`, `actor_column`, `reason_column`, `require_actor`, `baseline`, `sinks`
+            [[tables]] ⏎ name = 'public.users' ⏎ only = ['id'] ⏎ ignore = ['x']
+              line 9, tables[0].only: given together with `ignore`
+                hint: keep one of the two
+            [[tables]] ⏎ name = 'public.users' ⏎ only = 'id'
+              line 9, tables[0].only: expected a list, found a string
+            [[tables]] ⏎ name = 'public.users' ⏎ ignore = [1]
+              line 9, tables[0].ignore[0]: expected a string, found an integer
+            [[tables]] ⏎ name = 'public.users' ⏎ sinks = ['cold']
+              line 9, tables[0].sinks: there is no sink "cold"
+                hint: the sinks are hot
+            [[tables]] ⏎ name = 'public.users' ⏎ sinks = []
+              line 9, tables[0].sinks: names no sink
+                hint: say `capture = false` to leave tables out
+            [[tables]] ⏎ name = 'public.users' ⏎ strict = 'yes'
+              line 9, tables[0].strict: expected true or false, found a string
+            [[tables]] ⏎ name = 'public.users' ⏎ baseline = 1
+              line 9, tables[0].baseline: expected true or false, found an integer
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = 'full' } ⏎ allow = ['code']
+              line 10, tables[0].allow: column code is also in `protect`
+                hint: take it out of one of the two
+            [[tables]] ⏎ name = 7
+              line 8, tables[0].name: expected a string, found an integer
+        "#]],
     );
 }
 
@@ -159,72 +159,77 @@ fn mistakes_about_methods() {
     check(
         METHODS,
         expect![[r#"
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = ['email']
-          line 9, tables[0].protect: expected a table, found a list
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = 'hsah' }
-          line 9, tables[0].protect.email: unknown value
-            hint: did you mean `hash`?
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = 'shred' }
-          line 9, tables[0].protect.email: unknown value
-            hint: known here: `full`, `partial`, `hash`, `token`, `encrypt`, `drop`
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = true }
-          line 9, tables[0].protect.email: expected one of `full`, `partial`, `hash`, `token`, `encrypt`, `drop` or a table or a list, found true or false
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = [] }
-          line 9, tables[0].protect.email: names no method
-            hint: give one, or take the key out
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = ['partial', 'full'] }
-          line 9, tables[0].protect.email[1]: `full` cannot stand beside another method
-            hint: keep it alone: it hides even whether there is a value, which the other would show
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = ['drop', 'partial'] }
-          line 9, tables[0].protect.email[0]: `drop` cannot stand beside another method
-            hint: keep it alone: it leaves no column that the other could stand beside
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = ['partial', 'partial'] }
-          line 9, tables[0].protect.email[1]: `partial` is named twice
-            hint: each method has one companion column
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = ['partial', 'hash'] }
-          line 9, tables[0].protect.email[1]: the method `hash` needs a key
-            hint: set protection.hash_key to a file or variable that holds one
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = 'hash' }
-          line 9, tables[0].protect.email: the method `hash` needs a key
-            hint: set protection.hash_key to a file or variable that holds one
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { domain = 'mail' } }
-          line 9, tables[0].protect.email.method: missing
-            hint: `full`, `partial`, `hash`, `token`, `encrypt` or `drop`.
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'partial', patern = 'x' } }
-          line 9, tables[0].protect.email.patern: unknown key
-            hint: did you mean `pattern`?
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'partial', domain = 'mail' } }
-          line 9, tables[0].protect.email.domain: the method `partial` has no domain
-            hint: only `hash` and `token` can be told one
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'full', pattern = '{2}' } }
-          line 9, tables[0].protect.email.pattern: the method `full` has no pattern
-            hint: only `partial` can be told one
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'full', key = 'medical' } }
-          line 9, tables[0].protect.email.key: the method `full` has no key
-            hint: only `encrypt` and `token` can be told one
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'partial', algorithm = 'sha256' } }
-          line 9, tables[0].protect.email.algorithm: the method `partial` has no algorithm
-            hint: only `hash` can be told one
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'hash', algorithm = 'md5' } }
-          line 9, tables[0].protect.email.algorithm: unknown value
-            hint: known here: `hmac-sha256`, `sha256`
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'hash', algorithm = 'sha256', domain = 'mail' } }
-          line 9, tables[0].protect.email.domain: a bare SHA-256 knows no domain
-            hint: take it out: equal values are equal everywhere
-        [protection] ⏎ hash_key = { env = 'K' } ⏎ [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'hash', domain = '' } }
-          line 11, tables[0].protect.email.domain: is empty
-            hint: give a name, or take the key out
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = '' } }
-          line 9, tables[0].protect.code.pattern: the pattern is empty: give one such as "{2}***{-4}"
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = 'ab{2' } }
-          line 9, tables[0].protect.code.pattern: character 3: the bracket has no other; write "{{" or "}}" for a bracket itself
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = 'ab{x}' } }
-          line 9, tables[0].protect.code.pattern: character 3: between brackets stands how many characters are shown, such as {2} or {-4}
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = '{0}' } }
-          line 9, tables[0].protect.code.pattern: character 1: from 1 to 64 characters may be shown
-        [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = '{-2}{2}' } }
-          line 9, tables[0].protect.code.pattern: character 5: at most one {n}, and behind it one {-n}
-    "#]],
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = ['email']
+              line 9, tables[0].protect: expected a table, found a list
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = 'hsah' }
+              line 9, tables[0].protect.email: unknown value
+                hint: did you mean `hash`?
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = 'shred' }
+              line 9, tables[0].protect.email: unknown value
+                hint: known here: `full`, `partial`, `hash`, `token`, `encrypt`, `drop`
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = true }
+              line 9, tables[0].protect.email: expected one of `full`, `partial`, `hash`, `token`, `encrypt`, `drop` or a table or a list, found true or false
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = [] }
+              line 9, tables[0].protect.email: names no method
+                hint: give one, or take the key out
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = ['partial', 'full'] }
+              line 9, tables[0].protect.email[1]: `full` cannot stand beside another method
+                hint: keep it alone: it hides even whether there is a value, which the other would show
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = ['drop', 'partial'] }
+              line 9, tables[0].protect.email[0]: `drop` cannot stand beside another method
+                hint: keep it alone: it leaves no column that the other could stand beside
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = ['partial', 'partial'] }
+              line 9, tables[0].protect.email[1]: `partial` is named twice
+                hint: each method has one companion column
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = ['partial', 'hash'] }
+              line 9, tables[0].protect.email[1]: the method `hash` needs a key
+                hint: set protection.hash_key to a file or variable that holds one
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = 'hash' }
+              line 9, tables[0].protect.email: the method `hash` needs a key
+                hint: set protection.hash_key to a file or variable that holds one
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { domain = 'mail' } }
+              line 9, tables[0].protect.email.method: missing
+                hint: `full`, `partial`, `hash`, `token`, `encrypt` or `drop`.
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'partial', patern = 'x' } }
+              line 9, tables[0].protect.email.patern: unknown key
+                hint: did you mean `pattern`?
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'partial', domain = 'mail' } }
+              line 9, tables[0].protect.email.domain: the method `partial` has no domain
+                hint: only `hash` and `token` can be told one
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'full', pattern = '{2}' } }
+              line 9, tables[0].protect.email.pattern: the method `full` has no pattern
+                hint: only `partial` can be told one
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'full', key = 'medical' } }
+              line 9, tables[0].protect.email.key: the method `full` has no key
+                hint: only `encrypt` and `token` can be told one
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'partial', algorithm = 'sha256' } }
+              line 9, tables[0].protect.email.algorithm: the method `partial` has no algorithm
+                hint: only `hash` can be told one
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'hash', algorithm = 'md5' } }
+              line 9, tables[0].protect.email.algorithm: unknown value
+                hint: known here: `hmac-sha256`, `sha256`
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'hash', algorithm = 'sha256', domain = 'mail' } }
+              line 9, tables[0].protect.email.domain: a bare SHA-256 knows no domain
+                hint: take it out: equal values are equal everywhere
+            [protection] ⏎ hash_key = { env = 'K' } ⏎ [[tables]] ⏎ name = 'public.users' ⏎ protect = { email = { method = 'hash', domain = '' } }
+              line 11, tables[0].protect.email.domain: is empty
+                hint: give a name, or take the key out
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = '' } }
+              line 9, tables[0].protect.code.pattern: the pattern is empty
+                hint: give one such as "{2}***{-4}"
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = 'ab{2' } }
+              line 9, tables[0].protect.code.pattern: the bracket at character 3 has no other
+                hint: write "{{" or "}}" for a bracket itself
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = 'ab{x}' } }
+              line 9, tables[0].protect.code.pattern: the brackets at character 3 hold no number
+                hint: say how many characters are shown, as in {2} or {-4}
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = '{0}' } }
+              line 9, tables[0].protect.code.pattern: the number at character 1 is out of range
+                hint: from 1 to 64 characters may be shown
+            [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = { method = 'partial', pattern = '{-2}{2}' } }
+              line 9, tables[0].protect.code.pattern: the brackets at character 5 are too many, or in the wrong order
+                hint: at most one {n}, and behind it one {-n}
+        "#]],
     );
 }
 
@@ -269,11 +274,9 @@ fn mistakes_about_general_rules() {
         [[protection.rules]] ⏎ content = 'email' ⏎ method = 'drop'
           line 9, protection.rules[0].method: content inside of a text is replaced by one method
             hint: take `full`, `partial` or `hash`, alone
-        [[protection.rules]] ⏎ content = 'email' ⏎ method = ['partial', 'full']
-          line 9, protection.rules[0].method: content inside of a text is replaced by one method
-            hint: take `full`, `partial` or `hash`, alone
-          line 9, protection.rules[0].method[1]: `full` cannot stand beside another method
-            hint: keep it alone: it hides even whether there is a value, which the other would show
+        [[protection.rules]] ⏎ column = 'x' ⏎ typ = 'inet' ⏎ method = 'full'
+          line 9, protection.rules[0].typ: unknown key
+            hint: did you mean `type`?
     "#]],
     );
 }

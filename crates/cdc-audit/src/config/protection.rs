@@ -61,13 +61,14 @@ impl ProtectionConfig {
                 if rule.content.is_some() && !alone(rule.method.methods()) {
                     let hint = "take `full`, `partial` or `hash`, alone";
                     problems.push("method", "content inside of a text is replaced by one method", hint);
+                } else {
+                    self.check_protect("method", &rule.method, problems);
                 }
                 for (key, pattern) in [("column", &rule.column), ("type", &rule.type_name)] {
                     if pattern.as_ref().is_some_and(String::is_empty) {
                         problems.push(key, "is empty", "name columns, with `*` for any run of characters");
                     }
                 }
-                self.check_protect("method", &rule.method, problems);
             });
         }
         for (field, protect) in &self.context {

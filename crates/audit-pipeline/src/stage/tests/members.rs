@@ -45,7 +45,12 @@ fn members_that_change_are_named_by_their_paths() {
     )
     .unwrap();
     let batch = stage.take_batch();
-    expect![[r#""#]].assert_eq(&told(&batch));
+    expect![[r#"
+        created {"id": [null, 1], "config.max_retries": [null, 3], "config.db.host": [null, "a"], "config.db.password": [null, "[REDACTED]"], "config.l": [null, [1]], "cf:shirt_size": [null, "M"]} [] Id set to 1, config.max retries set to 3, config.db.host set to a, config.db.password set to [REDACTED], config.l set to [1] and cf:shirt size set to M.
+        updated {"config.max_retries": [3, 5], "config.db.password": ["[REDACTED]", "[REDACTED]"]} [config.max_retries,config.db.password] Config.max retries changed from 3 to 5 and config.db.password changed from [REDACTED] to [REDACTED].
+        updated {"config.x": [1, null]} [config.x] Config.x cleared (was 1).
+        deleted {"id": [1, null], "config.x": [1, null]} [] Id was 1 and config.x was 1.
+    "#]].assert_eq(&told(&batch));
     let created = batch.versions().next().unwrap();
     let mut image = Vec::new();
     write_image(&mut image, created.after().unwrap());
