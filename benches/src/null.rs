@@ -111,6 +111,7 @@ pub fn main(args: Args) -> Result<()> {
         source,
         rules: rules(args.protect.as_deref())?,
         policy: Policy { hash_key: Some(MacKey::new("bench", b"0123456789abcdef")), ..Policy::default() },
+        keyring: None,
         sinks: vec![NamedSink::new("null", sink)],
         memory: config.memory().context("the memory limit is too small")?,
         config,

@@ -13,3 +13,5 @@ mod trail;
 mod plan;
 // `resume`.
 mod resume;
+// `keys`, `decrypt` and `history --decrypt`.
+mod keys;

@@ -110,6 +110,7 @@ pub async fn messages(source: SourceConfig, until: Lsn, format: &FormatConfig) -
         source,
         rules: rules(),
         policy: Policy::default(),
+        keyring: None,
         sinks: vec![NamedSink::new("collect", sink)],
         memory: config.memory().unwrap(),
         config,

@@ -20,7 +20,7 @@ pub struct Row<'a> {
 /// ```text
 /// 1 | source | table | 0, or 1 and key | xid | lsn | seq | count of columns | (name | 0, or 1 and value)… | column
 /// ```
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Aad {
     bytes: Vec<u8>,
     /// Where the part ends that all values of a row share.

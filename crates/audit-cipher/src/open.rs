@@ -32,14 +32,14 @@ pub fn open(form: &Form, key: &SecretKey, aad: &[u8]) -> Result<Zeroizing<String
 }
 
 /// Opens a token with the key that it names, in the domain that it was made for.
-pub fn open_token(form: &Form, key: &SecretKey, domain: &str) -> Result<Zeroizing<String>, Unopened> {
+pub fn open_token(form: &Form, key: &SecretKey, domain: &[u8]) -> Result<Zeroizing<String>, Unopened> {
     if form.method != Method::Token {
         return Err(Unopened);
     }
     let mut derived = Zeroizing::new([0; SIV_KEY]);
     key.derive(&[], SIV_INFO, derived.as_mut_slice()).ok_or(Unopened)?;
     let mut siv = Aes256Siv::new_from_slice(derived.as_slice()).map_err(|_| Unopened)?;
-    text(Zeroizing::new(siv.decrypt([domain.as_bytes()], &form.body).map_err(|_| Unopened)?))
+    text(Zeroizing::new(siv.decrypt([domain], &form.body).map_err(|_| Unopened)?))
 }
 
 /// Only text was ever encrypted.

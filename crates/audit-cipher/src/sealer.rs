@@ -53,6 +53,7 @@ pub struct Limits {
 /// Encrypts the values of one run. Keys come in from beside, by the `install` functions; a lock of each class, which nobody else holds but
 /// for that moment, lets values and new keys meet.
 pub struct Sealer {
+    source: String,
     run: [u8; RUN],
     /// The next nonce.
     counter: AtomicU64,
@@ -84,12 +85,17 @@ const SCRATCH_KEPT: usize = 1 << 16;
 
 impl Sealer {
     /// A new run, without any key. Make one for each process and no more: see the [crate's](crate) words on nonces.
-    pub fn new(classes: impl IntoIterator<Item = (String, Limits)>) -> Sealer {
+    pub fn new(source: &str, classes: impl IntoIterator<Item = (String, Limits)>) -> Sealer {
         let mut run = [0; RUN];
         fill(&mut run);
         let class = |limits| Class { limits, data: None, tokens: None, subjects: None, scratch: Vec::new() };
         let classes = classes.into_iter().map(|(name, limits)| (name, Mutex::new(class(limits)))).collect();
-        Sealer { run, counter: AtomicU64::new(0), classes }
+        Sealer { source: source.to_owned(), run, counter: AtomicU64::new(0), classes }
+    }
+
+    /// The source whose values these are, by its configured name.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The class of this name.
@@ -138,7 +144,7 @@ impl Sealer {
     }
 
     /// Appends `aes-siv:<key id>:<base64url>` of a value to `out`: the same text for the same value, class and domain.
-    pub fn token(&self, class: ClassId, domain: &str, plain: &[u8], out: &mut String) -> Result<(), Failure> {
+    pub fn token(&self, class: ClassId, domain: &[u8], plain: &[u8], out: &mut String) -> Result<(), Failure> {
         let wanted = Failure::Wanted(Wanted::Tokens(class));
         let Class { tokens, scratch, .. } = &mut *self.lock(class).ok_or(wanted)?;
         let written = tokens.as_mut().ok_or(wanted)?.write(domain, plain, scratch, out);

@@ -13,16 +13,6 @@ use crate::key::{KeyId, SecretKey};
 pub(crate) const SIV_KEY: usize = 64;
 pub(crate) const SIV_INFO: &[u8] = b"cdc-audit aes-siv 1";
 
-/// The domain of a column that shares none with others.
-pub fn column_domain(table: &str, column: &str) -> String {
-    format!("column:{}:{table}.{column}", table.len())
-}
-
-/// The domain of this name, which columns share. It is never that of one column.
-pub fn named_domain(name: &str) -> String {
-    format!("domain:{name}")
-}
-
 /// The token key of a class, ready.
 pub(crate) struct Tokens {
     id: KeyId,
@@ -37,12 +27,12 @@ impl Tokens {
     }
 
     /// Appends the token of a value. The domain is authenticated with it: the same value has another token in another.
-    pub fn write(&mut self, domain: &str, plain: &[u8], scratch: &mut Vec<u8>, out: &mut String) -> Option<()> {
+    pub fn write(&mut self, domain: &[u8], plain: &[u8], scratch: &mut Vec<u8>, out: &mut String) -> Option<()> {
         scratch.clear();
         // At once, for a buffer that grows leaves its old content behind.
         scratch.reserve(plain.len() + TAG);
         scratch.extend_from_slice(plain);
-        let sealed = self.siv.encrypt_in_place([domain.as_bytes()], scratch);
+        let sealed = self.siv.encrypt_in_place([domain], scratch);
         match sealed {
             Ok(()) => form::write(Method::Token, &self.id, scratch, out),
             Err(_) => scratch.zeroize(),

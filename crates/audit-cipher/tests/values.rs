@@ -34,7 +34,7 @@ impl Ground {
     }
 
     fn with(limits: Limits) -> Ground {
-        let sealer = Sealer::new([("pii".to_owned(), limits)]);
+        let sealer = Sealer::new("shop", [("pii".to_owned(), limits)]);
         let class = sealer.class("pii").unwrap();
         let ground = Ground { sealer, class, data: SecretKey::generate(), tokens: SecretKey::generate() };
         ground.sealer.install_data(class, KeyId::generate(Kind::Data), &ground.data);
@@ -50,7 +50,7 @@ impl Ground {
 
     fn token(&self, domain: &str, plain: &str) -> String {
         let mut out = String::new();
-        self.sealer.token(self.class, domain, plain.as_bytes(), &mut out).unwrap();
+        self.sealer.token(self.class, domain.as_bytes(), plain.as_bytes(), &mut out).unwrap();
         out
     }
 
@@ -77,10 +77,10 @@ proptest! {
         prop_assert_ne!(&token, &ground.token("people", &plain));
         prop_assert_eq!(plain == other, token == ground.token("users.ssn", &other));
         let form = Form::parse(&token).unwrap();
-        let opened = open_token(&form, &ground.tokens, "users.ssn").unwrap();
+        let opened = open_token(&form, &ground.tokens, b"users.ssn").unwrap();
         prop_assert_eq!(opened.as_str(), plain.as_str());
-        prop_assert!(open_token(&form, &ground.tokens, "people").is_err());
-        prop_assert!(open_token(&form, &ground.data, "users.ssn").is_err());
+        prop_assert!(open_token(&form, &ground.tokens, b"people").is_err());
+        prop_assert!(open_token(&form, &ground.data, b"users.ssn").is_err());
     }
 
     #[test]
@@ -96,7 +96,7 @@ proptest! {
             if form.key != Form::parse(&text).unwrap().key {
                 continue;
             }
-            let opened = if is_token { open_token(&form, &ground.tokens, "d") } else { open(&form, &ground.data, b"here") };
+            let opened = if is_token { open_token(&form, &ground.tokens, b"d") } else { open(&form, &ground.data, b"here") };
             prop_assert!(opened.is_err(), "{text} as {altered}");
         }
     }
@@ -107,7 +107,7 @@ proptest! {
     ) {
         let key = SecretKey::generate();
         if let Ok(form) = Form::parse(&text) {
-            prop_assert!(open(&form, &key, b"").is_err() && open_token(&form, &key, "").is_err());
+            prop_assert!(open(&form, &key, b"").is_err() && open_token(&form, &key, b"").is_err());
         }
     }
 
@@ -176,7 +176,7 @@ fn a_value_opens_only_where_it_stood() {
 
 #[test]
 fn no_key_means_no_value_and_the_key_that_is_wanted_is_named() {
-    let sealer = Sealer::new([("default".to_owned(), LIMITS), ("pii".to_owned(), LIMITS)]);
+    let sealer = Sealer::new("shop", [("default".to_owned(), LIMITS), ("pii".to_owned(), LIMITS)]);
     let class = sealer.class("pii").unwrap();
     assert_eq!((sealer.name(class), sealer.class("none")), ("pii", None));
     let mut out = "before".to_owned();
@@ -185,7 +185,7 @@ fn no_key_means_no_value_and_the_key_that_is_wanted_is_named() {
         _ => panic!("a value without a key"),
     };
     assert_eq!(wanted(sealer.encrypt(class, b"", b"secret", &mut out)), Wanted::Data(class));
-    assert_eq!(wanted(sealer.token(class, "d", b"secret", &mut out)), Wanted::Tokens(class));
+    assert_eq!(wanted(sealer.token(class, b"d", b"secret", &mut out)), Wanted::Tokens(class));
     assert_eq!(wanted(sealer.subject(class, b"42").map(drop)), Wanted::Subjects(class));
     let key = SecretKey::generate();
     sealer.install_subjects(class, &key);
@@ -261,5 +261,5 @@ fn stored_values_stay_readable() {
     let token = "aes-siv:t0123456789abcdef:KG1LPCaJN5d2ZHNRLpqXHls61KuTviA";
     let text = "aes256gcm:d0123456789abcdef:AUgLXktv8gsZW+TxVd3gwp8AAAAAAAAAAIri4IBhgFOu548imKwl59MLAFYCdwYs";
     assert_eq!(open(&Form::parse(text).unwrap(), &key, b"here").unwrap().as_str(), "Grüße");
-    assert_eq!(open_token(&Form::parse(token).unwrap(), &key, "people").unwrap().as_str(), "Grüße");
+    assert_eq!(open_token(&Form::parse(token).unwrap(), &key, b"people").unwrap().as_str(), "Grüße");
 }

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use audit_cipher::Aad;
+
 use crate::change::{Cell, Value};
 use crate::context::{Context, Missing};
 use crate::position::{Lsn, Micros, Position};
@@ -128,6 +130,8 @@ pub struct Batch {
     pub progress: Progress,
     /// Set where the batch is a chunk of a baseline: a sink takes it whole or not at all.
     pub chunk: Option<ChunkMark>,
+    /// What the encrypted values of the row under way are bound to.
+    pub(crate) aad: Aad,
 }
 
 /// One large value is no reason to expect another.
@@ -349,7 +353,12 @@ impl Batch {
         cell.get_str(&self.text).text()
     }
 
-    fn text_at(&self, span: Span) -> &str {
+    /// Whose versions are sealed.
+    pub(crate) fn xid(&self) -> u32 {
+        self.transactions.last().map_or(0, |transaction| transaction.xid)
+    }
+
+    pub(crate) fn text_at(&self, span: Span) -> &str {
         self.text.get(span.start as usize..span.start as usize + span.len as usize).unwrap_or_default()
     }
 }

@@ -105,6 +105,8 @@ impl Inside {
 pub(crate) struct At<'a> {
     pub table: &'a str,
     pub column: &'a str,
+    /// What encrypted values are bound to; empty outside of rows.
+    pub aad: &'a [u8],
 }
 
 impl Policy {
@@ -136,7 +138,7 @@ impl Policy {
         let mut copied = 0;
         while let Some((found, rule)) = first(rules, text, copied) {
             out.push_str(&text[copied..found.start]);
-            self.leave(rule, &space(rule, at.table, at.column), &text[found.clone()], out)?;
+            self.leave(rule, &space(rule, at.table, at.column), at.aad, &text[found.clone()], out)?;
             copied = found.end;
         }
         out.push_str(&text[copied..]);
@@ -296,7 +298,7 @@ impl Walk<'_> {
             path.push_str(&unquote(&self.text[key.clone()]));
         }
         let mut left = String::new();
-        self.policy.leave(rule, &space(rule, self.at.table, &path), &unquote(value), &mut left)?;
+        self.policy.leave(rule, &space(rule, self.at.table, &path), self.at.aad, &unquote(value), &mut left)?;
         push_json(self.out, &left);
         Ok(())
     }

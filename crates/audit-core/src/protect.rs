@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use audit_cipher::{Failure, Row, Sealer, Wanted};
+
 use crate::batch::{ActorSource, Batch, Entry, MemberCell, Span};
 use crate::change::{Cell, Value};
 use crate::context::Context;
@@ -19,6 +21,9 @@ use crate::table::{KeyColumn, Protection, Table};
 use crate::value::{write_json_string, write_json_value};
 use crate::version::{Event, RawVersion, document};
 
+/// The class of keys of columns that name none.
+pub const DEFAULT_CLASS: &str = "default";
+
 /// What `full` leaves of a value.
 pub const REDACTED: &str = "[REDACTED]";
 
@@ -29,6 +34,8 @@ pub struct Policy {
     pub hash_key: Option<MacKey>,
     /// For protected columns inside `key`; never rotated, for a row's key must stay the same for ever.
     pub row_key: Option<MacKey>,
+    /// For the methods `encrypt` and `token`.
+    pub sealer: Option<Arc<Sealer>>,
 }
 
 /// A change that cannot become a version.
@@ -42,6 +49,9 @@ pub enum SealError {
     NoKeys { table: String, column: String, method: &'static str },
     #[error("the batch is full")]
     TooLarge,
+    /// Not the change's fault: with the key, which has to be fetched, it can be sealed.
+    #[error("a key is not at hand")]
+    KeyWanted(Wanted),
 }
 
 /// A key that a method needs and that is not there.
@@ -51,6 +61,10 @@ pub enum Missing {
     HashKey,
     #[error("there are no keys for the method `{}`", .0.name())]
     Keys(Method),
+    #[error("a key is not at hand")]
+    Wanted(Wanted),
+    #[error("the value is too long to be encrypted")]
+    TooLong,
 }
 
 impl Missing {
@@ -59,6 +73,8 @@ impl Missing {
         match self {
             Missing::HashKey => SealError::NoHashKey { table, column },
             Missing::Keys(method) => SealError::NoKeys { table, column, method: method.name() },
+            Missing::Wanted(wanted) => SealError::KeyWanted(wanted),
+            Missing::TooLong => SealError::TooLarge,
         }
     }
 }
@@ -100,6 +116,7 @@ impl Policy {
         context: Option<&Arc<Context>>,
     ) -> Result<Entry, SealError> {
         let (key, old_key) = self.keys(batch, table, raw)?;
+        self.bind(batch, table, key, place);
         let after = match raw.after {
             Some(_) => Some(self.row(batch, table, |source| raw.after(table, source))?),
             None => None,
@@ -130,6 +147,22 @@ impl Policy {
         };
         entry.actor_source = actor_source(batch, table, &entry, raw, context);
         Ok(entry)
+    }
+
+    /// Begins the context that the row's encrypted values are bound to.
+    fn bind(&self, batch: &mut Batch, table: &Table, key: Option<Span>, place: Place) {
+        let Some(sealer) = &self.sealer else { return };
+        let mut aad = std::mem::take(&mut batch.aad);
+        let row = Row {
+            source: sealer.source(),
+            table: &table.name,
+            key: key.map(|key| batch.text_at(key)),
+            xid: batch.xid(),
+            lsn: place.lsn.0,
+            seq: u64::from(place.position.seq),
+        };
+        aad.row(&row, std::iter::empty());
+        batch.aad = aad;
     }
 
     /// The members that changed, of columns whose documents are taken apart. What changed is found in the raw documents.
@@ -235,7 +268,7 @@ impl Policy {
         }
         let Some(inside) = column.inside.as_ref().filter(|inside| inside.may_find(text)) else { return Ok(None) };
         let mut left = String::new();
-        let at = At { table: &table.name, column: &column.name };
+        let at = At { table: &table.name, column: &column.name, aad: &[] };
         self.inside(at, inside, text, &mut left).map_err(|missing| missing.of(at.table, at.column))?;
         match left == text {
             true => Ok(None),
@@ -296,23 +329,67 @@ impl Policy {
             (None, Value::Text(bytes)) => {
                 let text = text(table, &column.name, bytes)?;
                 let Some(inside) = &column.inside else { return batch.append_cell(text) };
-                let at = At { table: &table.name, column: &column.name };
-                batch.append_with(|out| {
-                    self.inside(at, inside, text, out).map_err(|missing| missing.of(at.table, at.column))
+                self.with_aad(batch, &column.name, |aad, batch| {
+                    let at = At { table: &table.name, column: &column.name, aad };
+                    batch.append_with(|out| {
+                        self.inside(at, inside, text, out).map_err(|missing| missing.of(at.table, at.column))
+                    })
                 })
             }
             (Some(protection), Value::Text(bytes)) => {
                 let text = text(table, &column.name, bytes)?;
-                batch.append_with(|out| {
-                    let left = self.leave(&protection.rule, &protection.space, text, out);
-                    left.map_err(|missing| missing.of(&table.name, &column.name))
+                self.with_aad(batch, &column.name, |aad, batch| {
+                    batch.append_with(|out| {
+                        let left = self.leave(&protection.rule, &protection.space, aad, text, out);
+                        left.map_err(|missing| missing.of(&table.name, &column.name))
+                    })
                 })
             }
         }
     }
 
+    /// Lends the context that a column's encrypted values are bound to; empty where nothing is encrypted.
+    fn with_aad(
+        &self,
+        batch: &mut Batch,
+        column: &str,
+        write: impl FnOnce(&[u8], &mut Batch) -> Result<Cell, SealError>,
+    ) -> Result<Cell, SealError> {
+        if self.sealer.is_none() {
+            return write(&[], batch);
+        }
+        let mut aad = std::mem::take(&mut batch.aad);
+        let cell = write(aad.column(column), batch);
+        batch.aad = aad;
+        cell
+    }
+
+    /// Encrypts a value, bound to `aad`, or makes its token.
+    fn keyed(&self, rule: &MethodRule, space: &Space, aad: &[u8], text: &str, out: &mut String) -> Result<(), Missing> {
+        let missing = Missing::Keys(rule.method);
+        let sealer = self.sealer.as_ref().ok_or(missing)?;
+        let class = sealer.class(rule.key.as_deref().unwrap_or(DEFAULT_CLASS)).ok_or(missing)?;
+        let sealed = match rule.method {
+            Method::Token => sealer.token(class, space.bytes(), text.as_bytes(), out),
+            // What stands in no row cannot be bound to one.
+            _ if aad.is_empty() => return Err(missing),
+            _ => sealer.encrypt(class, aad, text.as_bytes(), out),
+        };
+        sealed.map_err(|failure| match failure {
+            Failure::Wanted(wanted) => Missing::Wanted(wanted),
+            Failure::TooLong => Missing::TooLong,
+        })
+    }
+
     /// Appends what a method leaves of a value that is not NULL.
-    pub(crate) fn leave(&self, rule: &MethodRule, space: &Space, text: &str, out: &mut String) -> Result<(), Missing> {
+    pub(crate) fn leave(
+        &self,
+        rule: &MethodRule,
+        space: &Space,
+        aad: &[u8],
+        text: &str,
+        out: &mut String,
+    ) -> Result<(), Missing> {
         match (rule.method, rule.algorithm()) {
             (Method::Full, _) => out.push_str(REDACTED),
             (Method::Partial, _) => match &rule.pattern {
@@ -323,7 +400,7 @@ impl Policy {
             (Method::Hash, Algorithm::HmacSha256) => {
                 self.hash_key.as_ref().ok_or(Missing::HashKey)?.write(space, text.as_bytes(), out)
             }
-            (method @ (Method::Token | Method::Encrypt), _) => return Err(Missing::Keys(method)),
+            (Method::Token | Method::Encrypt, _) => self.keyed(rule, space, aad, text, out)?,
             // What is dropped is no column of the table; nothing of it is written if that should ever change.
             (Method::Drop, _) => {}
         }
@@ -336,7 +413,7 @@ impl Policy {
             return Ok(context);
         }
         let mut json = String::new();
-        let at = At { table: "context", column: "context" };
+        let at = At { table: "context", column: "context", aad: &[] };
         self.inside(at, inside, &context.json, &mut json).map_err(|missing| missing.of(at.table, at.column))?;
         let left = Context::parse(json.as_bytes()).unwrap_or_default();
         (context.actor_id, context.actor, context.reason) = (left.actor_id, left.actor, left.reason);

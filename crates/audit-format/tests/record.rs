@@ -102,7 +102,7 @@ fn fixture() -> Fixture {
     };
     let rules = Rules { tables: vec![rule], ..Rules::default() };
     let key = |id| Some(MacKey::new(id, b"0123456789abcdef"));
-    Fixture::under(rules, Policy { hash_key: key("k1"), row_key: key("row") })
+    Fixture::under(rules, Policy { hash_key: key("k1"), row_key: key("row"), ..Policy::default() })
 }
 
 const COLUMNS: &str = "id int8 key, part text key, name text, price numeric(18,4), ratio float8, at timestamptz, born date, doc jsonb, \

@@ -27,7 +27,7 @@ pub struct Ask {
     /// Of an encrypted value: the context that it was found in.
     pub aad: Vec<u8>,
     /// Of a token: the domains that it may have been made for.
-    pub domains: Vec<String>,
+    pub domains: Vec<Vec<u8>>,
     pub source: String,
     pub table: String,
     /// The row's key as it is stored.

@@ -68,7 +68,7 @@ impl Keyring {
         };
         Ok(Keyring {
             source: source.to_owned(),
-            sealer: Arc::new(Sealer::new(configs.iter().map(|(name, config)| (name.clone(), limits(config))))),
+            sealer: Arc::new(Sealer::new(source, configs.iter().map(|(name, config)| (name.clone(), limits(config))))),
             classes: Class::all(configs)?,
             store: KeyStore::new(store, application_name),
             subjects: Mutex::default(),

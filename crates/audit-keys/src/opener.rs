@@ -50,7 +50,7 @@ impl Opener {
     }
 
     /// Opens a token, in whichever of these domains it was made for.
-    pub(crate) async fn open_token(&self, text: &str, domains: &[String]) -> Result<Zeroizing<String>, OpenError> {
+    pub(crate) async fn open_token(&self, text: &str, domains: &[Vec<u8>]) -> Result<Zeroizing<String>, OpenError> {
         let form = Form::parse(text)?;
         let key = self.key(&form.key).await?;
         let mut opened = Err(audit_cipher::Unopened);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use audit_capture::QueryError;
 use audit_capture::catalog;
@@ -12,6 +12,7 @@ use audit_capture::replication::{Chunk, Frame, FrameError, Receiver, Replication
 use audit_core::baseline::Command;
 use audit_core::batch::{Batch, Progress};
 use audit_core::position::{Lsn, Micros};
+use audit_keys::Keyring;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 use tracing::warn;
 
@@ -22,6 +23,9 @@ use crate::status::Shared;
 
 /// A batch is handed on when it holds this much, or when the stream has nothing more to give.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// A key that takes longer holds up what came before it.
+const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// Commits that wait for one another are written in another order than their times, by far less than this.
 const CLOCK_BACK_MAX_MICROS: i64 = 60_000_000;
@@ -57,6 +61,8 @@ pub struct Driver {
     pub told_at: Instant,
     /// The latest commit time so far.
     pub clock: Micros,
+    /// Gets the keys that the stage wants.
+    pub keyring: Option<Arc<Keyring>>,
     /// Goes with the batch that holds the large message of the chunk under way.
     pub large: Option<OwnedSemaphorePermit>,
 }
@@ -90,7 +96,7 @@ impl Driver {
                 chunk = receiver.recv() => chunk?,
             };
             let Some(chunk) = chunk else { return Ok(()) };
-            self.chunk(chunk).await?;
+            let Some(()) = self.chunk(chunk, &mut stop).await? else { return Ok(()) };
             if self.until.is_some_and(|until| self.stage.progress().flushed_lsn >= until) {
                 return Ok(());
             }
@@ -100,18 +106,28 @@ impl Driver {
         }
     }
 
-    async fn chunk(&mut self, mut chunk: Chunk) -> Result<(), DriverError> {
+    /// `None` where somebody stopped the daemon while it waited for a key.
+    async fn chunk(&mut self, mut chunk: Chunk, stop: &mut watch::Receiver<bool>) -> Result<Option<()>, DriverError> {
         self.large = chunk.take_permit();
-        let followed = self.frames(&chunk).await;
+        let followed = self.frames(&chunk, stop).await;
         self.large = None;
         followed
     }
 
-    async fn frames(&mut self, chunk: &Chunk) -> Result<(), DriverError> {
+    async fn frames(&mut self, chunk: &Chunk, stop: &mut watch::Receiver<bool>) -> Result<Option<()>, DriverError> {
         for frame in chunk.frames() {
             match frame? {
                 Frame::XLogData { wal_start, data, .. } => {
-                    if let Some(relation) = self.stage.message(data, wal_start)? {
+                    let relation = loop {
+                        match self.stage.message(data, wal_start) {
+                            Ok(relation) => break relation,
+                            Err(error) => match self.obtain(error, stop).await? {
+                                Some(()) => {}
+                                None => return Ok(None),
+                            },
+                        }
+                    };
+                    if let Some(relation) = relation {
                         let found = catalog::table(&self.client, &self.publication, relation.oid).await?;
                         self.stage.describe(&relation, found.as_ref().map(|table| &table.catalog))?;
                         self.hint.notify_one();
@@ -122,7 +138,15 @@ impl Driver {
                     if let Some(passed) = self.stage.take_passed() {
                         // What came before the watermark goes before the chunk.
                         self.hand_on().await;
-                        let batch = self.stage.chunk(&passed)?;
+                        let batch = loop {
+                            match self.stage.chunk(&passed) {
+                                Ok(batch) => break batch,
+                                Err(error) => match self.obtain(error, stop).await? {
+                                    Some(()) => {}
+                                    None => return Ok(None),
+                                },
+                            }
+                        };
                         self.hand(batch).await;
                         passed.delivered();
                     }
@@ -136,7 +160,25 @@ impl Driver {
                 }
             }
         }
-        Ok(())
+        Ok(Some(()))
+    }
+
+    /// Waits for the key for want of which the stage failed; any other failure stays one. What came before goes to the sinks meanwhile.
+    /// `None` where somebody stopped the daemon first.
+    async fn obtain(&mut self, error: StageError, stop: &mut watch::Receiver<bool>) -> Result<Option<()>, DriverError> {
+        let (Some(wanted), Some(keyring)) = (error.wanted(), self.keyring.clone()) else { return Err(error.into()) };
+        let wanted = [wanted];
+        let mut obtained = std::pin::pin!(keyring.obtain(&wanted));
+        // Most keys are there at once, and a batch need not end for them.
+        if tokio::time::timeout(AT_ONCE, &mut obtained).await.is_ok() {
+            return Ok(Some(()));
+        }
+        self.hand_on().await;
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => Ok(None),
+            () = obtained => Ok(Some(())),
+        }
     }
 
     /// Hands the batch under way to the sinks, and a bare position where enough went by without one.

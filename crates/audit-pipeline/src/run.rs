@@ -12,6 +12,7 @@ use audit_connect::{ConnectError, Outcome};
 use audit_core::position::Lsn;
 use audit_core::protect::Policy;
 use audit_core::rules::Rules;
+use audit_keys::{Keyring, Waiting};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -28,6 +29,8 @@ pub struct Daemon {
     pub source: SourceConfig,
     pub rules: Rules,
     pub policy: Policy,
+    /// Where the policy's sealer gets its keys.
+    pub keyring: Option<Arc<Keyring>>,
     pub sinks: Vec<NamedSink>,
     pub config: PipelineConfig,
     pub baseline: BaselineConfig,
@@ -175,6 +178,34 @@ const SETTLED: Duration = Duration::from_secs(60);
 
 /// Runs until `stop` turns true, or until someone must act. Returns the position before which everything is durable.
 pub async fn run(daemon: &Daemon, stop: watch::Receiver<bool>) -> Result<Lsn, RunError> {
+    let Some(keyring) = &daemon.keyring else { return sessions(daemon, stop).await };
+    tokio::select! {
+        ended = sessions(daemon, stop) => ended,
+        // Neither ever ends before the sessions do.
+        () = keyring.renew() => Err(RunError::Panic("keys".to_owned())),
+        () = report_keys(daemon, keyring) => Err(RunError::Panic("keys".to_owned())),
+    }
+}
+
+/// Says in the status for which key everything waits.
+async fn report_keys(daemon: &Daemon, keyring: &Keyring) {
+    let mut waiting = keyring.waiting();
+    loop {
+        let phase = match waiting.borrow_and_update().clone() {
+            None => None,
+            Some(Waiting { class, why, hint, .. }) => {
+                daemon.shared.failed(Failure::new(format!("waiting for a key of class {class}: {why}"), Some(hint)));
+                Some(class)
+            }
+        };
+        daemon.shared.wait_for_key(phase);
+        if waiting.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn sessions(daemon: &Daemon, stop: watch::Receiver<bool>) -> Result<Lsn, RunError> {
     daemon.shared.configure(&daemon.source.name, &daemon.source.slot, daemon.memory.limit);
     let mut backoff = Backoff::default();
     loop {

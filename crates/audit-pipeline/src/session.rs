@@ -225,6 +225,7 @@ async fn driver(
         told,
         told_at: Instant::now(),
         clock: Micros(i64::MIN),
+        keyring: daemon.keyring.clone(),
         large: None,
     })
 }

@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use audit_cipher::Wanted;
 use audit_core::assemble::{AssembleError, Assembler};
 use audit_core::baseline::{Command, Passed, WATERMARK_PREFIX, Watches};
 use audit_core::batch::{Batch, Progress, Transaction};
@@ -48,6 +49,15 @@ pub enum StageError {
 }
 
 impl StageError {
+    /// The key for want of which nothing was recorded. Nothing was lost either: whoever has it gives the same message, or the same chunk,
+    /// once more.
+    pub fn wanted(&self) -> Option<Wanted> {
+        match self {
+            StageError::Seal { source: SealError::KeyWanted(wanted), .. } => Some(*wanted),
+            _ => None,
+        }
+    }
+
     /// The position that `resume --quarantine` would give up, where that can help.
     pub fn position(&self) -> Option<Position> {
         match self {
@@ -113,6 +123,14 @@ pub struct Counts {
     pub versions: u64,
 }
 
+/// A change that has a place, and is not in the batch.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    place: Place,
+    /// What was seen whole before it.
+    before: Progress,
+}
+
 pub struct Stage {
     /// What is protected in contexts.
     context_inside: Inside,
@@ -137,6 +155,8 @@ pub struct Stage {
     watches: Watches,
     /// A chunk whose watermark has just passed.
     passed: Option<Passed>,
+    /// The change that could not be sealed, if the last message was one: it may come again, see [`StageError::wanted`].
+    pending: Option<Pending>,
 }
 
 impl Stage {
@@ -166,6 +186,7 @@ impl Stage {
             gap: None,
             watches: Watches::default(),
             passed: None,
+            pending: None,
         }
     }
 
@@ -184,15 +205,16 @@ impl Stage {
         self.batch.is_empty()
     }
 
+    /// A change that waits for its key is no part of it: a sink that took it for stored would never get it.
     pub fn progress(&self) -> Progress {
-        self.assembler.progress()
+        self.pending.map_or_else(|| self.assembler.progress(), |pending| pending.before)
     }
 
     /// Takes the batch under way, which stands for everything seen so far.
     pub fn take_batch(&mut self) -> Batch {
         let next = Batch::with_room_of(&self.batch);
         let mut batch = std::mem::replace(&mut self.batch, next);
-        batch.progress = self.assembler.progress();
+        batch.progress = self.progress();
         if let Some(transaction) = self.assembler.transaction() {
             self.batch.transaction(*transaction);
         }
@@ -231,15 +253,17 @@ impl Stage {
         if let Some(transaction) = self.assembler.transaction() {
             batch.transaction(*transaction);
         }
+        let mut versions = 0;
         for (seq, row) in (0..).zip(passed.rows()) {
             let place = Place { position: Position { seq, ..at }, lsn: at.commit_lsn };
             if let Some(raw) = version(&table, Change::Snapshot { row }, &mut self.changed) {
                 self.policy
                     .seal(&mut batch, &table, &raw, place, None)
                     .map_err(|source| StageError::Seal { position: place.position, source })?;
-                self.counts.versions += 1;
+                versions += 1;
             }
         }
+        self.counts.versions += versions;
         Ok(batch)
     }
 
@@ -322,12 +346,20 @@ impl Stage {
     }
 
     fn change(&mut self, oid: u32, change: Change<'_>, lsn: Lsn) -> Result<(), StageError> {
-        let place = self.assembler.change(lsn).map_err(|source| StageError::Assemble { lsn, source })?;
-        self.counts.changes += 1;
-        self.check_resume(place)?;
+        // A change that comes again with its key was counted, and seen by whoever watches.
+        let before = self.progress();
+        let again = self.pending.take();
+        let place = match again {
+            Some(pending) => pending.place,
+            None => self.assembler.change(lsn).map_err(|source| StageError::Assemble { lsn, source })?,
+        };
+        if again.is_none() {
+            self.counts.changes += 1;
+            self.check_resume(place)?;
+        }
         let target = self.targets.get(&oid).ok_or(StageError::UnknownRelation { oid, lsn })?;
         let Target::Record(table) = target else { return Ok(()) };
-        if !self.watches.is_idle() {
+        if again.is_none() && !self.watches.is_idle() {
             let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);
             self.watches.change(xid, table, change);
         }
@@ -339,9 +371,9 @@ impl Stage {
         }
         let Some(raw) = version(table, change, &mut self.changed) else { return Ok(()) };
         let context = self.assembler.current_context();
-        self.policy
-            .seal(&mut self.batch, table, &raw, place, context)
-            .map_err(|source| StageError::Seal { position: place.position, source })?;
+        let sealed = self.policy.seal(&mut self.batch, table, &raw, place, context);
+        self.pending = sealed.is_err().then_some(Pending { place, before });
+        sealed.map_err(|source| StageError::Seal { position: place.position, source })?;
         self.counts.versions += 1;
         Ok(())
     }

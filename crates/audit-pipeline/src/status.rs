@@ -125,6 +125,10 @@ pub enum Phase {
         holder: String,
     },
     Streaming,
+    /// A key service or the key store does not give what values have to be encrypted with.
+    WaitingForKey {
+        class: String,
+    },
     /// Something failed; it is tried again.
     Retrying,
     Stopping,
@@ -221,6 +225,16 @@ impl Shared {
         let mut state = lock(&self.state);
         state.phase = Phase::Retrying;
         state.last_error = Some(failure);
+    }
+
+    /// Everything waits for a key of this class, or for none any more.
+    pub(crate) fn wait_for_key(&self, class: Option<String>) {
+        let mut state = lock(&self.state);
+        match class {
+            Some(class) => state.phase = Phase::WaitingForKey { class },
+            None if matches!(state.phase, Phase::WaitingForKey { .. }) => state.phase = Phase::Streaming,
+            None => {}
+        }
     }
 
     /// The server's WAL ends at `wal_end`.

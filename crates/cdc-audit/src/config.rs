@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::protection::{KeyError, ProtectionConfig};
 
+mod keys;
 #[cfg(test)]
 mod mistakes;
 mod protection;
@@ -130,6 +131,7 @@ impl Config {
         if self.pipeline.memory().is_none() {
             problems.push("pipeline.memory_limit", "too small", Some("give at least \"80 MiB\""));
         }
+        self.check_keys(problems);
         problems.scope("protection", |problems| self.protection.check(problems));
         for (index, rule) in self.tables.iter().enumerate() {
             let path = format!("tables[{index}]");

@@ -47,6 +47,7 @@ fn not_ready(report: &StatusReport) -> Option<String> {
     let idle = Micros::now().0 as f64 / 1e6 - report.last_progress;
     match &report.phase {
         Phase::Streaming => {}
+        Phase::WaitingForKey { class } => return Some(format!("there is no key of class {class}")),
         Phase::Waiting { holder } => return Some(format!("the slot is held by {holder}")),
         phase => return Some(format!("{phase:?}").to_lowercase()),
     }

@@ -6,6 +6,7 @@ mod config;
 mod error;
 mod http;
 mod logging;
+mod reveal;
 mod wiring;
 
 use std::path::PathBuf;
@@ -56,6 +57,10 @@ enum Command {
     Resume(cli::resume::Args),
     /// Show the trail of one row, newest first.
     History(cli::history::Args),
+    /// Show versions with their encrypted values in plain, to those who may; logged first.
+    Decrypt(cli::decrypt::Args),
+    /// List, rotate, rewrap, export and destroy the keys of encrypted values.
+    Keys(cli::keys::Args),
     /// Write versions to files that can be proved: JSON Lines and a manifest.
     Export(cli::export::Args),
     /// Make files of a lake fewer and sort them, where no readers list its folders.
@@ -104,6 +109,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Command::Config(_) => Ok(ExitCode::SUCCESS),
             Command::Setup(args) => cli::setup::run(args, &config).await,
             Command::History(args) => cli::history::run(args, &config).await,
+            Command::Decrypt(args) => cli::decrypt::run(args, &config).await,
+            Command::Keys(args) => cli::keys::run(args, &config).await,
             Command::Export(args) => cli::export::run(args, &config).await,
             Command::Compact(args) => cli::compact::run(args, &config).await,
             Command::Ddl(args) => cli::ddl::run(args, &config).await,

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use audit_capture::baseline::Progress;
+use audit_core::protect::Policy;
 use audit_format::FormatConfig;
 use audit_hot::HotSink;
 use audit_kafka::{KafkaConfig, KafkaSink};
@@ -23,6 +24,9 @@ use crate::error::{CliError, code};
 /// Builds everything that can be built without a connection.
 pub fn daemon(config: &Config, args: &RunArgs) -> Result<Daemon, CliError> {
     let policy = config.policy().map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
+    let keyring = config.keyring().map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
+    let keyring = keyring.map(Arc::new);
+    let policy = Policy { sealer: keyring.as_ref().map(|keyring| Arc::clone(keyring.sealer())), ..policy };
     let memory = config
         .pipeline
         .memory()
@@ -55,6 +59,7 @@ pub fn daemon(config: &Config, args: &RunArgs) -> Result<Daemon, CliError> {
         source: config.source.clone(),
         rules: config.rules(),
         policy,
+        keyring,
         sinks: sinks.collect::<Result<_, CliError>>()?,
         config: config.pipeline.clone(),
         baseline: config.baseline.clone(),

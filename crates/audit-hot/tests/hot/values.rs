@@ -281,7 +281,7 @@ async fn a_protected_value_is_nowhere_in_the_table() {
         ..TableRule::default()
     };
     let key = MacKey::new("k1", b"secret");
-    let policy = Policy { hash_key: Some(key.clone()), row_key: Some(key) };
+    let policy = Policy { hash_key: Some(key.clone()), row_key: Some(key), ..Policy::default() };
     let mut fixture = Fixture::under(Rules { tables: vec![rule], ..Rules::default() }, policy);
     let batches = fixture.batches(
         r#"table public.t (mail text key, pin text)

@@ -86,7 +86,7 @@ async fn encrypted_for(keyring: &Keyring, subject: &str, plain: &str) -> String 
 
 async fn token(keyring: &Keyring, domain: &str, plain: &str) -> String {
     let class = keyring.sealer().class("pii").unwrap();
-    sealed(keyring, |sealer, out| sealer.token(class, domain, plain.as_bytes(), out)).await
+    sealed(keyring, |sealer, out| sealer.token(class, domain.as_bytes(), plain.as_bytes(), out)).await
 }
 
 async fn reveal(opener: &Opener, text: &str, aad: &[u8], domains: &[&str]) -> Result<Zeroizing<String>, OpenError> {
@@ -94,7 +94,7 @@ async fn reveal(opener: &Opener, text: &str, aad: &[u8], domains: &[&str]) -> Re
     let ask = Ask {
         text: text.to_owned(),
         aad: aad.to_vec(),
-        domains: domains.iter().map(|domain| (*domain).to_owned()).collect(),
+        domains: domains.iter().map(|domain| domain.as_bytes().to_vec()).collect(),
         source: "shop".into(),
         table: "public.users".into(),
         key: Some("7".into()),
@@ -172,7 +172,7 @@ async fn a_key_is_durable_before_anything_is_encrypted_under_it() {
         assert!(matches!(keyring.provide(&[wanted]).await, Err(KeyError::Store { .. })));
     }
     assert_eq!(keyring.sealer().encrypt(class, b"", b"x", &mut out), Err(Failure::Wanted(Wanted::Data(class))));
-    assert_eq!(keyring.sealer().token(class, "", b"x", &mut out), Err(Failure::Wanted(Wanted::Tokens(class))));
+    assert_eq!(keyring.sealer().token(class, b"", b"x", &mut out), Err(Failure::Wanted(Wanted::Tokens(class))));
     ground.sql("ALTER TABLE cdc_audit.gone RENAME TO data_keys");
     let value = encrypted(&keyring, b"", "x").await;
     assert_eq!(

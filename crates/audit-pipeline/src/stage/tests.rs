@@ -25,6 +25,7 @@ use super::*;
 use crate::continuity::{Server, judge};
 
 mod inside;
+mod keys;
 mod members;
 mod protection;
 mod tracked;

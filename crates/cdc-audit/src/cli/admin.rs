@@ -29,6 +29,15 @@ pub struct HotDatabase {
     pub options: SetupOptions,
 }
 
+impl HotDatabase {
+    /// What is in it, and where it is.
+    pub fn describe(&self) -> String {
+        let keys = self.options.keys.then_some("key store");
+        let what: Vec<&str> = self.options.sinks.iter().map(String::as_str).chain(keys).collect();
+        format!("{} {}", what.join(", "), self.admin.describe())
+    }
+}
+
 impl Who {
     pub fn source(&self, config: &Config) -> Result<PgEndpoint, CliError> {
         self.admin.as_ref().map_or_else(|| Ok(config.source.endpoint.clone()), |url| endpoint("--as", url))
@@ -41,6 +50,7 @@ impl Who {
         for (name, sink) in &config.sinks {
             let SinkConfig::Hot(hot) = sink else { continue };
             let known = self.database(&mut databases, config, name, &hot.endpoint)?;
+            known.options.sinks.push(name.clone());
             if !known.options.checkpoints_alone && known.options.partitioning != hot.partitioning {
                 return Err(CliError::new(format!(
                     "hot sink {name} shares a database with another, and is partitioned in another way"
@@ -52,7 +62,12 @@ impl Who {
         }
         for (name, sink) in &config.sinks {
             let SinkConfig::Webhook(webhook) = sink else { continue };
-            self.database(&mut databases, config, name, config.checkpoint_endpoint(webhook))?;
+            let known = self.database(&mut databases, config, name, config.checkpoint_endpoint(webhook))?;
+            known.options.sinks.push(name.clone());
+        }
+        if !config.protection.keys.is_empty() {
+            // In the database of a hot sink, which is known by now, or in the source's, which belongs to none.
+            self.database(&mut databases, config, "", config.key_store())?.options.keys = true;
         }
         let given = self.sink_as.iter().filter_map(|text| text.split_once('=').map(|(name, _)| name));
         let has_database =
@@ -63,7 +78,7 @@ impl Who {
         Ok(databases.into_iter().map(|(_, database)| database).collect())
     }
 
-    /// The database at `endpoint`, with this sink in it.
+    /// The database at `endpoint`, which this sink needs.
     fn database<'d>(
         &self,
         databases: &'d mut Vec<(String, HotDatabase)>,
@@ -87,9 +102,7 @@ impl Who {
                 databases.len() - 1
             }
         };
-        let known = &mut databases[at].1;
-        known.options.sinks.push(sink.to_owned());
-        Ok(known)
+        Ok(&mut databases[at].1)
     }
 
     fn sink(&self, config: &Config, name: &str, own: &PgEndpoint) -> Result<PgEndpoint, CliError> {
@@ -109,7 +122,7 @@ impl Who {
 }
 
 /// A connection string from the command line, where everybody on the machine can read it.
-fn endpoint(option: &str, url: &str) -> Result<PgEndpoint, CliError> {
+pub fn endpoint(option: &str, url: &str) -> Result<PgEndpoint, CliError> {
     if audit_config::redact(url) != url {
         return Err(CliError::new(format!("{option}: no password on the command line"))
             .hint("put it into ~/.pgpass (or the file that PGPASSFILE names), or into PGPASSWORD".to_owned())

@@ -49,6 +49,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     findings.extend(warnings);
     findings.extend(continuity(config).await);
     findings.extend(keys(config));
+    findings.extend(key_classes(config).await);
     let ready = would_start(&findings);
     match args.json {
         true => show_json(&findings, ready)?,
@@ -177,6 +178,31 @@ fn keys(config: &Config) -> Option<Finding> {
         message: failure(&error, None).message,
         fix: Some(error.hint()),
     })
+}
+
+/// Whether each class's master key wraps, and the key store can be read.
+async fn key_classes(config: &Config) -> Vec<Finding> {
+    let finding =
+        |subject: String, state, message: String, fix| Finding { area: Area::Protection, subject, state, message, fix };
+    let keyring = match config.keyring() {
+        Ok(Some(keyring)) => keyring,
+        Ok(None) => return Vec::new(),
+        Err(error) => {
+            let message = failure(&error, None).message;
+            return vec![finding("keys".to_owned(), State::Fail, message, Some(error.hint()))];
+        }
+    };
+    let probed = keyring.probe().await;
+    let found = probed.into_iter().map(|(class, result)| match result {
+        Ok(()) => {
+            finding(format!("keys of class {class}"), State::Ok, "can be made, wrapped and stored".to_owned(), None)
+        }
+        Err(error) => {
+            let message = failure(&error, None).message;
+            finding(format!("keys of class {class}"), State::Fail, message, Some(error.hint()))
+        }
+    });
+    found.collect()
 }
 
 fn word(state: State) -> &'static str {

@@ -6,15 +6,18 @@ use audit_core::stored::Record;
 use audit_history::Store;
 use serde_json::value::RawValue;
 
+use crate::cli::access::{Purpose, report, revealer};
 use crate::cli::output::{print, print_json, table};
 use crate::cli::store::open;
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::reveal::Revealer;
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cdc-audit history public.orders 42\n  cdc-audit history public.order_items '[42,3]'      a key of two columns\n  \
-    cdc-audit history public.orders 42 --from archive --json"
+    cdc-audit history public.orders 42 --from archive --json\n  \
+    cdc-audit history public.users 42 --decrypt --purpose \"claim 4711\""
 )]
 pub struct Args {
     /// `schema.table`.
@@ -33,6 +36,11 @@ pub struct Args {
     /// One JSON record a line.
     #[arg(long)]
     json: bool,
+    /// Show encrypted values in plain; each is written to the access log first.
+    #[arg(long)]
+    decrypt: bool,
+    #[command(flatten)]
+    purpose: Purpose,
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
@@ -49,12 +57,29 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     }
     let key = stored_key(&args, config, &store).await?;
     let records = store.history(&config.source.name, &args.table, &key, args.limit).await.map_err(failed)?;
+    let mut revealer = match args.decrypt {
+        true => Some(revealer(&args.purpose, config, "history", u64::MAX)?),
+        false => None,
+    };
+    let records = match &mut revealer {
+        Some(revealer) => reveal(revealer, records).await?,
+        None => records,
+    };
     if args.json {
         records.iter().try_for_each(print_json)?;
     } else {
         show(&args, &records)?;
     }
+    revealer.as_ref().map_or(Ok(()), report)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn reveal(revealer: &mut Revealer, records: Vec<Record>) -> Result<Vec<Record>, CliError> {
+    let mut plain = Vec::with_capacity(records.len());
+    for record in records {
+        plain.push(revealer.record(record).await?);
+    }
+    Ok(plain)
 }
 
 /// The key as it is stored: of several columns a JSON array without spaces, and what is protected as its HMAC. Who knows the raw key, and may

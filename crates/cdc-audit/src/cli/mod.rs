@@ -1,14 +1,17 @@
 //! One command, one file.
 
+mod access;
 mod admin;
 mod attribution;
 pub mod check;
 pub mod compact;
 pub mod config;
 pub mod ddl;
+pub mod decrypt;
 pub mod export;
 pub mod history;
 mod kafka;
+pub mod keys;
 pub mod output;
 pub mod plan;
 pub mod resume;

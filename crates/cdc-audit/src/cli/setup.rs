@@ -89,7 +89,7 @@ async fn targets(args: &Args, config: &Config, rules: &audit_core::rules::Rules)
 }
 
 async fn hot_target(hot: HotDatabase) -> Result<Target, CliError> {
-    let place = format!("{} {}", hot.options.sinks.join(", "), hot.admin.describe());
+    let place = hot.describe();
     let client = audit_connect::connect(&hot.admin, APPLICATION_NAME).await?;
     let mut plan = hot_plan(audit_hot::setup_statements(&hot.options));
     let user = hot.admin.parse()?.user().to_owned();

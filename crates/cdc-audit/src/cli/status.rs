@@ -86,6 +86,7 @@ fn show(report: &StatusReport) -> Result<(), CliError> {
         Phase::Starting => "starting".to_string(),
         Phase::Waiting { holder } => format!("waiting for the slot, which {holder} holds"),
         Phase::Streaming => "streaming".to_string(),
+        Phase::WaitingForKey { class } => format!("waiting for a key of class {class}"),
         Phase::Retrying => "retrying".to_string(),
         Phase::Stopping => "stopping".to_string(),
     };

@@ -37,10 +37,11 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let plan = teardown::plan(&client, &config.source, &daemon_role).await?;
     // The source first: its slot is what costs while nobody captures.
     let mut targets: Vec<(String, Client, Plan)> = vec![(format!("source {}", admin.describe()), client, plan)];
-    for hot in args.who.hot(config)? {
+    // A key store alone stays: what lies in lakes and topics is readable only through it.
+    for hot in args.who.hot(config)?.into_iter().filter(|hot| !hot.options.sinks.is_empty()) {
         let client = audit_connect::connect(&hot.admin, APPLICATION_NAME).await?;
         let plan = hot_plan(audit_hot::teardown_statements(&hot.options, args.keep_history));
-        targets.push((format!("{} {}", hot.options.sinks.join(", "), hot.admin.describe()), client, plan));
+        targets.push((hot.describe(), client, plan));
     }
     for (place, _, plan) in &targets {
         refused(plan)?;

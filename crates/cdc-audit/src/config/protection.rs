@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use audit_config::secret::{Secret, SecretRef};
 use audit_config::{Problems, quote};
 use audit_core::method::{Algorithm, Method, MethodRule, Protect};
-use audit_core::protect::{MacKey, Policy};
+use audit_core::protect::{DEFAULT_CLASS, MacKey, Policy};
 use audit_core::rules::{ProtectionRule, TableRule};
+use audit_keys::KeyClass;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,10 @@ pub struct ProtectionConfig {
     pub hash_key_id: String,
     /// The secret under which protected key columns become part of `key`. It must never change: a row's key would.
     pub row_key: Option<SecretRef>,
+    /// Classes of keys for `encrypt` and `token`, each with a master key of its own; a column that names none takes `default`.
+    pub keys: BTreeMap<String, KeyClass>,
+    /// The hot sink in whose database wrapped keys lie. Default: the first hot sink; without one, the source's database.
+    pub key_store: Option<String>,
 }
 
 impl Default for ProtectionConfig {
@@ -42,6 +47,8 @@ impl Default for ProtectionConfig {
             hash_key: None,
             hash_key_id: "k1".to_string(),
             row_key: None,
+            keys: BTreeMap::new(),
+            key_store: None,
         }
     }
 }
@@ -72,7 +79,12 @@ impl ProtectionConfig {
             });
         }
         for (field, protect) in &self.context {
-            self.check_protect(&format!("context.{}", quote(field)), protect, problems);
+            let path = format!("context.{}", quote(field));
+            if protect.methods().iter().any(|rule| rule.method == Method::Encrypt) {
+                let hint = "take `token`, `hash` or `partial`";
+                problems.push(&path, "a context stands in no row, to which an encrypted value is bound", hint);
+            }
+            self.check_protect(&path, protect, problems);
         }
     }
 
@@ -137,9 +149,15 @@ impl ProtectionConfig {
             let hint = "set protection.hash_key to a file or variable that holds one";
             problems.push("", "the method `hash` needs a key", hint);
         }
-        if keyed {
-            let message = format!("the method `{}` needs protection.keys", method.name());
-            problems.push("", message, "take `hash`, `partial` or `full`");
+        let class = key.as_deref().unwrap_or(DEFAULT_CLASS);
+        if keyed && !self.keys.contains_key(class) {
+            let message = format!("the method `{}` needs keys of class {class:?}", method.name());
+            let classes: Vec<&str> = self.keys.keys().map(String::as_str).collect();
+            let hint = match classes.is_empty() {
+                true => format!("add [protection.keys.{class}] with a master key"),
+                false => format!("the classes are {}", classes.join(", ")),
+            };
+            problems.push("", message, hint.as_str());
         }
     }
 
@@ -156,6 +174,7 @@ impl ProtectionConfig {
         Ok(Policy {
             hash_key: key("protection.hash_key", &self.hash_key, &self.hash_key_id)?,
             row_key: key("protection.row_key", &self.row_key, "row")?,
+            sealer: None,
         })
     }
 }

@@ -23,7 +23,7 @@ pub fn samples(table: &Arc<Table>, config: &Config) -> Vec<(String, String)> {
         bytes.extend_from_slice(value.as_bytes());
     }
     let key = || Some(MacKey::new(config.protection.hash_key_id.as_str(), b"made up, for samples alone"));
-    let policy = Policy { hash_key: key(), row_key: key() };
+    let policy = Policy { hash_key: key(), row_key: key(), ..Policy::default() };
     let (mut batch, mut changed) = (Batch::default(), Vec::new());
     let row = Change::Insert { new: Row::new(&bytes, &cells) };
     let place = Place { position: Position::default(), lsn: Lsn::ZERO };

@@ -1,0 +1,54 @@
+//! `[protection.keys]`: classes of keys, and where the key store lies.
+
+use std::collections::BTreeSet;
+
+use audit_config::{Problems, quote};
+use audit_connect::PgEndpoint;
+use audit_keys::Keyring;
+
+use super::{Config, is_name};
+
+impl Config {
+    /// What the types cannot say.
+    pub(super) fn check_keys(&self, problems: &mut Problems) {
+        for (name, class) in &self.protection.keys {
+            let path = format!("protection.keys.{}", quote(name));
+            if !is_name(name) {
+                problems.push(&path, "a class's name may hold a-z, 0-9, - and _", "choose another name");
+            }
+            problems.scope(&path, |problems| class.check(problems));
+        }
+        let Some(name) = &self.protection.key_store else { return };
+        if self.hot(name).is_none() {
+            let hint = "name a hot sink of this file, or take the key out";
+            problems.push("protection.key_store", "there is no hot sink of this name", hint);
+        }
+    }
+
+    /// The database of the key store: a hot sink's, else the source.
+    pub fn key_store(&self) -> &PgEndpoint {
+        let first = || self.sinks.keys().find_map(|name| self.hot(name));
+        let hot = match &self.protection.key_store {
+            Some(name) => self.hot(name),
+            None => first(),
+        };
+        hot.map_or(&self.source.endpoint, |hot| &hot.endpoint)
+    }
+
+    /// The domains of tokens that have names.
+    pub fn domains(&self) -> Vec<String> {
+        let tables = self.tables.iter().flat_map(|rule| rule.protect.values());
+        let general = self.protection.rules.iter().map(|rule| &rule.method);
+        let methods = tables.chain(general).flat_map(|protect| protect.methods());
+        methods.filter_map(|rule| rule.domain.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// What the daemon encrypts with; `None` where no class of keys is configured.
+    pub fn keyring(&self) -> Result<Option<Keyring>, audit_keys::KeyError> {
+        let keys = &self.protection.keys;
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        Keyring::new(&self.source.name, keys, self.key_store().clone(), "cdc-audit keys").map(Some)
+    }
+}
