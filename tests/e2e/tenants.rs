@@ -20,7 +20,7 @@ const CHANGES: &str = "INSERT INTO orders SELECT 1000 + i, 'T' || i % 3 || '/..'
 
 /// What is in the home, and in the store of each tenant.
 fn stores(folder: &Path) -> Vec<(Option<String>, PathBuf)> {
-    let tenants = (0..3).map(|n| (Some(format!("T{n}/..")), folder.join(format!("of-T{n}--2f--2e."))));
+    let tenants = (0..3).map(|n| (Some(format!("T{n}/..")), folder.join(format!("of-T{n}--2f.."))));
     [(None, folder.join("home"))].into_iter().chain(tenants).collect()
 }
 
@@ -68,12 +68,15 @@ async fn each_tenant_has_its_own_and_nobody_elses() {
     }
     world.catch_up().await;
     server.execute(&world.database, CHANGES);
-    let mut daemon = world.launch().start();
-    daemon.wait_for("rows that existed are read", |_| {
+    let is_read = || {
         let log = lake::Snapshot::read(&folder.path().join("home/public.orders"));
         log.transactions.get("shop/chunks_done") == Some(&1)
-    });
-    assert!(daemon.stop().success(), "{}", daemon.output());
+    };
+    if !is_read() {
+        let mut daemon = world.launch().start();
+        daemon.wait_for("rows that existed are read", |_| is_read());
+        assert!(daemon.stop().success(), "{}", daemon.output());
+    }
     world.catch_up().await;
 
     let recorded = world.recorded().await;
@@ -119,7 +122,7 @@ fn ask(world: &World, versions: &[Version]) {
     let manifest = std::fs::read_to_string(to.join("manifest.json")).expect("a manifest");
     let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
     assert_eq!(manifest["rows"], own, "{manifest}");
-    assert_eq!(manifest["files"][0]["path"], "tenant=T1--2f--2e./public.orders.jsonl", "{manifest}");
+    assert_eq!(manifest["files"][0]["path"], "tenant=T1--2f../public.orders.jsonl", "{manifest}");
     let to = world.path("everything");
     world.succeed(&["export", "--from", "archive", "--to", to.to_str().expect("a plain name")]);
     let manifest = std::fs::read_to_string(to.join("manifest.json")).expect("a manifest");

@@ -54,7 +54,10 @@ async fn probe(client: &Client, table: &Table, text: &str) -> Result<Seen, Query
     const WHAT: &str = "try the row filter";
     let failed = |error| QueryError::new(WHAT, error);
     client.batch_execute(&format!("BEGIN; SET LOCAL lock_timeout TO '{LOCK_TIMEOUT}'")).await.map_err(failed)?;
-    let create = format!("CREATE PUBLICATION cdc_audit_probe FOR TABLE ONLY {} WHERE ({text})", table.quoted);
+    let create = format!(
+        "CREATE PUBLICATION cdc_audit_probe FOR TABLE ONLY {} WHERE ({text}) WITH (publish_via_partition_root = true)",
+        table.quoted
+    );
     // Prepared, so that it is one statement whatever the text.
     let seen = match client.execute(&create, &[]).await.map_err(failed) {
         Ok(_) => row(client, WHAT, include_str!("../sql/filter.sql"), &[&table.oid]).await,

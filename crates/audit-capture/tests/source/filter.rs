@@ -52,7 +52,9 @@ async fn a_filter_that_would_break_the_application_is_refused() {
     let expected =
         "public.t: with this row filter PostgreSQL would refuse UPDATE and DELETE: status do not identify a row";
     assert_eq!(refused, [expected]);
-    for (wrong, said) in [("stattus = 'x'", "stattus"), ("id", "boolean"), ("id > 0); DROP TABLE t; --", "syntax")] {
+    for (wrong, said) in
+        [("stattus = 'x'", "stattus"), ("id", "boolean"), ("id > 0); DROP TABLE t; --", "multiple commands")]
+    {
         let refused = refusals(&db, &filtered(wrong)).await;
         assert!(refused[0].contains("does not take the row filter") && refused[0].contains(said), "{refused:?}");
     }
