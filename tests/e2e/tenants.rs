@@ -77,6 +77,7 @@ async fn each_tenant_has_its_own_and_nobody_elses() {
         daemon.wait_for("rows that existed are read", |_| is_read());
         assert!(daemon.stop().success(), "{}", daemon.output());
     }
+    server.execute(&world.database, "UPDATE orders SET account = 'T1/..' WHERE id = 1");
     world.catch_up().await;
 
     let recorded = world.recorded().await;
