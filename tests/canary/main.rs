@@ -53,7 +53,10 @@ async fn no_byte_of_a_secret_leaves_the_daemon() {
         "brokers = [\"{}\"]\ncompression = \"none\"\nformat = \"debezium\"\ntombstones = true",
         kafka.brokers()
     );
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = secrets.keys(&folder.path().join("hash"), &folder.path().join("rows"));
     let world = World::on(server)
+        .protection(&keys)
         .sql(TABLES)
         .sql(&format!("INSERT INTO people VALUES ({})", secrets.row().values()))
         .tables(RULES)
@@ -67,8 +70,6 @@ async fn no_byte_of_a_secret_leaves_the_daemon() {
         .baseline()
         .build()
         .await;
-    let keys = secrets.keys(&world.path("hash"), &world.path("rows"));
-    world.edit_config("[protection]\ndefaults = false", &keys);
     let temporary = world.path("temporary");
     std::fs::create_dir(&temporary).expect("a folder");
     let mut traces = Traces::default();

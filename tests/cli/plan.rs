@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use audit_testkit::shared;
 use cdc_audit_tests::world::World;
 use serde_json::Value;
@@ -20,8 +22,8 @@ strict = true
 allow = ["id", "name"]
 "#;
 
-fn sections(world: &World) -> String {
-    let key = world.path("hash");
+fn protection(folder: &Path) -> String {
+    let key = folder.join("hash");
     std::fs::write(&key, "0123456789abcdef0123456789abcdef").expect("a key");
     format!(
         "[protection]\nhash_key = {{ file = \"{}\" }}\n[[protection.rules]]\ntype = \"inet\"\nmethod = \"partial\"\n",
@@ -33,8 +35,9 @@ fn sections(world: &World) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_shows_what_would_be_stored_and_what_changed() {
     let server = shared(15).await;
-    let world = World::on(server).sql(SHOP).tables(RULES).unwitnessed().build().await;
-    world.edit_config("[protection]\ndefaults = false", &sections(&world));
+    let folder = tempfile::tempdir().expect("a folder");
+    let protection = protection(folder.path());
+    let world = World::on(server).sql(SHOP).tables(RULES).protection(&protection).unwitnessed().build().await;
     let saved = world.path("plan.json");
     let saved = saved.to_str().expect("a plain name");
     let plan = |arguments: &[&str]| {

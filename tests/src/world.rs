@@ -27,6 +27,7 @@ pub struct Builder<'p> {
     before: Vec<String>,
     tables: String,
     pipeline: String,
+    protection: String,
     rest: String,
     hot: String,
     lake: String,
@@ -94,6 +95,12 @@ impl<'p> Builder<'p> {
     /// Lines of `[pipeline]`.
     pub fn pipeline(mut self, toml: &str) -> Builder<'p> {
         self.pipeline = toml.to_owned();
+        self
+    }
+
+    /// The section `[protection]`, with its name, in place of one that protects nothing by default.
+    pub fn protection(mut self, toml: &str) -> Builder<'p> {
+        self.protection = toml.to_owned();
         self
     }
 
@@ -267,8 +274,9 @@ impl<'p> Builder<'p> {
         }
         format!(
             "[source]\nname = \"{SOURCE}\"\nurl = \"{url}\"\nslot = \"{slot}\"\npublication = \"{slot}\"\n\n{}\n\n\
-             [protection]\ndefaults = false\n\n{sinks}\n[pipeline]\n{}\n\n[http]\nlisten = \"127.0.0.1:{http}\"\n\n{}\n",
+             {}\n\n{sinks}\n[pipeline]\n{}\n\n[http]\nlisten = \"127.0.0.1:{http}\"\n\n{}\n",
             if self.tables.is_empty() { self.every_table() } else { self.tables.clone() },
+            self.protection,
             self.pipeline,
             self.rest,
         )
@@ -288,6 +296,7 @@ impl World {
             before: Vec::new(),
             tables: String::new(),
             pipeline: String::new(),
+            protection: "[protection]\ndefaults = false".to_owned(),
             rest: String::new(),
             hot: String::new(),
             lake: "file_age = \"1 s\"\ndata_bytes = \"0 B\"".to_owned(),

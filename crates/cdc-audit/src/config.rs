@@ -223,7 +223,13 @@ mod tests {
         let blocks: Vec<&str> = readme.split("```toml\n").skip(2).filter_map(|rest| rest.split("```").next()).collect();
         assert!(blocks.len() >= 6);
         for block in blocks {
-            let text = format!("[source]\nname = 'shop'\nurl = 'postgres://localhost/shop'\n{block}");
+            // A block about something else comes with a sink.
+            let sink = if block.contains("[sinks.") {
+                ""
+            } else {
+                "[sinks.hot]\ntype = 'hot'\nurl = 'postgres://localhost/audit'\n"
+            };
+            let text = format!("[source]\nname = 'shop'\nurl = 'postgres://localhost/shop'\n{block}\n{sink}");
             let check = |config: &Config, problems: &mut Problems| config.check(problems);
             let config = audit_config::parse(Path::new("README.md"), &text, check);
             assert_eq!(config.map(|config| config.sinks.len()).map_err(|problems| problems.to_string()), Ok(1));

@@ -109,7 +109,8 @@ impl Revealer {
                 Found { at, ..found }
             }));
         }
-        self.replace(line, found, &place).await
+        let plain = self.replace(line, found, &place).await?;
+        Ok(with_summary(&plain).unwrap_or(plain))
     }
 
     /// A record's values in plain; what is derived from them is derived anew.
@@ -220,6 +221,27 @@ impl Revealer {
         let named = self.domains.iter().map(|domain| Space::domain(domain));
         own.into_iter().chain(named).map(|space| space.bytes().to_vec()).collect()
     }
+}
+
+/// What a record's summary is made of.
+#[derive(Deserialize)]
+struct Told<'a> {
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    #[serde(borrow)]
+    changes: Option<&'a RawValue>,
+    before_known: bool,
+    #[serde(borrow)]
+    summary: &'a RawValue,
+}
+
+/// The record with a summary of its values as they are now; `None` where it has none.
+fn with_summary(line: &str) -> Option<String> {
+    let told: Told<'_> = serde_json::from_str(line).ok()?;
+    let summary = audit_core::stored::summary(&told.event, told.changes, told.before_known);
+    let start = told.summary.get().as_ptr() as usize - line.as_ptr() as usize;
+    let behind = &line[start + told.summary.get().len()..];
+    Some(format!("{}{}{behind}", &line[..start], serde_json::Value::from(summary)))
 }
 
 /// A text as it stands inside of a JSON string.
