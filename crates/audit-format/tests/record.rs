@@ -75,7 +75,7 @@ fn record_of(version: &Version<'_>) -> Record {
         reason: owned(version.reason()),
         context: document(version.context().map(|context| context.json.as_str())),
         actor_source: owned(version.actor_source().map(|source| source.name())),
-        context_verified: None,
+        context_verified: version.context_verified(),
         xid: transaction.xid,
         commit_lsn: transaction.commit_lsn,
         lsn: version.lsn(),

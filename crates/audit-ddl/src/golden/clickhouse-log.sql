@@ -51,7 +51,7 @@ SELECT
   `day`
 FROM (
   SELECT *,
-    CASE WHEN `cdc_event` IN ('created', 'snapshot') THEN '[null, ' WHEN `cdc_event` = 'deleted' THEN '[' END AS `cdc_left`,
+    CASE WHEN `cdc_changes` IS NOT NULL THEN NULL WHEN `cdc_event` IN ('created', 'snapshot') THEN '[null, ' WHEN `cdc_event` = 'deleted' THEN '[' END AS `cdc_left`,
     CASE WHEN `cdc_event` = 'deleted' THEN ', null]' ELSE ']' END AS `cdc_right`,
     CASE WHEN `cdc_event` = 'deleted' AND NOT `cdc_before_known` THEN 0 ELSE 1 END AS `cdc_whole`
   FROM `shop`.`lake__public_items`) AS `sides`;

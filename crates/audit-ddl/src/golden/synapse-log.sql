@@ -94,7 +94,7 @@ SELECT
   [day]
 FROM (
   SELECT *,
-    CASE WHEN [cdc_event] IN ('created', 'snapshot') THEN N'[null, ' WHEN [cdc_event] = 'deleted' THEN N'[' END AS [cdc_left],
+    CASE WHEN [cdc_changes] IS NOT NULL THEN NULL WHEN [cdc_event] IN ('created', 'snapshot') THEN N'[null, ' WHEN [cdc_event] = 'deleted' THEN N'[' END AS [cdc_left],
     CASE WHEN [cdc_event] = 'deleted' THEN N', null]' ELSE N']' END AS [cdc_right],
     CASE WHEN [cdc_event] = 'deleted' AND [cdc_before_known] = 0 THEN 0 ELSE 1 END AS [cdc_whole]
   FROM [shop].[lake__public_items]) AS [sides]

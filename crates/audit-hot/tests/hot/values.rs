@@ -117,7 +117,7 @@ async fn a_version_is_stored_with_every_field() {
         "changed": ["id", "name", "doc"], "before_known": true, "unknown": null, "carried": null, "included": {"account": "a"},
         "actor_id": "u1", "actor": {"name": "Ann"}, "reason": "fix",
         "context": {"actor_id": "u1", "actor": {"name": "Ann"}, "reason": "fix", "ticket": 7}, "actor_source": "context",
-        "context_verified": null, "xid": 4_000_000_000_u32, "commit_lsn": "0/5000", "lsn": "0/5008", "seq": 0,
+        "context_verified": false, "xid": 4_000_000_000_u32, "commit_lsn": "0/5000", "lsn": "0/5008", "seq": 0,
         "committed_at": "2026-03-01T09:30:00.000001+00:00", "schema_version": 1, "baseline": null, "tenant": "a"
     });
     assert_eq!(serde_json::from_str::<serde_json::Value>(&stored).unwrap(), expected);
