@@ -1,7 +1,7 @@
 //! Reading topics back, as a consumer with `read_committed` does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -24,6 +24,7 @@ pub fn trail(brokers: &str, source: &str, shapes: &Shapes) -> (Vec<Version>, Vec
     let places: Vec<(String, i32)> = topics
         .flat_map(|topic| topic.partitions().iter().map(|partition| (topic.name().to_owned(), partition.id())))
         .collect();
+    committed(brokers, &places);
     let (mut trail, mut wrong) = (Vec::new(), Vec::new());
     let mut partitions: HashMap<(String, String), BTreeSet<i32>> = HashMap::new();
     let mut last: HashMap<(String, String), (i64, String)> = HashMap::new();
@@ -123,6 +124,25 @@ fn read(
         }
     }
 }
+
+/// Waits until every partition says that its transactions are committed: a coordinator answers so before. Not for ever: one may be open.
+fn committed(brokers: &str, places: &[(String, i32)]) {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", brokers).set("isolation.level", "read_uncommitted");
+    let (all, consumer): (BaseConsumer, _) = (client.create().expect("a consumer"), consumer(brokers));
+    let end = |consumer: &BaseConsumer, place: &(String, i32)| {
+        consumer.fetch_watermarks(&place.0, place.1, ANSWER).map(|(_, end)| end).unwrap_or(-1)
+    };
+    let begun = Instant::now();
+    for place in places {
+        while end(&consumer, place) < end(&all, place) && begun.elapsed() < MARKED {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// How long partitions may take to learn of a commit.
+const MARKED: Duration = Duration::from_secs(10);
 
 /// The record as its JSON has it; values as they stand there.
 #[derive(Deserialize)]

@@ -27,7 +27,7 @@ async fn who_takes_the_sink_fences_who_had_it() {
     );
     place.deliver(&mut second, &more).await.unwrap();
     let all: Vec<_> = batches.into_iter().chain(more).collect();
-    assert_eq!(place.positions(&place.topic("users")), expected(&all));
+    place.holds(&place.topic("users"), &all);
 }
 
 /// A daemon is paused in the middle of a transaction, and wakes when another has gone on.
@@ -42,7 +42,7 @@ async fn what_a_zombie_has_open_is_never_seen() {
     place.deliver(&mut second, &batches).await.unwrap();
     let error = zombie.flush(true).await.unwrap_err();
     assert_eq!(error.action, Action::Fenced, "{}", shown(&error));
-    assert_eq!(place.positions(&place.topic("users")), expected(&batches));
+    place.holds(&place.topic("users"), &batches);
 }
 
 /// Brokers gave up the transaction, but nobody else has the sink: the stream begins again.
@@ -64,5 +64,5 @@ async fn a_transaction_that_took_too_long_is_no_fence() {
     assert_eq!(error.action, Action::Restart, "{}", shown(&error));
     place.take(&mut sink).await;
     place.deliver(&mut sink, &batches).await.unwrap();
-    assert_eq!(place.positions(&place.topic("users")), expected(&batches));
+    place.holds(&place.topic("users"), &batches);
 }

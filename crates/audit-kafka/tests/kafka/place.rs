@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use audit_core::batch::{Batch, Progress};
 use audit_core::sink::{Action, Identity, Sink, SinkError, Stored};
@@ -161,6 +161,19 @@ impl Place {
         }
         seen.sort_by_key(|seen| seen.partition);
         seen
+    }
+
+    /// The topic has the versions of these batches, each once. A coordinator answers that a transaction is committed before every partition says
+    /// so, and long before where its broker has just started.
+    pub fn holds(&self, topic: &str, batches: &[Batch]) {
+        let expected = expected(batches);
+        let mut positions = self.positions(topic);
+        let begun = Instant::now();
+        while positions.len() < expected.len() && begun.elapsed() < ANSWER {
+            std::thread::sleep(Duration::from_millis(50));
+            positions = self.positions(topic);
+        }
+        assert_eq!(positions, expected);
     }
 
     /// The positions in a topic, sorted; each once.

@@ -115,9 +115,10 @@ impl Backup {
 
 /// Copies files and folders; those that vanish meanwhile, as a working server's do, are left out.
 fn copy_folder(from: &Path, to: &Path, left_out: &dyn Fn(&str) -> bool) {
+    let (Ok(metadata), Ok(entries)) = (fs::metadata(from), fs::read_dir(from)) else { return };
     fs::create_dir_all(to).expect("a folder for the copy");
-    fs::set_permissions(to, fs::metadata(from).expect("the folder copied").permissions()).expect("its permissions");
-    for entry in fs::read_dir(from).expect("the folder copied").flatten() {
+    fs::set_permissions(to, metadata.permissions()).expect("its permissions");
+    for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let (source, target) = (entry.path(), to.join(&name));
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
