@@ -7,7 +7,7 @@ use audit_testkit::{Fixture, KAFKA_USER, Kafka};
 use base64::Engine as _;
 use tempfile::TempDir;
 
-use crate::place::{Place, expected, shown};
+use crate::place::{Place, shown};
 
 const TABLE: &str = "table public.users (id int4 key)\nbegin\ninsert public.users [1]\ncommit";
 

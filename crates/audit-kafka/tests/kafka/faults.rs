@@ -5,7 +5,7 @@ use audit_core::batch::Batch;
 use audit_core::sink::{Action, Sink};
 use audit_testkit::{Fixture, Kafka, Traffic};
 
-use crate::place::{Place, expected, shown};
+use crate::place::{Place, shown};
 
 /// Rows of a table, in batches of a hundred.
 fn rows(fixture: &mut Fixture, from: u32, batches: u32) -> Vec<Batch> {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use audit_core::sink::{Action, Sink};
 use audit_testkit::{Fixture, Kafka};
 
-use crate::place::{Place, expected, shown};
+use crate::place::{Place, shown};
 
 const TABLE: &str = "table public.users (id int4 key)\nbegin\ninsert public.users [1]\ninsert public.users [2]\ncommit";
 
