@@ -132,8 +132,13 @@ impl Driver {
                         self.stage.describe(&relation, found.as_ref().map(|table| &table.catalog))?;
                         self.hint.notify_one();
                     }
-                    if self.stage.wants_context_keys() {
-                        self.stage.context_keys(context_keys::read(&self.client).await?)?;
+                    while self.stage.wants_context_keys() {
+                        let keys = context_keys::read(&self.client).await?;
+                        if let Err(error) = self.stage.context_keys(keys)
+                            && self.obtain(error, stop).await?.is_none()
+                        {
+                            return Ok(None);
+                        }
                     }
                     if let Some(passed) = self.stage.take_passed() {
                         // What came before the watermark goes before the chunk.

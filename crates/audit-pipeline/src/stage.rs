@@ -333,7 +333,7 @@ impl Stage {
         self.unread.is_some()
     }
 
-    /// Takes the keys as they are now, and the context that waited for them.
+    /// Takes the keys as they are now, and the context that waited for them. On an error it waits on, see [`StageError::wanted`].
     pub fn context_keys(&mut self, keys: Vec<ContextKey>) -> Result<(), StageError> {
         self.contexts.keys(keys);
         let Some((content, lsn)) = self.unread.take() else { return Ok(()) };
@@ -342,7 +342,9 @@ impl Stage {
             Said::Context(context) => context,
             Said::Nothing | Said::UnknownKey => self.contexts.unverified(&content),
         };
-        self.context(context, lsn)
+        let taken = self.context(context, lsn);
+        self.unread = taken.is_err().then_some((content, lsn));
+        taken
     }
 
     fn change(&mut self, oid: u32, change: Change<'_>, lsn: Lsn) -> Result<(), StageError> {

@@ -2,6 +2,7 @@
 
 use audit_cipher::{Form, KeyId, Kind, Limits, Sealer, SecretKey};
 use audit_core::method::{Method, MethodRule};
+use audit_core::rules::ProtectionRule;
 
 use super::*;
 
@@ -95,4 +96,47 @@ fn a_value_is_bound_to_the_place_that_its_record_names() {
             forms.filter_map(|form| audit_cipher::open(&form, &key, aad.column("note")).ok()).collect();
         assert!(opened.iter().any(|plain| plain.as_str() == expected), "{expected} not in {shown}");
     }
+}
+
+/// A general rule for a column's name reaches fields of contexts too.
+fn by_name(method: Method) -> (Stage, Arc<Sealer>) {
+    let (_, sealer) = encrypting(method);
+    let method = vec![MethodRule { key: Some("pii".into()), ..MethodRule::from(method) }].into();
+    let rule = ProtectionRule { column: Some("*phone".into()), type_name: None, content: None, method };
+    let mut config = config(Rules { protection: vec![rule], ..Rules::default() });
+    config.policy.sealer = Some(Arc::clone(&sealer));
+    let key = audit_core::context::ContextKey::new(1, &[7; 64]).unwrap();
+    config.contexts = Contexts::new(Vec::new(), vec![key]);
+    let mut stage = Stage::new(config);
+    feed(&mut stage, "relation 5 users full id:20 note:25\nbegin 1000").unwrap();
+    (stage, sealer)
+}
+
+fn said(stage: &mut Stage) -> String {
+    feed(stage, "insert 5 1 x").unwrap();
+    let batch = stage.take_batch();
+    batch.versions().next().unwrap().context().unwrap().json.clone()
+}
+
+/// ⚠ What an application says never stops the trail: a context has no row that an encrypted value could be bound to, so it is hidden.
+#[test]
+fn what_cannot_be_encrypted_in_a_context_is_hidden() {
+    let (mut stage, _) = by_name(Method::Encrypt);
+    feed(&mut stage, r#"context {"actor_id": "7", "phone": "geheim"}"#).unwrap();
+    assert_eq!(said(&mut stage), r#"{"actor_id": "7", "phone": "[REDACTED]"}"#);
+}
+
+/// A context that waits for a newer key of its signature may want one for a value as well: it waits on.
+#[test]
+fn a_context_waits_for_both_its_keys() {
+    let (mut stage, sealer) = by_name(Method::Token);
+    let signed = format!(r#"context {{"phone": "geheim", "signature": "2:{}"}}"#, "0".repeat(64));
+    feed(&mut stage, &signed).unwrap();
+    let error = stage.context_keys(Vec::new()).unwrap_err();
+    assert!(error.wanted().is_some() && stage.wants_context_keys(), "{error:?}");
+    let class = sealer.class("pii").unwrap();
+    sealer.install_tokens(class, KeyId::generate(Kind::Tokens), &SecretKey::generate());
+    stage.context_keys(Vec::new()).unwrap();
+    let said = said(&mut stage);
+    assert!(!stage.wants_context_keys() && said.contains("aes-siv:") && !said.contains("geheim"), "{said}");
 }
