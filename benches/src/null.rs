@@ -5,19 +5,21 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use audit_capture::baseline::BaselineConfig;
 use audit_capture::config::SourceConfig;
+use audit_cipher::{KeyId, Kind, Limits, Sealer, SecretKey};
 use audit_config::ByteSize;
 use audit_connect::PgEndpoint;
 use audit_core::batch::{Batch, Progress};
 use audit_core::method::Protect;
 use audit_core::position::{Lsn, Position};
-use audit_core::protect::{MacKey, Policy};
+use audit_core::protect::{DEFAULT_CLASS, MacKey, Policy};
 use audit_core::rules::{Rules, TableRule};
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use audit_pipeline::config::PipelineConfig;
@@ -49,6 +51,18 @@ fn rules(protect: Option<&str>) -> Result<Rules> {
     };
     let tables = protect.map(rule).transpose()?.into_iter().collect();
     Ok(Rules { tables, default_protection: true, ..Rules::default() })
+}
+
+/// The keys of encryption, there from the start.
+fn sealer() -> Result<Sealer> {
+    let hour = Duration::from_secs(3_600);
+    let limits =
+        Limits { rotate_after: hour, rotate_count: u64::MAX, subjects_max: NonZeroUsize::MIN, subject_for: hour };
+    let sealer = Sealer::new("bench", [(DEFAULT_CLASS.to_owned(), limits)]);
+    let class = sealer.class(DEFAULT_CLASS).context("a class")?;
+    sealer.install_data(class, KeyId::generate(Kind::Data), &SecretKey::generate());
+    sealer.install_tokens(class, KeyId::generate(Kind::Tokens), &SecretKey::generate());
+    Ok(sealer)
 }
 
 /// Everything is durable at once, and forgotten.
@@ -107,10 +121,15 @@ pub fn main(args: Args) -> Result<()> {
     let mut source = SourceConfig::new("bench", PgEndpoint::new(args.url));
     source.slot = args.slot;
     source.publication = args.publication;
+    let encrypts = matches!(args.protect.as_deref(), Some("encrypt" | "token"));
     let daemon = Daemon {
         source,
         rules: rules(args.protect.as_deref())?,
-        policy: Policy { hash_key: Some(MacKey::new("bench", b"0123456789abcdef")), ..Policy::default() },
+        policy: Policy {
+            hash_key: Some(MacKey::new("bench", b"0123456789abcdef")),
+            sealer: encrypts.then(sealer).transpose()?.map(Arc::new),
+            ..Policy::default()
+        },
         keyring: None,
         sinks: vec![NamedSink::new("null", sink)],
         memory: config.memory().context("the memory limit is too small")?,

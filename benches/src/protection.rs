@@ -11,7 +11,7 @@ use crate::workload::Prepared;
 pub const COLUMNS: [&str; 5] = ["email", "full_name", "status", "address", "note"];
 
 /// A method, and the least share of the rate without it.
-const METHODS: [(&str, f64); 3] = [("full", 0.95), ("partial", 0.85), ("hash", 0.85)];
+const METHODS: [(&str, f64); 5] = [("full", 0.95), ("partial", 0.85), ("hash", 0.85), ("token", 0.7), ("encrypt", 0.7)];
 
 pub fn measure(bench: &Bench, prepared: &Prepared, pairs: usize, report: &mut Report) -> Result<()> {
     let rows = prepared.workload.rows;

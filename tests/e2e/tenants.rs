@@ -98,6 +98,38 @@ async fn each_tenant_has_its_own_and_nobody_elses() {
     assert_eq!(keys.len(), count, "a row was read into two stores");
 
     ask(&world, &by_log);
+    // A partition that is still written to is compacted when it has eight files.
+    for _ in 0..6 {
+        server.execute(&world.database, "UPDATE orders SET total = total + 1 WHERE account = 'T1/..'");
+        world.catch_up().await;
+    }
+    compact(&world, folder.path());
+}
+
+/// One tenant's files become fewer, and nobody else's.
+fn compact(world: &World, folder: &Path) {
+    let before = all(folder, lake::by_log);
+    let count = |lake: &Path| lake::tables(lake).values().map(|table| lake::files(&table.join("data")).len()).sum();
+    let files = || stores(folder).iter().map(|(_, path)| count(path)).collect::<Vec<usize>>();
+    let (had, home) = (files(), format!("home = \"{}/home\"", folder.display()));
+    assert!(world.command(&["compact", "--tenant", "T1/.."]).status.code() == Some(2), "readers list");
+    world.edit_config(&home, &format!("{home}\nlisting_readers = false\ngrace = \"0 s\""));
+    let done = world.succeed(&["compact", "--tenant", "T1/..", "--table", "public.orders", "--json"]);
+    let done: serde_json::Value = serde_json::from_str(done.trim()).expect("one line of JSON");
+    assert_eq!(
+        (&done["tenant"], &done["table"], &done["into"]),
+        (&"T1/..".into(), &"public.orders".into(), &1.into()),
+        "{done}"
+    );
+    world.succeed(&["compact", "--tenant", "T1/.."]);
+    let has = files();
+    assert!(has[2] < had[2], "{has:?} after {had:?}");
+    assert_eq!((&has[..2], has[3]), (&had[..2], had[3]));
+    let after = all(folder, lake::by_log);
+    assert!(trail::differences("before", &before, "after", &after).is_empty());
+    assert!(trail::differences("before", &before, "listing", &all(folder, lake::by_listing)).is_empty());
+    let unknown = world.command(&["compact", "--tenant", "nobody"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("nobody"), "{unknown:?}");
 }
 
 /// What the commands, and DuckDB, say of one tenant.

@@ -54,7 +54,8 @@ pub struct LakeConfig {
     /// Rows of a row group, at most.
     #[serde(default = "row_group_rows")]
     pub row_group_rows: u64,
-    /// Encoded size of a row group, at most. What a table that is being written holds in memory.
+    /// Size of a row group, at most: of its rows in memory, which are sorted before they are encoded; in files that a roll or a compaction makes
+    /// it is the encoded size. What a table that is being written holds in memory.
     #[serde(default = "row_group_bytes")]
     pub row_group_bytes: ByteSize,
     /// How pages are compressed. `zstd` is smallest, `snappy` fastest; `gzip` and `none` are for readers that want them.
@@ -193,6 +194,10 @@ impl LakeConfig {
         if !self.has_tenants() {
             let hint = "leave it out, or name tenants: url = \"s3://tenant-{tenant}-audit/shop\"";
             return problems.push("home", "given where `url` names no tenants", hint);
+        }
+        if home.contains(TENANT) {
+            let hint = "give one place, beside the tenants': \"s3://acme-audit/shop\"";
+            return problems.push("home", "names tenants, but is what belongs to none", hint);
         }
         let Ok(home) = Place::parse(home) else { return };
         if !tenants::is_sound(&self.url) {

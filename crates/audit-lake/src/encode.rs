@@ -43,11 +43,11 @@ impl Settings {
 /// What is known of a file's rows when its writer opens.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rows {
-    /// Nothing follows the first rows.
-    pub whole: bool,
+    /// How many a row group has, where it is known.
+    pub group: Option<usize>,
     /// Large rows may be among what follows.
     pub large: bool,
-    /// They come in the order of key and position.
+    /// Those of a row group come in the order of key and position.
     pub by_key: bool,
 }
 
@@ -65,7 +65,7 @@ pub const LARGE: usize = 4 << 20;
 
 /// Opens a writer for files that begin with `first`.
 pub fn open(first: &RecordBatch, settings: &Settings, rows: Rows) -> Result<ArrowWriter<Vec<u8>>> {
-    let row_group = if rows.whole { first.num_rows() } else { settings.row_group_rows };
+    let row_group = rows.group.unwrap_or(settings.row_group_rows).min(settings.row_group_rows);
     let bloom = BloomFilterProperties::builder().with_fpp(BLOOM).with_max_ndv(row_group as u64).build();
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("cdc-audit ", env!("CARGO_PKG_VERSION")).to_string())

@@ -1,13 +1,17 @@
 //! One file while it is written: rows, then row groups, then an object in the store.
 //!
-//! Few rows are kept in builders, which are cheap; the Parquet writer opens when there is enough to encode. A file gets its name, which tells its
-//! last version, when it is whole; so readers that list never see part of a file. On disk a closed row group leaves memory at once: a larger
-//! file is written to a staged name. In a bucket nothing can be renamed: row groups wait, encoded, until their file is whole, within what the
-//! sink may hold; then it is one put, or an upload in parts where it is large. Only the former is create-only, on every cloud. The latter needs not
-//! be: the name is this daemon's alone, and whoever puts it again puts the same bytes.
+//! Rows gather in builders, then as Arrow until they are a row group: that is sorted by key and position, then encoded. So a file of one row group is
+//! sorted whole; in a larger one each row group is, as `sorting_columns` in a footer says it. Files with large rows stay as they came.
+//!
+//! A file gets its name, which tells its last version, when it is whole; so readers that list never see part of a file. On disk a closed row
+//! group leaves memory at once: a larger file is written to a staged name. In a bucket nothing can be renamed: row groups wait, encoded, until
+//! their file is whole, within what the sink may hold; then it is one put, or an upload in parts where it is large. Only the former is
+//! create-only, on every cloud. The latter needs not be: the name is this daemon's alone, and whoever puts it again puts the same bytes.
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use audit_core::batch::Version;
 use audit_core::position::Position;
 use bytes::Bytes;
@@ -28,13 +32,14 @@ use crate::layout::{Chunks, DATA, FRESH, FileName, TMP};
 use crate::partition::Partition;
 use crate::rows::{Rows, Shared, TooLarge};
 use crate::schema::RowPlan;
+use crate::sort::{Order, Sorter};
 use crate::stats;
 use crate::store::Store;
 
 /// Keys of a file's Parquet metadata.
 pub const CHUNKS_KEY: &str = "cdc_audit.chunks";
 
-/// Rows are encoded in steps of about this size.
+/// Rows leave their builders in steps of about this size.
 const STEP_BYTES: usize = 2 << 20;
 const STEP_ROWS: usize = 8192;
 /// What a file holds from its first row on, beside its rows: builders of all columns, about.
@@ -106,10 +111,49 @@ pub struct OpenFile {
     last: Position,
     plan: Arc<RowPlan>,
     rows: Rows,
+    /// Of the row group that is to come.
+    group: Group,
     writer: Option<ArrowWriter<Vec<u8>>>,
     /// Encoded and not yet uploaded.
     pending: Vec<Bytes>,
     upload: Option<Upload>,
+}
+
+/// Rows as they came.
+#[derive(Debug, Default)]
+struct Group {
+    batches: Vec<RecordBatch>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Group {
+    fn push(&mut self, batch: RecordBatch) {
+        self.rows += batch.num_rows();
+        self.bytes += batch.get_array_memory_size();
+        self.batches.push(batch);
+    }
+
+    fn is_full(&self, settings: &encode::Settings) -> bool {
+        self.bytes >= settings.row_group_bytes || self.rows >= settings.row_group_rows
+    }
+
+    fn write(
+        self,
+        by_key: bool,
+        mut write: impl FnMut(&RecordBatch) -> Result<(), LakeError>,
+    ) -> Result<(), LakeError> {
+        if !by_key {
+            return self.batches.iter().try_for_each(write);
+        }
+        let mut sorter = Sorter::new(Order::Key, usize::MAX);
+        self.batches.into_iter().try_for_each(|batch| sorter.push(batch)).map_err(LakeError::Sort)?;
+        let mut sorted = sorter.finish().map_err(LakeError::Sort)?;
+        while let Some(batch) = sorted.next().map_err(LakeError::Sort)? {
+            write(&batch)?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -144,6 +188,7 @@ impl OpenFile {
             last: first,
             rows: Rows::new(plan.clone()),
             plan,
+            group: Group::default(),
             writer: None,
             pending: Vec::new(),
             upload: None,
@@ -174,7 +219,7 @@ impl OpenFile {
         self.is_due()
     }
 
-    /// Whether rows should be encoded before more come.
+    /// Whether rows should leave their builders before more come.
     pub fn is_due(&self) -> bool {
         self.rows.bytes() >= STEP_BYTES || self.rows.len() >= STEP_ROWS
     }
@@ -182,29 +227,54 @@ impl OpenFile {
     /// Memory held, in bytes.
     pub fn held_bytes(&self) -> usize {
         let writer = self.writer.as_ref().map_or(0, |writer| writer.memory_size() + encode::WRITER_BYTES);
-        BUILDER_BYTES + self.rows.bytes() + writer + self.pending_bytes()
+        BUILDER_BYTES + self.rows.bytes() + self.group.bytes + writer + self.pending_bytes()
     }
 
-    /// Encodes the rows that were appended. Takes processor time.
+    /// Adds the rows that were appended to their row group, and encodes it if it is full. Takes processor time.
     pub fn encode(&mut self, context: &FileContext) -> Result<(), LakeError> {
-        self.encode_rows(context, false)
+        self.gather(context)?;
+        if self.large || self.group.is_full(&context.settings) { self.encode_group(context, false) } else { Ok(()) }
     }
 
-    fn encode_rows(&mut self, context: &FileContext, closing: bool) -> Result<(), LakeError> {
-        let failed = |source| LakeError::Parquet { table: context.table.to_string(), source };
+    fn gather(&mut self, context: &FileContext) -> Result<(), LakeError> {
         if self.rows.len() > 0 {
-            let batch = self.rows.finish().map_err(|error| failed(error.into()))?;
+            let failed =
+                |error: ArrowError| LakeError::Parquet { table: context.table.to_string(), source: error.into() };
+            self.group.push(self.rows.finish().map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    /// Encodes the rows that were gathered, in their order, as a row group.
+    fn encode_group(&mut self, context: &FileContext, closing: bool) -> Result<(), LakeError> {
+        let failed = |source| LakeError::Parquet { table: context.table.to_string(), source };
+        let group = std::mem::take(&mut self.group);
+        let rows = encode::Rows { group: closing.then_some(group.rows), large: self.large, by_key: !self.large };
+        group.write(rows.by_key, |batch| {
             let writer = match &mut self.writer {
                 Some(writer) => writer,
-                none => {
-                    let rows = encode::Rows { whole: closing, large: self.large, by_key: false };
-                    none.insert(encode::open(&batch, &context.settings, rows).map_err(failed)?)
-                }
+                none => none.insert(encode::open(batch, &context.settings, rows).map_err(failed)?),
             };
-            writer.write(&batch).map_err(failed)?;
-        }
+            writer.write(batch).map_err(failed)
+        })?;
+        // Large rows are encoded at once, and end their row group by its size.
+        if rows.by_key { self.flush(context) } else { self.drain(context) }
+    }
+
+    /// Ends the row group.
+    fn flush(&mut self, context: &FileContext) -> Result<(), LakeError> {
         if let Some(writer) = &mut self.writer {
-            writer.sync().map_err(|error| failed(error.into()))?;
+            writer.flush().map_err(|source| LakeError::Parquet { table: context.table.to_string(), source })?;
+        }
+        self.drain(context)
+    }
+
+    /// Takes what is encoded out of the writer.
+    fn drain(&mut self, context: &FileContext) -> Result<(), LakeError> {
+        if let Some(writer) = &mut self.writer {
+            let failed =
+                |source: std::io::Error| LakeError::Parquet { table: context.table.to_string(), source: source.into() };
+            writer.sync().map_err(failed)?;
             let encoded = std::mem::take(writer.inner_mut());
             self.pend(encoded);
         }
@@ -223,16 +293,14 @@ impl OpenFile {
         self.pending.iter().map(Bytes::len).sum()
     }
 
-    /// Encodes all rows and ends their row group, if a writer is open. Takes processor time.
+    /// Encodes all rows but those in builders, if there are others, and ends their row group. Takes processor time.
     pub fn end_row_group(&mut self, context: &FileContext) -> Result<(), LakeError> {
-        if self.writer.is_none() {
+        if self.writer.is_none() && self.group.rows == 0 {
             return Ok(());
         }
-        self.encode_rows(context, false)?;
-        if let Some(writer) = &mut self.writer {
-            writer.flush().map_err(|source| LakeError::Parquet { table: context.table.to_string(), source })?;
-        }
-        self.encode_rows(context, false)
+        self.gather(context)?;
+        self.encode_group(context, false)?;
+        self.flush(context)
     }
 
     /// About the size that the file would have if it were closed now.
@@ -272,7 +340,8 @@ impl OpenFile {
     pub async fn close(mut self, context: &FileContext) -> Result<WholeFile, LakeError> {
         let failed = |source| LakeError::Parquet { table: context.table.to_string(), source };
         let (footer, this) = encode::on_cpu(move || {
-            self.encode_rows(context, true)?;
+            self.gather(context)?;
+            self.encode_group(context, true)?;
             let chunks = self.chunks.map(|note| serde_json::to_string(&note).unwrap_or_default());
             let Some(writer) = &mut self.writer else {
                 return Err(failed(parquet::errors::ParquetError::EOF("no rows".into())));

@@ -57,8 +57,8 @@ impl LakeSink {
         stores: Option<Stores>,
     ) -> Result<LakeSink, LakeError> {
         // An open row group is the least that a table under load holds: a third, so that two fit beside the rows that wait.
-        let row_group_bytes =
-            usize::try_from(config.row_group_bytes.get()).unwrap_or(usize::MAX).min((memory / 3).max(1 << 20));
+        let row_group_bytes = config.row_group_bytes.get().min(config.file_bytes.get());
+        let row_group_bytes = usize::try_from(row_group_bytes).unwrap_or(usize::MAX).min((memory / 3).max(1 << 20));
         let files = encode::Settings::new(config, row_group_bytes).map_err(|source| LakeError::Settings { source })?;
         let limits = Limits { bytes: config.file_bytes.get(), rows: config.file_rows };
         let settings = Settings {

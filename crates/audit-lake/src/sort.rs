@@ -28,7 +28,8 @@ pub enum Order {
 
 /// Rows of a batch that is given out, at most.
 const OUT_ROWS: usize = 4096;
-/// Bytes of such a batch, about. Of each scratch file one is in memory while they are merged.
+/// Bytes of such a batch, about: of rows that are all in memory, and of others, of which one for each scratch file is in memory while they are merged.
+const OUT_ALONE_BYTES: usize = 1 << 20;
 const OUT_BYTES: usize = 128 << 10;
 
 /// Takes rows in.
@@ -58,7 +59,7 @@ impl Sorter {
     }
 
     fn spill(&mut self) -> Result<()> {
-        let Some(mut run) = self.in_memory()? else { return Ok(()) };
+        let Some(mut run) = self.in_memory(OUT_BYTES)? else { return Ok(()) };
         let file = tempfile::tempfile()?;
         let mut writer = StreamWriter::try_new(BufWriter::new(file), &run.schema())?;
         while let Some(batch) = run.next()? {
@@ -70,14 +71,16 @@ impl Sorter {
         Ok(())
     }
 
-    fn in_memory(&mut self) -> Result<Option<Memory>> {
+    /// `out` is what is given out at a time, in bytes.
+    fn in_memory(&mut self, out: usize) -> Result<Option<Memory>> {
         let (rows, bytes) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.bytes));
-        if rows.is_empty() { Ok(None) } else { Memory::sort(rows, bytes, self.order).map(Some) }
+        if rows.is_empty() { Ok(None) } else { Memory::sort(rows, bytes / out, self.order).map(Some) }
     }
 
     /// All rows in their order.
     pub fn finish(mut self) -> Result<Sorted> {
-        let rest = self.in_memory()?.map(Run::Memory);
+        let out = if self.scratch.is_empty() { OUT_ALONE_BYTES } else { OUT_BYTES };
+        let rest = self.in_memory(out)?.map(Run::Memory);
         let scratch = self.scratch.into_iter().map(|file| {
             Ok(Run::Scratch(Box::new(StreamReader::try_new(BufReader::with_capacity(OUT_BYTES, file), None)?)))
         });
@@ -141,14 +144,15 @@ pub struct Memory {
 }
 
 impl Memory {
-    fn sort(batches: Vec<RecordBatch>, bytes: usize, order: Order) -> Result<Memory> {
+    /// `parts` is how many batches are made of them, about.
+    fn sort(batches: Vec<RecordBatch>, parts: usize, order: Order) -> Result<Memory> {
         let places: Vec<Places> = batches.iter().map(|batch| Places::of(batch, order)).collect::<Result<_>>()?;
         let mut rows: Vec<(usize, usize)> = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
         for (at, batch) in batches.iter().enumerate() {
             rows.extend((0..batch.num_rows()).map(|row| (at, row)));
         }
         rows.sort_unstable_by(|a, b| places[a.0].at(a.1).cmp(&places[b.0].at(b.1)));
-        let step = (OUT_BYTES / (bytes / rows.len().max(1)).max(1)).clamp(1, OUT_ROWS);
+        let step = (rows.len() / parts.max(1)).clamp(1, OUT_ROWS);
         Ok(Memory { batches, order: rows, at: 0, step })
     }
 

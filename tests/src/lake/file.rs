@@ -38,10 +38,13 @@ pub fn columns_of(path: &Path) -> BTreeMap<String, Column> {
     open(path).schema().fields().iter().filter_map(|field| column(field)).collect()
 }
 
-/// The versions of a file, by position. In the file they must be in that order, or in that of key and position where its footer says so.
+/// The versions of a file, by position. In the file they must be in that order, or in each row group in that of key and position, where its footer
+/// says so.
 pub fn versions(path: &Path, columns: &BTreeMap<String, Column>) -> Vec<Version> {
     let reader = open(path);
-    let by_key = reader.metadata().row_groups().iter().any(|group| group.sorting_columns().is_some());
+    let groups = reader.metadata().row_groups();
+    let by_key = groups.iter().any(|group| group.sorting_columns().is_some());
+    let groups: Vec<usize> = groups.iter().map(|group| group.num_rows() as usize).collect();
     let reader = reader.build().expect("a reader");
     let mut versions: Vec<Version> = Vec::new();
     for batch in reader {
@@ -50,7 +53,12 @@ pub fn versions(path: &Path, columns: &BTreeMap<String, Column>) -> Vec<Version>
     }
     if by_key {
         let place = |version: &Version| (version.key.clone(), version.position.clone());
-        assert!(versions.is_sorted_by_key(place), "the keys in {} do not rise", path.display());
+        let mut rest = versions.as_slice();
+        for rows in groups {
+            let (group, others) = rest.split_at(rows);
+            assert!(group.is_sorted_by_key(place), "the keys in {} do not rise", path.display());
+            rest = others;
+        }
         versions.sort_by(|a, b| a.position.cmp(&b.position));
     }
     let rising = versions.windows(2).all(|pair| pair[0].position < pair[1].position);

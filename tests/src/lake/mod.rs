@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use delta::Snapshot;
+pub use listing::files;
 
 use crate::trail::Version;
 

@@ -75,11 +75,15 @@ pub fn world() -> World {
     World::of(fixture(), STREAM, &CHUNKS, &AGAIN)
 }
 
-/// A lake on disk with its home in `home`, and tenants in folders beside it.
+/// A lake on disk, see [`apart`].
 pub fn on_disk() -> Lake {
-    let mut lake = Lake::new();
-    let folder = lake.folder.path().to_str().unwrap().to_string();
-    (lake.config.url, lake.config.home) = (format!("{folder}/of-{{tenant}}/lake"), Some(format!("{folder}/home")));
+    apart(Lake::new())
+}
+
+/// The same with its home in `home`, and tenants beside it.
+pub fn apart(mut lake: Lake) -> Lake {
+    let place = std::mem::take(&mut lake.config.url);
+    (lake.config.url, lake.config.home) = (format!("{place}/of-{{tenant}}/lake"), Some(format!("{place}/home")));
     lake
 }
 

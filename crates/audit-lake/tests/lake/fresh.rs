@@ -92,6 +92,38 @@ async fn a_batch_that_is_large_enough_has_a_file_of_its_own() {
     lake.agreed(USERS).await;
 }
 
+/// Too large for one row group: each is sorted, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_go_to_data_at_once_are_sorted_row_group_by_row_group() {
+    let (mut lake, mut fixture) = (Lake::new().fresh(), Fixture::default());
+    (lake.config.data_rows, lake.config.row_group_bytes) = (1, ByteSize::mib(1));
+    let (mut sink, _) = lake.taken().await;
+    let ids = (0..32_003).map(|at| at * 7919 % 32_003);
+    sink.write(&insert(&mut fixture, true, ids).iter().collect::<Vec<_>>()).await.unwrap();
+    sink.flush(true).await.unwrap();
+    assert_eq!(lake.agreed(USERS).await.len(), 32_003);
+    let path = &lake.listed_files(USERS)[0];
+    let file = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+    let groups = file.metadata().row_groups();
+    assert!(groups.len() > 1, "{}", groups.len());
+    assert!(groups.iter().all(|group| group.sorting_columns().is_some_and(|columns| columns.len() == 2)));
+    let mut keys: Vec<String> = Vec::new();
+    for batch in read(path) {
+        let column = batch.column_by_name("cdc_key").unwrap().as_string::<i32>().clone();
+        keys.extend(column.iter().flatten().map(str::to_string));
+    }
+    let mut rest = keys.as_slice();
+    for group in groups {
+        let (keys, others) = rest.split_at(group.num_rows() as usize);
+        assert!(keys.is_sorted());
+        rest = others;
+    }
+    assert!(!keys.is_sorted(), "the file as a whole is not: it did not wait in memory");
+    let exported = LakeReader::over(lake.store()).export("shop", USERS, None, None).await.unwrap();
+    let exported: Vec<_> = exported.try_collect::<Vec<_>>().await.unwrap();
+    assert!(exported.iter().map(|record| record.position).is_sorted());
+}
+
 /// More rows than are sorted in memory, in two shapes: what differs in its columns is rolled apart.
 #[tokio::test(flavor = "multi_thread")]
 async fn rolls_sort_more_than_fits_into_memory() {

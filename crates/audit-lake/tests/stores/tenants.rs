@@ -8,7 +8,7 @@ use audit_testkit::{Fault, ObjectKind, ObjectServer, unique};
 
 use crate::Site;
 use crate::common::story::{first_run, next_run};
-use crate::common::tenants::{check, fixture, world};
+use crate::common::tenants::{apart, check, fixture, places, world};
 use crate::common::{Lake, View, identity, start, write};
 use crate::trouble::strike;
 
@@ -61,6 +61,21 @@ async fn each_tenant_has_a_bucket() {
         let one = reader.of_tenant("acme").await.unwrap();
         assert_eq!(one.history("shop", "public.users", "1", 10).await.unwrap().len(), 1);
         assert_eq!(one.url().unwrap(), format!("s3://{}-acme/lake", buckets.infix));
+    }
+}
+
+on_every_bucket! { each_tenant_has_a_prefix }
+
+async fn each_tenant_has_a_prefix(site: Site) {
+    for fresh in site.modes() {
+        let (lake, mut world) = (apart(site.lake_of(*fresh)), world());
+        first_run(&lake, &world, true).await.unwrap();
+        next_run(&lake, &mut world, 5).await.unwrap();
+        lake.mirror().await;
+        check(&places(&lake), &world).await;
+        assert_eq!(probe(&lake.config, "shop").await.unwrap(), 4);
+        let one = LakeReader::open(&lake.config).unwrap().of_tenant("acme").await.unwrap();
+        assert_eq!(one.history("shop", "public.users", "1", 10).await.unwrap().len(), 1);
     }
 }
 

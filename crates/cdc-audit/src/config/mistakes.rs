@@ -115,6 +115,10 @@ const OTHERS: &[&str] = &[
     "[log]\nformat = 'xml'",
     "[sinks.Cold]\ntype = 'hot'\nurl = 'postgres://localhost/audit'",
     "[sinks.queue]\ntype = 'sqs'",
+    "[sinks.cold]\ntype = 'lake'\nurl = 's3://acme-{tenant}/audit'",
+    "[sinks.cold]\ntype = 'lake'\nurl = 's3://acme/audit'\nhome = 's3://acme/home'",
+    "[sinks.cold]\ntype = 'lake'\nurl = 's3://acme-{tenant}/audit'\nhome = 's3://acme/{tenant}'",
+    "[sinks.cold]\ntype = 'lake'\nurl = 's3://acme/{tenant}'\nhome = '/var/lib/audit'",
 ];
 
 #[test]
