@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use aho_corasick::AhoCorasick;
 use regex::{RegexSet, RegexSetBuilder};
 
 use crate::content::Content;
@@ -15,21 +16,29 @@ use crate::protect::{Missing, Policy, REDACTED};
 use crate::table::companion_name;
 use crate::value::write_json_string;
 
-/// Rules by name, asked for many names: which one comes first is found in one pass over the name.
+/// Rules by name, asked for many names: which one comes first is found in one pass over the name. Nearly all names have nothing in common with any
+/// rule, and are told by that.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     set: RegexSet,
+    /// A part of each pattern, one of which is in every ASCII name that any of them matches.
+    parts: Option<AhoCorasick>,
     methods: Vec<Vec<MethodRule>>,
 }
 
 impl Names {
     /// From patterns with `*` and `?`, the one that decides first; case does not matter. Without methods a pattern keeps what it names as it is.
     pub fn new<'p>(rules: impl IntoIterator<Item = (&'p str, &'p [MethodRule])>) -> Names {
-        let (patterns, methods): (Vec<String>, Vec<_>) =
-            rules.into_iter().map(|(pattern, methods)| (as_regex(pattern), methods.to_vec())).unzip();
-        let set = RegexSetBuilder::new(patterns).case_insensitive(true).dot_matches_new_line(true).build();
+        let (patterns, methods): (Vec<&str>, Vec<_>) =
+            rules.into_iter().map(|(pattern, methods)| (pattern, methods.to_vec())).unzip();
+        let parts: Option<Vec<&str>> = patterns.iter().map(|pattern| longest_part(pattern)).collect();
+        let parts = parts.and_then(|parts| AhoCorasick::builder().ascii_case_insensitive(true).build(parts).ok());
+        let set = RegexSetBuilder::new(patterns.into_iter().map(as_regex))
+            .case_insensitive(true)
+            .dot_matches_new_line(true)
+            .build();
         // Escaped text and wildcards are always an expression; one too large for the library's limit would be longer than a configuration may be.
-        Names { set: set.unwrap_or_default(), methods }
+        Names { set: set.unwrap_or_default(), parts, methods }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -37,12 +46,18 @@ impl Names {
     }
 
     fn find(&self, name: &str) -> Option<&[MethodRule]> {
-        if !self.set.is_match(name) {
+        if name.is_ascii() && self.parts.as_ref().is_some_and(|parts| !parts.is_match(name)) {
             return None;
         }
         let first = self.set.matches(name).iter().next()?;
         self.methods.get(first).map(Vec::as_slice).filter(|methods| !methods.is_empty())
     }
+}
+
+/// The longest part of a pattern without wildcards. None of one beyond ASCII, which may match an ASCII name that is written otherwise.
+fn longest_part(pattern: &str) -> Option<&str> {
+    let part = pattern.split(['*', '?']).max_by_key(|part| part.len()).filter(|part| !part.is_empty());
+    part.filter(|_| pattern.is_ascii())
 }
 
 fn as_regex(pattern: &str) -> String {

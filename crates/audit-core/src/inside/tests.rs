@@ -40,6 +40,25 @@ fn rules() -> Inside {
     }
 }
 
+/// What tells most names quickly from those that rules name must agree with the rules.
+#[test]
+fn a_name_is_found_however_it_is_written() {
+    let hash = methods(&[Method::Hash]);
+    let names = Names::new([("*pass?word*", &hash[..]), ("ssn", &hash), ("?card", &hash), ("*\u{212a}ey", &hash)]);
+    for name in ["MyPass_Word1", "pass-word", "SSN", "\u{17f}sn", "xCARD", "api_key", "API\u{212a}EY"] {
+        assert!(names.find(name).is_some(), "{name}");
+    }
+    for name in ["password", "ssns", "card", "xxcard", "kez", ""] {
+        assert!(names.find(name).is_none(), "{name}");
+    }
+    let all_ascii = Names::new([("*pass?word*", &hash[..]), ("ssn", &hash), ("?card", &hash)]);
+    assert!(all_ascii.parts.is_some() && names.parts.is_none());
+    for name in ["MyPass_Word1", "SSN", "\u{17f}sn", "xCARD"] {
+        assert!(all_ascii.find(name).is_some(), "{name}");
+    }
+    assert!(Names::new([("*", &hash[..])]).find("anything").is_some());
+}
+
 #[test]
 fn members_are_protected_at_any_depth_and_the_rest_stays_as_it_is() {
     let rules = rules();
