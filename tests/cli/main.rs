@@ -15,3 +15,5 @@ mod plan;
 mod resume;
 // `keys`, `decrypt` and `history --decrypt`.
 mod keys;
+// `subject`: people whose values can be erased.
+mod subjects;

@@ -119,8 +119,21 @@ impl Sealer {
     /// The subject with this id.
     pub fn subject(&self, class: ClassId, id: &[u8]) -> Result<SubjectId, Failure> {
         let wanted = Failure::Wanted(Wanted::Subjects(class));
-        let class = self.lock(class).ok_or(wanted)?;
-        Ok(class.subjects.as_ref().ok_or(wanted)?.index.find(id))
+        let mut class = self.lock(class).ok_or(wanted)?;
+        Ok(class.subjects.as_mut().ok_or(wanted)?.find(id))
+    }
+
+    /// What has to be had before values of the subject with this id can be encrypted.
+    pub fn lacks(&self, class: ClassId, id: &[u8]) -> Option<Wanted> {
+        let mut locked = self.lock(class)?;
+        let Some(known) = locked.subjects.as_mut() else { return Some(Wanted::Subjects(class)) };
+        let subject = known.find(id);
+        known.get(&subject).is_none().then_some(Wanted::Subject(class, subject))
+    }
+
+    /// So many subjects' keys are kept in memory.
+    pub fn subjects_max(&self, class: ClassId) -> usize {
+        self.lock(class).map_or(1, |class| class.limits.subjects_max.get())
     }
 
     /// As [`Sealer::encrypt`], under the subject's own key; [`ERASED`] where that was destroyed.

@@ -60,13 +60,30 @@ pub(crate) enum Ready {
 
 /// The subjects seen lately.
 pub(crate) struct Known {
-    pub index: Subjects,
+    index: Subjects,
+    /// A row's values are one person's, and so are often those of the next.
+    last: Option<(Vec<u8>, SubjectId)>,
     keys: LruCache<SubjectId, (Ready, Instant)>,
 }
 
+/// A change has two sides, which may be two people's.
+const LEAST: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+
 impl Known {
     pub fn new(index: Subjects, most: NonZeroUsize) -> Known {
-        Known { index, keys: LruCache::new(most) }
+        Known { index, last: None, keys: LruCache::new(most.max(LEAST)) }
+    }
+
+    /// The subject with this id.
+    pub fn find(&mut self, id: &[u8]) -> SubjectId {
+        match &self.last {
+            Some((last, subject)) if last == id => *subject,
+            _ => {
+                let subject = self.index.find(id);
+                self.last = Some((id.to_vec(), subject));
+                subject
+            }
+        }
     }
 
     /// `None` where it was not seen lately, or too long ago to be believed.

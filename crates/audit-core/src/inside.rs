@@ -12,7 +12,7 @@ use crate::content::Content;
 use crate::json::{skip_space, string_end, unquote, value_end, value_start};
 use crate::mac::Space;
 use crate::method::{Method, MethodRule};
-use crate::protect::{Missing, Policy, REDACTED};
+use crate::protect::{Bound, Missing, Policy, REDACTED};
 use crate::table::companion_name;
 use crate::value::write_json_string;
 
@@ -100,6 +100,12 @@ impl Inside {
         self.content.is_empty() && (!self.json || (self.paths.is_empty() && self.names.is_empty()))
     }
 
+    /// Whether something in a value may become a ciphertext.
+    pub(crate) fn encrypts(&self) -> bool {
+        let rules = self.paths.iter().flat_map(|path| &path.methods).chain(self.names.methods.iter().flatten());
+        self.json && rules.into_iter().any(|rule| rule.method == Method::Encrypt)
+    }
+
     /// What is left out of a value, for people.
     pub fn describe(&self) -> String {
         let content = self.content.iter().map(|(content, method)| format!("{} ({})", content.plural(), method));
@@ -115,13 +121,12 @@ impl Inside {
     }
 }
 
-/// Where a value stands, for spaces of hashes.
+/// Where a value stands, for spaces of hashes, and what ciphertexts are made with.
 #[derive(Clone, Copy)]
 pub(crate) struct At<'a> {
     pub table: &'a str,
     pub column: &'a str,
-    /// What encrypted values are bound to; empty outside of rows.
-    pub aad: &'a [u8],
+    pub bound: Bound<'a>,
 }
 
 impl Policy {
@@ -153,7 +158,7 @@ impl Policy {
         let mut copied = 0;
         while let Some((found, rule)) = first(rules, text, copied) {
             out.push_str(&text[copied..found.start]);
-            self.leave(rule, &space(rule, at.table, at.column), at.aad, &text[found.clone()], out)?;
+            self.leave(rule, &space(rule, at.table, at.column), at.bound, &text[found.clone()], out)?;
             copied = found.end;
         }
         out.push_str(&text[copied..]);
@@ -313,7 +318,7 @@ impl Walk<'_> {
             path.push_str(&unquote(&self.text[key.clone()]));
         }
         let mut left = String::new();
-        self.policy.leave(rule, &space(rule, self.at.table, &path), self.at.aad, &unquote(value), &mut left)?;
+        self.policy.leave(rule, &space(rule, self.at.table, &path), self.at.bound, &unquote(value), &mut left)?;
         push_json(self.out, &left);
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use audit_cipher::{Failure, Row, Sealer, Wanted};
+use audit_cipher::{Sealer, Wanted};
 
 use crate::batch::{ActorSource, Batch, Entry, MemberCell, Span};
 use crate::change::{Cell, Value};
@@ -20,6 +20,10 @@ use crate::position::{Lsn, Position};
 use crate::table::{KeyColumn, Protection, Table};
 use crate::value::{write_json_string, write_json_value};
 use crate::version::{Event, RawVersion, document};
+
+pub(crate) use self::bound::Bound;
+
+mod bound;
 
 /// The class of keys of columns that name none.
 pub const DEFAULT_CLASS: &str = "default";
@@ -123,8 +127,10 @@ impl Policy {
         };
         let before = match (raw.before, after, raw.changed) {
             (None, ..) => None,
-            // Most columns of an update are as they were: the row before shares their cells.
-            (Some(_), Some(after), Some(changed)) => Some(self.row_before(batch, table, raw, after, changed)?),
+            // Most columns of an update are as they were: the row before shares their cells, where they are the same person's.
+            (Some(_), Some(after), Some(changed)) if !raw.changes_hands(table) => {
+                Some(self.row_before(batch, table, raw, after, changed)?)
+            }
             (Some(_), ..) => Some(self.row(batch, table, |source| raw.before(table, source))?),
         };
         let members = self.members(batch, table, raw, before, after)?;
@@ -147,22 +153,6 @@ impl Policy {
         };
         entry.actor_source = actor_source(batch, table, &entry, raw, context);
         Ok(entry)
-    }
-
-    /// Begins the context that the row's encrypted values are bound to.
-    fn bind(&self, batch: &mut Batch, table: &Table, key: Option<Span>, place: Place) {
-        let Some(sealer) = &self.sealer else { return };
-        let mut aad = std::mem::take(&mut batch.aad);
-        let row = Row {
-            source: sealer.source(),
-            table: &table.name,
-            key: key.map(|key| batch.text_at(key)),
-            xid: batch.xid(),
-            lsn: place.lsn.0,
-            seq: u64::from(place.position.seq),
-        };
-        aad.row(&row, std::iter::empty());
-        batch.aad = aad;
     }
 
     /// The members that changed, of columns whose documents are taken apart. What changed is found in the raw documents.
@@ -268,7 +258,7 @@ impl Policy {
         }
         let Some(inside) = column.inside.as_ref().filter(|inside| inside.may_find(text)) else { return Ok(None) };
         let mut left = String::new();
-        let at = At { table: &table.name, column: &column.name, aad: &[] };
+        let at = At { table: &table.name, column: &column.name, bound: Bound::NOWHERE };
         self.inside(at, inside, text, &mut left).map_err(|missing| missing.of(at.table, at.column))?;
         match left == text {
             true => Ok(None),
@@ -291,8 +281,9 @@ impl Policy {
         value: impl Fn(usize) -> Value<&'a [u8]>,
     ) -> Result<u32, SealError> {
         let start = batch.cells.len();
+        let subject = table.subject.map_or(Value::Null, &value);
         for index in 0..table.columns.len() {
-            let cell = self.cell(batch, table, index, value(table.columns[index].source))?;
+            let cell = self.cell(batch, table, index, value(table.columns[index].source), subject)?;
             batch.cells.push(cell);
         }
         u32::try_from(start).map_err(|_| SealError::TooLarge)
@@ -307,11 +298,12 @@ impl Policy {
         changed: &[bool],
     ) -> Result<u32, SealError> {
         let start = batch.cells.len();
+        let subject = table.subject.map_or(Value::Null, |source| raw.before(table, source));
         for (index, changed) in changed.iter().enumerate() {
             let column = &table.columns[index];
             // Columns that are kept but not tracked are not compared.
             let cell = if *changed || !column.tracked {
-                self.cell(batch, table, index, raw.before(table, column.source))?
+                self.cell(batch, table, index, raw.before(table, column.source), subject)?
             } else {
                 batch.cells[after as usize + index]
             };
@@ -320,7 +312,15 @@ impl Policy {
         u32::try_from(start).map_err(|_| SealError::TooLarge)
     }
 
-    fn cell(&self, batch: &mut Batch, table: &Table, index: usize, value: Value<&[u8]>) -> Result<Cell, SealError> {
+    /// `subject` is the row's, see [`Bound::subject`].
+    fn cell(
+        &self,
+        batch: &mut Batch,
+        table: &Table,
+        index: usize,
+        value: Value<&[u8]>,
+        subject: Value<&[u8]>,
+    ) -> Result<Cell, SealError> {
         let column = &table.columns[index];
         match (&column.protection, value) {
             (Some(Protection { rule, .. }), _) if rule.method == Method::Full => batch.append_cell(REDACTED),
@@ -330,7 +330,7 @@ impl Policy {
                 let text = text(table, &column.name, bytes)?;
                 let Some(inside) = &column.inside else { return batch.append_cell(text) };
                 self.with_aad(batch, &column.name, |aad, batch| {
-                    let at = At { table: &table.name, column: &column.name, aad };
+                    let at = At { table: &table.name, column: &column.name, bound: Bound { aad, subject } };
                     batch.append_with(|out| {
                         self.inside(at, inside, text, out).map_err(|missing| missing.of(at.table, at.column))
                     })
@@ -340,7 +340,8 @@ impl Policy {
                 let text = text(table, &column.name, bytes)?;
                 self.with_aad(batch, &column.name, |aad, batch| {
                     batch.append_with(|out| {
-                        let left = self.leave(&protection.rule, &protection.space, aad, text, out);
+                        let bound = Bound { aad, subject };
+                        let left = self.leave(&protection.rule, &protection.space, bound, text, out);
                         left.map_err(|missing| missing.of(&table.name, &column.name))
                     })
                 })
@@ -348,49 +349,12 @@ impl Policy {
         }
     }
 
-    /// Lends the context that a column's encrypted values are bound to; empty where nothing is encrypted.
-    fn with_aad(
-        &self,
-        batch: &mut Batch,
-        column: &str,
-        write: impl FnOnce(&[u8], &mut Batch) -> Result<Cell, SealError>,
-    ) -> Result<Cell, SealError> {
-        if self.sealer.is_none() {
-            return write(&[], batch);
-        }
-        let mut aad = std::mem::take(&mut batch.aad);
-        let cell = write(aad.column(column), batch);
-        batch.aad = aad;
-        cell
-    }
-
-    /// Encrypts a value, bound to `aad`, or makes its token.
-    fn keyed(&self, rule: &MethodRule, space: &Space, aad: &[u8], text: &str, out: &mut String) -> Result<(), Missing> {
-        let missing = Missing::Keys(rule.method);
-        let sealer = self.sealer.as_ref().ok_or(missing)?;
-        let class = sealer.class(rule.key.as_deref().unwrap_or(DEFAULT_CLASS)).ok_or(missing)?;
-        let sealed = match rule.method {
-            Method::Token => sealer.token(class, space.bytes(), text.as_bytes(), out),
-            // What stands in no row (a context, a key) cannot be bound to one. A general rule may reach it all the same, and no application may stop
-            // the trail by what it says: it is hidden whole.
-            _ if aad.is_empty() => {
-                out.push_str(REDACTED);
-                return Ok(());
-            }
-            _ => sealer.encrypt(class, aad, text.as_bytes(), out),
-        };
-        sealed.map_err(|failure| match failure {
-            Failure::Wanted(wanted) => Missing::Wanted(wanted),
-            Failure::TooLong => Missing::TooLong,
-        })
-    }
-
     /// Appends what a method leaves of a value that is not NULL.
     pub(crate) fn leave(
         &self,
         rule: &MethodRule,
         space: &Space,
-        aad: &[u8],
+        bound: Bound<'_>,
         text: &str,
         out: &mut String,
     ) -> Result<(), Missing> {
@@ -404,7 +368,7 @@ impl Policy {
             (Method::Hash, Algorithm::HmacSha256) => {
                 self.hash_key.as_ref().ok_or(Missing::HashKey)?.write(space, text.as_bytes(), out)
             }
-            (Method::Token | Method::Encrypt, _) => self.keyed(rule, space, aad, text, out)?,
+            (Method::Token | Method::Encrypt, _) => self.keyed(rule, space, bound, text, out)?,
             // What is dropped is no column of the table; nothing of it is written if that should ever change.
             (Method::Drop, _) => {}
         }
@@ -417,7 +381,7 @@ impl Policy {
             return Ok(context);
         }
         let mut json = String::new();
-        let at = At { table: "context", column: "context", aad: &[] };
+        let at = At { table: "context", column: "context", bound: Bound::NOWHERE };
         self.inside(at, inside, &context.json, &mut json).map_err(|missing| missing.of(at.table, at.column))?;
         let left = Context::parse(json.as_bytes()).unwrap_or_default();
         (context.actor_id, context.actor, context.reason) = (left.actor_id, left.actor, left.reason);

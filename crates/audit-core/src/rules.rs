@@ -71,6 +71,11 @@ pub struct TableRule {
     pub json: BTreeMap<String, JsonRule>,
     /// The column that names the tenant.
     pub tenant: Option<String>,
+    /// The column that names the data subject, by the id that the application knows. What `encrypt` leaves of a row's values is then under a key of
+    /// that person's own, so that `cdc-audit keys destroy --subject` makes it unreadable everywhere; where the column is null, under the
+    /// class's. Tokens, masks and hashes are under no person's key.
+    #[schemars(extend("example" = "customer_id"))]
+    pub subject: Option<String>,
     /// The column that names who changed the row, for applications that send no context.
     pub actor_column: Option<String>,
     /// The column that says why the row was changed.
@@ -179,6 +184,7 @@ impl Rules {
                 strict,
                 json,
                 tenant,
+                subject,
                 actor_column,
                 reason_column,
                 require_actor,
@@ -203,6 +209,7 @@ impl Rules {
                 merged.allow.get_or_insert_default().extend(allow);
             }
             merged.tenant = tenant.or(merged.tenant);
+            merged.subject = subject.or(merged.subject);
             merged.actor_column = actor_column.or(merged.actor_column);
             merged.reason_column = reason_column.or(merged.reason_column);
             merged.require_actor = require_actor.or(merged.require_actor);

@@ -28,6 +28,8 @@ pub struct Table {
     pub soft_delete: Vec<usize>,
     /// Index into `columns`.
     pub tenant: Option<usize>,
+    /// Index of the column that names the data subject in the relation's rows; it need not be kept.
+    pub subject: Option<usize>,
     /// Index into `columns`.
     pub actor: Option<usize>,
     /// Index into `columns`.
@@ -70,6 +72,11 @@ impl Column {
     pub fn method(&self) -> Option<Method> {
         self.protection.as_ref().map(|protection| protection.rule.method)
     }
+
+    /// Whether its values, or something in them, are kept as ciphertexts.
+    fn encrypts(&self) -> bool {
+        self.method() == Some(Method::Encrypt) || self.inside.as_ref().is_some_and(|inside| inside.encrypts())
+    }
 }
 
 /// What happens to a column's values.
@@ -109,8 +116,8 @@ pub enum TableError {
         "table {table}: column {column} is part of the key and protected with `{method}`, but there is no row key to make it usable"
     )]
     NoRowKey { table: String, column: String, method: &'static str },
-    #[error("table {table}: there is no column {column}, which the rules make part of its key")]
-    NoKeyColumn { table: String, column: String, nearest: Option<String>, columns: Vec<String> },
+    #[error("table {table}: there is no column {column}, which the rules make {what}")]
+    NoColumn { table: String, column: String, what: &'static str, nearest: Option<String>, columns: Vec<String> },
     #[error(
         "table {table}: column {column} has several methods of protection, and what one of them leaves belongs into {companion}, which the table has itself"
     )]
@@ -125,8 +132,8 @@ impl TableError {
             TableError::NoRowKey { column, .. } => format!(
                 "set protection.row_key to a file or variable with a secret that never changes, or take {column} out of the protection rules"
             ),
-            TableError::NoKeyColumn { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
-            TableError::NoKeyColumn { columns, .. } => format!("its columns are {}", columns.join(", ")),
+            TableError::NoColumn { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
+            TableError::NoColumn { columns, .. } => format!("its columns are {}", columns.join(", ")),
             TableError::Companion { column, .. } => format!("give {column} one method only"),
             TableError::UndecidedKey { column, .. } => {
                 format!("protect {column}, or name it in `allow`; `cdc-audit plan` shows what is undecided")
@@ -178,11 +185,18 @@ impl Table {
             (find(&rules.rule.tenant), find(&rules.rule.actor_column), find(&rules.rule.reason_column));
         let mut key = Vec::new();
         let source_of = |wanted: &String| shape.columns.iter().position(|c| c.name == *wanted);
-        if let Some(column) = rules.rule.key.iter().flatten().find(|wanted| source_of(wanted).is_none()) {
+        let no_column = |column: &String, what| {
             let columns: Vec<String> = shape.columns.iter().map(|column| column.name.clone()).collect();
             let nearest = nearest(column, &columns);
-            return Err(TableError::NoKeyColumn { table: name, column: column.clone(), nearest, columns });
+            TableError::NoColumn { table: name.clone(), column: column.clone(), what, nearest, columns }
+        };
+        if let Some(column) = rules.rule.key.iter().flatten().find(|wanted| source_of(wanted).is_none()) {
+            return Err(no_column(column, "part of its key"));
         }
+        // Under the class's key nobody could erase what was to be erased.
+        let subject = rules.rule.subject.as_ref().filter(|_| columns.iter().any(Column::encrypts));
+        let subject = subject.map(|column| source_of(column).ok_or_else(|| no_column(column, "its data subject's")));
+        let subject = subject.transpose()?;
         for wanted in rules.rule.key.as_ref().unwrap_or(&shape.key) {
             let Some(source) = source_of(wanted) else { continue };
             if !rules.is_decided(&shape.columns[source]) {
@@ -218,6 +232,7 @@ impl Table {
             events,
             soft_delete,
             tenant,
+            subject,
             actor,
             reason,
             require_actor,
@@ -259,6 +274,7 @@ impl Table {
             events: EventSet::default(),
             soft_delete: Vec::new(),
             tenant: None,
+            subject: None,
             actor: None,
             reason: None,
             require_actor: EventSet::default(),

@@ -119,6 +119,11 @@ impl<'a> RawVersion<'a> {
     pub(crate) fn before(&self, table: &Table, source: usize) -> Value<&'a [u8]> {
         self.before.map_or(Value::Unknown, |before| before.get(table, source))
     }
+
+    /// Whether the row is another data subject's after the change than before it.
+    pub(crate) fn changes_hands(&self, table: &Table) -> bool {
+        table.subject.is_some_and(|source| self.before(table, source) != self.after(table, source))
+    }
 }
 
 /// Turns a change into a version; `None` where it makes none. `changed` is scratch space, used again for each change.

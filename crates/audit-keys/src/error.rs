@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use audit_cipher::{FormError, KeyId, Unopened};
+use audit_cipher::{FormError, KeyId, Kind, Unopened};
 use audit_config::secret::SecretError;
 use audit_connect::{ConnectError, ServerError};
 
@@ -96,6 +96,13 @@ impl KeyError {
             KeyError::Damaged { .. } => "restore the row from a backup or from `cdc-audit keys export`",
         }
         .to_owned()
+    }
+}
+
+impl OpenError {
+    /// Whether the value is gone because its data subject was erased.
+    pub fn is_erased(&self) -> bool {
+        matches!(self, OpenError::Key(KeyError::Destroyed { key }) if key.kind() == Kind::Subject)
     }
 }
 

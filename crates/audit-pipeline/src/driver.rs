@@ -9,6 +9,7 @@ use audit_capture::catalog;
 use audit_capture::clock;
 use audit_capture::context_keys;
 use audit_capture::replication::{Chunk, Frame, FrameError, Receiver, ReplicationError};
+use audit_cipher::Wanted;
 use audit_core::baseline::Command;
 use audit_core::batch::{Batch, Progress};
 use audit_core::position::{Lsn, Micros};
@@ -121,7 +122,7 @@ impl Driver {
                     let relation = loop {
                         match self.stage.message(data, wal_start) {
                             Ok(relation) => break relation,
-                            Err(error) => match self.obtain(error, stop).await? {
+                            Err(error) => match self.obtain(error, Vec::new(), stop).await? {
                                 Some(()) => {}
                                 None => return Ok(None),
                             },
@@ -135,7 +136,7 @@ impl Driver {
                     while self.stage.wants_context_keys() {
                         let keys = context_keys::read(&self.client).await?;
                         if let Err(error) = self.stage.context_keys(keys)
-                            && self.obtain(error, stop).await?.is_none()
+                            && self.obtain(error, Vec::new(), stop).await?.is_none()
                         {
                             return Ok(None);
                         }
@@ -146,10 +147,13 @@ impl Driver {
                         let batch = loop {
                             match self.stage.chunk(&passed) {
                                 Ok(batch) => break batch,
-                                Err(error) => match self.obtain(error, stop).await? {
-                                    Some(()) => {}
-                                    None => return Ok(None),
-                                },
+                                Err(error) => {
+                                    let ahead = error.wanted().map(|wanted| self.stage.wanted_ahead(&passed, &wanted));
+                                    match self.obtain(error, ahead.unwrap_or_default(), stop).await? {
+                                        Some(()) => {}
+                                        None => return Ok(None),
+                                    }
+                                }
                             }
                         };
                         self.hand(batch).await;
@@ -168,11 +172,18 @@ impl Driver {
         Ok(Some(()))
     }
 
-    /// Waits for the key for want of which the stage failed; any other failure stays one. What came before goes to the sinks meanwhile.
-    /// `None` where somebody stopped the daemon first.
-    async fn obtain(&mut self, error: StageError, stop: &mut watch::Receiver<bool>) -> Result<Option<()>, DriverError> {
-        let (Some(wanted), Some(keyring)) = (error.wanted(), self.keyring.clone()) else { return Err(error.into()) };
-        let wanted = [wanted];
+    /// Waits for the key for want of which the stage failed, and for those that will be wanted with it; any other failure stays one. What came
+    /// before goes to the sinks meanwhile. `None` where somebody stopped the daemon first.
+    async fn obtain(
+        &mut self,
+        error: StageError,
+        mut wanted: Vec<Wanted>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Option<()>, DriverError> {
+        let (Some(first), Some(keyring)) = (error.wanted(), self.keyring.clone()) else { return Err(error.into()) };
+        if wanted.is_empty() {
+            wanted.push(first);
+        }
         let mut obtained = std::pin::pin!(keyring.obtain(&wanted));
         // Most keys are there at once, and a batch need not end for them.
         if tokio::time::timeout(AT_ONCE, &mut obtained).await.is_ok() {

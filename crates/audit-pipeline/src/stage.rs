@@ -26,7 +26,10 @@ use audit_core::version::{Event, version};
 use audit_pgoutput::{DecodeError, Message, Scratch, decode};
 use tracing::warn;
 
+use self::chunk::UnderWay;
 use crate::continuity::Verdict;
+
+mod chunk;
 
 /// The schema of the tool's own tables. Their changes make no versions: else a hot table in the source would feed on itself.
 const OWN_SCHEMA: &str = "cdc_audit";
@@ -155,6 +158,8 @@ pub struct Stage {
     watches: Watches,
     /// A chunk whose watermark has just passed.
     passed: Option<Passed>,
+    /// That chunk, as far as its rows could be sealed.
+    chunk: Option<UnderWay>,
     /// The change that could not be sealed, if the last message was one: it may come again, see [`StageError::wanted`].
     pending: Option<Pending>,
 }
@@ -186,6 +191,7 @@ impl Stage {
             gap: None,
             watches: Watches::default(),
             passed: None,
+            chunk: None,
             pending: None,
         }
     }
@@ -233,38 +239,6 @@ impl Stage {
     /// The chunk that the last message released, once. It stands here in the stream: behind the batch under way.
     pub fn take_passed(&mut self) -> Option<Passed> {
         self.passed.take()
-    }
-
-    /// The chunk's rows as a batch of their own. Their positions are the watermark's, counted; the stream's own progress is not theirs, for
-    /// when the stream comes by here again the chunk is not part of it.
-    pub fn chunk(&mut self, passed: &Passed) -> Result<Batch, StageError> {
-        let relation = &passed.chunk().relation;
-        let at = self.assembler.next_position();
-        let history = self.histories.entry(relation.name.clone()).or_default();
-        let shape = match history.find(&relation.digest(), at) {
-            Some(shape) => shape.clone(),
-            None => history.add(relation, Some(&passed.chunk().catalog), at),
-        };
-        let rules = self.rules.for_table(&relation.name);
-        let table = Arc::new(Table::new(shape, &rules, self.policy.row_key.is_some())?);
-        let mut batch = Batch::default();
-        batch.chunk = Some(passed.mark().clone());
-        batch.progress = self.assembler.progress();
-        if let Some(transaction) = self.assembler.transaction() {
-            batch.transaction(*transaction);
-        }
-        let mut versions = 0;
-        for (seq, row) in (0..).zip(passed.rows()) {
-            let place = Place { position: Position { seq, ..at }, lsn: at.commit_lsn };
-            if let Some(raw) = version(&table, Change::Snapshot { row }, &mut self.changed) {
-                self.policy
-                    .seal(&mut batch, &table, &raw, place, None)
-                    .map_err(|source| StageError::Seal { position: place.position, source })?;
-                versions += 1;
-            }
-        }
-        self.counts.versions += versions;
-        Ok(batch)
     }
 
     /// Nothing for us up to `wal_end`.

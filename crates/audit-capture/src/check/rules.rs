@@ -54,8 +54,12 @@ fn names(rule: &TableRule) -> Vec<(&'static str, String)> {
         ("include", &rule.include),
         ("allow", &rule.allow),
     ];
-    let single =
-        [("tenant", &rule.tenant), ("actor_column", &rule.actor_column), ("reason_column", &rule.reason_column)];
+    let single = [
+        ("tenant", &rule.tenant),
+        ("subject", &rule.subject),
+        ("actor_column", &rule.actor_column),
+        ("reason_column", &rule.reason_column),
+    ];
     let lists = lists.into_iter().flat_map(|(key, list)| list.iter().flatten().map(move |name| (key, name.clone())));
     let single = single.into_iter().filter_map(|(key, name)| Some((key, name.clone()?)));
     let expanded = rule.json.keys().map(|name| ("json", name.clone()));

@@ -128,19 +128,30 @@ fn protection(report: &mut Report, table: &PublishedTable, input: &Input<'_>) {
             report.warn(Area::Protection, &name, message, fix);
         }
     }
-    let hashed = |wanted: fn(&MethodRule) -> bool| {
+    let with = |wanted: fn(&MethodRule) -> bool| {
         let columns = shape.columns.iter().filter(move |column| rules.methods(column).iter().any(wanted));
         columns.map(|column| column.name.as_str()).collect::<Vec<_>>()
     };
-    let keyed = hashed(MethodRule::needs_hash_key);
+    let keyed = with(MethodRule::needs_hash_key);
     if !keyed.is_empty() && !input.hash_key {
         let message = format!("columns are to be hashed and there is no key for it: {}", list(keyed));
         let fix = "set protection.hash_key to a file or variable with a secret";
         report.fail(Area::Protection, &name, message, fix);
     }
-    let bare = hashed(|rule| rule.method == Method::Hash && rule.algorithm() == Algorithm::Sha256);
+    let bare = with(|rule| rule.method == Method::Hash && rule.algorithm() == Algorithm::Sha256);
     if !bare.is_empty() {
         let message = format!("stored as bare SHA-256, which whoever guesses a value can prove: {}", list(bare));
         report.warn(Area::Protection, &name, message, "take `algorithm` out: `hash` then uses protection.hash_key");
+    }
+    let tokens = with(|rule| rule.method == Method::Token);
+    if rules.rule.subject.is_some() && !tokens.is_empty() {
+        let message =
+            format!("tokens are not under their data subject's key, and outlive its destruction: {}", list(tokens));
+        report.warn(
+            Area::Protection,
+            &name,
+            message,
+            "take [\"hash\", \"encrypt\"]: joined by one, opened by the other",
+        );
     }
 }

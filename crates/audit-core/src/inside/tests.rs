@@ -11,7 +11,9 @@ fn policy() -> Policy {
 
 fn left(inside: &Inside, text: &str) -> String {
     let mut out = String::new();
-    policy().inside(At { table: "public.t", column: "doc", aad: &[] }, inside, text, &mut out).unwrap();
+    policy()
+        .inside(At { table: "public.t", column: "doc", bound: crate::protect::Bound::NOWHERE }, inside, text, &mut out)
+        .unwrap();
     out
 }
 

@@ -28,6 +28,7 @@ mod inside;
 mod keys;
 mod members;
 mod protection;
+mod subjects;
 mod tracked;
 
 fn cstr(text: &str) -> Vec<u8> {

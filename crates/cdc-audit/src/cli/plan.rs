@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use audit_capture::catalog::{PublishedTable, published};
-use audit_core::method::Method;
+use audit_core::method::{Method, MethodRule};
 use audit_core::position::Position;
 use audit_core::rules::TableRules;
 use audit_core::shape::{History, Shape, ShapeColumn};
@@ -186,7 +186,12 @@ fn stored(shape: &Shape, column: &ShapeColumn, rules: &TableRules, undecided: bo
         let searched = rules.inside(column).map(|inside| inside.describe()).filter(|what| !what.is_empty());
         return (searched.map_or_else(|| "as it is".to_owned(), |what| format!("as it is, without {what}")), by);
     }
-    let methods: Vec<String> = methods.iter().map(ToString::to_string).collect();
+    let whose = rules.rule.subject.as_ref().map(|subject| format!(" under the key of its {subject}"));
+    let shown = |rule: &MethodRule| match &whose {
+        Some(whose) if rule.method == Method::Encrypt => format!("{rule}{whose}"),
+        _ => rule.to_string(),
+    };
+    let methods: Vec<String> = methods.iter().map(shown).collect();
     (format!("{}{in_key}", methods.join(" + ")), by)
 }
 

@@ -61,6 +61,8 @@ const TABLES: &[&str] = &[
     "[[tables]]\nname = 'public.users'\nstrict = 'yes'",
     "[[tables]]\nname = 'public.users'\nbaseline = 1",
     "[[tables]]\nname = 'public.users'\nprotect = { code = 'full' }\nallow = ['code']",
+    "[[tables]]\nname = 'public.users'\nsubject = 'customer_id'",
+    "[[tables]]\nname = 'public.users'\nsubject = ['customer_id']",
     "[[tables]]\nname = 7",
 ];
 
@@ -131,7 +133,7 @@ fn mistakes_about_tables() {
                 hint: `schema.table`, with `*` for any run of characters and `?` for one.
             [[tables]] ⏎ name = 'public.users' ⏎ colums = ['id']
               line 9, tables[0].colums: unknown key
-                hint: known here: `name`, `capture`, `item_type`, `only`, `ignore`, `where`, `events`, `key`, `soft_delete`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `json`, `tenant`, `actor_column`, `reason_column`, `require_actor`, `require_reason`, `baseline`, `sinks`
+                hint: known here: `name`, `capture`, `item_type`, `only`, `ignore`, `where`, `events`, `key`, `soft_delete`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `json`, `tenant`, `subject`, `actor_column`, `reason_column`, `require_actor`, `require_reason`, `baseline`, `sinks`
             [[tables]] ⏎ name = 'public.users' ⏎ only = ['id'] ⏎ ignore = ['x']
               line 9, tables[0].only: given together with `ignore`
                 hint: keep one of the two
@@ -152,6 +154,11 @@ fn mistakes_about_tables() {
             [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = 'full' } ⏎ allow = ['code']
               line 10, tables[0].allow: column code is also in `protect`
                 hint: take it out of one of the two
+            [[tables]] ⏎ name = 'public.users' ⏎ subject = 'customer_id'
+              line 9, tables[0].subject: a data subject's key needs a class of keys
+                hint: add [protection.keys.default] with a master key, or take the key out
+            [[tables]] ⏎ name = 'public.users' ⏎ subject = ['customer_id']
+              line 9, tables[0].subject: expected a string, found a list
             [[tables]] ⏎ name = 7
               line 8, tables[0].name: expected a string, found an integer
         "#]],

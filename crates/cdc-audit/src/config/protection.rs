@@ -93,6 +93,10 @@ impl ProtectionConfig {
         for (column, protect) in &rule.protect {
             self.check_protect(&format!("protect.{}", quote(column)), protect, problems);
         }
+        if rule.subject.is_some() && self.keys.is_empty() {
+            let hint = "add [protection.keys.default] with a master key, or take the key out";
+            problems.push("subject", "a data subject's key needs a class of keys", hint);
+        }
         for column in rule.allow.iter().flatten().filter(|column| rule.protect.contains_key(*column)) {
             let message = format!("column {column} is also in `protect`");
             problems.push("allow", message, "take it out of one of the two");

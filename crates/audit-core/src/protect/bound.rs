@@ -1,0 +1,123 @@
+//! Ciphertexts and tokens: what they are bound to, and whose key they are under.
+
+use std::collections::HashSet;
+
+use audit_cipher::{Failure, Row, Wanted};
+
+use super::{DEFAULT_CLASS, Missing, Place, Policy, REDACTED, SealError};
+use crate::batch::{Batch, Span};
+use crate::change::{self, Cell, Value};
+use crate::mac::Space;
+use crate::method::{Method, MethodRule};
+use crate::table::Table;
+
+/// What the ciphertexts of a value are made with.
+#[derive(Clone, Copy)]
+pub(crate) struct Bound<'a> {
+    /// What they are bound to; empty outside of rows.
+    pub aad: &'a [u8],
+    /// The raw id of the data subject whose value it is: null where it is nobody's, unknown where the server did not send it.
+    pub subject: Value<&'a [u8]>,
+}
+
+impl Bound<'static> {
+    /// Of what stands in no row.
+    pub const NOWHERE: Bound<'static> = Bound { aad: &[], subject: Value::Null };
+}
+
+impl Policy {
+    /// Begins the context that the row's encrypted values are bound to.
+    pub(super) fn bind(&self, batch: &mut Batch, table: &Table, key: Option<Span>, place: Place) {
+        let Some(sealer) = &self.sealer else { return };
+        let mut aad = std::mem::take(&mut batch.aad);
+        let row = Row {
+            source: sealer.source(),
+            table: &table.name,
+            key: key.map(|key| batch.text_at(key)),
+            xid: batch.xid(),
+            lsn: place.lsn.0,
+            seq: u64::from(place.position.seq),
+        };
+        aad.row(&row, std::iter::empty());
+        batch.aad = aad;
+    }
+
+    /// Lends the context that a column's encrypted values are bound to; empty where nothing is encrypted.
+    pub(super) fn with_aad(
+        &self,
+        batch: &mut Batch,
+        column: &str,
+        write: impl FnOnce(&[u8], &mut Batch) -> Result<Cell, SealError>,
+    ) -> Result<Cell, SealError> {
+        if self.sealer.is_none() {
+            return write(&[], batch);
+        }
+        let mut aad = std::mem::take(&mut batch.aad);
+        let cell = write(aad.column(column), batch);
+        batch.aad = aad;
+        cell
+    }
+
+    /// Encrypts a value, or makes its token.
+    pub(super) fn keyed(
+        &self,
+        rule: &MethodRule,
+        space: &Space,
+        bound: Bound<'_>,
+        text: &str,
+        out: &mut String,
+    ) -> Result<(), Missing> {
+        let missing = Missing::Keys(rule.method);
+        let sealer = self.sealer.as_ref().ok_or(missing)?;
+        let class = sealer.class(class(rule)).ok_or(missing)?;
+        let text = text.as_bytes();
+        let sealed = match (rule.method, bound.subject) {
+            (Method::Token, _) => sealer.token(class, space.bytes(), text, out),
+            // What stands in no row (a context, a key) cannot be bound to one. A general rule may reach it all the same, and no application may stop
+            // the trail by what it says: it is hidden whole. So is what is somebody's, and nobody can say whose: under any other key it would
+            // outlive the person's.
+            (_, subject) if bound.aad.is_empty() || subject.is_unknown() => {
+                out.push_str(REDACTED);
+                return Ok(());
+            }
+            (_, Value::Text(id)) => {
+                sealer.subject(class, id).and_then(|subject| sealer.encrypt_for(class, &subject, bound.aad, text, out))
+            }
+            _ => sealer.encrypt(class, bound.aad, text, out),
+        };
+        sealed.map_err(|failure| match failure {
+            Failure::Wanted(wanted) => Missing::Wanted(wanted),
+            Failure::TooLong => Missing::TooLong,
+        })
+    }
+
+    /// The keys of data subjects that sealing these rows will want, of the class whose key is wanted already: as many as are kept in memory at
+    /// once, and no more than a statement should ask for. Values inside of documents are not looked for.
+    pub fn wanted_ahead<'r>(
+        &self,
+        table: &Table,
+        wanted: &Wanted,
+        rows: impl Iterator<Item = change::Row<'r>>,
+    ) -> Vec<Wanted> {
+        let (Some(sealer), Some(source), Wanted::Subject(of, _)) = (&self.sealer, table.subject, *wanted) else {
+            return Vec::new();
+        };
+        let protections = table.columns.iter().filter_map(|column| column.protection.as_ref());
+        let mut encrypted = protections.filter(|protection| protection.rule.method == Method::Encrypt);
+        if !encrypted.any(|protection| sealer.class(class(&protection.rule)) == Some(of)) {
+            return Vec::new();
+        }
+        let ids = rows.filter_map(|row| row.get(source).text());
+        let mut seen = HashSet::new();
+        let lacking = ids.filter_map(|id| sealer.lacks(of, id)).filter(|wanted| seen.insert(*wanted));
+        lacking.take(sealer.subjects_max(of).min(AHEAD_MAX)).collect()
+    }
+}
+
+/// Subjects whose keys are asked for, or made, in one statement.
+const AHEAD_MAX: usize = 500;
+
+/// The class of keys that a rule names.
+fn class(rule: &MethodRule) -> &str {
+    rule.key.as_deref().unwrap_or(DEFAULT_CLASS)
+}

@@ -1,0 +1,85 @@
+//! A baseline's chunk, sealed where its watermark passes.
+
+use std::sync::Arc;
+
+use audit_cipher::Wanted;
+use audit_core::baseline::Passed;
+use audit_core::batch::Batch;
+use audit_core::change::Change;
+use audit_core::position::Position;
+use audit_core::protect::Place;
+use audit_core::table::Table;
+use audit_core::version::version;
+
+use super::{Stage, StageError};
+
+/// A chunk as far as its rows could be sealed.
+pub(super) struct UnderWay {
+    table: Arc<Table>,
+    /// The watermark's.
+    at: Position,
+    /// Rows that were looked at.
+    rows: u32,
+    batch: Batch,
+}
+
+impl Stage {
+    /// The chunk's rows as a batch of their own. Their positions are the watermark's, counted; the stream's own progress is not theirs, for
+    /// when the stream comes by here again the chunk is not part of it. A chunk that wants a key goes on, with it, at the row that wanted it.
+    pub fn chunk(&mut self, passed: &Passed) -> Result<Batch, StageError> {
+        let mut chunk = match self.chunk.take() {
+            Some(chunk) => chunk,
+            None => self.begin_chunk(passed)?,
+        };
+        let filled = self.fill(&mut chunk, passed);
+        match filled {
+            Ok(()) => {
+                self.counts.versions += chunk.batch.len() as u64;
+                Ok(chunk.batch)
+            }
+            Err(error) => {
+                self.chunk = error.wanted().is_some().then_some(chunk);
+                Err(error)
+            }
+        }
+    }
+
+    /// The keys of data subjects that a chunk will want behind the one that it wants now, so that they come in one go.
+    pub fn wanted_ahead(&self, passed: &Passed, wanted: &Wanted) -> Vec<Wanted> {
+        let Some(chunk) = &self.chunk else { return Vec::new() };
+        self.policy.wanted_ahead(&chunk.table, wanted, passed.rows().skip(chunk.rows as usize))
+    }
+
+    fn begin_chunk(&mut self, passed: &Passed) -> Result<UnderWay, StageError> {
+        let relation = &passed.chunk().relation;
+        let at = self.assembler.next_position();
+        let history = self.histories.entry(relation.name.clone()).or_default();
+        let shape = match history.find(&relation.digest(), at) {
+            Some(shape) => shape.clone(),
+            None => history.add(relation, Some(&passed.chunk().catalog), at),
+        };
+        let rules = self.rules.for_table(&relation.name);
+        let table = Arc::new(Table::new(shape, &rules, self.policy.row_key.is_some())?);
+        let mut batch = Batch::default();
+        batch.chunk = Some(passed.mark().clone());
+        batch.progress = self.assembler.progress();
+        if let Some(transaction) = self.assembler.transaction() {
+            batch.transaction(*transaction);
+        }
+        Ok(UnderWay { table, at, rows: 0, batch })
+    }
+
+    fn fill(&mut self, chunk: &mut UnderWay, passed: &Passed) -> Result<(), StageError> {
+        let UnderWay { table, at, rows, batch } = chunk;
+        for row in passed.rows().skip(*rows as usize) {
+            let place = Place { position: Position { seq: *rows, ..*at }, lsn: at.commit_lsn };
+            if let Some(raw) = version(table, Change::Snapshot { row }, &mut self.changed) {
+                self.policy
+                    .seal(batch, table, &raw, place, None)
+                    .map_err(|source| StageError::Seal { position: place.position, source })?;
+            }
+            *rows += 1;
+        }
+        Ok(())
+    }
+}
