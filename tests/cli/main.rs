@@ -15,5 +15,7 @@ mod plan;
 mod resume;
 // `keys`, `decrypt` and `history --decrypt`.
 mod keys;
+// `bind`, and everything else that is opened.
+mod opened;
 // `subject`: people whose values can be erased.
 mod subjects;

@@ -101,6 +101,27 @@ async fn a_plan_shows_what_would_be_stored_and_what_changed() {
     );
 }
 
+/// Ciphertexts and tokens are shown under keys that are none, and say so; no key service is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_shows_what_encryption_would_leave() {
+    let rules = "[[tables]]\nname = \"public.people\"\nsubject = \"id\"\nprotect = { ssn = [\"partial\", \"encrypt\"], email = \"token\" }\n";
+    let keys = "[protection.keys.default]\nmaster = { type = \"local\", file = \"/nowhere/keyring\" }\n";
+    let world = World::on(shared(15).await).sql(SHOP).tables(rules).sections(keys).not_set_up().unwitnessed();
+    let world = world.publication("FOR TABLE people").build().await;
+    let report = json(&world.succeed(&["plan", "--json"]));
+    let samples = |column: &str| {
+        let columns = report["tables"][0]["columns"].as_array().expect("columns");
+        columns.iter().find(|planned| planned["column"] == column).expect(column)["samples"].clone()
+    };
+    let starts =
+        |sample: &Value, with: &str| assert!(sample.as_str().is_some_and(|text| text.starts_with(with)), "{sample}");
+    assert_eq!(samples("ssn")["ssn"], "***-**-9999");
+    starts(&samples("ssn")["ssn__encrypt"], "aes256gcm:s0000000000000000:");
+    starts(&samples("email")["email"], "aes-siv:t0000000000000000:");
+    assert_eq!(samples("note")["note"], "paid with 4532 0151 1283 0366");
+    assert!(world.succeed(&["plan"]).contains("ssn__encrypt: aes256gcm:s0000000000000000:"), "cut short for people");
+}
+
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("no JSON: {error}: {text}"))
 }
@@ -109,7 +130,7 @@ fn json(text: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_names_columns_that_no_table_has() {
     let server = shared(15).await;
-    let rules = "[[tables]]\nname = \"public.people\"\nignore = [\"serach\", \"tmp_*\"]\nprotect = { emial = \"full\" }\n\
+    let rules = "[[tables]]\nname = \"public.people\"\nignore = [\"serach\", \"tmp_*\"]\nprotect = { emial = \"full\" }\nsoft_delete = \"nikc\"\njson = { note = {}, doc = {} }\n\
                  [[tables]]\nname = \"public.pepole\"\nonly = [\"id\"]\n";
     let world = World::on(server).sql(SHOP).tables(rules).unwitnessed().build().await;
     let output = world.command(&["check"]);
@@ -120,6 +141,8 @@ async fn check_names_columns_that_no_table_has() {
         ("no column of public.people is called serach", "did you mean search?"),
         ("no column of public.people is called tmp_*", ""),
         ("no column of public.people is called emial", "did you mean email?"),
+        ("no column of public.people is called nikc", "did you mean nick?"),
+        ("column note is text, no document", "take it out of `json`"),
         ("no published table is called public.pepole", "did you mean public.people?"),
     ] {
         let at =

@@ -18,7 +18,9 @@ fn get(world: &World, path: &str) -> (String, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_daemon_tells_where_it_stands() {
     let server = shared(15).await;
-    let world = World::on(server).sql("CREATE TABLE t (id int PRIMARY KEY)").listening().build().await;
+    let strict = "[[tables]]\nname = \"*\"\nbaseline = false\nstrict = true\nallow = [\"id\"]\n";
+    let world = World::on(server).sql("CREATE TABLE t (id int PRIMARY KEY, surprise text)").tables(strict);
+    let world = world.listening().build().await;
     let absent = world.command(&["status", "--json"]);
     assert_eq!(absent.status.code(), Some(3));
     let told: Value = serde_json::from_slice(&absent.stdout).expect("JSON");
@@ -49,6 +51,7 @@ async fn a_running_daemon_tells_where_it_stands() {
     eventually("it is ready", || get(&world, "/readyz").0.contains("200"));
     let (_, metrics) = get(&world, "/metrics");
     assert!(metrics.lines().any(|line| line.starts_with("cdc_audit_")), "{metrics}");
+    assert!(metrics.contains("cdc_audit_table_withheld_columns{table=\"public.t\"} 1"), "{metrics}");
     assert!(get(&world, "/nothing").0.contains("404"));
     assert!(daemon.stop().success(), "{}", daemon.output());
     assert!(daemon.stderr().contains("stopped at="), "it says where it stopped: {}", daemon.stderr());

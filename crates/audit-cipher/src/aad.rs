@@ -74,6 +74,8 @@ impl Aad {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ROW: Row<'_> = Row { source: "shop", table: "public.users", key: Some("7"), xid: 1, lsn: 2, seq: 3 };
@@ -106,6 +108,42 @@ mod tests {
         all.dedup();
         assert_eq!(all.len(), count);
         assert_eq!(bytes(&ROW, &[], "ssn"), bytes(&ROW, &[], "ssn"));
+    }
+
+    type Parts = (String, String, Option<String>, (u32, u64, u64), Vec<(String, Option<String>)>, String);
+
+    /// Few letters, so that parts of one context are easily taken for those of another.
+    fn parts() -> impl Strategy<Value = Parts> {
+        let word = || "[a\u{0}\u{1}]{0,3}";
+        let columns = prop::collection::vec((word(), prop::option::of(word())), 0..4);
+        (word(), word(), prop::option::of(word()), (0..2u32, 0..2u64, 0..2u64), columns, word())
+    }
+
+    fn written((source, table, key, (xid, lsn, seq), with, column): &Parts) -> Vec<u8> {
+        let row = Row { source, table, key: key.as_deref(), xid: *xid, lsn: *lsn, seq: *seq };
+        let with: Vec<(&str, Option<&str>)> =
+            with.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+        bytes(&row, &with, column)
+    }
+
+    proptest! {
+        #[test]
+        fn contexts_are_written_alike_only_if_they_are_alike(a in parts(), b in parts()) {
+            prop_assert_eq!(written(&a) == written(&b), a == b);
+        }
+
+        /// What is in one column's value and in the next one's name can be moved between them.
+        #[test]
+        fn no_part_runs_into_the_next(a in parts(), at in 0..4usize) {
+            let mut b = a.clone();
+            if let Some((name, value)) = b.4.get_mut(at) {
+                let moved = value.take().unwrap_or_default();
+                name.push_str(&moved);
+            } else {
+                b.4.push((b.5.clone(), None));
+            }
+            prop_assert_ne!(written(&a) == written(&b), a != b);
+        }
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub struct TableCount {
     pub without_actor: u64,
     /// Versions that should give a reason, and do not.
     pub without_reason: u64,
+    /// Columns of a strict table that are not recorded, for no rule decides about them.
+    pub withheld: u64,
 }
 
 /// A place in the batch's text.
@@ -229,6 +231,9 @@ impl Batch {
             let missing = entry.context.map_or(Missing::default(), |at| self.contexts[at as usize].missing);
             count.without_actor += u64::from(missing.actor);
             count.without_reason += u64::from(missing.reason);
+        }
+        for (count, table) in counts.iter_mut().zip(&self.tables) {
+            count.withheld = table.withheld.len() as u64;
         }
         self.tables.iter().map(|table| &table.name).zip(counts)
     }

@@ -120,15 +120,21 @@ impl Policy {
         context: Option<&Arc<Context>>,
     ) -> Result<Entry, SealError> {
         let (key, old_key) = self.keys(batch, table, raw)?;
-        self.bind(batch, table, key, place);
         let after = match raw.after {
-            Some(_) => Some(self.row(batch, table, |source| raw.after(table, source))?),
+            Some(_) => {
+                self.bind(batch, table, key, place, |source| raw.after(table, source))?;
+                Some(self.row(batch, table, |source| raw.after(table, source))?)
+            }
             None => None,
         };
+        let reseals = raw.reseals(table);
+        if after.is_none() || reseals {
+            self.bind(batch, table, key, place, |source| raw.before(table, source))?;
+        }
         let before = match (raw.before, after, raw.changed) {
             (None, ..) => None,
-            // Most columns of an update are as they were: the row before shares their cells, where they are the same person's.
-            (Some(_), Some(after), Some(changed)) if !raw.changes_hands(table) => {
+            // Most columns of an update are as they were: the row before shares their cells.
+            (Some(_), Some(after), Some(changed)) if !reseals => {
                 Some(self.row_before(batch, table, raw, after, changed)?)
             }
             (Some(_), ..) => Some(self.row(batch, table, |source| raw.before(table, source))?),

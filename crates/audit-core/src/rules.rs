@@ -76,6 +76,11 @@ pub struct TableRule {
     /// class's. Tokens, masks and hashes are under no person's key.
     #[schemars(extend("example" = "customer_id"))]
     pub subject: Option<String>,
+    /// Columns, by name, whose values are authenticated with every ciphertext of the row, so that it does not open once they are altered: `["provider_id"]`.
+    /// Whole numbers, text or UUIDs, recorded as they are; they become part of `included`. Add new ones at the end, and take none out: what was
+    /// encrypted before is bound to those before.
+    #[schemars(extend("example" = ["provider_id"]))]
+    pub bind: Option<Vec<String>>,
     /// The column that names who changed the row, for applications that send no context.
     pub actor_column: Option<String>,
     /// The column that says why the row was changed.
@@ -163,7 +168,11 @@ pub struct Rules {
 impl Rules {
     /// Merges what matches `table`: scalars and lists of a later rule replace those of an earlier one, `protect` adds up.
     pub fn for_table(&self, table: &TableName) -> TableRules {
-        let name = table.to_string();
+        self.for_name(table.to_string())
+    }
+
+    /// The same for a table's name as records have it.
+    pub fn for_name(&self, name: String) -> TableRules {
         let mut merged = TableRule { name: name.clone(), ..TableRule::default() };
         let matching = || self.tables.iter().enumerate().filter(|(_, rule)| matches(&rule.name, &name));
         for (_, rule) in matching() {
@@ -185,6 +194,7 @@ impl Rules {
                 json,
                 tenant,
                 subject,
+                bind,
                 actor_column,
                 reason_column,
                 require_actor,
@@ -210,6 +220,7 @@ impl Rules {
             }
             merged.tenant = tenant.or(merged.tenant);
             merged.subject = subject.or(merged.subject);
+            merged.bind = bind.or(merged.bind);
             merged.actor_column = actor_column.or(merged.actor_column);
             merged.reason_column = reason_column.or(merged.reason_column);
             merged.require_actor = require_actor.or(merged.require_actor);

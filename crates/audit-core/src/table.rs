@@ -30,6 +30,8 @@ pub struct Table {
     pub tenant: Option<usize>,
     /// Index of the column that names the data subject in the relation's rows; it need not be kept.
     pub subject: Option<usize>,
+    /// Columns whose values are authenticated with ciphertexts, in the order of the rule: indexes into `columns`.
+    pub bound: Vec<usize>,
     /// Index into `columns`.
     pub actor: Option<usize>,
     /// Index into `columns`.
@@ -71,6 +73,16 @@ pub struct Column {
 impl Column {
     pub fn method(&self) -> Option<Method> {
         self.protection.as_ref().map(|protection| protection.rule.method)
+    }
+
+    /// What keeps ciphertexts from being bound to it: who opens them has only what is recorded, in the form that each sink gives it.
+    fn unbindable(&self) -> Option<String> {
+        match (&self.protection, &self.kind) {
+            (Some(protection), _) => Some(format!("protected with `{}`", protection.rule.method.name())),
+            _ if !self.tracked => Some("not tracked".to_owned()),
+            (None, Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Text | Kind::Uuid) => None,
+            _ => Some(format!("of type {}", self.type_name)),
+        }
     }
 
     /// Whether its values, or something in them, are kept as ciphertexts.
@@ -122,6 +134,8 @@ pub enum TableError {
         "table {table}: column {column} has several methods of protection, and what one of them leaves belongs into {companion}, which the table has itself"
     )]
     Companion { table: String, column: String, companion: String },
+    #[error("table {table}: ciphertexts cannot be bound to column {column}, which is {what}")]
+    Unbindable { table: String, column: String, what: String },
     #[error("table {table} is strict, and no rule decides about column {column}, which is part of its key")]
     UndecidedKey { table: String, column: String },
 }
@@ -135,6 +149,11 @@ impl TableError {
             TableError::NoColumn { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
             TableError::NoColumn { columns, .. } => format!("its columns are {}", columns.join(", ")),
             TableError::Companion { column, .. } => format!("give {column} one method only"),
+            TableError::Unbindable { column, .. } => {
+                format!(
+                    "take {column} out of `bind`: it takes whole numbers, text and UUIDs that are recorded as they are, by which readers open"
+                )
+            }
             TableError::UndecidedKey { column, .. } => {
                 format!("protect {column}, or name it in `allow`; `cdc-audit plan` shows what is undecided")
             }
@@ -151,7 +170,7 @@ impl Table {
             let methods = rules.methods(column);
             let tracked = rules.is_tracked(&column.name);
             let named = |setting: &Option<String>| setting.as_deref() == Some(column.name.as_str());
-            let included = rules.is_included(&column.name) || named(&rules.rule.tenant);
+            let included = rules.is_included(&column.name) || named(&rules.rule.tenant) || rules.is_bound(&column.name);
             let attributes = named(&rules.rule.actor_column) || named(&rules.rule.reason_column);
             let dropped = methods.iter().any(|rule| rule.method == Method::Drop);
             if dropped || !(tracked || included || attributes) {
@@ -197,6 +216,16 @@ impl Table {
         let subject = rules.rule.subject.as_ref().filter(|_| columns.iter().any(Column::encrypts));
         let subject = subject.map(|column| source_of(column).ok_or_else(|| no_column(column, "its data subject's")));
         let subject = subject.transpose()?;
+        let mut bound = Vec::new();
+        for column in rules.rule.bind.iter().flatten().filter(|_| columns.iter().any(Column::encrypts)) {
+            source_of(column).ok_or_else(|| no_column(column, "part of what its ciphertexts are bound to"))?;
+            let at = columns.iter().position(|kept| kept.name == *column);
+            let unbindable = |what| TableError::Unbindable { table: name.clone(), column: column.clone(), what };
+            bound.push(at.ok_or_else(|| unbindable("not recorded".to_owned()))?);
+            if let Some(what) = at.and_then(|at| columns[at].unbindable()) {
+                return Err(unbindable(what));
+            }
+        }
         for wanted in rules.rule.key.as_ref().unwrap_or(&shape.key) {
             let Some(source) = source_of(wanted) else { continue };
             if !rules.is_decided(&shape.columns[source]) {
@@ -233,6 +262,7 @@ impl Table {
             soft_delete,
             tenant,
             subject,
+            bound,
             actor,
             reason,
             require_actor,
@@ -275,6 +305,7 @@ impl Table {
             soft_delete: Vec::new(),
             tenant: None,
             subject: None,
+            bound: Vec::new(),
             actor: None,
             reason: None,
             require_actor: EventSet::default(),

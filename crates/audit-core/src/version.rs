@@ -120,9 +120,10 @@ impl<'a> RawVersion<'a> {
         self.before.map_or(Value::Unknown, |before| before.get(table, source))
     }
 
-    /// Whether the row is another data subject's after the change than before it.
-    pub(crate) fn changes_hands(&self, table: &Table) -> bool {
-        table.subject.is_some_and(|source| self.before(table, source) != self.after(table, source))
+    /// Whether the ciphertexts of the two sides differ in more than their values: in whose they are, or in what they are bound to.
+    pub(crate) fn reseals(&self, table: &Table) -> bool {
+        let bound = table.bound.iter().map(|column| table.columns[*column].source);
+        table.subject.into_iter().chain(bound).any(|source| self.before(table, source) != self.after(table, source))
     }
 }
 

@@ -24,8 +24,8 @@ pub struct Access {
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub text: String,
-    /// Of an encrypted value: the context that it was found in.
-    pub aad: Vec<u8>,
+    /// Of an encrypted value: the context that it was found in; more than one where its side of the change is not known.
+    pub aads: Vec<Vec<u8>>,
     /// Of a token: the domains that it may have been made for.
     pub domains: Vec<Vec<u8>>,
     pub source: String,
@@ -50,7 +50,7 @@ impl Opener {
             let form = Opener::form(&ask.text);
             let result = match &form {
                 Ok((Method::Token, _)) => self.open_token(&ask.text, &ask.domains).await,
-                _ => self.open(&ask.text, &ask.aad).await,
+                _ => self.open(&ask.text, &ask.aads).await,
             };
             entries.push(Entry { ask, key_id: form.ok().map(|(_, key)| key), success: result.is_ok() });
             opened.push(result);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use audit_cipher::{Form, KeyId, Kind, Method, SecretKey, open, open_token};
+use audit_cipher::{Form, KeyId, Kind, Method, SecretKey, Unopened, open, open_token};
 use audit_connect::PgEndpoint;
 use lru::LruCache;
 use tokio::sync::Mutex;
@@ -42,25 +42,18 @@ impl Opener {
         Ok(Opener { classes: Class::all(configs)?, store, unwrapped: Mutex::new(LruCache::new(KEPT)) })
     }
 
-    /// Opens a ciphertext in the context that it was found in.
-    pub(crate) async fn open(&self, text: &str, aad: &[u8]) -> Result<Zeroizing<String>, OpenError> {
+    /// Opens a ciphertext, in whichever of these contexts it was made.
+    pub(crate) async fn open(&self, text: &str, aads: &[Vec<u8>]) -> Result<Zeroizing<String>, OpenError> {
         let form = Form::parse(text)?;
         let key = self.key(&form.key).await?;
-        Ok(open(&form, &key, aad)?)
+        Ok(aads.iter().find_map(|aad| open(&form, &key, aad).ok()).ok_or(Unopened)?)
     }
 
     /// Opens a token, in whichever of these domains it was made for.
     pub(crate) async fn open_token(&self, text: &str, domains: &[Vec<u8>]) -> Result<Zeroizing<String>, OpenError> {
         let form = Form::parse(text)?;
         let key = self.key(&form.key).await?;
-        let mut opened = Err(audit_cipher::Unopened);
-        for domain in domains {
-            opened = open_token(&form, &key, domain);
-            if opened.is_ok() {
-                break;
-            }
-        }
-        Ok(opened?)
+        Ok(domains.iter().find_map(|domain| open_token(&form, &key, domain).ok()).ok_or(Unopened)?)
     }
 
     /// How a text claims to be protected, and the key that it names.

@@ -144,6 +144,9 @@ pub struct TableCount {
     /// Versions without the reason that the table requires.
     #[serde(default)]
     pub without_reason: u64,
+    /// Columns of a strict table that are not recorded, for no rule decides about them; as of the latest versions.
+    #[serde(default)]
+    pub withheld: u64,
 }
 
 /// One answer to `cdc-audit status`.
@@ -264,6 +267,7 @@ impl Shared {
         sum.bytes += count.bytes;
         sum.without_actor += count.without_actor;
         sum.without_reason += count.without_reason;
+        sum.withheld = count.withheld;
     }
 
     pub fn report<'a>(

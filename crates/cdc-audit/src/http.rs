@@ -141,6 +141,13 @@ impl Metrics {
                 ConstCounter::new(read(count)).encode(family.encode_family(&labels)?)?;
             }
         }
+        let metric = ConstGauge::new(0.0);
+        let help = "Columns of a strict table that no rule decides about, and that are not recorded";
+        let name = "cdc_audit_table_withheld_columns";
+        let mut family = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+        for (table, count) in report.tables.iter().filter(|(_, count)| count.withheld > 0) {
+            ConstGauge::new(count.withheld as f64).encode(family.encode_family(&[("table", table.as_str())])?)?;
+        }
         Ok(())
     }
 

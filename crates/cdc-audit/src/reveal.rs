@@ -3,18 +3,21 @@
 //! Records stay text: a number in a document has more digits than a float, and members keep their order. What is replaced lies inside
 //! of JSON strings, alone or in the middle of other text, and becomes part of the same string.
 
+mod found;
+mod place;
+
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Range;
+use std::collections::{BTreeMap, HashMap};
 
 use audit_cipher::ERASED;
-use audit_core::mac::Space;
-use audit_core::position::Lsn;
+use audit_core::rules::Rules;
 use audit_core::stored::Record;
 use audit_keys::{Access, Ask, Opener};
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
+use self::found::{Found, Parts};
+use self::place::{Place, Table};
 use crate::error::{CliError, code};
 
 /// More values than this are bulk, which wants a purpose.
@@ -24,6 +27,9 @@ const BULK: u64 = 100;
 pub struct Revealer {
     opener: Opener,
     access: Access,
+    rules: Rules,
+    /// What the rules say of the tables that were seen.
+    tables: HashMap<String, Table>,
     /// The named domains of the configuration.
     domains: Vec<String>,
     limit: u64,
@@ -32,7 +38,7 @@ pub struct Revealer {
     failed: BTreeMap<String, u64>,
 }
 
-/// The parts of a record that hold values of columns, and those that say where they stand.
+/// What says where a record's values stand; its other parts are [`Parts`].
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]
@@ -47,49 +53,26 @@ struct Head<'a> {
     #[serde(borrow)]
     lsn: Cow<'a, str>,
     seq: u64,
-    #[serde(borrow)]
-    changes: Option<&'a RawValue>,
-    #[serde(borrow)]
-    before: Option<&'a RawValue>,
-    #[serde(borrow)]
-    after: Option<&'a RawValue>,
-    #[serde(borrow)]
-    included: Option<&'a RawValue>,
 }
 
-/// A protected value in a text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Found {
-    at: Range<usize>,
-    column: String,
-    /// It stands in a document that is itself kept as text.
-    nested: bool,
-}
-
-/// Where a record's values stand.
-struct Place<'a> {
-    source: &'a str,
-    table: &'a str,
-    position: &'a str,
-    key: Option<&'a str>,
-    xid: u32,
-    lsn: Lsn,
-    seq: u64,
-}
+/// Values that were opened, by their field and the stored text.
+type Plain = HashMap<(String, String), zeroize::Zeroizing<String>>;
 
 impl Revealer {
-    pub fn new(opener: Opener, access: Access, domains: Vec<String>, limit: u64) -> Revealer {
-        Revealer { opener, access, domains, limit, opened: 0, failed: BTreeMap::new() }
+    pub fn new(opener: Opener, access: Access, rules: Rules, domains: Vec<String>, limit: u64) -> Revealer {
+        Revealer { opener, access, rules, tables: HashMap::new(), domains, limit, opened: 0, failed: BTreeMap::new() }
     }
 
     /// One version as a line of JSON, with its values in plain.
     pub async fn line(&mut self, line: &str) -> Result<String, CliError> {
-        let head: Head<'_> = serde_json::from_str(line).map_err(|error| {
+        let no_version = |error: serde_json::Error| {
             let place = format!("line {}, column {}", error.line(), error.column());
             CliError::new("this is no version")
                 .detail(place)
                 .hint("give versions as `history --json` prints them".to_owned())
-        })?;
+        };
+        let head: Head<'_> = serde_json::from_str(line).map_err(no_version)?;
+        let parts: Parts<'_> = serde_json::from_str(line).map_err(no_version)?;
         let lsn = head.lsn.parse().map_err(|_| CliError::new("this version has no place in the WAL"))?;
         let place = Place {
             source: &head.source,
@@ -100,38 +83,62 @@ impl Revealer {
             lsn,
             seq: head.seq,
         };
-        let parts: Vec<&RawValue> =
-            [head.changes, head.before, head.after, head.included].into_iter().flatten().collect();
-        let mut found = Vec::new();
-        for part in parts {
-            let start = part.get().as_ptr() as usize - line.as_ptr() as usize;
-            found.extend(find(part.get()).into_iter().map(|found| {
-                let at = found.at.start + start..found.at.end + start;
-                Found { at, ..found }
-            }));
+        let mut all = Vec::new();
+        for (part, found) in parts.find(self.table(&head.table_name)) {
+            let start = part.as_ptr() as usize - line.as_ptr() as usize;
+            all.extend(found.into_iter().map(|found| found.behind(start)));
         }
-        let plain = self.replace(line, found, &place).await?;
-        Ok(with_summary(&plain).unwrap_or(plain))
+        let plain = self.open(&parts, all.iter(), &place).await?;
+        let shown = replaced(line, &mut all, &plain);
+        Ok(with_summary(&shown).unwrap_or(shown))
     }
 
     /// A record's values in plain; what is derived from them is derived anew.
     pub async fn record(&mut self, mut record: Record) -> Result<Record, CliError> {
-        let (source, table, position) = (record.source.clone(), record.table_name.clone(), record.position.to_string());
-        let key = record.key.clone();
+        let unfit = |_: serde_json::Error| CliError::new("a value does not fit into its record");
+        let texts = [&record.actor_id, &record.reason, &record.tenant];
+        let [actor_id, reason, tenant] = texts.map(|text| text.as_ref().map(to_raw_value).transpose());
+        let (mut actor_id, mut reason, mut tenant) =
+            (actor_id.map_err(unfit)?, reason.map_err(unfit)?, tenant.map_err(unfit)?);
+        let parts = Parts {
+            changes: record.changes.as_deref(),
+            before: record.before.as_deref(),
+            after: record.after.as_deref(),
+            included: record.included.as_deref(),
+            context: record.context.as_deref(),
+            actor: record.actor.as_deref(),
+            actor_id: actor_id.as_deref(),
+            reason: reason.as_deref(),
+            tenant: tenant.as_deref(),
+        };
+        let position = record.position.to_string();
         let place = Place {
-            source: &source,
-            table: &table,
+            source: &record.source,
+            table: &record.table_name,
             position: &position,
-            key: key.as_deref(),
+            key: record.key.as_deref(),
             xid: record.xid,
             lsn: record.lsn,
             seq: u64::from(record.seq),
         };
-        for part in [&mut record.changes, &mut record.before, &mut record.after, &mut record.included] {
-            let Some(json) = part else { continue };
-            let plain = self.replace(json.get(), find(json.get()), &place).await?;
-            *json = RawValue::from_string(plain).map_err(|_| CliError::new("a value does not fit into its record"))?;
+        let mut found: HashMap<String, Vec<Found>> = HashMap::new();
+        for (part, values) in parts.find(self.table(&record.table_name)) {
+            found.insert(part.to_owned(), values);
         }
+        if found.values().all(Vec::is_empty) {
+            return Ok(record);
+        }
+        let plain = self.open(&parts, found.values().flatten(), &place).await?;
+        let objects = [&mut record.changes, &mut record.before, &mut record.after, &mut record.included];
+        let said = [&mut record.context, &mut record.actor, &mut actor_id, &mut reason, &mut tenant];
+        for json in objects.into_iter().chain(said).flatten() {
+            let Some(values) = found.get_mut(json.get()) else { continue };
+            *json = RawValue::from_string(replaced(json.get(), values, &plain)).map_err(unfit)?;
+        }
+        let text = |json: Option<Box<RawValue>>| json.map(|json| serde_json::from_str(json.get())).transpose();
+        record.actor_id = text(actor_id).map_err(unfit)?;
+        record.reason = text(reason).map_err(unfit)?;
+        record.tenant = text(tenant).map_err(unfit)?;
         Ok(record.complete())
     }
 
@@ -145,21 +152,44 @@ impl Revealer {
         &self.failed
     }
 
-    async fn replace(&mut self, text: &str, mut found: Vec<Found>, place: &Place<'_>) -> Result<String, CliError> {
-        if found.is_empty() {
-            return Ok(text.to_owned());
-        }
-        found.sort_by_key(|found| found.at.start);
+    fn table(&mut self, name: &str) -> &Table {
+        let rules = &self.rules;
+        self.tables.entry(name.to_owned()).or_insert_with(|| Table::of(rules.for_name(name.to_owned()).rule))
+    }
+
+    /// Opens what was found, each value of a field once; each attempt is logged.
+    async fn open<'f>(
+        &mut self,
+        parts: &Parts<'_>,
+        found: impl Iterator<Item = &'f Found>,
+        place: &Place<'_>,
+    ) -> Result<Plain, CliError> {
         // The same value stands in more than one part of a record.
-        let wanted: BTreeSet<(&str, &str)> =
-            found.iter().map(|found| (found.column.as_str(), &text[found.at.clone()])).collect();
-        let wanted: Vec<(&str, &str)> = wanted.into_iter().collect();
+        let mut wanted: BTreeMap<(&str, &str), Vec<&Found>> = BTreeMap::new();
+        for found in found {
+            wanted.entry((found.field.as_str(), found.value.as_str())).or_default().push(found);
+        }
+        if wanted.is_empty() {
+            return Ok(Plain::new());
+        }
         self.allow(wanted.len() as u64)?;
-        let asks: Vec<Ask> = wanted.iter().map(|(column, value)| self.ask(place, column, value)).collect();
+        let bound = self.table(place.table).bound(parts);
+        let ask = |((field, value), found): (&(&str, &str), &Vec<&Found>)| Ask {
+            text: (*value).to_owned(),
+            aads: place.aads(found, &bound),
+            domains: place.domains(found, &self.domains),
+            source: place.source.to_owned(),
+            table: place.table.to_owned(),
+            key: place.key.map(str::to_owned),
+            position: place.position.to_owned(),
+            field: (*field).to_owned(),
+        };
+        let asks: Vec<Ask> = wanted.iter().map(ask).collect();
         let opened = self.opener.reveal(&self.access, &asks).await;
         let opened = opened.map_err(|error| CliError::of(&error).hint(error.hint()))?;
-        let mut plain = HashMap::new();
-        for (wanted, result) in wanted.into_iter().zip(opened) {
+        let mut plain = Plain::new();
+        for ((field, value), result) in wanted.into_keys().zip(opened) {
+            let wanted = (field.to_owned(), value.to_owned());
             match result {
                 Ok(value) => drop(plain.insert(wanted, value)),
                 // As it was meant to be: no failure of whoever asks.
@@ -167,16 +197,7 @@ impl Revealer {
                 Err(error) => *self.failed.entry(CliError::of(&error).to_string()).or_default() += 1,
             }
         }
-        let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
-        for found in &found {
-            let Some(value) = plain.get(&(found.column.as_str(), &text[found.at.clone()])) else { continue };
-            out.push_str(&text[copied..found.at.start]);
-            let inside = escaped(value);
-            out.push_str(&if found.nested { escaped(&inside) } else { inside });
-            copied = found.at.end;
-        }
-        out.push_str(&text[copied..]);
-        Ok(out)
+        Ok(plain)
     }
 
     fn allow(&mut self, more: u64) -> Result<(), CliError> {
@@ -193,37 +214,21 @@ impl Revealer {
         }
         Ok(())
     }
+}
 
-    fn ask(&self, place: &Place<'_>, column: &str, value: &str) -> Ask {
-        let row = audit_cipher::Row {
-            source: place.source,
-            table: place.table,
-            key: place.key,
-            xid: place.xid,
-            lsn: place.lsn.0,
-            seq: place.seq,
-        };
-        let mut aad = audit_cipher::Aad::new();
-        aad.row(&row, std::iter::empty());
-        Ask {
-            text: value.to_owned(),
-            aad: aad.column(column).to_vec(),
-            domains: self.domains_of(place.table, column),
-            source: place.source.to_owned(),
-            table: place.table.to_owned(),
-            key: place.key.map(str::to_owned),
-            position: place.position.to_owned(),
-            field: column.to_owned(),
-        }
+/// A JSON text with what was opened in it.
+fn replaced(text: &str, found: &mut [Found], plain: &Plain) -> String {
+    found.sort_by_key(|found| found.at.start);
+    let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
+    for found in found {
+        let Some(value) = plain.get(&(found.field.clone(), found.value.clone())) else { continue };
+        out.push_str(&text[copied..found.at.start]);
+        let inside = escaped(value);
+        out.push_str(&if found.nested { escaped(&inside) } else { inside });
+        copied = found.at.end;
     }
-
-    /// The column's own domain, and those with names. What a further method left stands in a column named after both.
-    fn domains_of(&self, table: &str, column: &str) -> Vec<Vec<u8>> {
-        let base = column.strip_suffix("__token").unwrap_or(column);
-        let own = [column, base].map(|column| Space::column(table, column));
-        let named = self.domains.iter().map(|domain| Space::domain(domain));
-        own.into_iter().chain(named).map(|space| space.bytes().to_vec()).collect()
-    }
+    out.push_str(&text[copied..]);
+    out
 }
 
 /// What a record's summary is made of.
@@ -251,60 +256,4 @@ fn with_summary(line: &str) -> Option<String> {
 fn escaped(text: &str) -> String {
     let json = serde_json::Value::from(text).to_string();
     json[1..json.len() - 1].to_owned()
-}
-
-/// The protected values in a JSON object, by the member that they belong to.
-fn find(object: &str) -> Vec<Found> {
-    let Ok(members) = serde_json::from_str::<HashMap<Cow<'_, str>, &RawValue>>(object) else { return Vec::new() };
-    let mut found = Vec::new();
-    for (column, value) in members {
-        let start = value.get().as_ptr() as usize - object.as_ptr() as usize;
-        for (at, nested) in values(value.get()) {
-            found.push(Found { at: at.start + start..at.end + start, column: column.to_string(), nested });
-        }
-    }
-    found
-}
-
-/// What looks like a protected value, and whether the string that it stands in is itself inside of one.
-fn values(text: &str) -> Vec<(Range<usize>, bool)> {
-    let mut found = Vec::new();
-    for prefix in audit_cipher::PREFIXES {
-        for (start, _) in text.match_indices(prefix) {
-            let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-' | '_' | ':');
-            let end = text[start..].find(|c| !part(c)).map_or(text.len(), |length| start + length);
-            if audit_cipher::Form::parse(&text[start..end]).is_ok() {
-                // Right behind a quote that is itself escaped.
-                found.push((start..end, text[..start].ends_with("\\\"")));
-            }
-        }
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const VALUE: &str = "aes256gcm:d0123456789abcdef:AUgLXktv8gsZW+TxVd3gwp8AAAAAAAAAAIri4IBhgFOu548imKwl59MLAFYCdwYs";
-    const TOKEN: &str = "aes-siv:t0123456789abcdef:KG1LPCaJN5d2ZHNRLpqXHls61KuTviA";
-
-    #[test]
-    fn protected_values_are_found_with_their_columns() {
-        let object = format!(
-            r#"{{"ssn": [null, "{VALUE}"], "note": "call {TOKEN}, or not", "doc": "{{\"a\":\"{VALUE}\"}}", "n": 1.00, "x": "aes256gcm:no"}}"#
-        );
-        let mut found = find(&object);
-        found.sort_by_key(|found| found.at.start);
-        let seen: Vec<_> =
-            found.iter().map(|found| (found.column.as_str(), &object[found.at.clone()], found.nested)).collect();
-        assert_eq!(seen, [("ssn", VALUE, false), ("note", TOKEN, false), ("doc", VALUE, true)]);
-    }
-
-    #[test]
-    fn what_is_no_object_holds_nothing() {
-        for text in ["null", "[]", "", VALUE, "{"] {
-            assert!(find(text).is_empty());
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! Ciphertexts and tokens: what they are bound to, and whose key they are under.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use audit_cipher::{Failure, Row, Wanted};
@@ -7,9 +8,10 @@ use audit_cipher::{Failure, Row, Wanted};
 use super::{DEFAULT_CLASS, Missing, Place, Policy, REDACTED, SealError};
 use crate::batch::{Batch, Span};
 use crate::change::{self, Cell, Value};
+use crate::inside::At;
 use crate::mac::Space;
 use crate::method::{Method, MethodRule};
-use crate::table::Table;
+use crate::table::{Column, Table};
 
 /// What the ciphertexts of a value are made with.
 #[derive(Clone, Copy)]
@@ -26,9 +28,21 @@ impl Bound<'static> {
 }
 
 impl Policy {
-    /// Begins the context that the row's encrypted values are bound to.
-    pub(super) fn bind(&self, batch: &mut Batch, table: &Table, key: Option<Span>, place: Place) {
-        let Some(sealer) = &self.sealer else { return };
+    /// Begins the context that the encrypted values of a row, or of one side of its change, are bound to.
+    pub(super) fn bind<'v>(
+        &self,
+        batch: &mut Batch,
+        table: &Table,
+        key: Option<Span>,
+        place: Place,
+        value: impl Fn(usize) -> Value<&'v [u8]>,
+    ) -> Result<(), SealError> {
+        let Some(sealer) = &self.sealer else { return Ok(()) };
+        let mut with = Vec::with_capacity(table.bound.len());
+        for column in table.bound.iter().map(|column| &table.columns[*column]) {
+            let text = value(column.source).text().map(|bytes| super::text(table, &column.name, bytes)).transpose()?;
+            with.push((column.name.as_str(), text.map(|text| self.as_kept(table, column, text)).transpose()?));
+        }
         let mut aad = std::mem::take(&mut batch.aad);
         let row = Row {
             source: sealer.source(),
@@ -38,8 +52,20 @@ impl Policy {
             lsn: place.lsn.0,
             seq: u64::from(place.position.seq),
         };
-        aad.row(&row, std::iter::empty());
+        aad.row(&row, with.iter().map(|(name, text)| (*name, text.as_deref())));
         batch.aad = aad;
+        Ok(())
+    }
+
+    /// The value of a column that is not protected, as it is recorded: what stood in it may be.
+    fn as_kept<'t>(&self, table: &Table, column: &Column, text: &'t str) -> Result<Cow<'t, str>, SealError> {
+        let Some(inside) = column.inside.as_ref().filter(|inside| inside.may_find(text)) else {
+            return Ok(text.into());
+        };
+        let mut left = String::new();
+        let at = At { table: &table.name, column: &column.name, bound: Bound::NOWHERE };
+        self.inside(at, inside, text, &mut left).map_err(|missing| missing.of(at.table, at.column))?;
+        Ok(left.into())
     }
 
     /// Lends the context that a column's encrypted values are bound to; empty where nothing is encrypted.

@@ -183,6 +183,11 @@ impl TableRules {
         self.rule.include.as_ref().is_some_and(|patterns| any_matches(patterns, column))
     }
 
+    /// Whether ciphertexts of its rows are bound to the column's value.
+    pub fn is_bound(&self, column: &str) -> bool {
+        self.rule.bind.iter().flatten().any(|name| name == column)
+    }
+
     /// The table's own `protect` and `allow` decide first, then the general rules, then the default set; `None` where nobody does.
     pub fn decision(&self, column: &ShapeColumn) -> Option<Decision<'_>> {
         let lower = column.name.to_lowercase();
@@ -208,7 +213,7 @@ impl TableRules {
     pub fn is_decided(&self, column: &ShapeColumn) -> bool {
         let rule = &self.rule;
         let named = [&rule.tenant, &rule.actor_column, &rule.reason_column].into_iter().flatten();
-        let lists = [&rule.only, &rule.ignore, &rule.include].into_iter().flatten();
+        let lists = [&rule.only, &rule.ignore, &rule.include, &rule.bind].into_iter().flatten();
         !rule.strict.unwrap_or(false)
             || self.decision(column).is_some()
             || !self.paths(&column.name).is_empty()

@@ -93,7 +93,7 @@ async fn reveal(opener: &Opener, text: &str, aad: &[u8], domains: &[&str]) -> Re
     let access = Access { os_user: "me".into(), requested_by: None, action: "test".into(), purpose: None };
     let ask = Ask {
         text: text.to_owned(),
-        aad: aad.to_vec(),
+        aads: vec![aad.to_vec()],
         domains: domains.iter().map(|domain| domain.as_bytes().to_vec()).collect(),
         source: "shop".into(),
         table: "public.users".into(),

@@ -24,6 +24,7 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::continuity::{Server, judge};
 
+mod bound;
 mod inside;
 mod keys;
 mod members;

@@ -43,7 +43,7 @@ pub fn revealer(purpose: &Purpose, config: &Config, action: &str, limit: u64) ->
         action: action.to_owned(),
         purpose: purpose.purpose.clone(),
     };
-    Ok(Revealer::new(opener, access, config.domains(), limit))
+    Ok(Revealer::new(opener, access, config.rules(), config.domains(), limit))
 }
 
 /// What a person should know when values stayed closed. The exit code says it too.

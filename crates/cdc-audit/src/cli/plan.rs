@@ -246,6 +246,17 @@ fn differences(before: &Saved, after: &Saved, only: Option<&str>) -> Vec<Change>
     changes
 }
 
+/// A ciphertext says nothing beyond its first characters.
+fn short(sample: &str) -> String {
+    match audit_cipher::PREFIXES.iter().any(|prefix| sample.starts_with(prefix)) {
+        true => sample.chars().take(SHOWN).chain(['…']).collect(),
+        false => sample.to_owned(),
+    }
+}
+
+/// Characters of a ciphertext: its method, its key, and a little.
+const SHOWN: usize = 40;
+
 fn show(report: &Report) -> Result<(), CliError> {
     for planned in &report.tables {
         print(&planned.table)?;
@@ -254,7 +265,8 @@ fn show(report: &Report) -> Result<(), CliError> {
             let samples: Vec<String> = planned
                 .samples
                 .iter()
-                .map(|(name, sample)| if name == column { sample.clone() } else { format!("{name}: {sample}") })
+                .map(|(name, sample)| (name, short(sample)))
+                .map(|(name, sample)| if name == column { sample } else { format!("{name}: {sample}") })
                 .collect();
             let stored = match on_terminal() && (*undecided || planned.stored.starts_with("as it is")) {
                 true if *undecided => Cell::new(&planned.stored).fg(Color::Red),

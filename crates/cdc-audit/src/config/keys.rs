@@ -39,7 +39,8 @@ impl Config {
     pub fn domains(&self) -> Vec<String> {
         let tables = self.tables.iter().flat_map(|rule| rule.protect.values());
         let general = self.protection.rules.iter().map(|rule| &rule.method);
-        let methods = tables.chain(general).flat_map(|protect| protect.methods());
+        let context = self.protection.context.values();
+        let methods = tables.chain(general).chain(context).flat_map(|protect| protect.methods());
         methods.filter_map(|rule| rule.domain.clone()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 

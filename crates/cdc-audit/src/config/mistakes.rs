@@ -63,6 +63,9 @@ const TABLES: &[&str] = &[
     "[[tables]]\nname = 'public.users'\nprotect = { code = 'full' }\nallow = ['code']",
     "[[tables]]\nname = 'public.users'\nsubject = 'customer_id'",
     "[[tables]]\nname = 'public.users'\nsubject = ['customer_id']",
+    "[[tables]]\nname = 'public.users'\nbind = ['provider_id']",
+    "[protection.keys.default]\nmaster = { type = 'local', file = '/k' }\n[[tables]]\nname = 'public.users'\nbind = ['provider_*']",
+    "[protection.keys.default]\nmaster = { type = 'local', file = '/k' }\n[[tables]]\nname = 'public.users'\nprotect = { code = 'full' }\nbind = ['code']",
     "[[tables]]\nname = 7",
 ];
 
@@ -133,7 +136,7 @@ fn mistakes_about_tables() {
                 hint: `schema.table`, with `*` for any run of characters and `?` for one.
             [[tables]] ⏎ name = 'public.users' ⏎ colums = ['id']
               line 9, tables[0].colums: unknown key
-                hint: known here: `name`, `capture`, `item_type`, `only`, `ignore`, `where`, `events`, `key`, `soft_delete`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `json`, `tenant`, `subject`, `actor_column`, `reason_column`, `require_actor`, `require_reason`, `baseline`, `sinks`
+                hint: known here: `name`, `capture`, `item_type`, `only`, `ignore`, `where`, `events`, `key`, `soft_delete`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `json`, `tenant`, `subject`, `bind`, `actor_column`, `reason_column`, `require_actor`, `require_reason`, `baseline`, `sinks`
             [[tables]] ⏎ name = 'public.users' ⏎ only = ['id'] ⏎ ignore = ['x']
               line 9, tables[0].only: given together with `ignore`
                 hint: keep one of the two
@@ -159,6 +162,15 @@ fn mistakes_about_tables() {
                 hint: add [protection.keys.default] with a master key, or take the key out
             [[tables]] ⏎ name = 'public.users' ⏎ subject = ['customer_id']
               line 9, tables[0].subject: expected a string, found a list
+            [[tables]] ⏎ name = 'public.users' ⏎ bind = ['provider_id']
+              line 9, tables[0].bind: there are no ciphertexts to bind: they need a class of keys
+                hint: add [protection.keys.default] with a master key, or take the key out
+            [protection.keys.default] ⏎ master = { type = 'local', file = '/k' } ⏎ [[tables]] ⏎ name = 'public.users' ⏎ bind = ['provider_*']
+              line 11, tables[0].bind: provider_* is a pattern
+                hint: name columns as they are, in an order of your own
+            [protection.keys.default] ⏎ master = { type = 'local', file = '/k' } ⏎ [[tables]] ⏎ name = 'public.users' ⏎ protect = { code = 'full' } ⏎ bind = ['code']
+              line 12, tables[0].bind: column code is also in `protect`
+                hint: take it out of one of the two: who opens a ciphertext must see what it is bound to
             [[tables]] ⏎ name = 7
               line 8, tables[0].name: expected a string, found an integer
         "#]],

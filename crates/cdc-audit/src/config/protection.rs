@@ -97,6 +97,22 @@ impl ProtectionConfig {
             let hint = "add [protection.keys.default] with a master key, or take the key out";
             problems.push("subject", "a data subject's key needs a class of keys", hint);
         }
+        if rule.bind.is_some() && self.keys.is_empty() {
+            let hint = "add [protection.keys.default] with a master key, or take the key out";
+            problems.push("bind", "there are no ciphertexts to bind: they need a class of keys", hint);
+        }
+        for column in rule.bind.iter().flatten() {
+            if column.contains(['*', '?']) {
+                problems.push(
+                    "bind",
+                    format!("{column} is a pattern"),
+                    "name columns as they are, in an order of your own",
+                );
+            } else if rule.protect.contains_key(column) {
+                let hint = "take it out of one of the two: who opens a ciphertext must see what it is bound to";
+                problems.push("bind", format!("column {column} is also in `protect`"), hint);
+            }
+        }
         for column in rule.allow.iter().flatten().filter(|column| rule.protect.contains_key(*column)) {
             let message = format!("column {column} is also in `protect`");
             problems.push("allow", message, "take it out of one of the two");

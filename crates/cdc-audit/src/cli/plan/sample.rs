@@ -1,11 +1,14 @@
 //! Made-up values for every column, and what the daemon's own code would leave of them.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
+use audit_cipher::{KeyId, Limits, Sealer, SecretKey, Wanted};
 use audit_core::batch::Batch;
 use audit_core::change::{Cell, Change, Row, Value};
 use audit_core::position::{Lsn, Position};
-use audit_core::protect::{MacKey, Place, Policy};
+use audit_core::protect::{MacKey, Place, Policy, SealError};
 use audit_core::shape::ShapeColumn;
 use audit_core::table::Table;
 use audit_core::value::Kind;
@@ -23,18 +26,47 @@ pub fn samples(table: &Arc<Table>, config: &Config) -> Vec<(String, String)> {
         bytes.extend_from_slice(value.as_bytes());
     }
     let key = || Some(MacKey::new(config.protection.hash_key_id.as_str(), b"made up, for samples alone"));
-    let policy = Policy { hash_key: key(), row_key: key(), ..Policy::default() };
+    let sealer = made_up_sealer(config);
+    let policy = Policy { hash_key: key(), row_key: key(), sealer: Some(Arc::clone(&sealer)) };
     let (mut batch, mut changed) = (Batch::default(), Vec::new());
     let row = Change::Insert { new: Row::new(&bytes, &cells) };
     let place = Place { position: Position::default(), lsn: Lsn::ZERO };
     let Some(raw) = version(table, row, &mut changed) else { return Vec::new() };
-    // What has no keys here has no sample.
-    if policy.seal(&mut batch, table, &raw, place, None).is_err() {
-        return Vec::new();
+    loop {
+        match policy.seal(&mut batch, table, &raw, place, None) {
+            Ok(()) => break,
+            Err(SealError::KeyWanted(wanted)) if give(&sealer, wanted).is_some() => {}
+            // A class that is not configured: such a file does not load.
+            Err(_) => return Vec::new(),
+        }
     }
     let text = |value: Value<&str>| value.text().unwrap_or("NULL").to_owned();
     let image = batch.versions().next().and_then(|version| version.after());
     image.into_iter().flat_map(|image| image.iter()).map(|(column, value)| (column.name.clone(), text(value))).collect()
+}
+
+fn made_up_sealer(config: &Config) -> Arc<Sealer> {
+    let limits = Limits {
+        rotate_after: Duration::from_secs(3_600),
+        rotate_count: 1 << 30,
+        subjects_max: NonZeroUsize::MIN,
+        subject_for: Duration::from_secs(3_600),
+    };
+    let classes = config.protection.keys.keys().map(|class| (class.clone(), limits));
+    Arc::new(Sealer::new(&config.source.name, classes))
+}
+
+/// A key that says by its name, and its value, that it is none.
+fn give(sealer: &Sealer, wanted: Wanted) -> Option<()> {
+    let id = |kind: char| KeyId::parse(&format!("{kind}0000000000000000"));
+    let key = SecretKey::from_slice(&[0; SecretKey::LEN])?;
+    match wanted {
+        Wanted::Data(class) => sealer.install_data(class, id('d')?, &key),
+        Wanted::Tokens(class) => sealer.install_tokens(class, id('t')?, &key),
+        Wanted::Subjects(class) => sealer.install_subjects(class, &key),
+        Wanted::Subject(class, of) => sealer.install_subject(class, of, Some((id('s')?, &key))),
+    }
+    Some(())
 }
 
 /// By what the column is called, else by its type.

@@ -1,0 +1,137 @@
+//! Where values stand in the database, as far as a record and the rules say: what ciphertexts are bound to, and tokens are made for.
+
+use std::collections::{BTreeMap, HashMap};
+
+use audit_cipher::{Aad, Row};
+use audit_core::expand::JsonRule;
+use audit_core::mac::Space;
+use audit_core::position::Lsn;
+use audit_core::rules::{TableRule, matches};
+use serde_json::value::RawValue;
+
+use super::found::{Found, Parts};
+
+/// What opening needs to know of a table's rules.
+pub struct Table {
+    /// The columns that ciphertexts are bound to now; before, it may have been fewer of them.
+    bind: Vec<String>,
+    pub actor: Option<String>,
+    pub reason: Option<String>,
+    pub tenant: Option<String>,
+    json: BTreeMap<String, JsonRule>,
+}
+
+impl Table {
+    pub fn of(rule: TableRule) -> Table {
+        let TableRule { bind, actor_column, reason_column, tenant, json, .. } = rule;
+        Table { bind: bind.unwrap_or_default(), actor: actor_column, reason: reason_column, tenant, json }
+    }
+
+    /// The columns, with the path in their documents, that a name in `changes` may mean, where members are recorded one by one.
+    pub fn expanded(&self, name: &str) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        for (column, rule) in &self.json {
+            let separator = rule.separator.as_str();
+            let path = |column: &str, rest: &str| format!("{column}.{}", rest.replace(separator, "."));
+            match &rule.label {
+                Some(label) => {
+                    let rest = name.strip_prefix(label.as_str()).and_then(|rest| rest.strip_prefix(separator));
+                    all.extend(rest.map(|rest| (column.clone(), path(column, rest))));
+                }
+                None => {
+                    let parts =
+                        name.match_indices(separator).map(|(at, _)| (&name[..at], &name[at + separator.len()..]));
+                    let meant = parts.filter(|(named, _)| matches(column, named));
+                    all.extend(meant.map(|(named, rest)| (named.to_owned(), path(named, rest))));
+                }
+            }
+        }
+        all
+    }
+
+    /// What ciphertexts of a record may be bound to: the columns of the row after, and of the row before; all of them, and the first ones,
+    /// down to none.
+    pub fn bound(&self, parts: &Parts<'_>) -> Vec<Vec<(String, Option<String>)>> {
+        let object = |part: Option<&RawValue>| {
+            part.and_then(|part| serde_json::from_str::<HashMap<String, Box<RawValue>>>(part.get()).ok())
+        };
+        let [changes, before, after, included] = [parts.changes, parts.before, parts.after, parts.included]
+            .map(|part| object(part.filter(|_| !self.bind.is_empty())));
+        let side = |image: &Option<HashMap<String, Box<RawValue>>>, index: usize| {
+            let value = |column: &String| {
+                let changed = changes.as_ref().and_then(|changes| changes.get(column));
+                let changed = changed.and_then(|sides| serde_json::from_str::<Vec<Box<RawValue>>>(sides.get()).ok());
+                let changed = changed.and_then(|mut sides| (sides.len() == 2).then(|| sides.swap_remove(index)));
+                let kept = || included.as_ref().and_then(|included| included.get(column)).cloned();
+                let value = match image {
+                    Some(image) => image.get(column).cloned(),
+                    None => changed.or_else(kept),
+                };
+                (column.clone(), value.and_then(|value| as_text(&value)))
+            };
+            self.bind.iter().map(value).collect::<Vec<_>>()
+        };
+        let sides = [side(&after, 1), side(&before, 0)];
+        let mut all = Vec::new();
+        for count in (0..=self.bind.len()).rev() {
+            for side in sides.iter().map(|side| side[..count].to_vec()) {
+                if !all.contains(&side) {
+                    all.push(side);
+                }
+            }
+        }
+        all
+    }
+}
+
+/// PostgreSQL's text of what `bind` takes: a number as it is, a string without its quotes.
+fn as_text(value: &RawValue) -> Option<String> {
+    match value.get() {
+        "null" => None,
+        text if text.starts_with('"') => serde_json::from_str(text).ok(),
+        text => Some(text.to_owned()),
+    }
+}
+
+/// Where a record's values stand.
+pub struct Place<'a> {
+    pub source: &'a str,
+    pub table: &'a str,
+    pub position: &'a str,
+    pub key: Option<&'a str>,
+    pub xid: u32,
+    pub lsn: Lsn,
+    pub seq: u64,
+}
+
+impl Place<'_> {
+    /// The contexts that a ciphertext may have been made in, the likeliest first.
+    pub fn aads(&self, found: &[&Found], bound: &[Vec<(String, Option<String>)>]) -> Vec<Vec<u8>> {
+        let Place { source, table, key, xid, lsn, seq, .. } = *self;
+        let row = Row { source, table, key, xid, lsn: lsn.0, seq };
+        let mut columns: Vec<&String> = found.iter().flat_map(|found| &found.columns).collect();
+        columns.dedup();
+        let mut all = Vec::new();
+        let mut aad = Aad::new();
+        for with in bound {
+            aad.row(&row, with.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
+            all.extend(columns.iter().map(|column| aad.column(column).to_vec()));
+        }
+        all
+    }
+
+    /// The domains that a token may have been made for: its column's own, its member's, and those with names. What a further method left stands
+    /// under a name made of both.
+    pub fn domains(&self, found: &[&Found], named: &[String]) -> Vec<Vec<u8>> {
+        let mut all: Vec<Space> = Vec::new();
+        for found in found {
+            let table = found.columns.iter().chain(&found.members).map(|name| (self.table, name));
+            for (table, name) in table.chain(found.said.iter().map(|name| ("context", name))) {
+                let base = name.strip_suffix("__token");
+                all.extend([Some(name.as_str()), base].into_iter().flatten().map(|name| Space::column(table, name)));
+            }
+        }
+        all.extend(named.iter().map(|domain| Space::domain(domain)));
+        all.into_iter().map(|space| space.bytes().to_vec()).collect()
+    }
+}
