@@ -10,6 +10,7 @@ use crate::method::{Method, MethodRule};
 use crate::rules::TableRules;
 use crate::shape::{Shape, ShapeColumn};
 use crate::value::Kind;
+use crate::versions_table::{COMMON, VersionsTable};
 
 /// Made once for each shape; every version points to one.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Table {
     pub soft_delete: Vec<usize>,
     /// Index into `columns`.
     pub tenant: Option<usize>,
+    /// Where hot sinks keep its versions; `None` stands for the common table.
+    pub versions_table: Option<VersionsTable>,
     /// Index into `columns`.
     pub actor: Option<usize>,
     /// Index into `columns`.
@@ -206,6 +209,7 @@ impl Table {
         let require_actor = required(&rules.rule.require_actor);
         let require_reason = required(&rules.rule.require_reason);
         let sinks = rules.rule.sinks.clone();
+        let versions_table = rules.rule.versions_table.clone().filter(|own| own.literal() != Some(COMMON));
         let events = EventSet::of(rules.rule.events.as_deref().unwrap_or(&RowEvent::ALL)).with_snapshots();
         let marks = rules.rule.soft_delete.as_ref().map(Columns::names).unwrap_or_default();
         let soft_delete = marks.iter().filter_map(source_of).collect();
@@ -218,6 +222,7 @@ impl Table {
             events,
             soft_delete,
             tenant,
+            versions_table,
             actor,
             reason,
             require_actor,
@@ -259,6 +264,7 @@ impl Table {
             events: EventSet::default(),
             soft_delete: Vec::new(),
             tenant: None,
+            versions_table: None,
             actor: None,
             reason: None,
             require_actor: EventSet::default(),
