@@ -23,5 +23,7 @@ mod same_database;
 mod routing;
 // A lake that keeps tenants apart.
 mod tenants;
+// Tables of versions beside the common one.
+mod own_tables;
 // The lake in a bucket: written by the daemon, asked by the commands.
 mod bucket;

@@ -14,16 +14,26 @@ pub type Kinds = HashMap<String, String>;
 /// The shapes that the sink has stored: table and `schema_version` to the kinds of the columns.
 pub type Shapes = BTreeMap<(String, i32), Kinds>;
 
-/// Everything of this source, in order of position.
+/// Everything of this source, in order of position, whatever table it lies in.
 pub async fn trail(client: &Client, source: &str) -> Vec<Version> {
     let shapes = shapes(client, source).await;
+    let names = "SELECT 'versions' UNION SELECT quote_ident(name) FROM cdc_audit.versions_tables";
+    let mut all = Vec::new();
+    for name in client.query(names, &[]).await.expect("the tables of versions") {
+        all.extend(trail_in(client, source, name.get(0), &shapes).await);
+    }
+    all.sort_by(|a, b| a.position.cmp(&b.position));
+    all
+}
+
+async fn trail_in(client: &Client, source: &str, name: &str, shapes: &Shapes) -> Vec<Version> {
     let sql = "SELECT source, position, table_name, item_type, key, old_key, event, changes::text, before::text, \
                after::text, changed, before_known, coalesce(unknown, '{}'), included::text, actor_id, actor::text, \
                reason, context::text, actor_source, context_verified, xid, commit_lsn::text, lsn::text, seq, \
                (extract(epoch FROM committed_at) * 1000000)::bigint, schema_version, baseline, tenant \
-               FROM cdc_audit.versions WHERE source = $1 ORDER BY position COLLATE \"C\"";
-    let rows = client.query(sql, &[&source]).await.expect("the hot table is read");
-    rows.iter().map(|row| version(row, &shapes)).collect()
+               FROM cdc_audit.? WHERE source = $1 ORDER BY position COLLATE \"C\"";
+    let rows = client.query(&sql.replace('?', name), &[&source]).await.expect("the hot table is read");
+    rows.iter().map(|row| version(row, shapes)).collect()
 }
 
 /// Everything that committed before here is in the hot table, as its checkpoint says; 0 before the first.

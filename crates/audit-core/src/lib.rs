@@ -29,3 +29,4 @@ pub mod stored;
 pub mod table;
 pub mod value;
 pub mod version;
+pub mod versions_table;

@@ -12,6 +12,7 @@ use crate::expand::JsonRule;
 use crate::inside::{Inside, Names};
 use crate::method::{Method, MethodRule, Protect};
 use crate::shape::TableName;
+use crate::versions_table::VersionsTable;
 
 pub use self::decide::{By, Decision, TableRules};
 use self::decide::{ContentRule, Decider, Pattern, own};
@@ -81,6 +82,11 @@ pub struct TableRule {
     /// encrypted before is bound to those before.
     #[schemars(extend("example" = ["provider_id"]))]
     pub bind: Option<Vec<String>>,
+    /// In hot sinks, the table in schema `cdc_audit` that takes these tables' versions in place of the common one, `versions`. It is made on the first
+    /// version, as the common one is. `{schema}`, `{table}` and `{tenant}` stand for what they say: `tenant_{tenant}_versions` gives each tenant a
+    /// table of its own.
+    #[schemars(extend("example" = "orders_versions"))]
+    pub versions_table: Option<VersionsTable>,
     /// The column that names who changed the row, for applications that send no context.
     pub actor_column: Option<String>,
     /// The column that says why the row was changed.
@@ -195,6 +201,7 @@ impl Rules {
                 tenant,
                 subject,
                 bind,
+                versions_table,
                 actor_column,
                 reason_column,
                 require_actor,
@@ -221,6 +228,7 @@ impl Rules {
             merged.tenant = tenant.or(merged.tenant);
             merged.subject = subject.or(merged.subject);
             merged.bind = bind.or(merged.bind);
+            merged.versions_table = versions_table.or(merged.versions_table);
             merged.actor_column = actor_column.or(merged.actor_column);
             merged.reason_column = reason_column.or(merged.reason_column);
             merged.require_actor = require_actor.or(merged.require_actor);

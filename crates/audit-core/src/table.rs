@@ -10,6 +10,7 @@ use crate::method::{Method, MethodRule};
 use crate::rules::TableRules;
 use crate::shape::{Shape, ShapeColumn};
 use crate::value::Kind;
+use crate::versions_table::{COMMON, VersionsTable};
 
 /// Made once for each shape; every version points to one.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Table {
     pub subject: Option<usize>,
     /// Columns whose values are authenticated with ciphertexts, in the order of the rule: indexes into `columns`.
     pub bound: Vec<usize>,
+    /// Where hot sinks keep its versions; `None` stands for the common table.
+    pub versions_table: Option<VersionsTable>,
     /// Index into `columns`.
     pub actor: Option<usize>,
     /// Index into `columns`.
@@ -249,6 +252,7 @@ impl Table {
         let require_actor = required(&rules.rule.require_actor);
         let require_reason = required(&rules.rule.require_reason);
         let sinks = rules.rule.sinks.clone();
+        let versions_table = rules.rule.versions_table.clone().filter(|own| own.literal() != Some(COMMON));
         let events = EventSet::of(rules.rule.events.as_deref().unwrap_or(&RowEvent::ALL)).with_snapshots();
         let marks = rules.rule.soft_delete.as_ref().map(Columns::names).unwrap_or_default();
         let soft_delete = marks.iter().filter_map(source_of).collect();
@@ -263,6 +267,7 @@ impl Table {
             tenant,
             subject,
             bound,
+            versions_table,
             actor,
             reason,
             require_actor,
@@ -306,6 +311,7 @@ impl Table {
             tenant: None,
             subject: None,
             bound: Vec::new(),
+            versions_table: None,
             actor: None,
             reason: None,
             require_actor: EventSet::default(),

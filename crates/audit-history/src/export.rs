@@ -1,4 +1,4 @@
-//! An export: JSON Lines, one file for each table, in a folder for each tenant where tenants have stores of their own, and a manifest that proves
+//! An export: JSON Lines, one file for each table, in a folder for each tenant where tenants have stores or tables of their own, and a manifest that proves
 //! them.
 //!
 //! A file has its name only when it is whole and on disk; the manifest is written last. So a folder with a manifest is complete, and
@@ -54,7 +54,7 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestFile {
     pub path: String,
-    /// Whose versions these are, where tenants have stores of their own.
+    /// Whose versions these are, where tenants have stores or tables of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     pub table: String,
@@ -109,7 +109,7 @@ pub async fn export(
     }
     prepare(&request.to)?;
     let mut wanted = Vec::new();
-    for part in store.parts().await? {
+    for part in store.parts(&request.source).await? {
         let asked = |table: &String| {
             table == GAPS || (!part.gaps_only && (request.tables.is_empty() || request.tables.contains(table)))
         };

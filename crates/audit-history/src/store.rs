@@ -14,7 +14,7 @@ use futures::stream::{BoxStream, StreamExt};
 /// A store that was opened for reading.
 #[derive(Clone)]
 pub enum Store {
-    Hot(Arc<HotReader>),
+    Hot(HotReader),
     Lake(LakeReader),
 }
 
@@ -67,17 +67,24 @@ impl Store {
         })
     }
 
-    /// What belongs to no tenant, then what each tenant has, where tenants have stores of their own.
-    pub async fn parts(&self) -> Result<Vec<Part>, StoreError> {
-        let lake = match self {
-            Store::Hot(_) => return Ok(vec![Part { tenant: None, gaps_only: false, store: self.clone() }]),
-            Store::Lake(lake) => lake,
-        };
-        let home = lake.tenant().map(|_| lake.of_home());
-        let part = |gaps_only| {
-            move |reader: LakeReader| Part { tenant: reader.tenant().cloned(), gaps_only, store: Store::Lake(reader) }
-        };
-        Ok(home.into_iter().map(part(true)).chain(lake.each().await?.into_iter().map(part(false))).collect())
+    /// What belongs to no tenant, then what each tenant has, where tenants have stores or tables of their own.
+    pub async fn parts(&self, source: &str) -> Result<Vec<Part>, StoreError> {
+        let part =
+            |gaps_only: bool, tenant: Option<&Arc<str>>, store| Part { tenant: tenant.cloned(), gaps_only, store };
+        let mut parts = Vec::new();
+        match self {
+            Store::Hot(hot) => {
+                parts.extend(hot.tenant().map(|_| part(true, None, Store::Hot(hot.of_home()))));
+                let each = hot.each(source).await?;
+                parts.extend(each.into_iter().map(|reader| part(false, reader.tenant(), Store::Hot(reader.clone()))));
+            }
+            Store::Lake(lake) => {
+                parts.extend(lake.tenant().map(|_| part(true, None, Store::Lake(lake.of_home()))));
+                let each = lake.each().await?;
+                parts.extend(each.into_iter().map(|reader| part(false, reader.tenant(), Store::Lake(reader.clone()))));
+            }
+        }
+        Ok(parts)
     }
 
     /// How far the sink is; `None` before its first write.

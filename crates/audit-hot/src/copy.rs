@@ -5,10 +5,9 @@ use std::pin::Pin;
 use audit_core::batch::Version;
 use bytes::Bytes;
 use futures::SinkExt;
-use tokio_postgres::{CopyInSink, Error};
+use tokio_postgres::{Client, CopyInSink, Error, Statement};
 
 use crate::encode::Encoder;
-use crate::session::Session;
 
 /// Bytes of one CopyData message. Large enough that its cost does not count, small enough that memory does not either.
 const PIECE: usize = 128 << 10;
@@ -19,15 +18,15 @@ const SLACK: usize = 16 << 10;
 pub(crate) type Copy = Pin<Box<CopyInSink<Bytes>>>;
 
 /// Begins a transaction and a COPY in it; one round trip for both.
-pub(crate) async fn begin(session: &Session) -> Result<Copy, Error> {
-    let begin = session.client.batch_execute("BEGIN");
-    let (_, copy) = tokio::try_join!(begin, start(session))?;
+pub(crate) async fn begin(client: &Client, copy: &Statement) -> Result<Copy, Error> {
+    let begin = client.batch_execute("BEGIN");
+    let (_, copy) = tokio::try_join!(begin, start(client, copy))?;
     Ok(copy)
 }
 
 /// Begins a COPY in the present transaction.
-pub(crate) async fn start(session: &Session) -> Result<Copy, Error> {
-    session.client.copy_in(&session.copy).await.map(Box::pin)
+pub(crate) async fn start(client: &Client, copy: &Statement) -> Result<Copy, Error> {
+    client.copy_in(copy).await.map(Box::pin)
 }
 
 /// Sends the versions, and returns how many bytes they were. What the server says is known when the caller finishes the COPY.

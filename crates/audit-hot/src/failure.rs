@@ -64,3 +64,8 @@ pub(crate) fn may_be_a_row(error: &tokio_postgres::Error) -> bool {
     let code = error.code().map(|code| code.code()).unwrap_or_default();
     ["22", "23", "44", "54", "P0"].iter().any(|class| code.starts_with(class))
 }
+
+/// Whether a table is not there any more.
+pub(crate) fn is_gone(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&tokio_postgres::error::SqlState::UNDEFINED_TABLE)
+}

@@ -59,6 +59,20 @@ pub(crate) const VERSIONS: Table = Table {
     ],
 };
 
+/// Which table beside the common one holds versions of which table, and of which tenant: empty where that makes no difference. `wanted` is the
+/// configured name with its placeholders filled; `name` is that, or the like where it cannot be a name or is another's.
+pub(crate) const VERSIONS_TABLES: Table = Table {
+    name: "versions_tables",
+    columns: &[
+        column("source", "text", "NOT NULL"),
+        column("table_name", "text", "NOT NULL"),
+        column("tenant", "text", "NOT NULL"),
+        column("wanted", "text", "NOT NULL"),
+        column("name", "text", "NOT NULL"),
+        column("since", "timestamp with time zone", "NOT NULL DEFAULT clock_timestamp()"),
+    ],
+};
+
 /// What one sink has of one source. `position` and what belongs to it are null before the first write.
 pub(crate) const CHECKPOINTS: Table = Table {
     name: "checkpoints",
@@ -102,7 +116,9 @@ pub(crate) const SHAPES: Table = Table {
     ],
 };
 
-pub(crate) const TABLES: [Table; 4] = [VERSIONS, CHECKPOINTS, BASELINES, SHAPES];
+/// Those for versions first, then those that any checkpoint needs.
+pub(crate) const TABLES: [Table; 5] = [VERSIONS, VERSIONS_TABLES, CHECKPOINTS, BASELINES, SHAPES];
+pub(crate) const FOR_VERSIONS: usize = 2;
 
 impl Table {
     /// `"name" type collation rest, …` as CREATE TABLE takes it.

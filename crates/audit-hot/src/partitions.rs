@@ -1,4 +1,4 @@
-//! Which partitions a batch needs, and that they exist before it is written: [`Partitions`].
+//! Which partitions of a table of versions a batch needs, and that they exist before it is written: [`Partitions`].
 //!
 //! A partition is made in a transaction of its own, by a function that belongs to the owner role. What is known to exist is
 //! remembered for the session, so that this costs a comparison for each transaction of the source.
@@ -66,21 +66,25 @@ fn days(year: i32, month: i32) -> i64 {
 /// A partition that must exist.
 type Wanted = (Option<Arc<str>>, Month);
 
-/// The partitions that a session knows to exist.
+/// The partitions of one table of versions that a session knows to exist.
 #[derive(Debug)]
 pub(crate) struct Partitions {
+    of: Arc<str>,
     partitioning: Partitioning,
+    /// Whether next month's is made before it is needed.
+    ahead: bool,
     known: HashSet<Wanted>,
 }
 
 impl Partitions {
-    /// `partitioning` as the table has it, whatever is configured.
-    pub fn new(partitioning: Partitioning) -> Partitions {
-        Partitions { partitioning, known: HashSet::new() }
+    /// `partitioning` as the table has it, whatever is configured. `ahead`: whether it is sure to be written to next month.
+    pub fn new(of: Arc<str>, partitioning: Partitioning, ahead: bool) -> Partitions {
+        // By table most of ten thousand might stay empty.
+        Partitions { of, partitioning, ahead: ahead && partitioning == Partitioning::Month, known: HashSet::new() }
     }
 
-    /// Makes what these versions need and is not known to exist. Where they are of the present month, the next one is made
-    /// too, so that nothing waits at midnight; not so by table, where most of ten thousand might stay empty.
+    /// Makes what these versions need and is not known to exist. Where they are of the present month, the next one may be made
+    /// too, so that nothing waits at midnight.
     pub async fn ensure(&mut self, client: &Client, versions: &[Version<'_>]) -> Result<(), tokio_postgres::Error> {
         for (table, month) in self.missing(versions) {
             self.make(client, table, month).await?;
@@ -88,8 +92,7 @@ impl Partitions {
         let Some(last) = versions.last() else { return Ok(()) };
         let month = Month::of(last.transaction().committed_at);
         let ahead = (None, month.next());
-        if self.partitioning == Partitioning::Month && !self.known.contains(&ahead) && month == Month::of(Micros::now())
-        {
+        if self.ahead && !self.known.contains(&ahead) && month == Month::of(Micros::now()) {
             self.make(client, None, ahead.1).await?;
         }
         Ok(())
@@ -106,8 +109,8 @@ impl Partitions {
         table: Option<Arc<str>>,
         month: Month,
     ) -> Result<(), tokio_postgres::Error> {
-        let statement = "SELECT cdc_audit.ensure_partition($1, date '2000-01-01' + $2::int4)";
-        client.execute(statement, &[&table.as_deref(), &month.first_day()]).await?;
+        let statement = "SELECT cdc_audit.ensure_partition($1, date '2000-01-01' + $2::int4, $3)";
+        client.execute(statement, &[&table.as_deref(), &month.first_day(), &self.of.as_ref()]).await?;
         self.known.insert((table, month));
         Ok(())
     }

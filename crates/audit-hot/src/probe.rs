@@ -39,12 +39,14 @@ pub async fn probe(config: &HotConfig, source: &str, sink: &str) -> Result<(), S
     let versions: Vec<_> = batch.versions().collect();
 
     let probing = |error| failed("writing a probe", error);
-    session.partitions.ensure(&session.client, &versions).await.map_err(probing)?;
+    let Session { client, targets, .. } = &mut session;
+    let common = targets.common();
+    common.partitions.ensure(client, &versions).await.map_err(probing)?;
     let quarantined = HashSet::new();
     let mut encoder =
         Encoder { source, recorded_at: now, keep: &[], field_max: FIELD_MAX, quarantined: &quarantined, too_large: 0 };
-    let mut copy = copy::begin(&session).await.map_err(probing)?;
+    let mut copy = copy::begin(client, &common.copy).await.map_err(probing)?;
     copy::send(&mut copy, &mut encoder, &versions).await.map_err(probing)?;
     copy.as_mut().finish().await.map_err(probing)?;
-    session.client.batch_execute("ROLLBACK").await.map_err(probing)
+    client.batch_execute("ROLLBACK").await.map_err(probing)
 }

@@ -9,16 +9,15 @@ use tokio_postgres::{Client, Statement};
 use crate::checkpoint::ADVANCE;
 use crate::config::{HotConfig, Partitioning};
 use crate::failure::{failed, not_connected};
-use crate::layout::{TABLES, Table, VERSIONS};
-use crate::partitions::Partitions;
+use crate::layout::{FOR_VERSIONS, TABLES, Table};
+use crate::targets::Targets;
 
 /// A session whose tables are as they must be.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub client: Client,
-    pub copy: Statement,
     pub advance: Statement,
-    pub partitions: Partitions,
+    pub targets: Targets,
 }
 
 /// What the daemon's role needs, by table: for the versions, and for the rest.
@@ -42,10 +41,9 @@ impl Session {
         check_columns(&client, &TABLES).await?;
         check_rights(&client, PRIVILEGES).await?;
         let partitioning = check_partitions(&client).await?;
-        let copy = format!("COPY cdc_audit.versions ({}) FROM STDIN (FORMAT binary)", VERSIONS.names());
-        let (copy, advance) = tokio::try_join!(client.prepare(&copy), client.prepare(ADVANCE))
+        let (targets, advance) = tokio::try_join!(Targets::open(&client, partitioning), client.prepare(ADVANCE))
             .map_err(|error| failed("preparing to write versions", error))?;
-        Ok(Session { client, copy, advance, partitions: Partitions::new(partitioning) })
+        Ok(Session { client, advance, targets })
     }
 }
 
@@ -63,7 +61,7 @@ async fn open_durable(endpoint: &PgEndpoint, sink: &str) -> Result<Client, SinkE
 /// The same for a checkpoint alone: whose versions go elsewhere needs no table for them.
 pub(crate) async fn open_for_checkpoint(endpoint: &PgEndpoint, sink: &str) -> Result<(Client, Statement), SinkError> {
     let client = open_durable(endpoint, sink).await?;
-    let (_, tables) = TABLES.split_at(1);
+    let (_, tables) = TABLES.split_at(FOR_VERSIONS);
     check_columns(&client, tables).await?;
     let (_, privileges) = PRIVILEGES.split_at(1);
     check_rights(&client, privileges).await?;
@@ -136,18 +134,18 @@ fn lacking(role: &str, lacks: &[String]) -> Result<(), SinkError> {
     Err(SinkError::stop(message).hint("grant what `cdc-audit setup --dry-run` prints"))
 }
 
-/// How the audit table is partitioned, by whom the role may have partitions made.
+/// How the audit table is partitioned, and whether the role may have partitions and further tables made.
 async fn check_partitions(client: &Client) -> Result<Partitioning, SinkError> {
-    let statement = "SELECT coalesce((SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p \
-                   WHERE p.pronamespace = n.oid AND p.proname = 'ensure_partition' LIMIT 1), false), \
+    let statement = "SELECT ARRAY(SELECT 'EXECUTE on function cdc_audit.' || w.name \
+                   FROM unnest(ARRAY['ensure_partition', 'ensure_versions_table']) WITH ORDINALITY AS w (name, nth) \
+                   WHERE NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = n.oid AND p.proname = w.name \
+                       AND has_function_privilege(p.oid, 'EXECUTE')) ORDER BY w.nth), \
          (SELECT partstrat::text FROM pg_partitioned_table p JOIN pg_class c ON c.oid = p.partrelid \
           WHERE c.relnamespace = n.oid AND c.relname = 'versions'), current_user::text \
          FROM pg_namespace n WHERE n.nspname = 'cdc_audit'";
     let row = client.query_one(statement, &[]).await.map_err(|error| failed("looking at the role's rights", error))?;
-    let (execute, strategy, role): (bool, Option<String>, String) = (row.get(0), row.get(1), row.get(2));
-    if !execute {
-        lacking(&role, &["EXECUTE on function cdc_audit.ensure_partition".to_owned()])?;
-    }
+    let (lacks, strategy, role): (Vec<String>, Option<String>, String) = (row.get(0), row.get(1), row.get(2));
+    lacking(&role, &lacks)?;
     match strategy.as_deref() {
         Some("r") => Ok(Partitioning::Month),
         Some("l") => Ok(Partitioning::TableAndMonth),

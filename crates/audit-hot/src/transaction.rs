@@ -6,13 +6,14 @@ use audit_core::batch::Progress;
 use audit_core::plan::{Digests, Unit, shape_id};
 use audit_core::sink::{Checkpoint, ChunkProgress, Identity, SinkError};
 use audit_core::table::Table;
-use tokio_postgres::Error;
+use tokio_postgres::{Error, Statement};
 
 use crate::checkpoint;
 use crate::copy::{self, Copy};
 use crate::encode::Encoder;
 use crate::failure::failed;
 use crate::session::Session;
+use crate::targets::{Group, Target};
 
 /// What is known since the checkpoint was taken.
 #[derive(Debug)]
@@ -29,11 +30,13 @@ pub(crate) struct Taken {
 }
 
 /// One database transaction about to happen.
-pub(crate) struct Transaction<'t> {
+pub(crate) struct Transaction<'t, 'b> {
     pub sink: &'t str,
     pub session: &'t Session,
     pub taken: &'t Taken,
     pub unit: &'t Unit<'t>,
+    /// Its versions by the table that takes them; one group at least.
+    pub groups: &'t [Group<'t, 'b>],
 }
 
 /// What is so once it was committed.
@@ -52,7 +55,7 @@ pub(crate) enum Failure {
     Sink(SinkError),
 }
 
-impl Transaction<'_> {
+impl Transaction<'_, '_> {
     pub async fn run(&self, encoder: &mut Encoder<'_>) -> Result<Done, Failure> {
         let to = self.unit.checkpoint(&self.taken.identity);
         let baselines = self.unit.baselines();
@@ -61,45 +64,83 @@ impl Transaction<'_> {
             self.advance(&to).await?;
             0
         } else {
-            fail::fail_point!("hot::before_copy");
-            let mut copy = if new_shapes.is_empty() && baselines.is_empty() {
-                copy::begin(self.session).await.map_err(Failure::Copy)?
-            } else {
-                self.begin_with(&new_shapes, &baselines).await?
-            };
-            let bytes = copy::send(&mut copy, encoder, &self.unit.versions).await.map_err(Failure::Copy)?;
-            fail::fail_point!("hot::after_copy");
-            self.commit(copy, &to).await?;
-            bytes
+            self.write(encoder, &new_shapes, &baselines, &to).await?
         };
         fail::fail_point!("hot::after_commit");
         let digest = |table: &&Table| (shape_id(&table.shape), table.shape.digest.clone());
         Ok(Done { bytes, checkpoint: to, shapes: new_shapes.iter().map(digest).collect(), baselines })
     }
 
-    /// Ends the COPY, moves the checkpoint, and commits if both went as they must.
-    async fn commit(&self, mut copy: Copy, to: &Checkpoint) -> Result<(), Failure> {
+    /// A COPY for each table, then the checkpoint. Returns how many bytes the rows were.
+    async fn write(
+        &self,
+        encoder: &mut Encoder<'_>,
+        shapes: &[&Table],
+        baselines: &[(String, ChunkProgress)],
+        to: &Checkpoint,
+    ) -> Result<u64, Failure> {
+        let Some((first, others)) = self.groups.split_first() else { return Ok(0) };
+        fail::fail_point!("hot::before_copy");
+        let statement = &self.target(first).copy;
+        let mut copy = if shapes.is_empty() && baselines.is_empty() {
+            copy::begin(&self.session.client, statement).await.map_err(Failure::Copy)?
+        } else {
+            self.begin_with(shapes, baselines, statement).await?
+        };
+        let mut bytes = copy::send(&mut copy, encoder, &first.versions).await.map_err(Failure::Copy)?;
+        let mut last = first;
+        for group in others {
+            // One after the other: a COPY that cannot begin would leave the driver with an answer too many.
+            let rows = copy.as_mut().finish().await.map_err(Failure::Copy)?;
+            self.all_taken(last, rows)?;
+            copy = copy::start(&self.session.client, &self.target(group).copy).await.map_err(Failure::Copy)?;
+            bytes += copy::send(&mut copy, encoder, &group.versions).await.map_err(Failure::Copy)?;
+            last = group;
+        }
+        fail::fail_point!("hot::after_copy");
+        self.commit(copy, last, to).await?;
+        Ok(bytes)
+    }
+
+    fn target(&self, group: &Group<'_, '_>) -> &Target {
+        self.session.targets.of(group)
+    }
+
+    /// Ends the last COPY, moves the checkpoint, and commits if both went as they must.
+    async fn commit(&self, mut copy: Copy, last: &Group<'_, '_>, to: &Checkpoint) -> Result<(), Failure> {
         let (copied, moved) = tokio::join!(copy.as_mut().finish(), self.advance(to));
         let rows = copied.map_err(Failure::Copy)?;
         moved?;
-        if rows != self.unit.versions.len() as u64 {
-            let message = format!("the hot database took {rows} rows of {}", self.unit.versions.len());
-            let hint = "a trigger on cdc_audit.versions drops rows: remove it; nothing was committed";
-            return Err(Failure::Sink(SinkError::stop(message).hint(hint)));
-        }
+        self.all_taken(last, rows)?;
         fail::fail_point!("hot::before_commit");
         let committed = self.session.client.batch_execute("COMMIT").await;
         committed.map_err(|error| Failure::Sink(failed("committing versions", error)))
     }
 
+    fn all_taken(&self, group: &Group<'_, '_>, rows: u64) -> Result<(), Failure> {
+        let sent = group.versions.len();
+        if rows == sent as u64 {
+            return Ok(());
+        }
+        let message = format!("the hot database took {rows} rows of {sent}");
+        let name = &self.target(group).name;
+        let hint = format!("a trigger on cdc_audit.{name} drops rows: remove it; nothing was committed");
+        Err(Failure::Sink(SinkError::stop(message).hint(hint)))
+    }
+
     /// The rare beginning: with a table's new shape, or with a chunk.
-    async fn begin_with(&self, shapes: &[&Table], baselines: &[(String, ChunkProgress)]) -> Result<Copy, Failure> {
+    async fn begin_with(
+        &self,
+        shapes: &[&Table],
+        baselines: &[(String, ChunkProgress)],
+        statement: &Statement,
+    ) -> Result<Copy, Failure> {
         let client = &self.session.client;
         let source = &self.taken.identity.source;
         let storing = |error| Failure::Sink(failed("storing shapes and baselines", error));
         client.batch_execute("BEGIN").await.map_err(storing)?;
         checkpoint::add(client, source, self.sink, shapes, baselines).await.map_err(Failure::Sink)?;
-        copy::start(self.session).await.map_err(Failure::Copy)
+        copy::start(client, statement).await.map_err(Failure::Copy)
     }
 
     async fn advance(&self, to: &Checkpoint) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! The sink: [`HotSink`].
 //!
 //! ```text
-//! write ──plan──▶ unit ──partitions──▶ BEGIN; shapes; baselines; COPY …; move the checkpoint; COMMIT ──▶ next unit
+//! write ──plan──▶ unit ──divide──▶ partitions ──▶ BEGIN; shapes; baselines; COPY …; move the checkpoint; COMMIT ──▶ next unit
 //! ```
 //!
 //! Exactly once rests on one thing: rows and checkpoint are committed together, and the checkpoint moves only from where this
@@ -10,7 +10,7 @@
 //! there. So a COMMIT whose answer was lost needs no treatment of its own, and a call that is cancelled half-way neither.
 //!
 //! Three round trips make a transaction: BEGIN goes out with COPY, the end of COPY with the checkpoint, and COMMIT when both
-//! are known to be as they must: all rows taken, the checkpoint moved.
+//! are known to be as they must: all rows taken, the checkpoint moved. Each further table of versions ([`crate::targets`]) adds two.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use tokio_postgres::Error;
 use crate::checkpoint::{self, Owned};
 use crate::config::HotConfig;
 use crate::encode::{Encoder, FIELD_MAX};
-use crate::failure::{failed, may_be_a_row};
+use crate::failure::{failed, is_gone, may_be_a_row};
 use crate::owner::Owner;
 use crate::refused;
 use crate::session::Session;
@@ -113,10 +113,15 @@ impl HotSink {
             quarantined: &self.quarantined,
             too_large: 0,
         };
-        let ensured = session.partitions.ensure(&session.client, &unit.versions).await;
-        ensured.map_err(|error| failed("making a partition", error))?;
+        let divided = session.targets.divide(&session.client, &source, unit, &self.quarantined).await;
+        let groups = divided.map_err(|error| failed("making a table of versions", error))?;
+        let ensured = session.targets.ensure(&session.client, &groups).await;
+        ensured.map_err(|error| match is_gone(&error) && session.targets.has_own() {
+            true => dropped(),
+            false => failed("making a partition", error),
+        })?;
 
-        let transaction = Transaction { sink: &name, session: &session, taken, unit };
+        let transaction = Transaction { sink: &name, session: &session, taken, unit, groups: &groups };
         match transaction.run(&mut encoder).await {
             Ok(done) => {
                 counters.rows.fetch_add(unit.versions.len() as u64, Ordering::Relaxed);
@@ -138,18 +143,27 @@ impl HotSink {
                 let looking = |error| failed("looking for the version that is refused", error);
                 session.client.batch_execute("ROLLBACK").await.map_err(looking)?;
                 // A partition that was dropped or detached by hand looks the same.
-                session.partitions.forget();
-                let again = session.partitions.ensure(&session.client, &unit.versions).await;
+                session.targets.forget_partitions();
+                let again = session.targets.ensure(&session.client, &groups).await;
                 again.map_err(looking)?;
-                let found = refused::find(&session, &mut encoder, &unit.versions).await.map_err(looking)?;
-                match found.and_then(|index| unit.versions.get(index)) {
-                    Some(version) => Err(refusal(&name, version, error)),
-                    None => Err(SinkError::retry("the hot database refused versions that it takes now")),
+                for group in &groups {
+                    let copy = &session.targets.of(group).copy;
+                    let found = refused::find(&session.client, copy, &mut encoder, &group.versions).await;
+                    if let Some(version) = found.map_err(looking)?.and_then(|index| group.versions.get(index)) {
+                        return Err(refusal(&name, version, error));
+                    }
                 }
+                Err(SinkError::retry("the hot database refused versions that it takes now"))
             }
+            Err(Failure::Copy(error)) if is_gone(&error) && session.targets.has_own() => Err(dropped()),
             Err(Failure::Copy(error)) => Err(failed("writing versions", error)),
         }
     }
+}
+
+/// Whoever dropped it while a session wrote to it; the next session makes it anew.
+fn dropped() -> SinkError {
+    SinkError::retry("a table of versions was dropped").hint("it is made anew, without what it held")
 }
 
 fn refusal(sink: &str, version: &audit_core::batch::Version<'_>, error: Error) -> SinkError {

@@ -10,6 +10,7 @@ use audit_config::{Problems, quote};
 use audit_connect::PgEndpoint;
 use audit_core::protect::Policy;
 use audit_core::rules::{Rules, TableRule};
+use audit_core::versions_table::COMMON;
 use audit_hot::HotConfig;
 use audit_kafka::KafkaConfig;
 use audit_lake::LakeConfig;
@@ -157,7 +158,25 @@ impl Config {
                     Some("say `capture = false` to leave tables out"),
                 );
             }
-            problems.scope(&path, |problems| self.protection.check_table(rule, problems));
+            problems.scope(&path, |problems| {
+                self.check_versions_table(rule, problems);
+                self.protection.check_table(rule, problems);
+            });
+        }
+    }
+
+    fn check_versions_table(&self, rule: &TableRule, problems: &mut Problems) {
+        const KEY: &str = "versions_table";
+        let Some(own) = &rule.versions_table else { return };
+        if own.literal().is_some_and(|name| name != COMMON && audit_hot::is_ours(name)) {
+            let hint = "choose another: this one is of cdc-audit, or may once be a partition's or a view's";
+            problems.push(KEY, "the name is not free", hint);
+        }
+        if own.has_tenant() && rule.tenant.is_none() {
+            problems.push(KEY, "nothing says who the tenant is", "name the column in `tenant`, beside it");
+        }
+        if !self.sinks.keys().any(|name| self.hot(name).is_some()) {
+            problems.push(KEY, "there is no hot sink", "add one with type = \"hot\", or take the key out");
         }
     }
 

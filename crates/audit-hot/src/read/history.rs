@@ -16,6 +16,7 @@ use audit_core::stored::Record;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
+use super::places::{Places, Whose};
 use super::row::record;
 use super::{ReadError, failed};
 use crate::layout::VERSIONS;
@@ -47,16 +48,24 @@ struct Trail<'t> {
     client: &'t Client,
     source: &'t str,
     table: &'t str,
+    places: Places,
+    /// Where truncations are, which concern all tenants.
+    homes: Places,
 }
 
 pub(super) async fn history(
     client: &Client,
-    source: &str,
-    table: &str,
+    whose: &Whose,
+    (source, table): (&str, &str),
     key: &str,
     limit: u32,
 ) -> Result<Vec<Record>, ReadError> {
-    let trail = Trail { client, source, table };
+    let tables = [table.to_owned()];
+    let (places, homes) = tokio::try_join!(
+        Places::of(client, whose, source, &tables),
+        Places::of(client, &Whose::Homes, source, &tables)
+    )?;
+    let trail = Trail { client, source, table, places, homes };
     let mut versions = Vec::new();
     for stretch in trail.stretches(key).await? {
         versions.extend(trail.versions(&stretch, limit).await?);
@@ -163,7 +172,8 @@ impl Trail<'_> {
         rows.iter().map(record).collect()
     }
 
-    /// `column` is `key` or `old_key`, and has an index on its first 200 characters.
+    /// `column` is `key` or `old_key`, and has an index on its first 200 characters. A limit in `order` holds for each part of the places, and
+    /// so does the order.
     async fn rows(
         &self,
         columns: &str,
@@ -172,20 +182,26 @@ impl Trail<'_> {
         order: &str,
         (key, from, to): (&str, &str, &str),
     ) -> Result<Vec<Row>, ReadError> {
-        let statement = format!(
-            "SELECT {columns} FROM cdc_audit.versions WHERE source = $1 AND table_name = $2 AND left({column}, 200) = left($3, 200) \
-             AND {column} = $3 AND position >= $4 AND position < $5 {condition} {order}"
-        );
         let parameters: [&(dyn ToSql + Sync); 5] = [&self.source, &self.table, &key, &from, &to];
-        self.client.query(&statement, &parameters).await.map_err(failed("reading a row's history"))
+        let mut rows = Vec::new();
+        for places in self.places.parts() {
+            let statement = format!(
+                "SELECT {columns} FROM {places} WHERE source = $1 AND table_name = $2 AND left({column}, 200) = left($3, 200) \
+                 AND {column} = $3 AND position >= $4 AND position < $5 {condition} {order}"
+            );
+            let found = self.client.query(&statement, &parameters).await;
+            rows.extend(found.map_err(failed("reading a row's history"))?);
+        }
+        Ok(rows)
     }
 
     /// The table's truncations after a position.
     async fn truncations(&self, after: Position) -> Result<Vec<Record>, ReadError> {
         let statement = format!(
-            "SELECT {} FROM cdc_audit.versions WHERE source = $1 AND table_name = $2 AND left(key, 200) IS NULL AND position > $3 \
+            "SELECT {} FROM {} WHERE source = $1 AND table_name = $2 AND left(key, 200) IS NULL AND position > $3 \
              AND event = 'truncated' ORDER BY position",
-            VERSIONS.names()
+            VERSIONS.names(),
+            self.homes.all()
         );
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.source, &self.table, &after.to_string()];
         let rows = self.client.query(&statement, &parameters).await.map_err(failed("reading truncations"))?;

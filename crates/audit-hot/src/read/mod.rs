@@ -4,7 +4,10 @@
 //! an export is a stream, whatever its size.
 
 mod history;
+mod places;
 mod row;
+
+use std::sync::Arc;
 
 use audit_connect::{ConnectError, PgEndpoint, ServerError, connect};
 use audit_core::position::Micros;
@@ -19,6 +22,7 @@ use crate::checkpoint;
 use crate::failure;
 use crate::layout::{TABLES, VERSIONS};
 use crate::session::check_columns;
+use places::{Places, Whose};
 use row::{Time, record};
 
 /// The trail could not be read.
@@ -32,6 +36,8 @@ pub enum ReadError {
     Driver { doing: &'static str, source: tokio_postgres::Error },
     #[error("{what}")]
     Layout { what: String, hint: Option<String> },
+    #[error("no table of its own holds versions of tenant {tenant}")]
+    NoTenant { tenant: String },
     #[error("a row of cdc_audit.versions is not as the daemon writes it: {what}")]
     Stored { what: String },
 }
@@ -43,6 +49,10 @@ impl ReadError {
             ReadError::Connect(error) => error.hint(),
             ReadError::Server { source, .. } => failure::hint(source.sqlstate.code()).map(str::to_owned),
             ReadError::Layout { hint, .. } => hint.clone(),
+            ReadError::NoTenant { .. } => Some(
+                "cdc_audit.versions_tables lists the tenants that have any; leave --tenant out to read everything"
+                    .to_owned(),
+            ),
             ReadError::Driver { .. } | ReadError::Stored { .. } => None,
         }
     }
@@ -81,9 +91,11 @@ pub struct SinkState {
     pub updated_at: Micros,
 }
 
-/// A session that reads. Its role needs SELECT on the tables.
+/// A session that reads, all of it or what one tenant has. Its role needs SELECT on the tables. A clone is the same session.
+#[derive(Clone)]
 pub struct HotReader {
-    client: Client,
+    client: Arc<Client>,
+    whose: Whose,
 }
 
 impl HotReader {
@@ -91,7 +103,54 @@ impl HotReader {
         let client = connect(endpoint, "cdc-audit reader").await.map_err(ReadError::Connect)?;
         let altered = |error: SinkError| ReadError::Layout { what: error.message, hint: error.hint };
         check_columns(&client, &TABLES).await.map_err(altered)?;
-        Ok(HotReader { client })
+        Ok(HotReader { client: Arc::new(client), whose: Whose::Everybodys })
+    }
+
+    fn of(&self, whose: Whose) -> HotReader {
+        HotReader { client: self.client.clone(), whose }
+    }
+
+    /// What belongs to no tenant, or lies in no tenant's table.
+    pub fn of_home(&self) -> HotReader {
+        self.of(Whose::Homes)
+    }
+
+    /// What lies in one tenant's tables.
+    ///
+    /// # Errors
+    /// [`ReadError::NoTenant`] where it has none.
+    pub async fn of_tenant(&self, source: &str, tenant: &str) -> Result<HotReader, ReadError> {
+        let known = self.tenants(source).await?.into_iter().find(|known| known == tenant);
+        let tenant = known.ok_or_else(|| ReadError::NoTenant { tenant: tenant.to_owned() })?;
+        Ok(self.of(Whose::Tenants(tenant.into())))
+    }
+
+    /// One reader for home and one for each tenant that has tables of its own; where none has, one for all.
+    pub async fn each(&self, source: &str) -> Result<Vec<HotReader>, ReadError> {
+        let tenants = match &self.whose {
+            Whose::Everybodys => self.tenants(source).await?,
+            Whose::Homes | Whose::Tenants(_) => Vec::new(),
+        };
+        if tenants.is_empty() {
+            return Ok(vec![self.clone()]);
+        }
+        let tenants = tenants.into_iter().map(|tenant| Whose::Tenants(tenant.into()));
+        Ok([Whose::Homes].into_iter().chain(tenants).map(|whose| self.of(whose)).collect())
+    }
+
+    /// Whose versions these are; `None` of those that are not one tenant's.
+    pub fn tenant(&self) -> Option<&Arc<str>> {
+        match &self.whose {
+            Whose::Tenants(tenant) => Some(tenant),
+            Whose::Everybodys | Whose::Homes => None,
+        }
+    }
+
+    async fn tenants(&self, source: &str) -> Result<Vec<String>, ReadError> {
+        let statement =
+            "SELECT DISTINCT tenant FROM cdc_audit.versions_tables WHERE source = $1 AND tenant <> '' ORDER BY tenant";
+        let rows = self.client.query(statement, &[&source]).await.map_err(failed("reading which tenants there are"))?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
     /// The trail of one row, newest first, at most `limit` versions: what happened under this key, what happened to the same
@@ -99,7 +158,7 @@ impl HotReader {
     ///
     /// A key that was used again after a deletion names more than one row: all of them are shown.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, ReadError> {
-        history::history(&self.client, source, table, key, limit).await
+        history::history(&self.client, &self.whose, (source, table), key, limit).await
     }
 
     /// Versions in the order of their positions. The server sorts; nothing gathers here.
@@ -108,8 +167,8 @@ impl HotReader {
         selection: &Selection,
     ) -> Result<impl Stream<Item = Result<Record, ReadError>> + Send + use<>, ReadError> {
         let (condition, since, until) = selection.condition();
-        let statement =
-            format!("SELECT {} FROM cdc_audit.versions WHERE {condition} ORDER BY position", VERSIONS.names());
+        let places = Places::of(&self.client, &self.whose, &selection.source, &selection.tables).await?.all();
+        let statement = format!("SELECT {} FROM {places} WHERE {condition} ORDER BY position", VERSIONS.names());
         let parameters = parameters(selection, &since, &until);
         let rows = self.client.query_raw(&statement, parameters).await.map_err(failed("exporting"))?;
         Ok(rows.map(|row| record(&row.map_err(failed("exporting"))?)))
@@ -117,6 +176,12 @@ impl HotReader {
 
     /// Names of the tables that have versions here, in order.
     pub async fn tables(&self, source: &str) -> Result<Vec<String>, ReadError> {
+        if let Whose::Tenants(tenant) = &self.whose {
+            let statement = "SELECT DISTINCT table_name FROM cdc_audit.versions_tables WHERE source = $1 AND tenant = $2 ORDER BY 1";
+            let rows = self.client.query(statement, &[&source, &tenant.as_ref()]).await;
+            let rows = rows.map_err(failed("reading the names of tables"))?;
+            return Ok(rows.iter().map(|row| row.get(0)).collect());
+        }
         let statement = "SELECT DISTINCT table_name FROM cdc_audit.shapes WHERE source = $1 \
             UNION SELECT 'cdc_audit.gap' FROM cdc_audit.versions WHERE source = $1 AND table_name = 'cdc_audit.gap' ORDER BY 1";
         let rows = self.client.query(statement, &[&source]).await.map_err(failed("reading the names of tables"))?;
@@ -139,7 +204,8 @@ impl HotReader {
     /// How many versions [`HotReader::export`] would give.
     pub async fn count(&self, selection: &Selection) -> Result<u64, ReadError> {
         let (condition, since, until) = selection.condition();
-        let statement = format!("SELECT count(*) FROM cdc_audit.versions WHERE {condition}");
+        let places = Places::of(&self.client, &self.whose, &selection.source, &selection.tables).await?.all();
+        let statement = format!("SELECT count(*) FROM {places} WHERE {condition}");
         let parameters = parameters(selection, &since, &until);
         let row = self.client.query_one(&statement, &parameters).await.map_err(failed("counting"))?;
         Ok(row.get::<_, i64>(0) as u64)

@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION cdc_audit.ensure_partition(of_table text, of_month date) RETURNS void
+CREATE OR REPLACE FUNCTION cdc_audit.ensure_partition(of_table text, of_month date, of_versions text DEFAULT 'versions') RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET "DateStyle" = 'ISO, YMD'
@@ -9,7 +9,7 @@ DECLARE
                                 WHERE partrelid = 'cdc_audit.versions'::regclass);
   year text := extract(year FROM of_month);
   label text;
-  parent text := 'versions';
+  parent text := of_versions;
   child text;
 BEGIN
   IF of_month IS NULL OR of_month < date '0001-01-01' OR of_month > date '294276-11-01'
@@ -19,14 +19,17 @@ BEGIN
   IF by_table AND (of_table IS NULL OR length(of_table) NOT BETWEEN 1 AND 300) THEN
     RAISE EXCEPTION 'not the name of a table' USING ERRCODE = 'invalid_parameter_value';
   END IF;
+  IF of_versions IS DISTINCT FROM 'versions'
+     AND NOT EXISTS (SELECT FROM cdc_audit.versions_tables WHERE name = of_versions) THEN
+    RAISE EXCEPTION 'not a table of versions' USING ERRCODE = 'invalid_parameter_value';
+  END IF;
   label := lpad(year, greatest(length(year), 4), '0') || '_' || to_char(of_month, 'MM');
   IF by_table THEN
     -- Readable, and different for different tables whatever characters they have.
-    parent := 'v_' || left(regexp_replace(lower(of_table), '[^a-z0-9]+', '_', 'g'), 32) || '_' || left(md5(of_table), 8);
-    child := parent || '_' || label;
-  ELSE
-    child := 'versions_' || label;
+    parent := 'v_' || left(regexp_replace(lower(of_table), '[^a-z0-9]+', '_', 'g'), 32) || '_'
+      || left(md5(CASE of_versions WHEN 'versions' THEN of_table ELSE of_versions || '/' || of_table END), 8);
   END IF;
+  child := parent || '_' || label;
 
   IF EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(format('cdc_audit.%I', child))) THEN
     RETURN;
@@ -38,12 +41,12 @@ BEGIN
   END IF;
 
   IF by_table AND to_regclass(format('cdc_audit.%I', parent)) IS NULL THEN
-    EXECUTE format('CREATE TABLE cdc_audit.%I (LIKE cdc_audit.versions INCLUDING ALL) PARTITION BY RANGE (committed_at)', parent);
-    EXECUTE format('ALTER TABLE cdc_audit.versions ATTACH PARTITION cdc_audit.%I FOR VALUES IN (%L)', parent, of_table);
+    EXECUTE format('CREATE TABLE cdc_audit.%I (LIKE cdc_audit.%I INCLUDING ALL) PARTITION BY RANGE (committed_at)', parent, of_versions);
+    EXECUTE format('ALTER TABLE cdc_audit.%I ATTACH PARTITION cdc_audit.%I FOR VALUES IN (%L)', of_versions, parent, of_table);
   END IF;
   -- CREATE … PARTITION OF locks the parent against readers and would wait behind every long report; ATTACH does not.
   -- It has nothing to scan: the table is empty.
-  EXECUTE format('CREATE TABLE cdc_audit.%I (LIKE cdc_audit.versions INCLUDING ALL) WITH (toast_tuple_target = 8160)', child);
+  EXECUTE format('CREATE TABLE cdc_audit.%I (LIKE cdc_audit.%I INCLUDING ALL) WITH (toast_tuple_target = 8160)', child, of_versions);
   EXECUTE format('ALTER TABLE cdc_audit.%I ATTACH PARTITION cdc_audit.%I FOR VALUES FROM (%L) TO (%L)', parent, child,
     of_month::timestamp AT TIME ZONE 'UTC', (of_month + interval '1 month') AT TIME ZONE 'UTC');
 END

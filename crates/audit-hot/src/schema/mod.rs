@@ -6,10 +6,10 @@
 //! cdc_audit.baselines    how far each table's baseline is                 SELECT, INSERT, UPDATE
 //! cdc_audit.shapes       the states that tables have been in              SELECT, INSERT
 //! cdc_audit.trail        the record as readers see it (view)
-//! cdc_audit.ensure_partition(table, month)     SECURITY DEFINER; EXECUTE
+//! cdc_audit.ensure_partition(table, month, name)     SECURITY DEFINER; EXECUTE
 //! ```
 //!
-//! and, where values are encrypted, the key store beside them ([`keys`]).
+//! and what makes and knows further tables of versions ([`own`]); where values are encrypted, the key store beside them ([`keys`]).
 //!
 //! Nobody needs to be superuser. Where an owner role is named, everything is its, and the writer can neither change nor
 //! delete what it wrote, nor drop a partition: that is why partitions are made by a function. Without one, the role that
@@ -26,6 +26,7 @@
 //! source database and its publication is FOR ALL TABLES.
 
 mod keys;
+mod own;
 
 use crate::config::Partitioning;
 use crate::layout::{BASELINES, CHECKPOINTS, SHAPES, VERSIONS};
@@ -173,6 +174,7 @@ fn versions(options: &SetupOptions, list: &mut Vec<Statement>) {
     for (why, sql) in INDEXES {
         push(list, why, *sql);
     }
+    own::registry(list);
 }
 
 fn checkpoints(list: &mut Vec<Statement>) {
@@ -203,9 +205,16 @@ fn checkpoints(list: &mut Vec<Statement>) {
 }
 
 fn reading(list: &mut Vec<Statement>) {
-    push(list, "the record as readers see it", TRAIL);
+    let trail = format!("CREATE OR REPLACE VIEW cdc_audit.trail AS\n{}\nFROM cdc_audit.versions", TRAIL.trim_end());
+    push(list, "the record as readers see it", trail);
+    push(list, "an earlier form of the next", "DROP FUNCTION IF EXISTS cdc_audit.ensure_partition(text, date)");
     push(list, "makes partitions; the only way in which the daemon's role can", ENSURE_PARTITION);
-    push(list, "for the daemon alone", "REVOKE ALL ON FUNCTION cdc_audit.ensure_partition(text, date) FROM PUBLIC");
+    push(
+        list,
+        "for the daemon alone",
+        "REVOKE ALL ON FUNCTION cdc_audit.ensure_partition(text, date, text) FROM PUBLIC",
+    );
+    own::functions(list);
 }
 
 const LZ4: &str = "\
@@ -287,8 +296,9 @@ fn grants(options: &SetupOptions, list: &mut Vec<Statement>) {
             push(
                 list,
                 "it has partitions made",
-                format!("GRANT EXECUTE ON FUNCTION cdc_audit.ensure_partition(text, date) TO {name}"),
+                format!("GRANT EXECUTE ON FUNCTION cdc_audit.ensure_partition(text, date, text) TO {name}"),
             );
+            own::grant_to_writer(writer, list);
         }
         if !options.sinks.is_empty() {
             push(list, "it moves its checkpoint", format!("GRANT SELECT, UPDATE ON cdc_audit.checkpoints TO {name}"));
@@ -304,11 +314,12 @@ fn grants(options: &SetupOptions, list: &mut Vec<Statement>) {
             list,
             "reads everything",
             format!(
-                "GRANT SELECT ON cdc_audit.versions, cdc_audit.trail, cdc_audit.checkpoints, cdc_audit.baselines, \
-                 cdc_audit.shapes TO {name}"
+                "GRANT SELECT ON cdc_audit.versions, cdc_audit.versions_tables, cdc_audit.trail, cdc_audit.checkpoints, \
+                 cdc_audit.baselines, cdc_audit.shapes TO {name}"
             ),
         );
     }
+    own::share(options, list);
     if options.keys {
         keys::grants(options, list);
     }
@@ -341,6 +352,7 @@ pub fn teardown_statements(options: &SetupOptions, keep_history: bool) -> Vec<St
                     ident(writer)
                 ),
             );
+            own::revoke(writer, &mut list);
         }
     } else {
         push(
@@ -359,7 +371,8 @@ pub fn teardown_statements(options: &SetupOptions, keep_history: bool) -> Vec<St
             ),
         );
         push(&mut list, "the view", "DROP VIEW IF EXISTS cdc_audit.trail");
-        push(&mut list, "the function", "DROP FUNCTION IF EXISTS cdc_audit.ensure_partition(text, date)");
+        own::teardown(&mut list);
+        push(&mut list, "the function", "DROP FUNCTION IF EXISTS cdc_audit.ensure_partition(text, date, text)");
         push(
             &mut list,
             "the history, every partition of it",

@@ -1,4 +1,3 @@
-CREATE OR REPLACE VIEW cdc_audit.trail AS
 SELECT source, position, table_name, item_type, key, old_key, event,
   CASE
     WHEN changes IS NOT NULL THEN changes
@@ -13,4 +12,3 @@ SELECT source, position, table_name, item_type, key, old_key, event,
   before, after, changed, before_known, coalesce(unknown, '{}') AS unknown, coalesce(carried, '{}') AS carried, included,
   actor_id, actor, reason, context, actor_source, context_verified, xid, commit_lsn, lsn, seq, committed_at, recorded_at,
   schema_version, baseline, tenant
-FROM cdc_audit.versions

@@ -268,7 +268,7 @@ async fn tables_altered_by_hand_are_found_before_anything_is_written() {
         ("DROP TABLE cdc_audit.shapes", "no table cdc_audit.shapes"),
         ("DROP SCHEMA cdc_audit CASCADE", "no table cdc_audit.versions"),
         (
-            "DROP FUNCTION cdc_audit.ensure_partition(text, date)",
+            "DROP FUNCTION cdc_audit.ensure_partition(text, date, text)",
             "lacks EXECUTE on function cdc_audit.ensure_partition",
         ),
     ] {

@@ -10,11 +10,11 @@ use tokio_postgres::Client;
 
 use crate::fixture::{Hot, options, setup, take, write};
 
-fn url_of(database: &Database, role: &str) -> String {
+pub fn url_of(database: &Database, role: &str) -> String {
     database.url.replacen("postgres@", &format!("{role}@"), 1)
 }
 
-async fn run(client: &Client, statements: &[Statement]) {
+pub async fn run(client: &Client, statements: &[Statement]) {
     for statement in statements {
         client.batch_execute(&statement.sql).await.unwrap_or_else(|error| panic!("{}: {error:?}", statement.sql));
     }
@@ -35,7 +35,7 @@ fn batches() -> Vec<audit_core::batch::Batch> {
 }
 
 /// A database with an owner, a writer and a reader, set up by a role that is not superuser.
-async fn with_roles(major: u16) -> (Database, SetupOptions) {
+pub async fn with_roles(major: u16) -> (Database, SetupOptions) {
     let database = shared_db(major).await;
     let [admin, owner, writer, reader] =
         ["admin", "owner", "writer", "reader"].map(|role| unique(role).replace('-', "_"));
@@ -84,7 +84,7 @@ async fn the_daemons_role_can_do_its_job_and_no_more() {
             "DELETE FROM cdc_audit.baselines",
             "UPDATE cdc_audit.shapes SET digest = ''",
             "DELETE FROM cdc_audit.shapes",
-            "ALTER FUNCTION cdc_audit.ensure_partition(text, date) SECURITY INVOKER",
+            "ALTER FUNCTION cdc_audit.ensure_partition(text, date, text) SECURITY INVOKER",
             &format!("SET ROLE {owner}"),
         ] {
             let error = client.batch_execute(forbidden).await.expect_err(forbidden);
@@ -113,7 +113,7 @@ async fn the_daemons_role_can_do_its_job_and_no_more() {
 }
 
 /// Roles belong to the whole server, which other tests use.
-fn teardown_roles(database: &Database, options: &SetupOptions) {
+pub fn teardown_roles(database: &Database, options: &SetupOptions) {
     for role in [&options.owner, &options.writer, &options.reader].into_iter().flatten() {
         database.execute(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"));
     }

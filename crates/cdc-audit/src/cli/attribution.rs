@@ -42,7 +42,7 @@ pub async fn run(args: &Args, as_json: bool, config: &Config) -> Result<ExitCode
     let failed = |error: audit_history::StoreError| CliError::of(&error).hint(error.hint());
     let store = open(config, args.from.as_deref(), None).await?;
     let mut wanted = Vec::new();
-    for part in store.parts().await.map_err(failed)?.into_iter().filter(|part| !part.gaps_only) {
+    for part in store.parts(&config.source.name).await.map_err(failed)?.into_iter().filter(|part| !part.gaps_only) {
         let tables = required(config, &part.store).await?;
         wanted.extend(tables.into_iter().map(|table| (part.store.clone(), table)));
     }

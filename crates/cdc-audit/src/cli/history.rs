@@ -27,7 +27,7 @@ pub struct Args {
     /// The sink to read from. Default: a hot one, else a lake.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
-    /// Only what this tenant has, in a lake that keeps tenants apart.
+    /// Only what this tenant has, in a sink that keeps tenants apart.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
     /// At most so many versions.

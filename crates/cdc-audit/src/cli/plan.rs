@@ -59,6 +59,9 @@ struct Planned {
 #[derive(Clone, Debug, Serialize)]
 struct PlannedTable {
     table: String,
+    /// The table of hot sinks that takes its versions, where that is not the common one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    versions_table: Option<String>,
     columns: Vec<PlannedColumn>,
     /// Why the table cannot be recorded under its rules.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,8 +161,10 @@ fn planned(published: &PublishedTable, rules: &TableRules, config: &Config) -> P
         PlannedColumn { column: column.name.clone(), planned, undecided }
     });
     let error = recorded.as_ref().err();
+    let own = |table: &Arc<Table>| table.versions_table.as_ref().map(|own| own.fill(table, "{tenant}"));
     PlannedTable {
         table: published.name.to_string(),
+        versions_table: recorded.as_ref().ok().and_then(own),
         columns: columns.collect(),
         error: error.map(ToString::to_string),
         hint: error.map(|error| error.hint()),
@@ -259,7 +264,10 @@ const SHOWN: usize = 40;
 
 fn show(report: &Report) -> Result<(), CliError> {
     for planned in &report.tables {
-        print(&planned.table)?;
+        match &planned.versions_table {
+            Some(own) => print(format!("{}, in hot sinks in cdc_audit.{own}", planned.table))?,
+            None => print(&planned.table)?,
+        }
         let mut rows = table(&["column", "type", "stored", "made up, as it would be", "by"]);
         for PlannedColumn { column, planned, undecided } in &planned.columns {
             let samples: Vec<String> = planned

@@ -1,7 +1,5 @@
 //! Which sink a question is put to.
 
-use std::sync::Arc;
-
 use audit_history::Store;
 use audit_hot::HotReader;
 use audit_lake::{LakeConfig, LakeError, LakeReader};
@@ -10,17 +8,20 @@ use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
 const UNREAD: &str = "questions are put to a hot sink or a lake";
-const UNDIVIDED: &str = "name a lake whose `url` has `{tenant}` in it, or leave --tenant out";
+const UNDIVIDED: &str = "name a lake whose `url` has `{tenant}` in it, or a hot sink where some `versions_table` has, or leave --tenant out";
 
-/// Opens the named sink for reading; without a name a hot one, which answers faster, else a lake. Only lakes know what one tenant has.
+/// Opens the named sink for reading; without a name a hot one, which answers faster, else a lake: with a tenant one that keeps
+/// tenants apart.
 pub async fn open(config: &Config, name: Option<&str>, tenant: Option<&str>) -> Result<Store, CliError> {
-    let of_tenants = |sink: &&SinkConfig| matches!(sink, SinkConfig::Lake(lake) if lake.home.is_some());
-    let first = || match tenant {
-        Some(_) => config.sinks.values().find(of_tenants),
-        None => {
-            let hot = config.sinks.values().find(|sink| matches!(sink, SinkConfig::Hot(_)));
-            hot.or_else(|| config.sinks.values().find(|sink| matches!(sink, SinkConfig::Lake(_))))
-        }
+    let divided = config.tables.iter().filter_map(|rule| rule.versions_table.as_ref()).any(|own| own.has_tenant());
+    let answers = |sink: &&SinkConfig| match sink {
+        SinkConfig::Hot(_) => tenant.is_none() || divided,
+        SinkConfig::Lake(lake) => tenant.is_none() || lake.home.is_some(),
+        SinkConfig::Kafka(_) | SinkConfig::Webhook(_) => false,
+    };
+    let first = || {
+        let hot = config.sinks.values().filter(answers).find(|sink| matches!(sink, SinkConfig::Hot(_)));
+        hot.or_else(|| config.sinks.values().find(answers))
     };
     let sink = match name {
         Some(name) => config.sinks.get(name).ok_or_else(|| {
@@ -36,11 +37,15 @@ pub async fn open(config: &Config, name: Option<&str>, tenant: Option<&str>) -> 
     };
     match sink {
         SinkConfig::Lake(lake) => Ok(Store::Lake(reader(lake, tenant).await?)),
-        _ if tenant.is_some() => Err(undivided()),
-        SinkConfig::Hot(hot) => HotReader::connect(&hot.endpoint)
-            .await
-            .map(|reader| Store::Hot(Arc::new(reader)))
-            .map_err(|error| CliError::of(&error).hint(error.hint())),
+        sink if tenant.is_some() && !answers(&sink) => Err(undivided()),
+        SinkConfig::Hot(hot) => {
+            let failed = |error: audit_hot::ReadError| CliError::of(&error).hint(error.hint());
+            let reader = HotReader::connect(&hot.endpoint).await.map_err(failed)?;
+            match tenant {
+                Some(tenant) => reader.of_tenant(&config.source.name, tenant).await.map(Store::Hot).map_err(failed),
+                None => Ok(Store::Hot(reader)),
+            }
+        }
         SinkConfig::Kafka(_) | SinkConfig::Webhook(_) => {
             Err(CliError::new("what was sent to Kafka or a webhook is not read back")
                 .hint(UNREAD.to_owned())

@@ -67,6 +67,15 @@ const TABLES: &[&str] = &[
     "[protection.keys.default]\nmaster = { type = 'local', file = '/k' }\n[[tables]]\nname = 'public.users'\nbind = ['provider_*']",
     "[protection.keys.default]\nmaster = { type = 'local', file = '/k' }\n[[tables]]\nname = 'public.users'\nprotect = { code = 'full' }\nbind = ['code']",
     "[[tables]]\nname = 7",
+    "[[tables]]\nname = 'public.users'\nversions_table = ''",
+    "[[tables]]\nname = 'public.users'\nversions_table = 'audit.users'",
+    "[[tables]]\nname = 'public.users'\nversions_table = 'Users'",
+    "[[tables]]\nname = 'public.users'\nversions_table = 'users_{table'",
+    "[[tables]]\nname = 'public.users'\nversions_table = 'users_{tennant}'",
+    "[[tables]]\nname = 'public.users'\nversions_table = 'users_with_a_name_that_takes_more_than_fifty_two_bytes'",
+    "[[tables]]\nname = 'public.users'\nversions_table = 'users_{tenant}'",
+    "[[tables]]\nname = 'public.users'\nversions_table = 'checkpoints'",
+    "[[tables]]\nname = 'public.users'\nversions_table = 7",
 ];
 
 const METHODS: &[&str] = &[
@@ -136,7 +145,7 @@ fn mistakes_about_tables() {
                 hint: `schema.table`, with `*` for any run of characters and `?` for one.
             [[tables]] ⏎ name = 'public.users' ⏎ colums = ['id']
               line 9, tables[0].colums: unknown key
-                hint: known here: `name`, `capture`, `item_type`, `only`, `ignore`, `where`, `events`, `key`, `soft_delete`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `json`, `tenant`, `subject`, `bind`, `actor_column`, `reason_column`, `require_actor`, `require_reason`, `baseline`, `sinks`
+                hint: known here: `name`, `capture`, `item_type`, `only`, `ignore`, `where`, `events`, `key`, `soft_delete`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `json`, `tenant`, `subject`, `bind`, `versions_table`, `actor_column`, `reason_column`, `require_actor`, `require_reason`, `baseline`, `sinks`
             [[tables]] ⏎ name = 'public.users' ⏎ only = ['id'] ⏎ ignore = ['x']
               line 9, tables[0].only: given together with `ignore`
                 hint: keep one of the two
@@ -173,8 +182,42 @@ fn mistakes_about_tables() {
                 hint: take it out of one of the two: who opens a ciphertext must see what it is bound to
             [[tables]] ⏎ name = 7
               line 8, tables[0].name: expected a string, found an integer
+            [[tables]] ⏎ name = 'public.users' ⏎ versions_table = ''
+              line 9, tables[0].versions_table: the name is empty
+                hint: give one such as "orders_versions", or take the key out
+            [[tables]] ⏎ name = 'public.users' ⏎ versions_table = 'audit.users'
+              line 9, tables[0].versions_table: the name has a schema
+                hint: leave it out, for the table lies in schema cdc_audit
+            [[tables]] ⏎ name = 'public.users' ⏎ versions_table = 'Users'
+              line 9, tables[0].versions_table: the name cannot hold character 1
+                hint: take a to z, 0 to 9 and _, beside {schema}, {table} and {tenant}
+            [[tables]] ⏎ name = 'public.users' ⏎ versions_table = 'users_{table'
+              line 9, tables[0].versions_table: the bracket at character 7 has no other
+                hint: write {schema}, {table} or {tenant}
+            [[tables]] ⏎ name = 'public.users' ⏎ versions_table = 'users_{tennant}'
+              line 9, tables[0].versions_table: nothing is known as {tennant}
+                hint: write {schema}, {table} or {tenant}
+            [[tables]] ⏎ name = 'public.users' ⏎ versions_table = 'users_with_a_name_that_takes_more_than_fifty_two_bytes'
+              line 9, tables[0].versions_table: the name is longer than 52 bytes
+                hint: its partitions have names that begin with it, and 63 is all there is
+            [[tables]] ⏎ name = 'public.users' ⏎ versions_table = 'users_{tenant}'
+              line 9, tables[0].versions_table: nothing says who the tenant is
+                hint: name the column in `tenant`, beside it
+            [[tables]] ⏎ name = 'public.users' ⏎ versions_table = 'checkpoints'
+              line 9, tables[0].versions_table: the name is not free
+                hint: choose another: this one is of cdc-audit, or may once be a partition's or a view's
+            [[tables]] ⏎ name = 'public.users' ⏎ versions_table = 7
+              line 9, tables[0].versions_table: expected a string, found an integer
         "#]],
     );
+}
+
+#[test]
+fn a_versions_table_needs_a_hot_sink() {
+    let text = "[source]\nname = 'shop'\nurl = 'postgres://localhost/shop'\n[sinks.cold]\ntype = 'lake'\nurl = '/lake'\n\
+         [[tables]]\nname = '*'\nversions_table = 'mine'\n";
+    let expected = "  line 9, tables[0].versions_table: there is no hot sink\n    hint: add one with type = \"hot\", or take the key out\n";
+    assert_eq!(told(text), expected);
 }
 
 #[test]

@@ -1,0 +1,79 @@
+//! What a further table of versions is called.
+//!
+//! Values of rows become part of its name. It is always quoted, so any character will do; what remains is that it fits, with room for what
+//! partitions and its view are called, that it is no name of ours, and that no two tenants share one. The database decides
+//! the last of these (`schema/ensure_versions_table.sql`): who comes first has the name that was wanted, any other the one with a hash.
+
+use audit_core::versions_table::NAME_MAX;
+use sha2::{Digest, Sha256};
+
+/// Tables of ours, in the hot database or in the source, which may be the same.
+const OURS: [&str; 11] = [
+    "versions",
+    "versions_tables",
+    "checkpoints",
+    "baselines",
+    "shapes",
+    "trail",
+    "data_keys",
+    "subject_keys",
+    "access_log",
+    "chunks",
+    "context_keys",
+];
+
+/// Digits of the hash behind a name that was cut or is another's.
+const HASH: usize = 16;
+
+/// The names that a table may get, best first.
+pub(crate) fn wishes(wanted: &str, tenant: &str) -> Vec<String> {
+    let plain = (wanted.len() <= NAME_MAX && !is_ours(wanted)).then(|| wanted.to_owned());
+    let hash = Sha256::digest(format!("{}:{wanted}{tenant}", wanted.len()));
+    let hash: String = hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect();
+    let cut = &wanted[..wanted.floor_char_boundary(NAME_MAX - HASH - 1)];
+    plain.into_iter().chain([format!("{cut}_{hash}")]).collect()
+}
+
+/// Whether something of ours is, or may once be, called so: a table, a partition, the view of a table.
+pub fn is_ours(name: &str) -> bool {
+    let digits = |text: &str, min: usize, max: usize| {
+        (min..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let mut parts = name.rsplit('_');
+    let (last, before) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let is_partition = digits(last, 2, 2) && digits(before, 4, 6);
+    let by_table = name.starts_with("v_") && last.len() == 8 && last.bytes().all(|byte| byte.is_ascii_hexdigit());
+    OURS.contains(&name) || is_partition || by_table || last == "trail"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_kept_where_it_can_be() {
+        for name in ["orders_versions", "tenant_Ä \"x\"/.._versions", "v_orders", "versions_1", "2026", &"a".repeat(52)]
+        {
+            assert_eq!(wishes(name, "")[0], name);
+        }
+        let long = "ä".repeat(40);
+        for name in
+            ["versions", "trail", "a_trail", "versions_2026_03", "x_10000_12", "v_orders_12345678", long.as_str()]
+        {
+            let wishes = wishes(name, "");
+            assert!(wishes.len() == 1 && !is_ours(&wishes[0]) && wishes[0].len() <= NAME_MAX, "{wishes:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_not_kept_differ() {
+        let wanted = ["a".repeat(60), "a".repeat(61), "versions".to_owned(), "Versions".to_owned()];
+        let names: BTreeSet<String> = wanted
+            .iter()
+            .flat_map(|wanted| ["", "a", "b"].map(|tenant| wishes(wanted, tenant).pop().unwrap_or_default()))
+            .collect();
+        assert_eq!(names.len(), 12, "{names:?}");
+    }
+}
