@@ -1,7 +1,7 @@
 //! What a lookup of one key reads: `cargo run --release --example lookup -- [versions] [days] [folder]`.
 //!
-//! Writes updates of random keys, ten for each, over some days; asks for the history of some keys; compacts; asks again. Bytes are what the
-//! process has read from files, as the kernel counts it, page cache or not.
+//! Writes updates of random keys, ten for each, over some days; asks for the history of some keys; compacts; asks again. A lake that the folder
+//! has already is not written again. Bytes are what the process has read from files, as the kernel counts it, page cache or not.
 #![allow(clippy::unwrap_used, clippy::print_stdout, dead_code, reason = "a measurement")]
 
 #[path = "shop/mod.rs"]
@@ -25,6 +25,7 @@ const TRANSACTION: u64 = 100;
 const LOOKUPS: u64 = 20;
 const DAY: i64 = 86_400_000_000;
 const MEMORY: usize = 128 << 20;
+const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 4)]
 async fn main() {
@@ -37,7 +38,10 @@ async fn main() {
     config.listing_readers = false;
     config.compact_within = Duration::from_secs(36_500 * 86_400).into();
     config.grace = Duration::ZERO.into();
-    write(&config, versions, days).await;
+    if !folder.join("public.w1").exists() {
+        write(&config, versions, days).await;
+    }
+    roll(&mut config).await;
     let store = Store::open(&config, false).unwrap();
     report("as written", &store, folder, versions).await;
     let from = Instant::now();
@@ -50,7 +54,7 @@ async fn main() {
 
 async fn write(config: &LakeConfig, versions: u64, days: u64) {
     let mut sink = LakeSink::new("lake", config, 64 << 20).unwrap();
-    sink.take(&Identity { source: "shop".into(), system_id: 1, timeline: 1 }).await.unwrap();
+    sink.take(&identity()).await.unwrap();
     sink.begin(Progress { position: Position::new(1, Lsn(0), 0), ..Progress::default() }).await.unwrap();
     let (table, prose, mut random, policy) = (table("w1", &NARROW), prose(), Random(7), Policy::default());
     let (mut values, mut bytes, mut list, mut changed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -87,6 +91,22 @@ async fn write(config: &LakeConfig, versions: u64, days: u64) {
         written += BATCH;
     }
     sink.flush(true).await.unwrap();
+}
+
+/// What was written too slowly for files of its own, as an hour later.
+async fn roll(config: &mut LakeConfig) {
+    config.roll_age = Duration::ZERO.into();
+    let mut sink = LakeSink::new("lake", config, 64 << 20).unwrap();
+    let stored = sink.take(&identity()).await.unwrap();
+    sink.begin(stored.checkpoint.unwrap().progress()).await.unwrap();
+    while sink.due().is_some_and(|due| due < Instant::now() + SOON) {
+        sink.flush(false).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn identity() -> Identity {
+    Identity { source: "shop".into(), system_id: 1, timeline: 1 }
 }
 
 async fn report(what: &str, store: &Store, folder: &Path, versions: u64) {

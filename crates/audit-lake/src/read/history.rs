@@ -20,14 +20,12 @@ use audit_core::stored::Record;
 use futures::TryStreamExt;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
-use parquet::file::metadata::RowGroupMetaData;
 
 use super::files::{self, DataFile};
+use super::groups::Groups;
 use super::record::Rows;
 use crate::commit::TableLog;
 use crate::error::LakeError;
-use crate::fetch::ObjectReader;
 
 /// A row whose key changed more often is followed no further.
 const STRETCHES_MAX: usize = 1_000;
@@ -66,7 +64,7 @@ impl Turn {
 }
 
 pub async fn history(logs: &[TableLog], key: &str, limit: usize) -> Result<Vec<Record>, LakeError> {
-    let mut trail = Trail { logs, turns: HashMap::new() };
+    let mut trail = Trail { logs, turns: HashMap::new(), groups: Groups::default() };
     let stretches = trail.stretches(key).await?;
     let mut newest = trail.versions(&stretches, limit).await?;
     // What is older than the limit allows must not decide about truncations.
@@ -89,6 +87,7 @@ struct Trail<'t> {
     logs: &'t [TableLog],
     /// By key, those that have it before or after, in order.
     turns: HashMap<String, Vec<Turn>>,
+    groups: Groups,
 }
 
 impl Trail<'_> {
@@ -159,14 +158,14 @@ impl Trail<'_> {
 
     async fn turns(&mut self, key: &str) -> Result<&[Turn], LakeError> {
         if !self.turns.contains_key(key) {
-            let turns = read_turns(self.logs, key).await?;
+            let turns = read_turns(self.logs, key, &mut self.groups).await?;
             self.turns.insert(key.to_string(), turns);
         }
         Ok(self.turns.get(key).map_or(&[], Vec::as_slice))
     }
 
     /// The newest versions of the stretches.
-    async fn versions(&self, stretches: &[Stretch], limit: usize) -> Result<BTreeMap<Position, Record>, LakeError> {
+    async fn versions(&mut self, stretches: &[Stretch], limit: usize) -> Result<BTreeMap<Position, Record>, LakeError> {
         let mut newest = BTreeMap::new();
         let any = |stats: &files::Stats| stretches.iter().any(|stretch| stats.may_hold("cdc_key", &stretch.key));
         let mut files = files::select(self.logs, any).await?;
@@ -178,7 +177,7 @@ impl Trail<'_> {
                 break;
             }
             let path = file.shown();
-            for batch in matching(&file, &["cdc_key"], &keys, None).await? {
+            for batch in matching(&file, &["cdc_key"], &keys, None, &mut self.groups).await? {
                 let rows = Rows::new(batch);
                 for at in 0..rows.len() {
                     let (position, key) = (rows.position(at, &path)?, rows.text("cdc_key", at).unwrap_or_default());
@@ -196,7 +195,7 @@ impl Trail<'_> {
 
     /// Adds the truncations after `oldest` that found the row there.
     async fn add_truncations(
-        &self,
+        &mut self,
         oldest: Position,
         newest: &mut BTreeMap<Position, Record>,
     ) -> Result<(), LakeError> {
@@ -204,7 +203,7 @@ impl Trail<'_> {
         let mut all: BTreeMap<Position, Option<Record>> = BTreeMap::new();
         for file in files.iter().filter(|file| file.name.last > oldest) {
             let path = file.shown();
-            for batch in matching(file, &["cdc_event"], &["truncated".to_string()], None).await? {
+            for batch in matching(file, &["cdc_event"], &["truncated".to_string()], None, &mut self.groups).await? {
                 let rows = Rows::new(batch);
                 for at in 0..rows.len() {
                     let position = rows.position(at, &path)?;
@@ -230,14 +229,14 @@ impl Trail<'_> {
     }
 }
 
-async fn read_turns(logs: &[TableLog], key: &str) -> Result<Vec<Turn>, LakeError> {
+async fn read_turns(logs: &[TableLog], key: &str, groups: &mut Groups) -> Result<Vec<Turn>, LakeError> {
     let files =
         files::select(logs, |stats| stats.may_hold("cdc_key", key) || stats.may_hold("cdc_old_key", key)).await?;
     let mut turns = Vec::new();
     for file in files {
         let path = file.shown();
         let columns = ["cdc_position", "cdc_event", "cdc_key", "cdc_old_key"];
-        for batch in matching(&file, &["cdc_key", "cdc_old_key"], &[key.to_string()], Some(&columns)).await? {
+        for batch in matching(&file, &["cdc_key", "cdc_old_key"], &[key.to_string()], Some(&columns), groups).await? {
             let rows = Rows::new(batch);
             for at in 0..rows.len() {
                 let text = |column: &str| rows.text(column, at).map(str::to_string);
@@ -264,19 +263,11 @@ async fn matching(
     columns: &[&'static str],
     values: &[String],
     asked: Option<&[&str]>,
+    groups: &mut Groups,
 ) -> Result<Vec<RecordBatch>, LakeError> {
     let failed = |source| LakeError::Read { path: file.shown(), source };
     let mut builder = files::open(file).await?;
-    let mut groups = Vec::new();
-    for group in 0..builder.metadata().num_row_groups() {
-        let mut may = false;
-        for column in columns {
-            may = may || may_match(&mut builder, group, column, values).await.map_err(failed)?;
-        }
-        if may {
-            groups.push(group);
-        }
-    }
+    let groups = groups.select(&file.shown(), &mut builder, columns, values).await.map_err(failed)?;
     if groups.is_empty() {
         return Ok(Vec::new());
     }
@@ -294,38 +285,6 @@ async fn matching(
         .build()
         .map_err(failed)?;
     stream.try_collect().await.map_err(failed)
-}
-
-/// Whether a row group may have one of the values in a column, by its bounds and its Bloom filter.
-async fn may_match(
-    builder: &mut ParquetRecordBatchStreamBuilder<ObjectReader>,
-    group: usize,
-    column: &str,
-    values: &[String],
-) -> parquet::errors::Result<bool> {
-    let position = |metadata: &RowGroupMetaData| {
-        metadata.columns().iter().position(|chunk| chunk.column_path().string() == column)
-    };
-    let metadata = builder.metadata().row_group(group);
-    let Some(at) = position(metadata) else { return Ok(false) };
-    let may: Vec<&String> = match metadata.column(at).statistics() {
-        Some(statistics) => {
-            if statistics.null_count_opt() == Some(metadata.num_rows() as u64) {
-                return Ok(false);
-            }
-            let (min, max) = (statistics.min_bytes_opt(), statistics.max_bytes_opt());
-            let within = |value: &&String| {
-                min.is_none_or(|min| min <= value.as_bytes()) && max.is_none_or(|max| value.as_bytes() <= max)
-            };
-            values.iter().filter(within).collect()
-        }
-        None => values.iter().collect(),
-    };
-    if may.is_empty() {
-        return Ok(false);
-    }
-    let bloom = builder.get_row_group_column_bloom_filter(group, at).await?;
-    Ok(bloom.is_none_or(|bloom| may.iter().any(|value| bloom.check(&value.as_str()))))
 }
 
 /// For each row whether one of its columns has one of the values.

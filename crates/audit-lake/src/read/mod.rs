@@ -7,6 +7,7 @@
 mod describe;
 mod export;
 mod files;
+mod groups;
 mod history;
 mod record;
 

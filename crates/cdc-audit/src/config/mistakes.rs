@@ -352,24 +352,36 @@ fn other_mistakes() {
     check(
         OTHERS,
         expect![[r#"
-        [http] ⏎ listen = 'localhost'
-          line 8, http.listen: not an address with a port
-            hint: give one like "127.0.0.1:9187"
-        [pipeline] ⏎ memory_limit = '10 MiB'
-          line 8, pipeline.memory_limit: too small
-            hint: give at least "80 MiB"
-        [pipeline] ⏎ memory_limit = 'much'
-          line 8, pipeline.memory_limit: not a size
-            hint: write a whole number and B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in "16 MiB"
-        [log] ⏎ format = 'xml'
-          line 8, log.format: unknown value
-            hint: known here: `text`, `json`
-        [sinks.Cold] ⏎ type = 'hot' ⏎ url = 'postgres://localhost/audit'
-          line 7, sinks.Cold: a sink's name may hold a-z, 0-9, - and _
-            hint: choose another name
-        [sinks.queue] ⏎ type = 'sqs'
-          line 8, sinks.queue.type: unknown value
-            hint: known here: `hot`, `lake`, `kafka`, `webhook`
-    "#]],
+            [http] ⏎ listen = 'localhost'
+              line 8, http.listen: not an address with a port
+                hint: give one like "127.0.0.1:9187"
+            [pipeline] ⏎ memory_limit = '10 MiB'
+              line 8, pipeline.memory_limit: too small
+                hint: give at least "80 MiB"
+            [pipeline] ⏎ memory_limit = 'much'
+              line 8, pipeline.memory_limit: not a size
+                hint: write a whole number and B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in "16 MiB"
+            [log] ⏎ format = 'xml'
+              line 8, log.format: unknown value
+                hint: known here: `text`, `json`
+            [sinks.Cold] ⏎ type = 'hot' ⏎ url = 'postgres://localhost/audit'
+              line 7, sinks.Cold: a sink's name may hold a-z, 0-9, - and _
+                hint: choose another name
+            [sinks.queue] ⏎ type = 'sqs'
+              line 8, sinks.queue.type: unknown value
+                hint: known here: `hot`, `lake`, `kafka`, `webhook`
+            [sinks.cold] ⏎ type = 'lake' ⏎ url = 's3://acme-{tenant}/audit'
+              line 7, sinks.cold.home: missing, for `url` names tenants
+                hint: give a place for what belongs to no tenant: home = "s3://acme-audit/shop"
+            [sinks.cold] ⏎ type = 'lake' ⏎ url = 's3://acme/audit' ⏎ home = 's3://acme/home'
+              line 10, sinks.cold.home: given where `url` names no tenants
+                hint: leave it out, or name tenants: url = "s3://tenant-{tenant}-audit/shop"
+            [sinks.cold] ⏎ type = 'lake' ⏎ url = 's3://acme-{tenant}/audit' ⏎ home = 's3://acme/{tenant}'
+              line 10, sinks.cold.home: names tenants, but is what belongs to none
+                hint: give one place, beside the tenants': "s3://acme-audit/shop"
+            [sinks.cold] ⏎ type = 'lake' ⏎ url = 's3://acme/{tenant}' ⏎ home = '/var/lib/audit'
+              line 10, sinks.cold.home: another kind of store than `url`
+                hint: give both in one cloud, or both on disk: one section `store` holds for all
+        "#]],
     );
 }
