@@ -10,6 +10,9 @@ use parquet::file::metadata::RowGroupMetaData;
 
 use crate::fetch::ObjectReader;
 
+/// More answers than this are forgotten: a row that had a thousand keys, in a lake of thousands of files, must not fill the memory.
+const KNOWN_MAX: usize = 50_000;
+
 type Builder = ParquetRecordBatchStreamBuilder<ObjectReader>;
 
 /// What is known so far: by file, column and value, whether each row group may have it.
@@ -25,6 +28,9 @@ impl Groups {
         columns: &[&'static str],
         values: &[String],
     ) -> Result<Vec<usize>> {
+        if self.0.len() > KNOWN_MAX {
+            self.0.clear();
+        }
         let mut may = vec![false; builder.metadata().num_row_groups()];
         for column in columns {
             let place = |value: &String| (shown.to_owned(), *column, value.clone());

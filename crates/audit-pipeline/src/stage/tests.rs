@@ -14,6 +14,7 @@
 
 use std::fmt::Write;
 
+use audit_cipher::{Limits, Sealer};
 use audit_core::record::{unknown_columns, write_changes, write_image, write_included};
 use audit_core::rules::TableRule;
 use audit_core::shape::{CatalogColumn, Identity, RelationColumn};
@@ -119,6 +120,17 @@ fn message(line: &str, commit: &mut u64) -> Vec<u8> {
         "garbage" => b"I".to_vec(),
         other => panic!("no verb {other}"),
     }
+}
+
+/// Class `pii`, without any key; of data subjects as few are kept as can be.
+fn sealer() -> Arc<Sealer> {
+    let limits = Limits {
+        rotate_after: std::time::Duration::from_secs(3_600),
+        rotate_count: 100,
+        subjects_max: std::num::NonZeroUsize::MIN,
+        subject_for: std::time::Duration::from_secs(3_600),
+    };
+    Arc::new(Sealer::new("shop", [("pii".to_owned(), limits)]))
 }
 
 fn config(rules: Rules) -> StageConfig {

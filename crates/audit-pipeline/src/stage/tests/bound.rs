@@ -1,6 +1,6 @@
 //! What ciphertexts are bound to beyond their place.
 
-use audit_cipher::{Aad, Form, KeyId, Kind, Limits, Row, Sealer, SecretKey, open};
+use audit_cipher::{Aad, Form, KeyId, Kind, Row, SecretKey, open};
 use audit_core::batch::{Image, Version};
 use audit_core::method::{Method, MethodRule};
 
@@ -8,13 +8,7 @@ use super::*;
 
 /// A stage whose table `users` encrypts `note`, bound to `provider` and `place`, and the key.
 fn binding() -> (Stage, SecretKey) {
-    let limits = Limits {
-        rotate_after: std::time::Duration::from_secs(3_600),
-        rotate_count: 100,
-        subjects_max: std::num::NonZeroUsize::MIN,
-        subject_for: std::time::Duration::ZERO,
-    };
-    let sealer = Arc::new(Sealer::new("shop", [("pii".to_owned(), limits)]));
+    let sealer = sealer();
     let key = SecretKey::generate();
     sealer.install_data(sealer.class("pii").unwrap(), KeyId::generate(Kind::Data), &key);
     let methods = vec![MethodRule { key: Some("pii".into()), ..MethodRule::from(Method::Encrypt) }];

@@ -1,6 +1,6 @@
 //! What a stage does without a key, and with it.
 
-use audit_cipher::{Form, KeyId, Kind, Limits, Sealer, SecretKey};
+use audit_cipher::{Form, KeyId, Kind, SecretKey};
 use audit_core::method::{Method, MethodRule};
 use audit_core::rules::ProtectionRule;
 
@@ -12,13 +12,7 @@ const SCRIPT: &str = "begin 1000
      commit";
 
 fn encrypting(method: Method) -> (Stage, Arc<Sealer>) {
-    let limits = Limits {
-        rotate_after: std::time::Duration::from_secs(3_600),
-        rotate_count: 100,
-        subjects_max: std::num::NonZeroUsize::MIN,
-        subject_for: std::time::Duration::ZERO,
-    };
-    let sealer = Arc::new(Sealer::new("shop", [("pii".to_owned(), limits)]));
+    let sealer = sealer();
     let methods = vec![MethodRule { key: Some("pii".into()), ..MethodRule::from(method) }];
     let mut config = config(Rules {
         tables: vec![TableRule { protect: [("note".to_string(), methods.into())].into(), ..rule("public.users") }],

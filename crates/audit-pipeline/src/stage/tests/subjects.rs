@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use audit_cipher::{Form, KeyId, Kind, Limits, Sealer, SecretKey};
+use audit_cipher::{Form, KeyId, Kind, SecretKey};
 use audit_core::batch::Image;
 use audit_core::method::{Method, MethodRule};
 
@@ -18,13 +18,7 @@ struct Ground {
 
 impl Ground {
     fn new(subject: &str) -> Ground {
-        let limits = Limits {
-            rotate_after: std::time::Duration::from_secs(3_600),
-            rotate_count: 100,
-            subjects_max: std::num::NonZeroUsize::MIN,
-            subject_for: std::time::Duration::from_secs(3_600),
-        };
-        let sealer = Arc::new(Sealer::new("shop", [("pii".to_owned(), limits)]));
+        let sealer = sealer();
         let methods = || vec![MethodRule { key: Some("pii".into()), ..MethodRule::from(Method::Encrypt) }];
         let mut config = config(Rules {
             tables: vec![TableRule {
