@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::messages::Sent;
 
 const RECORDED: &str = include_str!("debezium.jsonl");
-const DUMP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/audit-testkit/debezium/Dump.java");
+const DUMP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/audit-install/debezium/Dump.java");
 
 /// What was recorded.
 pub fn recorded() -> Vec<Sent> {

@@ -85,6 +85,7 @@ pub fn plain(world: &World, text: &str) -> String {
     }
     text = without_date(&text, "/year=", ".parquet", "/<file>.parquet");
     text = without_date(&text, "versions_", "\"", "versions_<month>\"");
+    text = without_pids(&text);
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | ':');
     let mut plain = String::new();
     let mut rest = text.as_str();
@@ -102,6 +103,17 @@ pub fn plain(world: &World, text: &str) -> String {
 fn without_date(text: &str, begin: &str, end: &str, name: &str) -> String {
     let Some((before, rest)) = text.split_once(begin) else { return text.to_owned() };
     rest.split_once(end).map_or(text.to_owned(), |(_, after)| format!("{before}{name}{after}"))
+}
+
+/// Process ids are replaced whatever their length, because a machine that has just started has small ones.
+fn without_pids(text: &str) -> String {
+    let mut parts = text.split("pid ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        let pid = if rest.len() < part.len() { "<number>" } else { "" };
+        format!("{text}pid {pid}{rest}")
+    })
 }
 
 /// A place in the WAL, a position, a number that is not the test's own, or the word as it is.

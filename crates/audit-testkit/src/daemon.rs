@@ -36,12 +36,12 @@ pub fn program() -> PathBuf {
         return path.into();
     }
     let test = std::env::current_exe().expect("the test's own path");
-    // target/release/deps/test-1234 and target/release/xtask both have it beside or above them.
+    // target/debug/deps/test-1234 and target/debug/cdc-audit-demo both have it beside or above them.
     let folders = test.ancestors().skip(1).take(2);
     let found = folders.map(|folder| folder.join("cdc-audit")).find(|path| path.is_file());
     found.unwrap_or_else(|| {
         panic!(
-            "no cdc-audit beside {}; run `cargo build --release -p cdc-audit --features fault-points`",
+            "no cdc-audit beside {}; run `cargo build --workspace --features cdc-audit/fault-points --bin cdc-audit`",
             test.display()
         )
     })

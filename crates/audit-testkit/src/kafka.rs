@@ -11,11 +11,11 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use crate::guard::Guard;
-use crate::install::kafka;
 use crate::os::{self, Signal, free_port};
 use crate::proxy::Proxy;
 use crate::tls::{Authority, Identity};
 use crate::wait::eventually;
+use audit_install::kafka;
 
 /// A broker, stopped and removed when dropped.
 pub struct Kafka {
@@ -93,7 +93,7 @@ impl Kafka {
         for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
             format.args(["--add-scram", &format!("{mechanism}=[name={user},password={password}]")]);
         }
-        os::run(&mut format).unwrap_or_else(|error| panic!("{error:#}"));
+        audit_install::run(&mut format).unwrap_or_else(|error| panic!("{error:#}"));
         let mut broker = Kafka { ports, proxy, authority, machine, process: None, guard: None, folder };
         broker.start_again();
         broker

@@ -13,9 +13,10 @@ use tokio::io::BufReader;
 use crate::guard::Guard;
 use crate::install;
 use crate::objects::http::{Request, answer};
-use crate::os::{free_port, run};
+use crate::os::free_port;
 use crate::proxy::listen;
 use crate::wait::eventually;
+use audit_install::run;
 
 /// A key service, stopped when dropped.
 pub struct KeyServer {

@@ -5,15 +5,14 @@
 //! process is killed. So do tests of object stores ([`objects`]), of Kafka and of key services. A test that needs the daemon runs the built program. Nothing here is a
 //! mock, but for clouds that have no server to install.
 //!
-//! A test cannot go on without its server, so the functions here panic with what the server said. What
-//! [`install`] does is called by `cargo xtask` too, and returns errors.
+//! A test cannot go on without its server, so the functions here panic with what the server said. Where the servers'
+//! programs are, and how they are installed, is in the crate `audit-install`, which `cargo xtask` uses too.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failing server is a failing test")]
 
 mod batches;
 mod connect;
 mod daemon;
 mod guard;
-pub mod install;
 mod kafka;
 mod keys;
 mod objects;
@@ -24,6 +23,7 @@ mod proxy;
 mod tls;
 mod wait;
 
+pub use audit_install as install;
 pub use batches::Fixture;
 pub use connect::Connect;
 pub use daemon::{Daemon, Launch, command, program};

@@ -6,10 +6,10 @@ use std::process::{Child, Stdio};
 use tempfile::TempDir;
 
 use crate::guard::Guard;
-use crate::install::pgbouncer;
-use crate::os::{as_server_user, free_port, give_to_server_user};
+use crate::os::{self, Signal, free_port};
 use crate::postgres::Postgres;
 use crate::wait::eventually;
+use audit_install::{as_server_user, give_to_server_user, pgbouncer};
 
 /// In transaction mode: clients share the server's connections, one transaction each. Killed when dropped.
 pub struct PgBouncer {
@@ -54,6 +54,8 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
+        // Under another user it is the child of the program that changed the user.
+        os::children(self.process.id()).into_iter().for_each(|pid| os::signal(pid, Signal::KILL));
         drop(self.process.kill());
         self.guard.take();
         drop(self.process.wait());

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use audit_testkit::install::{
-    self, MAJORS, azurite, cache_dir, duckdb_delta, faketime, install_delta_jars, install_kafka, install_objects,
-    install_postgres, install_rdkafka_performance, install_trino, kafka, postgres_bin, promtool, python,
-    rdkafka_performance, servers_dir, versity,
+use audit_install::{
+    self as install, MAJORS, azurite, cache_dir, duckdb_delta, faketime, install_delta_jars, install_kafka,
+    install_objects, install_postgres, install_rdkafka_performance, install_trino, kafka, postgres_bin, promtool,
+    python, rdkafka_performance, servers_dir, versity,
 };
 
 use crate::cargo::cargo;
@@ -311,7 +311,7 @@ fn packages(names: &[&str]) -> Result<()> {
 
 fn as_root(program: &str) -> Command {
     let quiet = "DEBIAN_FRONTEND=noninteractive";
-    let mut command = Command::new(if audit_testkit::install::is_root() { "env" } else { "sudo" });
+    let mut command = Command::new(if audit_install::is_root() { "env" } else { "sudo" });
     command.args([quiet, program]);
     command
 }

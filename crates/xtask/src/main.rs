@@ -2,9 +2,9 @@
 #![allow(clippy::print_stdout, reason = "a program for a person at a terminal")]
 
 mod cargo;
-mod demo;
 mod install;
 mod rules;
+mod runner;
 mod step;
 mod test;
 mod tidy;
@@ -86,7 +86,7 @@ fn main() -> ExitCode {
 fn run(chore: Chore) -> Result<()> {
     match chore {
         Chore::Test { all } => test::test(all),
-        Chore::Demo => demo::demo(),
+        Chore::Demo => test::demo(),
         Chore::Bench { options } => test::bench(&options),
         Chore::Servers { what: Servers::Install { majors } } if majors.is_empty() => install::for_tests(false),
         Chore::Servers { what: Servers::Install { majors } } => install::servers(&majors),

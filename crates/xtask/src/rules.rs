@@ -12,14 +12,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::cargo::{FAULT_POINTS, cargo, root, target_dir};
+use crate::cargo::{cargo, root, target_dir};
 use crate::install;
 use crate::step::{output, run, step};
+use crate::test::SELECTION;
 
 const LIST: &str = "tests/rules.toml";
-
-/// As for every other build of tests: see `test.rs`.
-const SELECTION: [&str; 4] = ["--release", "--workspace", "--features", FAULT_POINTS];
 
 /// Seconds after which a test is taken to hang.
 const TEST_MAX: &str = "600";
@@ -187,10 +185,10 @@ impl Scratch {
     fn make() -> Result<Scratch> {
         let folder = target_dir().join("rules");
         let scratch = Scratch { tree: folder.join("tree"), build: folder.join("build") };
-        let built = target_dir().join("release");
+        let built = target_dir().join("debug");
         if !scratch.build.exists() && built.exists() {
             fs::create_dir_all(&scratch.build)?;
-            run(Command::new("cp").args(["-a", "--reflink=auto"]).args([&built, &scratch.build.join("release")]))?;
+            run(Command::new("cp").args(["-a", "--reflink=auto"]).args([&built, &scratch.build.join("debug")]))?;
         }
         let listed = output(Command::new("git").current_dir(root()).args([
             "ls-files",

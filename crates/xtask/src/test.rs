@@ -1,21 +1,33 @@
-//! What builds and runs: `test`, `bench`, `fuzz`, `kill-rounds`, `config`.
+//! What builds and runs: `demo`, `test`, `bench`, `fuzz`, `kill-rounds`, `config`.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use audit_testkit::install::cache_dir;
+use audit_install::cache_dir;
 
 use crate::cargo::{FAULT_POINTS, cargo, root, target_dir};
 use crate::step::{output, run, step, succeeds};
-use crate::{install, tidy};
+use crate::{install, runner, tidy};
 
 /// Tests read this to know whether they may take long.
 const THOROUGH: &str = "CDC_AUDIT_TEST_ALL";
 
-/// One selection of packages and features for every build of a test run, so that nothing is compiled twice.
-const SELECTION: [&str; 5] = ["--release", "--workspace", "--all-targets", "--features", FAULT_POINTS];
+/// One selection of packages and features for every build but that of benchmarks, so that nothing is compiled twice.
+pub const SELECTION: [&str; 3] = ["--workspace", "--features", FAULT_POINTS];
+
+/// Shown before the builds that may have to compile all dependencies.
+const PATIENCE: &str =
+    "The first build compiles all dependencies: about ten minutes on two cores. Later ones take seconds to minutes.";
+
+pub fn demo() -> Result<()> {
+    step("install", install::for_demo)?;
+    println!("{PATIENCE}");
+    let programs = ["--bin", "cdc-audit", "--bin", "cdc-audit-demo"];
+    step("build", || run(cargo(&["build"]).args(SELECTION).args(programs)))?;
+    run(&mut Command::new(target_dir().join("debug/cdc-audit-demo")))
+}
 
 pub fn test(all: bool) -> Result<()> {
     step("install", || install::for_tests(all))?;
@@ -24,20 +36,15 @@ pub fn test(all: bool) -> Result<()> {
     }
     step("tidy", tidy::run)?;
     step("format", || run_cargo(&["fmt", "--all", "--check"]))?;
-    step("lint", || run(cargo(&["clippy"]).args(SELECTION).args(["--", "-D", "warnings"])))?;
+    println!("{PATIENCE}");
+    step("lint", || run(cargo(&["clippy"]).args(SELECTION).args(["--all-targets", "--", "-D", "warnings"])))?;
     if all {
         step("licences and advisories", deny)?;
     }
-    step("build", || run(cargo(&["build"]).args(SELECTION)))?;
-    step("tests", || tests(all))
-}
-
-fn tests(all: bool) -> Result<()> {
-    let mut command = cargo(&["test", "--release", "--workspace", "--no-fail-fast", "--features", FAULT_POINTS]);
-    if all {
-        command.env(THOROUGH, "1");
-    }
-    run(&mut command)
+    step("build", || run(cargo(&["build"]).args(SELECTION).arg("--all-targets")))?;
+    let thorough = all.then_some(THOROUGH);
+    step("tests", || runner::tests(&SELECTION, thorough))?;
+    step("examples in the documentation", || run(cargo(&["test", "--doc"]).args(SELECTION)))
 }
 
 /// cargo-deny takes minutes to build, so only a thorough run installs it.
@@ -77,15 +84,18 @@ pub fn bench(options: &[String]) -> Result<()> {
 
 pub fn kill_rounds(rounds: u32) -> Result<()> {
     step("install", || install::for_tests(false))?;
-    step("build", || run(cargo(&["build"]).args(SELECTION)))?;
-    let mut command = cargo(&["test", "--release", "--workspace", "--features", FAULT_POINTS, "--test", "kill"]);
-    command.args(["--", "--nocapture", "--test-threads=1"]).env("CDC_AUDIT_KILL_ROUNDS", rounds.to_string());
+    step("build", || run(cargo(&["build"]).args(SELECTION).arg("--all-targets")))?;
+    let mut command = cargo(&["test"]);
+    command
+        .args(SELECTION)
+        .args(["--test", "kill", "--", "--nocapture", "--test-threads=1"])
+        .env("CDC_AUDIT_KILL_ROUNDS", rounds.to_string());
     step("kill rounds", || run(&mut command))
 }
 
 /// `config.toml` is the program's own documentation of its keys.
 pub fn config() -> Result<()> {
-    let text = output(&mut cargo(&["run", "--release", "--quiet", "-p", "cdc-audit", "--", "config"]))?;
+    let text = output(&mut cargo(&["run", "--quiet", "--bin", "cdc-audit"]).args(SELECTION).args(["--", "config"]))?;
     fs::write(root().join("config.toml"), text).context("cannot write config.toml")
 }
 

@@ -23,10 +23,10 @@ pub use faults::{Fault, FaultProxy};
 pub use http::Request;
 
 use crate::guard::Guard;
-use crate::install::{azurite, versity};
 use crate::os::free_port;
 use crate::tls::Identity;
 use crate::wait::eventually;
+use audit_install::{azurite, versity};
 
 /// The kinds of object stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

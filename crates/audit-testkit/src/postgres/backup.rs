@@ -11,7 +11,8 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::{Postgres, Shutdown, connect};
-use crate::os::{give_to_server_user, unique};
+use crate::os::unique;
+use audit_install::give_to_server_user;
 
 /// A data folder at rest, from which any number of servers can be started.
 pub struct Backup {

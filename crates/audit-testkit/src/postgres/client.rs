@@ -6,8 +6,8 @@ use anyhow::Result;
 use tokio_postgres::{Client, NoTls};
 
 use super::Postgres;
-use crate::install::client_program;
-use crate::os::{run_with_input, unique};
+use crate::os::unique;
+use audit_install::{client_program, run_with_input};
 
 /// A session; its connection is driven by a task of the present runtime and ends with the client.
 pub async fn connect(url: &str) -> Client {

@@ -19,10 +19,10 @@ pub use client::connect;
 pub use shared::{Database, drop_slots, shared, shared_db};
 
 use crate::guard::Guard;
-use crate::install::postgres_bin;
-use crate::os::{self, Signal, as_server_user, free_port, give_to_server_user, run};
+use crate::os::{self, Signal, free_port};
 use crate::tls::{Authority, Identity};
 use crate::wait::eventually;
+use audit_install::{as_server_user, give_to_server_user, postgres_bin, run};
 
 const BASE_SETTINGS: [(&str, &str); 12] = [
     ("wal_level", "logical"),

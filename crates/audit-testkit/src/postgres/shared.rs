@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use super::client::psql;
 use super::{Postgres, connect};
-use crate::install::MAJORS;
+use audit_install::MAJORS;
 
 /// A database of one test's own, dropped with this value together with its slots.
 pub struct Database {

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::install::{lock, remove, servers_dir};
-use crate::os::{as_server_user, give_to_server_user, run};
+use audit_install::{as_server_user, give_to_server_user, lock, remove, run, servers_dir};
 
 /// Makes `data` a new cluster of this major.
 pub(super) fn copy(major: u16, bin: &Path, data: &Path) {

@@ -7,6 +7,7 @@
 
 mod clients;
 mod keys;
+mod process;
 
 use std::env;
 use std::fs::{self, File};
@@ -16,8 +17,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 pub use self::keys::{install_moto, install_vault, list as key_services, moto, vault};
-pub use crate::os::is_root;
-use crate::os::{SERVER_USER, as_server_user, run};
+pub use self::process::{SERVER_USER, as_server_user, give_to_server_user, is_root, run, run_with_input};
 pub use clients::{go, install_node_pg, install_pgx, install_spring, node_pg, pgbouncer, pgx, spring};
 
 /// The majors that `cdc-audit` supports.
@@ -347,7 +347,7 @@ pub fn promtool() -> Option<PathBuf> {
 }
 
 /// Held until dropped, by one process at a time on this machine.
-pub(crate) fn lock(name: &str) -> Result<File> {
+pub fn lock(name: &str) -> Result<File> {
     let folder = servers_dir();
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let file = File::create(folder.join(format!("{name}.lock")))?;
@@ -399,7 +399,7 @@ fn mirror(major: u16, bin: &Path) -> Result<PathBuf> {
     Ok(bin)
 }
 
-pub(crate) fn remove(folder: &Path) -> Result<()> {
+pub fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", folder.display()))

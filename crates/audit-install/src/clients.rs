@@ -6,14 +6,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{into_servers, jars, lock, npm, servers_dir};
-use crate::os::run;
+use crate::process::run;
+use crate::{into_servers, jars, lock, npm, servers_dir};
 
 /// PostgreSQL's driver for Node.
 const NODE_PG: (&str, &str) = ("pg", "8.23.1");
 
 /// Spring's JDBC with PostgreSQL's driver.
-const SPRING: (&str, &str) = ("spring-jdbc-6.2.1", include_str!("../../spring/pom.xml"));
+const SPRING: (&str, &str) = ("spring-jdbc-6.2.1", include_str!("../spring/pom.xml"));
 
 /// PostgreSQL's driver for Go.
 const PGX: (&str, &str) = ("github.com/jackc/pgx/v5", "v5.12.0");
@@ -64,7 +64,7 @@ pub fn pgx() -> Result<PathBuf> {
 
 /// The program that compiles Go: of today, or the one that was installed for us.
 pub fn go() -> PathBuf {
-    let own = super::python().with_file_name("go");
+    let own = crate::python().with_file_name("go");
     if own.exists() { own } else { "go".into() }
 }
 

@@ -1,28 +1,33 @@
-//! `cargo xtask demo`: a private PostgreSQL, a small shop, ten seconds of its life, and what `cdc-audit` made of them. All
-//! of it lies in one temporary folder, which goes when the demo ends, however it ends.
+//! `cargo xtask demo`: a private PostgreSQL, a small shop, ten seconds of its life, and what `cdc-audit` made of them.
+//! Everything is in one temporary folder, which is removed when the demo ends, however it ends.
+#![allow(clippy::print_stdout, reason = "a program for a person at a terminal")]
 
 mod shop;
 mod tour;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use audit_testkit::Postgres;
-
-use crate::cargo::{cargo, target_dir};
-use crate::install;
-use crate::step::{output, run, step};
+use audit_testkit::install::run;
 
 /// How long the daemon may take to begin: it waits for nothing but the server.
 const BEGIN: Duration = Duration::from_secs(60);
 
-pub fn demo() -> Result<()> {
-    step("install", install::for_demo)?;
-    step("build", || run(&mut cargo(&["build", "--release", "--workspace", "--bin", "cdc-audit"])))?;
+fn main() -> ExitCode {
+    match demo() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
+fn demo() -> Result<()> {
     let site = Site::new()?;
     site.server.execute("shop", shop::SCHEMA);
     chapter("A small shop lives in a private PostgreSQL 15. This is all that cdc-audit is told of it:");
@@ -104,14 +109,14 @@ impl Site {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(target_dir().join("release/cdc-audit"));
+        let mut command = Command::new(audit_testkit::program());
         command.args(arguments).env("CDC_AUDIT_CONFIG", &self.config).stdin(Stdio::null());
         command
     }
 
     /// What a command prints.
     fn answer(&self, arguments: &[&str]) -> Result<String> {
-        Ok(String::from_utf8(output(&mut self.command(arguments))?)?)
+        run(&mut self.command(arguments))
     }
 
     /// Runs a command as a person would, and shows it.
@@ -151,7 +156,7 @@ struct Daemon(Child);
 
 impl Daemon {
     fn stop(&mut self) -> Result<()> {
-        output(Command::new("kill").args(["-TERM", &self.0.id().to_string()]))?;
+        run(Command::new("kill").args(["-TERM", &self.0.id().to_string()]))?;
         let status = self.0.wait()?;
         if !status.success() {
             bail!("the daemon ended with {status}");

@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
-use audit_testkit::install::python;
+use audit_testkit::install::{python, run};
 
-use super::{Site, chapter, shop};
-use crate::step::output;
+use crate::{Site, chapter, shop};
 
 /// DuckDB reads the files as any analyst's engine would: it knows nothing of `cdc-audit`.
 const ASK: &str = r#"
@@ -51,8 +50,7 @@ pub fn show(site: &Site) -> Result<()> {
 
 fn ask(site: &Site, question: &str) -> Result<()> {
     println!("{question}\n");
-    let answer = output(Command::new(python()).args(["-c", ASK]).arg(site.lake()).arg(question))?;
-    print!("{}", String::from_utf8(answer)?);
+    println!("{}", run(Command::new(python()).args(["-c", ASK]).arg(site.lake()).arg(question))?);
     Ok(())
 }
 

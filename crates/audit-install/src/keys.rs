@@ -6,14 +6,14 @@ use std::{fs, iter};
 
 use anyhow::{Context, Result};
 
-use super::{into_servers, lock, servers_dir};
-use crate::os::run;
+use crate::process::run;
+use crate::{into_servers, lock, servers_dir};
 
 const MOTO: (&str, &str) = ("moto[server,kms]", "5.2.5");
 const VAULT: &str = "1.21.1";
 /// Vault's version is in its own file of modules.
 const VAULT_SOURCE: [(&str, &str); 2] =
-    [("go.mod", include_str!("../../vault/go.mod")), ("main.go", include_str!("../../vault/main.go"))];
+    [("go.mod", include_str!("../vault/go.mod")), ("main.go", include_str!("../vault/main.go"))];
 
 /// The folder with moto's Python packages.
 ///

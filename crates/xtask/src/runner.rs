@@ -1,0 +1,321 @@
+//! Runs the test programs, several at once, because tests wait more than they compute.
+//!
+//! Each program gets a temporary folder of its own. A test program that leaves a process or a file behind fails, like
+//! one whose tests fail. In the end the slowest tests are shown.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo::{cargo, target_dir};
+use crate::step::shown;
+
+/// A test program that runs for longer hangs.
+const PROGRAM_MAX: Duration = Duration::from_secs(45 * 60);
+
+/// How many of the slowest tests are shown in the end.
+const SLOWEST: usize = 10;
+
+/// How long what a test program started may take to end after it.
+const AFTERMATH: Duration = Duration::from_secs(20);
+
+/// A test program, as cargo built it.
+struct Program {
+    /// `audit-lake::lake`, or the crate alone for the tests inside it.
+    name: String,
+    executable: PathBuf,
+    /// The folder of its package, in which cargo would run it.
+    folder: PathBuf,
+}
+
+/// How a test program ended.
+struct Outcome {
+    name: String,
+    seconds: f64,
+    passed: usize,
+    failed: Vec<String>,
+    skipped: usize,
+    /// Seconds and name of each test.
+    tests: Vec<(f64, String)>,
+    /// Why it counts as failed, beyond failed tests.
+    trouble: Option<String>,
+}
+
+/// Builds the test programs of a selection and runs them all.
+///
+/// # Errors
+/// If one of them fails, leaves something behind, or hangs.
+pub fn tests(selection: &[&str], thorough: Option<&str>) -> Result<()> {
+    let times = Times::read();
+    let programs = times.longest_first(programs(selection)?);
+    let count = programs.len();
+    let queue = Mutex::new(VecDeque::from(programs));
+    let outcomes = Mutex::new(Vec::new());
+    let workers = thread::available_parallelism().map_or(2, usize::from);
+    println!("{count} test programs, {workers} at a time");
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(program) = pop(&queue) {
+                    let outcome = program.run(thorough).unwrap_or_else(|error| program.not_run(&error));
+                    if let Ok(mut outcomes) = outcomes.lock() {
+                        outcomes.push(outcome);
+                        println!("    {} of {count} test programs have ended", outcomes.len());
+                    }
+                }
+            });
+        }
+    });
+    let outcomes = outcomes.into_inner().unwrap_or_default();
+    Times::write(&outcomes)?;
+    summary(&outcomes)
+}
+
+fn pop(queue: &Mutex<VecDeque<Program>>) -> Option<Program> {
+    queue.lock().ok()?.pop_front()
+}
+
+fn summary(outcomes: &[Outcome]) -> Result<()> {
+    let mut tests: Vec<&(f64, String)> = outcomes.iter().flat_map(|outcome| &outcome.tests).collect();
+    tests.sort_by(|a, b| b.0.total_cmp(&a.0));
+    println!("\nThe slowest tests:");
+    tests.iter().take(SLOWEST).for_each(|(seconds, name)| println!("  {seconds:>7.1} s  {name}"));
+    println!("The slowest programs:");
+    let mut programs: Vec<&Outcome> = outcomes.iter().collect();
+    programs.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    programs.iter().take(SLOWEST).for_each(|program| println!("  {:>7.1} s  {}", program.seconds, program.name));
+    let failed: Vec<String> = outcomes.iter().flat_map(Outcome::failures).collect();
+    failed.iter().for_each(|name| println!("FAILED: {name}"));
+    let passed: usize = outcomes.iter().map(|outcome| outcome.passed).sum();
+    let skipped: usize = outcomes.iter().map(|outcome| outcome.skipped).sum();
+    println!("\n{passed} passed, {} failed, {skipped} skipped", failed.len());
+    if !failed.is_empty() {
+        bail!("{} tests or test programs failed", failed.len());
+    }
+    Ok(())
+}
+
+/// Lets cargo build the test programs, and reads from its messages where they are.
+fn programs(selection: &[&str]) -> Result<Vec<Program>> {
+    let mut command = cargo(&["test", "--no-run", "--message-format=json-render-diagnostics"]);
+    command.args(selection).stderr(Stdio::inherit());
+    let output = command.output().with_context(|| format!("cannot run {}", shown(&command)))?;
+    if !output.status.success() {
+        bail!("{} ended with {}", shown(&command), output.status);
+    }
+    let messages = String::from_utf8(output.stdout).context("cargo's messages")?;
+    Ok(messages.lines().filter_map(program).collect())
+}
+
+/// The program that a message of cargo tells of, if it is one of tests.
+fn program(message: &str) -> Option<Program> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    if message["profile"]["test"] != true {
+        return None;
+    }
+    let executable = PathBuf::from(message["executable"].as_str()?);
+    let folder = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
+    let package = folder.file_name()?.to_str()?.to_owned();
+    let target = message["target"]["name"].as_str()?.to_owned();
+    let name = if message["target"]["kind"][0] == "test" { format!("{package}::{target}") } else { package };
+    Some(Program { name, executable, folder })
+}
+
+impl Program {
+    fn run(&self, thorough: Option<&str>) -> Result<Outcome> {
+        println!("    {} begins", self.name);
+        let begun = Instant::now();
+        let temporary = Temporary::make(&self.name)?;
+        let log = temporary.folder.with_extension("log");
+        let file = File::create(&log)?;
+        let mut command = Command::new(&self.executable);
+        command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder).env("TMPDIR", &temporary.folder);
+        // The stable library shows how long each test took only to programs that are told that it may.
+        command.args(["-Z", "unstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1");
+        command.envs(thorough.map(|name| (name, "1")));
+        let mut child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
+        let hung = !ended_within(&mut child, PROGRAM_MAX)?;
+        let status = child.wait()?;
+        let said = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+        fs::remove_file(&log)?;
+        let left = temporary.left();
+        let trouble = if hung {
+            Some("was ended, because it ran for too long".to_owned())
+        } else if !left.is_empty() {
+            Some(format!("left behind: {}", left.join(", ")))
+        } else {
+            (!status.success() && !said.contains("test result: FAILED")).then(|| format!("ended with {status}"))
+        };
+        let outcome = self.outcome(&said, begun.elapsed(), trouble);
+        println!("--- {} ({:.1} s)\n{}", self.name, outcome.seconds, said.trim());
+        if let Some(trouble) = &outcome.trouble {
+            println!("{} {trouble}", self.name);
+        }
+        Ok(outcome)
+    }
+
+    fn outcome(&self, said: &str, time: Duration, trouble: Option<String>) -> Outcome {
+        let mut outcome = Outcome {
+            name: self.name.clone(),
+            seconds: time.as_secs_f64(),
+            passed: 0,
+            failed: Vec::new(),
+            skipped: 0,
+            tests: Vec::new(),
+            trouble,
+        };
+        for line in said.lines() {
+            let Some((test, result)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ... ")) else {
+                continue;
+            };
+            let test = format!("{} {test}", self.name);
+            match result.split_whitespace().next() {
+                Some("ok") => outcome.passed += 1,
+                Some("FAILED") => outcome.failed.push(test.clone()),
+                _ => outcome.skipped += 1,
+            }
+            let seconds = result.split_once('<').and_then(|(_, time)| time.strip_suffix("s>")?.parse().ok());
+            outcome.tests.extend(seconds.map(|seconds| (seconds, test)));
+        }
+        outcome
+    }
+
+    fn not_run(&self, error: &anyhow::Error) -> Outcome {
+        self.outcome("", Duration::ZERO, Some(format!("could not be run: {error:#}")))
+    }
+}
+
+impl Outcome {
+    fn failures(&self) -> Vec<String> {
+        let trouble = self.trouble.iter().map(|trouble| format!("{} {trouble}", self.name));
+        self.failed.iter().cloned().chain(trouble).collect()
+    }
+}
+
+/// Kills the child if it has not ended in time.
+fn ended_within(child: &mut Child, time: Duration) -> Result<bool> {
+    let begun = Instant::now();
+    while child.try_wait()?.is_none() {
+        if begun.elapsed() > time {
+            child.kill()?;
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(true)
+}
+
+/// The folder for a test program's temporary files; the path is short, because those of Unix sockets must be.
+struct Temporary {
+    folder: PathBuf,
+}
+
+impl Temporary {
+    fn make(name: &str) -> Result<Temporary> {
+        let short = name.rsplit("::").next().unwrap_or(name);
+        let folder = std::env::temp_dir().join(format!("cdc-{}-{short}", std::process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Temporary { folder })
+    }
+
+    /// Files and processes that the program left behind, after some time for servers to end.
+    fn left(&self) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let left: Vec<String> = self.files().chain(self.processes()).collect();
+            if left.is_empty() || begun.elapsed() > AFTERMATH {
+                return left;
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn files(&self) -> impl Iterator<Item = String> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path().display().to_string())
+    }
+
+    /// Processes that were started with this folder as theirs.
+    fn processes(&self) -> impl Iterator<Item = String> {
+        let wanted = format!("TMPDIR={}\0", self.folder.display()).into_bytes();
+        let running = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+        running.filter_map(move |process| {
+            let environment = fs::read(process.join("environ")).ok()?;
+            environment.windows(wanted.len()).any(|part| part == wanted).then_some(())?;
+            let words = fs::read(process.join("cmdline")).ok()?;
+            let words = String::from_utf8_lossy(&words).replace('\0', " ");
+            Some(format!("process {} ({})", process.file_name()?.to_string_lossy(), words.trim()))
+        })
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // What is left was reported; it must not fill the disk.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// How long each program took the last time, so that the longest begin first.
+struct Times(BTreeMap<String, f64>);
+
+impl Times {
+    fn file() -> PathBuf {
+        target_dir().join("test-times.json")
+    }
+
+    fn read() -> Times {
+        let text = fs::read_to_string(Times::file()).unwrap_or_default();
+        Times(serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    fn write(outcomes: &[Outcome]) -> Result<()> {
+        let times: BTreeMap<&str, f64> =
+            outcomes.iter().map(|outcome| (outcome.name.as_str(), outcome.seconds)).collect();
+        fs::write(Times::file(), serde_json::to_string(&times)?).context("cannot write the times of test programs")
+    }
+
+    /// Programs that have no time yet come first, those of `tests/` before all, because they are the long ones.
+    fn longest_first(&self, mut programs: Vec<Program>) -> Vec<Program> {
+        let seconds = |program: &Program| {
+            let unknown = if program.name.starts_with("tests::") { f64::MAX } else { f64::MAX / 2.0 };
+            self.0.get(&program.name).copied().unwrap_or(unknown)
+        };
+        programs.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
+        programs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_and_times_are_read() {
+        let program = Program { name: "audit-x".to_owned(), executable: PathBuf::new(), folder: PathBuf::new() };
+        let said = "running 3 tests\ntest a::b ... ok <0.250s>\ntest c ... FAILED <1.500s>\ntest d ... ignored\n";
+        let outcome = program.outcome(said, Duration::from_secs(2), None);
+        assert_eq!((outcome.passed, outcome.failed.len(), outcome.skipped), (1, 1, 1));
+        assert_eq!(outcome.tests, [(0.25, "audit-x a::b".to_owned()), (1.5, "audit-x c".to_owned())]);
+        assert!(summary(&[outcome]).is_err());
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_is_found() {
+        let temporary = Temporary::make("left").unwrap();
+        fs::write(temporary.folder.join("file"), "").unwrap();
+        assert_eq!(temporary.files().count(), 1);
+        let mut child = Command::new("sleep").arg("60").env("TMPDIR", &temporary.folder).spawn().unwrap();
+        let found: Vec<String> = temporary.processes().collect();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found, [format!("process {} (sleep 60)", child.id())]);
+        assert_eq!(temporary.processes().count(), 0);
+    }
+}
