@@ -70,7 +70,8 @@ async fn the_sources_clock_goes_backwards() {
     // A server whose clock jumps may drop the connection; then the same commit is sent, and warned of, again.
     let output = daemon.output();
     let warnings = output.lines().filter(|line| line.contains("the source's clock went back by"));
-    let commits: BTreeSet<&str> = warnings.filter_map(|line| line.split_once("committed_at=")?.1.split(' ').next()).collect();
+    let commits: BTreeSet<&str> =
+        warnings.filter_map(|line| line.split_once("committed_at=")?.1.split(' ').next()).collect();
     assert_eq!(commits.len(), 2, "{output}");
     assert!(daemon.stop().success(), "{}", daemon.output());
     world.catch_up().await;
