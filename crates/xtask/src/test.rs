@@ -95,7 +95,7 @@ pub fn kill_rounds(rounds: u32) -> Result<()> {
 
 /// `config.toml` is the program's own documentation of its keys.
 pub fn config() -> Result<()> {
-    let text = output(&mut cargo(&["run", "--quiet", "--bin", "cdc-audit"]).args(SELECTION).args(["--", "config"]))?;
+    let text = output(cargo(&["run", "--quiet", "--bin", "cdc-audit"]).args(SELECTION).args(["--", "config"]))?;
     fs::write(root().join("config.toml"), text).context("cannot write config.toml")
 }
 
