@@ -1,6 +1,6 @@
 //! Makes and fetches the keys that a daemon encrypts with ([`Keyring`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::class::Class;
 use crate::config::KeyClass;
 use crate::error::KeyError;
+use crate::kept::Kept;
 use crate::master::Place;
 use crate::store::{KeyStore, StoredKey, StoredSubject};
 
@@ -25,6 +26,7 @@ pub struct Keyring {
     store: KeyStore,
     /// The classes' keys for their subjects, which wrap new ones.
     subjects: Mutex<HashMap<ClassId, (KeyId, SecretKey)>>,
+    kept: Mutex<Kept>,
     waiting: watch::Sender<Option<Waiting>>,
 }
 
@@ -72,6 +74,7 @@ impl Keyring {
             classes: Class::all(configs)?,
             store: KeyStore::new(store, application_name),
             subjects: Mutex::default(),
+            kept: Mutex::default(),
             waiting: watch::channel(None).0,
         })
     }
@@ -114,8 +117,64 @@ impl Keyring {
         }
     }
 
-    /// One look of [`Keyring::renew`]: follows the data keys that come to their end, and those that somebody retired or destroyed.
+    /// Stores the keys again that the key store has lost. What was encrypted under them would be lost with them, and so would what is
+    /// encrypted from now on. Without an answer of the store there is nothing to be done: the next look asks again.
+    pub async fn put_back_lost(&self) {
+        let mut kept = self.kept.lock().await;
+        if kept.is_empty() {
+            return;
+        }
+        let (classes, subjects) = kept.ids();
+        let Ok(found) = self.store.found(&classes, &subjects).await else { return };
+        let asked: Vec<KeyId> = classes.into_iter().chain(subjects).collect();
+        let (keys, subjects) = kept.lost(&asked, &found);
+        drop(kept);
+        if keys.is_empty() && subjects.is_empty() {
+            return;
+        }
+        match self.put_back(&keys, &subjects).await {
+            Ok(()) => tracing::warn!(
+                keys = keys.len(),
+                subjects = subjects.len(),
+                hint = "a backup was restored, or a copy that lagged took over: keys that were destroyed since are there again, destroy them again",
+                "the key store went back to an earlier state: keys that it had lost are stored again"
+            ),
+            Err(error) => tracing::warn!(hint = error.hint(), "keys are missing in the key store: {}", chain(&error)),
+        }
+    }
+
+    async fn put_back(&self, keys: &[StoredKey], subjects: &[StoredSubject]) -> Result<(), KeyError> {
+        for key in keys {
+            if self.store.add(key).await? {
+                continue;
+            }
+            // Of its kind the class has another one now: that is used from here on.
+            self.kept.lock().await.forget(&key.key);
+            if let Some(class) = self.sealer.class(&key.class) {
+                self.subjects.lock().await.remove(&class);
+                let wanted = if key.kind == Kind::Tokens { Wanted::Tokens(class) } else { Wanted::Subjects(class) };
+                self.provide(&[wanted]).await?;
+            }
+        }
+        if subjects.is_empty() {
+            return Ok(());
+        }
+        self.store.add_subjects(subjects).await?;
+        let ids: Vec<KeyId> = subjects.iter().map(|subject| subject.key.clone()).collect();
+        let there: HashSet<KeyId> = self.store.found(&[], &ids).await?.into_iter().map(|(key, _)| key).collect();
+        for subject in subjects.iter().filter(|subject| !there.contains(&subject.key)) {
+            // It has another one now.
+            self.kept.lock().await.forget(&subject.key);
+            if let Some(class) = self.sealer.class(&subject.class) {
+                self.provide(&[Wanted::Subject(class, subject.subject)]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One look of [`Keyring::renew`]: puts back what the store has lost, follows the data keys that come to their end, and those that somebody retired or destroyed.
     pub async fn renew_once(&self) {
+        self.put_back_lost().await;
         let mut due = self.sealer.due();
         let used = self.sealer.in_use();
         let keys: Vec<KeyId> = used.iter().map(|(_, key)| key.clone()).collect();
@@ -174,7 +233,11 @@ impl Keyring {
             retired_at: None,
             destroyed_at: None,
         };
-        self.store.add(&stored).await
+        let added = self.store.add(&stored).await?;
+        if added {
+            self.kept.lock().await.key(&stored);
+        }
+        Ok(added)
     }
 
     /// Whether keys could be had now: each class's master key wraps a key that nobody keeps, and the key store is looked at.
@@ -199,6 +262,7 @@ impl Keyring {
         for _ in 0..LOOKS {
             if let Some(stored) = self.store.lasting(&self.source, name, kind).await? {
                 let key = self.class(name)?.unwrap(&stored.wrapped()?, &self.place(name, &stored.key)).await?;
+                self.kept.lock().await.key(&stored);
                 return Ok((stored.key, key));
             }
             let key = SecretKey::generate();
@@ -228,18 +292,24 @@ impl Keyring {
         let mut missing = wanted.to_vec();
         missing.sort_unstable();
         missing.dedup();
+        let mut made: HashSet<KeyId> = HashSet::new();
         for _ in 0..LOOKS {
             for stored in self.store.subjects(&self.source, name, &missing).await? {
                 let key = unwrap_subject(&stored, &wrapping)?;
                 let key = key.as_ref().map(|key| (stored.key.clone(), key));
                 self.sealer.install_subject(class, stored.subject, key);
                 missing.retain(|subject| *subject != stored.subject);
+                if made.contains(&stored.key) {
+                    self.kept.lock().await.subject(stored);
+                }
             }
             if missing.is_empty() {
                 return Ok(());
             }
             let make = |subject: &SubjectId| new_subject(&self.source, name, *subject, 1, (&under, &wrapping));
-            self.store.add_subjects(&missing.iter().map(make).collect::<Result<Vec<_>, _>>()?).await?;
+            let new = missing.iter().map(make).collect::<Result<Vec<_>, _>>()?;
+            self.store.add_subjects(&new).await?;
+            made.extend(new.into_iter().map(|key| key.key));
         }
         Err(KeyError::Damaged { key: under })
     }

@@ -14,6 +14,7 @@ mod admin;
 mod class;
 mod config;
 mod error;
+mod kept;
 mod keyring;
 mod master;
 mod opener;

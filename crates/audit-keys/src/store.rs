@@ -153,6 +153,15 @@ impl KeyStore {
         Ok(rows.iter().filter_map(|row| KeyId::parse(row.get(0))).collect())
     }
 
+    /// Of these keys of classes and of data subjects, those that have a row, and whether they were destroyed.
+    pub async fn found(&self, classes: &[KeyId], subjects: &[KeyId]) -> Result<Vec<(KeyId, bool)>, KeyError> {
+        let statement = "SELECT key_id, destroyed_at IS NOT NULL FROM cdc_audit.data_keys WHERE key_id = ANY ($1) UNION ALL \
+             SELECT key_id, destroyed_at IS NOT NULL FROM cdc_audit.subject_keys WHERE key_id = ANY ($2)";
+        let ids = |keys: &[KeyId]| keys.iter().map(|key| key.as_str().to_owned()).collect::<Vec<_>>();
+        let rows = self.query("looking for keys that are used", statement, &[&ids(classes), &ids(subjects)]).await?;
+        Ok(rows.iter().filter_map(|row| Some((KeyId::parse(row.get(0))?, row.get(1)))).collect())
+    }
+
     /// Removes a key for ever; its row stays. `false` where there is none, or not any more.
     pub async fn destroy(&self, key: &KeyId) -> Result<bool, KeyError> {
         let table = if key.kind() == Kind::Subject { "subject_keys" } else { "data_keys" };

@@ -221,6 +221,62 @@ async fn data_keys_are_followed_in_time_and_when_they_are_retired_or_destroyed()
     assert!(late.sealer().encrypt(class, b"", b"x", &mut String::new()).is_err(), "by time");
 }
 
+/// A store that lags or was restored, under a process that has made keys since: they are stored again before more is lost under them.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_the_store_has_lost_are_stored_again() {
+    let service = services::local();
+    let ground = Ground::new(&service.master).await;
+    let keyring = ground.keyring();
+    let before = [encrypted(&keyring, b"", "x").await, encrypted_for(&keyring, "ann@x", "x").await];
+    ground.sql(
+        "CREATE TABLE old_keys AS SELECT * FROM cdc_audit.data_keys; CREATE TABLE old_subjects AS SELECT * FROM cdc_audit.subject_keys",
+    );
+    // Made since the copy: a data key, the key of tokens, and that of a person; and a data key that was destroyed.
+    ground.admin().rotate("pii").await.unwrap();
+    keyring.renew_once().await;
+    let destroyed = encrypted(&keyring, b"", "x").await;
+    assert!(ground.admin().destroy(&key_of(&destroyed)).await.unwrap());
+    keyring.renew_once().await;
+    let since = encrypted(&keyring, b"", "x").await;
+    let (bea, token) = (encrypted_for(&keyring, "bea@x", "x").await, token(&keyring, "d", "x").await);
+    ground.sql(
+        "BEGIN; TRUNCATE cdc_audit.data_keys, cdc_audit.subject_keys; \
+         INSERT INTO cdc_audit.data_keys SELECT * FROM old_keys; \
+         INSERT INTO cdc_audit.subject_keys SELECT * FROM old_subjects; COMMIT",
+    );
+    assert!(open(&ground.opener(), &since, b"").await.is_err());
+
+    keyring.put_back_lost().await;
+    let opener = ground.opener();
+    for (value, aad) in [(&before[0], b"".as_slice()), (&since, b""), (&before[1], b"here"), (&bea, b"here")] {
+        assert_eq!(open(&opener, value, aad).await.unwrap().as_str(), "x");
+    }
+    assert_eq!(open_token(&opener, &token, &["d"]).await.unwrap().as_str(), "x");
+    assert!(open(&opener, &destroyed, b"").await.is_err(), "what was destroyed is not there again");
+    let count = ground.sql("SELECT count(*) FROM cdc_audit.data_keys");
+    keyring.renew_once().await;
+    assert_eq!(ground.sql("SELECT count(*) FROM cdc_audit.data_keys"), count, "nothing is missing any more");
+}
+
+/// Another process made the class's keys that last, and a person's, before this one could store its own again: it uses those.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_another_process_made_meanwhile_are_used() {
+    let service = services::local();
+    let ground = Ground::new(&service.master).await;
+    let keyring = ground.keyring();
+    let _ = (token(&keyring, "d", "x").await, encrypted_for(&keyring, "ann@x", "x").await);
+    ground.sql("TRUNCATE cdc_audit.data_keys, cdc_audit.subject_keys");
+    let other = ground.keyring();
+    let theirs = (token(&other, "d", "x").await, encrypted_for(&other, "ann@x", "x").await);
+    for _ in 0..2 {
+        keyring.put_back_lost().await;
+        assert_eq!(token(&keyring, "d", "x").await, theirs.0);
+        let ours = encrypted_for(&keyring, "ann@x", "x").await;
+        assert_eq!(key_of(&ours), key_of(&theirs.1));
+        assert_eq!(open(&ground.opener(), &ours, b"here").await.unwrap().as_str(), "x");
+    }
+}
+
 /// Keys wrapped by one master key are wrapped by another, of another service, and everything stays readable, without the first too.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_wrapped_anew_under_another_service() {
