@@ -242,7 +242,7 @@ fn hot(batches: &[Batch]) -> Duration {
 fn lake_time(batches: &[Batch], folder: &Path) -> Result<Duration> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut sink = LakeSink::new("lake", &LakeConfig::at(folder.display().to_string()), LAKE_BYTES)?;
-    let identity = Identity { source: "bench".to_owned(), system_id: 1, timeline: 1 };
+    let identity = Identity { source: "bench".to_owned(), system_id: 1, timeline: 1, timeline_start: Lsn::ZERO };
     Ok(runtime.block_on(async {
         sink.take(&identity).await?;
         sink.begin(Progress { position: Position::new(1, Lsn::ZERO, 0), ..Progress::default() }).await?;

@@ -1,4 +1,4 @@
-use audit_testkit::{Postgres, Shutdown, eventually, eventually_async, shared};
+use audit_testkit::{Postgres, Proxy, Shutdown, Traffic, eventually, eventually_async, shared};
 use cdc_audit_tests::trail::{Version, lsn};
 use cdc_audit_tests::world::{SOURCE, World};
 use cdc_audit_tests::{hot, lake};
@@ -31,28 +31,54 @@ fn told(trail: &[Version]) -> Vec<String> {
     runs.into_iter().map(|(what, from, to)| format!("{what} {from}..{to}")).collect()
 }
 
-/// Refuses to go on by itself; told to, records the gap in every sink, and misses nothing that came after.
-async fn goes_on_in_a_new_epoch(server: &Postgres, world: &World, before: u32, since: std::ops::RangeInclusive<u32>) {
-    let stored = world.recorded().await.hot.len();
-    let until = world.wal_end().await;
-    let refused = world.command(&["run", "--until", &until]);
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(4), "{said}");
-    assert!(said.contains("replaced the history that the sink has"), "{said}");
-    assert_eq!(world.recorded().await.hot.len(), stored, "nothing was written");
+const REPLACED: &str = "replaced the history that the sink has";
+const NOT_SENT_AGAIN: &str = "goes on after it without sending that change again";
 
+/// Everything before here was acknowledged, as far as the server remembers.
+fn acknowledged(server: &Postgres, world: &World) -> u64 {
+    let slot = format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{}'", world.slot);
+    lsn(&server.execute(&world.database, &slot))
+}
+
+/// Refuses to go on by itself, each time, and acknowledges nothing.
+async fn refuses(server: &Postgres, world: &World, why: &str) {
+    let stored = world.recorded().await.hot.len();
+    let slot = acknowledged(server, world);
+    for _ in 0..2 {
+        let until = world.wal_end().await;
+        let refused = world.command(&["run", "--until", &until]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(4), "{said}");
+        assert!(said.contains(why) && said.contains("`cdc-audit run --accept-gap`"), "{said}");
+        assert_eq!(world.recorded().await.hot.len(), stored, "nothing was written");
+        assert_eq!(acknowledged(server, world), slot, "nothing was acknowledged");
+    }
+}
+
+/// Refuses to go on by itself; told to, records the gap in every sink, and misses nothing that came after.
+async fn goes_on_in_a_new_epoch(
+    server: &Postgres,
+    world: &World,
+    why: &str,
+    before: u32,
+    since: std::ops::RangeInclusive<u32>,
+) {
+    refuses(server, world, why).await;
+    // Servers before 17 may forget at a restart what was acknowledged last. On one timeline nothing tells that it is not new.
+    let first = world.recorded().await.hot.first().map(|version| version.commit_lsn);
+    let again = acknowledged(server, world) <= first.expect("a version");
+
+    let until = world.wal_end().await;
     world.succeed(&["run", "--accept-gap", "--until", &until]);
     insert(server, world, since.end() + 1..=since.end() + 1);
     world.catch_up().await;
     let recorded = world.recorded().await;
     assert_eq!(recorded.disagreements(), Vec::<String>::new());
     let (from, to) = (since.start(), since.end());
-    let expected =
-        [format!("0001:created 1..{before}"), "0002:gap 0..0".into(), format!("0002:created {from}..{}", to + 1)];
-    let mut told = told(&recorded.hot);
-    // Servers before 17 may forget at a restart what was acknowledged last. On one timeline nothing tells that it is not new.
-    told.retain(|run| run != "0002:created 1..10");
-    assert_eq!(told, expected);
+    let mut expected = vec![format!("0001:created 1..{before}"), "0002:gap 0..0".into()];
+    expected.extend(again.then(|| "0002:created 1..10".into()));
+    expected.push(format!("0002:created {from}..{}", to + 1));
+    assert_eq!(told(&recorded.hot), expected);
     let gap = recorded.hot.iter().find(|version| version.event == "gap").expect("the gap");
     assert!(gap.commit_lsn % 8 == 7, "a place where no commit is: {}", gap.position);
 }
@@ -72,7 +98,79 @@ async fn a_restore_to_an_earlier_lsn_starts_a_new_epoch() {
     let restored = copy.start();
     move_to(&mut world, &restored);
     insert(&restored, &world, 10_001..=10_005);
-    goes_on_in_a_new_epoch(&restored, &world, 5000, 10_001..=10_005).await;
+    goes_on_in_a_new_epoch(&restored, &world, REPLACED, 5000, 10_001..=10_005).await;
+}
+
+/// ⚠ Once more was written than was lost, neither timeline nor WAL end tells: only the change at the checkpoint, which does not come again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_put_back_and_written_to_starts_a_new_epoch() {
+    let (server, hot) = (Postgres::start(15), shared(15).await);
+    let mut world = World::on(&server).hot_url(&hot.new_database().1).sql(TABLE).build().await;
+    insert(&server, &world, 1..=10);
+    world.catch_up().await;
+    let copy = server.clone_stopped();
+    insert(&server, &world, 11..=5000);
+    world.catch_up().await;
+    let lost = lsn(&world.wal_end().await);
+    server.stop(Shutdown::Fast);
+
+    let restored = copy.start();
+    move_to(&mut world, &restored);
+    insert(&restored, &world, 10_001..=10_005);
+    let filler =
+        "SELECT count(pg_logical_emit_message(false, 'filler', repeat('x', 1000))) FROM generate_series(1, 1000)";
+    while lsn(&world.wal_end().await) <= lost {
+        restored.execute(&world.database, filler);
+    }
+    insert(&restored, &world, 10_006..=10_006);
+    goes_on_in_a_new_epoch(&restored, &world, NOT_SENT_AGAIN, 5000, 10_001..=10_006).await;
+}
+
+/// ⚠ The command that the error prints leads on: in a process of its own, which meets the other change again.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_change_at_the_checkpoint_can_be_passed() {
+    let server = Postgres::start(15);
+    let world = World::on(&server).sql(TABLE).build().await;
+    world.catch_up().await;
+    insert(&server, &world, 1..=3);
+    // Stored and not acknowledged: it will be sent again.
+    while world.recorded().await.hot.len() < 3 {
+        let mut daemon = world.launch().environment("CDC_AUDIT_FAULTS", "hot::after_commit=kill").start();
+        assert!(!daemon.wait().success());
+    }
+    let hot = world.hot().await;
+    hot.batch_execute("UPDATE cdc_audit.checkpoints SET change_lsn = '0/1234'").await.expect("another change");
+
+    refuses(&server, &world, "the server sends another one there").await;
+    let until = world.wal_end().await;
+    world.succeed(&["run", "--accept-gap", "--until", &until]);
+    insert(&server, &world, 4..=4);
+    world.catch_up().await;
+    let hot = told(&world.recorded().await.hot);
+    assert_eq!(hot, ["0001:created 1..3", "0002:gap 0..0", "0002:created 1..4"]);
+}
+
+/// ⚠ `--accept-gap` is for what its operator knows of, not for what is lost weeks later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_not_accepted_ahead_of_time() {
+    let server = Postgres::start(15);
+    let proxy = Proxy::to(server.port());
+    let world = World::on(&server).sql(TABLE).build().await;
+    world.edit_config(&world.url, &proxy.through(&world.url));
+    let mut daemon = world.launch().argument("--accept-gap").start();
+    insert(&server, &world, 1..=10);
+    let hot = world.hot().await;
+    let rows = "SELECT count(*) FROM cdc_audit.versions";
+    eventually_async("the rows are there", async || hot.query_one(rows, &[]).await.unwrap().get::<_, i64>(0) == 10)
+        .await;
+    proxy.set(Traffic::Refuse);
+    proxy.cut();
+    let slot = format!("'{}'", world.slot);
+    let free = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = {slot} AND NOT active");
+    eventually("the slot is free", || server.execute(&world.database, &free) == "1");
+    server.execute(&world.database, &format!("SELECT pg_drop_replication_slot({slot})"));
+    proxy.set(Traffic::Pass);
+    assert_eq!(daemon.wait().code(), Some(4), "{}", daemon.output());
 }
 
 /// ⚠ So is that of a standby which took over without the last commits.
@@ -97,7 +195,7 @@ async fn a_failover_that_lost_the_last_commits_starts_a_new_epoch() {
     standby
         .execute(&world.database, &format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", world.slot));
     insert(&standby, &world, 10_001..=10_005);
-    goes_on_in_a_new_epoch(&standby, &world, 5000, 10_001..=10_005).await;
+    goes_on_in_a_new_epoch(&standby, &world, REPLACED, 5000, 10_001..=10_005).await;
 }
 
 /// ⚠ Only the smallest position that every sink has stored is acknowledged: a sink that hangs holds the slot back, also at the end.
@@ -121,8 +219,7 @@ async fn only_what_every_sink_has_stored_is_acknowledged() {
     insert(server, &world, 21..=21);
     eventually("the lake goes on alone", || lake::flushed(&world.lake) >= now);
     assert!(daemon.stop().success(), "{}", daemon.output());
-    let slot = format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{}'", world.slot);
-    let acknowledged = lsn(&server.execute(&world.database, &slot));
+    let acknowledged = acknowledged(server, &world);
     let stored = hot::flushed(&client, SOURCE).await;
     assert!(acknowledged <= stored, "{acknowledged:X} is acknowledged, the hot table has {stored:X}");
     client.batch_execute("ROLLBACK").await.unwrap();

@@ -27,7 +27,7 @@ async fn tables_that_were_altered_by_hand_are_refused() {
                 exit 1
                 error: sink hot failed
                   detail: cdc_audit.versions is not as `setup` made it: column mine is unknown, and not null without a default
-                  hint: undo what was altered by hand; nothing was written to the table since
+                  hint: run `cdc-audit setup`, which adds what earlier releases did not make; if that does not help, undo what was altered by hand; nothing was written to the table since
             "#]],
         ),
         (
@@ -37,7 +37,7 @@ async fn tables_that_were_altered_by_hand_are_refused() {
                 exit 1
                 error: sink hot failed
                   detail: cdc_audit.versions is not as `setup` made it: it has no column reason (text)
-                  hint: undo what was altered by hand; nothing was written to the table since
+                  hint: run `cdc-audit setup`, which adds what earlier releases did not make; if that does not help, undo what was altered by hand; nothing was written to the table since
             "#]],
         ),
         (
@@ -47,7 +47,7 @@ async fn tables_that_were_altered_by_hand_are_refused() {
                 exit 1
                 error: sink hot failed
                   detail: cdc_audit.checkpoints is not as `setup` made it: column timeline is numeric, not bigint
-                  hint: undo what was altered by hand; nothing was written to the table since
+                  hint: run `cdc-audit setup`, which adds what earlier releases did not make; if that does not help, undo what was altered by hand; nothing was written to the table since
             "#]],
         ),
         (

@@ -18,6 +18,9 @@ pub struct Checkpoint {
     /// The cluster's system identifier.
     pub system_id: u64,
     pub timeline: u32,
+    /// Where that timeline began: two restores may give their timelines the same number. `None` where an earlier release stored it.
+    #[serde(default)]
+    pub timeline_start: Option<Lsn>,
     /// The last change that is durable or needs not be; its `epoch` is the checkpoint's.
     pub position: Position,
     /// Start of that change's WAL record; zero before the first.
@@ -28,9 +31,10 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     pub fn new(identity: &Identity, progress: Progress) -> Checkpoint {
-        let Identity { source, system_id, timeline } = identity.clone();
+        let Identity { source, system_id, timeline, timeline_start } = identity.clone();
+        let timeline_start = Some(timeline_start);
         let Progress { position, change_lsn, flushed_lsn } = progress;
-        Checkpoint { source, system_id, timeline, position, change_lsn, flushed_lsn }
+        Checkpoint { source, system_id, timeline, timeline_start, position, change_lsn, flushed_lsn }
     }
 
     pub fn progress(&self) -> Progress {
@@ -48,15 +52,33 @@ pub struct ChunkProgress {
     pub done: bool,
 }
 
+/// By table name.
+pub type Baselines = BTreeMap<String, ChunkProgress>;
+
 /// What a sink says on start, after it was taken over.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
     /// `None` before the first write.
     pub checkpoint: Option<Checkpoint>,
-    /// By table name.
-    pub baselines: BTreeMap<String, ChunkProgress>,
+    pub baselines: Baselines,
     /// Shapes of all tables that this sink has rows of.
     pub shapes: Vec<Shape>,
+}
+
+/// Whether a place `has` less than it `had`: it was put back to an earlier state, or a copy that lags took over. What a sink reported as
+/// durable may be acknowledged to the source, so it must not go on from there as if nothing were missing.
+pub fn went_back(had: (Option<&Checkpoint>, &Baselines), has: (Option<&Checkpoint>, &Baselines)) -> bool {
+    let number = |progress: &ChunkProgress| (progress.baseline, progress.chunk, progress.done);
+    let lost = |(table, had): (&String, &ChunkProgress)| has.1.get(table).map(number) < Some(number(had));
+    had.1.iter().any(lost)
+        || match (had.0, has.0) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(had), Some(has)) => {
+                let same_epoch = had.position.epoch == has.position.epoch;
+                has.position < had.position || (same_epoch && has.flushed_lsn < had.flushed_lsn)
+            }
+        }
 }
 
 /// The source as it is now: what a checkpoint that is written from now on says about it.
@@ -65,6 +87,8 @@ pub struct Identity {
     pub source: String,
     pub system_id: u64,
     pub timeline: u32,
+    /// Where the timeline began; zero for the first.
+    pub timeline_start: Lsn,
 }
 
 /// A place versions go. It commits its checkpoint together with its data, so that neither is ever ahead of the other.
@@ -140,6 +164,15 @@ impl SinkError {
 
     pub fn fenced(message: impl Into<String>) -> SinkError {
         SinkError::new(Action::Fenced, message)
+    }
+
+    /// See [`went_back`]. `place` is what holds the checkpoint.
+    pub fn went_back(place: &str) -> SinkError {
+        SinkError::new(Action::Restart, format!("{place} went back to an earlier state than this process has stored"))
+            .hint(
+                "a backup was restored, or a copy that lagged took over. What is missing there is sent again as far as the slot still has \
+                 it; else the daemon stops and names the gap",
+            )
     }
 
     pub fn hint(self, hint: impl Into<String>) -> SinkError {

@@ -259,7 +259,9 @@ async fn empty(client: &Client) {
 async fn one_by_one(server: &Postgres, client: &Client, batch: &Batch) {
     empty(client).await;
     let mut sink = HotSink::new("hot", HotConfig { batch_rows: 1, ..HotConfig::new(server.url("postgres")) });
-    sink.take(&sink::Identity { source: "bench".into(), system_id: 1, timeline: 1 }).await.unwrap();
+    sink.take(&sink::Identity { source: "bench".into(), system_id: 1, timeline: 1, timeline_start: Lsn::ZERO })
+        .await
+        .unwrap();
     sink.begin(Progress::default()).await.unwrap();
     let begun = Instant::now();
     // Each version becomes a transaction of its own.
@@ -281,7 +283,9 @@ async fn compare(server: &Postgres, client: &Client, batches: &[Batch], encoded:
         let usual = HotConfig::new(server.url("postgres"));
         let batch_bytes = mib.map_or(usual.batch_bytes, audit_config::ByteSize::mib);
         let mut sink = HotSink::new("hot", HotConfig { batch_bytes, ..usual });
-        sink.take(&sink::Identity { source: "bench".into(), system_id: 1, timeline: 1 }).await.unwrap();
+        sink.take(&sink::Identity { source: "bench".into(), system_id: 1, timeline: 1, timeline_start: Lsn::ZERO })
+            .await
+            .unwrap();
         sink.begin(Progress::default()).await.unwrap();
         let pid = "SELECT pid FROM pg_stat_activity WHERE application_name = 'cdc-audit hot' ORDER BY backend_start DESC LIMIT 1";
         let pid: i32 = client.query_one(pid, &[]).await.unwrap().get(0);

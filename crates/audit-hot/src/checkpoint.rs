@@ -28,7 +28,7 @@ pub(crate) struct Owned {
     pub checkpoint: Option<Checkpoint>,
 }
 
-pub(crate) const COLUMNS: &str = "owner_epoch, system_id, timeline, position, change_lsn, flushed_lsn";
+pub(crate) const COLUMNS: &str = "owner_epoch, system_id, timeline, position, change_lsn, flushed_lsn, timeline_start";
 
 /// The owner epoch and who took it, as text for people. `None` where there is no such row.
 pub(crate) async fn owner(
@@ -83,6 +83,7 @@ pub(crate) fn owned(source: &str, row: &Row) -> Result<Owned, SinkError> {
         // The same 64 bits that pg_control_system() shows.
         system_id: number(1).ok_or_else(wrong)? as u64,
         timeline: number(2).and_then(|timeline| u32::try_from(timeline).ok()).ok_or_else(wrong)?,
+        timeline_start: lsn(6),
         position: position.parse::<Position>().map_err(|_| wrong())?,
         change_lsn: lsn(4).ok_or_else(wrong)?,
         flushed_lsn: lsn(5).ok_or_else(wrong)?,
@@ -185,7 +186,7 @@ async fn set_baseline(
 
 /// Moves the row, if it is owned under this epoch and at the position before.
 pub(crate) const ADVANCE: &str = "UPDATE cdc_audit.checkpoints SET position = $5, change_lsn = $6, flushed_lsn = $7, \
-     system_id = $8, timeline = $9, updated_at = clock_timestamp() \
+     system_id = $8, timeline = $9, timeline_start = $10, updated_at = clock_timestamp() \
      WHERE source = $1 AND sink = $2 AND owner_epoch = $3 AND position IS NOT DISTINCT FROM $4";
 
 /// Executes the prepared [`ADVANCE`]; false where the row was not as expected. The request is sent when the future is first
@@ -202,7 +203,18 @@ pub(crate) async fn advance(
     let from = from.map(|position| position.to_string());
     let position = position.to_string();
     let (system_id, timeline) = (to.system_id as i64, i64::from(to.timeline));
-    let parameters: [&(dyn ToSql + Sync); 9] =
-        [&to.source, &sink, &owner_epoch, &from, &position, &change_lsn, &flushed_lsn, &system_id, &timeline];
+    let timeline_start = to.timeline_start.map(|start| PgLsn::from(start.0));
+    let parameters: [&(dyn ToSql + Sync); 10] = [
+        &to.source,
+        &sink,
+        &owner_epoch,
+        &from,
+        &position,
+        &change_lsn,
+        &flushed_lsn,
+        &system_id,
+        &timeline,
+        &timeline_start,
+    ];
     client.execute(statement, &parameters).await.map(|rows| rows == 1)
 }

@@ -86,6 +86,7 @@ pub(crate) const CHECKPOINTS: Table = Table {
         column("position", "text", ""),
         column("change_lsn", "pg_lsn", ""),
         column("flushed_lsn", "pg_lsn", ""),
+        column("timeline_start", "pg_lsn", ""),
         column("updated_at", "timestamp with time zone", "NOT NULL DEFAULT clock_timestamp()"),
     ],
 };

@@ -3,12 +3,11 @@
 //! The row in `checkpoints` moves behind what was delivered, by the same compare and set as that of a hot sink. What was
 //! delivered and not yet noted is delivered again after a failure: at least once.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use audit_connect::PgEndpoint;
 use audit_core::batch::{Batch, Progress};
-use audit_core::sink::{Checkpoint, ChunkProgress, Identity, SinkError, Stored};
+use audit_core::sink::{Baselines, Checkpoint, Identity, SinkError, Stored, went_back};
 use tokio_postgres::{Client, Statement};
 
 use crate::checkpoint::{self, Owned};
@@ -31,7 +30,7 @@ struct Taken {
     owner_epoch: i64,
     checkpoint: Option<Checkpoint>,
     start: Option<Progress>,
-    baselines: BTreeMap<String, ChunkProgress>,
+    baselines: Baselines,
     shapes: Digests,
     /// Taken out while it is in use, so that whatever ends early leaves none behind.
     session: Option<(Client, Statement)>,
@@ -141,6 +140,9 @@ impl CheckpointStore {
             let source = taken.identity.source.as_str();
             let owned = self.owner.claim_again(&client, source, taken.owner_epoch).await?;
             let baselines = checkpoint::baselines(&client, source, &self.owner.sink).await?;
+            if went_back((taken.checkpoint.as_ref(), &taken.baselines), (owned.checkpoint.as_ref(), &baselines)) {
+                return Err(SinkError::went_back("the database of the checkpoint"));
+            }
             (taken.owner_epoch, taken.checkpoint, taken.baselines) = (owned.owner_epoch, owned.checkpoint, baselines);
             taken.session = Some((client, advance));
         }

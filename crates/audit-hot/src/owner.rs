@@ -64,6 +64,8 @@ impl Owner {
             Err(error) => failed("reading the checkpoint", error),
             Ok(None) => SinkError::stop(format!("the checkpoint of sink {name} is gone from the hot database"))
                 .hint("it was deleted by hand: restore it, or run `cdc-audit setup`, which begins a new one"),
+            // Owner epochs only rise.
+            Ok(Some((epoch, _))) if epoch < known => SinkError::went_back("the hot database"),
             Ok(Some((epoch, _))) if epoch == known => {
                 SinkError::stop(format!("the checkpoint of sink {name} was moved by hand"))
                     .hint("restore the row in cdc_audit.checkpoints; nothing was written since")

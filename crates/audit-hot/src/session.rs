@@ -100,7 +100,8 @@ pub(crate) async fn check_columns(client: &Client, tables: &[Table]) -> Result<(
         }
         if !wrong.is_empty() {
             let message = format!("cdc_audit.{} is not as `setup` made it: {}", table.name, wrong.join("; "));
-            let hint = "undo what was altered by hand; nothing was written to the table since";
+            let hint = "run `cdc-audit setup`, which adds what earlier releases did not make; if that does not help, undo what was \
+                        altered by hand; nothing was written to the table since";
             return Err(SinkError::stop(message).hint(hint));
         }
     }

@@ -21,7 +21,7 @@ use audit_core::batch::{Batch, Progress};
 use audit_core::plan::{self, Have, Limits, Unit, shape_id};
 use audit_core::position::{Micros, Position};
 use audit_core::shape::Shape;
-use audit_core::sink::{Checkpoint, Identity, Sink, SinkError, Stored};
+use audit_core::sink::{Checkpoint, Identity, Sink, SinkError, Stored, went_back};
 use tokio_postgres::Error;
 
 use crate::checkpoint::{self, Owned};
@@ -90,6 +90,9 @@ impl HotSink {
             let owned = self.owner.claim_again(client, source, known).await?;
             let baselines = checkpoint::baselines(client, source, sink).await?;
             let taken = self.taken.as_mut().ok_or_else(|| SinkError::stop("the sink is not taken"))?;
+            if went_back((taken.checkpoint.as_ref(), &taken.baselines), (owned.checkpoint.as_ref(), &baselines)) {
+                return Err(SinkError::went_back("the hot database"));
+            }
             taken.owner_epoch = owned.owner_epoch;
             taken.checkpoint = owned.checkpoint;
             taken.baselines = baselines;

@@ -106,7 +106,7 @@ async fn roll(config: &mut LakeConfig) {
 }
 
 fn identity() -> Identity {
-    Identity { source: "shop".into(), system_id: 1, timeline: 1 }
+    Identity { source: "shop".into(), system_id: 1, timeline: 1, timeline_start: Lsn::ZERO }
 }
 
 async fn report(what: &str, store: &Store, folder: &Path, versions: u64) {

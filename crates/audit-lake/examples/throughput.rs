@@ -38,7 +38,7 @@ async fn main() {
     }
     let table = if wide { table("w2", &WIDE) } else { table("w1", &NARROW) };
     let mut sink = LakeSink::new("lake", &config, 64 << 20).unwrap();
-    sink.take(&Identity { source: "shop".into(), system_id: 1, timeline: 1 }).await.unwrap();
+    sink.take(&Identity { source: "shop".into(), system_id: 1, timeline: 1, timeline_start: Lsn::ZERO }).await.unwrap();
     sink.begin(Progress { position: Position::new(1, Lsn(0), 0), ..Progress::default() }).await.unwrap();
 
     let (prose, mut random, policy) = (prose(), Random(7), Policy::default());

@@ -89,28 +89,39 @@ impl Checkpoints {
     /// Stores that every table has everything up to `progress`.
     pub async fn store(&mut self, progress: Progress) -> Result<(), LakeError> {
         fault!("lake::before_checkpoint");
+        self.is_still_there().await?;
         let mut next = Checkpoints {
             store: self.store.clone(),
             number: self.number + 1,
             note: self.note.clone(),
             identity: self.identity.clone(),
         };
-        next.note.checkpoint = Some(Checkpoint {
-            source: self.identity.source.clone(),
-            system_id: self.identity.system_id,
-            timeline: self.identity.timeline,
-            position: progress.position,
-            change_lsn: progress.change_lsn,
-            flushed_lsn: progress.flushed_lsn,
-        });
+        next.note.checkpoint = Some(Checkpoint::new(&self.identity, progress));
         if let Some(theirs) = next.put().await? {
-            let (what, ours) = (format!("the lake {}", self.store.shown()), self.owner());
-            return Err(LakeError::Fenced { what, theirs: theirs.owner_epoch, ours });
+            return Err(self.fenced(&theirs));
         }
         *self = next;
         fault!("lake::after_checkpoint");
         self.forget().await;
         Ok(())
+    }
+
+    /// The last number must be there still: the next one after a hole would say that the lake has what is gone.
+    async fn is_still_there(&self) -> Result<(), LakeError> {
+        let path = path_of(self.number);
+        if read(&self.store, &path).await?.is_some_and(|note| note.owner_id == self.note.owner_id) {
+            return Ok(());
+        }
+        match newest(&self.store).await? {
+            // It was removed as too old by an owner that came later.
+            Some((number, theirs)) if number > self.number => Err(self.fenced(&theirs)),
+            _ => Err(LakeError::WentBack { path: self.store.show(&path) }),
+        }
+    }
+
+    fn fenced(&self, theirs: &Note) -> LakeError {
+        let what = format!("the lake {}", self.store.shown());
+        LakeError::Fenced { what, theirs: theirs.owner_epoch, ours: self.owner() }
     }
 
     /// Puts the note under its number; `Some` is what another daemon has put there.

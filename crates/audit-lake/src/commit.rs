@@ -24,6 +24,7 @@ use deltalake_core::kernel::{Action, Add, Metadata, Remove};
 use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, get_actions};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStoreExt};
 use serde_json::{Map, Value, json};
 use url::Url;
 
@@ -207,6 +208,7 @@ impl TableLog {
 
     /// Commits; on success `state` is what the log says. A repeat after an error changes nothing if the first one went through.
     pub async fn commit(&mut self, change: &Change) -> Result<(), LakeError> {
+        self.is_still_there().await?;
         let base = self.txn();
         let fields = self.state.as_ref().map(|state| state.fields.clone());
         for _ in 0..RACES_MAX {
@@ -245,6 +247,7 @@ impl TableLog {
     /// Names a file in the place of those it was made of, beside the daemon that owns the table: no transaction moves. Repeated after an
     /// answer that was lost, it finds its own commit.
     pub async fn replace(&mut self, merged: &Merged) -> Result<Replaced, LakeError> {
+        self.is_still_there().await?;
         let mut actions = vec![Action::Add(Add { data_change: false, ..merged.add.clone() })];
         actions.extend(merged.replaces.iter().map(|file| Action::Remove(file.removal())));
         let operation = DeltaOperation::Optimize { predicate: None, target_size: merged.add.size };
@@ -270,6 +273,22 @@ impl TableLog {
             return Ok(Replaced::Done);
         }
         Err(LakeError::Contended { table: self.table.to_string(), attempts: STEPS_MAX as u32 })
+    }
+
+    /// The last entry that is known must be there still: the next one after a hole would spoil the log, and hide what is gone. The entry alone may
+    /// also have been cleaned up by another tool.
+    async fn is_still_there(&mut self) -> Result<(), LakeError> {
+        let Some(known) = self.state.as_ref().map(|state| state.version) else { return Ok(()) };
+        let path = Path::from(format!("{}/_delta_log/{known:020}.json", self.folder));
+        match self.store.objects().head(&path).await {
+            Ok(_) => return Ok(()),
+            Err(StoreError::NotFound { .. }) => self.reload().await?,
+            Err(error) => return Err(LakeError::store("look for", self.store.show(&path), error)),
+        }
+        match self.state.as_ref().is_some_and(|state| state.version >= known) {
+            true => Ok(()),
+            false => Err(LakeError::WentBack { path: self.store.show(&path) }),
+        }
     }
 
     fn version(&self) -> u64 {

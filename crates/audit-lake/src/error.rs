@@ -68,6 +68,8 @@ pub enum LakeError {
     OtherSource { path: String, found: String, wanted: String },
     #[error("another daemon owns {what} now: it wrote there as owner {theirs}, this one is owner {ours}")]
     Fenced { what: String, theirs: u64, ours: u64 },
+    #[error("the lake went back to an earlier state than this process has stored: {path} is gone")]
+    WentBack { path: String },
     #[error("{path} is not as cdc-audit wrote it: {what}")]
     Altered { path: String, what: String },
     #[error("the lake holds no table {table}")]
@@ -196,7 +198,10 @@ impl LakeError {
             }
             LakeError::Tenant { source, .. } => source.action(),
             LakeError::Contended { .. } => Action::Retry,
-            LakeError::UploadLost { .. } | LakeError::Overtaken { .. } | LakeError::Parquet { .. } => Action::Restart,
+            LakeError::UploadLost { .. }
+            | LakeError::Overtaken { .. }
+            | LakeError::Parquet { .. }
+            | LakeError::WentBack { .. } => Action::Restart,
             LakeError::Fault(_) => Action::Retry,
             LakeError::Fenced { .. } => Action::Fenced,
             _ => Action::Stop,
@@ -224,6 +229,10 @@ impl LakeError {
         let own = match self {
             LakeError::OtherSource { .. } => "give each source a lake of its own: change `url` of this sink",
             LakeError::Fenced { .. } => "stop one of the two daemons; the one that started last owns the lake",
+            LakeError::WentBack { .. } => {
+                "a backup, or earlier versions of its objects, were restored. What is missing there is sent again as far as the slot \
+                 still has it; else the daemon stops and names the gap"
+            }
             LakeError::Altered { .. } => {
                 "restore what was changed or removed, from a backup or with `RESTORE`; the daemon does not guess what the lake holds"
             }

@@ -47,6 +47,7 @@ pub async fn probe(config: &LakeConfig, source: &str) -> Result<usize, LakeError
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use audit_core::position::Lsn;
     use audit_core::sink::Identity;
 
     use super::*;
@@ -62,7 +63,7 @@ mod tests {
         assert_eq!(tmp.count(), 0);
 
         let store = Store::open(&config, false).unwrap();
-        let identity = Identity { source: "shop".into(), system_id: 1, timeline: 1 };
+        let identity = Identity { source: "shop".into(), system_id: 1, timeline: 1, timeline_start: Lsn::ZERO };
         Checkpoints::take(&store, &identity).await.unwrap();
         probe(&config, "shop").await.unwrap();
         let error = probe(&config, "other").await.unwrap_err();

@@ -35,6 +35,20 @@ impl Server {
             slot_start: slot.confirmed_flush_lsn.unwrap_or(Lsn::ZERO),
         }
     }
+
+    /// Where a timeline ends in the server's history; `None` where it is no part of it.
+    fn end_of(&self, timeline: u32) -> Option<Lsn> {
+        if timeline == self.timeline {
+            return Some(self.wal_end);
+        }
+        self.forks.iter().find(|(left, _)| *left == timeline).map(|(_, fork)| *fork)
+    }
+
+    /// Where a timeline of the server's history began: where the one before it was left.
+    pub(crate) fn start_of(&self, timeline: u32) -> Lsn {
+        let before = self.forks.iter().take_while(|(left, _)| *left != timeline);
+        before.last().map_or(Lsn::ZERO, |(_, fork)| *fork)
+    }
 }
 
 /// A stretch of WAL that a sink will never get.
@@ -125,42 +139,74 @@ impl Verdict {
 
 /// Compares the server with what each sink has. Sinks without a checkpoint start at the slot's position.
 pub fn judge(server: &Server, sinks: &[(Arc<str>, Option<Checkpoint>)]) -> Verdict {
-    let stored: Vec<(&Arc<str>, &Checkpoint)> =
-        sinks.iter().filter_map(|(name, checkpoint)| checkpoint.as_ref().map(|c| (name, c))).collect();
-    let highest = stored.iter().map(|(_, c)| c.position.epoch).max().unwrap_or(1).max(1);
-    let gap = |sink: &Arc<str>, checkpoint: &Checkpoint, reason| Gap {
-        sink: sink.clone(),
-        from: checkpoint.flushed_lsn,
-        to: server.slot_start,
-        reason,
-    };
+    let stored = stored(sinks);
+    let highest = highest_epoch(&stored);
+    let gap = |sink: &Arc<str>, checkpoint: &Checkpoint, reason| gap(server, sink, checkpoint, reason);
     let (current, behind): (Vec<_>, Vec<_>) = stored.iter().partition(|(_, c)| c.position.epoch == highest);
     let broken = current.iter().find_map(|(_, checkpoint)| discontinuity(server, checkpoint));
     // An epoch that any of its sinks cannot continue is over for all of them: positions in it would be ambiguous.
     if let Some(reason) = broken {
-        return Verdict {
-            epoch: highest.saturating_add(1),
-            boundary: boundary(server, &stored),
-            slot_start: server.slot_start,
-            gaps: stored.iter().map(|(sink, checkpoint)| gap(sink, checkpoint, reason)).collect(),
-            owed: Vec::new(),
-        };
+        return ended(server, sinks, reason, boundary(server, &stored));
     }
     let lost = current.iter().filter(|(_, checkpoint)| server.slot_start > checkpoint.flushed_lsn);
     Verdict {
         epoch: highest,
-        boundary: if behind.is_empty() { Lsn::ZERO } else { boundary(server, &behind) },
+        boundary: boundary_again(server, &current, &behind),
         slot_start: server.slot_start,
         gaps: lost.map(|(sink, checkpoint)| gap(sink, checkpoint, Reason::Slot)).collect(),
         owed: behind.iter().map(|(sink, checkpoint)| gap(sink, checkpoint, Reason::History)).collect(),
     }
 }
 
+/// The stream does not send what a sink has, although nothing else shows that the history was replaced. So it tells of no history that is
+/// shared: the whole stream counts as new.
+pub fn diverged(server: &Server, sinks: &[(Arc<str>, Option<Checkpoint>)]) -> Verdict {
+    ended(server, sinks, Reason::History, Lsn::ZERO)
+}
+
+/// The epoch is over for every sink; the next one begins at `boundary`.
+fn ended(server: &Server, sinks: &[(Arc<str>, Option<Checkpoint>)], reason: Reason, boundary: Lsn) -> Verdict {
+    let stored = stored(sinks);
+    Verdict {
+        epoch: highest_epoch(&stored).saturating_add(1),
+        boundary,
+        slot_start: server.slot_start,
+        gaps: stored.iter().map(|(sink, checkpoint)| gap(server, sink, checkpoint, reason)).collect(),
+        owed: Vec::new(),
+    }
+}
+
+fn stored(sinks: &[(Arc<str>, Option<Checkpoint>)]) -> Vec<(&Arc<str>, &Checkpoint)> {
+    sinks.iter().filter_map(|(name, checkpoint)| checkpoint.as_ref().map(|c| (name, c))).collect()
+}
+
+fn highest_epoch(stored: &[(&Arc<str>, &Checkpoint)]) -> u16 {
+    stored.iter().map(|(_, checkpoint)| checkpoint.position.epoch).max().unwrap_or(1).max(1)
+}
+
+fn gap(server: &Server, sink: &Arc<str>, checkpoint: &Checkpoint, reason: Reason) -> Gap {
+    Gap { sink: sink.clone(), from: checkpoint.flushed_lsn, to: server.slot_start, reason }
+}
+
+/// The boundary of an epoch that only some of the sinks have begun, or an earlier one. A later one would put commits into the epoch before
+/// which a sink in this epoch still lacks: it would skip them as old.
+fn boundary_again(server: &Server, current: &[(&Arc<str>, &Checkpoint)], behind: &[(&Arc<str>, &Checkpoint)]) -> Lsn {
+    // A gap stands just before a commit, and commits start at multiples of eight.
+    let reached = current.iter().map(|(_, checkpoint)| Lsn(checkpoint.position.commit_lsn.0.next_multiple_of(8)));
+    let boundary = boundary(server, behind).min(reached.min().unwrap_or(Lsn::ZERO));
+    // It is shown to be shared by the change that such a sink meets again in it. A sink whose history ends at a fork needs no proof.
+    let unproven = |checkpoint: &Checkpoint| {
+        checkpoint.position.commit_lsn >= boundary && discontinuity(server, checkpoint).is_none()
+    };
+    if behind.is_empty() || behind.iter().any(|(_, checkpoint)| unproven(checkpoint)) { Lsn::ZERO } else { boundary }
+}
+
 /// Where the old history ends. Only the timelines' history tells; without it the whole stream counts as new, for to skip a new
 /// commit as old would lose it.
 fn boundary(server: &Server, sinks: &[(&Arc<str>, &Checkpoint)]) -> Lsn {
     let forks = sinks.iter().filter(|(_, c)| c.system_id == server.system_id).map(|(_, checkpoint)| {
-        server.forks.iter().find(|(timeline, _)| *timeline == checkpoint.timeline).map_or(Lsn::ZERO, |(_, fork)| *fork)
+        let shared = checkpoint.timeline != server.timeline && same_timeline(server, checkpoint);
+        server.end_of(checkpoint.timeline).filter(|_| shared).unwrap_or(Lsn::ZERO)
     });
     forks.min().unwrap_or(Lsn::ZERO)
 }
@@ -170,16 +216,24 @@ fn discontinuity(server: &Server, checkpoint: &Checkpoint) -> Option<Reason> {
     if checkpoint.system_id != server.system_id {
         return Some(Reason::System);
     }
-    let end = if checkpoint.timeline == server.timeline {
-        server.wal_end
-    } else {
-        match server.forks.iter().find(|(timeline, _)| *timeline == checkpoint.timeline) {
-            Some((_, fork)) => *fork,
-            None => return Some(Reason::History),
-        }
-    };
-    let continues = end >= checkpoint.flushed_lsn && end > checkpoint.position.commit_lsn;
+    let reaches = |end: Lsn| end >= checkpoint.flushed_lsn && end > checkpoint.position.commit_lsn;
+    let continues = server.end_of(checkpoint.timeline).is_some_and(reaches)
+        && same_timeline(server, checkpoint)
+        && !before_gap(server, checkpoint);
     (!continues).then_some(Reason::History)
+}
+
+/// Two restores may give their timelines the same number, but hardly the same beginning.
+fn same_timeline(server: &Server, checkpoint: &Checkpoint) -> bool {
+    checkpoint.timeline_start.is_none_or(|start| start == server.start_of(checkpoint.timeline))
+}
+
+/// Whether the slot was put back to before the gap at which the sink stands: what the stream sends from there would be skipped as old, and no
+/// change stands there that could be met again. A gap at a fork of the history has shared history before it, which the sink has.
+fn before_gap(server: &Server, checkpoint: &Checkpoint) -> bool {
+    let gap = checkpoint.position.commit_lsn;
+    let at_fork = server.forks.iter().any(|(_, fork)| fork.0 == gap.0.saturating_add(1));
+    checkpoint.change_lsn == Lsn::ZERO && server.slot_start <= gap && gap != Lsn::ZERO && !at_fork
 }
 
 #[cfg(test)]
@@ -193,6 +247,7 @@ mod tests {
             source: "shop".into(),
             system_id: 7,
             timeline,
+            timeline_start: None,
             position: Position::new(epoch, Lsn(commit), 0),
             change_lsn: Lsn(commit.saturating_sub(8)),
             flushed_lsn: Lsn(flushed),
@@ -254,6 +309,74 @@ mod tests {
         assert_eq!(judged(server(2, &[(1, 608)], 900, 500), &sinks).0, 1, "the fork is behind what was captured");
         assert_eq!(judged(server(2, &[(1, 600)], 900, 500), &sinks).0, 2, "the fork cuts the last commit off");
         assert_eq!(judged(server(3, &[(2, 700)], 900, 500), &sinks).0, 2, "an unknown timeline");
+    }
+
+    /// What was written since hides what was lost, but not that the timeline began elsewhere.
+    #[test]
+    fn a_timeline_of_the_same_number_may_be_another_one() {
+        let began =
+            |timeline, at| checkpoint(1, timeline, 600, 608).map(|c| Checkpoint { timeline_start: Some(Lsn(at)), ..c });
+        let second = || server(2, &[(1, 500)], 900, 400);
+        let third = || server(3, &[(1, 500), (2, 800)], 900, 400);
+        for (server, checkpoint, epoch) in [
+            (second(), began(2, 500), 1),
+            (second(), began(2, 504), 2),
+            (second(), checkpoint(1, 2, 600, 608), 1),
+            (third(), began(2, 500), 1),
+            (third(), began(2, 504), 2),
+            (third(), began(3, 800), 1),
+            (third(), began(3, 500), 2),
+        ] {
+            let shown = format!("{server:?} {checkpoint:?}");
+            let verdict = judge(&server, &[(Arc::from("hot"), checkpoint)]);
+            assert_eq!(verdict.epoch, epoch, "{shown}");
+            assert_eq!(verdict.boundary, Lsn::ZERO, "nothing is known to be shared: {shown}");
+        }
+    }
+
+    #[test]
+    fn a_slot_put_back_to_before_a_gap_does_not_continue() {
+        let at_gap = |commit| checkpoint(2, 1, commit, 608).map(|c| Checkpoint { change_lsn: Lsn::ZERO, ..c });
+        assert_eq!(judged(server(1, &[], 900, 600), &[at_gap(599)]).0, 2, "as it was when the gap was accepted");
+        assert_eq!(judged(server(1, &[], 900, 592), &[at_gap(599)]).0, 3);
+        assert_eq!(judged(server(1, &[], 900, 592), &[at_gap(0)]).0, 2, "only begun");
+        // Between the slot and a fork lies what the sink has in the epoch before.
+        let forked = server(2, &[(1, 600)], 900, 592);
+        let gap = at_gap(599).map(|c| Checkpoint { timeline: 2, ..c });
+        assert_eq!(judged(forked, &[gap]).0, 2);
+    }
+
+    /// Told by the stream alone: it counts as new from its beginning.
+    #[test]
+    fn a_stream_that_does_not_continue_ends_the_epoch_of_all_sinks() {
+        let forked = server(2, &[(1, 700)], 900, 500);
+        let sinks = [checkpoint(1, 1, 600, 608), None].map(|c| (Arc::from("hot"), c));
+        assert_eq!(judge(&forked, &sinks).epoch, 1);
+        let verdict = diverged(&forked, &sinks);
+        assert_eq!((verdict.epoch, verdict.epoch_at(Lsn(500)), verdict.gaps.len()), (2, 2, 1));
+    }
+
+    /// An epoch that was begun in some sinks only, on timelines that were left at several places.
+    #[test]
+    fn a_boundary_that_is_found_again_is_never_later() {
+        let forked = || server(3, &[(1, 3000), (2, 5000)], 9000, 1000);
+        let boundary = |hot, lake| {
+            let sinks = [hot, lake].map(|c| (Arc::from("sink"), c));
+            judge(&forked(), &sinks).boundary
+        };
+        let (first, second) = (checkpoint(1, 1, 2000, 2008), checkpoint(1, 2, 5096, 5104));
+        assert_eq!(boundary(first.clone(), second.clone()), Lsn(3000));
+        let in_epoch_two =
+            |commit, change| checkpoint(2, 3, commit, commit + 8).map(|c| Checkpoint { change_lsn: Lsn(change), ..c });
+        for (has, expected) in
+            [(in_epoch_two(2999, 0), 3000), (in_epoch_two(3504, 3496), 3504), (in_epoch_two(6000, 5992), 5000)]
+        {
+            assert_eq!(boundary(has, second.clone()), Lsn(expected));
+        }
+        // The second's history need not end before its change: then the change must be met, or all counts as new.
+        let unbroken = checkpoint(1, 2, 4000, 4008);
+        assert_eq!(boundary(in_epoch_two(6000, 5992), unbroken.clone()), Lsn(5000));
+        assert_eq!(boundary(in_epoch_two(3504, 3496), unbroken), Lsn::ZERO);
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Driver {
     pub commands: mpsc::Receiver<Command>,
     /// Told where a table shows itself, or shows a new shape: it may want a baseline.
     pub hint: Arc<Notify>,
+    /// Told once the stream has shown that it continues what every sink has.
+    pub continues: watch::Sender<bool>,
     pub shared: Arc<Shared>,
     pub config: PipelineConfig,
     /// Stop once everything before here has been seen.
@@ -69,7 +71,8 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Follows the stream until it ends or `stop` turns true; everything seen until then has gone to the sinks. The queues to the sinks
+    /// Follows the stream until it ends or `stop` turns true; everything seen until then has gone to the sinks, unless the stream turned out
+    /// not to continue what they have. The queues to the sinks
     /// close with it. The receiver comes back: it still has to tell the server what becomes durable.
     pub async fn run(
         mut self,
@@ -77,6 +80,10 @@ impl Driver {
         stop: watch::Receiver<bool>,
     ) -> (Receiver, Result<(), DriverError>) {
         let followed = self.follow(&mut receiver, stop).await;
+        if matches!(&followed, Err(DriverError::Stage(error)) if error.is_discontinuity()) {
+            // The batch under way may belong to a history that no sink has.
+            return (receiver, followed);
+        }
         // At the end even a bare position counts.
         self.told_at = self.told_at.checked_sub(self.config.idle_after.get()).unwrap_or(self.told_at);
         self.hand_on().await;
@@ -86,6 +93,7 @@ impl Driver {
     async fn follow(&mut self, receiver: &mut Receiver, mut stop: watch::Receiver<bool>) -> Result<(), DriverError> {
         // An accepted gap is recorded even where no change follows.
         self.hand_on().await;
+        self.tell_whether_it_continues();
         loop {
             let chunk = tokio::select! {
                 biased;
@@ -98,6 +106,7 @@ impl Driver {
             };
             let Some(chunk) = chunk else { return Ok(()) };
             let Some(()) = self.chunk(chunk, &mut stop).await? else { return Ok(()) };
+            self.tell_whether_it_continues();
             if self.until.is_some_and(|until| self.stage.progress().flushed_lsn >= until) {
                 return Ok(());
             }
@@ -105,6 +114,11 @@ impl Driver {
                 self.hand_on().await;
             }
         }
+    }
+
+    fn tell_whether_it_continues(&self) {
+        let continues = self.stage.continues();
+        self.continues.send_if_modified(|known| std::mem::replace(known, continues) != continues);
     }
 
     /// `None` where somebody stopped the daemon while it waited for a key.
@@ -164,7 +178,7 @@ impl Driver {
                     }
                 }
                 Frame::KeepAlive { wal_end, .. } => {
-                    self.stage.idle(wal_end);
+                    self.stage.idle(wal_end)?;
                     self.shared.heard(wal_end);
                 }
             }

@@ -1,7 +1,7 @@
 //! The daemon: session after session, until someone stops it or must act.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use audit_capture::QueryError;
@@ -37,7 +37,7 @@ pub struct Daemon {
     pub baseline_progress: Arc<Progress>,
     pub memory: Memory,
     pub shared: Arc<Shared>,
-    /// Go on once over lost WAL.
+    /// Go on once over lost WAL. It ends where the stream has shown that it continues what every sink has.
     pub accept_gap: AtomicBool,
     /// Read every table anew behind a gap that was accepted.
     pub new_baseline: bool,
@@ -111,6 +111,11 @@ pub(crate) fn sql(what: &str, error: tokio_postgres::Error) -> RunError {
 }
 
 impl RunError {
+    /// The stream shows a history that is not the one that the sinks have.
+    pub fn is_discontinuity(&self) -> bool {
+        matches!(self, RunError::Driver(DriverError::Stage(error)) if error.is_discontinuity())
+    }
+
     /// Whether another session may do better.
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -208,9 +213,11 @@ async fn report_keys(daemon: &Daemon, keyring: &Keyring) {
 async fn sessions(daemon: &Daemon, stop: watch::Receiver<bool>) -> Result<Lsn, RunError> {
     daemon.shared.configure(&daemon.source.name, &daemon.source.slot, daemon.memory.limit);
     let mut backoff = Backoff::default();
+    let mut diverged = false;
     loop {
         let since = Instant::now();
-        let ended = session(daemon, &stop).await;
+        diverged &= daemon.accept_gap.load(Ordering::Relaxed);
+        let ended = session(daemon, &stop, diverged).await;
         if since.elapsed() > SETTLED {
             backoff = Backoff::default();
         }
@@ -224,7 +231,9 @@ async fn sessions(daemon: &Daemon, stop: watch::Receiver<bool>) -> Result<Lsn, R
             Ok(Ended::Restart) => {}
             Err(error) => {
                 daemon.shared.failed(Failure::new(Chain(&error).to_string(), error.hint()));
-                if error.outcome() != Outcome::Retry {
+                let accepted = error.is_discontinuity() && daemon.accept_gap.load(Ordering::Relaxed);
+                diverged |= accepted;
+                if error.outcome() != Outcome::Retry && !accepted {
                     return Err(error);
                 }
                 if *stop.borrow() {

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 
-use crate::continuity::{Server, Verdict, judge};
+use crate::continuity::{self, Server, Verdict, judge};
 use crate::driver::{Driver, DriverError};
 use crate::fanout::{Budget, Fanout, Held, QUEUE};
 use crate::run::{Daemon, RunError, SinkFailure, Stretches};
@@ -46,7 +46,8 @@ pub enum Ended {
 }
 
 /// Runs one session. Errors that may pass are for the caller to answer with another session.
-pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>) -> Result<Ended, RunError> {
+/// `diverged`: the last one met a history that is not the one that the sinks have, and that is accepted.
+pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bool) -> Result<Ended, RunError> {
     let (safe, safe_lsn) = watch::channel(Lsn::ZERO);
     let (end_stream, stream_ends) = watch::channel(false);
     let Some(locked) = slot::lock(daemon, safe_lsn, stream_ends, stop).await? else {
@@ -55,17 +56,25 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>) -> Result<En
     let Locked { receiver, client, system, forks, slot } = locked;
     fail::fail_point!("pipeline::after_lock");
 
-    let identity =
-        Identity { source: daemon.source.name.clone(), system_id: system.system_id, timeline: system.timeline };
+    let server = Server::new(&system, forks, &slot);
+    let identity = Identity {
+        source: daemon.source.name.clone(),
+        system_id: server.system_id,
+        timeline: server.timeline,
+        timeline_start: server.start_of(server.timeline),
+    };
     let stored = tokio::select! {
         stored = take_all(&daemon.sinks, &identity) => stored?,
         () = stopped(stop) => return Ok(Ended::Stopped(Lsn::ZERO)),
     };
     fail::fail_point!("pipeline::after_take");
-    let verdict = continuity(daemon, &Server::new(&system, forks, &slot), &stored)?;
+    let verdict = continuity(daemon, &server, &stored, diverged)?;
     daemon.shared.epoch(verdict.epoch);
     daemon.shared.heard(slot.current);
 
+    if let Some(keyring) = &daemon.keyring {
+        keyring.put_back_lost().await;
+    }
     let quarantined = slot::quarantined(&client, &daemon.source.name).await?;
     let mut sinks = Sinks::start(daemon, &verdict, &quarantined);
     let budget = Budget::new(daemon.memory.queue);
@@ -74,6 +83,7 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>) -> Result<En
     let accepted = !verdict.gaps.is_empty();
     let lost_wal = accepted || !verdict.owed.is_empty();
     let driver = driver(daemon, client, verdict, &stored, &quarantined, fanout, commands).await?;
+    sinks.continues = driver.continues.subscribe();
     // It looks at the source before the stream is read: what has to be followed from its beginning is.
     let baseline = Baseline {
         hint: driver.hint.clone(),
@@ -83,8 +93,6 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>) -> Result<En
     };
     let baseline = Runner::prepare(baseline).await.map_err(RunError::Baseline)?;
     if accepted {
-        // The permission holds for what the operator knew of: once.
-        daemon.accept_gap.store(false, Ordering::Relaxed);
         daemon.shared.gaps.fetch_add(1, Ordering::Relaxed);
     }
     daemon.shared.phase(Phase::Streaming);
@@ -135,10 +143,15 @@ async fn take_all(sinks: &[NamedSink], identity: &Identity) -> Result<Vec<(Arc<s
 }
 
 /// Whether the daemon may go on from here, and how.
-fn continuity(daemon: &Daemon, server: &Server, stored: &[(Arc<str>, Stored)]) -> Result<Verdict, RunError> {
+fn continuity(
+    daemon: &Daemon,
+    server: &Server,
+    stored: &[(Arc<str>, Stored)],
+    diverged: bool,
+) -> Result<Verdict, RunError> {
     let checkpoints: Vec<(Arc<str>, Option<Checkpoint>)> =
         stored.iter().map(|(name, stored)| (name.clone(), stored.checkpoint.clone())).collect();
-    let verdict = judge(server, &checkpoints);
+    let verdict = if diverged { continuity::diverged(server, &checkpoints) } else { judge(server, &checkpoints) };
     if verdict.gaps.is_empty() {
         return Ok(verdict);
     }
@@ -219,6 +232,7 @@ async fn driver(
         publication: daemon.source.publication.clone(),
         commands,
         hint: Arc::default(),
+        continues: watch::Sender::new(false),
         shared: daemon.shared.clone(),
         config: daemon.config.clone(),
         until: daemon.until,
@@ -249,6 +263,8 @@ struct Sinks {
     quarantine: HashMap<Arc<str>, watch::Sender<HashSet<Position>>>,
     epoch: u16,
     start: Progress,
+    /// Whether the stream has shown that it continues what every sink has.
+    continues: watch::Receiver<bool>,
 }
 
 impl Sinks {
@@ -261,6 +277,7 @@ impl Sinks {
             quarantine: HashMap::new(),
             epoch: verdict.epoch,
             start,
+            continues: watch::channel(false).1,
         };
         for sink in &daemon.sinks {
             let (queue, batches) = mpsc::channel(QUEUE);
@@ -281,10 +298,12 @@ impl Sinks {
     }
 
     /// Tells the server the smallest position that every sink has stored. Nothing is acknowledged while a sink stands in an older epoch:
-    /// the record of its gap is still owed, and its place hangs on where the slot begins.
+    /// the record of its gap is still owed, and its place hangs on where the slot begins. Nor is anything before the stream has shown that it
+    /// continues what every sink has: if it does not, what one sink skips as old is new, and has to come again.
     fn acknowledge(&self, daemon: &Daemon, safe: &watch::Sender<Lsn>) -> Lsn {
         let stands: Vec<Progress> = self.durable.iter().map(|durable| *durable.borrow()).collect();
-        if stands.iter().any(|progress| progress.position.epoch < self.epoch) {
+        let continues = *self.continues.borrow();
+        if !continues || stands.iter().any(|progress| progress.position.epoch < self.epoch) {
             return *safe.borrow();
         }
         let smallest = stands.iter().map(|progress| progress.flushed_lsn).min().unwrap_or(Lsn::ZERO);
@@ -359,6 +378,10 @@ async fn follow(
         tokio::time::sleep(daemon.config.stop_timeout.get()).await;
     });
     let (receiver, driven) = loop {
+        if *sinks.continues.borrow_and_update() {
+            // The permission holds for what the operator knew of: once.
+            daemon.accept_gap.store(false, Ordering::Relaxed);
+        }
         sinks.acknowledge(daemon, safe);
         daemon.shared.memory_used.store(budget.used(), Ordering::Relaxed);
         tokio::select! {
@@ -383,6 +406,7 @@ async fn follow(
                 return Err(RunError::Restart);
             }
             () = any_durable(&mut sinks.durable) => {}
+            Ok(()) = sinks.continues.changed() => {}
             _ = poll.tick(), if daemon.sinks.iter().any(|sink| sink.gauge.is_failing()) => {
                 // Only a hint for sinks that wait: if it cannot be read now, it can be the next time.
                 if let Ok(quarantined) = slot::quarantined_now(&daemon.source).await {

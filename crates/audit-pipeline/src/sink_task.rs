@@ -90,6 +90,9 @@ pub async fn take(sink: &NamedSink, identity: &Identity) -> Result<Stored, SinkE
     let mut backoff = Backoff::default();
     loop {
         match guard.take(identity).await {
+            Ok(stored) if stored.checkpoint.is_none() && sink.gauge.has_stored() => {
+                return Err(SinkEnd { sink: sink.name.clone(), error: emptied() });
+            }
             Ok(stored) => {
                 sink.gauge.recovered();
                 return Ok(stored);
@@ -97,6 +100,14 @@ pub async fn take(sink: &NamedSink, identity: &Identity) -> Result<Stored, SinkE
             Err(error) => pause(sink, error, &mut backoff).await?,
         }
     }
+}
+
+/// A sink without a checkpoint counts as new, and is missing nothing.
+fn emptied() -> SinkError {
+    SinkError::stop("the sink's place is empty, although this process has stored there").hint(
+        "restore what was there; or start the daemon again, which then begins there as with a new sink: with a baseline, and without \
+         what was recorded before",
+    )
 }
 
 /// Works until the queue closes, then makes everything durable. What is durable goes to `durable`.

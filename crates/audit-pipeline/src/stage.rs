@@ -49,6 +49,8 @@ pub enum StageError {
     Table(#[from] TableError),
     #[error("sink {sink} has position {position} from a change at {expected}, but the server sends another one there")]
     Diverged { sink: Arc<str>, position: Position, expected: Lsn },
+    #[error("sink {sink} has position {position}, but the server goes on after it without sending that change again")]
+    NotSentAgain { sink: Arc<str>, position: Position },
 }
 
 impl StageError {
@@ -59,6 +61,11 @@ impl StageError {
             StageError::Seal { source: SealError::KeyWanted(wanted), .. } => Some(*wanted),
             _ => None,
         }
+    }
+
+    /// The server's history is not the one that a sink has.
+    pub fn is_discontinuity(&self) -> bool {
+        matches!(self, StageError::Diverged { .. } | StageError::NotSentAgain { .. })
     }
 
     /// The position that `resume --quarantine` would give up, where that can help.
@@ -77,9 +84,10 @@ impl StageError {
                 )
             }
             StageError::Table(error) => error.hint(),
-            StageError::Diverged { .. } => {
-                "the server's WAL is not the one that was captured (a restored backup?): run `cdc-audit check`; \
-                 `cdc-audit run --accept-gap` goes on and records a gap"
+            StageError::Diverged { .. } | StageError::NotSentAgain { .. } => {
+                "the server's WAL is not the one that was captured: a backup or a snapshot was restored, or [source] names another \
+                 publication. If that cannot be undone, `cdc-audit run --accept-gap` goes on and records the gap in every sink; \
+                 with --new-baseline it also reads every table anew"
                     .to_string()
             }
             StageError::Assemble { .. } | StageError::UnknownRelation { .. } => {
@@ -96,7 +104,8 @@ enum Target {
     Skip,
 }
 
-/// The change at which a sink stands must be the one it was: see [`StageError::Diverged`].
+/// The change at which a sink stands must come again, where the slot begins at or before its commit, and must be the one it was: see
+/// [`StageError::NotSentAgain`] and [`StageError::Diverged`].
 #[derive(Clone, Debug)]
 pub struct ResumeCheck {
     pub sink: Arc<str>,
@@ -170,7 +179,11 @@ impl Stage {
         for shape in config.shapes {
             histories.entry(shape.name()).or_default().restore(shape);
         }
+        let verdict = &config.verdict;
+        let sent_again =
+            |at: Position| at.commit_lsn >= verdict.slot_start && verdict.epoch_at(at.commit_lsn) == at.epoch;
         let mut checks = config.checks;
+        checks.retain(|check| sent_again(check.position));
         checks.sort_by_key(|check| check.position);
         Stage {
             context_inside: config.rules.for_context(),
@@ -200,6 +213,11 @@ impl Stage {
     pub fn record_gap(&mut self, note: Context) {
         self.gap = Some(note);
         self.reach(self.verdict.slot_start);
+    }
+
+    /// Whether the stream has shown that it continues what every sink has.
+    pub fn continues(&self) -> bool {
+        self.checks.is_empty()
     }
 
     /// Bytes of the batch under way.
@@ -242,17 +260,18 @@ impl Stage {
     }
 
     /// Nothing for us up to `wal_end`.
-    pub fn idle(&mut self, wal_end: Lsn) {
-        self.assembler.idle(wal_end);
+    pub fn idle(&mut self, wal_end: Lsn) -> Result<(), StageError> {
         if self.assembler.transaction().is_none() {
+            self.all_met_before(wal_end)?;
+            self.assembler.idle(wal_end);
             self.reach(wal_end);
         }
+        Ok(())
     }
 
     /// Takes in the data of one XLogData message that begins at `lsn`. A relation is handed back where its shape is new: look it up in the
     /// catalog and call [`Stage::describe`].
     pub fn message(&mut self, data: &[u8], lsn: Lsn) -> Result<Option<Relation>, StageError> {
-        let assemble = |source| StageError::Assemble { lsn, source };
         // The scratch space is lent to the message while the stage works on it.
         let mut scratch = std::mem::take(&mut self.scratch);
         let result = match decode(data, &mut scratch) {
@@ -263,11 +282,7 @@ impl Stage {
                 relations.into_iter().try_for_each(|relation| self.change(relation, Change::Truncate, lsn))
             }
             Ok(Message::Begin { commit_lsn, committed_at, xid }) => {
-                self.reach(commit_lsn);
-                let transaction = Transaction { xid, commit_lsn, committed_at };
-                self.batch.transaction(transaction);
-                self.watches.begin(xid);
-                self.assembler.begin(self.verdict.epoch_at(commit_lsn), transaction).map_err(assemble)
+                self.begin(Transaction { xid, commit_lsn, committed_at }, lsn)
             }
             Ok(Message::Commit { end_lsn, .. }) => self.commit(end_lsn, lsn),
             Ok(Message::Logical { transactional: true, prefix: WATERMARK_PREFIX, content }) => {
@@ -275,10 +290,7 @@ impl Stage {
                 Ok(())
             }
             Ok(Message::Logical { transactional: true, prefix, content }) => self.said(prefix, content, lsn),
-            Ok(Message::Logical { transactional: false, .. }) => {
-                self.idle(lsn);
-                Ok(())
-            }
+            Ok(Message::Logical { transactional: false, .. }) => self.idle(lsn),
             Ok(Message::Relation(relation)) => {
                 self.scratch = scratch;
                 return self.relation(relation);
@@ -288,6 +300,16 @@ impl Stage {
         };
         self.scratch = scratch;
         result.map(|()| None)
+    }
+
+    fn begin(&mut self, transaction: Transaction, lsn: Lsn) -> Result<(), StageError> {
+        let commit_lsn = transaction.commit_lsn;
+        self.all_met_before(commit_lsn)?;
+        self.reach(commit_lsn);
+        self.batch.transaction(transaction);
+        self.watches.begin(transaction.xid);
+        let epoch = self.verdict.epoch_at(commit_lsn);
+        self.assembler.begin(epoch, transaction).map_err(|source| StageError::Assemble { lsn, source })
     }
 
     fn said(&mut self, prefix: &str, content: &[u8], lsn: Lsn) -> Result<(), StageError> {
@@ -363,31 +385,29 @@ impl Stage {
     }
 
     fn commit(&mut self, end_lsn: Lsn, lsn: Lsn) -> Result<(), StageError> {
-        let transaction = self.assembler.commit(end_lsn).map_err(|source| StageError::Assemble { lsn, source })?;
+        self.all_met_before(end_lsn)?;
+        self.assembler.commit(end_lsn).map_err(|source| StageError::Assemble { lsn, source })?;
         self.counts.transactions += 1;
-        // A sink that stands inside this transaction should have met its change by now.
-        match self.checks.first() {
-            Some(check)
-                if check.position.commit_lsn == transaction.commit_lsn
-                    && check.position.epoch == self.verdict.epoch_at(transaction.commit_lsn) =>
-            {
-                Err(diverged(check))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn check_resume(&mut self, place: Place) -> Result<(), StageError> {
-        while let Some(check) = self.checks.first() {
-            if check.position > place.position {
-                break;
-            }
-            if check.position == place.position && check.change_lsn != place.lsn {
-                return Err(diverged(check));
+        while let Some(check) = self.checks.first().filter(|check| check.position == place.position) {
+            if check.change_lsn != place.lsn {
+                let (sink, position, expected) = (check.sink.clone(), check.position, check.change_lsn);
+                return Err(StageError::Diverged { sink, position, expected });
             }
             self.checks.remove(0);
         }
         Ok(())
+    }
+
+    /// Commits come in their order: what a sink has from before `lsn` should have been met.
+    fn all_met_before(&self, lsn: Lsn) -> Result<(), StageError> {
+        match self.checks.first().filter(|check| check.position.commit_lsn < lsn) {
+            Some(check) => Err(StageError::NotSentAgain { sink: check.sink.clone(), position: check.position }),
+            None => Ok(()),
+        }
     }
 
     fn malformed(&mut self, source: DecodeError, lsn: Lsn) -> Result<(), StageError> {
@@ -396,6 +416,7 @@ impl Stage {
             return Err(StageError::Decode { position, lsn, source });
         }
         let place = self.assembler.change(lsn).map_err(|source| StageError::Assemble { lsn, source })?;
+        self.check_resume(place)?;
         let note = Context::note(&serde_json::json!({ "error": source.to_string() }));
         self.batch.note(Event::Error, &Arc::new(Table::pseudo("cdc_audit.error")), place.position, lsn, note);
         Ok(())
@@ -452,10 +473,6 @@ impl Stage {
             self.batch.note(Event::Gap, &Arc::new(Table::pseudo("cdc_audit.gap")), position, position.commit_lsn, note);
         }
     }
-}
-
-fn diverged(check: &ResumeCheck) -> StageError {
-    StageError::Diverged { sink: check.sink.clone(), position: check.position, expected: check.change_lsn }
 }
 
 #[cfg(test)]

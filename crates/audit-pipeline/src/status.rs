@@ -72,6 +72,11 @@ impl SinkGauge {
         state.last_error = Some(Failure::new(Chain(error).to_string(), error.hint.clone()));
     }
 
+    /// Whether anything was durable in this process.
+    pub(crate) fn has_stored(&self) -> bool {
+        lock(&self.state).progress != Progress::default()
+    }
+
     pub(crate) fn is_failing(&self) -> bool {
         lock(&self.state).failing
     }

@@ -188,6 +188,16 @@ fn checkpoints(list: &mut Vec<Statement>) {
     );
     push(
         list,
+        "a column that earlier releases did not make",
+        "DO $do$ BEGIN\n  \
+           IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute\n             \
+               WHERE attrelid = 'cdc_audit.checkpoints'::regclass AND attname = 'timeline_start') THEN\n    \
+             ALTER TABLE cdc_audit.checkpoints ADD COLUMN timeline_start pg_lsn;\n  \
+           END IF;\n\
+         END $do$",
+    );
+    push(
+        list,
         "how far each table's baseline is",
         format!(
             "CREATE TABLE IF NOT EXISTS cdc_audit.baselines (\n{},\n  PRIMARY KEY (source, sink, table_name)\n)",

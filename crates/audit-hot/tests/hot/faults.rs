@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
-use audit_core::batch::Batch;
+use audit_core::batch::{Batch, Progress};
+use audit_core::plan::Unit;
+use audit_core::position::Lsn;
 use audit_core::sink::{Action, Sink, SinkError};
-use audit_hot::{HotConfig, HotSink};
-use audit_testkit::{Fixture, Postgres, Proxy, Shutdown, Traffic, eventually_async};
+use audit_hot::{CheckpointStore, HotConfig, HotSink};
+use audit_testkit::{Fixture, Postgres, Proxy, Shutdown, Traffic};
 
 use crate::fixture::{Hot, identity, options, take, write};
 
@@ -58,29 +60,23 @@ async fn a_lost_answer_to_commit_doubles_nothing() {
     write(&mut sink, &users(0, 1)).await.unwrap();
     let mut fixture = Fixture::default();
     fixture.batches("table public.users (id int4 key, name text)\nbegin\ninsert public.users [0, \"x\"]\ncommit");
-    let more = fixture.batches("begin\ninsert public.users [1, \"y\"]\ncommit");
-
-    proxy.set(Traffic::HoldAnswers);
-    let refs: Vec<&Batch> = more.iter().collect();
-    let (result, ()) = tokio::join!(sink.write(&refs), async {
-        // BEGIN and the answer to COPY are held too: only what is sent without waiting arrives.
-        let begun = async || {
-            hot.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientRead' AND query LIKE 'COPY%'")
-                == "1"
-        };
-        eventually_async("the server waits for rows", begun).await;
-        proxy.set(Traffic::Pass);
-        // Now the rows go out, and the commit; its answer does not come.
-        eventually_async("the row is there", async || hot.sql("SELECT count(*) FROM cdc_audit.versions") == "2").await;
-        proxy.cut();
-    });
-    if let Err(error) = result {
+    let mut lost = 0;
+    // Later and later, until nothing is lost any more: the answer to COMMIT is the last, and longer than a step.
+    for id in 1.. {
+        let rows = || hot.sql("SELECT count(*) FROM cdc_audit.versions");
+        let (had, known) = (rows(), sink.durable());
+        let batches = fixture.batches(&format!("begin\ninsert public.users [{id}, \"x\"]\ncommit"));
+        proxy.cut_after(id * 7);
+        let Err(error) = write(&mut sink, &batches).await else { break };
         assert_eq!(error.action, Action::Retry, "{error:?}");
-        assert_eq!(sink.durable().position, users(0, 1)[0].progress.position);
+        assert_eq!(sink.durable(), known);
+        lost += u32::from(rows() != had);
+        write(&mut sink, &batches).await.unwrap();
+        assert_eq!(sink.durable(), fixture.progress());
     }
-    write(&mut sink, &more).await.unwrap();
-    assert_eq!(hot.trail(), "0|created|0\n0|created|1");
-    assert_eq!(sink.durable(), fixture.progress());
+    assert!(lost > 0, "no answer to COMMIT was lost");
+    let counts = "SELECT count(*) - count(DISTINCT key), count(*) - max(key::int) FROM cdc_audit.versions";
+    assert_eq!(hot.sql(counts), "0|1");
 }
 
 /// Cut at every byte that the server answers, in turn.
@@ -126,6 +122,9 @@ async fn taking_the_checkpoint_again_may_be_cut_off_anywhere() {
     }
     let counts = "SELECT count(*), count(DISTINCT key), max(key::int) FROM cdc_audit.versions";
     assert_eq!(hot.sql(counts), "150|150|149");
+    // Each session that wrote took the checkpoint once; beyond that, answers to taking it were lost.
+    let epoch: u32 = hot.sql("SELECT owner_epoch FROM cdc_audit.checkpoints").parse().unwrap();
+    assert!(epoch > 1 + 150, "{epoch}: no answer to taking the checkpoint was lost");
 }
 
 /// A write that is dropped half-way leaves nothing behind that the next one stumbles over.
@@ -153,18 +152,106 @@ async fn a_server_that_stops_and_starts_is_written_to_again() {
     server.execute("audit", &all);
     let mut sink = HotSink::new("hot", HotConfig::new(server.url("audit")));
     take(&mut sink).await.unwrap();
-    let batches = users(0, 3);
-    for shutdown in [Shutdown::Fast, Shutdown::Immediate] {
-        write(&mut sink, &batches).await.unwrap();
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.users (id int4 key, name text)");
+    for (round, shutdown) in [Shutdown::Fast, Shutdown::Immediate].into_iter().enumerate() {
+        write(&mut sink, &fixture.batches(&format!("begin\ninsert public.users [{round}, \"x\"]\ncommit")))
+            .await
+            .unwrap();
         server.restart(shutdown);
-        let mut fixture = Fixture::default();
-        fixture.batches("table public.users (id int4 key, name text)\nbegin lsn=1/0\ncommit");
-        let idle = fixture.batches("idle 2/0");
-        while let Err(error) = write(&mut sink, &idle).await {
+        let more = fixture.batches(&format!("begin\ninsert public.users [{}, \"x\"]\ncommit", round + 10));
+        let mut failed = 0;
+        while let Err(error) = write(&mut sink, &more).await {
             assert_eq!(error.action, Action::Retry, "{error:?}");
+            failed += 1;
         }
+        assert!(failed > 0, "the session outlived its server");
     }
-    assert_eq!(server.execute("audit", "SELECT count(*) FROM cdc_audit.versions"), "3");
+    let keys = "SELECT string_agg(key, ' ' ORDER BY position) FROM cdc_audit.versions";
+    assert_eq!(server.execute("audit", keys), "0 10 1 11");
+}
+
+fn goes_no_further<T: std::fmt::Debug>(result: Result<T, SinkError>) {
+    let error = result.unwrap_err();
+    ends(&error, Action::Restart, "went back to an earlier state than this process has stored");
+}
+
+/// A standby that lagged, or a backup: what was reported as durable is acknowledged, and will not be sent again by itself.
+#[tokio::test]
+async fn a_database_that_was_put_back_is_not_written_on() {
+    let hot = Hot::new().await;
+    let mut sink = hot.taken().await;
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.users (id int4 key, name text)");
+    let mut next = |id: u32| fixture.batches(&format!("begin\ninsert public.users [{id}, \"x\"]\ncommit"));
+    write(&mut sink, &next(0)).await.unwrap();
+    let copy = hot.copy();
+    let lost = next(1);
+    write(&mut sink, &lost).await.unwrap_err();
+    write(&mut sink, &lost).await.unwrap();
+    let stood = sink.durable();
+    hot.put_back(&copy);
+
+    let more = next(2);
+    assert_eq!(write(&mut sink, &more).await.unwrap_err().action, Action::Retry, "the session is gone");
+    goes_no_further(write(&mut sink, &more).await);
+    goes_no_further(write(&mut sink, &more).await);
+    assert_eq!((hot.trail(), sink.durable()), ("0|created|0".into(), stood));
+    // Taken again, it says what is there.
+    let stored = take(&mut sink).await.unwrap().checkpoint.unwrap();
+    assert!(stored.position < stood.position);
+    write(&mut sink, &lost).await.unwrap();
+    write(&mut sink, &more).await.unwrap();
+    assert_eq!(hot.trail(), "0|created|0\n0|created|1\n0|created|2");
+}
+
+/// The same where what was lost is a chunk of a baseline, or only an idle position; and where the copy is older than this process.
+#[tokio::test]
+async fn chunks_and_idle_positions_are_missed_too() {
+    let hot = Hot::new().await;
+    let mut older = hot.taken().await;
+    let copy_of_all = hot.copy();
+    let mut sink = hot.taken().await;
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.users (id int4 key, name text)");
+    for lost in ["idle 0/99000", "chunk public.users\nbegin\nsnapshot public.users [1, \"x\"]\ncommit"] {
+        let copy = hot.copy();
+        let mut lost = fixture.batches(lost);
+        if lost.iter().any(|batch| batch.chunk.is_some()) {
+            // A chunk need not move the position.
+            lost[0].progress = sink.durable();
+        }
+        let _ = write(&mut sink, &lost).await;
+        write(&mut sink, &lost).await.unwrap();
+        hot.put_back(&copy);
+        let more = fixture.batches("begin\ninsert public.users [2, \"x\"]\ncommit");
+        assert_eq!(write(&mut sink, &more).await.unwrap_err().action, Action::Retry, "the session is gone");
+        goes_no_further(write(&mut sink, &more).await);
+        take(&mut sink).await.unwrap();
+    }
+    hot.put_back(&copy_of_all);
+    let more = fixture.batches("begin\ninsert public.users [3, \"x\"]\ncommit");
+    assert_eq!(write(&mut sink, &more).await.unwrap_err().action, Action::Retry, "the session is gone");
+    goes_no_further(write(&mut sink, &more).await);
+    assert!(write(&mut older, &more).await.is_err());
+}
+
+/// What is delivered elsewhere has its checkpoint here.
+#[tokio::test]
+async fn a_checkpoint_alone_that_was_put_back_is_not_moved_on() {
+    let hot = Hot::new().await;
+    let mut store = CheckpointStore::new("hot", hot.config.endpoint.clone());
+    store.take(&identity()).await.unwrap();
+    store.begin(Progress::default()).await.unwrap();
+    let unit =
+        |lsn: u64| Unit { progress: Progress { flushed_lsn: Lsn(lsn), ..Progress::default() }, ..Unit::default() };
+    let copy = hot.copy();
+    store.store(&unit(8)).await.unwrap_err();
+    store.store(&unit(8)).await.unwrap();
+    hot.put_back(&copy);
+    store.store(&unit(16)).await.unwrap_err();
+    goes_no_further(store.store(&unit(16)).await);
+    assert_eq!(hot.sql("SELECT flushed_lsn FROM cdc_audit.checkpoints"), "0/0");
 }
 
 /// A daemon that was stopped between the checkpoint and the end of its transaction holds the row for ever.

@@ -1,6 +1,7 @@
 //! A database with the tables in it, and sinks on it.
 
 use audit_core::batch::Batch;
+use audit_core::position::Lsn;
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use audit_hot::{HotConfig, HotReader, HotSink, Partitioning, SetupOptions, setup_statements};
 use audit_testkit::{Database, shared_db};
@@ -15,7 +16,7 @@ pub fn options() -> SetupOptions {
 }
 
 pub fn identity() -> Identity {
-    Identity { source: "shop".into(), system_id: u64::MAX - 1, timeline: 1 }
+    Identity { source: "shop".into(), system_id: u64::MAX - 1, timeline: 1, timeline_start: Lsn::ZERO }
 }
 
 /// Runs the statements one by one, as `setup` does.
@@ -49,6 +50,29 @@ impl Hot {
 
     pub async fn reader(&self) -> HotReader {
         HotReader::connect(&self.config.endpoint).await.unwrap()
+    }
+
+    /// A copy of the database as it is now. Sessions end.
+    pub fn copy(&self) -> String {
+        let (name, copy) = (&self.database.name, audit_testkit::unique("copy"));
+        self.end_sessions();
+        self.database.server.execute("postgres", &format!("CREATE DATABASE {copy} TEMPLATE {name}"));
+        copy
+    }
+
+    /// The copy takes the database's place.
+    pub fn put_back(&self, copy: &str) {
+        let name = &self.database.name;
+        self.database.server.execute("postgres", &format!("DROP DATABASE {name} WITH (FORCE)"));
+        self.database.server.execute("postgres", &format!("ALTER DATABASE {copy} RENAME TO {name}"));
+    }
+
+    fn end_sessions(&self) {
+        let name = &self.database.name;
+        let sessions = format!("FROM pg_stat_activity WHERE datname = '{name}'");
+        self.database.server.execute("postgres", &format!("SELECT pg_terminate_backend(pid) {sessions}"));
+        let count = format!("SELECT count(*) {sessions}");
+        audit_testkit::eventually("sessions end", || self.database.server.execute("postgres", &count) == "0");
     }
 
     /// What psql prints.

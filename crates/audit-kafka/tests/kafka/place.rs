@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use audit_core::batch::{Batch, Progress};
+use audit_core::position::Lsn;
 use audit_core::sink::{Action, Identity, Sink, SinkError, Stored};
 use audit_kafka::{KafkaConfig, KafkaSink};
 use audit_testkit::{Kafka, unique};
@@ -52,7 +53,7 @@ impl Place {
     }
 
     pub fn identity(&self) -> Identity {
-        Identity { source: self.source.clone(), system_id: 7, timeline: 1 }
+        Identity { source: self.source.clone(), system_id: 7, timeline: 1, timeline_start: Lsn::ZERO }
     }
 
     pub fn sink(&self) -> KafkaSink {

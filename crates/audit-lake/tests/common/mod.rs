@@ -10,7 +10,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use audit_config::ByteSize;
 use audit_core::batch::{Batch, Progress};
-use audit_core::position::Position;
+use audit_core::position::{Lsn, Position};
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use audit_lake::store::Store;
 use audit_lake::{LakeConfig, LakeSink};
@@ -226,12 +226,12 @@ pub fn parsed(toml: &str) -> LakeConfig {
 }
 
 pub fn identity() -> Identity {
-    Identity { source: "shop".into(), system_id: 7, timeline: 1 }
+    Identity { source: "shop".into(), system_id: 7, timeline: 1, timeline_start: Lsn::ZERO }
 }
 
 /// Where the fixtures' source stands before its first transaction.
 pub fn start() -> Progress {
-    Progress { position: Position::new(1, audit_core::position::Lsn(0), 0), ..Progress::default() }
+    Progress { position: Position::new(1, Lsn(0), 0), ..Progress::default() }
 }
 
 /// Rolls what is due, and removes what was replaced.

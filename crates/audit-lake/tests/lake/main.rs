@@ -12,6 +12,8 @@ mod compact;
 mod fresh;
 /// Who owns a lake, and what a hand altered.
 mod owner;
+/// Put back to an earlier state.
+mod put_back;
 /// History and export.
 mod read;
 /// What other engines read for one key and one day.

@@ -67,6 +67,7 @@ pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
 fn exit_code(error: &RunError) -> u8 {
     match error {
         RunError::Gap { .. } | RunError::LostSlot { .. } | RunError::NoSlot { .. } => code::GAP,
+        error if error.is_discontinuity() => code::GAP,
         RunError::Sink(end) if end.error.action == Action::Fenced => code::FENCED,
         _ => code::FAILED,
     }

@@ -1,0 +1,98 @@
+//! A lake that is put back to an earlier state under a running daemon.
+
+use std::path::Path;
+
+use audit_core::batch::Batch;
+use audit_core::sink::{Action, Sink, SinkError};
+use audit_testkit::Fixture;
+
+use crate::common::{Lake, write};
+
+fn went_back(error: &SinkError, path: &str) {
+    assert_eq!(error.action, Action::Restart, "{error}");
+    assert!(error.message.contains("went back to an earlier state than this process has stored"), "{error}");
+    assert!(error.message.contains(path) && error.hint.is_some(), "{error}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, target) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+fn put_back(lake: &Lake, from: &Path) {
+    for entry in std::fs::read_dir(lake.path()).unwrap() {
+        std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    copy(from, lake.path());
+}
+
+/// One row of each of these tables, in a transaction.
+fn rows(fixture: &mut Fixture, tables: &[&str], id: u32) -> Vec<Batch> {
+    let rows: String = tables.iter().map(|table| format!("insert public.{table} [{id}]\n")).collect();
+    fixture.batches(&format!("begin\n{rows}commit"))
+}
+
+/// What was reported as durable is acknowledged, and will not be sent again by itself. The log of the table that is written to may be whole: then
+/// it is the checkpoint that tells what another table has lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lake_that_was_put_back_is_not_written_on() {
+    for (lost, more, tells) in [
+        (["a"].as_slice(), ["a"].as_slice(), "public.a/_delta_log/00000000000000000001.json"),
+        (&["a"], &["b"], "_cdc_audit/checkpoint/"),
+        (&["c"], &["c"], "public.c/_delta_log/00000000000000000000.json"),
+        (&[], &["a"], "_cdc_audit/checkpoint/"),
+    ] {
+        let lake = Lake::new();
+        let mut fixture = Fixture::default();
+        fixture.batches(
+            "table public.a (id int4 key) full\ntable public.b (id int4 key) full\ntable public.c (id int4 key) full",
+        );
+        let mut sink = lake.write(&rows(&mut fixture, &["a", "b"], 1)).await;
+        let earlier = tempfile::tempdir().unwrap();
+        copy(lake.path(), earlier.path());
+        let lost = rows(&mut fixture, lost, 2);
+        write(&mut sink, &lost).await.unwrap();
+        let stood = sink.durable();
+        put_back(&lake, earlier.path());
+
+        let more = rows(&mut fixture, more, 3);
+        went_back(&write(&mut sink, &more).await.unwrap_err(), tells);
+        assert_eq!(sink.durable(), stood);
+        // Taken again it says what is there; what is sent again is stored once.
+        let (mut sink, stored) = lake.taken().await;
+        assert!(stored.checkpoint.unwrap().flushed_lsn < stood.flushed_lsn);
+        write(&mut sink, &lost).await.unwrap();
+        write(&mut sink, &more).await.unwrap();
+        let mut keys = Vec::new();
+        for table in ["a", "b", "c"] {
+            keys.extend(lake.agreed(&format!("public.{table}")).await);
+        }
+        let expected = 2 + lost.iter().chain(&more).map(Batch::len).sum::<usize>();
+        assert_eq!(keys.len(), expected, "{keys:?}");
+    }
+}
+
+/// An entry that another tool cleaned up is no earlier state.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_was_cleaned_up_is_not_missed() {
+    let lake = Lake::new();
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.a (id int4 key) full");
+    let (mut sink, _) = lake.taken().await;
+    // The fiftieth entry has a Delta checkpoint.
+    for id in 0..50 {
+        write(&mut sink, &rows(&mut fixture, &["a"], id)).await.unwrap();
+    }
+    let log = lake.path().join("public.a/_delta_log");
+    assert!(log.join("00000000000000000049.checkpoint.parquet").exists());
+    std::fs::remove_file(log.join("00000000000000000049.json")).unwrap();
+    write(&mut sink, &rows(&mut fixture, &["a"], 50)).await.unwrap();
+    assert_eq!(lake.delta_rows("public.a").await.len(), 51);
+}
