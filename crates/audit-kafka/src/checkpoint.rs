@@ -71,6 +71,8 @@ pub(crate) struct Contents {
     /// Topic to table.
     pub topics: BTreeMap<String, String>,
     pub owner: Option<Owner>,
+    /// After the last record.
+    pub end: i64,
     shapes: BTreeMap<String, Shape>,
 }
 
@@ -115,6 +117,7 @@ pub(crate) fn read(
             None => {}
             Some(Ok(message)) => {
                 contents.take_in(topic, message.key().unwrap_or_default(), message.payload())?;
+                contents.end = message.offset() + 1;
                 if let (Until::Owner(wanted), Some(found)) = (until, &contents.owner)
                     && found == wanted
                 {

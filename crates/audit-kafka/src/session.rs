@@ -145,6 +145,8 @@ pub(crate) struct Session {
     identity: Identity,
     owner: Owner,
     checkpoint_topic: Arc<str>,
+    /// Where it ended, as far as this process has read and written.
+    end: i64,
     producer: Option<Arc<Producer>>,
     pub(crate) topics: Topics,
     pub(crate) encoder: Encoder,
@@ -173,7 +175,7 @@ impl Session {
         fail::fail_point!("kafka::after_take");
         let at = contents.stored.checkpoint.as_ref().map(|checkpoint| checkpoint.position.to_string());
         tracing::info!(sink = %settings.name, at, "took the sink over");
-        let Contents { stored, topics, .. } = contents;
+        let Contents { stored, topics, end, .. } = contents;
         let state = State {
             progress: stored.checkpoint.as_ref().map(Checkpoint::progress),
             baselines: stored.baselines.clone(),
@@ -183,6 +185,7 @@ impl Session {
             identity: identity.clone(),
             owner,
             checkpoint_topic: settings.checkpoint_topic(&identity.source)?.into(),
+            end,
             producer: Some(producer),
             topics: Topics::new(&settings.config, &identity.source, topics),
             encoder: Encoder::new(&settings.config.format, &identity.source),
@@ -243,11 +246,19 @@ impl Session {
         self.record(CHECKPOINT, &Checkpoint::new(&self.identity, progress))?;
         fail::fail_point!("kafka::before_commit");
         let (producer, patience) = (self.producer()?.clone(), self.settings.config.transaction_timeout.get());
+        let (topic, known) = (self.checkpoint_topic.clone(), self.end);
+        let begun = Instant::now();
+        let end = off_thread(move || end_beyond(&producer, &topic, known, patience)).await?;
+        match end {
+            Ok(Some(end)) => self.end = end,
+            Ok(None) => return Err(SinkError::went_back(&format!("topic {}", self.checkpoint_topic)).into()),
+            Err(error) => return Err(self.not_committed(&error)),
+        }
         if let Some(open) = &mut self.open {
             open.asked = true;
         }
-        let begun = Instant::now();
-        let done = off_thread(move || commit(&producer, patience)).await?;
+        let producer = self.producer()?.clone();
+        let done = off_thread(move || producer.commit_transaction(patience)).await?;
         self.commit_took = begun.elapsed();
         fail::fail_point!("kafka::after_commit");
         if let Err(error) = done {
@@ -484,6 +495,26 @@ pub(crate) fn send_record(
 
 /// Waits until everything is delivered, and commits. Blocks.
 pub(crate) fn commit(producer: &Producer, patience: Duration) -> Result<(), KafkaError> {
+    deliver(producer, patience)?;
+    producer.commit_transaction(patience)
+}
+
+/// Where the checkpoint's topic ends, once everything is delivered; `None` where that is not beyond the end that was `known`, although more was
+/// written: then the topic was put back to an earlier state. After a change of leaders an earlier end may be shown for a moment. Blocks.
+fn end_beyond(producer: &Producer, topic: &str, known: i64, patience: Duration) -> Result<Option<i64>, KafkaError> {
+    deliver(producer, patience)?;
+    let begun = Instant::now();
+    loop {
+        match producer.client().fetch_watermarks(topic, 0, patience) {
+            Ok((_, end)) if end > known => return Ok(Some(end)),
+            Ok(_) if begun.elapsed() > SETTLED => return Ok(None),
+            Err(error) if begun.elapsed() > patience => return Err(error),
+            _ => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+fn deliver(producer: &Producer, patience: Duration) -> Result<(), KafkaError> {
     // The library's own flush looks at its queue every 100 ms only.
     let begun = Instant::now();
     while producer.in_flight_count() > 0 && !producer.client().context().failing() && begun.elapsed() < patience {
@@ -492,5 +523,5 @@ pub(crate) fn commit(producer: &Producer, patience: Duration) -> Result<(), Kafk
     if producer.client().context().failing() {
         return Err(KafkaError::Flush(Code::PurgeQueue));
     }
-    producer.commit_transaction(patience)
+    Ok(())
 }
