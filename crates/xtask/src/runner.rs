@@ -22,8 +22,8 @@ const PROGRAM_MAX: Duration = Duration::from_secs(45 * 60);
 /// How many of the slowest tests are shown in the end.
 const SLOWEST: usize = 10;
 
-/// How long what a test program started may take to end after it.
-const AFTERMATH: Duration = Duration::from_secs(20);
+/// How long what a test program started may take to end after it: servers stop and remove their folders by themselves.
+const AFTERMATH: Duration = Duration::from_secs(300);
 
 /// A test program, as cargo built it.
 struct Program {
@@ -219,7 +219,10 @@ struct Temporary {
 impl Temporary {
     fn make(name: &str) -> Result<Temporary> {
         let short = name.rsplit("::").next().unwrap_or(name);
-        let folder = std::env::temp_dir().join(format!("cdc-{}-{short}", std::process::id()));
+        // Letters only: tests that compare output replace long numbers in it.
+        let digits = std::process::id().to_string();
+        let letters: String = digits.bytes().map(|digit| char::from(digit - b'0' + b'a')).collect();
+        let folder = std::env::temp_dir().join(format!("cdc-{letters}-{short}"));
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(Temporary { folder })
     }
