@@ -95,8 +95,17 @@ pub struct SinkProbe {
     pub name: String,
     /// What was seen; or why the sink cannot be used, and what to do.
     pub outcome: Result<String, ProbeError>,
-    /// Of a lake: how old a file becomes before it is committed.
-    pub file_age: Option<Duration>,
+    /// Of a lake.
+    pub pace: Option<Pace>,
+}
+
+/// How often a lake writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How old a file becomes before it is committed; not zero.
+    pub file_age: Duration,
+    /// How old fresh files become before they are rolled; `None` where there are none, or where that takes no time.
+    pub roll_age: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]

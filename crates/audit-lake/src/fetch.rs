@@ -21,6 +21,63 @@ pub struct ObjectReader {
     pub size: u64,
 }
 
+/// A Parquet file in the store, or one that was read whole.
+#[derive(Debug)]
+pub enum Fetched {
+    Part(ObjectReader),
+    Whole(Bytes),
+}
+
+impl Fetched {
+    /// Reads files whole that are no larger than `whole`: one request in place of two or more.
+    pub async fn open(reader: ObjectReader, whole: u64) -> Result<Fetched> {
+        if reader.size > whole {
+            return Ok(Fetched::Part(reader));
+        }
+        let found = reader.objects.get(&reader.path).await.map_err(external)?;
+        Ok(Fetched::Whole(found.bytes().await.map_err(external)?))
+    }
+}
+
+impl AsyncFileReader for Fetched {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
+        match self {
+            Fetched::Part(reader) => reader.get_bytes(range),
+            Fetched::Whole(bytes) => std::future::ready(slice(bytes, range)).boxed(),
+        }
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
+        match self {
+            Fetched::Part(reader) => reader.get_byte_ranges(ranges),
+            Fetched::Whole(bytes) => {
+                std::future::ready(ranges.into_iter().map(|range| slice(bytes, range)).collect()).boxed()
+            }
+        }
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+        match self {
+            Fetched::Part(reader) => reader.get_metadata(options),
+            Fetched::Whole(bytes) => {
+                let footer = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
+                std::future::ready(footer.parse_and_finish(bytes).map(Arc::new)).boxed()
+            }
+        }
+    }
+}
+
+fn slice(bytes: &Bytes, range: Range<u64>) -> Result<Bytes> {
+    let (start, end) = (range.start as usize, range.end as usize);
+    match start <= end && end <= bytes.len() {
+        true => Ok(bytes.slice(start..end)),
+        false => Err(ParquetError::EOF(format!("bytes {start} to {end} of {}", bytes.len()))),
+    }
+}
+
 /// Read with the footer in one request: enough for it in most files.
 const FOOTER_BYTES: usize = 64 << 10;
 

@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::{Bytes, BytesMut};
 use deltalake_core::kernel::{Add, Remove};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error as StoreError, MultipartUpload, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions};
 use parquet::arrow::ArrowWriter;
@@ -21,7 +21,7 @@ use parquet::file::metadata::ParquetMetaData;
 
 use crate::encode::{self, on_cpu};
 use crate::error::{LakeError, fault};
-use crate::fetch::ObjectReader;
+use crate::fetch::{Fetched, ObjectReader};
 use crate::file::{FileContext, PART_BYTES, add_action};
 use crate::layout::{DATA, FRESH, FileName};
 use crate::partition::{Partition, Partitioning};
@@ -90,6 +90,11 @@ pub struct Merged {
 const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 1 << 20;
 
+/// Files read at a time: what a roll takes in a bucket is the time that its requests take.
+pub const READ_AHEAD: usize = 16;
+/// The part of the window that files may take which are read ahead, one through this.
+const READ_SHARE: u64 = 4;
+
 /// Merges the first of `files`, all of one partition, as many as have one schema, into a file in `data/`. `window` is what is sorted in
 /// memory, in bytes. `mark` tells files apart that are made of the same ones by more than one process.
 pub async fn merge(
@@ -103,14 +108,18 @@ pub async fn merge(
     let mut sorter = Sorter::new(Order::Key, window);
     let mut replaces = Vec::new();
     let mut schema: Option<SchemaRef> = None;
-    for file in files {
-        let input = Input::open(context, file).await?;
-        if schema.as_ref().is_some_and(|schema| *schema != input.schema) {
-            break;
+    let ahead = window as u64 / READ_SHARE;
+    'files: for group in groups(files, ahead) {
+        let open = |file: LogFile| async move { Input::open(context, &file, ahead).await.map(|input| (input, file)) };
+        let mut inputs = futures::stream::iter(group).map(open).buffered(READ_AHEAD);
+        while let Some((input, file)) = inputs.try_next().await? {
+            if schema.as_ref().is_some_and(|schema| *schema != input.schema) {
+                break 'files;
+            }
+            schema = Some(input.schema.clone());
+            input.read(&mut sorter).await?;
+            replaces.push(file);
         }
-        schema = Some(input.schema.clone());
-        input.read(&mut sorter).await?;
-        replaces.push(file.clone());
     }
     let position =
         |at: fn(&FileName) -> audit_core::position::Position| replaces.iter().map(move |file| at(&file.name));
@@ -123,9 +132,25 @@ pub async fn merge(
     Ok(Some(Merged { add, replaces }))
 }
 
+/// Files that are read together: no more bytes than these, or one.
+fn groups(files: &[LogFile], bytes: u64) -> Vec<Vec<LogFile>> {
+    let (mut groups, mut rest) = (Vec::new(), files);
+    while !rest.is_empty() {
+        let mut sum = 0;
+        let fits = |file: &&LogFile| {
+            sum += file.size;
+            sum <= bytes
+        };
+        let (group, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        groups.push(group.to_vec());
+        rest = others;
+    }
+    groups
+}
+
 /// Whether a file has values that were kept out of its statistics for their length: to sort them takes memory that nobody planned for.
 pub async fn has_long_values(context: &FileContext, file: &LogFile) -> Result<bool, LakeError> {
-    let input = Input::open(context, file).await?;
+    let input = Input::open(context, file, 0).await?;
     let of_row = |name: &str| RECORD_COLUMNS.iter().all(|(known, ..)| *known != name);
     let mut columns = input.metadata.metadata().row_groups().iter().flat_map(|group| group.columns());
     Ok(columns.any(|column| {
@@ -140,15 +165,17 @@ struct Input {
     shown: String,
     schema: SchemaRef,
     metadata: ArrowReaderMetadata,
-    reader: ObjectReader,
+    reader: Fetched,
 }
 
 impl Input {
-    async fn open(context: &FileContext, file: &LogFile) -> Result<Input, LakeError> {
+    /// Reads the file whole if it is no larger than `whole`, else its footer.
+    async fn open(context: &FileContext, file: &LogFile, whole: u64) -> Result<Input, LakeError> {
         let path = Path::from(format!("{}/{}", context.folder, file.path()));
         let shown = context.store.show(&path);
-        let mut reader = ObjectReader { objects: context.store.objects().clone(), path, size: file.size };
+        let reader = ObjectReader { objects: context.store.objects().clone(), path, size: file.size };
         let failed = |source| LakeError::Read { path: shown.clone(), source };
+        let mut reader = Fetched::open(reader, whole).await.map_err(failed)?;
         let footer = reader.get_metadata(None).await.map_err(failed)?;
         let metadata = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new()).map_err(failed)?;
         // What a file says of its chunks is no part of its rows.

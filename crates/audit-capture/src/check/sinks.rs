@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Area, Report, SinkProbe};
+use super::{Area, Pace, Report, SinkProbe};
 
 /// `tables`: how many are captured, where that is known.
 pub(super) fn check(report: &mut Report, probes: &[SinkProbe], tables: Option<usize>) {
@@ -14,8 +14,12 @@ pub(super) fn check(report: &mut Report, probes: &[SinkProbe], tables: Option<us
                 report.fail(Area::Sink, &probe.name, error.message.clone(), fix);
             }
         }
-        if let (Some(age), Some(tables)) = (probe.file_age.filter(|age| !age.is_zero()), tables) {
-            report.ok(Area::Sink, &probe.name, commits(tables, age));
+        if let (Some(pace), Some(tables)) = (&probe.pace, tables) {
+            report.ok(Area::Sink, &probe.name, commits(tables, pace.file_age));
+            if let Some(message) = slow_rolls(tables, pace) {
+                let fix = "raise `file_age`, or have fewer tables in one lake; nothing is lost, but readers that list come late";
+                report.warn(Area::Sink, &probe.name, message, fix);
+            }
         }
     }
 }
@@ -24,6 +28,21 @@ pub(super) fn check(report: &mut Report, probes: &[SinkProbe], tables: Option<us
 fn commits(tables: usize, age: Duration) -> String {
     let each = (3600.0 / age.as_secs_f64()).ceil() as u64;
     format!("up to {} commits an hour: {tables} tables, {each} files an hour each", each.saturating_mul(tables as u64))
+}
+
+/// What rolling one table takes in a bucket, about: some requests one after the other, and one for each file, of which several are under way.
+const ROLL: Duration = Duration::from_millis(500);
+const ROLL_FILE: Duration = Duration::from_millis(5);
+
+/// Whether rolls would not keep up if all tables were written to without a pause: tables are rolled one after the other.
+fn slow_rolls(tables: usize, pace: &Pace) -> Option<String> {
+    let roll_age = pace.roll_age?;
+    let files = (roll_age.as_secs_f64() / pace.file_age.as_secs_f64()).ceil();
+    let all = (ROLL.as_secs_f64() + files * ROLL_FILE.as_secs_f64()) * tables as f64;
+    (all > roll_age.as_secs_f64()).then(|| {
+        let (all, roll_age) = (all.ceil() as u64, roll_age.as_secs());
+        format!("if all {tables} tables are written to without a pause, rolling their fresh files takes about {all} s in a bucket, more than `roll_age`, {roll_age} s")
+    })
 }
 
 #[cfg(test)]
@@ -36,14 +55,25 @@ mod tests {
         let good = SinkProbe {
             name: "archive".into(),
             outcome: Ok("written".into()),
-            file_age: Some(Duration::from_secs(300)),
+            pace: Some(Pace { file_age: Duration::from_secs(300), roll_age: None }),
         };
         let error = ProbeError { message: "read-only".into(), hint: Some("remount it".into()) };
-        let bad = SinkProbe { name: "hot".into(), outcome: Err(error), file_age: None };
+        let bad = SinkProbe { name: "hot".into(), outcome: Err(error), pace: None };
         let mut report = Report::default();
         check(&mut report, &[good, bad], Some(40));
         let seen: Vec<(State, &str)> = report.findings.iter().map(|f| (f.state, f.message.as_str())).collect();
         let commits = "up to 480 commits an hour: 40 tables, 12 files an hour each";
         assert_eq!(seen, [(State::Ok, "written"), (State::Ok, commits), (State::Fail, "read-only")]);
+    }
+
+    #[test]
+    fn rolls_that_cannot_keep_up_are_told_beforehand() {
+        let roll_age = Some(Duration::from_secs(3600));
+        let pace = |file_age| Pace { file_age: Duration::from_secs(file_age), roll_age };
+        assert_eq!(slow_rolls(800, &pace(5)), None);
+        let slow = slow_rolls(2000, &pace(5)).unwrap_or_default();
+        assert!(slow.contains("all 2000 tables") && slow.contains("about 8200 s"), "{slow}");
+        assert_eq!(slow_rolls(2000, &pace(60)), None);
+        assert_eq!(slow_rolls(10_000, &Pace { roll_age: None, ..pace(5) }), None);
     }
 }

@@ -22,5 +22,7 @@ mod skipping;
 mod store;
 /// Stores for tenants.
 mod tenants;
+/// Files that are read at a time.
+mod together;
 /// What is written, and when.
 mod write;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use audit_capture::check::{Area, Finding, Input, ProbeError, SinkProbe, State, check, would_start};
+use audit_capture::check::{Area, Finding, Input, Pace, ProbeError, SinkProbe, State, check, would_start};
 use audit_core::sink::Checkpoint;
 use audit_hot::CheckpointStore;
 use audit_pipeline::run::RunError;
@@ -59,7 +59,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
 }
 
 async fn probe(config: &Config, name: &str, sink: &SinkConfig, warnings: &mut Vec<Finding>) -> SinkProbe {
-    let (outcome, file_age) = match sink {
+    let (outcome, pace) = match sink {
         SinkConfig::Hot(hot) => {
             let probed = audit_hot::probe(hot, &config.source.name, name).await;
             let place = hot.endpoint.describe();
@@ -75,7 +75,7 @@ async fn probe(config: &Config, name: &str, sink: &SinkConfig, warnings: &mut Ve
                 Some(_) => format!("written to {place}, read, removed; {tenants} tenants are known"),
                 None => format!("written to {place}, read, removed"),
             });
-            (outcome.map_err(|error| failure(&error, error.hint())), Some(lake.file_age.get()))
+            (outcome.map_err(|error| failure(&error, error.hint())), pace_of(lake))
         }
         SinkConfig::Webhook(webhook) => {
             let checkpoint = config.checkpoint_endpoint(webhook);
@@ -99,7 +99,13 @@ async fn probe(config: &Config, name: &str, sink: &SinkConfig, warnings: &mut Ve
             (outcome.map_err(|error| failure(&error, error.hint.clone())), None)
         }
     };
-    SinkProbe { name: name.to_owned(), outcome, file_age }
+    SinkProbe { name: name.to_owned(), outcome, pace }
+}
+
+fn pace_of(lake: &audit_lake::LakeConfig) -> Option<Pace> {
+    let file_age = lake.file_age.get();
+    let rolls = lake.data_bytes.get() > 0 && lake.home_url().contains("://") && !lake.home_url().starts_with("file:");
+    (!file_age.is_zero()).then(|| Pace { file_age, roll_age: rolls.then(|| lake.roll_age.get()) })
 }
 
 fn failure(error: &dyn std::error::Error, hint: Option<String>) -> ProbeError {
