@@ -4,6 +4,8 @@
 //! A thorough run takes the sizes that the limit is meant for; others take less, with a limit to match.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
+// Tables of many columns, most of them NULL.
+mod columns;
 // One transaction of millions of rows.
 mod rows;
 // Values of hundreds of megabytes.
@@ -21,10 +23,16 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// Runs a daemon until both sinks have all that has committed, and returns the most memory that it held.
 async fn peak(world: &World, limit: u64) -> u64 {
-    let (until, hot) = (lsn(&world.wal_end().await), world.hot().await);
+    let hot = world.hot().await;
+    peak_with(world, limit, async || hot::flushed(&hot, SOURCE).await).await
+}
+
+/// The same with a lake and what else there is, as far as `also` says that it is.
+async fn peak_with(world: &World, limit: u64, also: impl AsyncFn() -> u64) -> u64 {
+    let until = lsn(&world.wal_end().await);
     let begun = Instant::now();
     let mut daemon = world.launch().start();
-    while hot::flushed(&hot, SOURCE).await < until || lake::flushed(&world.lake) < until {
+    while also().await < until || lake::flushed(&world.lake) < until {
         assert!(daemon.ended().is_none(), "the daemon ended:\n{}", daemon.output());
         assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain:\n{}", daemon.output());
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -42,8 +42,8 @@ pub const CHUNKS_KEY: &str = "cdc_audit.chunks";
 /// Rows leave their builders in steps of about this size.
 const STEP_BYTES: usize = 2 << 20;
 const STEP_ROWS: usize = 8192;
-/// What a file holds from its first row on, beside its rows: builders of all columns, about.
-const BUILDER_BYTES: usize = 16 << 10;
+/// What a file holds from its first row on, beside its rows, for each builder of a column, about.
+const BUILDER_BYTES: usize = 512;
 /// Parts of an upload. The clouds want 5 MiB at least, some want all the same.
 pub const PART_BYTES: usize = 8 << 20;
 /// Parts of one file that are under way at a time.
@@ -227,7 +227,7 @@ impl OpenFile {
     /// Memory held, in bytes.
     pub fn held_bytes(&self) -> usize {
         let writer = self.writer.as_ref().map_or(0, |writer| writer.memory_size() + encode::WRITER_BYTES);
-        BUILDER_BYTES + self.rows.bytes() + self.group.bytes + writer + self.pending_bytes()
+        BUILDER_BYTES * self.plan.builders() + self.rows.bytes() + self.group.bytes + writer + self.pending_bytes()
     }
 
     /// Adds the rows that were appended to their row group, and encodes it if it is full. Takes processor time.

@@ -44,6 +44,8 @@ pub struct Rows {
     before_valid: Vec<bool>,
     len: usize,
     bytes: usize,
+    /// What each row takes beside its texts.
+    width: usize,
     exact: String,
     derived: Derived,
     scratch: Vec<u8>,
@@ -304,6 +306,7 @@ impl Rows {
             before_valid: Vec::new(),
             len: 0,
             bytes: 0,
+            width: plan.width(),
             exact: String::new(),
             derived: Derived::default(),
             scratch: Vec::new(),
@@ -330,16 +333,17 @@ impl Rows {
         self.derived.make(version)?;
         self.exact.clear();
         let mut into = Into { plan: &self.plan, exact: &mut self.exact, scratch: &mut self.scratch };
-        let mut bytes = match image {
-            Some(image) => into.append(&mut self.after, image, ""),
+        let mut bytes = self.width;
+        match image {
+            Some(image) => bytes += into.append(&mut self.after, image, ""),
             None => append_nulls(&mut self.after),
-        };
+        }
         if self.plan.before {
             self.before_valid.push(before.is_some());
-            bytes += match before {
-                Some(image) => into.append(&mut self.before, image, "cdc_before."),
+            match before {
+                Some(image) => bytes += into.append(&mut self.before, image, "cdc_before."),
                 None => append_nulls(&mut self.before),
-            };
+            }
         }
         bytes += self.record.identity(version, version.event().name(), shared);
         bytes += self.record.what(version, &self.derived);
@@ -357,6 +361,7 @@ impl Rows {
     }
 
     fn check(&mut self, image: Image<'_>) -> Result<(), TooLarge> {
+        fail::fail_point!("lake::too_large", |_| Err(TooLarge { column: "any".to_string() }));
         for (target, (_, value)) in self.plan.targets.iter().zip(image.iter()) {
             if let (Some(at), Value::Text(text)) = (*target, value)
                 && !self.after[at].fits(text, &mut self.scratch)
@@ -369,10 +374,11 @@ impl Rows {
 
     /// Appends event `error` in place of a version that the lake does not take.
     pub fn append_error(&mut self, version: &Version<'_>, shared: Shared<'_>, note: &str) {
-        let mut bytes = append_nulls(&mut self.after);
+        let mut bytes = self.width;
+        append_nulls(&mut self.after);
         if self.plan.before {
             self.before_valid.push(false);
-            bytes += append_nulls(&mut self.before);
+            append_nulls(&mut self.before);
         }
         self.exact.clear();
         bytes += self.record.identity(version, "error", shared);
@@ -422,9 +428,8 @@ impl Rows {
     }
 }
 
-fn append_nulls(cells: &mut [Cells]) -> usize {
+fn append_nulls(cells: &mut [Cells]) {
     cells.iter_mut().for_each(Cells::append_null);
-    cells.len()
 }
 
 /// Where one side of a version goes.
@@ -435,14 +440,14 @@ struct Into<'r> {
 }
 
 impl Into<'_> {
-    /// Appends the values; what a typed column cannot hold is noted as text.
+    /// Appends the values; what a typed column cannot hold is noted as text. Returns about how many bytes texts took.
     fn append(&mut self, cells: &mut [Cells], image: Image<'_>, prefix: &str) -> usize {
         let mut bytes = 0;
         for (target, (_, value)) in self.plan.targets.iter().zip(image.iter()) {
             let Some(at) = *target else { continue };
             match value {
                 Value::Text(text) => {
-                    bytes += 8 + text.len();
+                    bytes += if self.plan.columns[at].1.is_text() { text.len() } else { 0 };
                     if cells[at].append(text, self.scratch) == Taken::Inexact {
                         note_exact(self.exact, prefix, &self.plan.columns[at].0, text);
                     }

@@ -102,6 +102,24 @@ impl Form {
         }
     }
 
+    /// What each row takes in an array of this form, in bytes, whether it has a value or not. What texts hold comes on top.
+    pub fn width(&self) -> usize {
+        match self {
+            Form::Bool => 1,
+            Form::Int16 => 2,
+            Form::Int32 | Form::Float32 | Form::Date => 4,
+            Form::Int64 | Form::Float64 | Form::Timestamp { .. } => 8,
+            Form::Decimal(..) => 16,
+            // Where it begins.
+            Form::Binary | Form::Text | Form::Json(_) | Form::TextList => 4,
+        }
+    }
+
+    /// Whether the length of its values differs.
+    pub fn is_text(&self) -> bool {
+        matches!(self, Form::Binary | Form::Text | Form::Json(_) | Form::TextList)
+    }
+
     fn delta(&self) -> Value {
         match self {
             Form::Bool => json!("boolean"),
@@ -170,6 +188,24 @@ pub struct RowPlan {
     pub columns: Vec<(String, Form)>,
     /// Whether the files have the row before.
     pub before: bool,
+}
+
+impl RowPlan {
+    /// What a row takes in memory, in bytes, beside its record and what its texts hold: a table of many columns takes most of it for NULLs.
+    /// Buffers double when they are full, so a quarter of them is free on average.
+    pub fn width(&self) -> usize {
+        let row: usize = self.columns.iter().map(|(_, form)| form.width()).sum();
+        row * self.images() * 4 / 3
+    }
+
+    /// Builders that a file of such rows has.
+    pub fn builders(&self) -> usize {
+        RECORD_COLUMNS.len() + self.columns.len() * self.images()
+    }
+
+    fn images(&self) -> usize {
+        1 + usize::from(self.before)
+    }
 }
 
 /// The fields of a Delta table that has no rows yet.

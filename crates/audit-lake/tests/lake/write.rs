@@ -51,13 +51,15 @@ fn inserts(fixture: &mut Fixture, keys: std::ops::Range<u32>) -> Vec<Batch> {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_close_by_rows_size_and_age() {
     let mut lake = Lake::new();
-    lake.config.file_rows = 8192;
+    lake.config.file_rows = 5000;
     let (mut sink, _) = lake.taken().await;
     let mut fixture = Fixture::default();
     let mut batches = fixture.batches(USERS);
     batches.extend(inserts(&mut fixture, 0..10_000));
     sink.write(&batches.iter().collect::<Vec<_>>()).await.unwrap();
-    assert_eq!(lake.agreed("public.users").await.len(), 8192);
+    // Rows are encoded some thousands at a time: a file closes after the first of these steps that reaches its limit.
+    let closed = lake.agreed("public.users").await.len();
+    assert!((5000..10_000).contains(&closed), "{closed}");
     assert!(sink.held_bytes() > 0);
 
     // By age: due says when, flush does it then and no earlier.
