@@ -121,6 +121,11 @@ pub trait Sink: Send {
 
     /// Memory that the sink holds for versions that are not durable yet, in bytes.
     fn held_bytes(&self) -> usize;
+
+    /// What fails in one part of the sink, such as one table, while everything else goes on: each names the part and the error.
+    fn troubles(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What happens next after an error.

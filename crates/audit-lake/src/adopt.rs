@@ -13,7 +13,7 @@ use arrow::datatypes::SchemaRef;
 use audit_core::position::Position;
 use audit_core::sink::ChunkProgress;
 use deltalake_core::kernel::{Add, Snapshot};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
@@ -29,6 +29,10 @@ use crate::merge::LogFile;
 use crate::partition::Partition;
 use crate::schema::{self, RowPlan};
 use crate::stats;
+use crate::store::Store;
+
+/// Files removed at a time.
+const CONCURRENT: usize = 16;
 
 /// A file of ours in a table's folder.
 #[derive(Clone, Debug)]
@@ -69,7 +73,7 @@ pub async fn look_at(
     let (mut chunks, mut seen): (Vec<Seen>, Vec<Seen>) = seen.into_iter().partition(|file| file.name.chunks.is_some());
     seen.sort_by_key(|file| (file.name.first, file.name.last));
     chunks.sort_by_key(|file| file.name.chunks);
-    let overlap = seen.windows(2).any(|pair| pair[0].name.overlaps(&pair[1].name));
+    let overlap = overlaps(&seen);
     let repeated = repeats_a_chunk(&chunks, stored.baseline);
     let known = if overlap || repeated { names_in_log(log, &folder).await? } else { HashSet::new() };
     let mut found = Found::default();
@@ -95,6 +99,18 @@ pub async fn look_at(
         }
     }
     Ok(found)
+}
+
+/// Whether two of these files of the stream, in their order, have a version of one stretch.
+fn overlaps(files: &[Seen]) -> bool {
+    files.windows(2).any(|pair| pair[0].name.overlaps(&pair[1].name))
+}
+
+/// Whether two files of the stream among these have a version of one stretch.
+pub fn overlap(mut files: Vec<Seen>) -> bool {
+    files.retain(|file| file.name.chunks.is_none());
+    files.sort_by_key(|file| (file.name.first, file.name.last));
+    overlaps(&files)
 }
 
 /// Whether two of these files, in the order of their chunks, may hold the same one: as such, or in another baseline than the log's.
@@ -147,20 +163,20 @@ async fn unnamed_chunks(log: &TableLog, owner: u64) -> Result<Vec<(Chunks, Seen)
 
 /// Our files under one of the table's folders.
 pub async fn list(log: &TableLog, folder: &str, owner: u64) -> Result<Vec<Seen>, LakeError> {
-    let path = Path::from(format!("{}/{folder}", log.folder));
-    let listed: Vec<ObjectMeta> = log
-        .store()
-        .objects()
-        .list(Some(&path))
-        .try_collect()
-        .await
-        .map_err(|error| LakeError::store("list", log.store().show(&path), error))?;
+    list_in(log.store(), &log.folder, folder, &log.table, owner).await
+}
+
+/// The same where the log is not at hand; `of` is the table's folder.
+pub async fn list_in(store: &Store, of: &str, folder: &str, table: &str, owner: u64) -> Result<Vec<Seen>, LakeError> {
+    let path = Path::from(format!("{of}/{folder}"));
+    let failed = |error| LakeError::store("list", store.show(&path), error);
+    let listed: Vec<ObjectMeta> = store.objects().list(Some(&path)).try_collect().await.map_err(failed)?;
     let ours = |meta: ObjectMeta| FileName::of_path(&meta.location).map(|name| Seen { name, meta });
     // What `compact` makes is its own affair.
     let seen: Vec<Seen> = listed.into_iter().filter_map(ours).filter(|file| file.name.mark.is_none()).collect();
     match seen.iter().map(|file| file.name.owner).max() {
         Some(theirs) if theirs > owner => {
-            Err(LakeError::Fenced { what: format!("table {}", log.table), theirs, ours: owner })
+            Err(LakeError::Fenced { what: format!("table {table}"), theirs, ours: owner })
         }
         _ => Ok(seen),
     }
@@ -234,13 +250,23 @@ pub async fn remove(log: &TableLog, files: impl Iterator<Item = Path>) -> Result
     delete(log, said).await
 }
 
-/// Removes files that the log does not name; the table has a commit of ours.
+/// Removes files that the log does not name, one after the other; the table has a commit of ours.
 pub async fn delete(log: &TableLog, files: impl Iterator<Item = Path>) -> Result<(), LakeError> {
     for path in files {
-        match log.store().objects().delete(&path).await {
-            Ok(()) | Err(StoreError::NotFound { .. }) => {}
-            Err(error) => return Err(LakeError::store("remove", log.store().show(&path), error)),
-        }
+        delete_one(log.store(), path).await?;
     }
     Ok(())
+}
+
+/// The same where the log is not at hand, in any order.
+pub async fn delete_from(store: &Store, files: Vec<Path>) -> Result<(), LakeError> {
+    let deleted = futures::stream::iter(files).map(|path| delete_one(store, path));
+    deleted.buffer_unordered(CONCURRENT).try_collect().await
+}
+
+async fn delete_one(store: &Store, path: Path) -> Result<(), LakeError> {
+    match store.objects().delete(&path).await {
+        Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(LakeError::store("remove", store.show(&path), error)),
+    }
 }

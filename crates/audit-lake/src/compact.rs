@@ -30,6 +30,8 @@ use crate::tenants::Stores;
 
 /// Where it is noted what was replaced.
 const NOTES: &str = "_cdc_audit/replaced";
+/// When the last run over the whole lake ended.
+const LAST_RUN: &str = "_cdc_audit/compacted.json";
 /// A partition that is still written to is compacted when it has this many files.
 const OPEN_FILES_MIN: usize = 8;
 /// What a run that was killed has left is removed when it is this old: no run takes so long from a file to its commit.
@@ -61,10 +63,16 @@ pub struct Compactor {
     source: Arc<str>,
     files: encode::Settings,
     target: u64,
-    /// Partitions whose time is before this are left alone.
-    not_before: Micros,
+    /// Partitions that are older are left alone, in microseconds.
+    within: i64,
     grace: i64,
     window: usize,
+}
+
+/// A run over the whole lake, by its end in microseconds.
+#[derive(Debug, Serialize, Deserialize)]
+struct LastRun {
+    at: i64,
 }
 
 /// Replaced by one commit.
@@ -93,7 +101,7 @@ impl Compactor {
         Ok(Compactor {
             files: encode::Settings::new(config, row_group).map_err(|source| LakeError::Settings { source })?,
             target: config.compact_bytes.get(),
-            not_before: Micros(Micros::now().0.saturating_sub(micros(config.compact_within))),
+            within: micros(config.compact_within),
             grace: micros(config.grace),
             window: memory / 2,
             source: source.into(),
@@ -121,26 +129,56 @@ impl Compactor {
         }
     }
 
-    /// Compacts one table after the other, in home and of all tenants, and removes what earlier runs have replaced.
+    /// Compacts one table after the other, in home and of all tenants, and removes what earlier runs have replaced. What fails of one table, or
+    /// of one store, is logged, and the others go on. Then it is noted in the home that a run has ended.
     pub async fn all(&self) -> Result<(), LakeError> {
         for one in self.each().await? {
-            one.all_of_store().await?;
+            if let Err(error) = one.all_of_store().await {
+                one.failed(None, &error);
+            }
         }
-        Ok(())
+        self.note_run().await
     }
 
     async fn all_of_store(&self) -> Result<(), LakeError> {
         for table in self.tables().await? {
-            let done = match self.table(&table).await {
-                // Its first file is there, and not its first commit.
-                Err(LakeError::NoTable { .. }) => continue,
-                done => done?,
-            };
-            if done.into > 0 {
-                tracing::info!(table, files = done.files, into = done.into, "compacted");
+            match self.table(&table).await {
+                Ok(done) if done.into > 0 => {
+                    tracing::info!(table, files = done.files, into = done.into, "compacted");
+                }
+                // Its first file may be there, and not its first commit.
+                Ok(_) | Err(LakeError::NoTable { .. }) => {}
+                Err(error) => self.failed(Some(&table), &error),
             }
         }
         self.sweep().await.map(|_| ())
+    }
+
+    fn failed(&self, table: Option<&str>, error: &LakeError) {
+        let cause = std::error::Error::source(error).map(|source| source.to_string());
+        tracing::warn!(table, tenant = self.tenant.as_deref(), %error, cause, "could not compact; trying again the next time");
+    }
+
+    /// When the last run over the whole lake ended, as the home says it.
+    pub async fn last_run(&self) -> Result<Option<Micros>, LakeError> {
+        let path = Path::from(LAST_RUN);
+        let failed = |error| LakeError::store("read", self.store.show(&path), error);
+        let bytes = match self.store.objects().get(&path).await {
+            Ok(found) => found.bytes().await.map_err(failed)?,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        // What cannot be read says nothing: then a run is due.
+        Ok(serde_json::from_slice(&bytes).ok().map(|run: LastRun| Micros(run.at)))
+    }
+
+    /// Any daemon may write this over another's: it decides about nothing but when the next run begins.
+    async fn note_run(&self) -> Result<(), LakeError> {
+        let path = Path::from(LAST_RUN);
+        let run = serde_json::to_vec_pretty(&LastRun { at: Micros::now().0 });
+        let run = run.map_err(|error| LakeError::altered(&path, error.to_string()))?;
+        let put = self.store.objects().put(&path, run.into()).await;
+        put.map(|_| ()).map_err(|error| LakeError::store("write", self.store.show(&path), error))
     }
 
     /// Compacts one table.
@@ -204,7 +242,8 @@ impl Compactor {
             partitions.entry(file.partition).or_default().push(file);
         }
         let by = log.partitioning();
-        let (first, today) = (Partition::of(by, self.not_before), Partition::of(by, Micros::now()));
+        let now = Micros::now();
+        let (first, today) = (Partition::of(by, Micros(now.0.saturating_sub(self.within))), Partition::of(by, now));
         let mut groups = Vec::new();
         for (partition, mut files) in partitions.into_iter().filter(|(partition, _)| *partition >= first) {
             if partition >= today && files.len() < OPEN_FILES_MIN {

@@ -24,6 +24,10 @@ pub struct LakeConfig {
     #[serde(default)]
     #[schemars(example = &"s3://acme-audit/shop")]
     pub home: Option<String>,
+    /// How long the store of a tenant that was never written to is waited for, where it is not there or refuses: everything waits meanwhile. Then
+    /// that tenant's rows go to `home` for good, so that a value which an application's user made up cannot stop the lake.
+    #[serde(default = "tenant_wait")]
+    pub tenant_wait: Span,
     /// A table's file is closed when it is this large. In a bucket it is held in memory until then: there it is closed earlier where
     /// `pipeline.memory_limit` asks for it, at about 40 MiB by default.
     #[serde(default = "file_bytes")]
@@ -97,6 +101,10 @@ pub enum Compression {
     None,
 }
 
+fn tenant_wait() -> Span {
+    Span::mins(10)
+}
+
 fn file_bytes() -> ByteSize {
     ByteSize::mib(128)
 }
@@ -155,6 +163,7 @@ impl LakeConfig {
         LakeConfig {
             url: url.into(),
             home: None,
+            tenant_wait: tenant_wait(),
             file_bytes: file_bytes(),
             file_rows: file_rows(),
             file_age: file_age(),

@@ -184,6 +184,20 @@ impl LakeError {
         self.io_kind() == Some(ErrorKind::NotFound) || from_store(self).is_some_and(missing)
     }
 
+    /// Whether it says that the place of a tenant is not there, or nobody is let in.
+    pub(crate) fn has_no_store(&self) -> bool {
+        matches!(self, LakeError::Tenant { .. }) && (self.is_missing() || self.refused())
+    }
+
+    /// Whether another daemon came first: what this one knows of the lake does not hold any more.
+    pub(crate) fn is_lost_race(&self) -> bool {
+        match self {
+            LakeError::Fenced { .. } | LakeError::Overtaken { .. } => true,
+            LakeError::Tenant { source, .. } => source.is_lost_race(),
+            _ => false,
+        }
+    }
+
     pub(crate) fn is_retry(&self) -> bool {
         self.action() == Action::Retry
     }

@@ -1,11 +1,14 @@
 //! What the sink does from one `take` to the next error: versions to tables, tables to commits, commits to the lake's checkpoint.
 
 mod chunks;
+mod held_back;
 mod maker;
 pub mod roll;
 mod room;
 mod route;
 mod start;
+mod sweep;
+mod tenants;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,9 +26,11 @@ use crate::file::Limits;
 use crate::partition::Partitioning;
 use crate::rows::{Shared, TooLarge};
 use crate::session::chunks::Group;
+use crate::session::held_back::HeldBack;
 use crate::session::maker::Maker;
 use crate::session::roll::{Compacting, Rolling};
-use crate::session::route::Route;
+use crate::session::sweep::Replaced;
+use crate::session::tenants::Tenants;
 use crate::table::fresh::Rolls;
 use crate::table::{Append, Need, OpenTable, TableId};
 use crate::tenants::Stores;
@@ -48,6 +53,8 @@ pub struct Settings {
     /// What is smaller is fresh.
     pub data: Limits,
     pub rolls: Rolls,
+    /// How long a tenant's store that is not there is waited for.
+    pub tenant_wait: Duration,
     /// Some readers list `data/`.
     pub listed: bool,
     /// Of tables that begin.
@@ -70,8 +77,7 @@ pub struct Session {
     chunks: BTreeMap<Arc<str>, Group>,
     /// How far the baselines of tables are, as home says.
     baselines: HashMap<Arc<str>, ChunkProgress>,
-    /// Tenants that this session knows to be noted.
-    noted: HashSet<Arc<str>>,
+    tenants: Tenants,
     /// How far the stream is: all of it up to here was taken in.
     seen: Progress,
     /// The last change of the stream before the next version.
@@ -81,8 +87,10 @@ pub struct Session {
     held: usize,
     rolling: Option<Rolling>,
     compacting: Option<Compacting>,
-    /// After one that failed.
-    roll_not_before: Instant,
+    /// Tables whose rolls fail.
+    held_back: HashMap<TableId, HeldBack>,
+    replaced: Replaced,
+    reopen_not_before: Instant,
 }
 
 /// Why a write did not go through.
@@ -142,7 +150,7 @@ impl Session {
     }
 
     async fn write_rows(&mut self, batch: &Batch, quarantined: &HashSet<Position>) -> Result<(), WriteError> {
-        let route = Route::of(batch, &self.settings.name, self.stores.has_tenants(), quarantined);
+        let route = self.route(batch, quarantined).await?;
         for (at, ids) in route.ids.chunks(ACTIVE_MAX).enumerate() {
             if at > 0 {
                 self.make_room().await?;
@@ -211,7 +219,6 @@ impl Session {
         if missing.is_empty() {
             return Ok(());
         }
-        self.note_tenants(&missing).await?;
         let maker = self.maker();
         let known = |id: TableId| {
             let (baseline, has_fresh) = (self.baselines.get(&id.name).copied(), self.parked.contains_key(&id));
@@ -221,27 +228,15 @@ impl Session {
         let open = |(id, baseline, has_fresh)| maker.open(id, baseline, has_fresh);
         let opened: Vec<OpenTable> =
             futures::stream::iter(missing).map(open).buffer_unordered(CONCURRENT).try_collect().await?;
-        for mut table in opened {
-            table.touched = self.clock;
-            self.parked.remove(&table.id());
-            self.tables.insert(table.id(), table);
-        }
+        opened.into_iter().for_each(|table| self.opened(table));
         Ok(())
     }
 
-    /// Nothing is put to a tenant's store before home knows of it.
-    async fn note_tenants(&mut self, ids: &[TableId]) -> Result<(), LakeError> {
-        let tenants = ids.iter().filter_map(|id| id.tenant.clone());
-        let new: HashSet<Arc<str>> = tenants.filter(|tenant| !self.noted.contains(tenant)).collect();
-        let note = |tenant: Arc<str>| {
-            let stores = self.stores.clone();
-            async move { stores.note(&tenant).await.map(|()| tenant) }
-        };
-        let mut noted = futures::stream::iter(new).map(note).buffer_unordered(CONCURRENT);
-        while let Some(tenant) = noted.try_next().await? {
-            self.noted.insert(tenant);
-        }
-        Ok(())
+    fn opened(&mut self, mut table: OpenTable) {
+        self.clock += 1;
+        table.touched = self.clock;
+        self.parked.remove(&table.id());
+        self.put_back(table);
     }
 
     fn deactivate(&mut self, active: Vec<OpenTable>) {
@@ -256,7 +251,9 @@ impl Session {
         let held = table.held_bytes();
         self.held = (self.held + held).saturating_sub(table.counted);
         table.counted = held;
-        self.tables.insert(table.id(), table);
+        let id = table.id();
+        self.replaced.take_over(&id, table.fresh.take_gone(), self.settings.rolls.grace);
+        self.tables.insert(id, table);
     }
 
     /// Closes and commits the tables that are due, or all.
@@ -264,12 +261,11 @@ impl Session {
         self.finish_chunks().await?;
         let now = Instant::now();
         let age = self.settings.file_age;
-        let due = |table: &OpenTable| {
-            table.is_dirty() && (all || table.is_closing() || table.since.is_none_or(|since| since + age <= now))
-        };
-        let ids: Vec<TableId> = self.tables.values().filter(|table| due(table)).map(OpenTable::id).collect();
-        let due: Vec<OpenTable> = ids.iter().filter_map(|id| self.tables.remove(id)).collect();
         let seen = self.seen.position;
+        let due = |table: &OpenTable| all || table.due(age, seen).is_some_and(|due| due <= now);
+        let ids: Vec<TableId> =
+            self.tables.values().filter(|table| table.is_dirty() && due(table)).map(OpenTable::id).collect();
+        let due: Vec<OpenTable> = ids.iter().filter_map(|id| self.tables.remove(id)).collect();
         let close = |mut table: OpenTable| async move {
             let closed = table.close(seen).await;
             (table, closed)
@@ -318,8 +314,8 @@ impl Session {
     }
 
     pub fn due(&self) -> Option<Instant> {
-        let dirty = self.tables.values().filter(|table| table.is_dirty());
-        let tables = dirty.filter_map(|table| Some(table.since? + self.settings.file_age)).min();
+        let seen = self.seen.position;
+        let tables = self.tables.values().filter_map(|table| table.due(self.settings.file_age, seen)).min();
         let chunks = self.chunks.values().map(|group| group.due(self.settings.file_age)).min();
         let committed = self.committed();
         let checkpoint = is_later(committed, self.durable()).then(|| self.checkpoint_due(committed));

@@ -68,6 +68,7 @@ impl LakeSink {
             file_age: config.file_age.get(),
             data: Limits { bytes: config.data_bytes.get(), rows: config.data_rows },
             rolls: Rolls { age: config.roll_age.get(), grace: config.grace.get(), full: limits },
+            tenant_wait: config.tenant_wait.get(),
             listed: config.listing_readers,
             partitioning: config.partition_by,
             keep_before: config.keep_before,
@@ -109,7 +110,7 @@ impl Sink for LakeSink {
             Some(every) => {
                 let memory = self.settings.budget / 3;
                 let compactor = Compactor::of(&self.config, stores.clone(), &identity.source, memory)?;
-                Some(Compacting::new(compactor, every.get()))
+                Some(Compacting::new(compactor, every.get()).await?)
             }
             None => None,
         };
@@ -149,6 +150,10 @@ impl Sink for LakeSink {
 
     fn held_bytes(&self) -> usize {
         self.session.as_ref().map_or(0, Session::held)
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        self.session.as_ref().map_or_else(Vec::new, Session::troubles)
     }
 }
 

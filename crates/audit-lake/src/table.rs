@@ -8,7 +8,7 @@ pub mod fresh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use audit_core::batch::{Progress, Version};
 use audit_core::position::Position;
@@ -79,6 +79,8 @@ pub struct OpenTable {
     /// Columns and shapes that the next commit adds.
     schema: Option<(Vec<DeltaField>, Vec<Shape>)>,
     files: BTreeMap<Partition, OpenFile>,
+    /// Files that rows can no longer be added to, while the end of an adopted file is waited for.
+    aside: Vec<OpenFile>,
     chunks: OpenChunks,
     /// Partitions whose folder was looked at.
     visited: BTreeSet<Partition>,
@@ -116,6 +118,7 @@ impl OpenTable {
             layout: None,
             schema: None,
             files: BTreeMap::new(),
+            aside: Vec::new(),
             chunks: OpenChunks::default(),
             visited: BTreeSet::new(),
             adopted: BTreeMap::new(),
@@ -136,7 +139,23 @@ impl OpenTable {
 
     /// Whether something of the stream is not committed.
     pub fn is_dirty(&self) -> bool {
-        !self.files.is_empty() || self.is_closing() || self.adopts()
+        !self.files.is_empty() || !self.aside.is_empty() || self.is_closing() || self.adopts()
+    }
+
+    /// Whether nothing can be committed before the stream, which is at `seen`, is at the end of an adopted file: a commit says that the table
+    /// has everything up to its position, and rows of other partitions may still come before that end.
+    pub fn waits(&self, seen: Position) -> bool {
+        !self.is_closing() && self.adopted_to().is_some_and(|last| last > seen)
+    }
+
+    fn adopted_to(&self) -> Option<Position> {
+        self.adopted.values().flatten().map(|file| file.name.last).max()
+    }
+
+    /// When its files are to be committed for their age. A table that waits is not due: nothing would come of it.
+    pub fn due(&self, age: Duration, seen: Position) -> Option<Instant> {
+        let begun = self.since.filter(|_| self.is_dirty() && !self.waits(seen))?;
+        Some(if self.is_closing() { begun } else { begun + age })
     }
 
     /// Whether nothing would be lost if the table were opened anew.
@@ -160,11 +179,11 @@ impl OpenTable {
     }
 
     fn open_files(&self) -> impl Iterator<Item = &OpenFile> {
-        self.files.values().chain(self.chunks.file())
+        self.files.values().chain(&self.aside).chain(self.chunks.file())
     }
 
     fn open_files_mut(&mut self) -> impl Iterator<Item = &mut OpenFile> {
-        self.files.values_mut().chain(self.chunks.file_mut())
+        self.files.values_mut().chain(&mut self.aside).chain(self.chunks.file_mut())
     }
 
     /// Lays out rows of the stream, if its files can have them.
@@ -244,14 +263,13 @@ impl OpenTable {
 
     /// Whether adopted files end before `position`: they are committed before anything later comes in.
     fn is_cut_at(&self, position: Position) -> bool {
-        let last = self.adopted.values().flatten().map(|file| file.name.last).max();
-        last.is_some_and(|last| last < position)
+        self.adopted_to().is_some_and(|last| last < position)
     }
 
     /// Whether the files have reached their size.
     pub fn is_full(&self) -> bool {
         let full = |file: &OpenFile| self.limits.reached(file.size(), file.rows_total);
-        self.open_files().any(full)
+        self.files.values().chain(self.chunks.file()).any(full)
     }
 
     pub fn wants_upload(&self) -> bool {
@@ -303,9 +321,25 @@ impl OpenTable {
         for seen in &found.adopt {
             files.push(adopt::read(&self.log, seen).await?);
         }
-        adopt::remove(&self.log, found.remove.iter().map(|seen| seen.meta.location.clone())).await?;
+        self.drop_late(found).await?;
         self.add_columns(&files);
         Ok(files)
+    }
+
+    /// Removes files whose versions others have; the log has a commit of ours. Where nobody lists, a compaction may have replaced them: then
+    /// they stay for readers of an older state of the log.
+    async fn drop_late(&mut self, found: &Found) -> Result<(), LakeError> {
+        let paths = found.remove.iter().map(|seen| seen.meta.location.clone());
+        if self.context.listed {
+            return adopt::remove(&self.log, paths).await;
+        }
+        let by = self.log.partitioning();
+        for path in paths {
+            if let Some(partition) = Partition::from_path(by, path.as_ref()) {
+                self.fresh.leave(path, partition);
+            }
+        }
+        Ok(())
     }
 
     /// Columns of adopted files that the log does not know yet.
@@ -329,17 +363,23 @@ impl OpenTable {
             self.visited.range(..begun).copied().filter(|partition| !self.files.contains_key(partition)).collect();
         for partition in left {
             if self.adopted.get(&partition).is_none_or(Vec::is_empty) {
-                let owner = self.context.owner;
-                let found = adopt::look_at(&self.log, partition, self.taken, self.baseline, owner).await?;
-                // A file beyond what was taken in waits until the stream is there.
-                if !found.remove.is_empty() {
-                    self.own().await?;
-                    adopt::remove(&self.log, found.remove.iter().map(|seen| seen.meta.location.clone())).await?;
-                }
+                self.look_again(partition).await?;
                 self.visited.remove(&partition);
             }
         }
         Ok(())
+    }
+
+    /// Removes what a daemon that was fenced has put into a partition late.
+    pub async fn look_again(&mut self, partition: Partition) -> Result<(), LakeError> {
+        let owner = self.context.owner;
+        // A file beyond what was taken in waits until the stream is there.
+        let found = adopt::look_at(&self.log, partition, self.taken, self.baseline, owner).await?;
+        if found.remove.is_empty() {
+            return Ok(());
+        }
+        self.own().await?;
+        self.drop_late(&found).await
     }
 
     /// Makes sure that the last commit of the table is ours.
@@ -364,19 +404,18 @@ impl OpenTable {
     }
 
     /// Closes the table's files and commits them; `seen` is how far the stream is. What is in memory is lost with an error of action
-    /// `Restart`; after others, call it again.
-    ///
-    /// Files of the stream stay open while an adopted file reaches beyond `seen`: a commit says that the table has everything up to its
-    /// position, and rows of other partitions may still come before the end of that file.
+    /// `Restart`; after others, call it again. Files of a table that waits ([`OpenTable::waits`]) get no more rows, and are committed later.
     pub async fn close(&mut self, seen: Position) -> Result<(), LakeError> {
-        let adopted_to = self.adopted.values().flatten().map(|file| file.name.last).max();
-        if !self.is_closing() && adopted_to.is_none_or(|last| last <= seen) {
-            self.commit_to = Some(adopted_to.map_or(self.taken, |last| last.max(self.taken)));
-        }
-        if self.commit_to.is_none() {
+        if self.waits(seen) {
+            self.aside.extend(std::mem::take(&mut self.files).into_values());
             return Ok(());
         }
-        while let Some((_, file)) = self.files.pop_first() {
+        if !self.is_closing() {
+            self.commit_to = Some(self.adopted_to().map_or(self.taken, |last| last.max(self.taken)));
+        }
+        self.aside.extend(std::mem::take(&mut self.files).into_values());
+        while !self.aside.is_empty() {
+            let file = self.aside.remove(0);
             self.whole.push(file.close(&self.context).await?);
         }
         while let Some(file) = self.whole.last() {

@@ -64,8 +64,15 @@ impl fmt::Debug for Tenants {
 #[serde(deny_unknown_fields)]
 struct Note {
     tenant: String,
-    /// Where its store is. It never moves: what was written before would be written again.
+    /// Where its store is, or home's own place where it has none. It never moves: what was written before would be written again.
     url: String,
+}
+
+/// Where a tenant's rows go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goes {
+    ToStore,
+    ToHome,
 }
 
 /// What a tenant's store knows of home. Not its address, for the store may be handed over.
@@ -126,6 +133,7 @@ impl Stores {
         let listed: Vec<ObjectMeta> = self.home.objects().list(Some(&folder)).try_collect().await.map_err(failed)?;
         let read = |meta: ObjectMeta| async move {
             let note: Option<Note> = read(&self.home, &meta.location).await?;
+            let note = note.filter(|note| !self.is_home(note));
             note.map(|note| self.checked(note, &meta.location)).transpose()
         };
         let read = futures::stream::iter(listed).map(read).buffer_unordered(CONCURRENT);
@@ -142,15 +150,53 @@ impl Stores {
         Ok(note.tenant.into())
     }
 
+    fn is_home(&self, note: &Note) -> bool {
+        self.tenants.as_ref().is_some_and(|tenants| note.url == tenants.home.to_string())
+    }
+
     /// Notes a tenant at home, then says in its store which home it belongs to. Done before anything is put there; a repeat changes nothing.
-    pub async fn note(&self, tenant: &str) -> Result<(), LakeError> {
-        let Some(tenants) = &self.tenants else { return Err(LakeError::NoTenant { tenant: tenant.to_string() }) };
-        let path = Path::from(format!("{OWN_FOLDER}/tenants/{}.json", folder_of(tenant)));
-        let note = Note { tenant: tenant.to_string(), url: self.url_of(tenant)? };
-        let found = create(&self.home, &path, &note).await?;
-        if let Some(found) = found.filter(|found| *found != note) {
-            return Err(LakeError::Moved { path: self.home.show(&path), was: found.url, is: note.url });
+    ///
+    /// # Errors
+    /// The store of a tenant that was never noted is not there, or lets nobody in ([`LakeError::has_no_store`]); then nothing is noted.
+    pub async fn note(&self, tenant: &str) -> Result<Goes, LakeError> {
+        let noted = match read(&self.home, &note_path(tenant)).await? {
+            Some(noted) => noted,
+            None => {
+                self.look(tenant).await.map_err(|error| error.of_tenant(tenant))?;
+                self.decide(tenant, self.url_of(tenant)?).await?
+            }
+        };
+        if self.is_home(&noted) {
+            return Ok(Goes::ToHome);
         }
+        self.checked(noted, &note_path(tenant))?;
+        self.claim(tenant).await.map(|()| Goes::ToStore)
+    }
+
+    /// Notes that a tenant has no store: its rows go home from now on, for good. Unless another daemon has found its store meanwhile.
+    pub async fn send_home(&self, tenant: &str) -> Result<Goes, LakeError> {
+        let Some(tenants) = &self.tenants else { return Err(LakeError::NoTenant { tenant: tenant.to_string() }) };
+        let noted = self.decide(tenant, tenants.home.to_string()).await?;
+        Ok(if self.is_home(&noted) { Goes::ToHome } else { Goes::ToStore })
+    }
+
+    /// ⚠ One object says for all daemons where a tenant's rows go, and is created once: else a row could go to the store and, sent again after a
+    /// kill, to home.
+    async fn decide(&self, tenant: &str, url: String) -> Result<Note, LakeError> {
+        let note = Note { tenant: tenant.to_string(), url };
+        let found = create(&self.home, &note_path(tenant), &note).await?;
+        Ok(found.unwrap_or(note))
+    }
+
+    /// Whether there is a place for the tenant, without putting anything there.
+    async fn look(&self, tenant: &str) -> Result<(), LakeError> {
+        let store = self.of(Some(tenant))?;
+        let listed = store.objects().list_with_delimiter(None).await;
+        listed.map(|_| ()).map_err(|error| LakeError::store("list", store.shown(), error))
+    }
+
+    async fn claim(&self, tenant: &str) -> Result<(), LakeError> {
+        let Some(tenants) = &self.tenants else { return Err(LakeError::NoTenant { tenant: tenant.to_string() }) };
         let claim = Claim { home_sha256: hex(&Sha256::digest(tenants.home.to_string())) };
         let path = Path::from(format!("{OWN_FOLDER}/home.json"));
         let store = self.of(Some(tenant)).map_err(|error| error.of_tenant(tenant))?;
@@ -169,6 +215,10 @@ impl Tenants {
     fn place(&self, tenant: &str) -> Result<Place, LakeError> {
         place_of(&self.url, &self.home, tenant)
     }
+}
+
+fn note_path(tenant: &str) -> Path {
+    Path::from(format!("{OWN_FOLDER}/tenants/{}.json", folder_of(tenant)))
 }
 
 /// A tenant's name as a folder's, from which no other tenant's folder and no other place follows.

@@ -6,6 +6,9 @@
 //! kinds of readers must see each version once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+/// Files that wait for the stream to come to their end.
+#[path = "faults/adopted.rs"]
+mod adopted;
 #[path = "common/mod.rs"]
 mod common;
 /// Two daemons, and a disk that fails, at one moment.

@@ -31,6 +31,7 @@ pub trait ErasedSink: Send {
     fn durable(&self) -> Progress;
     fn quarantine(&mut self, positions: HashSet<Position>);
     fn held_bytes(&self) -> usize;
+    fn troubles(&self) -> Vec<String>;
 }
 
 impl<S: Sink> ErasedSink for S {
@@ -57,6 +58,9 @@ impl<S: Sink> ErasedSink for S {
     }
     fn held_bytes(&self) -> usize {
         Sink::held_bytes(self)
+    }
+    fn troubles(&self) -> Vec<String> {
+        Sink::troubles(self)
     }
 }
 
@@ -128,8 +132,8 @@ pub async fn run(
     publish(&sink, guard.as_ref(), &durable);
     loop {
         let due = guard.due().map(tokio::time::Instant::from_std);
+        // Where both are ready, either may come: a full queue must not keep a sink from what is due, nor a sink that is always due the stream.
         let step = tokio::select! {
-            biased;
             () = async { tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)).await }, if due.is_some() => Step::Flush,
             first = queue.recv() => match first {
                 Some(first) => Step::Write(gather(first, &mut queue)),
@@ -184,7 +188,7 @@ fn gather(first: Arc<Held>, queue: &mut mpsc::Receiver<Arc<Held>>) -> Vec<Arc<He
 
 fn publish(sink: &NamedSink, erased: &dyn ErasedSink, durable: &watch::Sender<Progress>) {
     let progress = erased.durable();
-    sink.gauge.stands(progress, erased.held_bytes());
+    sink.gauge.stands(progress, erased.held_bytes(), erased.troubles());
     durable.send_if_modified(|last| std::mem::replace(last, progress) != progress);
 }
 
@@ -249,5 +253,63 @@ impl std::fmt::Display for Chain<'_> {
             source = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Due whenever it is asked.
+    struct AlwaysDue(Arc<AtomicUsize>);
+
+    impl Sink for AlwaysDue {
+        async fn take(&mut self, _: &Identity) -> Result<Stored, SinkError> {
+            Ok(Stored::default())
+        }
+        async fn begin(&mut self, _: Progress) -> Result<(), SinkError> {
+            Ok(())
+        }
+        async fn write(&mut self, batches: &[&Batch]) -> Result<(), SinkError> {
+            self.0.fetch_add(batches.len(), Ordering::Relaxed);
+            Ok(())
+        }
+        async fn flush(&mut self, _: bool) -> Result<(), SinkError> {
+            tokio::task::yield_now().await;
+            Ok(())
+        }
+        fn due(&self) -> Option<Instant> {
+            Some(Instant::now())
+        }
+        fn durable(&self) -> Progress {
+            Progress::default()
+        }
+        fn quarantine(&mut self, _: HashSet<Position>) {}
+        fn held_bytes(&self) -> usize {
+            0
+        }
+    }
+
+    /// ⚠ A sink that is always due still takes in what waits, and hears of the end.
+    #[tokio::test]
+    async fn a_sink_that_is_always_due_does_not_starve_the_stream() {
+        let written = Arc::new(AtomicUsize::new(0));
+        let sink = NamedSink::new("due", AlwaysDue(written.clone()));
+        let (batches, queue) = mpsc::channel(8);
+        let (durable, _kept) = watch::channel(Progress::default());
+        let (_positions, quarantined) = watch::channel(HashSet::new());
+        let shared = Arc::new(crate::status::Shared::default());
+        let fanout = crate::fanout::Fanout::new(crate::fanout::Budget::new(1 << 20), vec![batches], shared);
+        for _ in 0..3 {
+            fanout.send(Batch::default(), None).await;
+        }
+        drop(fanout);
+        let ended = run(sink, Progress::default(), queue, durable, quarantined);
+        tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap().unwrap();
+        assert_eq!(written.load(Ordering::Relaxed), 3);
     }
 }

@@ -21,6 +21,7 @@ pub struct SinkGauge {
 struct SinkState {
     progress: Progress,
     held_bytes: usize,
+    troubles: Vec<String>,
     versions: u64,
     errors: u64,
     last_error: Option<Failure>,
@@ -50,7 +51,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl SinkGauge {
-    pub(crate) fn stands(&self, progress: Progress, held_bytes: usize) {
+    pub(crate) fn stands(&self, progress: Progress, held_bytes: usize, troubles: Vec<String>) {
         let mut state = lock(&self.state);
         if state.progress != progress {
             state.progressed_at = Micros::now();
@@ -58,6 +59,7 @@ impl SinkGauge {
         }
         state.progress = progress;
         state.held_bytes = held_bytes;
+        state.troubles = troubles;
     }
 
     pub(crate) fn wrote(&self, versions: usize) {
@@ -201,6 +203,9 @@ pub struct SinkReport {
     pub errors: u64,
     pub failing: bool,
     pub last_error: Option<Failure>,
+    /// What fails in one part of the sink, such as one table, while everything else goes on.
+    #[serde(default)]
+    pub troubles: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -333,5 +338,6 @@ fn sink_report(name: &str, gauge: &SinkGauge, daemon: &State) -> SinkReport {
         errors: state.errors,
         failing: state.failing,
         last_error: state.last_error.clone(),
+        troubles: state.troubles.clone(),
     }
 }

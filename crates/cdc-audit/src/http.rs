@@ -153,13 +153,16 @@ impl Metrics {
 
     fn sinks(&self, encoder: &mut DescriptorEncoder, report: &StatusReport) -> Result<(), std::fmt::Error> {
         type Read = fn(&StatusReport, usize) -> f64;
-        let gauges: [(&str, &str, Read); 4] = [
+        let gauges: [(&str, &str, Read); 5] = [
             ("sink_lag_bytes", "WAL that the sink has not stored", |r, i| r.sinks[i].lag_bytes as f64),
             ("sink_lag_seconds", "Seconds since the last commit that the sink has not stored", |r, i| {
                 r.sinks[i].lag_seconds
             }),
             ("sink_held_bytes", "Memory of versions that are not durable yet", |r, i| r.sinks[i].held_bytes as f64),
             ("sink_failing", "1 while the sink fails", |r, i| f64::from(u8::from(r.sinks[i].failing))),
+            ("sink_troubles", "Tables of the sink that fail while the others go on", |r, i| {
+                r.sinks[i].troubles.len() as f64
+            }),
         ];
         for (name, help, read) in gauges {
             let metric = ConstGauge::new(0.0);

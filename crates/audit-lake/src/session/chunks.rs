@@ -111,7 +111,7 @@ impl Session {
         if (mark.baseline, mark.chunk) <= self.chunk_taken(&home) {
             return Ok(());
         }
-        let route = Route::of(batch, &self.settings.name, self.stores.has_tenants(), quarantined);
+        let route = self.route(batch, quarantined).await?;
         self.open_tables(&route.ids).await?;
         let large = batch.versions().any(|version| version.is_larger_than(LARGE));
         if !self.takes_chunk(batch, mark, &route, large) {

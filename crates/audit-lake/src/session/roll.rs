@@ -3,26 +3,26 @@
 
 use std::time::{Duration, Instant};
 
+use audit_core::position::Micros;
+use futures::StreamExt;
 use tokio::task::JoinHandle;
 
-use super::Session;
+use super::{CONCURRENT, Session};
 use crate::compact::Compactor;
 use crate::error::LakeError;
 use crate::merge::{Merged, merge};
-use crate::table::TableId;
+use crate::table::{OpenTable, TableId};
 
 /// How soon a roll's end is seen.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How soon one that failed is tried again.
-const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// Opening tables for their rolls takes the stream no more than one part in so many of its time.
+const REOPEN_SHARE: u32 = 5;
 
 /// A roll that is under way.
 #[derive(Debug)]
 pub struct Rolling {
     pub(super) table: TableId,
     task: JoinHandle<Result<Option<Merged>, LakeError>>,
-    /// Its file, until it is committed.
-    merged: Option<Merged>,
 }
 
 impl Drop for Rolling {
@@ -31,7 +31,7 @@ impl Drop for Rolling {
     }
 }
 
-/// Compactions on a schedule.
+/// Compactions on a schedule, which the lake remembers: sessions come and go more often than runs.
 #[derive(Debug)]
 pub struct Compacting {
     compactor: Compactor,
@@ -41,8 +41,12 @@ pub struct Compacting {
 }
 
 impl Compacting {
-    pub fn new(compactor: Compactor, every: Duration) -> Compacting {
-        Compacting { compactor, every, next: Instant::now() + every, task: None }
+    /// The next run is due `every` after the last one ended, whichever daemon made it.
+    pub async fn new(compactor: Compactor, every: Duration) -> Result<Compacting, LakeError> {
+        let since = compactor.last_run().await?.map(|last| Micros::now().0.saturating_sub(last.0));
+        // A clock that was set back must not put a run off for ever.
+        let since = since.map_or(every, |since| Duration::from_micros(since.max(0) as u64));
+        Ok(Compacting { compactor, every, next: Instant::now() + every.saturating_sub(since), task: None })
     }
 
     pub fn is_running(&self) -> bool {
@@ -86,14 +90,12 @@ impl Session {
         self.settings.budget / (1 + usize::from(self.rolling.is_some()) + usize::from(compacting))
     }
 
-    /// Commits a roll that is through, begins the next, and removes what was replaced long enough ago.
+    /// Commits a roll that is through, begins the next, and removes what was replaced long enough ago. What fails of it is a matter of one
+    /// table: the stream goes on, and so do rolls of others.
     pub(super) async fn tend_fresh(&mut self) -> Result<(), LakeError> {
         self.finish_roll().await?;
         self.start_roll().await?;
-        let (now, rolls) = (Instant::now(), self.settings.rolls);
-        for table in self.tables.values_mut() {
-            table.sweep_replaced(&rolls, now).await?;
-        }
+        self.sweep().await?;
         if let Some(compacting) = &mut self.compacting {
             compacting.tend().await;
         }
@@ -103,69 +105,107 @@ impl Session {
 
     /// When [`Session::tend_fresh`] will next have something to do.
     pub(super) fn fresh_due(&self) -> Option<Instant> {
-        let due = self.tables.values().filter_map(|table| table.fresh_due(&self.settings.rolls));
-        let due = due.chain(self.parked.values().copied()).min();
-        let rolling = match &self.rolling {
+        let rolls = match &self.rolling {
             Some(_) => Some(Instant::now() + LOOK_EVERY),
-            None => due.map(|due| due.max(self.roll_not_before)),
+            None => {
+                let open = self.tables.values().filter_map(|table| self.roll_due(table)).min();
+                let parked = self.parked.iter().map(|(id, due)| self.not_before(id, *due)).min();
+                open.into_iter().chain(parked.map(|due| due.max(self.reopen_not_before))).min()
+            }
         };
-        rolling.into_iter().chain(self.compacting.as_ref().map(Compacting::due)).min()
+        let compacting = self.compacting.as_ref().map(Compacting::due);
+        rolls.into_iter().chain(self.replaced.due()).chain(compacting).min()
     }
 
-    /// The table with the oldest files that are due.
+    fn roll_due(&self, table: &OpenTable) -> Option<Instant> {
+        Some(self.not_before(&table.id(), table.fresh_due(&self.settings.rolls)?))
+    }
+
+    /// Rolls the table with the oldest files that are due.
     async fn start_roll(&mut self) -> Result<(), LakeError> {
-        let (now, rolls) = (Instant::now(), self.settings.rolls);
-        if self.rolling.is_some() || now < self.roll_not_before {
+        if self.rolling.is_some() {
             return Ok(());
         }
-        let waiting = self.parked.iter().filter(|(_, due)| **due <= now).min_by_key(|(_, due)| **due);
-        if let Some(id) = waiting.map(|(id, _)| id.clone()) {
-            self.open_tables(&[id]).await?;
+        if self.next_to_roll().is_none() {
+            self.reopen().await?;
         }
-        let due = |due: &Option<Instant>| due.is_some_and(|due| due <= now);
-        let tables = self.tables.values_mut().filter(|table| due(&table.fresh_due(&rolls)));
-        let Some(table) = tables.min_by_key(|table| table.fresh_due(&rolls)) else { return Ok(()) };
-        if table.is_unsettled() {
-            table.settle_rolls().await?;
+        let Some(id) = self.next_to_roll() else { return Ok(()) };
+        match self.roll(&id).await {
+            Ok(()) => Ok(()),
+            Err(error) => self.hold_back(&id, error).map(|_| ()),
         }
-        let Some(files) = table.next_roll(&rolls, now) else { return Ok(()) };
+    }
+
+    fn next_to_roll(&self) -> Option<TableId> {
+        let due = self.tables.values().filter_map(|table| Some((self.roll_due(table)?, table)));
+        let due = due.filter(|(due, _)| *due <= Instant::now());
+        due.min_by_key(|(due, _)| *due).map(|(_, table)| table.id())
+    }
+
+    /// Opens tables whose files are due and that are not in memory: some at a time, and not all of the time.
+    async fn reopen(&mut self) -> Result<(), LakeError> {
+        let begun = Instant::now();
+        if begun < self.reopen_not_before {
+            return Ok(());
+        }
+        let due = self.parked.iter().map(|(id, due)| (self.not_before(id, *due), id));
+        let mut due: Vec<(Instant, &TableId)> = due.filter(|(due, _)| *due <= begun).collect();
+        due.sort_unstable();
+        let maker = self.maker();
+        let open = |id: TableId| {
+            let (maker, baseline) = (&maker, self.baselines.get(&id.name).copied());
+            async move { (maker.open(id.clone(), baseline, true).await, id) }
+        };
+        let ids: Vec<TableId> = due.into_iter().take(CONCURRENT).map(|(_, id)| id.clone()).collect();
+        let opened: Vec<_> = futures::stream::iter(ids).map(open).buffer_unordered(CONCURRENT).collect().await;
+        for (opened, id) in opened {
+            match opened {
+                Ok(table) => self.opened(table),
+                Err(error) => _ = self.hold_back(&id, error)?,
+            }
+        }
+        self.reopen_not_before = Instant::now() + begun.elapsed() * (REOPEN_SHARE - 1);
+        Ok(())
+    }
+
+    async fn roll(&mut self, id: &TableId) -> Result<(), LakeError> {
+        let Some(mut table) = self.tables.remove(id) else { return Ok(()) };
+        let settled = if table.is_unsettled() { table.load_fresh().await } else { Ok(()) };
+        let files = table.next_roll(&self.settings.rolls, Instant::now());
+        let mut context = table.context().clone();
+        self.put_back(table);
+        settled?;
+        let Some(files) = files else {
+            self.held_back.remove(id);
+            return Ok(());
+        };
         // A third of what the sink may hold, beside the half that is left to the stream: rows that are sorted, and a row group.
         let part = self.settings.budget / 6;
-        let mut context = table.context().clone();
         context.settings.row_group_bytes = context.settings.row_group_bytes.min(part.max(1 << 20));
         let task = tokio::spawn(async move { merge(&context, &files, part, None).await });
-        self.rolling = Some(Rolling { table: table.id(), task, merged: None });
+        self.rolling = Some(Rolling { table: id.clone(), task });
         Ok(())
     }
 
     async fn finish_roll(&mut self) -> Result<(), LakeError> {
-        let Some(mut rolling) = self.rolling.take_if(|rolling| rolling.merged.is_some() || rolling.task.is_finished())
-        else {
-            return Ok(());
-        };
-        let Some(table) = self.tables.get_mut(&rolling.table) else { return Ok(()) };
-        let merged = match rolling.merged.take() {
-            Some(merged) => Ok(Some(merged)),
-            None => (&mut rolling.task).await.map_err(LakeError::Task).flatten(),
-        };
-        match merged {
+        let Some(mut rolling) = self.rolling.take_if(|rolling| rolling.task.is_finished()) else { return Ok(()) };
+        let merged = (&mut rolling.task).await.map_err(LakeError::Task).flatten();
+        let Some(mut table) = self.tables.remove(&rolling.table) else { return Ok(()) };
+        let done = match merged {
+            Ok(Some(merged)) => table.replace(merged).await,
             Ok(None) => Ok(()),
-            Ok(Some(merged)) => {
-                let done = table.replace(merged.clone()).await;
-                if done.is_err() {
-                    rolling.merged = Some(merged);
-                    self.rolling = Some(rolling);
-                }
-                done
-            }
-            // The stream does not wait for it: readers of the log miss nothing.
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(|source| source.to_string());
-                tracing::warn!(table = %rolling.table.name, tenant = rolling.table.tenant.as_deref(), %error, cause, "could not roll fresh files; trying again");
-                table.roll_broke_off();
-                self.roll_not_before = Instant::now() + RETRY_AFTER;
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            table.roll_broke_off();
+        }
+        self.put_back(table);
+        match done {
+            Ok(()) => {
+                self.held_back.remove(&rolling.table);
                 Ok(())
             }
+            Err(error) => self.hold_back(&rolling.table, error).map(|_| ()),
         }
     }
 }

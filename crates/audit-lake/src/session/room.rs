@@ -1,5 +1,8 @@
 //! What a session keeps in memory.
 
+use std::collections::HashSet;
+use std::time::Instant;
+
 use super::Session;
 use crate::error::LakeError;
 use crate::table::{OpenTable, TableId};
@@ -11,22 +14,26 @@ impl Session {
     /// Gives memory back: tables written least recently are closed first; the one that is left ends its row group,
     /// where what is encoded can leave memory before the file is whole.
     pub(super) async fn make_room(&mut self) -> Result<(), LakeError> {
+        // Tables that had nothing to give.
+        let mut spent = HashSet::new();
         while self.held > self.room() {
-            let Some((id, before, alone)) = self.least_recently_written() else { break };
-            if alone { self.shrink(&id).await } else { self.close_table(&id).await }?;
+            let Some((id, before, closes)) = self.least_recently_written(&spent) else { break };
+            if closes { self.close_table(&id).await } else { self.shrink(&id).await }?;
             if self.tables.get(&id).is_some_and(|table| table.counted >= before) {
-                break;
+                spent.insert(id);
             }
         }
         self.forget_idle();
         Ok(())
     }
 
-    /// With what it holds, and whether it is the only one that holds something and can give up part of that.
-    fn least_recently_written(&self) -> Option<(TableId, usize, bool)> {
+    /// With what it holds, and whether it is to be closed: not where it is the only one that holds something and can give up part of that,
+    /// nor where it cannot be closed now.
+    fn least_recently_written(&self, spent: &HashSet<TableId>) -> Option<(TableId, usize, bool)> {
         let full = || self.tables.values().filter(|table| table.counted > 0);
-        let oldest = full().min_by_key(|table| table.touched)?;
-        Some((oldest.id(), oldest.counted, full().count() == 1 && self.stores.home().stages()))
+        let oldest = full().filter(|table| !spent.contains(&table.id())).min_by_key(|table| table.touched)?;
+        let alone = full().count() == 1 && self.stores.home().stages();
+        Some((oldest.id(), oldest.counted, !alone && !oldest.waits(self.seen.position)))
     }
 
     async fn shrink(&mut self, id: &TableId) -> Result<(), LakeError> {
@@ -46,17 +53,22 @@ impl Session {
         closed
     }
 
-    /// Lets go of tables that were not written to for long. Of those with fresh files it is remembered when these are due.
+    /// Lets go of tables that were not written to for long. Of those with fresh files it is remembered when these are due; those that are due
+    /// now go last, for they would be opened again at once.
     pub(super) fn forget_idle(&mut self) {
         let rolling = self.rolling.as_ref().map(|rolling| &rolling.table);
-        let idle = self.tables.values().filter(|table| table.is_idle()).map(|table| (table.touched, table.id()));
-        let mut idle: Vec<(u64, TableId)> = idle.filter(|(_, id)| Some(id) != rolling).collect();
-        if idle.len() <= IDLE_TABLES_MAX {
+        let idle = self.tables.values().filter(|table| table.is_idle());
+        let surplus = idle.clone().count().saturating_sub(IDLE_TABLES_MAX);
+        if surplus == 0 {
             return;
         }
+        let now = Instant::now();
+        let is_due = |table: &OpenTable| table.fresh_due(&self.settings.rolls).is_some_and(|due| due <= now);
+        let idle = idle.map(|table| (is_due(table), table.touched, table.id()));
+        let mut idle: Vec<(bool, u64, TableId)> = idle.filter(|(.., id)| Some(id) != rolling).collect();
         idle.sort_unstable();
-        idle.truncate(idle.len() - IDLE_TABLES_MAX);
-        for (_, id) in idle {
+        idle.truncate(surplus);
+        for (.., id) in idle {
             let Some(table) = self.tables.remove(&id) else { continue };
             if let Some(due) = table.fresh_due(&self.settings.rolls) {
                 self.parked.insert(id, due);

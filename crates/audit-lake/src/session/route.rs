@@ -20,9 +20,15 @@ pub struct Route {
 }
 
 impl Route {
-    /// `tenants`: a version goes to its tenant, as protection left that, and to home where it has none. What is known of a version that was
-    /// given up is only its position: it goes home.
-    pub fn of(batch: &Batch, sink: &str, tenants: bool, quarantined: &HashSet<Position>) -> Route {
+    /// `tenants`: a version goes to its tenant, as protection left that, and to home where it has none, or is one of those that `at_home` names.
+    /// What is known of a version that was given up is only its position: it goes home.
+    pub fn of(
+        batch: &Batch,
+        sink: &str,
+        tenants: bool,
+        at_home: &HashSet<Arc<str>>,
+        quarantined: &HashSet<Position>,
+    ) -> Route {
         let mut route = Route { ids: Vec::new(), indices: Vec::with_capacity(batch.len()) };
         let mut known: HashMap<(&str, Option<&str>), u32> = HashMap::new();
         let mut last: Option<(&Arc<Table>, Option<&str>, u32)> = None;
@@ -30,7 +36,7 @@ impl Route {
         for version in batch.versions() {
             let table = version.table();
             let tenant = match tenants && !given_up(&version) {
-                true => version.tenant().filter(|tenant| !tenant.is_empty()),
+                true => version.tenant().filter(|tenant| !tenant.is_empty() && !at_home.contains(*tenant)),
                 false => None,
             };
             let index = match last {
@@ -77,16 +83,17 @@ mod tests {
                delete public.a [1, "y"]
                truncate public.a
                insert public.a [4, "x"]
+               insert public.a [5, "z"]
                commit"#,
         );
-        let batch = &batches[0];
+        let (batch, at_home) = (&batches[0], HashSet::from(["z".into()]));
         let go = |tenants: bool, quarantined: &HashSet<Position>| -> Vec<String> {
-            let route = Route::of(batch, "lake", tenants, quarantined);
+            let route = Route::of(batch, "lake", tenants, &at_home, quarantined);
             let id = |index: usize| route.ids.get(index);
             let shown = |id: &TableId| format!("{} {}", id.tenant.as_deref().unwrap_or("-"), id.name);
             route.targets(0).map(|index| id(index).map_or_else(String::new, shown)).collect()
         };
-        let expected = ["x a", "- a", "- a", "- b", "y a", "y a", "- a", "x a"];
+        let expected = ["x a", "- a", "- a", "- b", "y a", "y a", "- a", "x a", "- a"];
         let expected = expected.map(|short| short.replace(' ', " public."));
         assert_eq!(go(true, &HashSet::new()), expected);
         assert!(go(false, &HashSet::new()).iter().all(|to| to.starts_with('-')));

@@ -57,12 +57,14 @@ impl Session {
             parked: HashMap::new(),
             chunks: BTreeMap::new(),
             baselines: HashMap::new(),
-            noted: Default::default(),
+            tenants: Default::default(),
             clock: 0,
             held: 0,
             rolling: None,
             compacting,
-            roll_not_before: Instant::now(),
+            held_back: HashMap::new(),
+            replaced: Default::default(),
+            reopen_not_before: Instant::now(),
             checkpoints,
         };
         let stored = session.stored().await?;
@@ -155,7 +157,7 @@ impl Session {
     /// Keeps a table whose fresh files are to be rolled.
     fn keep_fresh(&mut self, table: OpenTable) {
         if !table.fresh.is_empty() {
-            self.tables.insert(table.id(), table);
+            self.put_back(table);
             self.forget_idle();
         }
     }

@@ -4,7 +4,7 @@
 //! versions with the put, readers of the log with the commit of each fresh file; nobody sees them twice. Broken off between the two, it is
 //! settled before any other roll: the file is committed if it has all that the log has in its range, else removed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use audit_core::position::Micros;
@@ -33,10 +33,10 @@ pub struct Rolls {
 pub struct Fresh {
     /// In order of their first versions.
     files: BTreeMap<Partition, Vec<FreshFile>>,
-    /// What the log does not name any more, and since when.
-    gone: Vec<(Instant, Path)>,
-    /// A roll broke off.
-    unsettled: bool,
+    /// What the log does not name any more, until the session takes it over.
+    gone: Gone,
+    /// When a roll broke off that is not settled yet.
+    unsettled: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -45,9 +45,37 @@ struct FreshFile {
     since: Instant,
 }
 
+/// Files that the log does not name any more, or never did.
+#[derive(Debug, Default)]
+pub struct Gone {
+    pub files: Vec<GoneFile>,
+    /// These are all that the table has: what was known of them before is out of date.
+    pub all: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct GoneFile {
+    pub path: Path,
+    pub partition: Partition,
+    /// When it was replaced. `None`: so long ago that no reader can want it, or it was never in the log.
+    pub since: Option<Instant>,
+    /// The log has had a commit of ours since the file was put: nobody else can commit it any more.
+    pub fenced: bool,
+}
+
 impl Fresh {
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.gone.is_empty()
+        self.files.is_empty() && self.gone.files.is_empty()
+    }
+
+    /// What is to be removed some time later.
+    pub fn take_gone(&mut self) -> Gone {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// A file that readers of an older state of the log may still want. The log has a commit of ours.
+    pub fn leave(&mut self, path: Path, partition: Partition) {
+        self.gone.files.push(GoneFile { path, partition, since: Some(Instant::now()), fenced: true });
     }
 
     /// Takes in what a commit has added.
@@ -59,12 +87,11 @@ impl Fresh {
     }
 
     fn replaced(&mut self, folder: &str, files: &[LogFile]) {
-        let now = Instant::now();
         for replaced in files {
             if let Some(known) = self.files.get_mut(&replaced.partition) {
                 known.retain(|known| known.file.name != replaced.name);
             }
-            self.gone.push((now, Path::from(format!("{folder}/{}", replaced.path()))));
+            self.leave(Path::from(format!("{folder}/{}", replaced.path())), replaced.partition);
         }
         self.files.retain(|_, files| !files.is_empty());
     }
@@ -79,44 +106,57 @@ fn due(files: &[FreshFile], rolls: &Rolls) -> Option<Instant> {
 }
 
 impl OpenTable {
-    /// Learns what the log has in `fresh/`, and settles what an earlier daemon has left.
+    /// Learns what the log has in `fresh/`, and settles what an earlier daemon, or a roll that broke off, has left.
     pub async fn load_fresh(&mut self) -> Result<(), LakeError> {
-        self.fresh = Fresh::default();
-        let seen = adopt::list(&self.log, FRESH, self.context.owner).await?;
-        if seen.is_empty() {
-            return Ok(());
-        }
         let now = Instant::now();
-        let mut known = adopt::files_in_log(&self.log, FRESH).await?;
-        known.sort_by_key(|file| (file.name.first, file.name.last));
-        let mut seen: HashMap<String, Seen> = seen.into_iter().map(|seen| (seen.name.to_string(), seen)).collect();
-        for file in known {
-            let age = seen.remove(&file.name.to_string()).map_or(Duration::ZERO, |seen| age(&seen));
-            let since = now.checked_sub(age).unwrap_or(now);
-            self.fresh.files.entry(file.partition).or_default().push(FreshFile { file, since });
+        self.fresh = Fresh { unsettled: Some(now), gone: Gone { files: Vec::new(), all: true }, ..Fresh::default() };
+        let seen = adopt::list(&self.log, FRESH, self.context.owner).await?;
+        if !seen.is_empty() {
+            let mut known = adopt::files_in_log(&self.log, FRESH).await?;
+            known.sort_by_key(|file| (file.name.first, file.name.last));
+            let mut seen: HashMap<String, Seen> = seen.into_iter().map(|seen| (seen.name.to_string(), seen)).collect();
+            for file in known {
+                let since = seen.remove(&file.name.to_string()).and_then(|seen| written(&seen)).unwrap_or(now);
+                self.fresh.files.entry(file.partition).or_default().push(FreshFile { file, since });
+            }
+            self.settle_rolls(seen.into_values().collect()).await?;
         }
-        self.fresh.gone = seen.into_values().map(|seen| (now, seen.meta.location)).collect();
-        self.settle_rolls().await
+        self.fresh.unsettled = None;
+        Ok(())
     }
 
-    /// Files in `data/` that the log does not name and that end at or before the table's position are rolls that were not finished.
-    pub async fn settle_rolls(&mut self) -> Result<(), LakeError> {
-        let partitions: Vec<Partition> = self.fresh.files.keys().copied().collect();
-        if !partitions.is_empty() {
-            let named: HashSet<String> =
-                adopt::files_in_log(&self.log, DATA).await?.into_iter().map(|file| file.name.to_string()).collect();
-            for partition in partitions {
-                let seen = adopt::list(&self.log, &partition.folder(DATA), self.context.owner).await?;
-                let position = self.log.txn().position;
-                for file in seen {
-                    let of_stream = file.name.chunks.is_none() && file.name.last <= position;
-                    if of_stream && !named.contains(&file.name.to_string()) {
-                        self.settle_roll(partition, &file).await?;
-                    }
+    /// Files in `data/` that the log does not name and that end at or before the table's position are rolls that were not finished, or came
+    /// late. `gone` are the fresh files that the log does not name.
+    async fn settle_rolls(&mut self, gone: Vec<Seen>) -> Result<(), LakeError> {
+        let by = self.log.partitioning();
+        let gone: Vec<(Partition, Seen)> = gone
+            .into_iter()
+            .filter_map(|seen| Some((Partition::from_path(by, seen.meta.location.as_ref())?, seen)))
+            .collect();
+        let partitions = self.fresh.files.keys().chain(gone.iter().map(|(partition, _)| partition));
+        let partitions: BTreeSet<Partition> = partitions.copied().collect();
+        let mut named = adopt::files_in_log(&self.log, DATA).await?;
+        named.retain(|file| partitions.contains(&file.partition));
+        let named: HashSet<String> = named.into_iter().map(|file| file.name.to_string()).collect();
+        let mut rolled = Vec::new();
+        for partition in partitions {
+            let seen = adopt::list(&self.log, &partition.folder(DATA), self.context.owner).await?;
+            let position = self.log.txn().position;
+            for file in &seen {
+                let of_stream = file.name.chunks.is_none() && file.name.last <= position;
+                if of_stream && !named.contains(&file.name.to_string()) {
+                    self.settle_roll(partition, file).await?;
                 }
             }
+            rolled.extend(seen);
         }
-        self.fresh.unsettled = false;
+        // ⚠ Readers of an older state of the log want what was replaced from the roll's commit on, not from when this daemon sees it: else
+        // a table that is opened anew again and again keeps it for ever.
+        self.fresh.gone.files.extend(gone.into_iter().map(|(partition, seen)| {
+            let replaces = |roll: &&Seen| roll.name.holds(seen.name.first) && roll.name.holds(seen.name.last);
+            let since = rolled.iter().filter(replaces).filter_map(written).max();
+            GoneFile { path: seen.meta.location, partition, since, fenced: false }
+        }));
         Ok(())
     }
 
@@ -135,7 +175,7 @@ impl OpenTable {
         }
         if !self.context.listed {
             // Perhaps replaced by a compaction: for readers of an older state of the log it stays a while.
-            self.fresh.gone.push((Instant::now(), file.meta.location.clone()));
+            self.fresh.leave(file.meta.location.clone(), partition);
             return Ok(());
         }
         adopt::remove(&self.log, std::iter::once(file.meta.location.clone())).await
@@ -152,10 +192,9 @@ impl OpenTable {
         Ok(())
     }
 
-    /// When fresh files are due to be rolled, or replaced ones to be removed.
+    /// When fresh files are due to be rolled, or what a roll has left is to be settled.
     pub fn fresh_due(&self, rolls: &Rolls) -> Option<Instant> {
-        let rolled = self.fresh.files.values().filter_map(|files| due(files, rolls));
-        rolled.chain(self.fresh.gone.iter().map(|(since, _)| *since + rolls.grace)).min()
+        self.fresh.files.values().filter_map(|files| due(files, rolls)).chain(self.fresh.unsettled).min()
     }
 
     /// The files of the next roll: the oldest that are due, as many as fill a file.
@@ -173,27 +212,16 @@ impl OpenTable {
 
     /// Whether a roll that broke off is to be settled before the next.
     pub fn is_unsettled(&self) -> bool {
-        self.fresh.unsettled
+        self.fresh.unsettled.is_some()
     }
 
     pub fn roll_broke_off(&mut self) {
-        self.fresh.unsettled = true;
-    }
-
-    /// Removes what was replaced long enough ago.
-    pub async fn sweep_replaced(&mut self, rolls: &Rolls, now: Instant) -> Result<(), LakeError> {
-        if !self.fresh.gone.iter().any(|(since, _)| *since + rolls.grace <= now) {
-            return Ok(());
-        }
-        self.own().await?;
-        let (due, kept) = self.fresh.gone.drain(..).partition(|(since, _)| *since + rolls.grace <= now);
-        self.fresh.gone = kept;
-        // What is not reached is found again at the next start.
-        adopt::delete(&self.log, Vec::into_iter(due).map(|(_, path)| path)).await
+        self.fresh.unsettled = Some(Instant::now());
     }
 }
 
-fn age(seen: &Seen) -> Duration {
-    let written = seen.meta.last_modified.timestamp_micros();
-    Duration::from_micros(u64::try_from(Micros::now().0 - written).unwrap_or(0))
+/// When the store had the file; `None` if that is longer ago than this machine's clock knows.
+fn written(seen: &Seen) -> Option<Instant> {
+    let age = Micros::now().0 - seen.meta.last_modified.timestamp_micros();
+    Instant::now().checked_sub(Duration::from_micros(u64::try_from(age).unwrap_or(0)))
 }

@@ -234,10 +234,20 @@ pub fn start() -> Progress {
     Progress { position: Position::new(1, Lsn(0), 0), ..Progress::default() }
 }
 
-/// Rolls what is due, and removes what was replaced.
+/// Rolls what is due, and removes what was replaced; breaks off where a roll fails.
 pub async fn roll(sink: &mut LakeSink) -> Result<(), SinkError> {
+    roll_until(sink, |sink| !sink.troubles().is_empty()).await?;
+    sink.troubles().pop().map_or(Ok(()), |trouble| Err(SinkError::retry(trouble)))
+}
+
+/// The same whatever fails.
+pub async fn roll_on(sink: &mut LakeSink) -> Result<(), SinkError> {
+    roll_until(sink, |_| false).await
+}
+
+async fn roll_until(sink: &mut LakeSink, ended: impl Fn(&LakeSink) -> bool) -> Result<(), SinkError> {
     let soon = Duration::from_secs(5);
-    while sink.due().is_some_and(|due| due < Instant::now() + soon) {
+    while sink.due().is_some_and(|due| due < Instant::now() + soon) && !ended(sink) {
         sink.flush(false).await?;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

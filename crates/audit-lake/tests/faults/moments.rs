@@ -4,7 +4,7 @@ use audit_lake::LakeSink;
 use audit_testkit::Fixture;
 use fail::FailScenario;
 
-use crate::common::{Lake, write};
+use crate::common::{Lake, identity, write};
 
 const TABLE: &str = "table public.users (id int4 key, name text) full\n";
 
@@ -128,4 +128,26 @@ async fn a_write_counts_once_its_folder_is_synced() {
     sink.flush(true).await.unwrap();
     assert_eq!(lake.agreed("public.users").await.len(), 3);
     assert_eq!(sink.durable(), more[0].progress);
+}
+
+/// Rows of a chunk before the one that is refused are not there twice after that was given up: a refusal drops what is in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_refused_midway_leaves_nothing() {
+    let _scenario = FailScenario::setup();
+    let (lake, (head, _, mut fixture)) = (Lake::new(), rows());
+    let mut sink = lake.write(&head).await;
+    let rows: String = (100..103).map(|id| format!("snapshot public.users [{id}, \"Old\"]\n")).collect();
+    let chunk = fixture.batches(&format!("begin\nchunk public.users baseline=1 chunk=1 last for=lake\n{rows}commit"));
+    let last = chunk[0].versions().last().unwrap().position();
+    fail::cfg("lake::too_large", "2*off->1*return->off").unwrap();
+    let error = sink.write(&[&chunk[0]]).await.unwrap_err();
+    fail::remove("lake::too_large");
+    assert_eq!(error.refused, Some(last), "{error}");
+    sink.quarantine([last].into());
+    assert_eq!(sink.write(&[&chunk[0]]).await.unwrap_err().action, Action::Restart);
+    let stored = sink.take(&identity()).await.unwrap();
+    sink.begin(stored.checkpoint.unwrap().progress()).await.unwrap();
+    write(&mut sink, &chunk).await.unwrap();
+    let rows = lake.agreed("public.users").await;
+    assert!(rows.len() == 4 && rows[3].contains(" error "), "{rows:?}");
 }

@@ -1,8 +1,8 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use audit_core::batch::Batch;
 use audit_core::sink::Sink;
-use audit_lake::{Compacted, Compactor, LakeReader};
+use audit_lake::{Compacted, Compactor, LakeReader, LakeSink};
 use audit_testkit::Fixture;
 use futures::TryStreamExt;
 
@@ -146,6 +146,42 @@ async fn the_daemon_compacts_on_schedule() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(lake.delta_rows(USERS).await, before);
+}
+
+/// ⚠ Sessions are shorter than a day: the next run is due by what the lake says, not by a timer that begins anew with each of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lake_remembers_when_it_was_compacted() {
+    let (mut lake, _) = written().await;
+    lake.config.compact_every = Some(Duration::from_secs(86_400).into());
+    let note = lake.path().join("_cdc_audit/compacted.json");
+    let soon = |sink: &LakeSink| sink.due().is_some_and(|due| due < Instant::now() + Duration::from_secs(3600));
+    // Nobody ever did; then its time has come.
+    for at in ["", "{\"at\": 0}"] {
+        if !at.is_empty() {
+            std::fs::write(&note, at).unwrap();
+        }
+        let (mut sink, _) = lake.taken().await;
+        assert!(soon(&sink), "{at:?}");
+        while soon(&sink) {
+            sink.flush(false).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(lake.delta_files(USERS).await.len(), 3);
+        let (sink, _) = lake.taken().await;
+        assert!(!soon(&sink), "the next session knows");
+    }
+}
+
+/// ⚠ One table that cannot be compacted is one table's matter.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_table_does_not_end_a_run() {
+    let (lake, mut fixture) = written().await;
+    let more = "table public.a (id int4 key) full\nbegin at=2026-03-01T12:00:00Z\ninsert public.a [1]\ncommit";
+    lake.write(&fixture.batches(more)).await;
+    let log = lake.path().join("public.a/_delta_log/00000000000000000000.json");
+    std::fs::write(log, "{").unwrap();
+    compactor(&lake).all().await.unwrap();
+    assert_eq!(lake.delta_files(USERS).await.len(), 3, "compacted all the same");
 }
 
 /// To sort values of megabytes takes memory that nobody planned for; and a table that has no log yet is nothing to stop at.

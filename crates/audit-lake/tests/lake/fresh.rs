@@ -74,6 +74,25 @@ async fn what_was_replaced_stays_for_its_grace() {
     assert_eq!(lake.agreed(USERS).await.len(), 2);
 }
 
+/// ⚠ The grace of what was replaced begins with the roll, not when a daemon first sees it: one that starts again every hour would keep it for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_replaced_goes_after_its_grace_whoever_owns_the_lake() {
+    let (mut lake, mut fixture) = (Lake::new().fresh(), Fixture::default());
+    lake.config.grace = Duration::from_secs(3600).into();
+    let (mut sink, _) = lake.taken().await;
+    write(&mut sink, &insert(&mut fixture, true, [1])).await.unwrap();
+    roll(&mut sink).await.unwrap();
+    drop(sink);
+    for (ago, left) in [(1800, 1), (3601, 0)] {
+        let file = std::fs::File::options().write(true).open(&lake.listed_files(USERS)[0]).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(ago)).unwrap();
+        let (mut sink, _) = lake.taken().await;
+        roll(&mut sink).await.unwrap();
+        assert_eq!(fresh_files(&lake), left, "rolled {ago} s ago");
+    }
+    assert_eq!(lake.agreed(USERS).await.len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_large_enough_has_a_file_of_its_own() {
     let (mut lake, mut fixture) = (Lake::new().fresh(), Fixture::default());

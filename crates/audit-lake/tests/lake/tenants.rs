@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 
 use crate::common::story::{TABLES, first_run, next_run};
 use crate::common::tenants::{check, fixture, on_disk, places, world};
-use crate::common::{MEMORY, View, identity, roll, start, write};
+use crate::common::{Lake, MEMORY, View, identity, roll, roll_on, start, write};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_tenant_has_a_lake_of_its_own() {
@@ -78,6 +78,7 @@ async fn memory_and_fresh_files_are_bounded_with_many_tenants() {
     const TENANTS: usize = 600;
     let mut lake = on_disk().fresh();
     lake.config.roll_age = std::time::Duration::from_secs(3600).into();
+    lake.config.grace = std::time::Duration::from_secs(1).into();
     let mut fixture = fixture();
     let mut text = String::from("table public.t (id int4 key, owner text) full\n");
     for round in 0..2 {
@@ -107,6 +108,46 @@ async fn memory_and_fresh_files_are_bounded_with_many_tenants() {
         assert_eq!(view.listed_rows("public.t").len(), 2, "t{tenant}");
         assert!(view.fresh_rows("public.t").await.is_empty(), "t{tenant}");
     }
+    let fresh = |lake: &Lake| {
+        let files = View::of(lake.folder.path()).files();
+        files.iter().filter(|(path, ..)| path.to_str().unwrap().contains("/fresh/")).count()
+    };
+    // ⚠ What was replaced goes after its grace, whether its table is in memory or not.
+    let begun = std::time::Instant::now();
+    while fresh(&lake) > 0 {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(120), "{} fresh files stay", fresh(&lake));
+        roll(&mut sink).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+/// ⚠ A tenant's store that is removed while the daemon runs: its fresh files cannot be rolled, and nothing else waits for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_was_removed_holds_nothing_back() {
+    let (lake, world) = (on_disk().fresh(), world());
+    let (mut sink, _) = lake.taken().await;
+    write(&mut sink, &world.stream[..2]).await.unwrap();
+    fs::remove_dir_all(lake.folder.path().join("of-acme")).unwrap();
+    roll_on(&mut sink).await.unwrap();
+    let troubles = sink.troubles();
+    assert!(
+        !troubles.is_empty() && troubles.iter().all(|trouble| trouble.contains("of tenant \"acme\"")),
+        "{troubles:?}"
+    );
+    for (tenant, place) in places(&lake).iter().filter(|(tenant, _)| *tenant != "acme") {
+        for table in TABLES {
+            assert!(View::of(place).fresh_rows(table).await.is_empty(), "{table} of {tenant:?} waits");
+        }
+    }
+    // The recipe: stop, remove its store and its note, start. What comes for it then begins a new store.
+    drop(sink);
+    fs::remove_file(lake.folder.path().join("home/_cdc_audit/tenants/acme.json")).unwrap();
+    let (mut sink, _) = lake.taken().await;
+    write(&mut sink, &world.stream).await.unwrap();
+    roll(&mut sink).await.unwrap();
+    assert_eq!(sink.durable(), world.stream.last().unwrap().progress);
+    let acme = View::of(&places(&lake)["acme"]);
+    assert_eq!(acme.agreed("public.orders").await.len(), 2, "what came after it was removed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -120,6 +120,45 @@ async fn a_bucket_that_is_missing_is_waited_for() {
     assert_eq!(write(&mut sink, &more).await.unwrap_err().action, Action::Retry);
 }
 
+/// ⚠ A tenant that nobody made a bucket for is waited for, for a while; then its rows go home for good, once, whatever is made or killed later.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_tenant_without_a_bucket_go_home_after_a_while() {
+    let site = Site::of(ObjectKind::S3).await;
+    let (mut buckets, mut fixture) = (Buckets::of(&site), fixture());
+    let acme = buckets.make("acme");
+    buckets.lake.config.tenant_wait = std::time::Duration::ZERO.into();
+    let mut insert = |id: u32, owner: &str| {
+        let table = if id == 1 { "table public.t (id int4 key, owner text) full\n" } else { "" };
+        fixture.batches(&format!("{table}begin\ninsert public.t [{id}, \"{owner}\"]\ncommit"))
+    };
+    let (mut sink, _) = buckets.lake.taken().await;
+    write(&mut sink, &insert(1, "acme")).await.unwrap();
+    let strays = insert(2, "madeup");
+    write(&mut sink, &strays).await.unwrap();
+    let troubles = sink.troubles();
+    assert!(troubles.len() == 1 && troubles[0].contains("tenant \"madeup\" has no store"), "{troubles:?}");
+    let home = buckets.lake.config.home.as_deref().unwrap().rsplit('/').next().unwrap();
+    let home = View::of(&buckets.server.folder(home));
+    assert_eq!(home.agreed("public.t").await.len(), 1);
+    // Its bucket is made, and the daemon is killed before its checkpoint: the row stays where it is, and so do those that come.
+    let made = buckets.make("madeup");
+    let mut sink = buckets.lake.sink();
+    sink.take(&identity()).await.unwrap();
+    sink.begin(start()).await.unwrap();
+    sink.write(&strays.iter().collect::<Vec<_>>()).await.unwrap();
+    write(&mut sink, &insert(3, "madeup")).await.unwrap();
+    assert_eq!(home.agreed("public.t").await.len(), 2);
+    assert!(View::of(&made).agreed("public.t").await.is_empty());
+    // Stopped, its note removed, started: it has a store from now on.
+    drop(sink);
+    let notes = home.path().join("_cdc_audit/tenants");
+    std::fs::remove_file(notes.join("madeup.json")).unwrap();
+    let (mut sink, _) = buckets.lake.taken().await;
+    write(&mut sink, &insert(4, "madeup")).await.unwrap();
+    assert_eq!((home.agreed("public.t").await.len(), View::of(&made).agreed("public.t").await.len()), (2, 1));
+    assert_eq!((sink.troubles(), View::of(&acme).agreed("public.t").await.len()), (Vec::new(), 1));
+}
+
 /// A kill when the store has done what was asked, before anyone heard of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_requests_that_write() {

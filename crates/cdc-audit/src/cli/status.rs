@@ -138,6 +138,11 @@ fn show(report: &StatusReport) -> Result<(), CliError> {
     for entry in report.baseline.iter().filter(|entry| !entry.done) {
         print(format!("baseline of {}: {} of about {} rows", entry.table, entry.rows, entry.rows_estimated))?;
     }
+    for sink in &report.sinks {
+        for trouble in &sink.troubles {
+            print(format!("{}: {trouble}", sink.name))?;
+        }
+    }
     let failures = report.sinks.iter().filter(|sink| sink.failing).filter_map(|sink| sink.last_error.as_ref());
     for failure in report.last_error.iter().chain(failures) {
         print(format!("last error, {}: {}", failure.at, failure.message))?;

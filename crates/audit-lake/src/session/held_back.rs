@@ -1,0 +1,59 @@
+//! Tables whose rolls fail: each waits for itself, and neither the stream nor other tables wait for it.
+
+use std::time::{Duration, Instant};
+
+use super::Session;
+use crate::error::LakeError;
+use crate::table::TableId;
+
+/// How soon what failed is tried again: after the first failure, and at most.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// Why a table waits, and until when.
+#[derive(Debug)]
+pub struct HeldBack {
+    until: Instant,
+    pause: Duration,
+    error: String,
+}
+
+impl Session {
+    /// A roll of the table failed, or what belongs to one: it is tried again at the time that is given back. Readers of the log miss nothing
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The same one, where it says that this daemon does not own the lake any more, or has to read it again.
+    pub(super) fn hold_back(&mut self, id: &TableId, error: LakeError) -> Result<Instant, LakeError> {
+        if error.is_lost_race() {
+            return Err(error);
+        }
+        let cause = std::error::Error::source(&error).map(|source| source.to_string());
+        let pause = match self.held_back.get(id) {
+            Some(held) => (held.pause * 2).min(RETRY_AFTER_MAX),
+            None => RETRY_AFTER,
+        };
+        let (table, tenant, retry_in_s) = (&id.name, id.tenant.as_deref(), pause.as_secs());
+        tracing::warn!(%table, tenant, %error, cause, retry_in_s, "could not roll fresh files; trying again");
+        let until = Instant::now() + pause;
+        let error = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+        self.held_back.insert(id.clone(), HeldBack { until, pause, error });
+        Ok(until)
+    }
+
+    /// When a table may be rolled that is due then.
+    pub(super) fn not_before(&self, id: &TableId, due: Instant) -> Instant {
+        self.held_back.get(id).map_or(due, |held| held.until.max(due))
+    }
+
+    /// What is held back, and why.
+    pub fn troubles(&self) -> Vec<String> {
+        let of = |id: &TableId| id.tenant.as_ref().map_or_else(String::new, |tenant| format!(" of tenant {tenant:?}"));
+        let shown = |(id, held): (&TableId, &HeldBack)| {
+            format!("fresh files of {}{} cannot be rolled: {}", id.name, of(id), held.error)
+        };
+        let mut troubles: Vec<String> = self.held_back.iter().map(shown).chain(self.sent_home()).collect();
+        troubles.sort();
+        troubles
+    }
+}

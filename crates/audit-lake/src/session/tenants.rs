@@ -1,0 +1,101 @@
+//! Tenants that rows come for: each is noted before anything is put to its store. One that has no store is waited for, for a while; then its
+//! rows go home. Who may write a tenant's column could stop the lake otherwise, with a value that nobody has made a bucket for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use audit_core::batch::Batch;
+use audit_core::position::Position;
+use futures::StreamExt;
+
+use super::route::Route;
+use super::{CONCURRENT, Session};
+use crate::error::LakeError;
+use crate::table::TableId;
+use crate::tenants::Goes;
+
+/// After a tenant was sent home, others that have no store are sent there at once for so long: many such values must not add up.
+const NO_WAIT: Duration = Duration::from_secs(3600);
+
+/// The tenants that this session has met.
+#[derive(Debug, Default)]
+pub struct Tenants {
+    /// They are noted, and have stores.
+    noted: HashSet<Arc<str>>,
+    /// They have none: their rows go home.
+    at_home: HashSet<Arc<str>>,
+    /// Whose store is not there, since when.
+    missing: HashMap<Arc<str>, Instant>,
+    /// When the last one was sent home.
+    sent_at: Option<Instant>,
+}
+
+impl Tenants {
+    /// Whether a store was missing for long enough.
+    fn is_lost(&mut self, tenant: &Arc<str>, wait: Duration) -> bool {
+        let since = *self.missing.entry(tenant.clone()).or_insert_with(Instant::now);
+        since.elapsed() >= wait || self.sent_at.is_some_and(|at| at.elapsed() < NO_WAIT)
+    }
+}
+
+impl Session {
+    /// Which table each version goes to; tenants among them are noted.
+    pub(super) async fn route(&mut self, batch: &Batch, quarantined: &HashSet<Position>) -> Result<Route, LakeError> {
+        loop {
+            let has_tenants = self.stores.has_tenants();
+            let route = Route::of(batch, &self.settings.name, has_tenants, &self.tenants.at_home, quarantined);
+            if self.meet(&route.ids).await? {
+                return Ok(route);
+            }
+        }
+    }
+
+    /// Notes tenants that are new. False if one of them has no store.
+    async fn meet(&mut self, ids: &[TableId]) -> Result<bool, LakeError> {
+        let tenants = ids.iter().filter_map(|id| id.tenant.clone());
+        let new: HashSet<Arc<str>> = tenants.filter(|tenant| !self.tenants.noted.contains(tenant)).collect();
+        let note = |tenant: Arc<str>| {
+            let stores = self.stores.clone();
+            async move { (stores.note(&tenant).await, tenant) }
+        };
+        let noted: Vec<_> = futures::stream::iter(new).map(note).buffer_unordered(CONCURRENT).collect().await;
+        let (mut errors, mut all) = (Vec::new(), true);
+        for (noted, tenant) in noted {
+            let goes = match noted {
+                Err(error) if error.has_no_store() => self.without_store(&tenant, error).await,
+                noted => noted,
+            };
+            match goes {
+                Ok(Goes::ToStore) => _ = self.tenants.noted.insert(tenant),
+                Ok(Goes::ToHome) => {
+                    self.tenants.at_home.insert(tenant);
+                    all = false;
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        errors.sort_by_key(LakeError::is_retry);
+        errors.into_iter().next().map_or(Ok(all), Err)
+    }
+
+    async fn without_store(&mut self, tenant: &Arc<str>, error: LakeError) -> Result<Goes, LakeError> {
+        if !self.tenants.is_lost(tenant, self.settings.tenant_wait) {
+            return Err(error);
+        }
+        let goes = self.stores.send_home(tenant).await?;
+        if goes == Goes::ToStore {
+            return Err(error);
+        }
+        let cause = std::error::Error::source(&error).map(|source| source.to_string());
+        tracing::warn!(%tenant, %error, cause, "a tenant has no store: its rows go to the home from now on");
+        self.tenants.missing.remove(tenant);
+        self.tenants.sent_at = Some(Instant::now());
+        Ok(goes)
+    }
+
+    /// Tenants whose rows go home, of those that rows came for.
+    pub(super) fn sent_home(&self) -> impl Iterator<Item = String> {
+        self.tenants.at_home.iter().map(|tenant| format!("tenant {tenant:?} has no store: its rows go to the home"))
+    }
+}
