@@ -159,6 +159,7 @@ fn stage() -> Stage {
         verdict: judge(&server, &[(Arc::from("none"), None)]),
         contexts: Contexts::default(),
         shapes: Vec::new(),
+        stored: Position::default(),
         checks: Vec::new(),
         quarantined: HashSet::new(),
     })
@@ -167,7 +168,7 @@ fn stage() -> Stage {
 fn batches(messages: &[Vec<u8>]) -> Result<Vec<Batch>> {
     let (mut stage, mut batches) = (stage(), Vec::new());
     for (i, message) in messages.iter().enumerate() {
-        if let Some(relation) = stage.message(message, Lsn(i as u64))? {
+        while let Some(relation) = stage.message(message, Lsn(i as u64))? {
             stage.describe(&relation, None)?;
         }
         if stage.batch_bytes() >= BATCH_BYTES {

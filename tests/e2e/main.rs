@@ -17,6 +17,8 @@ mod tracked;
 mod baseline;
 // What ends a stretch of history, what is acknowledged, and what a later start must not change.
 mod continuity;
+// What a table, its key and its columns are, whatever is renamed, added or forged.
+mod identity;
 // The hot tables in the source itself.
 mod same_database;
 // Which tables go to which of several lakes.

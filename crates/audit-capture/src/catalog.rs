@@ -10,7 +10,7 @@ mod kind;
 
 use std::collections::BTreeSet;
 
-use audit_core::shape::{CatalogColumn, CatalogTable, Identity, Relation, RelationColumn, TableName};
+use audit_core::shape::{CatalogColumn, CatalogTable, CatalogType, Identity, Relation, RelationColumn, TableName};
 use serde::Deserialize;
 use tokio_postgres::Client;
 
@@ -25,7 +25,9 @@ pub struct PublishedTable {
     /// default identity finds no primary key that it can use (a deferrable one it cannot).
     pub identity_key: Vec<i16>,
     pub partitioned: bool,
-    /// Every column of the table, published or not; primary key; identity of the leaves.
+    /// Of a partitioned table: whether all of its leaves have REPLICA IDENTITY FULL. True for others.
+    pub leaves_full: bool,
+    /// Every column of the table, published or not; primary key.
     pub catalog: CatalogTable,
     /// One for each of `catalog.columns`.
     pub columns: Vec<ColumnFacts>,
@@ -80,6 +82,39 @@ pub async fn published(client: &Client, publication: &str) -> Result<Vec<Publish
 /// One table as the publication would publish it; `None` if there is no such table (any more).
 pub async fn table(client: &Client, publication: &str, oid: u32) -> Result<Option<PublishedTable>, QueryError> {
     Ok(read(client, publication, Some(oid)).await?.pop())
+}
+
+/// What the catalog knows of a relation of the stream: the table, if there still is one, and the types of its columns where the table does not
+/// tell them any more. ⚠ A stored shape is never asked for types: protection rests on them.
+pub async fn of_relation(client: &Client, publication: &str, relation: &Relation) -> Result<CatalogTable, QueryError> {
+    let found = table(client, publication, relation.oid).await?.map(|table| table.catalog);
+    let gone = || CatalogTable { oid: 0, columns: Vec::new(), primary_key: Vec::new(), types: Vec::new() };
+    match found {
+        Some(table) if table.matches(relation) => Ok(table),
+        found => Ok(CatalogTable { types: types(client, relation).await?, ..found.unwrap_or_else(gone) }),
+    }
+}
+
+/// The types of a relation's columns, as far as they are still there.
+async fn types(client: &Client, relation: &Relation) -> Result<Vec<CatalogType>, QueryError> {
+    let (oids, typmods): (Vec<u32>, Vec<i32>) = relation.columns.iter().map(|c| (c.type_oid, c.typmod)).unzip();
+    let found: Vec<TypeName> =
+        rows(client, "read the types", include_str!("sql/type_names.sql"), &[&oids, &typmods]).await?;
+    let kinds = kind::Kinds::read(client, found.iter().map(|found| found.oid)).await?;
+    let of = |found: TypeName| CatalogType {
+        kind: kinds.of(found.oid, found.typmod),
+        type_oid: found.oid,
+        typmod: found.typmod,
+        type_name: found.name,
+    };
+    Ok(found.into_iter().map(of).collect())
+}
+
+#[derive(Deserialize)]
+struct TypeName {
+    oid: u32,
+    typmod: i32,
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -155,8 +190,9 @@ impl TableRow {
                 oid: self.oid,
                 columns: self.columns.into_iter().zip(published).map(catalog_column).collect(),
                 primary_key: self.primary_key.unwrap_or_default(),
-                leaves_full: self.leaves_full,
+                types: Vec::new(),
             },
+            leaves_full: self.leaves_full,
             name: TableName { schema: self.schema, table: self.table },
         })
     }

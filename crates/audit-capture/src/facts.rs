@@ -96,6 +96,8 @@ pub(crate) struct Table {
     pub partitioned: bool,
     identity: u8,
     usable_identity: bool,
+    /// Columns of the index that is its replica identity, where that is another one than the primary key's.
+    pub index_key: Option<Vec<String>>,
     pub owner: String,
     /// The session's role may alter it.
     pub owned: bool,

@@ -5,6 +5,8 @@
 //! has to send every column: from 15 on a publication that lists columns does not, from 18 on neither does one that leaves
 //! out a generated column. (Before, generated columns were left out in silence, and nothing is refused.)
 
+use audit_core::rules::Rules;
+
 use crate::facts::{Membership, Table};
 
 /// Why FULL would break, or does break, updates and deletions of this table; `None` if it is harmless.
@@ -32,4 +34,13 @@ pub(crate) fn full_breaks(major: u32, table: &Table, memberships: &[Membership],
             .map(|member| member.publication.as_str())
     });
     publication.map(|name| format!("publication {name} does not send its generated columns"))
+}
+
+/// ⚠ What has to be configured before REPLICA IDENTITY FULL, so that rows that stand under the columns of another index go on under them: the server
+/// forgets which index it was.
+pub(crate) fn other_key(table: &Table, rules: &Rules) -> Option<String> {
+    let columns = table.index_key.as_ref().filter(|_| rules.for_table(&table.name()).rule.key.is_none())?;
+    let columns: Vec<String> = columns.iter().map(|column| format!("{column:?}")).collect();
+    let columns = columns.join(", ");
+    Some(format!("`key = [{columns}]` into its rule in `[[tables]]`, else its rows go on under another key than now"))
 }

@@ -74,8 +74,10 @@ pub struct TableCount {
     pub without_actor: u64,
     /// Versions that should give a reason, and do not.
     pub without_reason: u64,
-    /// Columns of a strict table that are not recorded, for no rule decides about them.
+    /// Columns that are not recorded, for no rule decides about them.
     pub withheld: u64,
+    /// Columns whose protection rests on a name that they no longer have, and one more where the table's own name is meant.
+    pub lost_protection: u64,
 }
 
 /// A place in the batch's text.
@@ -234,6 +236,7 @@ impl Batch {
         }
         for (count, table) in counts.iter_mut().zip(&self.tables) {
             count.withheld = table.withheld.len() as u64;
+            count.lost_protection = table.lost.len() as u64 + u64::from(table.renamed_from.is_some());
         }
         self.tables.iter().map(|table| &table.name).zip(counts)
     }

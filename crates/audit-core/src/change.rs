@@ -120,7 +120,8 @@ impl fmt::Debug for Row<'_> {
 pub enum Old<'a> {
     /// An update that left the identity's columns alone, without REPLICA IDENTITY FULL.
     None,
-    /// Only the columns of the replica identity ('K').
+    /// The columns of the replica identity alone ('K'), or what a partition with an identity of its own left of the row. NULL stands for a value
+    /// that was not sent.
     Key(Row<'a>),
     /// The whole row ('O').
     Full(Row<'a>),

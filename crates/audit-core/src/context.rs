@@ -133,6 +133,15 @@ impl Contexts {
         self.keys = keys;
     }
 
+    /// Proves later, to a daemon of the same source, that one wrote `text`. `None` without a key; the last three keys count, as for contexts.
+    pub fn seal(&self, text: &str) -> Option<String> {
+        self.keys.iter().max_by_key(|key| key.id()).map(|key| key.seal(text))
+    }
+
+    pub fn is_sealed(&self, text: &str, seal: &str) -> bool {
+        self.keys.iter().any(|key| key.sealed(text, seal))
+    }
+
     /// `xid` is that of the message's transaction.
     pub fn read(&self, prefix: &str, content: &[u8], xid: u32) -> Said {
         let understood = |convention| self.conventions.contains(&convention);

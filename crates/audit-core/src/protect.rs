@@ -122,14 +122,14 @@ impl Policy {
         let (key, old_key) = self.keys(batch, table, raw)?;
         let after = match raw.after {
             Some(_) => {
-                self.bind(batch, table, key, place, |source| raw.after(table, source))?;
-                Some(self.row(batch, table, |source| raw.after(table, source))?)
+                self.bind(batch, table, key, place, |source| raw.after(source))?;
+                Some(self.row(batch, table, |source| raw.after(source))?)
             }
             None => None,
         };
         let reseals = raw.reseals(table);
         if after.is_none() || reseals {
-            self.bind(batch, table, key, place, |source| raw.before(table, source))?;
+            self.bind(batch, table, key, place, |source| raw.before(source))?;
         }
         let before = match (raw.before, after, raw.changed) {
             (None, ..) => None,
@@ -137,7 +137,7 @@ impl Policy {
             (Some(_), Some(after), Some(changed)) if !reseals => {
                 Some(self.row_before(batch, table, raw, after, changed)?)
             }
-            (Some(_), ..) => Some(self.row(batch, table, |source| raw.before(table, source))?),
+            (Some(_), ..) => Some(self.row(batch, table, |source| raw.before(source))?),
         };
         let members = self.members(batch, table, raw, before, after)?;
         let table_index = batch.table(table);
@@ -178,8 +178,8 @@ impl Policy {
             if raw.changed.is_some_and(|changed| !changed[index]) {
                 continue;
             }
-            let old = before.map_or(Value::Null, |_| raw.before(table, column.source));
-            let new = after.map_or(Value::Null, |_| raw.after(table, column.source));
+            let old = before.map_or(Value::Null, |_| raw.before(column.source));
+            let new = after.map_or(Value::Null, |_| raw.after(column.source));
             if old.is_unknown() || new.is_unknown() {
                 continue;
             }
@@ -208,11 +208,11 @@ impl Policy {
         raw: &RawVersion<'_>,
     ) -> Result<(Option<Span>, Option<Span>), SealError> {
         match raw.event {
-            Event::Deleted => Ok((self.key(batch, table, |source| raw.before(table, source))?, None)),
+            Event::Deleted => Ok((self.key(batch, table, |source| raw.before(source))?, None)),
             Event::Truncated => Ok((None, None)),
             _ => {
-                let key = self.key(batch, table, |source| raw.after(table, source))?;
-                let old = raw.key_changed.then(|| self.key(batch, table, |source| raw.before(table, source)));
+                let key = self.key(batch, table, |source| raw.after(source))?;
+                let old = raw.key_changed.then(|| self.key(batch, table, |source| raw.before(source)));
                 Ok((key, old.transpose()?.flatten()))
             }
         }
@@ -304,12 +304,12 @@ impl Policy {
         changed: &[bool],
     ) -> Result<u32, SealError> {
         let start = batch.cells.len();
-        let subject = table.subject.map_or(Value::Null, |source| raw.before(table, source));
+        let subject = table.subject.map_or(Value::Null, |source| raw.before(source));
         for (index, changed) in changed.iter().enumerate() {
             let column = &table.columns[index];
             // Columns that are kept but not tracked are not compared.
             let cell = if *changed || !column.tracked {
-                self.cell(batch, table, index, raw.before(table, column.source), subject)?
+                self.cell(batch, table, index, raw.before(column.source), subject)?
             } else {
                 batch.cells[after as usize + index]
             };
@@ -422,7 +422,7 @@ fn actor_source(
     let source = table.columns[column].source;
     let set_here = match raw.event {
         Event::Created => true,
-        event if event.is_update() => raw.before_known && raw.before(table, source) != raw.after(table, source),
+        event if event.is_update() => raw.before_known && raw.before(source) != raw.after(source),
         _ => false,
     };
     Some(if set_here { ActorSource::Row } else { ActorSource::RowUnchanged })

@@ -11,10 +11,10 @@ use crate::events::{Columns, Required, RowEvent};
 use crate::expand::JsonRule;
 use crate::inside::{Inside, Names};
 use crate::method::{Method, MethodRule, Protect};
-use crate::shape::TableName;
+use crate::shape::{Former, TableName};
 use crate::versions_table::VersionsTable;
 
-pub use self::decide::{By, Decision, TableRules};
+pub use self::decide::{By, Decision, TableRules, is_path};
 use self::decide::{ContentRule, Decider, Pattern, own};
 
 mod decide;
@@ -26,6 +26,11 @@ pub struct TableRule {
     /// `schema.table`, with `*` for any run of characters and `?` for one.
     #[schemars(extend("example" = "public.*"))]
     pub name: String,
+    /// Names that the table had before it was renamed, or its schema was. The rule holds under them too: for what is still to be read of the time
+    /// before, and for what `history` and others find under the old name.
+    #[serde(default)]
+    #[schemars(extend("example" = ["public.patients"]))]
+    pub former_names: Vec<String>,
     /// `false` leaves these tables out. `true` takes them; as soon as one rule says so, tables that no rule takes are left out.
     /// Without either every table is captured.
     pub capture: Option<bool>,
@@ -160,6 +165,18 @@ pub const DEFAULT_PROTECTED: &[&str] = &[
 /// Columns that by default make no version by themselves.
 pub const DEFAULT_IGNORE_ALONE: &[&str] = &["updated_at", "modified_at", "lock_version"];
 
+impl TableRule {
+    /// Whether it holds for a table of this name.
+    pub fn covers(&self, table: &str) -> bool {
+        std::iter::once(&self.name).chain(&self.former_names).any(|pattern| matches(pattern, table))
+    }
+
+    /// Whether it is about this table, and not about all whose names are alike.
+    fn names_exactly(&self, table: &str) -> bool {
+        std::iter::once(&self.name).chain(&self.former_names).any(|name| name == table && !is_pattern(name))
+    }
+}
+
 /// Every rule, in the operator's order.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
@@ -177,13 +194,32 @@ impl Rules {
         self.for_name(table.to_string())
     }
 
+    /// The same for a table that had other names when it was last seen: what was said of those holds for it, until a rule names it as it is
+    /// called now. A rename is no decision about what is protected.
+    pub fn for_renamed(&self, table: &TableName, former: &[TableName]) -> TableRules {
+        let name = table.to_string();
+        let named = self.tables.iter().any(|rule| rule.names_exactly(&name));
+        let former: Vec<String> = former.iter().filter(|_| !named).map(TableName::to_string).collect();
+        let kept = |former: &&String| self.tables.iter().any(|rule| rule.covers(former) && !rule.covers(&name));
+        let renamed_from = former.iter().find(kept).cloned();
+        let names = std::iter::once(name.clone()).chain(former).collect();
+        TableRules { renamed_from, ..self.for_names(names) }
+    }
+
     /// The same for a table's name as records have it.
     pub fn for_name(&self, name: String) -> TableRules {
-        let mut merged = TableRule { name: name.clone(), ..TableRule::default() };
-        let matching = || self.tables.iter().enumerate().filter(|(_, rule)| matches(&rule.name, &name));
+        self.for_names(vec![name])
+    }
+
+    /// `names` begins with the name that the table has now.
+    fn for_names(&self, names: Vec<String>) -> TableRules {
+        let mut merged = TableRule { name: names.first().cloned().unwrap_or_default(), ..TableRule::default() };
+        let fits = |rule: &TableRule| names.iter().any(|name| rule.covers(name));
+        let matching = || self.tables.iter().enumerate().filter(|(_, rule)| fits(rule));
         for (_, rule) in matching() {
             let TableRule {
                 name: _,
+                former_names: _,
                 capture,
                 item_type,
                 only,
@@ -258,7 +294,18 @@ impl Rules {
         }));
         // A rule that protects or labels one table must not leave the others out: only `capture = true` does.
         let captured = merged.capture.unwrap_or(!self.tables.iter().any(|rule| rule.capture == Some(true)));
-        TableRules { rule: merged, captured, deciders, names: OnceLock::new(), content: self.content() }
+        let own = matching().filter(|(_, rule)| names.iter().any(|name| rule.names_exactly(name)));
+        let own = own.flat_map(|(_, rule)| rule.protect.keys().filter(|name| !is_pattern(name)).cloned()).collect();
+        TableRules {
+            rule: merged,
+            captured,
+            deciders,
+            names: OnceLock::new(),
+            content: self.content(),
+            own,
+            former: Former::default(),
+            renamed_from: None,
+        }
     }
 
     /// What is protected inside of a transaction's context.
@@ -294,6 +341,11 @@ impl Rules {
         };
         self.protection.iter().filter_map(of).chain(self.default_protection.then(cards)).collect()
     }
+}
+
+/// Whether a name in a rule stands for several.
+pub fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?'])
 }
 
 fn any_matches(patterns: &[String], name: &str) -> bool {

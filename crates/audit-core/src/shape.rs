@@ -1,7 +1,8 @@
 //! Shapes: the states a table has been in, as the stream described them.
 //!
-//! A shape belongs to a stretch of the WAL, not to the catalog of today: what a sink has stored of a shape is never
-//! derived again, so that all sinks and every replay agree on names, types, key and `schema_version`.
+//! A shape belongs to a stretch of the WAL, not to the catalog of today: where the stream comes by again, the key and the
+//! `schema_version` that a sink has stored hold, so that all sinks and every replay agree on them. Columns and types are never
+//! taken from a sink: protection rests on them, and a sink may be written to by others.
 
 use std::fmt;
 
@@ -10,6 +11,10 @@ use sha2::{Digest, Sha256};
 
 use crate::position::Position;
 use crate::value::Kind;
+
+pub use self::history::{Former, History};
+
+mod history;
 
 /// A table's name as captured; partitions go by their root's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,22 +96,18 @@ pub struct RelationColumn {
 impl Relation {
     /// Names this state of the table: equal descriptors, and only they, have equal digests.
     pub fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        part(&self.oid.to_be_bytes());
-        part(self.name.schema.as_bytes());
-        part(self.name.table.as_bytes());
-        part(&[self.identity.as_byte()]);
+        let mut parts = Parts::default();
+        parts.add(&self.oid.to_be_bytes());
+        parts.add(self.name.schema.as_bytes());
+        parts.add(self.name.table.as_bytes());
+        parts.add(&[self.identity.as_byte()]);
         for column in &self.columns {
-            part(column.name.as_bytes());
-            part(&column.type_oid.to_be_bytes());
-            part(&column.typmod.to_be_bytes());
-            part(&[u8::from(column.in_identity)]);
+            parts.add(column.name.as_bytes());
+            parts.add(&column.type_oid.to_be_bytes());
+            parts.add(&column.typmod.to_be_bytes());
+            parts.add(&[u8::from(column.in_identity)]);
         }
-        hex::encode(&hash.finalize()[..16])
+        parts.digest()
     }
 }
 
@@ -118,7 +119,8 @@ pub enum KeySource {
     Catalog,
     /// The columns that the Relation message marks.
     Identity,
-    /// The shape before had it and its columns still exist; the catalog had already moved on.
+    /// The catalog had already moved on. The shape before had this key, or else the catalog has it now, and its columns
+    /// exist in this shape.
     Carried,
     /// The table has none.
     None,
@@ -129,18 +131,23 @@ pub enum KeySource {
 pub struct Shape {
     pub schema: String,
     pub table: String,
-    /// Counts the table's shapes, from 1.
+    /// Counts the table's shapes, from 1. 0 until the first version is made in this shape: one without versions is not counted,
+    /// because no sink would know of it when the stream comes by again.
     pub schema_version: u32,
+    /// Names all that is decided by: see [`Shape::digest`]. Earlier releases wrote [`Relation::digest`].
     pub digest: String,
-    /// The first change seen in this shape.
+    /// The first version made in this shape.
     pub first: Position,
     pub columns: Vec<ShapeColumn>,
     /// Names of the key's columns, in key order; empty for a table that has none.
     pub key: Vec<String>,
     pub key_source: KeySource,
-    /// Whether an old row in the stream is whole. Under FULL it is, unless a partition has another identity
-    /// than the root that labels its rows: then NULL may stand for "not sent".
-    pub whole_old_rows: bool,
+    /// The table's oid. Shapes that earlier releases stored have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oid: Option<u32>,
+    /// Proves that a daemon of this source made the shape: see [`crate::context::Contexts::seal`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +168,69 @@ pub struct ShapeColumn {
 impl Shape {
     pub fn name(&self) -> TableName {
         TableName::new(&self.schema, &self.table)
+    }
+
+    /// Whether `relation` shows the table in this shape. Nothing that is read back from a sink is used without this question.
+    pub fn is_of(&self, relation: &Relation) -> bool {
+        let own = self.columns.iter().map(|c| (&c.name, c.type_oid, c.typmod, c.in_identity));
+        let table = match self.oid {
+            Some(oid) => oid == relation.oid,
+            None => self.digest == relation.digest(),
+        };
+        table
+            && self.name() == relation.name
+            && own.eq(relation.columns.iter().map(|c| (&c.name, c.type_oid, c.typmod, c.in_identity)))
+    }
+
+    /// Whether both lead to the same decisions.
+    fn equals(&self, other: &Shape) -> bool {
+        let columns = |shape: &Shape| {
+            let column = |c: &ShapeColumn| (c.name.clone(), c.type_oid, c.typmod, c.type_name.clone(), c.kind.clone());
+            shape.columns.iter().map(column).collect::<Vec<_>>()
+        };
+        let numbers = self.columns.iter().zip(&other.columns).all(|(a, b)| match (a.attnum, b.attnum) {
+            (Some(a), Some(b)) => a == b,
+            _ => true,
+        });
+        numbers && self.key == other.key && columns(self) == columns(other)
+    }
+
+    /// What [`Shape::digest`] of the shape that `relation` shows is.
+    fn digest_of(&self, relation: &Relation) -> String {
+        let mut parts = Parts::default();
+        parts.add(relation.digest().as_bytes());
+        self.key.iter().for_each(|name| parts.add(name.as_bytes()));
+        for column in &self.columns {
+            parts.add(column.type_name.as_bytes());
+            parts.add(column.kind.to_string().as_bytes());
+        }
+        parts.digest()
+    }
+
+    /// What a seal stands for: everything but the seal.
+    pub fn unsealed(&self) -> String {
+        let plain = Shape { seal: None, ..self.clone() };
+        // A struct of texts and numbers can always be written.
+        serde_json::to_string(&plain).unwrap_or_default()
+    }
+
+    pub fn column(&self, name: &str) -> Option<&ShapeColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+/// A hash over parts, each with its length, so that no two lists of parts are alike.
+#[derive(Default)]
+struct Parts(Sha256);
+
+impl Parts {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    fn digest(self) -> String {
+        hex::encode(&self.0.finalize()[..16])
     }
 }
 
@@ -185,8 +255,30 @@ pub struct CatalogTable {
     pub columns: Vec<CatalogColumn>,
     /// Attribute numbers of the primary key, in key order.
     pub primary_key: Vec<i16>,
-    /// Of a partitioned table: whether all of its leaves have REPLICA IDENTITY FULL. True for others.
-    pub leaves_full: bool,
+    /// Types of the stream's columns, where the table's own columns do not tell: it has changed since, or is gone.
+    pub types: Vec<CatalogType>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogType {
+    pub type_oid: u32,
+    pub typmod: i32,
+    pub type_name: String,
+    pub kind: Kind,
+}
+
+impl CatalogTable {
+    /// Whether the catalog still describes the table as the stream does: column for column, of those that are published.
+    pub fn matches(&self, relation: &Relation) -> bool {
+        let published = self.columns.iter().filter(|c| c.published).map(|c| (&c.name, c.type_oid, c.typmod));
+        self.oid == relation.oid && published.eq(relation.columns.iter().map(|c| (&c.name, c.type_oid, c.typmod)))
+    }
+
+    /// Names of the primary key's columns.
+    fn primary_key(&self) -> Vec<&CatalogColumn> {
+        let named = |attnum: &i16| self.columns.iter().find(|c| c.attnum == *attnum);
+        self.primary_key.iter().map(named).collect::<Option<Vec<_>>>().unwrap_or_default()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,121 +292,4 @@ pub struct CatalogColumn {
     pub kind: Kind,
     /// The stream has it: a publication may leave columns out.
     pub published: bool,
-}
-
-/// All shapes known of one table, oldest first.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    shapes: Vec<std::sync::Arc<Shape>>,
-}
-
-impl History {
-    /// Takes in a shape that a sink has stored. Sinks agree, so one that is known changes nothing.
-    pub fn restore(&mut self, shape: Shape) {
-        if let Err(at) = self.shapes.binary_search_by_key(&shape.schema_version, |s| s.schema_version) {
-            self.shapes.insert(at, std::sync::Arc::new(shape));
-        }
-    }
-
-    /// The shape that holds at `position` if it is the one that `digest` names.
-    pub fn find(&self, digest: &str, position: Position) -> Option<&std::sync::Arc<Shape>> {
-        self.shapes.iter().rev().find(|shape| shape.first <= position).filter(|shape| shape.digest == digest)
-    }
-
-    pub fn latest(&self) -> Option<&std::sync::Arc<Shape>> {
-        self.shapes.last()
-    }
-
-    /// Adds the shape that `relation` shows from `first` on. `catalog` is what a look-up found, if anything.
-    pub fn add(
-        &mut self,
-        relation: &Relation,
-        catalog: Option<&CatalogTable>,
-        first: Position,
-    ) -> std::sync::Arc<Shape> {
-        let catalog = catalog.filter(|table| matches(table, relation));
-        let (key, key_source) = key_of(relation, catalog, self.latest().map(|shape| shape.as_ref()));
-        let columns = relation.columns.iter().map(|column| shape_column(column, catalog, self.latest())).collect();
-        let shape = std::sync::Arc::new(Shape {
-            schema: relation.name.schema.clone(),
-            table: relation.name.table.clone(),
-            schema_version: self.latest().map_or(1, |shape| shape.schema_version + 1),
-            digest: relation.digest(),
-            first,
-            columns,
-            key,
-            key_source,
-            // An unknown catalog decides for caution only where it could matter: old rows of a plain table are whole under FULL.
-            whole_old_rows: relation.identity == Identity::Full && catalog.is_none_or(|table| table.leaves_full),
-        });
-        self.shapes.push(shape.clone());
-        shape
-    }
-}
-
-/// Whether the catalog still describes the table as the stream does: column for column, of those that are published.
-fn matches(catalog: &CatalogTable, relation: &Relation) -> bool {
-    let published = catalog.columns.iter().filter(|c| c.published).map(|c| (&c.name, c.type_oid, c.typmod));
-    catalog.oid == relation.oid && published.eq(relation.columns.iter().map(|c| (&c.name, c.type_oid, c.typmod)))
-}
-
-fn key_of(relation: &Relation, catalog: Option<&CatalogTable>, last: Option<&Shape>) -> (Vec<String>, KeySource) {
-    let has = |name: &String| relation.columns.iter().any(|c| c.name == *name);
-    let marked: Vec<String> = relation.columns.iter().filter(|c| c.in_identity).map(|c| c.name.clone()).collect();
-    let primary: Option<Vec<String>> = catalog.and_then(|table| {
-        let names = table
-            .primary_key
-            .iter()
-            .map(|attnum| table.columns.iter().find(|c| c.attnum == *attnum).map(|c| c.name.clone()));
-        names.collect::<Option<Vec<_>>>().filter(|names| !names.is_empty() && names.iter().all(has))
-    });
-    let carried = || last.map(|shape| &shape.key).filter(|key| !key.is_empty() && key.iter().all(has)).cloned();
-    match relation.identity {
-        // An old row holds the identity's columns alone: a primary key outside them would be unknown in every deletion.
-        Identity::Default | Identity::Index => match primary {
-            Some(primary) if primary.len() == marked.len() && primary.iter().all(|n| marked.contains(n)) => {
-                (primary, KeySource::Catalog)
-            }
-            _ if marked.is_empty() => match primary {
-                Some(primary) => (primary, KeySource::Catalog),
-                None => (Vec::new(), KeySource::None),
-            },
-            _ => match carried().filter(|key| key.len() == marked.len() && key.iter().all(|n| marked.contains(n))) {
-                Some(key) => (key, KeySource::Carried),
-                None => (marked, KeySource::Identity),
-            },
-        },
-        Identity::Full | Identity::Nothing => match (primary, catalog) {
-            (Some(primary), _) => (primary, KeySource::Catalog),
-            (None, Some(_)) => (Vec::new(), KeySource::None),
-            (None, None) => match carried() {
-                Some(key) => (key, KeySource::Carried),
-                None => (Vec::new(), KeySource::None),
-            },
-        },
-    }
-}
-
-fn shape_column(
-    column: &RelationColumn,
-    catalog: Option<&CatalogTable>,
-    last: Option<&std::sync::Arc<Shape>>,
-) -> ShapeColumn {
-    let known = catalog.and_then(|table| table.columns.iter().find(|c| c.name == column.name));
-    // A type keeps its meaning under its OID: what the shape before knew of it still holds.
-    let before = last
-        .and_then(|shape| shape.columns.iter().find(|c| c.type_oid == column.type_oid && c.typmod == column.typmod));
-    let kind = known.map(|c| c.kind.clone()).or_else(|| Kind::of(column.type_oid, column.typmod));
-    ShapeColumn {
-        name: column.name.clone(),
-        type_oid: column.type_oid,
-        typmod: column.typmod,
-        type_name: known
-            .map(|c| c.type_name.clone())
-            .or_else(|| before.map(|c| c.type_name.clone()))
-            .unwrap_or_else(|| column.type_oid.to_string()),
-        kind: kind.or_else(|| before.map(|c| c.kind.clone())).unwrap_or(Kind::Text),
-        attnum: known.map(|c| c.attnum),
-        in_identity: column.in_identity,
-    }
 }

@@ -1,5 +1,6 @@
 //! A table as it is recorded: one shape under the rules that hold for it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::events::{Columns, EventSet, Required, RowEvent};
@@ -13,7 +14,7 @@ use crate::value::Kind;
 use crate::versions_table::{COMMON, VersionsTable};
 
 /// Made once for each shape; every version points to one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Table {
     /// `schema.table`, see [`crate::shape::TableName`].
     pub name: Arc<str>,
@@ -43,8 +44,13 @@ pub struct Table {
     pub require_actor: EventSet,
     /// Events whose versions need a reason.
     pub require_reason: EventSet,
-    /// Columns of a strict table that no rule decides about: they are absent until one does.
+    /// Columns that are absent until a rule decides about them: those of a strict table, and those that may have been protected under another
+    /// name.
     pub withheld: Vec<String>,
+    /// Columns that are protected, or withheld, because of what they were called before: no rule names them as they are called now.
+    pub lost: Vec<String>,
+    /// See [`TableRules::renamed_from`].
+    pub renamed_from: Option<String>,
     /// The sinks that its versions go to; `None` stands for all.
     pub sinks: Option<Vec<String>>,
 }
@@ -124,13 +130,46 @@ pub struct KeyColumn {
     pub inside: Option<Arc<Inside>>,
 }
 
+/// Why a column of the key is not shown as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hidden {
+    Method(Method),
+    /// `ignore` names it, or `only` does not.
+    NotRecorded,
+    /// It may be a column that was protected under another name.
+    Renamed,
+}
+
+impl fmt::Display for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hidden::Method(method) => write!(f, "protected with `{}`", method.name()),
+            Hidden::NotRecorded => f.write_str("not recorded (`only` or `ignore`)"),
+            Hidden::Renamed => f.write_str("perhaps one that was protected under another name"),
+        }
+    }
+}
+
+/// ⚠ A value that is not recorded as it is must not come in by way of the key. `None` where it may.
+pub fn hides_in_key(rules: &TableRules, column: &ShapeColumn) -> Option<Hidden> {
+    let decision = rules.decision(column);
+    match decision.and_then(|decision| decision.methods.first()) {
+        Some(rule) => Some(Hidden::Method(rule.method)),
+        None if rules.may_be_lost(column) => Some(Hidden::Renamed),
+        None if decision.is_none() && !rules.is_recorded(&column.name) => Some(Hidden::NotRecorded),
+        None => None,
+    }
+}
+
 /// The rules do not fit the table's shape.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
     #[error(
-        "table {table}: column {column} is part of the key and protected with `{method}`, but there is no row key to make it usable"
+        "table {table}: column {column} is part of the key and {why}, but there is no row key under which `key` could hold it"
     )]
-    NoRowKey { table: String, column: String, method: &'static str },
+    NoRowKey { table: String, column: String, why: Hidden },
+    #[error("table {table}: the rules protect column {column}, and the table has no such column")]
+    Unmet { table: String, column: String, nearest: Option<String>, columns: Vec<String> },
     #[error("table {table}: there is no column {column}, which the rules make {what}")]
     NoColumn { table: String, column: String, what: &'static str, nearest: Option<String>, columns: Vec<String> },
     #[error(
@@ -146,9 +185,26 @@ pub enum TableError {
 impl TableError {
     pub fn hint(&self) -> String {
         match self {
-            TableError::NoRowKey { column, .. } => format!(
+            TableError::NoRowKey { column, why: Hidden::Method(_), .. } => format!(
                 "set protection.row_key to a file or variable with a secret that never changes, or take {column} out of the protection rules"
             ),
+            TableError::NoRowKey { column, why: Hidden::NotRecorded, .. } => format!(
+                "name {column} in `allow` if `key` may hold it as it is, or set protection.row_key to a file or variable with a secret that never \
+                 changes"
+            ),
+            TableError::NoRowKey { column, why: Hidden::Renamed, .. } => format!(
+                "name {column} in `protect` or `allow` as it is called now, or set protection.row_key to a file or variable with a secret that \
+                 never changes"
+            ),
+            TableError::Unmet { column, nearest, columns, .. } => {
+                let columns = match nearest {
+                    Some(nearest) => format!("did you mean `{nearest}`?"),
+                    None => format!("its columns are {}.", columns.join(", ")),
+                };
+                format!(
+                    "name the column in `protect` as it is called now: {columns} For a column that is still to come a pattern will do: `{column}*`"
+                )
+            }
             TableError::NoColumn { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
             TableError::NoColumn { columns, .. } => format!("its columns are {}", columns.join(", ")),
             TableError::Companion { column, .. } => format!("give {column} one method only"),
@@ -172,11 +228,9 @@ impl Table {
         for (source, column) in shape.columns.iter().enumerate() {
             let methods = rules.methods(column);
             let tracked = rules.is_tracked(&column.name);
-            let named = |setting: &Option<String>| setting.as_deref() == Some(column.name.as_str());
-            let included = rules.is_included(&column.name) || named(&rules.rule.tenant) || rules.is_bound(&column.name);
-            let attributes = named(&rules.rule.actor_column) || named(&rules.rule.reason_column);
+            let included = rules.keeps(&column.name);
             let dropped = methods.iter().any(|rule| rule.method == Method::Drop);
-            if dropped || !(tracked || included || attributes) {
+            if dropped || !rules.is_recorded(&column.name) {
                 continue;
             }
             if !rules.is_decided(column) {
@@ -231,18 +285,18 @@ impl Table {
         }
         for wanted in rules.rule.key.as_ref().unwrap_or(&shape.key) {
             let Some(source) = source_of(wanted) else { continue };
-            if !rules.is_decided(&shape.columns[source]) {
+            let hidden = hides_in_key(rules, &shape.columns[source]);
+            if hidden.is_none() && !rules.is_decided(&shape.columns[source]) {
                 return Err(TableError::UndecidedKey { table: name, column: wanted.clone() });
             }
-            let method = rules.methods(&shape.columns[source]).first().map(|rule| rule.method);
-            if let Some(method) = method.filter(|_| !row_key) {
-                return Err(TableError::NoRowKey { table: name, column: wanted.clone(), method: method.name() });
+            if let Some(why) = hidden.filter(|_| !row_key) {
+                return Err(TableError::NoRowKey { table: name, column: wanted.clone(), why });
             }
             key.push(KeyColumn {
                 name: wanted.clone(),
                 source,
                 kind: shape.columns[source].kind.clone(),
-                protected: method.is_some(),
+                protected: hidden.is_some(),
                 space: Space::column(&name, wanted),
                 inside: rules.inside(&shape.columns[source]),
             });
@@ -252,6 +306,7 @@ impl Table {
         let require_actor = required(&rules.rule.require_actor);
         let require_reason = required(&rules.rule.require_reason);
         let sinks = rules.rule.sinks.clone();
+        let lost = rules.lost(&shape);
         let versions_table = rules.rule.versions_table.clone().filter(|own| own.literal() != Some(COMMON));
         let events = EventSet::of(rules.rule.events.as_deref().unwrap_or(&RowEvent::ALL)).with_snapshots();
         let marks = rules.rule.soft_delete.as_ref().map(Columns::names).unwrap_or_default();
@@ -273,6 +328,8 @@ impl Table {
             require_actor,
             require_reason,
             withheld,
+            lost,
+            renamed_from: rules.renamed_from.clone(),
             sinks,
         })
     }
@@ -285,6 +342,18 @@ impl Table {
     /// Whether versions of the table go to this sink.
     pub fn goes_to(&self, sink: &str) -> bool {
         self.sinks.as_ref().is_none_or(|sinks| sinks.iter().any(|name| name == sink))
+    }
+
+    /// The same table in a shape that counts now.
+    pub fn in_shape(&self, shape: Arc<Shape>) -> Table {
+        Table { shape, ..self.clone() }
+    }
+
+    /// Why the rules cannot hold: they protect a column by name that the table does not have. See [`TableRules::unmet`].
+    pub fn unmet(shape: &Shape, column: &str) -> TableError {
+        let columns: Vec<String> = shape.columns.iter().map(|column| column.name.clone()).collect();
+        let nearest = nearest(column, &columns);
+        TableError::Unmet { table: shape.name().to_string(), column: column.to_owned(), nearest, columns }
     }
 
     /// The pseudo-table of `gap` records, and of errors in changes whose table is not known.
@@ -302,7 +371,8 @@ impl Table {
                 columns: Vec::new(),
                 key: Vec::new(),
                 key_source: crate::shape::KeySource::None,
-                whole_old_rows: false,
+                oid: None,
+                seal: None,
             }),
             columns: Vec::new(),
             key: Vec::new(),
@@ -317,6 +387,8 @@ impl Table {
             require_actor: EventSet::default(),
             require_reason: EventSet::default(),
             withheld: Vec::new(),
+            lost: Vec::new(),
+            renamed_from: None,
             sinks: None,
         }
     }

@@ -59,10 +59,8 @@ impl Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extent {
     Whole,
-    /// Columns outside the identity are filled with NULLs that mean nothing.
-    Identity,
-    /// A NULL may stand for "not sent": see [`crate::shape::Shape::whole_old_rows`].
-    NullsUnsure,
+    /// A NULL may stand for "not sent".
+    Part,
 }
 
 /// The raw row before.
@@ -73,20 +71,19 @@ pub struct Before<'a> {
 }
 
 impl<'a> Before<'a> {
-    fn of(old: Old<'a>, table: &Table) -> Option<Before<'a>> {
+    fn of(old: Old<'a>) -> Option<Before<'a>> {
         match old {
             Old::None => None,
-            Old::Key(row) => Some(Before { row, extent: Extent::Identity }),
-            Old::Full(row) if table.shape.whole_old_rows => Some(Before { row, extent: Extent::Whole }),
-            Old::Full(row) => Some(Before { row, extent: Extent::NullsUnsure }),
+            Old::Key(row) => Some(Before { row, extent: Extent::Part }),
+            Old::Full(row) => Some(Before { row, extent: Extent::Whole }),
         }
     }
 
-    /// The value of the relation's column `source`.
-    pub fn get(&self, table: &Table, source: usize) -> Value<&'a [u8]> {
+    /// The value of the relation's column `source`. ⚠ No column of a replica identity's index is ever NULL, so NULL in a row that is not whole
+    /// stands for a value that was not sent, in every column.
+    pub fn get(&self, source: usize) -> Value<&'a [u8]> {
         match (self.extent, self.row.get(source)) {
-            (Extent::Identity, _) if !table.shape.columns.get(source).is_some_and(|c| c.in_identity) => Value::Unknown,
-            (Extent::NullsUnsure, Value::Null) => Value::Unknown,
+            (Extent::Part, Value::Null) => Value::Unknown,
             (_, value) => value,
         }
     }
@@ -109,21 +106,21 @@ pub struct RawVersion<'a> {
 impl<'a> RawVersion<'a> {
     /// The new value of the relation's column `source`. An unchanged TOAST value is not sent again: under REPLICA IDENTITY FULL the
     /// old row has it, else nobody does.
-    pub(crate) fn after(&self, table: &Table, source: usize) -> Value<&'a [u8]> {
+    pub(crate) fn after(&self, source: usize) -> Value<&'a [u8]> {
         match (self.after.map_or(Value::Unknown, |row| row.get(source)), self.before) {
-            (Value::Unknown, Some(before)) => before.get(table, source),
+            (Value::Unknown, Some(before)) => before.get(source),
             (value, _) => value,
         }
     }
 
-    pub(crate) fn before(&self, table: &Table, source: usize) -> Value<&'a [u8]> {
-        self.before.map_or(Value::Unknown, |before| before.get(table, source))
+    pub(crate) fn before(&self, source: usize) -> Value<&'a [u8]> {
+        self.before.map_or(Value::Unknown, |before| before.get(source))
     }
 
     /// Whether the ciphertexts of the two sides differ in more than their values: in whose they are, or in what they are bound to.
     pub(crate) fn reseals(&self, table: &Table) -> bool {
         let bound = table.bound.iter().map(|column| table.columns[*column].source);
-        table.subject.into_iter().chain(bound).any(|source| self.before(table, source) != self.after(table, source))
+        table.subject.into_iter().chain(bound).any(|source| self.before(source) != self.after(source))
     }
 }
 
@@ -146,7 +143,7 @@ fn any_version<'a>(table: &Table, change: Change<'a>, changed: &'a mut Vec<bool>
         Change::Snapshot { row } => RawVersion { event: Event::Snapshot, after: Some(row), ..plain },
         Change::Truncate => plain,
         Change::Delete { old } => {
-            let before = Before::of(old, table);
+            let before = Before::of(old);
             let before_known = before.is_some_and(|b| b.extent == Extent::Whole);
             RawVersion { event: Event::Deleted, before, before_known, ..plain }
         }
@@ -160,9 +157,9 @@ pub(crate) fn document(value: Value<&[u8]>) -> Option<&str> {
 }
 
 fn update<'a>(table: &Table, old: Old<'a>, new: Row<'a>, changed: &'a mut Vec<bool>) -> Option<RawVersion<'a>> {
-    let before = Before::of(old, table);
+    let before = Before::of(old);
     let differs = |source: usize| {
-        let before = before.map_or(Value::Unknown, |b| b.get(table, source));
+        let before = before.map_or(Value::Unknown, |b| b.get(source));
         match (before, new.get(source)) {
             (Value::Unknown, _) | (_, Value::Unknown) => false,
             (before, after) => before != after,
@@ -175,7 +172,7 @@ fn update<'a>(table: &Table, old: Old<'a>, new: Row<'a>, changed: &'a mut Vec<bo
         return Some(version);
     }
     changed.clear();
-    let before_of = |source| before.map_or(Value::Unknown, |before| before.get(table, source));
+    let before_of = |source| before.map_or(Value::Unknown, |before| before.get(source));
     changed.extend(table.columns.iter().map(|column| {
         let differs = column.tracked && differs(column.source);
         differs
@@ -198,7 +195,7 @@ fn soft_deleted(table: &Table, before: Option<Before<'_>>, new: Row<'_>) -> Even
         Value::Text(text) => Some(text != b"f"),
     };
     let marks = table.soft_delete.iter().filter_map(|source| {
-        let before = before.map_or(Value::Unknown, |before| before.get(table, *source));
+        let before = before.map_or(Value::Unknown, |before| before.get(*source));
         Some((marked(before)?, marked(new.get(*source))?))
     });
     let (before, after) = marks.fold((false, false), |any, marks| (any.0 || marks.0, any.1 || marks.1));

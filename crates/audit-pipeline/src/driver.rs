@@ -133,19 +133,19 @@ impl Driver {
         for frame in chunk.frames() {
             match frame? {
                 Frame::XLogData { wal_start, data, .. } => {
-                    let relation = loop {
+                    loop {
                         match self.stage.message(data, wal_start) {
-                            Ok(relation) => break relation,
+                            Ok(None) => break,
+                            Ok(Some(relation)) => {
+                                let found = catalog::of_relation(&self.client, &self.publication, &relation).await?;
+                                self.stage.describe(&relation, Some(&found))?;
+                                self.hint.notify_one();
+                            }
                             Err(error) => match self.obtain(error, Vec::new(), stop).await? {
                                 Some(()) => {}
                                 None => return Ok(None),
                             },
                         }
-                    };
-                    if let Some(relation) = relation {
-                        let found = catalog::table(&self.client, &self.publication, relation.oid).await?;
-                        self.stage.describe(&relation, found.as_ref().map(|table| &table.catalog))?;
-                        self.hint.notify_one();
                     }
                     while self.stage.wants_context_keys() {
                         let keys = context_keys::read(&self.client).await?;

@@ -219,6 +219,11 @@ async fn driver(
         verdict,
         contexts: contexts(daemon, &client).await?,
         shapes: stored.iter().flat_map(|(_, stored)| stored.shapes.clone()).collect(),
+        stored: stored
+            .iter()
+            .filter_map(|(_, stored)| Some(stored.checkpoint.as_ref()?.position))
+            .max()
+            .unwrap_or_default(),
         checks: checks.collect(),
         quarantined: quarantined.get(slot::ALL_SINKS).cloned().unwrap_or_default(),
     });

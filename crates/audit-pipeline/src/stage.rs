@@ -20,16 +20,18 @@ use audit_core::inside::Inside;
 use audit_core::position::{Lsn, Position};
 use audit_core::protect::{Place, Policy, SealError};
 use audit_core::rules::Rules;
-use audit_core::shape::{CatalogTable, History, Relation, Shape, TableName};
+use audit_core::shape::{History, Relation, Shape, TableName};
 use audit_core::table::{Table, TableError};
 use audit_core::version::{Event, version};
 use audit_pgoutput::{DecodeError, Message, Scratch, decode};
-use tracing::warn;
 
 use self::chunk::UnderWay;
+use self::target::{Known, Recorded, Target};
 use crate::continuity::Verdict;
 
 mod chunk;
+mod tables;
+mod target;
 
 /// The schema of the tool's own tables. Their changes make no versions: else a hot table in the source would feed on itself.
 const OWN_SCHEMA: &str = "cdc_audit";
@@ -97,13 +99,6 @@ impl StageError {
     }
 }
 
-/// What is done with a relation's changes.
-#[derive(Clone, Debug)]
-enum Target {
-    Record(Arc<Table>),
-    Skip,
-}
-
 /// The change at which a sink stands must come again, where the slot begins at or before its commit, and must be the one it was: see
 /// [`StageError::NotSentAgain`] and [`StageError::Diverged`].
 #[derive(Clone, Debug)]
@@ -122,6 +117,8 @@ pub struct StageConfig {
     pub contexts: Contexts,
     /// From all sinks.
     pub shapes: Vec<Shape>,
+    /// The furthest that any sink has stored.
+    pub stored: Position,
     pub checks: Vec<ResumeCheck>,
     /// Positions at which an `error` record takes the change's place.
     pub quarantined: HashSet<Position>,
@@ -150,7 +147,13 @@ pub struct Stage {
     policy: Policy,
     verdict: Verdict,
     histories: HashMap<TableName, History>,
+    /// By table's oid: the shapes that it had, under whatever name, and whether each is trusted.
+    lineage: HashMap<u32, Vec<(Arc<Shape>, bool)>>,
+    /// Up to here sinks have what was recorded, and the key and number of a shape are those that they have.
+    stored: Position,
     targets: HashMap<u32, Target>,
+    /// The last two Relation messages, as long as nothing else has come since.
+    described: [Option<u32>; 2],
     assembler: Assembler,
     checks: Vec<ResumeCheck>,
     quarantined: HashSet<Position>,
@@ -175,10 +178,7 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(config: StageConfig) -> Stage {
-        let mut histories: HashMap<TableName, History> = HashMap::new();
-        for shape in config.shapes {
-            histories.entry(shape.name()).or_default().restore(shape);
-        }
+        let (histories, lineage) = tables::restored(config.shapes, &config.contexts);
         let verdict = &config.verdict;
         let sent_again =
             |at: Position| at.commit_lsn >= verdict.slot_start && verdict.epoch_at(at.commit_lsn) == at.epoch;
@@ -192,7 +192,10 @@ impl Stage {
             assembler: Assembler::new(config.verdict.start()),
             verdict: config.verdict,
             histories,
+            lineage,
+            stored: config.stored,
             targets: HashMap::new(),
+            described: [None, None],
             checks,
             quarantined: config.quarantined,
             batch: Batch::default(),
@@ -269,12 +272,17 @@ impl Stage {
         Ok(())
     }
 
-    /// Takes in the data of one XLogData message that begins at `lsn`. A relation is handed back where its shape is new: look it up in the
-    /// catalog and call [`Stage::describe`].
+    /// Takes in the data of one XLogData message that begins at `lsn`. A relation is handed back where the message is a change of it and its shape has
+    /// to be found first: look it up in the catalog, call [`Stage::describe`], and give the same message again.
     pub fn message(&mut self, data: &[u8], lsn: Lsn) -> Result<Option<Relation>, StageError> {
         // The scratch space is lent to the message while the stage works on it.
         let mut scratch = std::mem::take(&mut self.scratch);
-        let result = match decode(data, &mut scratch) {
+        let message = decode(data, &mut scratch);
+        if let Some(wanted) = message.as_ref().ok().and_then(|message| self.wanted(message)) {
+            self.scratch = scratch;
+            return Ok(Some(wanted));
+        }
+        let result = match message {
             Ok(Message::Insert { relation, new }) => self.change(relation, Change::Insert { new }, lsn),
             Ok(Message::Update { relation, old, new }) => self.change(relation, Change::Update { old, new }, lsn),
             Ok(Message::Delete { relation, old }) => self.change(relation, Change::Delete { old }, lsn),
@@ -292,8 +300,8 @@ impl Stage {
             Ok(Message::Logical { transactional: true, prefix, content }) => self.said(prefix, content, lsn),
             Ok(Message::Logical { transactional: false, .. }) => self.idle(lsn),
             Ok(Message::Relation(relation)) => {
-                self.scratch = scratch;
-                return self.relation(relation);
+                self.relation(relation);
+                Ok(())
             }
             Ok(Message::Origin { .. } | Message::Type { .. }) => Ok(()),
             Err(source) => self.malformed(source, lsn),
@@ -356,12 +364,19 @@ impl Stage {
             self.check_resume(place)?;
         }
         let target = self.targets.get(&oid).ok_or(StageError::UnknownRelation { oid, lsn })?;
-        let Target::Record(table) = target else { return Ok(()) };
+        let Some(Known::Record(Recorded { table, .. })) = &target.known else { return Ok(()) };
+        let change = target.leaves.judge(change);
         if again.is_none() && !self.watches.is_idle() {
             let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);
-            self.watches.change(xid, table, change);
+            self.watches.change(xid, table, &target.digest, change);
         }
-        if !self.quarantined.is_empty() && self.quarantined.contains(&place.position) {
+        let given_up = !self.quarantined.is_empty() && self.quarantined.contains(&place.position);
+        if table.shape.schema_version == 0 && (given_up || version(table, change, &mut self.changed).is_some()) {
+            self.count_shape(oid, place.position);
+        }
+        let target = self.targets.get(&oid).ok_or(StageError::UnknownRelation { oid, lsn })?;
+        let Some(Known::Record(Recorded { table, .. })) = &target.known else { return Ok(()) };
+        if given_up {
             let note =
                 Context::note(&serde_json::json!({ "error": "given up by an operator", "table": table.name.as_ref() }));
             self.batch.note(Event::Error, table, place.position, lsn, note);
@@ -419,44 +434,6 @@ impl Stage {
         self.check_resume(place)?;
         let note = Context::note(&serde_json::json!({ "error": source.to_string() }));
         self.batch.note(Event::Error, &Arc::new(Table::pseudo("cdc_audit.error")), place.position, lsn, note);
-        Ok(())
-    }
-
-    /// Finds the relation's shape among those that are known; hands the relation back where it is new.
-    fn relation(&mut self, relation: Relation) -> Result<Option<Relation>, StageError> {
-        if relation.name.schema == OWN_SCHEMA {
-            self.targets.insert(relation.oid, Target::Skip);
-            return Ok(None);
-        }
-        let position = self.assembler.next_position();
-        let known = self.histories.get(&relation.name).and_then(|history| history.find(&relation.digest(), position));
-        match known.cloned() {
-            Some(shape) => self.record(relation.oid, shape).map(|()| None),
-            None => Ok(Some(relation)),
-        }
-    }
-
-    /// Adds a shape that a relation shows. `catalog` is what a look-up found now, if anything.
-    pub fn describe(&mut self, relation: &Relation, catalog: Option<&CatalogTable>) -> Result<(), StageError> {
-        let position = self.assembler.next_position();
-        let history = self.histories.entry(relation.name.clone()).or_default();
-        let shape = history.add(relation, catalog, position);
-        self.record(relation.oid, shape)
-    }
-
-    fn record(&mut self, oid: u32, shape: Arc<Shape>) -> Result<(), StageError> {
-        let rules = self.rules.for_table(&shape.name());
-        let target = if rules.captured() {
-            let table = Table::new(shape, &rules, self.policy.row_key.is_some())?;
-            if !table.withheld.is_empty() {
-                let (table, columns) = (&table.name, table.withheld.join(", "));
-                warn!(%table, columns, "columns that no rule decides about are not recorded: see `cdc-audit plan`");
-            }
-            Target::Record(Arc::new(table))
-        } else {
-            Target::Skip
-        };
-        self.targets.insert(oid, target);
         Ok(())
     }
 

@@ -154,6 +154,9 @@ pub struct TableCount {
     /// Columns of a strict table that are not recorded, for no rule decides about them; as of the latest versions.
     #[serde(default)]
     pub withheld: u64,
+    /// Columns whose protection rests on a name that they no longer have, and one more where the table has another name; as of the latest versions.
+    #[serde(default)]
+    pub lost_protection: u64,
 }
 
 /// One answer to `cdc-audit status`.
@@ -278,6 +281,7 @@ impl Shared {
         sum.without_actor += count.without_actor;
         sum.without_reason += count.without_reason;
         sum.withheld = count.withheld;
+        sum.lost_protection = count.lost_protection;
     }
 
     pub fn report<'a>(

@@ -305,7 +305,7 @@ fn describe(name: TableName, identity: Identity, columns: &[ColumnText]) -> (Rel
         CatalogColumn { name, attnum: i as i16 + 1, type_oid, typmod, type_name, kind, published: true }
     });
     let primary_key = columns.iter().enumerate().filter(|(_, c)| c.key).map(|(i, _)| i as i16 + 1).collect();
-    let catalog = CatalogTable { oid, columns: catalog_columns.collect(), primary_key, leaves_full: true };
+    let catalog = CatalogTable { oid, columns: catalog_columns.collect(), primary_key, types: Vec::new() };
     (Relation { oid, name, identity, columns: relation_columns.collect() }, catalog)
 }
 

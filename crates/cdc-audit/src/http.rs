@@ -141,12 +141,19 @@ impl Metrics {
                 ConstCounter::new(read(count)).encode(family.encode_family(&labels)?)?;
             }
         }
-        let metric = ConstGauge::new(0.0);
-        let help = "Columns of a strict table that no rule decides about, and that are not recorded";
-        let name = "cdc_audit_table_withheld_columns";
-        let mut family = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
-        for (table, count) in report.tables.iter().filter(|(_, count)| count.withheld > 0) {
-            ConstGauge::new(count.withheld as f64).encode(family.encode_family(&[("table", table.as_str())])?)?;
+        let gauges: [(&str, &str, fn(&TableCount) -> u64); 2] = [
+            ("withheld_columns", "Columns that no rule decides about, and that are not recorded", |t| t.withheld),
+            ("lost_protection", "Columns, or the table, whose rules name what they were called before a rename", |t| {
+                t.lost_protection
+            }),
+        ];
+        for (name, help, read) in gauges {
+            let metric = ConstGauge::new(0.0);
+            let name = format!("cdc_audit_table_{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, metric.metric_type())?;
+            for (table, count) in report.tables.iter().filter(|(_, count)| read(count) > 0) {
+                ConstGauge::new(read(count) as f64).encode(family.encode_family(&[("table", table.as_str())])?)?;
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use audit_config::nearest;
 use audit_core::events::Columns;
-use audit_core::rules::{Rules, TableRule, matches};
+use audit_core::rules::{Rules, TableRule, is_path, is_pattern, matches};
 use audit_core::value::Kind;
 
 use super::{Area, Report};
@@ -14,11 +14,9 @@ pub(super) fn check(report: &mut Report, rules: &Rules, published: &[PublishedTa
     for (index, rule) in rules.tables.iter().enumerate() {
         let place = format!("tables[{index}]");
         let tables: Vec<&PublishedTable> =
-            published.iter().filter(|table| matches(&rule.name, &table.name.to_string())).collect();
+            published.iter().filter(|table| rule.covers(&table.name.to_string())).collect();
         if tables.is_empty() && rule.capture != Some(false) {
-            let names: Vec<String> = published.iter().map(|table| table.name.to_string()).collect();
-            let fix = meant(&rule.name, &names).unwrap_or_else(|| "take the rule out, or publish the table".to_owned());
-            report.warn(Area::Table, &place, format!("no published table is called {}", rule.name), fix);
+            no_table(report, &place, rule, published);
             continue;
         }
         for name in rule.json.keys() {
@@ -35,13 +33,33 @@ pub(super) fn check(report: &mut Report, rules: &Rules, published: &[PublishedTa
                 continue;
             }
             let (subject, message) = (format!("{place}.{key}"), format!("no column of {} is called {name}", rule.name));
-            let fix = meant(&name, &columns).unwrap_or_else(|| "take it out, or name a column of the table".to_owned());
             // A column that is meant to be protected, and is not, is what nobody may overlook.
-            match key == "protect" && !name.contains(['*', '?']) {
+            let protects = key == "protect" && !is_pattern(&name);
+            let renamed =
+                "if the column was renamed, name it as it is called now; if it was dropped, take the name out";
+            let other = if protects { renamed } else { "take it out, or name a column of the table" };
+            let fix = meant(&name, &columns).unwrap_or_else(|| other.to_owned());
+            match protects {
                 true => report.fail(Area::Protection, subject, message, fix),
                 false => report.warn(Area::Table, subject, message, fix),
             }
         }
+    }
+}
+
+/// A rule that no table fits. ⚠ After a rename of the table, or of its schema, what it protects may be somewhere else: never is the advice to take it
+/// out.
+fn no_table(report: &mut Report, place: &str, rule: &TableRule, published: &[PublishedTable]) {
+    let names: Vec<String> = published.iter().map(|table| table.name.to_string()).collect();
+    let message = format!("no published table is called {}", rule.name);
+    let renamed = format!(
+        "if the table or its schema was renamed, write the name that it has now, and `former_names = [\"{}\"]` beside it; else publish the table",
+        rule.name
+    );
+    let fix = meant(&rule.name, &names).map_or(renamed.clone(), |meant| format!("{meant} {renamed}"));
+    match rule.protect.is_empty() || published.is_empty() {
+        true => report.warn(Area::Table, place, message, fix),
+        false => report.fail(Area::Protection, place, format!("{message}, and the rule protects columns"), fix),
     }
 }
 
@@ -53,11 +71,6 @@ fn documents(report: &mut Report, place: &str, name: &str, tables: &[&PublishedT
     let message =
         format!("column {} is {}, no document whose members could be recorded", column.name, column.type_name);
     report.warn(Area::Table, place, message, "take it out of `json`, or name a column of type json or jsonb");
-}
-
-/// Whether a name leads into the documents of a column.
-fn is_path(name: &str, column: &str) -> bool {
-    name.strip_prefix(column).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Every name of a column in a rule, with its key.

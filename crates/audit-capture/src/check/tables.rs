@@ -8,14 +8,14 @@ use audit_core::table::Table as Recorded;
 use super::{Area, Input, Report, Seen, bytes, list};
 use crate::catalog::{Generated, PublishedTable};
 use crate::facts::Table;
-use crate::identity::full_breaks;
+use crate::identity::{full_breaks, other_key};
 
 pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
     let mut whole = 0;
     for table in &seen.published {
         let facts = seen.found.tables.iter().find(|facts| facts.oid == table.catalog.oid);
         let sound = !harmed(report, seen, table, facts, input);
-        if old_rows(report, table, facts) && sound {
+        if old_rows(report, table, facts, input) && sound {
             whole += 1;
         }
         left_out(report, table);
@@ -51,7 +51,7 @@ fn harmed(report: &mut Report, seen: &Seen, table: &PublishedTable, facts: Optio
 }
 
 /// Whether old rows come whole; else says what that means, and what FULL would cost.
-fn old_rows(report: &mut Report, table: &PublishedTable, facts: Option<&Table>) -> bool {
+fn old_rows(report: &mut Report, table: &PublishedTable, facts: Option<&Table>, input: &Input<'_>) -> bool {
     let name = table.name.to_string();
     let keyless = table.catalog.primary_key.is_empty() && table.identity_key.is_empty();
     if keyless {
@@ -70,10 +70,11 @@ fn old_rows(report: &mut Report, table: &PublishedTable, facts: Option<&Table>) 
             Some(row) => format!("writes about {} more WAL for each UPDATE and DELETE", bytes(row)),
             None => "writes the old row to the WAL with each UPDATE and DELETE".to_owned(),
         };
-        report.warn(Area::Table, &name, message, format!("{full}, which {price}"));
+        let key = facts.and_then(|facts| other_key(facts, input.rules)).map(|key| format!("; first write {key}"));
+        report.warn(Area::Table, &name, message, format!("{full}, which {price}{}", key.unwrap_or_default()));
         return false;
     }
-    if !table.catalog.leaves_full {
+    if !table.leaves_full {
         let leaves = facts.into_iter().flat_map(|facts| &facts.leaves).filter(|leaf| !leaf.is_full());
         let message = format!(
             "partitions without REPLICA IDENTITY FULL: {}; their old values are not known",
@@ -81,7 +82,7 @@ fn old_rows(report: &mut Report, table: &PublishedTable, facts: Option<&Table>) 
         );
         report.warn(Area::Table, &name, message, full);
     }
-    table.catalog.leaves_full
+    table.leaves_full
 }
 
 /// Columns and rows that the publication does not send.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use audit_core::rules::matches;
 
 use crate::facts::Table;
-use crate::identity::full_breaks;
+use crate::identity::{full_breaks, other_key};
 use crate::setup::{Found, Wanted, publication};
 use crate::step::Plan;
 
@@ -40,6 +40,10 @@ pub(super) fn full(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) -> BTree
                 false => plan.note(message, Some(hint.to_owned())),
             }
             continue;
+        }
+        if let Some(key) = other_key(table, wanted.rules) {
+            let message = format!("{name} has an index as its replica identity, which it loses");
+            plan.note(message, Some(format!("write {key}")));
         }
         alter(plan, table, &name);
         made_full.insert(table.oid);

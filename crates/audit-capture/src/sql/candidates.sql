@@ -19,6 +19,14 @@ SELECT jsonb_build_object(
     'partitioned', c.relkind = 'p',
     'identity', ascii(c.relreplident::text),
     'usable_identity', identity.usable,
+    'index_key', (
+        SELECT jsonb_agg(a.attname ORDER BY k.place)
+        FROM pg_index i
+        CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+        WHERE i.indrelid = c.oid AND c.relreplident = 'i' AND i.indisreplident AND NOT i.indisprimary
+          AND k.place <= i.indnkeyatts
+    ),
     'owner', pg_get_userbyid(c.relowner),
     'owned', pg_has_role(c.relowner, 'USAGE'),
     'extension', EXISTS (

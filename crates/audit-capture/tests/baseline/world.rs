@@ -229,7 +229,7 @@ impl World {
         if table.shape.schema == "cdc_audit" {
             return;
         }
-        self.watches.change(self.xid, &table, change);
+        self.watches.change(self.xid, &table, &self.digests[table.name.as_ref()], change);
         let before = |old| match old {
             Old::None => None,
             Old::Key(row) | Old::Full(row) => Some(values(row)),

@@ -256,7 +256,7 @@ impl World {
             Write::Delete(row) => old = Some(row),
             Write::Truncate => {
                 self.replayed.clear();
-                return self.watches.change(xid, &self.table, Change::Truncate);
+                return self.watches.change(xid, &self.table, &self.relation.digest(), Change::Truncate);
             }
             Write::Watermark(_) => return,
         }
@@ -282,7 +282,7 @@ impl World {
             Some((bytes, cells)) if before.is_some() => Change::Update { old, new: Row::new(bytes, cells) },
             Some((bytes, cells)) => Change::Insert { new: Row::new(bytes, cells) },
         };
-        self.watches.change(xid, &self.table, change);
+        self.watches.change(xid, &self.table, &self.relation.digest(), change);
     }
 
     fn put(&mut self, key: u32, value: u32) {
@@ -391,7 +391,7 @@ impl World {
             last: self.runner.chunk == CHUNKS,
             sinks: Vec::new(),
         };
-        let catalog = CatalogTable { oid: 1, columns: Vec::new(), primary_key: Vec::new(), leaves_full: true };
+        let catalog = CatalogTable { oid: 1, columns: Vec::new(), primary_key: Vec::new(), types: Vec::new() };
         let chunk = Box::new(RawChunk { mark, relation: self.relation.clone(), catalog, snapshot, rows });
         let mut random = [0; 16];
         random[..8].copy_from_slice(&wide(self.next_xid).to_be_bytes());

@@ -80,10 +80,10 @@ impl Watches {
         self.delivered.begin(xid);
     }
 
-    /// A change passes, whether or not it makes a version. `xid` is its transaction's.
-    pub fn change(&mut self, xid: u32, table: &Table, change: Change<'_>) {
+    /// A change passes, whether or not it makes a version. `xid` is its transaction's, `relation` the digest of its table's Relation message.
+    pub fn change(&mut self, xid: u32, table: &Table, relation: &str, change: Change<'_>) {
         if let Some(window) = self.windows.get_mut(&table.name) {
-            window.change(xid, table, change, &self.hash);
+            window.change(xid, relation, change, &self.hash);
         }
         if let Some(ledger) = self.ledgers.get_mut(&table.name) {
             ledger.change(xid, change, &self.hash);
@@ -168,11 +168,11 @@ impl Window {
         Window { watch, touched: HashSet::new(), truncated_by: HashSet::new(), pending: None, spoiled: None }
     }
 
-    fn change(&mut self, xid: u32, table: &Table, change: Change<'_>, hash: &RowHash) {
+    fn change(&mut self, xid: u32, relation: &str, change: Change<'_>, hash: &RowHash) {
         if self.spoiled.is_some() {
             return;
         }
-        if table.shape.digest != self.watch.digest {
+        if relation != self.watch.digest {
             return self.spoil(Reread::ShapeChanged);
         }
         match (&self.watch.key, change) {
@@ -183,7 +183,7 @@ impl Window {
             }
             (None, Change::Update { old, .. } | Change::Delete { old }) => {
                 let row = match old {
-                    Old::Full(row) if table.shape.whole_old_rows => hash.row(row),
+                    Old::Full(row) => hash.row(row),
                     _ => ANY_ROW,
                 };
                 self.touch(row, xid);

@@ -52,7 +52,7 @@ fn relation(identity: Identity, columns: &[&str]) -> Relation {
 }
 
 fn catalog() -> CatalogTable {
-    CatalogTable { oid: 16400, columns: Vec::new(), primary_key: Vec::new(), leaves_full: true }
+    CatalogTable { oid: 16400, columns: Vec::new(), primary_key: Vec::new(), types: Vec::new() }
 }
 
 fn table(relation: &Relation) -> Table {
@@ -90,7 +90,7 @@ impl Chunk {
     }
 
     fn change(&mut self, xid: u32, change: Change<'_>) {
-        self.watches.change(xid, &self.table, change);
+        self.watches.change(xid, &self.table, &self.relation.digest(), change);
     }
 
     fn insert(&mut self, xid: u32, new: Values<'_>) {
@@ -226,7 +226,7 @@ fn a_change_in_another_shape_spoils_the_chunk() {
         assert!(before_ready || chunk.ready());
         let other = table(&relation(Identity::Default, &["id", "v", "w"]));
         let new = buffer(&[Some("9"), None, None]);
-        chunk.watches.change(90, &other, Change::Insert { new: new.row() });
+        chunk.watches.change(90, &other, "", Change::Insert { new: new.row() });
         assert!(!before_ready || !chunk.ready());
         assert_eq!(chunk.pass(), Err(Reread::ShapeChanged));
     }

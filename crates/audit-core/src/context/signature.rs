@@ -6,6 +6,8 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+const SEALED: &[u8] = b"sealed:";
+
 /// A key of table `cdc_audit.context_keys`.
 #[derive(Clone)]
 pub struct ContextKey {
@@ -26,6 +28,26 @@ impl ContextKey {
 
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    /// `<key id>:<64 hex>` over a text. ⚠ What stands before it keeps it apart from a context, which begins with the digits of a transaction's id: those
+    /// are signed at the word of anyone who may call `set_context`.
+    pub(super) fn seal(&self, text: &str) -> String {
+        let mut mac = self.mac.clone();
+        mac.update(SEALED);
+        mac.update(text.as_bytes());
+        format!("{}:{}", self.id, hex::encode(mac.finalize().into_bytes()))
+    }
+
+    pub(super) fn sealed(&self, text: &str, seal: &str) -> bool {
+        let hash = seal
+            .split_once(':')
+            .filter(|(id, _)| id.parse() == Ok(self.id))
+            .and_then(|(_, hash)| hex::decode(hash).ok());
+        let mut mac = self.mac.clone();
+        mac.update(SEALED);
+        mac.update(text.as_bytes());
+        hash.is_some_and(|hash| mac.verify_slice(&hash).is_ok())
     }
 
     pub(super) fn verifies(&self, signed: &Signed, xid: u32) -> bool {

@@ -8,7 +8,7 @@ use crate::content::Content;
 use crate::expand::Expansion;
 use crate::inside::{Inside, Names, PathRule};
 use crate::method::{MethodRule, Protect};
-use crate::shape::ShapeColumn;
+use crate::shape::{Former, Shape, ShapeColumn};
 use crate::value::Kind;
 
 /// The rules that hold for one table.
@@ -21,6 +21,12 @@ pub struct TableRules {
     /// Of members in documents: made when a column with documents asks for them, for most tables have none.
     pub(super) names: OnceLock<Arc<Names>>,
     pub(super) content: Vec<ContentRule>,
+    /// Columns that rules for this very table protect by name.
+    pub(super) own: Vec<String>,
+    /// What its columns were called before.
+    pub(super) former: Former,
+    /// The table's former name, where rules hold for it only because of that.
+    pub renamed_from: Option<String>,
 }
 
 /// Content that is looked for, in which columns, and what happens to it.
@@ -154,6 +160,11 @@ fn is_type(pattern: &str, type_name: &str) -> bool {
     unknown || matches(&pattern.to_lowercase(), &name.to_lowercase())
 }
 
+/// Whether a name leads into the documents of a column.
+pub fn is_path(written: &str, column: &str) -> bool {
+    written.strip_prefix(column).is_some_and(|rest| rest.starts_with('.'))
+}
+
 impl TableRules {
     pub fn captured(&self) -> bool {
         self.captured
@@ -169,7 +180,19 @@ impl TableRules {
 
     pub fn is_tracked(&self, column: &str) -> bool {
         let listed = |patterns: &Option<Vec<String>>| patterns.as_ref().map(|list| any_matches(list, column));
-        listed(&self.rule.only).unwrap_or(true) && !listed(&self.rule.ignore).unwrap_or(false)
+        listed(&self.rule.only).unwrap_or(true)
+            && !listed(&self.rule.ignore).unwrap_or(false)
+            && !self.was_ignored(column)
+    }
+
+    /// Whether the column was left out under a name that it had before. A list of `only` leaves out each new name by itself.
+    fn was_ignored(&self, column: &str) -> bool {
+        let listed = |name: &String| self.rule.ignore.as_ref().is_some_and(|list| any_matches(list, name));
+        self.former_names(column).any(listed)
+    }
+
+    fn former_names(&self, column: &str) -> impl Iterator<Item = &String> {
+        self.former.names.get(column).into_iter().flatten()
     }
 
     pub fn is_ignored_alone(&self, column: &str) -> bool {
@@ -183,6 +206,19 @@ impl TableRules {
         self.rule.include.as_ref().is_some_and(|patterns| any_matches(patterns, column))
     }
 
+    /// Whether the column is part of `included`.
+    pub fn keeps(&self, column: &str) -> bool {
+        self.is_included(column) || self.rule.tenant.as_deref() == Some(column) || self.is_bound(column)
+    }
+
+    /// Whether a version holds the column's value anywhere, as far as no method of protection is against it.
+    pub fn is_recorded(&self, column: &str) -> bool {
+        let attributes = [&self.rule.actor_column, &self.rule.reason_column];
+        self.is_tracked(column)
+            || self.keeps(column)
+            || attributes.into_iter().any(|name| name.as_deref() == Some(column))
+    }
+
     /// Whether ciphertexts of its rows are bound to the column's value.
     pub fn is_bound(&self, column: &str) -> bool {
         self.rule.bind.iter().flatten().any(|name| name == column)
@@ -190,9 +226,59 @@ impl TableRules {
 
     /// The table's own `protect` and `allow` decide first, then the general rules, then the default set; `None` where nobody does.
     pub fn decision(&self, column: &ShapeColumn) -> Option<Decision<'_>> {
+        self.decision_now(column).or_else(|| self.decision_before(column))
+    }
+
+    fn decision_now(&self, column: &ShapeColumn) -> Option<Decision<'_>> {
         let lower = column.name.to_lowercase();
         let decider = self.deciders.iter().find(|decider| decider.decides(column, &lower))?;
         Some(Decision { methods: decider.methods(), by: &decider.by })
+    }
+
+    /// ⚠ What protected the column under a name that it had before protects it still: to rename a column is no decision about it. Permission is not
+    /// carried.
+    fn decision_before(&self, column: &ShapeColumn) -> Option<Decision<'_>> {
+        let before = |name: &String| self.decision_now(&ShapeColumn { name: name.clone(), ..column.clone() });
+        self.former_names(&column.name).filter_map(before).find(|decision| !decision.methods.is_empty())
+    }
+
+    /// Takes in what earlier shapes say of the table's columns.
+    pub fn remember(&mut self, former: Former) {
+        self.former = former;
+    }
+
+    /// The names under which columns are protected, or left out, only because they had them before; and columns that are withheld, because one of
+    /// them may be such a column.
+    pub fn lost(&self, shape: &Shape) -> Vec<String> {
+        let carried = |column: &&ShapeColumn| {
+            self.decision_now(column).is_none()
+                && (self.decision_before(column).is_some() || self.was_ignored(&column.name))
+        };
+        let lost = |column: &&ShapeColumn| carried(column) || self.may_be_lost(column);
+        shape.columns.iter().filter(lost).map(|column| column.name.clone()).collect()
+    }
+
+    /// Whether the column may be one that was protected under another name. Then it is withheld until a rule decides about it.
+    pub fn may_be_lost(&self, column: &ShapeColumn) -> bool {
+        let was_protected = |name: &String| {
+            let before = ShapeColumn { name: name.clone(), ..column.clone() };
+            self.decision_now(&before).is_some_and(|decision| !decision.methods.is_empty())
+                || !self.paths(name).is_empty()
+                || self.rule.ignore.as_ref().is_some_and(|list| any_matches(list, name))
+        };
+        let among = |(name, new): (&String, &Vec<String>)| new.contains(&column.name) && was_protected(name);
+        self.decision(column).is_none() && self.former.unclear.iter().any(among)
+    }
+
+    /// A column that rules for this very table protect by name, that the table does not have, and that nobody is known to have taken away.
+    /// `later`: columns that the table has by now.
+    pub fn unmet(&self, shape: &Shape, later: &[String]) -> Option<&str> {
+        let has = |written: &str| {
+            let is = |name: &str| name.to_lowercase() == written.to_lowercase() || is_path(written, name);
+            let now = shape.columns.iter().map(|column| &column.name);
+            now.chain(later).chain(&self.former.seen).any(|name| is(name))
+        };
+        self.own.iter().map(String::as_str).find(|written| !has(written))
     }
 
     pub fn methods(&self, column: &ShapeColumn) -> &[MethodRule] {
@@ -211,6 +297,9 @@ impl TableRules {
 
     /// Whether somebody has said what is to happen to the column; always, where the table is not strict.
     pub fn is_decided(&self, column: &ShapeColumn) -> bool {
+        if self.may_be_lost(column) {
+            return false;
+        }
         let rule = &self.rule;
         let named = [&rule.tenant, &rule.actor_column, &rule.reason_column].into_iter().flatten();
         let lists = [&rule.only, &rule.ignore, &rule.include, &rule.bind].into_iter().flatten();
@@ -236,10 +325,17 @@ impl TableRules {
                 content.push((rule.content, rule.method.clone()));
             }
         }
-        let paths = if json { self.paths(&column.name) } else { Vec::new() };
+        let paths = if json { self.paths_now_and_before(&column.name) } else { Vec::new() };
         let named = || Arc::new(Names::new(self.deciders.iter().filter_map(Decider::as_name)));
         let names = if json { self.names.get_or_init(named).clone() } else { Arc::default() };
         Some(Inside { json, paths, names, content }).filter(|inside| !inside.is_empty()).map(Arc::new)
+    }
+
+    /// With those under names that the column had before, as far as they protect.
+    fn paths_now_and_before(&self, column: &str) -> Vec<PathRule> {
+        let before = self.former_names(column).flat_map(|name| self.paths(name));
+        let before = before.filter(|path| !path.methods.is_empty());
+        self.paths(column).into_iter().chain(before).collect()
     }
 
     /// Entries of `protect` and `allow` that go into the documents of one column: `config.password`.

@@ -43,7 +43,8 @@ pub fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
         columns: columns.iter().map(column).collect(),
         key: vec!["id".into()],
         key_source: KeySource::Catalog,
-        whole_old_rows: true,
+        oid: None,
+        seal: None,
     };
     let rules = Rules::default().for_table(&TableName::new("public", name));
     Arc::new(Table::new(Arc::new(shape), &rules, false).unwrap())

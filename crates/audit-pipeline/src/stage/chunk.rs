@@ -51,15 +51,11 @@ impl Stage {
     }
 
     fn begin_chunk(&mut self, passed: &Passed) -> Result<UnderWay, StageError> {
-        let relation = &passed.chunk().relation;
         let at = self.assembler.next_position();
-        let history = self.histories.entry(relation.name.clone()).or_default();
-        let shape = match history.find(&relation.digest(), at) {
-            Some(shape) => shape.clone(),
-            None => history.add(relation, Some(&passed.chunk().catalog), at),
-        };
-        let rules = self.rules.for_table(&relation.name);
-        let table = Arc::new(Table::new(shape, &rules, self.policy.row_key.is_some())?);
+        let mut table = self.table(&passed.chunk().relation, Some(&passed.chunk().catalog), at)?;
+        if passed.rows().next().is_some() {
+            table = self.counted(&table, at);
+        }
         let mut batch = Batch::default();
         batch.chunk = Some(passed.mark().clone());
         batch.progress = self.assembler.progress();

@@ -17,7 +17,7 @@ use std::fmt::Write;
 use audit_cipher::{Limits, Sealer};
 use audit_core::record::{unknown_columns, write_changes, write_image, write_included};
 use audit_core::rules::TableRule;
-use audit_core::shape::{CatalogColumn, Identity, RelationColumn};
+use audit_core::shape::{CatalogColumn, CatalogTable, Identity, RelationColumn};
 use audit_core::sink::Checkpoint;
 use audit_core::value::Kind;
 use expect_test::{Expect, expect};
@@ -26,10 +26,12 @@ use super::*;
 use crate::continuity::{Server, judge};
 
 mod bound;
+mod identity;
 mod inside;
 mod keys;
 mod members;
 mod protection;
+mod renames;
 mod subjects;
 mod tracked;
 
@@ -141,6 +143,7 @@ fn config(rules: Rules) -> StageConfig {
         verdict: judge(&server, &[(Arc::from("hot"), None)]),
         contexts: Contexts::default(),
         shapes: Vec::new(),
+        stored: Position::default(),
         checks: Vec::new(),
         quarantined: HashSet::new(),
     }
@@ -162,19 +165,30 @@ fn catalog(relation: &Relation) -> CatalogTable {
         oid: relation.oid,
         columns: relation.columns.iter().enumerate().map(column).collect(),
         primary_key: if keyless { Vec::new() } else { vec![1] },
-        leaves_full: relation.name.table != "parted",
+        types: Vec::new(),
     }
 }
 
 fn feed(stage: &mut Stage, script: &str) -> Result<(), StageError> {
-    let mut commit = 0;
+    feed_with(stage, script, |relation| Some(catalog(relation)).filter(|_| relation.name.table != "unlisted"))
+        .map(|_| ())
+}
+
+/// Returns the oids that were looked up.
+fn feed_with(
+    stage: &mut Stage,
+    script: &str,
+    mut catalog: impl FnMut(&Relation) -> Option<CatalogTable>,
+) -> Result<Vec<u32>, StageError> {
+    let (mut commit, mut asked) = (0, Vec::new());
     for (n, line) in script.lines().map(str::trim).filter(|line| !line.is_empty()).enumerate() {
-        if let Some(relation) = stage.message(&message(line, &mut commit), Lsn(commit + n as u64))? {
-            let found = catalog(&relation);
-            stage.describe(&relation, Some(&found).filter(|_| relation.name.table != "unlisted"))?;
+        let message = message(line, &mut commit);
+        while let Some(relation) = stage.message(&message, Lsn(commit + n as u64))? {
+            asked.push(relation.oid);
+            stage.describe(&relation, catalog(&relation).as_ref())?;
         }
     }
-    Ok(())
+    Ok(asked)
 }
 
 fn show(batch: &Batch) -> String {
@@ -404,14 +418,25 @@ fn a_shape_is_counted_once_and_the_key_holds_while_its_columns_exist() {
 #[test]
 fn old_rows_of_a_mixed_partitioned_table_are_believed_only_where_they_say_something() {
     check(
-        "relation 5 parted full id:20 name:25
-         begin 1000
+        "begin 1000
+         relation 5 parted full id:20 name:25
+         relation 6 parted_1 full id:20 name:25
          update 5 1 NULL | 1 Bea
+         relation 5 parted full id:20 name:25
+         relation 7 parted_2 default id:20 name:25
+         update 5 2 NULL | 2 Cid
+         delete 5 2 NULL
+         update 5 1 Bea | 1 NULL
+         relation 5 parted full id:20 name:25
+         relation 7 parted_2 full id:20 name:25
          delete 5 1 NULL
          commit",
         expect![[r#"
-            1000.0 updated parted 1 {"id": 1, "name": "Bea"} before unknown
-            1000.1 deleted parted 1 {"id": 1} before unknown
+            1000.0 updated parted 1 {"name": [null, "Bea"]}
+            1000.1 updated parted 2 {"id": 2, "name": "Cid"} before unknown
+            1000.2 deleted parted 2 {"id": 2} before unknown
+            1000.3 updated parted 1 {"name": ["Bea", null]}
+            1000.4 deleted parted 1 {"id": 1, "name": null}
         "#]],
     );
 }
@@ -440,7 +465,7 @@ fn our_own_tables_make_no_versions() {
         identity: Identity::Default,
         columns: Vec::new(),
     };
-    assert_eq!(stage.relation(own).unwrap(), None);
+    stage.relation(own);
     feed(&mut stage, "begin 1000\n insert 9 1\n commit").unwrap();
     assert!(stage.batch_is_empty());
 }

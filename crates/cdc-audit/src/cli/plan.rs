@@ -12,7 +12,7 @@ use audit_core::method::{Method, MethodRule};
 use audit_core::position::Position;
 use audit_core::rules::TableRules;
 use audit_core::shape::{History, Shape, ShapeColumn};
-use audit_core::table::Table;
+use audit_core::table::{Table, hides_in_key};
 use comfy_table::{Cell, Color};
 use serde::{Deserialize, Serialize};
 
@@ -176,13 +176,17 @@ fn stored(shape: &Shape, column: &ShapeColumn, rules: &TableRules, undecided: bo
     let decision = rules.decision(column);
     let by = decision.map(|decision| decision.by.to_string());
     let methods = decision.map(|decision| decision.methods).unwrap_or_default();
-    let key = shape.key.contains(&column.name);
-    let in_key = if key && !methods.is_empty() { "; an HMAC in `key`" } else { "" };
+    let key = rules.rule.key.as_ref().unwrap_or(&shape.key).contains(&column.name);
+    let in_key = match hides_in_key(rules, column) {
+        _ if !key => "",
+        Some(_) => "; an HMAC in `key`",
+        None => "; as it is in `key`",
+    };
     if methods.iter().any(|rule| rule.method == Method::Drop) {
         return (format!("absent: dropped{in_key}"), by);
     }
     if !rules.is_tracked(&column.name) {
-        return ("absent: not tracked".to_owned(), Some("`only` or `ignore`".to_owned()));
+        return (format!("absent: not tracked{in_key}"), Some("`only` or `ignore`".to_owned()));
     }
     if undecided {
         return ("withheld: no rule decides".to_owned(), None);

@@ -107,7 +107,7 @@ fn only_what_is_recorded_as_it_is_can_be_bound_to() {
         ("name:25", ""),
     ] {
         let (mut stage, _) = binding();
-        let told = feed(&mut stage, &format!("relation 5 users full id:20 {relation}"));
+        let told = feed(&mut stage, &format!("relation 5 users full id:20 {relation}\n begin 1000\n truncate 5"));
         let told = told.map_err(|error| error.to_string()).err().unwrap_or_default();
         assert!(told.contains(expected) && told.is_empty() == expected.is_empty(), "{told}");
     }
@@ -119,7 +119,8 @@ fn only_what_is_recorded_as_it_is_can_be_bound_to() {
         let mut rules = stage.rules.clone();
         change(&mut rules.tables[0]);
         let mut stage = Stage::new(StageConfig { rules, ..config(Rules::default()) });
-        let told = feed(&mut stage, "relation 5 users full id:20 note:25 provider:23 place:25").unwrap_err();
+        let script = "relation 5 users full id:20 note:25 provider:23 place:25\n begin 1000\n truncate 5";
+        let told = feed(&mut stage, script).unwrap_err();
         assert!(told.to_string().contains("cannot be bound to column place"), "{told}");
     }
 }

@@ -127,7 +127,9 @@ fn a_new_column_of_a_strict_table_is_withheld() {
 fn a_key_that_no_rule_decides_about_stops_a_strict_table() {
     check_with(
         with_keys(strict()),
-        "relation 5 users full code:25 name:25",
+        "relation 5 users full code:25 name:25
+         begin 1000
+         insert 5 1 Ann",
         expect![[r#"
             error: table public.users is strict, and no rule decides about column code, which is part of its key
         "#]],

@@ -37,7 +37,8 @@ fn a_change_waits_for_its_key_and_is_counted_once() {
             let before = stage.progress();
             loop {
                 match stage.message(&data, Lsn(500)) {
-                    Ok(_) => return tries,
+                    Ok(None) => return tries,
+                    Ok(Some(relation)) => stage.describe(&relation, Some(&catalog(&relation))).unwrap(),
                     Err(error) => {
                         assert!(error.wanted().is_some(), "{error:?}");
                         // A batch that is handed on meanwhile does not speak for it, and holds nothing of it.

@@ -52,7 +52,7 @@ impl Ground {
             let data = message(line, &mut commit);
             loop {
                 match self.stage.message(&data, Lsn(commit)) {
-                    Ok(Some(relation)) => break self.stage.describe(&relation, Some(&catalog(&relation))).unwrap(),
+                    Ok(Some(relation)) => self.stage.describe(&relation, Some(&catalog(&relation))).unwrap(),
                     Ok(None) => break,
                     Err(error) => self.give(error.wanted().unwrap()),
                 }
@@ -144,7 +144,8 @@ fn a_table_that_encrypts_must_have_the_column() {
     let stage = Ground::new("onwer").stage;
     let tell = |relation: &str| {
         let mut stage = Stage::new(StageConfig { rules: stage.rules.clone(), ..config(Rules::default()) });
-        feed(&mut stage, relation).map_err(|error| format!("{error}; {}", error.hint()))
+        feed(&mut stage, &format!("{relation}\n begin 1000\n truncate 5"))
+            .map_err(|error| format!("{error}; {}", error.hint()))
     };
     assert_eq!(
         tell("relation 5 users full id:20 note:25 owner:20").unwrap_err(),

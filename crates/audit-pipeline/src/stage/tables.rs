@@ -1,0 +1,180 @@
+//! From a Relation message to a table under its rules.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use audit_core::context::Contexts;
+use audit_core::position::Position;
+use audit_core::rules::TableRules;
+use audit_core::shape::{CatalogTable, Former, History, Relation, Shape, TableName};
+use audit_core::table::Table;
+use audit_pgoutput::Message;
+use tracing::warn;
+
+use super::target::{Known, Recorded, Target};
+use super::{OWN_SCHEMA, Stage, StageError};
+
+type Histories = HashMap<TableName, History>;
+type Lineage = HashMap<u32, Vec<(Arc<Shape>, bool)>>;
+
+/// What sinks have stored, by name and by oid.
+pub(super) fn restored(shapes: Vec<Shape>, contexts: &Contexts) -> (Histories, Lineage) {
+    let mut histories = Histories::new();
+    for shape in shapes {
+        let trusted = shape.seal.as_ref().is_some_and(|seal| contexts.is_sealed(&shape.unsealed(), seal));
+        histories.entry(shape.name()).or_default().restore(shape, trusted);
+    }
+    let mut lineage = Lineage::new();
+    let all = histories.values().flat_map(History::shapes);
+    for (shape, trusted) in all {
+        if let Some(oid) = shape.oid {
+            lineage.entry(oid).or_default().push((shape.clone(), trusted));
+        }
+    }
+    lineage.values_mut().for_each(|shapes| shapes.sort_by_key(|(shape, _)| shape.first));
+    (histories, lineage)
+}
+
+impl Stage {
+    /// The server describes a relation.
+    pub(super) fn relation(&mut self, relation: Relation) {
+        self.described = [self.described[1], Some(relation.oid)];
+        match self.targets.get_mut(&relation.oid) {
+            Some(target) => target.describe(relation),
+            None => {
+                self.targets.insert(relation.oid, Target::new(relation));
+            }
+        }
+    }
+
+    /// The relation that has to be looked up before the stage can take in `message`.
+    pub(super) fn wanted(&mut self, message: &Message<'_>) -> Option<Relation> {
+        let leaf = match message {
+            Message::Relation(_) => return None,
+            _ => std::mem::take(&mut self.described),
+        };
+        // A change that comes again with its key was looked at before.
+        if self.pending.is_some() {
+            return None;
+        }
+        match message {
+            Message::Insert { relation, .. } | Message::Update { relation, .. } | Message::Delete { relation, .. } => {
+                // ⚠ A partition is described after its root, right before a change that is sent as the root's.
+                let leaf = leaf[1].filter(|last| last != relation && leaf[0] == Some(*relation));
+                let leaf = leaf.and_then(|leaf| self.targets.remove(&leaf)).map(|target| target.relation);
+                self.settle(*relation, leaf.as_ref())
+            }
+            Message::Truncate { relations } => relations.iter().find_map(|relation| self.settle(*relation, None)),
+            _ => None,
+        }
+    }
+
+    /// A change of the relation comes; it is handed back where nobody knows yet what to do with it.
+    fn settle(&mut self, oid: u32, leaf: Option<&Relation>) -> Option<Relation> {
+        let (position, stored) = (self.assembler.next_position(), self.stored);
+        let target = self.targets.get_mut(&oid)?;
+        target.comes(leaf);
+        if target.holds(position, stored) {
+            return None;
+        }
+        let relation = target.relation.clone();
+        if relation.name.schema != OWN_SCHEMA && self.rules(&relation.name, relation.oid).captured() {
+            return Some(relation);
+        }
+        self.targets.get_mut(&oid)?.knows(Known::Skip);
+        None
+    }
+
+    /// Takes in what a look-up found now of a relation that [`Stage::message`] handed back.
+    pub fn describe(&mut self, relation: &Relation, catalog: Option<&CatalogTable>) -> Result<(), StageError> {
+        let position = self.assembler.next_position();
+        let table = self.table(relation, catalog, position)?;
+        let next = self.histories.get(&relation.name).and_then(|history| history.next_after(position));
+        let known = Known::Record(Recorded { table, next, again: position <= self.stored });
+        if let Some(target) = self.targets.get_mut(&relation.oid) {
+            target.knows(known);
+        }
+        Ok(())
+    }
+
+    /// The table that `relation` shows at `position`, under the rules that hold for it.
+    pub(super) fn table(
+        &mut self,
+        relation: &Relation,
+        catalog: Option<&CatalogTable>,
+        position: Position,
+    ) -> Result<Arc<Table>, StageError> {
+        let history = self.histories.entry(relation.name.clone()).or_default();
+        let shape = history.shape(relation, catalog, position, position <= self.stored);
+        let mut rules = self.rules(&relation.name, relation.oid);
+        let earlier = self.lineage.get(&relation.oid).map(Vec::as_slice).unwrap_or_default();
+        rules.remember(Former::of(&shape, earlier.iter().map(|(shape, trusted)| (shape.as_ref(), *trusted))));
+        let columns = catalog.filter(|table| table.oid == relation.oid).map(|table| &table.columns);
+        let later: Vec<String> = columns.into_iter().flatten().map(|column| column.name.clone()).collect();
+        if let Some(column) = rules.unmet(&shape, &later) {
+            return Err(Table::unmet(&shape, column).into());
+        }
+        let table = Arc::new(Table::new(shape.clone(), &rules, self.policy.row_key.is_some())?);
+        let before = earlier.last().map(|(shape, _)| shape);
+        if before.is_none_or(|before| before.digest != shape.digest) {
+            say(&table, before.map(|before| before.key.as_slice()));
+            self.lineage.entry(relation.oid).or_default().push((shape, true));
+        }
+        Ok(table)
+    }
+
+    /// What the rules say of a table, whose name may have been another one. Only shapes that are trusted say what it was.
+    fn rules(&self, name: &TableName, oid: u32) -> TableRules {
+        let mut former = Vec::new();
+        for (shape, _) in self.lineage.get(&oid).into_iter().flatten().rev().filter(|(_, trusted)| *trusted) {
+            if shape.name() != *name && !former.contains(&shape.name()) {
+                former.push(shape.name());
+            }
+        }
+        self.rules.for_renamed(name, &former)
+    }
+
+    /// The first version in a table's shape is about to be made.
+    pub(super) fn count_shape(&mut self, oid: u32, position: Position) {
+        let Some(Known::Record(recorded)) = self.targets.get(&oid).and_then(|target| target.known.clone()) else {
+            return;
+        };
+        let table = self.counted(&recorded.table, position);
+        if let Some(target) = self.targets.get_mut(&oid) {
+            target.known = Some(Known::Record(Recorded { table, ..recorded }));
+        }
+    }
+
+    pub(super) fn counted(&mut self, table: &Arc<Table>, position: Position) -> Arc<Table> {
+        if table.shape.schema_version > 0 {
+            return table.clone();
+        }
+        let history = self.histories.entry(table.shape.name()).or_default();
+        let seal = |shape: &Shape| self.contexts.seal(&shape.unsealed());
+        Arc::new(table.in_shape(history.number(&table.shape, position, seal)))
+    }
+}
+
+/// What an operator has to know of a table in a new shape.
+fn say(table: &Table, key_before: Option<&[String]>) {
+    let name = &table.name;
+    if let Some(former) = &table.renamed_from {
+        let hint = "name it in `[[tables]]` as it is called now, with the name before in `former_names`";
+        warn!(hint, table = %name, "the table was called {former}: the rules for that name are applied to it still");
+    }
+    if !table.lost.is_empty() {
+        let columns = table.lost.join(", ");
+        let hint = "name them in `protect`, `ignore` or `allow` as they are called now";
+        warn!(hint, table = %name, columns, "columns were renamed, and no rule names them: what protected them before does so still");
+    }
+    if table.withheld.iter().any(|column| !table.lost.contains(column)) {
+        let columns = table.withheld.join(", ");
+        warn!(table = %name, columns, "columns that no rule decides about are not recorded: see `cdc-audit plan`");
+    }
+    if let Some(before) = key_before.filter(|before| *before != table.shape.key) {
+        let (before, key) = (before.join(", "), table.shape.key.join(", "));
+        let hint =
+            "name the columns in `key` of `[[tables]]` if the rows are to be followed by the same columns as before";
+        warn!(hint, table = %name, before, key, "the table has another key: its rows stand under other keys from here on");
+    }
+}

@@ -1,0 +1,218 @@
+//! To rename a column, a table or a schema is no decision about what is protected.
+
+use audit_core::context::ContextKey;
+use audit_core::mac::MacKey;
+use audit_core::method::{Method, Protect};
+
+use super::*;
+
+fn protecting(table: &str, column: &str) -> TableRule {
+    let mut rule = rule(table);
+    rule.protect.insert(column.into(), Protect::from(Method::Full));
+    rule
+}
+
+fn rules(table: TableRule) -> Rules {
+    Rules { tables: vec![table], ..Rules::default() }
+}
+
+fn keys() -> Contexts {
+    Contexts::new(Vec::new(), vec![ContextKey::new(1, &[7; 64]).unwrap()])
+}
+
+fn insert(commit: u64, relation: &str) -> String {
+    format!("begin {commit}\n relation 5 {relation}\n insert 5 1 secret x\n commit")
+}
+
+/// What is recorded of each relation in turn; `restart`: by a daemon of its own each.
+fn recorded(rules: &Rules, relations: &[&str], restart: bool) -> String {
+    let fresh = |shapes: Vec<Shape>, stored| {
+        Stage::new(StageConfig { shapes, stored, contexts: keys(), ..config(rules.clone()) })
+    };
+    let mut stage = fresh(Vec::new(), Position::default());
+    let (mut shapes, mut shown) = (Vec::new(), String::new());
+    for (n, relation) in relations.iter().enumerate() {
+        let commit = 1000 * (n as u64 + 1);
+        if let Err(error) = feed(&mut stage, &insert(commit, relation)) {
+            return format!("{shown}{error}: {}\n", error.hint());
+        }
+        let batch = stage.take_batch();
+        shown.push_str(&show(&batch));
+        shapes.extend(batch.versions().map(|version| version.table().shape.as_ref().clone()));
+        if restart {
+            // As it comes back from a sink.
+            let back = |shape: &Shape| serde_json::from_str(&serde_json::to_string(shape).unwrap()).unwrap();
+            stage = fresh(shapes.iter().map(back).collect(), Position::new(1, Lsn(commit), 0));
+        }
+    }
+    shown
+}
+
+#[test]
+fn a_renamed_column_stays_protected() {
+    let rules = rules(protecting("public.patients", "ssn"));
+    let relations = [
+        "patients full id:20 ssn:25 note:25",
+        "patients full id:20 social_no:25 note:25",
+        "patients full id:20 no:25 note:25",
+    ];
+    for restart in [false, true] {
+        let shown = recorded(&rules, &relations, restart);
+        expect![[r#"
+            1000.0 created patients 1 {"id": 1, "ssn": "[REDACTED]", "note": "x"}
+            2000.0 created patients 1 {"id": 1, "social_no": "[REDACTED]", "note": "x"} v2
+            3000.0 created patients 1 {"id": 1, "no": "[REDACTED]", "note": "x"} v3
+        "#]]
+        .assert_eq(&shown);
+    }
+}
+
+#[test]
+fn whatever_protected_or_left_out_a_column_does_so_under_its_new_name() {
+    let pattern = rules(protecting("public.*", "*_ssn"));
+    let ignored = rules(TableRule { ignore: Some(vec!["my_ssn".into()]), ..rule("public.patients") });
+    let default = Rules { default_protection: true, ..Rules::default() };
+    let relations = ["patients full id:20 my_ssn:25 note:25", "patients full id:20 social_no:25 note:25"];
+    for rules in [pattern, ignored, default] {
+        for restart in [false, true] {
+            let shown = recorded(&rules, &relations, restart);
+            assert!(!shown.contains("secret") && shown.contains("2000.0 created"), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn permission_is_not_carried_to_a_new_name() {
+    let mut open = protecting("public.patients", "*");
+    open.allow = Some(vec!["note".into(), "id".into()]);
+    let relations = ["patients full id:20 ssn:25 note:25", "patients full id:20 ssn:25 remark:25"];
+    let shown = recorded(&rules(open), &relations, false);
+    assert!(shown.contains(r#""note": "x""#) && shown.contains(r#""remark": "[REDACTED]""#), "{shown}");
+}
+
+#[test]
+fn names_that_are_exchanged_exchange_nothing() {
+    let rules = rules(protecting("public.patients", "ssn"));
+    let relations = ["patients full id:20 ssn:25 note:25", "patients full id:20 note:25 ssn:25"];
+    let shown = recorded(&rules, &relations, false);
+    assert!(!shown.lines().nth(1).unwrap().contains("secret"), "{shown}");
+}
+
+#[test]
+fn what_may_be_a_protected_column_is_withheld_where_nobody_can_say() {
+    let mut stage = Stage::new(config(rules(protecting("public.patients", "ssn"))));
+    let known = |relation: &Relation| Some(catalog(relation));
+    feed_with(&mut stage, &insert(1000, "patients full id:20 ssn:25 note:25"), known).unwrap();
+    feed_with(&mut stage, &insert(2000, "patients full id:20 social_no:25 note:25"), |_| None).unwrap();
+    let batch = stage.take_batch();
+    expect![[r#"
+        1000.0 created patients 1 {"id": 1, "ssn": "[REDACTED]", "note": "x"}
+        2000.0 created patients 1 {"id": 1, "note": "x"} v2
+    "#]]
+    .assert_eq(&show(&batch));
+    let last = batch.versions().last().unwrap();
+    assert_eq!(
+        (last.table().withheld.as_slice(), last.table().lost.as_slice()),
+        (&["social_no".to_owned()][..], &["social_no".to_owned()][..])
+    );
+    let lost: u64 = batch.table_counts().map(|(_, count)| count.lost_protection).sum();
+    assert_eq!(lost, 1);
+}
+
+#[test]
+fn a_name_in_protect_that_no_column_has_is_refused_unless_it_was_there_before() {
+    let own = rules(protecting("public.patients", "ssn"));
+    let (with, without) = ("patients full id:20 ssn:25 note:25", "patients full id:20 social_no:25 note:25");
+    let said = recorded(&own, &[without], false);
+    expect![[r#"
+        table public.patients: the rules protect column ssn, and the table has no such column: name the column in `protect` as it is called now: its columns are id, social_no, note. For a column that is still to come a pattern will do: `ssn*`
+    "#]]
+    .assert_eq(&said);
+    // A rule for many tables may name what only some of them have.
+    assert!(recorded(&rules(protecting("public.*", "ssn")), &[without], false).contains("secret"));
+    // The catalog is ahead of the stream: the column comes.
+    let mut stage = Stage::new(config(own.clone()));
+    let later = |relation: &Relation| {
+        let mut later = relation.clone();
+        later.columns.push(RelationColumn { name: "ssn".into(), type_oid: 25, typmod: -1, in_identity: true });
+        Some(catalog(&later))
+    };
+    feed_with(&mut stage, &insert(1000, without), later).unwrap();
+    // A shape that anyone may have written is no witness that the column went away.
+    let mut stage = Stage::new(StageConfig { contexts: keys(), ..config(own.clone()) });
+    feed(&mut stage, &insert(1000, with)).unwrap();
+    let sealed = stage.take_batch().versions().next().unwrap().table().shape.as_ref().clone();
+    let mut moved = sealed.clone();
+    moved.columns[1].attnum = Some(9);
+    for (shape, expected) in [(sealed.clone(), true), (moved, false), (Shape { seal: None, ..sealed }, false)] {
+        let stored = Position::new(1, Lsn(1000), 0);
+        let mut stage =
+            Stage::new(StageConfig { shapes: vec![shape], stored, contexts: keys(), ..config(own.clone()) });
+        let fed = feed(&mut stage, &insert(2000, without));
+        assert_eq!(fed.is_ok(), expected, "{fed:?}");
+        assert!(!show(&stage.take_batch()).contains("secret"));
+    }
+}
+
+#[test]
+fn a_renamed_table_keeps_its_rules_until_it_is_named() {
+    let before = "patients full id:20 ssn:25 note:25";
+    let after = "patients_2025 full id:20 ssn:25 note:25";
+    let own = protecting("public.patients", "ssn");
+    for restart in [false, true] {
+        let shown = recorded(&rules(own.clone()), &[before, after], restart);
+        expect![[r#"
+            1000.0 created patients 1 {"id": 1, "ssn": "[REDACTED]", "note": "x"}
+            2000.0 created patients_2025 1 {"id": 1, "ssn": "[REDACTED]", "note": "x"}
+        "#]]
+        .assert_eq(&shown);
+    }
+    // It is captured still where only tables that are named are.
+    let taken = TableRule { capture: Some(true), ..own.clone() };
+    assert!(recorded(&rules(taken), &[before, after], false).contains("2000.0 created"));
+    // An operator who names it decides.
+    let named = Rules { tables: vec![own.clone(), rule("public.patients_2025")], ..Rules::default() };
+    assert!(recorded(&named, &[before, after], false).contains("secret"));
+    // The rule that has both names is good for both.
+    let both = TableRule { name: "public.patients_2025".into(), former_names: vec!["public.patients".into()], ..own };
+    let shown = recorded(&rules(both), &[before, after], false);
+    assert!(!shown.contains("secret") && shown.lines().count() == 2, "{shown}");
+}
+
+#[test]
+fn a_renamed_table_is_counted_as_one_whose_protection_hangs_on_a_name() {
+    let mut stage = Stage::new(config(rules(protecting("public.patients", "ssn"))));
+    for (commit, table, expected) in [(1000, "patients", 0), (2000, "patients_2025", 1)] {
+        feed(&mut stage, &insert(commit, &format!("{table} full id:20 ssn:25 note:25"))).unwrap();
+        let lost: u64 = stage.take_batch().table_counts().map(|(_, count)| count.lost_protection).sum();
+        assert_eq!(lost, expected);
+    }
+}
+
+#[test]
+fn a_key_column_that_is_not_recorded_is_not_in_the_key_either() {
+    let untracked = [
+        TableRule { ignore: Some(vec!["id".into()]), ..rule("public.users") },
+        TableRule { only: Some(vec!["name".into()]), ..rule("public.users") },
+    ];
+    let script = "relation 5 users full id:20 name:25\n begin 1000\n insert 5 4711 Ann\n commit";
+    for rule in untracked {
+        let error = feed(&mut Stage::new(config(rules(rule.clone()))), script).unwrap_err();
+        assert!(error.to_string().contains("not recorded"), "{error}");
+        assert!(error.hint().contains("protection.row_key"), "{}", error.hint());
+        let policy = Policy { row_key: Some(MacKey::new("r", b"0123456789abcdef")), ..Policy::default() };
+        let mut stage = Stage::new(StageConfig { policy, ..config(rules(rule.clone())) });
+        feed(&mut stage, script).unwrap();
+        let shown = show(&stage.take_batch());
+        assert!(shown.contains("hmac-sha256:r:") && !shown.contains("4711"), "{shown}");
+        // Who allows it, or records it in another place, has decided.
+        for decided in [
+            TableRule { allow: Some(vec!["id".into()]), ..rule.clone() },
+            TableRule { include: Some(vec!["id".into()]), ..rule },
+        ] {
+            let mut stage = Stage::new(config(rules(decided)));
+            feed(&mut stage, script).unwrap();
+            assert!(show(&stage.take_batch()).contains("users 4711"));
+        }
+    }
+}
