@@ -222,11 +222,11 @@ impl HotReader {
             .map(|row| {
                 let owned =
                     checkpoint::owned(source, row).map_err(|error| ReadError::Stored { what: error.message })?;
-                let Time(updated_at) = row.get(8);
+                let Time(updated_at) = row.get("updated_at");
                 Ok(SinkState {
-                    sink: row.get(6),
+                    sink: row.get("sink"),
                     owner_epoch: owned.owner_epoch,
-                    owner: row.get(7),
+                    owner: row.get("owner"),
                     checkpoint: owned.checkpoint,
                     updated_at,
                 })
