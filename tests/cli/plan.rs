@@ -24,7 +24,7 @@ allow = ["id", "name"]
 
 fn protection(folder: &Path) -> String {
     let key = folder.join("hash");
-    std::fs::write(&key, "0123456789abcdef0123456789abcdef").expect("a key");
+    audit_testkit::write_secret(&key, "0123456789abcdef0123456789abcdef");
     format!(
         "[protection]\nhash_key = {{ file = \"{}\" }}\n[[protection.rules]]\ntype = \"inet\"\nmethod = \"partial\"\n",
         key.display()
@@ -48,7 +48,7 @@ async fn a_plan_shows_what_would_be_stored_and_what_changed() {
     let (code, shown) = plan(&["--table", "public.people", "--save", saved, "--json"]);
     assert_eq!(code, Some(0), "{shown}");
     let report = json(&shown);
-    let searched = "as it is, without card numbers (partial)";
+    let searched = "as it is, without members of documents that rules name, card numbers (partial)";
     for (column, stored, rule, sample) in [
         ("id", "as it is", "", "42"),
         ("email", "hash", "tables[0].protect.email", "hmac-sha256:"),
@@ -94,8 +94,8 @@ async fn a_plan_shows_what_would_be_stored_and_what_changed() {
     assert_eq!(
         changes,
         [
-            "changed: public.people.nick: as it is, without card numbers (partial) (character varying(20)) → as it is, without card numbers (partial) (text)",
-            "changed: public.people.note: as it is, without card numbers (partial) (text) → not there",
+            "changed: public.people.nick: as it is, without members of documents that rules name, card numbers (partial) (character varying(20)) → as it is, without members of documents that rules name, card numbers (partial) (text)",
+            "changed: public.people.note: as it is, without members of documents that rules name, card numbers (partial) (text) → not there",
             "changed: public.people.api_key: not there → full (text)",
         ]
     );

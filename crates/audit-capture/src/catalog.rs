@@ -103,6 +103,7 @@ async fn types(client: &Client, relation: &Relation) -> Result<Vec<CatalogType>,
     let kinds = kind::Kinds::read(client, found.iter().map(|found| found.oid)).await?;
     let of = |found: TypeName| CatalogType {
         kind: kinds.of(found.oid, found.typmod),
+        holds: kinds.names_in(found.oid),
         type_oid: found.oid,
         typmod: found.typmod,
         type_name: found.name,
@@ -172,6 +173,7 @@ impl TableRow {
         let (published, columns): (Vec<bool>, _) = self.columns.iter().map(|column| self.facts(column)).unzip();
         let catalog_column = |(column, published): (ColumnRow, bool)| CatalogColumn {
             kind: kinds.of(column.type_oid, column.typmod),
+            holds: kinds.names_in(column.type_oid),
             published,
             name: column.name,
             attnum: column.attnum,

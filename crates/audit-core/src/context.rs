@@ -5,7 +5,7 @@
 //! `cdc_audit.set_context`, which ends in a signature over the transaction's id and the text. A copy of it in another transaction is an
 //! ordinary message.
 
-mod fields;
+pub(crate) mod fields;
 mod signature;
 
 use schemars::JsonSchema;
@@ -33,6 +33,8 @@ pub struct Context {
     pub reason: Option<String>,
     /// Whether it came through `cdc_audit.set_context`; `None` where no application said it.
     pub verified: Option<bool>,
+    /// The field from which another tool's message was given its `actor_id`: what is said of one of the two is said of both.
+    pub actor_field: Option<&'static str>,
     /// What a version under this context should have said, and does not.
     pub missing: Missing,
 }
@@ -175,8 +177,9 @@ impl Contexts {
 
     /// Other tools name the actor differently, and one of them sends the statement, with its values.
     fn foreign(&self, content: &[u8]) -> Said {
-        let text = fields::foreign(content);
-        Said::Context(Context::parse(text.as_deref().map_or(content, str::as_bytes)))
+        let (text, actor_field) = fields::foreign(content);
+        let context = Context::parse(text.as_deref().map_or(content, str::as_bytes));
+        Said::Context(context.map(|context| Context { actor_field, ..context }))
     }
 }
 

@@ -71,8 +71,13 @@ pub(crate) fn changed(expansion: &Expansion, raw: Documents<'_>, shown: Document
     let (old, new) = (Paths::of(expansion, shown.old), Paths::of(expansion, shown.new));
     let names = new.names().chain(old.names().filter(|name| !new.has(name)));
     let concerned = |name: &&str| {
-        let known = raw_old.has(name) || raw_new.has(name);
-        differs(if known { name } else { companion_of(name).unwrap_or(name) })
+        let known = |name: &str| raw_old.has(name) || raw_new.has(name);
+        match companion_of(name).filter(|_| !known(name)) {
+            Some(member) if known(member) => differs(member),
+            _ if known(name) => differs(name),
+            // What was protected in the name itself stands under another one.
+            _ => old.get(name) != new.get(name),
+        }
     };
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let found: Vec<Member> = names

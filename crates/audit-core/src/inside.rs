@@ -1,77 +1,62 @@
-//! What is protected inside of a value that is itself kept: members of JSON documents by their names, and sensitive content in free text.
+//! What is protected inside of a value that is itself kept: members of documents by their names, and sensitive content in text.
 //!
 //! A document is walked once, from its first byte to its last, and copied but for what is replaced. What is replaced becomes a JSON string, so that
-//! a document stays one.
+//! a document stays one. Documents are looked for wherever text stands: in text columns, in strings of other documents, in the parts of arrays, rows and
+//! `hstore`s, one inside of the other.
+
+mod literal;
+mod names;
+mod walk;
 
 use std::ops::Range;
-
-use aho_corasick::AhoCorasick;
-use regex::{RegexSet, RegexSetBuilder};
+use std::sync::Arc;
 
 use crate::content::Content;
-use crate::json::{skip_space, string_end, unquote, value_end, value_start};
 use crate::mac::Space;
 use crate::method::{Method, MethodRule};
-use crate::protect::{Bound, Missing, Policy, REDACTED};
+use crate::protect::{Bound, Missing, Policy};
+use crate::rules::matches;
+use crate::shape::ShapeColumn;
 use crate::table::companion_name;
-use crate::value::write_json_string;
+use crate::value::{Kind, write_json_string};
 
-/// Rules by name, asked for many names: which one comes first is found in one pass over the name. Nearly all names have nothing in common with any
-/// rule, and are told by that.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    set: RegexSet,
-    /// A part of each pattern, one of which is in every ASCII name that any of them matches.
-    parts: Option<AhoCorasick>,
-    methods: Vec<Vec<MethodRule>>,
+pub use names::Names;
+pub(crate) use names::snake_case;
+
+use walk::Walk;
+
+/// How the values of a column are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As text. It may be a document all the same.
+    #[default]
+    Text,
+    /// JSON. ⚠ A value that is none could hide anything, and is hidden whole.
+    Document,
+    /// Arrays of documents.
+    Documents,
+    /// Arrays and types of the database's own: their values are searched part by part as far as they are arrays, rows or `hstore`s.
+    Parts,
 }
 
-impl Names {
-    /// From patterns with `*` and `?`, the one that decides first; case does not matter. Without methods a pattern keeps what it names as it is.
-    pub fn new<'p>(rules: impl IntoIterator<Item = (&'p str, &'p [MethodRule])>) -> Names {
-        let (patterns, methods): (Vec<&str>, Vec<_>) =
-            rules.into_iter().map(|(pattern, methods)| (pattern, methods.to_vec())).unzip();
-        let parts: Option<Vec<&str>> = patterns.iter().map(|pattern| longest_part(pattern)).collect();
-        let parts = parts.and_then(|parts| AhoCorasick::builder().ascii_case_insensitive(true).build(parts).ok());
-        let set = RegexSetBuilder::new(patterns.into_iter().map(as_regex))
-            .case_insensitive(true)
-            .dot_matches_new_line(true)
-            .build();
-        // Escaped text and wildcards are always an expression; one too large for the library's limit would be longer than a configuration may be.
-        Names { set: set.unwrap_or_default(), parts, methods }
-    }
+/// Types that come with PostgreSQL have smaller OIDs (`FirstUnpinnedObjectId`).
+const FIRST_OWN_TYPE: u32 = 10_000;
 
-    pub fn is_empty(&self) -> bool {
-        self.methods.is_empty()
-    }
-
-    fn find(&self, name: &str) -> Option<&[MethodRule]> {
-        if name.is_ascii() && self.parts.as_ref().is_some_and(|parts| !parts.is_match(name)) {
-            return None;
-        }
-        let first = self.set.matches(name).iter().next()?;
-        self.methods.get(first).map(Vec::as_slice).filter(|methods| !methods.is_empty())
-    }
-}
-
-/// The longest part of a pattern without wildcards. None of one beyond ASCII, which may match an ASCII name that is written otherwise.
-fn longest_part(pattern: &str) -> Option<&str> {
-    let part = pattern.split(['*', '?']).max_by_key(|part| part.len()).filter(|part| !part.is_empty());
-    part.filter(|_| pattern.is_ascii())
-}
-
-fn as_regex(pattern: &str) -> String {
-    let mut out = String::from("^");
-    let mut character = [0; 4];
-    for c in pattern.chars() {
-        match c {
-            '*' => out.push_str(".*"),
-            '?' => out.push('.'),
-            c => out.push_str(&regex::escape(c.encode_utf8(&mut character))),
+impl Form {
+    /// `None` for numbers, dates and other values that hold no text.
+    pub fn of(column: &ShapeColumn) -> Option<Form> {
+        match &column.kind {
+            Kind::Json | Kind::Jsonb => Some(Form::Document),
+            Kind::Array(element) => match element.as_ref() {
+                Kind::Json | Kind::Jsonb => Some(Form::Documents),
+                Kind::Text => Some(Form::Parts),
+                _ => None,
+            },
+            Kind::Text if column.type_oid < FIRST_OWN_TYPE => Some(Form::Text),
+            Kind::Text => Some(Form::Parts),
+            _ => None,
         }
     }
-    out.push('$');
-    out
 }
 
 /// Protects what lies at a path in the documents of one column.
@@ -85,11 +70,10 @@ pub struct PathRule {
 /// See the module's text.
 #[derive(Clone, Debug, Default)]
 pub struct Inside {
-    /// The values are JSON documents.
-    pub json: bool,
+    pub form: Form,
     /// Asked before `names`.
     pub paths: Vec<PathRule>,
-    pub names: std::sync::Arc<Names>,
+    pub names: Arc<Names>,
     /// What is found is replaced by what the method leaves of it.
     pub content: Vec<(Content, MethodRule)>,
 }
@@ -97,27 +81,75 @@ pub struct Inside {
 impl Inside {
     /// Whether there is nothing to look for.
     pub fn is_empty(&self) -> bool {
-        self.content.is_empty() && (!self.json || (self.paths.is_empty() && self.names.is_empty()))
+        self.content.is_empty() && !self.names_members()
+    }
+
+    fn names_members(&self) -> bool {
+        !(self.paths.is_empty() && self.names.is_empty())
     }
 
     /// Whether something in a value may become a ciphertext.
     pub(crate) fn encrypts(&self) -> bool {
-        let rules = self.paths.iter().flat_map(|path| &path.methods).chain(self.names.methods.iter().flatten());
-        self.json && rules.into_iter().any(|rule| rule.method == Method::Encrypt)
+        let rules = self.paths.iter().flat_map(|path| &path.methods).chain(self.names.methods());
+        rules.into_iter().any(|rule| rule.method == Method::Encrypt)
     }
 
     /// What is left out of a value, for people.
     pub fn describe(&self) -> String {
         let content = self.content.iter().map(|(content, method)| format!("{} ({})", content.plural(), method));
-        let members = self.json && !(self.paths.is_empty() && self.names.is_empty());
-        let parts: Vec<String> =
-            members.then(|| "members that rules name".to_owned()).into_iter().chain(content).collect();
+        let members = || match self.form {
+            Form::Text => "members of documents that rules name".to_owned(),
+            Form::Parts => "members of documents and keys of `hstore`s that rules name".to_owned(),
+            Form::Document | Form::Documents => "members that rules name".to_owned(),
+        };
+        let parts: Vec<String> = self.names_members().then(members).into_iter().chain(content).collect();
         parts.join(", ")
     }
 
-    /// Whether there may be something in this value: of text that is known, of a document only after a walk through it.
+    /// Whether there may be something in this value: of plain text that is known, of a document only after a walk through it.
     pub(crate) fn may_find(&self, text: &str) -> bool {
-        self.json || first(&self.content, text, 0).is_some()
+        self.form != Form::Text || may_be_document(text) || Found::new(&self.content).next(text, 0).is_some()
+    }
+
+    /// What rules say of the member that the keys lead to, the last of which is `name`.
+    fn of_member<'k>(&self, keys: impl Iterator<Item = &'k str> + Clone, name: &str) -> Option<&[MethodRule]> {
+        let is_at = |path: &PathRule| {
+            keys.clone().count() == path.keys.len()
+                && keys.clone().zip(&path.keys).all(|(key, pattern)| matches(pattern, key))
+        };
+        let by_path = self.paths.iter().find(|path| is_at(path)).map(|path| path.methods.as_slice());
+        by_path.or_else(|| self.names.find(name)).filter(|methods| !methods.is_empty())
+    }
+}
+
+/// The content that comes next in a text, of all that is looked for. What was found further on is not looked for again, so that a text is searched once
+/// for each kind however much is in it.
+struct Found<'r> {
+    rules: &'r [(Content, MethodRule)],
+    /// By [`Content`]: the next one; none, if there is none any more; an empty range, if it is not known.
+    next: [Option<Range<usize>>; Content::COUNT],
+}
+
+impl<'r> Found<'r> {
+    fn new(rules: &'r [(Content, MethodRule)]) -> Found<'r> {
+        Found { rules, next: [const { Some(0..0) }; Content::COUNT] }
+    }
+
+    /// What is found first, at or after `from`, which never goes back.
+    fn next(&mut self, text: &str, from: usize) -> Option<(Range<usize>, Content, &'r MethodRule)> {
+        let mut first: Option<(Range<usize>, Content, &MethodRule)> = None;
+        for (content, rule) in self.rules {
+            let next = &mut self.next[*content as usize];
+            if next.as_ref().is_some_and(|known| known.is_empty() || known.start < from) {
+                *next = content.find(text, from);
+            }
+            if let Some(found) =
+                next.as_ref().filter(|found| first.as_ref().is_none_or(|(first, ..)| found.start < first.start))
+            {
+                first = Some((found.clone(), *content, rule));
+            }
+        }
+        first
     }
 }
 
@@ -129,216 +161,220 @@ pub(crate) struct At<'a> {
     pub bound: Bound<'a>,
 }
 
+/// Keys of the documents around a value, and how many documents, arrays, rows and `hstore`s those are.
+#[derive(Clone, Copy, Default)]
+struct Around<'a> {
+    keys: &'a [String],
+    depth: usize,
+}
+
+/// Each level of quotation doubles the backslashes of the one before: nobody goes as deep. ⚠ What lies deeper could hide anything, and is hidden.
+const DEPTH_MAX: usize = 8;
+
 impl Policy {
     /// Appends a value, without what is protected inside of it.
     pub(crate) fn inside(&self, at: At<'_>, inside: &Inside, text: &str, out: &mut String) -> Result<(), Missing> {
-        if !inside.json {
-            return self.content(at, &inside.content, text, out);
-        }
-        let start = out.len();
-        let mut walk = Walk { policy: self, at, inside, text, out, copied: 0, open: Vec::new() };
-        if walk.run()?.is_none() {
-            // No JSON: nothing of it can be told from what is protected.
-            out.truncate(start);
-            let mut left = String::new();
-            crate::mask::redacted(text, &mut left);
-            push_json(out, &left);
+        match self.left_of(at, inside, inside.form, text, Around::default())? {
+            Some(left) => out.push_str(&left),
+            None => out.push_str(text),
         }
         Ok(())
     }
 
-    /// Appends a text in which what is found is replaced.
-    fn content(
+    /// What is left of a value; `None` where all of it is.
+    fn left_of(
         &self,
         at: At<'_>,
-        rules: &[(Content, MethodRule)],
+        inside: &Inside,
+        form: Form,
         text: &str,
-        out: &mut String,
-    ) -> Result<(), Missing> {
-        let mut copied = 0;
-        while let Some((found, rule)) = first(rules, text, copied) {
-            out.push_str(&text[copied..found.start]);
-            self.leave(rule, &space(rule, at.table, at.column), at.bound, &text[found.clone()], out)?;
-            copied = found.end;
+        around: Around<'_>,
+    ) -> Result<Option<String>, Missing> {
+        let document = match form {
+            Form::Document => true,
+            Form::Text | Form::Parts => match is_document(text) {
+                Document::Whole => true,
+                Document::No => false,
+                Document::Cut => return Ok(Some(hidden(text))),
+            },
+            Form::Documents => false,
+        };
+        if document {
+            if around.depth > DEPTH_MAX {
+                return Ok(Some(hidden(text)));
+            }
+            // What is no JSON cannot be told from what is protected.
+            let left = Walk::new(self, at, inside, text, around).run()?;
+            return Ok(left.map_or_else(|| Some(json_text(&hidden(text))), |left| left.filter(|left| left != text)));
+        }
+        match form {
+            Form::Documents | Form::Parts => self.left_of_parts(at, inside, form, text, around),
+            _ => self.left_of_text(at, &inside.content, text),
+        }
+    }
+
+    /// A text in which content is replaced.
+    fn left_of_text(&self, at: At<'_>, rules: &[(Content, MethodRule)], text: &str) -> Result<Option<String>, Missing> {
+        let (mut found, mut out, mut copied) = (Found::new(rules), String::new(), 0);
+        while let Some((place, content, rule)) = found.next(text, copied) {
+            out.push_str(&text[copied..place.start]);
+            let here = &text[place.clone()];
+            let known = if rule.shape_decides() { content.plain(here) } else { here.into() };
+            self.leave(rule, &space(rule, at.table, at.column), at.bound, &known, &mut out)?;
+            copied = place.end;
+        }
+        if copied == 0 {
+            return Ok(None);
         }
         out.push_str(&text[copied..]);
-        Ok(())
+        Ok(Some(out))
+    }
+
+    /// An array, a row or an `hstore`, part by part; another text as it is.
+    fn left_of_parts(
+        &self,
+        at: At<'_>,
+        inside: &Inside,
+        form: Form,
+        text: &str,
+        around: Around<'_>,
+    ) -> Result<Option<String>, Missing> {
+        let plain = form == Form::Parts && !text.contains('"') && Found::new(&inside.content).next(text, 0).is_none();
+        if plain {
+            return Ok(None);
+        }
+        if let Some(pairs) = literal::pairs(text) {
+            return self.left_of_pairs(at, inside, text, &pairs, around);
+        }
+        let Some(parts) = literal::parts(text) else { return self.left_of_text(at, &inside.content, text) };
+        if around.depth > DEPTH_MAX {
+            return Ok(Some(hidden(text)));
+        }
+        let form = if form == Form::Documents { Form::Document } else { Form::Parts };
+        let around = Around { depth: around.depth + 1, ..around };
+        let (mut out, mut copied) = (String::new(), 0);
+        for part in parts {
+            let Some(left) = self.left_of(at, inside, form, &literal::read(&text[part.clone()]), around)? else {
+                continue;
+            };
+            out.push_str(&text[copied..part.start]);
+            literal::write(&left, &mut out);
+            copied = part.end;
+        }
+        out.push_str(&text[copied..]);
+        Ok((copied > 0).then_some(out))
+    }
+
+    /// An `hstore`, whose keys are names as members have them.
+    fn left_of_pairs(
+        &self,
+        at: At<'_>,
+        inside: &Inside,
+        text: &str,
+        pairs: &[(Range<usize>, Range<usize>)],
+        around: Around<'_>,
+    ) -> Result<Option<String>, Missing> {
+        if around.depth > DEPTH_MAX {
+            return Ok(Some(hidden(text)));
+        }
+        let (mut left, mut changed) = (Vec::new(), false);
+        for (key, value) in pairs {
+            let name = literal::read(&text[key.clone()]);
+            let mut keys = around.keys.to_vec();
+            keys.push(name.clone().into_owned());
+            let around = Around { keys: &keys, depth: around.depth + 1 };
+            let shown = self.left_of_text(at, &inside.content, &name)?;
+            changed |= shown.is_some();
+            let shown = shown.as_deref().unwrap_or(&name);
+            let value = Some(&text[value.clone()]).filter(|value| *value != "NULL").map(literal::read);
+            let Some(methods) = inside.of_member(keys.iter().map(String::as_str), &name) else {
+                let found = value.as_deref().map(|value| self.left_of(at, inside, Form::Parts, value, around));
+                let found = found.transpose()?.flatten();
+                changed |= found.is_some();
+                left.push((shown.to_owned(), found.or_else(|| value.map(Into::into))));
+                continue;
+            };
+            changed = true;
+            for (index, rule) in methods.iter().enumerate().filter(|(_, rule)| rule.method != Method::Drop) {
+                let name = if index == 0 { shown.to_owned() } else { companion_name(shown, rule.method) };
+                left.push((name, self.member(at, rule, &keys, value.as_deref())?));
+            }
+        }
+        let pair = |(key, value): &(String, Option<String>)| {
+            let mut out = String::new();
+            literal::write(key, &mut out);
+            out.push_str("=>");
+            match value {
+                Some(value) => literal::write(value, &mut out),
+                None => out.push_str("NULL"),
+            }
+            out
+        };
+        Ok(changed.then(|| left.iter().map(pair).collect::<Vec<_>>().join(", ")))
+    }
+
+    /// What a method leaves of a member's value; `None` stands for null.
+    fn member(
+        &self,
+        at: At<'_>,
+        rule: &MethodRule,
+        keys: &[String],
+        value: Option<&str>,
+    ) -> Result<Option<String>, Missing> {
+        let text = match (rule.method, value) {
+            (Method::Full, _) => "",
+            (_, None) => return Ok(None),
+            (_, Some(text)) => text,
+        };
+        let path = [at.column].into_iter().chain(keys.iter().map(String::as_str)).collect::<Vec<_>>().join(".");
+        let mut left = String::new();
+        self.leave(rule, &space(rule, at.table, &path), at.bound, text, &mut left)?;
+        Ok(Some(left))
     }
 }
 
-/// What is found first, at or behind `from`.
-fn first<'r>(rules: &'r [(Content, MethodRule)], text: &str, from: usize) -> Option<(Range<usize>, &'r MethodRule)> {
-    let found = rules.iter().filter_map(|(content, rule)| Some((content.find(text, from)?, rule)));
-    found.min_by_key(|(range, _)| range.start)
+/// Whether a text is a document.
+enum Document {
+    No,
+    Whole,
+    /// It begins as one and ends too early, or is deeper than it can be read: what is in it cannot be told.
+    Cut,
+}
+
+fn may_be_document(text: &str) -> bool {
+    matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[' | b'"'))
+}
+
+/// Several documents, one after the other, are one too.
+fn is_document(text: &str) -> Document {
+    if !may_be_document(text) {
+        return Document::No;
+    }
+    let documents = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
+    match documents.collect::<Result<Vec<_>, _>>() {
+        Ok(_) => Document::Whole,
+        Err(_) if text.trim_start().starts_with('"') => Document::No,
+        Err(error) if error.is_eof() && text.contains('"') => Document::Cut,
+        Err(error) if error.to_string().starts_with("recursion limit exceeded") => Document::Cut,
+        Err(_) => Document::No,
+    }
+}
+
+fn hidden(text: &str) -> String {
+    let mut out = String::new();
+    crate::mask::redacted(text, &mut out);
+    out
 }
 
 fn space(rule: &MethodRule, table: &str, column: &str) -> Space {
     rule.domain.as_deref().map_or_else(|| Space::column(table, column), Space::domain)
 }
 
-fn push_json(out: &mut String, text: &str) {
+/// A text as a JSON string.
+fn json_text(text: &str) -> String {
     let mut json = Vec::new();
     write_json_string(&mut json, text);
-    out.push_str(&String::from_utf8(json).unwrap_or_default());
-}
-
-/// A way through one document.
-struct Walk<'a> {
-    policy: &'a Policy,
-    at: At<'a>,
-    inside: &'a Inside,
-    text: &'a str,
-    out: &'a mut String,
-    /// Everything before is in `out`.
-    copied: usize,
-    /// Objects and lists that are open: of an object the key under way.
-    open: Vec<Option<Range<usize>>>,
-}
-
-impl Walk<'_> {
-    /// `None` where the text is no JSON.
-    fn run(&mut self) -> Result<Option<()>, Missing> {
-        let bytes = self.text.as_bytes();
-        let mut at = skip_space(bytes, 0);
-        let mut key_next = false;
-        while let Some(byte) = bytes.get(at) {
-            match byte {
-                b'{' | b'[' => {
-                    self.open.push((*byte == b'{').then_some(0..0));
-                    key_next = *byte == b'{';
-                    at += 1;
-                }
-                b'}' | b']' => {
-                    if self.open.pop().is_none() {
-                        return Ok(None);
-                    }
-                    key_next = false;
-                    at += 1;
-                }
-                b',' => {
-                    key_next = matches!(self.open.last(), Some(Some(_)));
-                    at += 1;
-                }
-                b'"' => {
-                    let Some(end) = string_end(bytes, at) else { return Ok(None) };
-                    if key_next {
-                        let Some(next) = self.key(at..end)? else { return Ok(None) };
-                        (at, key_next) = next;
-                    } else {
-                        self.value(at..end)?;
-                        at = end;
-                    }
-                }
-                b' ' | b':' | b'\n' | b'\r' | b'\t' => at += 1,
-                _ => {
-                    let Some(end) = value_end(bytes, at).filter(|end| *end > at) else { return Ok(None) };
-                    if byte.is_ascii_digit() {
-                        self.value(at..end)?;
-                    }
-                    at = end;
-                }
-            }
-        }
-        self.copy(self.text.len());
-        Ok(self.open.is_empty().then_some(()))
-    }
-
-    fn copy(&mut self, to: usize) {
-        self.out.push_str(self.text.get(self.copied..to).unwrap_or_default());
-        self.copied = to;
-    }
-
-    /// Takes in a key; and its value, if that is protected. Says where to go on, and whether another key stands there.
-    fn key(&mut self, key: Range<usize>) -> Result<Option<(usize, bool)>, Missing> {
-        let bytes = self.text.as_bytes();
-        let Some(start) = value_start(bytes, key.end) else { return Ok(None) };
-        if let Some(open) = self.open.last_mut() {
-            *open = Some(key.clone());
-        }
-        let name = unquote(&self.text[key.clone()]);
-        let inside = self.inside;
-        let by_path = inside.paths.iter().find(|rule| self.is_at(&rule.keys)).map(|rule| rule.methods.as_slice());
-        let Some(methods) = by_path.or_else(|| inside.names.find(&name)).filter(|methods| !methods.is_empty()) else {
-            return Ok(Some((start, false)));
-        };
-        let Some(end) = value_end(bytes, start) else { return Ok(None) };
-        if methods[0].method == Method::Drop {
-            return Ok(Some(self.drop_member(key.start, end)));
-        }
-        let value = &self.text[start..end];
-        self.copy(start);
-        self.replace(&methods[0], value)?;
-        for rule in &methods[1..] {
-            self.out.push_str(", ");
-            push_json(self.out, &companion_name(&name, rule.method));
-            self.out.push_str(": ");
-            self.replace(rule, value)?;
-        }
-        self.copied = end;
-        Ok(Some((end, false)))
-    }
-
-    /// Leaves a member out, with the comma behind it, else with the one before.
-    fn drop_member(&mut self, start: usize, end: usize) -> (usize, bool) {
-        let bytes = self.text.as_bytes();
-        self.copy(start);
-        let behind = skip_space(bytes, end);
-        if bytes.get(behind) == Some(&b',') {
-            self.copied = skip_space(bytes, behind + 1);
-            return (self.copied, true);
-        }
-        self.copied = end;
-        let kept = self.out.trim_end_matches([' ', '\n', '\r', '\t']);
-        if let Some(kept) = kept.strip_suffix(',') {
-            self.out.truncate(kept.len());
-        }
-        (end, false)
-    }
-
-    /// Whether the key under way lies at a path.
-    fn is_at(&self, path: &[String]) -> bool {
-        let keys = self.open.iter().flatten();
-        keys.clone().count() == path.len()
-            && keys.zip(path).all(|(key, pattern)| crate::rules::matches(pattern, &unquote(&self.text[key.clone()])))
-    }
-
-    /// Appends what a method leaves of a member's value.
-    fn replace(&mut self, rule: &MethodRule, value: &str) -> Result<(), Missing> {
-        if rule.method == Method::Full {
-            push_json(self.out, REDACTED);
-            return Ok(());
-        }
-        if value == "null" {
-            self.out.push_str(value);
-            return Ok(());
-        }
-        let mut path = self.at.column.to_owned();
-        for key in self.open.iter().flatten() {
-            path.push('.');
-            path.push_str(&unquote(&self.text[key.clone()]));
-        }
-        let mut left = String::new();
-        self.policy.leave(rule, &space(rule, self.at.table, &path), self.at.bound, &unquote(value), &mut left)?;
-        push_json(self.out, &left);
-        Ok(())
-    }
-
-    /// Replaces content in a string or number.
-    fn value(&mut self, range: Range<usize>) -> Result<(), Missing> {
-        if self.inside.content.is_empty() {
-            return Ok(());
-        }
-        let text = unquote(&self.text[range.clone()]);
-        if first(&self.inside.content, &text, 0).is_none() {
-            return Ok(());
-        }
-        let mut left = String::new();
-        self.policy.content(self.at, &self.inside.content, &text, &mut left)?;
-        self.copy(range.start);
-        push_json(self.out, &left);
-        self.copied = range.end;
-        Ok(())
-    }
+    String::from_utf8(json).unwrap_or_default()
 }
 
 #[cfg(test)]

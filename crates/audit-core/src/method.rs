@@ -100,6 +100,11 @@ impl MethodRule {
         self.algorithm.unwrap_or_default()
     }
 
+    /// Whether the value's shape decides what is left of it.
+    pub(crate) fn shape_decides(&self) -> bool {
+        self.method == Method::Partial && self.pattern.is_none()
+    }
+
     /// Whether it computes under `protection.hash_key`.
     pub fn needs_hash_key(&self) -> bool {
         self.method == Method::Hash && self.algorithm() == Algorithm::HmacSha256

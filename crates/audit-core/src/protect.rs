@@ -9,7 +9,7 @@ use audit_cipher::{Sealer, Wanted};
 
 use crate::batch::{ActorSource, Batch, Entry, MemberCell, Span};
 use crate::change::{Cell, Value};
-use crate::context::Context;
+use crate::context::{Context, fields};
 use crate::expand::{self, Documents};
 use crate::inside::{At, Inside};
 pub use crate::mac::MacKey;
@@ -389,6 +389,8 @@ impl Policy {
         let mut json = String::new();
         let at = At { table: "context", column: "context", bound: Bound::NOWHERE };
         self.inside(at, inside, &context.json, &mut json).map_err(|missing| missing.of(at.table, at.column))?;
+        let alike = |field| fields::alike(&context.json, &json, field);
+        json = context.actor_field.and_then(alike).unwrap_or(json);
         let left = Context::parse(json.as_bytes()).unwrap_or_default();
         (context.actor_id, context.actor, context.reason) = (left.actor_id, left.actor, left.reason);
         context.json = json;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::Content;
 use crate::events::{Columns, Required, RowEvent};
 use crate::expand::JsonRule;
-use crate::inside::{Inside, Names};
+use crate::inside::{Form, Inside, Names};
 use crate::method::{Method, MethodRule, Protect};
 use crate::shape::{Former, TableName};
 use crate::versions_table::VersionsTable;
@@ -125,7 +125,8 @@ pub struct ProtectionRule {
     pub method: Protect,
 }
 
-/// Names that commonly hold secrets: the default rule set, always `full`. A rule of the operator's own comes first.
+/// Names that commonly hold secrets: the default rule set, always `full`. They mean names in each style: `api_key` also `apiKey` and `api-key`. A rule
+/// of the operator's own comes first.
 pub const DEFAULT_PROTECTED: &[&str] = &[
     "*password*",
     "*passwd*",
@@ -138,8 +139,17 @@ pub const DEFAULT_PROTECTED: &[&str] = &[
     "*api_key*",
     "*apikey*",
     "*private_key*",
+    "*privatekey*",
     "*access_key*",
+    "*accesskey*",
     "*credential*",
+    "authorization",
+    "proxy_authorization",
+    "cookie",
+    "cookies",
+    "*_cookie",
+    "jwt",
+    "*_jwt",
     "ssn",
     "*_ssn",
     "ssn_*",
@@ -317,13 +327,28 @@ impl Rules {
         let full = [MethodRule::from(Method::Full)];
         let defaults =
             DEFAULT_PROTECTED.iter().filter(|_| self.default_protection).map(|name| (*name, full.as_slice()));
-        let content = self.content().into_iter().filter(|rule| rule.column == "*" && rule.type_name.is_none());
-        Inside {
-            json: true,
-            names: Arc::new(Names::new(own.chain(general).chain(defaults))),
-            content: content.map(|rule| (rule.content, rule.method)).collect(),
-            ..Inside::default()
+        let everywhere = self.content().into_iter().filter(|rule| rule.column == "*" && rule.type_name.is_none());
+        let mut content: Vec<(Content, MethodRule)> = Vec::new();
+        for rule in everywhere {
+            if content.iter().all(|(known, _)| *known != rule.content) {
+                content.push((rule.content, rule.method));
+            }
         }
+        let names = Arc::new(Names::new(own.chain(general), defaults));
+        Inside { form: Form::Document, names, content, ..Inside::default() }
+    }
+
+    /// The first rules whose names are more than can be searched for together, as it stands in the configuration.
+    pub fn too_many_names(&self) -> Option<String> {
+        if self.for_context().names.too_many() {
+            return Some("protection".to_owned());
+        }
+        let own = |rule: &&TableRule| {
+            let mut names = rule.protect.keys().chain(rule.allow.iter().flatten());
+            names.any(|name| name.contains(['*', '?']))
+        };
+        let tables = self.tables.iter().filter(own);
+        tables.map(|rule| &rule.name).find(|name| self.for_name((*name).clone()).names().too_many()).cloned()
     }
 
     /// The rules about content, in their order, and the default one.

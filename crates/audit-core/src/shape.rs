@@ -157,6 +157,10 @@ pub struct ShapeColumn {
     pub typmod: i32,
     /// The type as the catalog prints it; the OID as text where it was gone already.
     pub type_name: String,
+    /// Types that the type is made of, as the catalog prints them: a domain's base, elements of an array, fields of a row, bounds of a range.
+    /// Not stored: the catalog is asked.
+    #[serde(skip)]
+    pub holds: Vec<String>,
     #[serde(with = "as_text")]
     pub kind: Kind,
     /// `pg_attribute.attnum`, where the catalog matched the stream.
@@ -264,6 +268,8 @@ pub struct CatalogType {
     pub type_oid: u32,
     pub typmod: i32,
     pub type_name: String,
+    /// See [`ShapeColumn::holds`].
+    pub holds: Vec<String>,
     pub kind: Kind,
 }
 
@@ -288,6 +294,8 @@ pub struct CatalogColumn {
     pub type_oid: u32,
     pub typmod: i32,
     pub type_name: String,
+    /// See [`ShapeColumn::holds`].
+    pub holds: Vec<String>,
     /// Resolved through domains and array element types.
     pub kind: Kind,
     /// The stream has it: a publication may leave columns out.

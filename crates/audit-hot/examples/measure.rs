@@ -96,6 +96,7 @@ async fn source(client: &Client, rows: usize) -> (Arc<Table>, Raw) {
                 type_oid,
                 typmod,
                 type_name: row.get(4),
+                holds: Vec::new(),
                 kind,
                 published: true,
             }

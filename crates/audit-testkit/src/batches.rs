@@ -302,7 +302,16 @@ fn describe(name: TableName, identity: Identity, columns: &[ColumnText]) -> (Rel
     let catalog_columns = columns.iter().enumerate().map(|(i, column)| {
         let (type_oid, typmod) = type_of(&column.kind);
         let (name, kind, type_name) = (column.name.clone(), column.kind.clone(), column.kind.to_string());
-        CatalogColumn { name, attnum: i as i16 + 1, type_oid, typmod, type_name, kind, published: true }
+        CatalogColumn {
+            name,
+            attnum: i as i16 + 1,
+            type_oid,
+            typmod,
+            type_name,
+            holds: Vec::new(),
+            kind,
+            published: true,
+        }
     });
     let primary_key = columns.iter().enumerate().filter(|(_, c)| c.key).map(|(i, _)| i as i16 + 1).collect();
     let catalog = CatalogTable { oid, columns: catalog_columns.collect(), primary_key, types: Vec::new() };

@@ -133,6 +133,7 @@ impl Config {
             problems.push("pipeline.memory_limit", "too small", Some("give at least \"80 MiB\""));
         }
         self.check_keys(problems);
+        self.protection.check_names(&self.rules(), problems);
         problems.scope("protection", |problems| self.protection.check(problems));
         for (index, rule) in self.tables.iter().enumerate() {
             let path = format!("tables[{index}]");
@@ -277,5 +278,21 @@ mod tests {
         let problems = parsed.map(|_| ()).map_err(|problems| problems.to_string());
         let shown = problems.expect_err("a misspelt key");
         assert!(shown.contains("did you mean `batch_bytes`?") && !shown.contains("geheim"), "{shown}");
+    }
+
+    #[test]
+    fn more_patterns_than_can_be_searched_for_are_refused() {
+        let config = |patterns: usize| {
+            let protect: String = (0..patterns).map(|i| format!("\"*word_{i}*other_{i}*\" = 'full'\n")).collect();
+            let text = format!(
+                "[source]\nname = 'shop'\nurl = 'postgres://localhost/shop'\n[sinks.hot]\ntype = 'hot'\nurl = 'postgres://localhost/audit'\n\
+                 [[tables]]\nname = 'public.t'\n[tables.protect]\n{protect}"
+            );
+            let check = |config: &Config, problems: &mut Problems| config.check(problems);
+            audit_config::parse(Path::new("c.toml"), &text, check).map(|_| ()).map_err(|problems| problems.to_string())
+        };
+        assert_eq!(config(10), Ok(()));
+        let shown = config(20_000).expect_err("too many");
+        assert!(shown.contains("protection: the patterns that hold for public.t are too many"), "{shown}");
     }
 }

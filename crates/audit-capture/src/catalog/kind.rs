@@ -26,6 +26,10 @@ struct TypeRow {
     base: Option<(u32, i32)>,
     /// Of an array that is written in braces: the type of its elements.
     element: Option<u32>,
+    /// Without a modifier.
+    name: String,
+    /// Types of what its values hold: a domain's base, elements, fields, bounds of a range.
+    holds: Vec<u32>,
 }
 
 impl Kinds {
@@ -41,6 +45,18 @@ impl Kinds {
     /// Enums, composite types, ranges, extensions, and types that are gone: text.
     pub(super) fn of(&self, oid: u32, typmod: i32) -> Kind {
         self.resolve(oid, typmod, DEPTH_MAX)
+    }
+
+    /// Names of all types that values of the type hold, however deep.
+    pub(super) fn names_in(&self, oid: u32) -> Vec<String> {
+        let (mut seen, mut at) = (vec![oid], 0);
+        while let Some(holder) = seen.get(at) {
+            let held = self.types.get(holder).map(|row| row.holds.as_slice()).unwrap_or_default();
+            let new: Vec<u32> = held.iter().copied().filter(|oid| !seen.contains(oid)).collect();
+            seen.extend(new);
+            at += 1;
+        }
+        seen[1..].iter().filter_map(|oid| Some(self.types.get(oid)?.name.clone())).collect()
     }
 
     fn resolve(&self, oid: u32, typmod: i32, depth: usize) -> Kind {

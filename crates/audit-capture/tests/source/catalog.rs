@@ -179,6 +179,17 @@ async fn kinds_are_found_through_domains_and_arrays() {
             ("bits", "text", "bit(3)"),
         ];
         assert_eq!(found, expected.map(|(name, kind, type_name)| (name, kind.to_owned(), type_name)));
+        let holds = |name: &str| tables[1].catalog.columns.iter().find(|c| c.name == name).map(|c| c.holds.join(", "));
+        for (name, expected) in [
+            ("id", ""),
+            ("dd", "public.price, numeric"),
+            ("pp", "public.price, numeric"),
+            ("ms", "public.mood"),
+            ("cis", "public.citext"),
+        ] {
+            assert_eq!(holds(name).as_deref(), Some(expected), "{name}");
+        }
+        assert!(holds("c").is_some_and(|fields| !fields.is_empty()));
         assert_eq!(tables[1].catalog.columns[3].kind, Kind::Numeric(Some((18, 4))));
         assert!(!tables[1].toastable().any(|name| name == "jb"));
     }

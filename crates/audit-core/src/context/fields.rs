@@ -53,16 +53,41 @@ const ACTORS: [&str; 3] = ["user_id", "userId", "user"];
 /// A field of Bemi's: the whole statement, with the values in it.
 const STATEMENT: &str = "SQL";
 
-/// Another tool's content in our words; `None` where nothing has to be altered.
-pub fn foreign(content: &[u8]) -> Option<String> {
-    let mut object: Object<'_> = serde_json::from_slice(content).ok()?;
+const ACTOR_ID: &str = "actor_id";
+
+/// Another tool's content in our words, `None` where nothing has to be altered; and the field that the actor's id was taken from.
+pub fn foreign(content: &[u8]) -> (Option<String>, Option<&'static str>) {
+    let Ok(mut object) = serde_json::from_slice::<Object<'_>>(content) else { return (None, None) };
     let dropped = object.remove(STATEMENT).is_some();
-    let actor = match object.contains_key("actor_id") {
+    let actor = match object.contains_key(ACTOR_ID) {
         true => None,
-        false => ACTORS.iter().find_map(|name| object.get(*name).copied()).filter(|raw| !raw.get().starts_with('{')),
+        false => ACTORS.iter().find_map(|name| Some((*name, object.get(*name).copied()?))),
     };
-    if let Some(actor) = actor {
-        object.insert("actor_id".to_string(), actor);
+    let actor = actor.filter(|(_, raw)| !raw.get().starts_with('{'));
+    if let Some((_, raw)) = actor {
+        object.insert(ACTOR_ID.to_string(), raw);
     }
-    (dropped || actor.is_some()).then(|| serde_json::to_string(&object).ok()).flatten()
+    let altered = dropped || actor.is_some();
+    (altered.then(|| serde_json::to_string(&object).ok()).flatten(), actor.map(|(name, _)| name))
+}
+
+/// What protection `left` of a message whose `actor_id` is a copy of `field`: where only one of the two was protected, the other one becomes the same.
+/// `None` where nothing has to be altered.
+pub fn alike(raw: &str, left: &str, field: &str) -> Option<String> {
+    let raw: Object<'_> = serde_json::from_str(raw).ok()?;
+    let mut object: Object<'_> = serde_json::from_str(left).ok()?;
+    let kept = |name: &str| {
+        let text = |value: Option<&&RawValue>| value.map(|value| value.get().to_owned());
+        text(raw.get(name)) == text(object.get(name))
+    };
+    let (from, to) = match (kept(field), kept(ACTOR_ID)) {
+        (false, true) => (field, ACTOR_ID),
+        (true, false) => (ACTOR_ID, field),
+        _ => return None,
+    };
+    match object.get(from).copied() {
+        Some(value) => object.insert(to.to_string(), value),
+        None => object.remove(to),
+    };
+    serde_json::to_string(&object).ok()
 }

@@ -94,3 +94,40 @@ fn what_is_missing_is_named() {
     assert_eq!(flagged.json, r#"{"actor_id":7, "missing": ["reason"]}"#);
     assert_eq!((flagged.actor_id.as_deref(), flagged.verified), (Some("7"), Some(false)));
 }
+
+/// What is said of the field that an actor was taken from is said of the actor.
+#[test]
+fn the_actor_of_another_tool_is_protected_as_the_field_it_came_from() {
+    use crate::method::{Method, Protect};
+    use crate::protect::{MacKey, Policy};
+    use crate::rules::{ProtectionRule, Rules};
+
+    let policy = Policy { hash_key: Some(MacKey::new("k1", b"0123456789abcdef")), ..Policy::default() };
+    let rule = |name: &str, method: Method| ProtectionRule {
+        column: Some(name.to_owned()),
+        type_name: None,
+        content: None,
+        method: Protect::from(method),
+    };
+    for (prefix, field) in [(BEMI_PREFIX, "user"), (BEMI_PREFIX, "userId"), (SEQUIN_SET_PREFIX, "user_id")] {
+        for named in [field, "actor_id"] {
+            for method in [Method::Hash, Method::Full, Method::Drop] {
+                let by_context = Rules { context: [(named.to_owned(), method.into())].into(), ..Rules::default() };
+                let by_rule = Rules { protection: vec![rule(named, method)], ..Rules::default() };
+                for rules in [by_context, by_rule] {
+                    let message = format!(r#"{{"{field}": "ann@example.com", "x": 1}}"#);
+                    let contexts = Contexts::new(vec![Convention::Bemi, Convention::Sequin], Vec::new());
+                    let Said::Context(Some(context)) = contexts.read(prefix, message.as_bytes(), 1) else {
+                        panic!("{message}")
+                    };
+                    assert_eq!(context.actor_id.as_deref(), Some("ann@example.com"));
+                    let left = policy.context(&rules.for_context(), context).expect("a context");
+                    let shown = format!("{left:?}");
+                    assert!(!shown.contains("ann@example.com"), "{prefix} {named} {method:?}: {shown}");
+                    assert!(left.json.contains("\"x\""), "{shown}");
+                    assert_eq!(left.actor_id.is_none(), method == Method::Drop, "{shown}");
+                }
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use super::{DEFAULT_IGNORE_ALONE, TableRule, any_matches, matches};
 use crate::content::Content;
 use crate::expand::Expansion;
-use crate::inside::{Inside, Names, PathRule};
+use crate::inside::{Form, Inside, Names, PathRule, snake_case};
 use crate::method::{MethodRule, Protect};
 use crate::shape::{Former, Shape, ShapeColumn};
 use crate::value::Kind;
@@ -18,7 +18,7 @@ pub struct TableRules {
     pub(super) captured: bool,
     /// In the order in which they are asked.
     pub(super) deciders: Vec<Decider>,
-    /// Of members in documents: made when a column with documents asks for them, for most tables have none.
+    /// Of members in documents.
     pub(super) names: OnceLock<Arc<Names>>,
     pub(super) content: Vec<ContentRule>,
     /// Columns that rules for this very table protect by name.
@@ -129,6 +129,10 @@ impl Decider {
         }
     }
 
+    fn is_default(&self) -> bool {
+        matches!(self.by, By::Default(_))
+    }
+
     fn methods(&self) -> &[MethodRule] {
         self.protect.as_ref().map_or(&[], Protect::methods)
     }
@@ -136,28 +140,33 @@ impl Decider {
     fn decides(&self, column: &ShapeColumn, lower: &str) -> bool {
         let named = match &self.column {
             Pattern::Exact(name) => *name == column.name,
-            Pattern::Like(pattern) => matches(pattern, lower),
+            Pattern::Like(pattern) => {
+                let styled =
+                    || self.is_default() && snake_case(&column.name).is_some_and(|name| matches(pattern, &name));
+                matches(pattern, lower) || styled()
+            }
         };
-        named && self.type_name.as_ref().is_none_or(|pattern| is_type(pattern, &column.type_name))
+        named && self.type_name.as_ref().is_none_or(|pattern| is_type(pattern, column))
     }
 }
 
-/// Whether a column holds free text: then its values are searched. A type that the catalog had forgotten may be one of text.
-fn is_text(column: &ShapeColumn) -> bool {
-    let kind = match &column.kind {
-        Kind::Array(element) => element,
-        kind => kind,
-    };
-    let name = column.type_name.trim_end_matches("[]");
-    *kind == Kind::Text && ["text", "character*", "citext", "*.citext"].iter().any(|pattern| is_type(pattern, name))
+/// Whether a column is of the type that a rule names, or its values hold values of that type: as a domain, an array, a row or a range does. ⚠ Where
+/// the catalog had forgotten the type, its OID stands in place of its name: then nobody can say that the rule does not mean it.
+fn is_type(pattern: &str, column: &ShapeColumn) -> bool {
+    let names = [&column.type_name].into_iter().chain(&column.holds);
+    names.map(|name| without_modifier(&name.to_lowercase())).any(|name| {
+        let unknown = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
+        let is = |name: &str| matches(&pattern.to_lowercase(), name);
+        unknown || is(&name) || is(name.trim_end_matches("[]"))
+    })
 }
 
-/// Whether a column's type is the one that a rule names. ⚠ Where the catalog had forgotten the type, its OID stands in place of its name: then nobody
-/// can say that the rule does not mean it.
-fn is_type(pattern: &str, type_name: &str) -> bool {
-    let name = type_name.split('(').next().unwrap_or_default().trim_end();
-    let unknown = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
-    unknown || matches(&pattern.to_lowercase(), &name.to_lowercase())
+/// A type's name without its modifier, which may stand in the middle: `timestamp(3) with time zone`.
+fn without_modifier(name: &str) -> String {
+    match (name.find('('), name.find(')')) {
+        (Some(open), Some(close)) if open < close => format!("{}{}", name[..open].trim_end(), &name[close + 1..]),
+        _ => name.trim_end().to_owned(),
+    }
 }
 
 /// Whether a name leads into the documents of a column.
@@ -312,23 +321,29 @@ impl TableRules {
 
     /// What is protected inside of a column that is itself kept; `None` where there is nothing to look for.
     pub fn inside(&self, column: &ShapeColumn) -> Option<Arc<Inside>> {
-        let json = matches!(column.kind, Kind::Json | Kind::Jsonb);
-        // Who says something of the column means what is in it too.
-        if !(json || is_text(column)) || self.decision(column).is_some() {
-            return None;
-        }
+        // Whoever says something of the column means what is in it too.
+        let form = Form::of(column).filter(|_| self.decision(column).is_none())?;
         let lower = column.name.to_lowercase();
         let mut content: Vec<(Content, MethodRule)> = Vec::new();
         for rule in &self.content {
-            let typed = rule.type_name.as_ref().is_none_or(|pattern| is_type(pattern, &column.type_name));
+            let typed = rule.type_name.as_ref().is_none_or(|pattern| is_type(pattern, column));
             if typed && matches(&rule.column, &lower) && content.iter().all(|(known, _)| *known != rule.content) {
                 content.push((rule.content, rule.method.clone()));
             }
         }
-        let paths = if json { self.paths_now_and_before(&column.name) } else { Vec::new() };
-        let named = || Arc::new(Names::new(self.deciders.iter().filter_map(Decider::as_name)));
-        let names = if json { self.names.get_or_init(named).clone() } else { Arc::default() };
-        Some(Inside { json, paths, names, content }).filter(|inside| !inside.is_empty()).map(Arc::new)
+        let (paths, names) = (self.paths_now_and_before(&column.name), self.names().clone());
+        Some(Inside { form, paths, names, content }).filter(|inside| !inside.is_empty()).map(Arc::new)
+    }
+
+    /// What is said of members by their names.
+    pub(super) fn names(&self) -> &Arc<Names> {
+        self.names.get_or_init(|| {
+            let named = |default| {
+                let deciders = self.deciders.iter().filter(move |decider| decider.is_default() == default);
+                deciders.filter_map(Decider::as_name)
+            };
+            Arc::new(Names::new(named(false), named(true)))
+        })
     }
 
     /// With those under names that the column had before, as far as they protect.

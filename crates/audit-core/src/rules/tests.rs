@@ -1,4 +1,5 @@
 use super::*;
+use crate::inside::Form;
 use crate::shape::ShapeColumn;
 use crate::value::Kind;
 
@@ -12,6 +13,7 @@ fn column(name: &str, type_name: &str) -> ShapeColumn {
         type_oid: 25,
         typmod: -1,
         type_name: type_name.into(),
+        holds: Vec::new(),
         kind: Kind::Text,
         attnum: None,
         in_identity: false,
@@ -145,4 +147,71 @@ fn rules_decide_in_order() {
         last_ip: partial by protection.rules[1]
         name: nobody"#]]
     .assert_eq(&shown.join("\n"));
+}
+
+/// A domain, an array, a row or a range of a type holds values of it, and a modifier may stand in the middle of a name.
+#[test]
+fn a_rule_for_a_type_means_every_type_that_holds_it() {
+    let rules = |type_name: &str| {
+        let rule = ProtectionRule {
+            column: None,
+            type_name: Some(type_name.to_owned()),
+            content: None,
+            method: Method::Full.into(),
+        };
+        Rules { protection: vec![rule], ..Rules::default() }.for_name("public.t".into())
+    };
+    for (pattern, type_name, holds, expected) in [
+        ("timestamp with time zone", "timestamp(3) with time zone", &[][..], true),
+        ("timestamp with time zone", "timestamp(3) with time zone[]", &[], true),
+        ("timestamp with time zone", "timestamp(3) without time zone", &[], false),
+        ("time without time zone", "time(0) without time zone", &[], true),
+        ("interval*", "interval second(2)", &[], true),
+        ("numeric", "numeric(10,2)", &[], true),
+        ("inet", "inet[]", &[], true),
+        ("inet[]", "inet[]", &[], true),
+        ("inet", "public.address", &["inet"], true),
+        ("inet", "public.address[]", &["public.address", "inet"], true),
+        ("public.address", "public.address[]", &["public.address", "inet"], true),
+        ("inet", "text", &[], false),
+        ("inet", "cidr", &[], false),
+    ] {
+        let held = holds.iter().map(|name| name.to_string()).collect();
+        let column = ShapeColumn { holds: held, ..column("x", type_name) };
+        assert_eq!(rules(pattern).decision(&column).is_some(), expected, "{pattern} {type_name}");
+    }
+}
+
+#[test]
+fn the_default_names_mean_columns_in_every_style() {
+    let rules = Rules { default_protection: true, ..Rules::default() }.for_name("public.t".into());
+    for (name, expected) in
+        [("apiKey", true), ("api-key", true), ("patientSSN", true), ("userPin", true), ("opinion", false)]
+    {
+        assert_eq!(rules.decision(&column(name, "text")).is_some(), expected, "{name}");
+    }
+}
+
+/// Whatever holds text is searched, whatever the type is called.
+#[test]
+fn every_type_that_holds_text_is_searched() {
+    let rules = Rules { default_protection: true, ..Rules::default() }.for_name("public.t".into());
+    let text = |kind: Kind| kind.array();
+    for (type_oid, kind, expected) in [
+        (25, Kind::Text, Some(Form::Text)),
+        (1043, Kind::Text, Some(Form::Text)),
+        (19, Kind::Text, Some(Form::Text)),
+        (142, Kind::Text, Some(Form::Text)),
+        (3614, Kind::Text, Some(Form::Text)),
+        (16_500, Kind::Text, Some(Form::Parts)),
+        (1009, text(Kind::Text), Some(Form::Parts)),
+        (114, Kind::Json, Some(Form::Document)),
+        (16_500, Kind::Jsonb, Some(Form::Document)),
+        (3807, text(Kind::Jsonb), Some(Form::Documents)),
+        (23, Kind::Int4, None),
+        (1005, text(Kind::Int2), None),
+    ] {
+        let column = ShapeColumn { type_oid, kind, ..column("x", "some type") };
+        assert_eq!(rules.inside(&column).map(|inside| inside.form), expected, "{column:?}");
+    }
 }

@@ -137,6 +137,7 @@ impl History {
         let trusted = self.at(position).filter(|known| known.trusted).map(|known| &known.shape);
         let before = trusted.and_then(|shape| shape.columns.iter().find(|c| same(c.type_oid, c.typmod)));
         let named = known.map(|c| &c.type_name).or(of_type.map(|t| &t.type_name)).or(before.map(|c| &c.type_name));
+        let holds = known.map(|c| &c.holds).or(of_type.map(|t| &t.holds)).or(before.map(|c| &c.holds));
         let kind = known.map(|c| c.kind.clone()).or_else(|| Kind::of(column.type_oid, column.typmod));
         let kind = kind.or_else(|| of_type.map(|t| t.kind.clone())).or_else(|| before.map(|c| c.kind.clone()));
         ShapeColumn {
@@ -144,6 +145,7 @@ impl History {
             type_oid: column.type_oid,
             typmod: column.typmod,
             type_name: named.cloned().unwrap_or_else(|| column.type_oid.to_string()),
+            holds: holds.cloned().unwrap_or_default(),
             kind: kind.unwrap_or(Kind::Text),
             attnum: known.map(|c| c.attnum),
             in_identity: column.in_identity,

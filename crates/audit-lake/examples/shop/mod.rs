@@ -30,6 +30,7 @@ pub fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
         type_oid: 0,
         typmod: -1,
         type_name: (*kind).into(),
+        holds: Vec::new(),
         kind: kind.parse().unwrap(),
         attnum: None,
         in_identity: true,

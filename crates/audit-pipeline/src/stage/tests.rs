@@ -157,6 +157,7 @@ fn catalog(relation: &Relation) -> CatalogTable {
         type_oid: c.type_oid,
         typmod: c.typmod,
         type_name: if c.type_oid == 25 { "text" } else { "t" }.into(),
+        holds: Vec::new(),
         kind: Kind::of(c.type_oid, c.typmod).unwrap(),
         published: true,
     };

@@ -3,21 +3,25 @@
 mod sample;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use audit_capture::catalog::{PublishedTable, published};
+use audit_core::inside::Form;
 use audit_core::method::{Method, MethodRule};
 use audit_core::position::Position;
 use audit_core::rules::TableRules;
 use audit_core::shape::{History, Shape, ShapeColumn};
 use audit_core::table::{Table, hides_in_key};
-use comfy_table::{Cell, Color};
+use comfy_table::Color;
 use serde::{Deserialize, Serialize};
 
 use self::sample::samples;
-use crate::cli::output::{on_terminal, print, print_json, table};
+use crate::cli::output::{print, print_json, table};
 use crate::config::Config;
 use crate::error::{CliError, code};
 
@@ -50,6 +54,9 @@ struct Planned {
     stored: String,
     /// The rule that decided, as a path in the configuration.
     rule: Option<String>,
+    /// Of a column that is stored as it is: what in it is not searched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    not_searched: Option<String>,
     /// Made-up values, protected: by the name under which they would be stored.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     samples: BTreeMap<String, String>,
@@ -157,7 +164,8 @@ fn planned(published: &PublishedTable, rules: &TableRules, config: &Config) -> P
         };
         let samples = samples.iter().filter(|(name, _)| own(name)).cloned().collect();
         let (stored, rule) = stored(&shape, column, rules, undecided);
-        let planned = Planned { type_name: column.type_name.clone(), stored, rule, samples };
+        let not_searched = not_searched(column, rules).filter(|_| stored.starts_with(AS_IT_IS));
+        let planned = Planned { type_name: column.type_name.clone(), stored, rule, not_searched, samples };
         PlannedColumn { column: column.name.clone(), planned, undecided }
     });
     let error = recorded.as_ref().err();
@@ -170,6 +178,31 @@ fn planned(published: &PublishedTable, rules: &TableRules, config: &Config) -> P
         hint: error.map(|error| error.hint()),
     }
 }
+
+/// What the stored form of a column begins with that is not protected.
+const AS_IT_IS: &str = "as it is";
+
+/// What of a column's values is stored without a look at it.
+fn not_searched(column: &ShapeColumn, rules: &TableRules) -> Option<String> {
+    let Some(inside) = rules.inside(column) else {
+        return Some(match (rules.decision(column), Form::of(column)) {
+            (Some(_), _) => "a rule allows all of it",
+            (None, None) => "values of this type hold no text",
+            (None, Some(_)) => "there are no rules for names and content",
+        })
+        .map(str::to_owned);
+    };
+    let by_type = match (inside.form, column.type_oid) {
+        (Form::Text, XML) => Some("names of its elements and attributes"),
+        (Form::Text, TSVECTOR) => Some("words of other columns that are protected"),
+        (Form::Parts, _) if !column.type_name.ends_with("[]") => Some("names of its fields, if it has any"),
+        _ => None,
+    };
+    by_type.map(str::to_owned)
+}
+
+const XML: u32 = 142;
+const TSVECTOR: u32 = 3614;
 
 /// What would be stored, and who says so.
 fn stored(shape: &Shape, column: &ShapeColumn, rules: &TableRules, undecided: bool) -> (String, Option<String>) {
@@ -193,7 +226,7 @@ fn stored(shape: &Shape, column: &ShapeColumn, rules: &TableRules, undecided: bo
     }
     if methods.is_empty() {
         let searched = rules.inside(column).map(|inside| inside.describe()).filter(|what| !what.is_empty());
-        return (searched.map_or_else(|| "as it is".to_owned(), |what| format!("as it is, without {what}")), by);
+        return (searched.map_or_else(|| AS_IT_IS.to_owned(), |what| format!("{AS_IT_IS}, without {what}")), by);
     }
     let whose = rules.rule.subject.as_ref().map(|subject| format!(" under the key of its {subject}"));
     let shown = |rule: &MethodRule| match &whose {
@@ -234,7 +267,9 @@ fn write(file: &Path, saved: &Saved) -> Result<(), CliError> {
         CliError::new(format!("{} cannot be written", file.display())).detail(error.to_string())
     };
     let text = serde_json::to_string_pretty(saved).map_err(|error| failed(error.into()))?;
-    std::fs::write(file, text + "\n").map_err(failed)
+    // It tells which columns are worth looking at.
+    let mut out = File::options().write(true).create(true).truncate(true).mode(0o600).open(file).map_err(failed)?;
+    out.write_all((text + "\n").as_bytes()).map_err(failed)
 }
 
 /// What is stored otherwise than before; a rule that moved within the configuration changes nothing.
@@ -280,20 +315,17 @@ fn show(report: &Report) -> Result<(), CliError> {
                 .map(|(name, sample)| (name, short(sample)))
                 .map(|(name, sample)| if name == column { sample } else { format!("{name}: {sample}") })
                 .collect();
-            let stored = match on_terminal() && (*undecided || planned.stored.starts_with("as it is")) {
-                true if *undecided => Cell::new(&planned.stored).fg(Color::Red),
-                true => Cell::new(&planned.stored),
-                false => Cell::new(&planned.stored),
-            };
-            rows.add_row([
-                Cell::new(column),
-                Cell::new(&planned.type_name),
-                stored,
-                Cell::new(samples.join("\n")),
-                Cell::new(planned.rule.as_deref().unwrap_or("–")),
+            let not_searched = planned.not_searched.iter().map(|what| format!("not searched: {what}"));
+            let stored = [planned.stored.clone()].into_iter().chain(not_searched).collect();
+            rows.add_lines([
+                (vec![column.clone()], None),
+                (vec![planned.type_name.clone()], None),
+                (stored, undecided.then_some(Color::Red)),
+                (samples, None),
+                (vec![planned.rule.clone().unwrap_or_else(|| "–".to_owned())], None),
             ]);
         }
-        print(rows)?;
+        rows.print()?;
         if let Some(error) = &planned.error {
             print(format!("error: {error}"))?;
         }
