@@ -9,6 +9,7 @@ use tokio_postgres::config::{ChannelBinding, Host, LoadBalanceHosts, SslNegotiat
 
 use crate::endpoint::PgEndpoint;
 use crate::error::ConnectError;
+use crate::methods::Methods;
 use crate::parse::Options;
 use crate::password::PasswordSources;
 use crate::ssl::SslOptions;
@@ -20,13 +21,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
 /// Options that libpq takes and this program does not: named, so that nobody thinks them misspelt.
-const UNSUPPORTED: [&str; 13] = [
+const UNSUPPORTED: [&str; 12] = [
     "gsslib",
     "krbsrvname",
     "oauth_client_id",
     "oauth_issuer",
     "replication",
-    "require_auth",
     "requirepeer",
     "service",
     "ssl_max_protocol_version",
@@ -37,9 +37,10 @@ const UNSUPPORTED: [&str; 13] = [
 ];
 
 /// Options that are understood here, for the driver knows fewer of their values.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     "connect_timeout",
     "passfile",
+    "require_auth",
     "sslcert",
     "sslkey",
     "sslmode",
@@ -79,6 +80,7 @@ pub struct ConnectConfig {
     pub(crate) ssl: SslOptions,
     pub(crate) channel_binding: ChannelBinding,
     pub(crate) wanted: Wanted,
+    pub(crate) methods: Option<Methods>,
     pub(crate) random_order: bool,
     /// None: as long as it takes.
     pub(crate) connect_timeout: Option<Duration>,
@@ -103,10 +105,10 @@ pub(crate) enum Place {
 }
 
 impl Target {
-    /// Whether packets to it stay on this machine.
+    /// Whether it is meant to be on this machine: by its name, and by the address that is given beside it.
     pub(crate) fn is_loopback(&self) -> bool {
         let is_loopback = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        matches!(&self.place, Place::Tcp(_)) && is_loopback(&self.name)
+        matches!(&self.place, Place::Tcp(place) if is_loopback(&self.name) && is_loopback(place))
     }
 }
 
@@ -168,6 +170,7 @@ impl ConnectConfig {
         take_without_effect(&mut options)?;
         let ssl = SslOptions::take(&mut options)?;
         let wanted = take_wanted(&mut options)?;
+        let methods = options.take("require_auth").map(|text| Methods::parse(&text)).transpose()?;
         let user_timeout = take_milliseconds(&mut options, "tcp_user_timeout")?;
         let connect_timeout = take_connect_timeout(&mut options)?;
         let passfile = options.take("passfile").map(PathBuf::from);
@@ -191,6 +194,7 @@ impl ConnectConfig {
             ssl: ssl.with_direct(driver.get_ssl_negotiation() == SslNegotiation::Direct)?,
             channel_binding: driver.get_channel_binding(),
             wanted,
+            methods,
             random_order: driver.get_load_balance_hosts() == LoadBalanceHosts::Random,
             connect_timeout,
             tcp: TcpOptions { keepalive, user_timeout },
@@ -205,6 +209,14 @@ impl ConnectConfig {
 
     pub(crate) fn describe_one(&self, target: &Target) -> String {
         format!("{}@{}:{}/{}", self.user, target.name, target.port, self.dbname)
+    }
+
+    /// The servers of the list, on other machines, whose identity is not checked: anybody on the way can read and alter what is said.
+    pub fn unverified(&self) -> Vec<String> {
+        let remote =
+            self.targets.iter().filter(|target| matches!(target.place, Place::Tcp(_)) && !target.is_loopback());
+        let unverified = remote.filter(|target| !self.ssl.verifies(self.ssl.mode_for(target, None)));
+        unverified.map(|target| format!("{}:{}", target.name, target.port)).collect()
     }
 
     /// The database that sessions are opened in.
@@ -278,9 +290,16 @@ fn refuse_unknown(options: &Options) -> Result<(), ConnectError> {
             let known = DRIVER.iter().chain(&OURS);
             let distance = |known: &str| strsim::damerau_levenshtein(known, name);
             let nearest = known.min_by_key(|known| distance(known)).filter(|known| distance(known) <= 3);
-            let what = format!("unknown connection option {name}");
+            // ⚠ What is like no option may be a piece of a password that was not quoted.
+            let secret = nearest.is_none() && options.names().any(|name| name == "password");
+            let what = if secret {
+                "unknown connection option".to_owned()
+            } else {
+                format!("unknown connection option {name}")
+            };
             return Err(match nearest {
                 Some(nearest) => ConnectError::config(what, format!("did you mean {nearest}?")),
+                None if secret => ConnectError::config(what, "remove it, or put the password into single quotes"),
                 None => ConnectError::config(what, "remove it from the connection string"),
             });
         }

@@ -34,7 +34,7 @@ fn hostaddr_is_where_to_connect_and_host_the_name() {
 fn tls_is_verified_unless_told_otherwise() {
     let check = |text: &str, expected| {
         let config = parse(text);
-        assert_eq!(config.ssl.mode_for(&config.targets[0]), expected, "{text}");
+        assert_eq!(config.ssl.mode_for(&config.targets[0], None), expected, "{text}");
     };
     check("postgres://ann@db.internal/shop", SslMode::VerifyFull);
     check("postgres://ann@10.0.0.7/shop", SslMode::VerifyFull);
@@ -47,7 +47,13 @@ fn tls_is_verified_unless_told_otherwise() {
     check("postgres://ann@db.internal/shop?sslmode=disable", SslMode::Disable);
     check("postgres://ann@db.internal/shop?sslmode=prefer", SslMode::Prefer);
     check("postgres://ann@db.internal/shop?sslmode=require", SslMode::Require);
-    check("postgres://ann@db.internal/shop?sslmode=verify-ca", SslMode::VerifyCa);
+    check("postgres://ann@db.internal/shop?sslmode=verify-ca&sslrootcert=/ca.pem", SslMode::VerifyCa);
+    // What is called this machine is none, if the address is another's.
+    check("host=localhost hostaddr=10.0.0.5 user=ann", SslMode::VerifyFull);
+    check("host=127.0.0.1 hostaddr=10.0.0.5 user=ann", SslMode::VerifyFull);
+    check("host=localhost hostaddr=127.0.0.1 user=ann", SslMode::Prefer);
+    let (config, elsewhere) = (parse("host=localhost user=ann"), "10.0.0.5".parse().unwrap());
+    assert_eq!(config.ssl.mode_for(&config.targets[0], Some(elsewhere)), SslMode::VerifyFull);
     check("host=/run/pg user=ann sslmode=verify-full", SslMode::Disable);
     // A name that is not this machine's is verified, wherever it leads.
     check("host=db.internal hostaddr=127.0.0.1 user=ann", SslMode::VerifyFull);
@@ -84,6 +90,9 @@ fn what_is_wrong_is_named_with_a_hint() {
     check("host=db service=shop", "service is not supported", "remove it");
     check("host=db sslmode=allow", "allow is not supported", "prefer");
     check("host=db sslmode=on", "sslmode", "verify-full");
+    check("host=db sslmode=verify-ca", "sslmode=verify-ca", "sslrootcert=FILE");
+    check("host=db require_auth=pasword", "require_auth", "scram-sha-256");
+    check("postgres://postgres:p@ss/wo#rd@db/shop", "cannot be read", "percent-encoded");
     check("host=db sslmode=require sslrootcert=system", "sslrootcert=system", "verify-full");
     check("host=db sslmode=prefer sslnegotiation=direct", "sslnegotiation=direct", "verify-full");
     check("host=db sslcert=/c.pem", "sslcert and sslkey", "both");
@@ -105,13 +114,33 @@ fn what_is_wrong_is_named_with_a_hint() {
 
 #[test]
 fn a_password_in_the_url_is_never_shown() {
-    for url in
-        ["postgres://ann:hush@db/shop", "host=db user=ann password=hush", "host=db user=ann password=hush port=x"]
-    {
+    for url in [
+        "postgres://ann:hush@db/shop",
+        "host=db user=ann password=hush",
+        "host=db user=ann password=hush port=x",
+        "host=db password=a hush=b",
+        "postgres://ann:p@hush/wo#rd@db/shop",
+        "postgres://ann:p@hush@db/shop",
+        "postgres://ann:hush/word?x=y@db/shop",
+        "postgres://ann:p#hush@db/shop@x",
+    ] {
         let endpoint = PgEndpoint::new(url);
         let shown = format!("{endpoint:?} {} {:?}", endpoint.describe(), endpoint.parse());
         assert!(!shown.contains("hush"), "{shown}");
     }
+}
+
+#[test]
+fn servers_that_nothing_verifies_are_named() {
+    let check = |text: &str, expected: &[&str]| assert_eq!(parse(text).unverified(), expected, "{text}");
+    check("postgres://ann@db/shop", &[]);
+    check("postgres://ann@localhost/shop?sslmode=disable", &[]);
+    check("host=/run/pg user=ann", &[]);
+    check("postgres://ann@db/shop?sslmode=verify-ca&sslrootcert=/ca.pem", &[]);
+    check("postgres://ann@db/shop?sslmode=require&sslrootcert=/ca.pem", &[]);
+    check("postgres://ann@db/shop?sslmode=prefer&sslrootcert=/ca.pem", &["db:5432"]);
+    check("postgres://ann@a,localhost,b:7/shop?sslmode=require", &["a:5432", "b:7"]);
+    check("host=localhost hostaddr=10.0.0.5 user=ann sslmode=disable", &["localhost:5432"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tokio_postgres::error::SqlState;
 
+use crate::methods::Refused;
 use crate::outcome::Outcome;
 use crate::server_error::ServerError;
 
@@ -95,6 +96,9 @@ impl ConnectError {
     /// refuses a client's certificate, after a handshake that seemed to succeed.
     pub fn lost(endpoint: &str, source: io::Error) -> ConnectError {
         let endpoint = endpoint.to_owned();
+        if let Some(refused) = source.get_ref().and_then(|inner| inner.downcast_ref::<Refused>()) {
+            return ConnectError::Login { endpoint, what: refused.to_string(), hint: refused.hint() };
+        }
         match tls_error(&source) {
             Some(rustls::Error::InvalidCertificate(_)) => ConnectError::Certificate { endpoint, source },
             Some(_) => ConnectError::Tls { endpoint, source },
@@ -127,8 +131,8 @@ fn certificate_hint(source: &io::Error) -> String {
     match error {
         E::UnknownIssuer => "name the CA that signed it with sslrootcert=FILE in the url",
         E::NotValidForName | E::NotValidForNameContext { .. } => {
-            "connect by a name that the certificate lists as subjectAltName (a common name alone does not count), \
-             or check only the CA with sslmode=verify-ca"
+            "connect by a name that the certificate lists as subjectAltName (a common name alone does not count); \
+             if the CA is your own and signs nothing else, sslmode=verify-ca with sslrootcert=FILE checks only that"
         }
         E::Expired | E::ExpiredContext { .. } => "renew the server's certificate, or correct this machine's clock",
         E::NotValidYet | E::NotValidYetContext { .. } => "correct this machine's clock",

@@ -11,7 +11,8 @@
 //! - **TLS is verified unless told otherwise.** Without an `sslmode` a remote host must show a certificate with its
 //!   name from a trusted CA (`verify-full`); a host on this machine may do without TLS (`prefer`), unless
 //!   `sslrootcert` or `sslnegotiation` show that TLS is meant; Unix sockets have none. libpq's default, `prefer`, can
-//!   be turned off by whoever sits between. Where TLS was agreed on, a failure is never answered with plain text.
+//!   be turned off by anyone on the way. Where TLS was agreed on, a failure is never answered with plain text. A password itself, or its MD5 hash, goes
+//!   to no server whose identity was not verified, unless `require_auth` says so.
 //! - **Text looks the same everywhere.** Every session runs under [`PINNED`].
 //! - **No password leaves.** Passwords are read when needed and live in [`Password`], whose `Debug` shows where it came
 //!   from; errors, logs and `Debug` name a server as `user@host:port/database`; of the server's errors only SQLSTATE
@@ -23,6 +24,7 @@ mod binding;
 mod config;
 mod endpoint;
 mod error;
+mod methods;
 mod open;
 mod outcome;
 mod parse;

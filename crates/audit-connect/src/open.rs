@@ -175,14 +175,16 @@ impl ConnectConfig {
         match address {
             Address::Unix(dir) => {
                 let socket = dir.join(format!(".s.PGSQL.{}", target.port));
-                UnixStream::connect(socket).await.map(Transport::unix).map_err(unreachable)
+                let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
+                Ok(Transport::unix(stream, self.methods))
             }
             Address::Tcp(address) => {
-                let mode = self.ssl.mode_for(target);
+                let mode = self.ssl.mode_for(target, Some(address.ip()));
                 let tls = if mode == SslMode::Disable { None } else { Some(self.ssl.client_config(mode)?) };
                 let tcp = open_tcp(address, &self.tcp).await.map_err(unreachable)?;
                 let direct = self.ssl.is_direct();
-                Transport::negotiate(tcp, &Negotiation { mode, direct, tls, host: &target.name, endpoint }).await
+                let (host, verifies, methods) = (target.name.as_str(), self.ssl.verifies(mode), self.methods);
+                Transport::negotiate(tcp, &Negotiation { mode, direct, tls, host, endpoint, verifies, methods }).await
             }
         }
     }

@@ -65,9 +65,31 @@ fn parse_url(text: &str) -> Result<Options, ConnectError> {
         Some(at) => (&text[..credentials + at], &text[credentials + at + 1..]),
         None => (text, ""),
     };
+    if is_cut_wrongly(&base[scheme..]) {
+        return Err(ConnectError::config(
+            "the connection string cannot be read: a character in it ends a part too early",
+            UNENCODED,
+        ));
+    }
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     let options = pairs.map(parse_query_pair).collect::<Result<_, _>>()?;
     Ok(Options { base: Some(base.to_owned()), options })
+}
+
+/// ⚠ Nothing of such a string is repeated: what looks like a host may be a piece of the password.
+const UNENCODED: &str = "write user and password percent-encoded: @ as %40, / as %2F, : as %3A, # as %23, ? as %3F, % as %25; or keep the \
+                         password out of it, in password_file";
+
+/// Whether what should be hosts and a database, in the part before the query, holds what none of them can: then the password has ended too early.
+fn is_cut_wrongly(text: &str) -> bool {
+    let place = text.split_once('@').map_or(text, |(_, place)| place);
+    let hosts = place.split('/').next().unwrap_or_default();
+    let port = |host: &str| {
+        let name_end = host.rfind(']').map_or(0, |at| at + 1);
+        host[name_end..].split_once(':').map(|(_, port)| port.to_owned())
+    };
+    let wrong = |port: String| !port.bytes().all(|b| b.is_ascii_digit());
+    place.contains(['@', '#']) || hosts.split(',').filter_map(port).any(wrong)
 }
 
 fn parse_query_pair(pair: &str) -> Result<(String, String), ConnectError> {
@@ -156,7 +178,17 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_refused_without_repeating_it() {
-        for text in ["password=two words host=db", "host='db", "postgres://db/shop?words", "words"] {
+        for text in [
+            "password=two words host=db",
+            "host='db",
+            "postgres://db/shop?words",
+            "words",
+            "postgres://ann:p@ss/words@db/shop",
+            "postgres://ann:p@words#x@db",
+            "postgres://ann:pa/wo?words=rd@db/shop",
+            "postgres://ann:pa#@words/shop#x",
+            "postgres://ann:words?sslmode=x",
+        ] {
             let error = Options::parse(text).err().unwrap();
             assert!(!format!("{error} {error:?}").contains("words"), "{error}");
             assert!(error.hint().is_some());

@@ -6,17 +6,20 @@
 //! no restart.
 
 use std::path::PathBuf;
-use std::{env, fmt, fs};
+use std::{env, fmt, io};
+
+use audit_config::secret::{SecretError, read_guarded};
+use zeroize::Zeroizing;
 
 use crate::config::{Place, Target};
 use crate::endpoint::PgEndpoint;
 use crate::error::ConnectError;
 use crate::passfile::{self, Wanted};
 
-/// A password and, for hints, where it was found. Neither `Debug` nor `Display` shows it.
+/// A password and, for hints, where it was found. It is overwritten when it is dropped. Neither `Debug` nor `Display` shows it.
 #[derive(Clone)]
 pub struct Password {
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
     origin: String,
 }
 
@@ -48,7 +51,7 @@ pub(crate) enum Found {
 #[derive(Clone)]
 pub(crate) struct PasswordSources {
     configured: Option<Configured>,
-    in_url: Option<Vec<u8>>,
+    in_url: Option<Zeroizing<Vec<u8>>>,
     passfile: Option<PathBuf>,
 }
 
@@ -76,19 +79,20 @@ impl PasswordSources {
             (None, None) => None,
         };
         // As in libpq an empty password is none.
-        let in_url = in_url.filter(|password| !password.is_empty()).map(<[u8]>::to_vec);
+        let in_url = in_url.filter(|password| !password.is_empty()).map(|password| Zeroizing::new(password.to_vec()));
         Ok(PasswordSources { configured, in_url, passfile })
     }
 
     pub(crate) fn find(&self, user: &str, dbname: &str, target: &Target) -> Result<Found, ConnectError> {
-        let found = |bytes: Vec<u8>, origin: String| Ok(Found::Password(Password { bytes, origin }));
+        let found =
+            |bytes: Vec<u8>, origin: String| Ok(Found::Password(Password { bytes: Zeroizing::new(bytes), origin }));
         match &self.configured {
             Some(Configured::File(path)) => return found(read_file(path)?, format!("the file {}", path.display())),
             Some(Configured::Env(name)) => return found(read_env(name)?, format!("the environment variable {name}")),
             None => {}
         }
         if let Some(bytes) = &self.in_url {
-            return found(bytes.clone(), "the connection string".to_owned());
+            return found(bytes.to_vec(), "the connection string".to_owned());
         }
         if let Some(bytes) = env_bytes("PGPASSWORD") {
             return found(bytes, "the environment variable PGPASSWORD".to_owned());
@@ -118,11 +122,14 @@ fn passfile_host(target: &Target) -> &str {
 }
 
 fn read_file(path: &PathBuf) -> Result<Vec<u8>, ConnectError> {
-    let mut bytes = fs::read(path).map_err(|source| ConnectError::File {
+    let mut bytes = read_guarded(path).map_err(|error| ConnectError::File {
         what: "password_file",
         path: path.clone(),
-        source,
-        hint: "it must exist and this user must be able to read it".to_owned(),
+        hint: error.hint().to_owned(),
+        source: match error {
+            SecretError::Unreadable { source, .. } => source,
+            _ => io::Error::other("other users of this machine can read it"),
+        },
     })?;
     // Editors end a file with a line feed, which is not meant.
     for end in [b'\n', b'\r'] {

@@ -8,8 +8,8 @@ use crate::outcome::{Outcome, outcome};
 
 /// SQLSTATE and message of a server's ErrorResponse (protocol, "Error and Notice Message Fields").
 ///
-/// Detail, hint and context are left out, for they quote rows (`Key (email)=(…) already exists.`); so are the messages
-/// of the SQLSTATE classes whose texts quote values.
+/// Detail, hint and context are left out, for they quote rows (`Key (email)=(…) already exists.`). A message is shown only of the SQLSTATE classes
+/// in [`QUOTES_NAMES`], and only if it is the server's own: functions and extensions may put values into theirs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message} (SQLSTATE {})", sqlstate.code())]
 pub struct ServerError {
@@ -17,36 +17,66 @@ pub struct ServerError {
     pub message: String,
 }
 
+/// Classes whose messages name objects, roles, limits and states: connections, transactions, features, rights, syntax, resources. Not among them are those
+/// that quote the value at fault (22, 23), what functions say (38, 39, P0) and what is not foreseen (XX, but damaged data and indexes).
+const QUOTES_NAMES: [&str; 22] = [
+    "08", "0A", "0B", "0L", "0P", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "53", "54", "55",
+    "57", "58", "F0",
+];
+
+/// The server's file whose errors are those of PL/pgSQL's RAISE, under whichever SQLSTATE.
+const RAISE: &str = "pl_exec.c";
+
 impl ServerError {
     /// From a protocol message. Fields that are missing or malformed are left empty: there is an error to report, and
     /// no second one shall hide it.
     pub fn from_fields(mut fields: ErrorFields<'_>) -> ServerError {
-        let (mut code, mut message) = (String::new(), String::new());
+        let (mut code, mut message, mut raised) = (String::new(), String::new(), false);
         while let Ok(Some(field)) = fields.next() {
             let text = || String::from_utf8_lossy(field.value_bytes()).into_owned();
             match field.type_() {
                 b'C' => code = text(),
                 b'M' => message = text(),
+                b'F' => raised = text() == RAISE,
                 _ => {}
             }
         }
-        ServerError::new(SqlState::from_code(&code), message)
+        ServerError::new(SqlState::from_code(&code), message, raised)
     }
 
     pub fn outcome(&self) -> Outcome {
         outcome(&self.sqlstate)
     }
 
-    fn new(sqlstate: SqlState, message: String) -> ServerError {
-        // Class 22 quotes the value it could not read, P0 is whatever a trigger chose to say.
-        let quotes_values = sqlstate.code().starts_with("22") || sqlstate.code().starts_with("P0");
-        let message = if quotes_values { "an error whose text may quote a value".to_owned() } else { message };
+    fn new(sqlstate: SqlState, message: String, raised: bool) -> ServerError {
+        let shown = !raised && QUOTES_NAMES.iter().any(|class| sqlstate.code().starts_with(class));
+        let message = if shown { message } else { "an error whose text may quote a value".to_owned() };
         ServerError { sqlstate, message }
     }
 }
 
 impl From<&DbError> for ServerError {
     fn from(error: &DbError) -> ServerError {
-        ServerError::new(error.code().clone(), error.message().to_owned())
+        let raised = error.file() == Some(RAISE);
+        ServerError::new(error.code().clone(), error.message().to_owned(), raised)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A function may raise whatever code it likes, and extensions put what they could not read into internal errors.
+    #[test]
+    fn only_messages_that_name_objects_are_shown() {
+        let told =
+            |code: &str, raised| ServerError::new(SqlState::from_code(code), "hush".to_owned(), raised).to_string();
+        for code in ["42P01", "28P01", "3D000", "53300", "55006", "57P01", "58P01", "0A000", "40001", "25006"] {
+            assert_eq!(told(code, false), format!("hush (SQLSTATE {code})"));
+            assert!(!told(code, true).contains("hush"), "{code}");
+        }
+        for code in ["22P02", "23505", "23514", "P0001", "XX000", "38000", "45000", "22000", "ZZ001"] {
+            assert!(!told(code, false).contains("hush"), "{code}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,6 +63,10 @@ impl SslOptions {
             let what = "sslrootcert=system is pointless with an sslmode that does not check the name";
             return Err(ConnectError::config(what, "use sslmode=verify-full"));
         }
+        if mode == Some(SslMode::VerifyCa) && root.is_none() {
+            let what = "sslmode=verify-ca needs a CA of your own: anybody can have a certificate from a public one";
+            return Err(ConnectError::config(what, "add sslrootcert=FILE with that CA, or use sslmode=verify-full"));
+        }
         Ok(SslOptions { mode, root, client, direct: false })
     }
 
@@ -79,14 +83,21 @@ impl SslOptions {
     }
 
     /// As configured. Otherwise verified in full; except that packets which never leave this machine may be plain if
-    /// nothing else in the string speaks of TLS. PostgreSQL has no TLS on Unix sockets.
-    pub(crate) fn mode_for(&self, target: &Target) -> SslMode {
+    /// nothing else in the string speaks of TLS. `found` is the address that the host's name led to: that name may lead
+    /// elsewhere. PostgreSQL has no TLS on Unix sockets.
+    pub(crate) fn mode_for(&self, target: &Target, found: Option<IpAddr>) -> SslMode {
+        let stays = target.is_loopback() && found.is_none_or(|ip| ip.is_loopback());
         match (&target.place, self.mode) {
             (Place::Unix(_), _) => SslMode::Disable,
             (Place::Tcp(_), Some(mode)) => mode,
-            (Place::Tcp(_), None) if target.is_loopback() && self.root.is_none() && !self.direct => SslMode::Prefer,
+            (Place::Tcp(_), None) if stays && self.root.is_none() && !self.direct => SslMode::Prefer,
             (Place::Tcp(_), None) => SslMode::VerifyFull,
         }
+    }
+
+    /// Whether nobody else can pass for the server in this mode.
+    pub(crate) fn verifies(&self, mode: SslMode) -> bool {
+        mode >= SslMode::VerifyCa || (mode == SslMode::Require && self.root.is_some())
     }
 
     /// Reads the files anew each time: certificates are renewed while the daemon runs.
@@ -181,9 +192,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, ConnectError> {
     let refuse = |source, hint: &str| file_error("the client's private key", path, source, hint);
     let unreadable = "it must be a PEM file that this user may read";
     let metadata = fs::metadata(path).map_err(|error| refuse(error, unreadable))?;
-    // libpq's rule: 0600, or 0640 where root owns it.
-    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
-    if metadata.mode() & forbidden != 0 {
+    if audit_config::secret::is_open_to_others(&metadata) {
         return Err(refuse(io::Error::other("others can read it"), "chmod 600 (or 640 if root owns it)"));
     }
     let not_a_key = "it must be a PEM file with an unencrypted PKCS #8, PKCS #1 or SEC 1 key";

@@ -21,12 +21,14 @@ use tokio_rustls::TlsConnector;
 use crate::binding;
 use crate::config::TcpOptions;
 use crate::error::ConnectError;
+use crate::methods::{Methods, Watch};
 use crate::ssl::SslMode;
 
 /// A stream to a server. Reading and writing are cancellation safe, as those of the stream below are.
 pub struct Transport {
     stream: Stream,
     end_point: Option<Vec<u8>>,
+    login: Watch,
 }
 
 enum Stream {
@@ -43,6 +45,9 @@ pub(crate) struct Negotiation<'a> {
     pub(crate) tls: Option<Arc<ClientConfig>>,
     pub(crate) host: &'a str,
     pub(crate) endpoint: &'a str,
+    /// Whether TLS in this mode tells who the server is.
+    pub(crate) verifies: bool,
+    pub(crate) methods: Option<Methods>,
 }
 
 impl Transport {
@@ -60,21 +65,24 @@ impl Transport {
         self.end_point.as_deref()
     }
 
-    pub(crate) fn unix(stream: UnixStream) -> Transport {
-        Transport { stream: Stream::Unix(stream), end_point: None }
+    /// The system says whose a socket is, and nobody reads along.
+    pub(crate) fn unix(stream: UnixStream, methods: Option<Methods>) -> Transport {
+        Transport { stream: Stream::Unix(stream), end_point: None, login: Watch::new(methods, true) }
+    }
+
+    fn plain(tcp: TcpStream, how: &Negotiation<'_>) -> Transport {
+        Transport { stream: Stream::Tcp(tcp), end_point: None, login: Watch::new(how.methods, false) }
     }
 
     /// Asks the server for TLS as the mode demands (protocol, "SSL Session Encryption").
     pub(crate) async fn negotiate(mut tcp: TcpStream, how: &Negotiation<'_>) -> Result<Transport, ConnectError> {
-        let Some(config) = &how.tls else { return Ok(Transport { stream: Stream::Tcp(tcp), end_point: None }) };
+        let Some(config) = &how.tls else { return Ok(Transport::plain(tcp, how)) };
         if !how.direct {
             // The answer is one byte, read without a buffer: whoever sits between cannot smuggle in plain text that
             // would later be taken for the server's.
             match ask_for_tls(&mut tcp).await.map_err(|error| ConnectError::lost(how.endpoint, error))? {
                 b'S' => {}
-                b'N' if how.mode == SslMode::Prefer => {
-                    return Ok(Transport { stream: Stream::Tcp(tcp), end_point: None });
-                }
+                b'N' if how.mode == SslMode::Prefer => return Ok(Transport::plain(tcp, how)),
                 b'N' => return Err(ConnectError::NoTls { endpoint: how.endpoint.to_owned() }),
                 _ => return Err(ConnectError::protocol(how.endpoint, "no answer to the request for TLS")),
             }
@@ -89,7 +97,8 @@ impl Transport {
         let tls = connecting.await.map_err(|error| ConnectError::lost(how.endpoint, error))?;
         let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let end_point = certificate.and_then(binding::server_end_point);
-        Ok(Transport { stream: Stream::Tls(Box::new(tls)), end_point })
+        let login = Watch::new(how.methods, how.verifies);
+        Ok(Transport { stream: Stream::Tls(Box::new(tls)), end_point, login })
     }
 }
 
@@ -115,7 +124,7 @@ async fn ask_for_tls(tcp: &mut TcpStream) -> io::Result<u8> {
 /// Every call goes to the stream below.
 macro_rules! below {
     ($self:ident, $method:ident ( $($argument:expr),* )) => {
-        match &mut $self.get_mut().stream {
+        match &mut $self.as_mut().get_mut().stream {
             Stream::Tcp(stream) => Pin::new(stream).$method($($argument),*),
             Stream::Unix(stream) => Pin::new(stream).$method($($argument),*),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).$method($($argument),*),
@@ -124,27 +133,29 @@ macro_rules! below {
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        below!(self, poll_read(cx, buf))
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        std::task::ready!(below!(self, poll_read(cx, buf)))?;
+        Poll::Ready(self.login.read(&buf.filled()[before..]))
     }
 }
 
 #[deny(clippy::missing_trait_methods)]
 impl AsyncWrite for Transport {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         below!(self, poll_write(cx, buf))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         below!(self, poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         below!(self, poll_shutdown(cx))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {

@@ -34,8 +34,8 @@ async fn every_method_the_server_may_ask_for() {
     let tls = format!("sslmode=verify-full&sslrootcert={ca}");
     for (login, options) in [
         ("postgres", "sslmode=disable"),
-        ("clear:secret-pw", "sslmode=disable"),
-        ("md5:secret-pw", "sslmode=disable"),
+        ("clear:secret-pw", "sslmode=disable&require_auth=password"),
+        ("md5:secret-pw", "sslmode=disable&require_auth=md5"),
         ("scram:secret-pw", "sslmode=disable"),
         ("scram:secret-pw", &tls),
         ("scram:secret-pw", &format!("{tls}&channel_binding=require")),
@@ -46,6 +46,12 @@ async fn every_method_the_server_may_ask_for() {
         let client = connect(&url).await.unwrap_or_else(|error| panic!("{login} {options}: {}", text(&error)));
         let role = client.query("SELECT session_user").await.unwrap().remove(0).remove(0);
         assert_eq!(role.as_deref(), login.split(':').next());
+    }
+    // What a server that nothing verifies asks for is not given to it.
+    for login in ["clear:secret-pw", "md5:secret-pw"] {
+        let error = refused(connect(&format!("postgres://{login}@localhost:{port}/postgres")).await);
+        assert!(text(&error).contains("is not verified"), "{}", text(&error));
+        assert_eq!(error.outcome(), Outcome::Fix);
     }
     let url = format!("postgres://scram:secret-pw@localhost:{port}/postgres?sslmode=disable&channel_binding=require");
     let error = refused(connect(&url).await);
@@ -58,12 +64,13 @@ async fn who_may_not_is_told_why() {
     let port = server.port();
     let url = |login: &str| format!("postgres://{login}@127.0.0.1:{port}/postgres");
     for role in ["scram", "md5", "clear"] {
-        let endpoint = PgEndpoint { password_env: Some("PATH".to_owned()), ..PgEndpoint::new(url(role)) };
+        let allowed = url(role) + "?require_auth=scram-sha-256,md5,password";
+        let endpoint = PgEndpoint { password_env: Some("PATH".to_owned()), ..PgEndpoint::new(&allowed) };
         let error = refused(ReplicationClient::connect(&endpoint, "audit-test").await);
         assert_eq!(error.sqlstate().map(|code| code.code()), Some("28P01"));
         assert_eq!(error.outcome(), Outcome::Fix);
         assert!(text(&error).contains("came from the environment variable PATH"), "{}", text(&error));
-        let error = refused(connect(&format!("{}?passfile=/nowhere", url(role))).await);
+        let error = refused(connect(&format!("{allowed}&passfile=/nowhere")).await);
         assert!(text(&error).contains("none is configured"), "{}", text(&error));
     }
     let error = refused(connect(&url("plain")).await);

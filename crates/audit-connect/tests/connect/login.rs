@@ -28,6 +28,11 @@ fn url(role: &str) -> String {
     format!("postgres://{role}@127.0.0.1:{}/postgres", SERVER.port())
 }
 
+/// Whatever the server asks for: the way to it is this machine's own.
+fn allowed(role: &str) -> String {
+    url(role) + "?require_auth=scram-sha-256,md5,password,none"
+}
+
 fn file(content: &str, mode: u32) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), content).unwrap();
@@ -38,9 +43,23 @@ fn file(content: &str, mode: u32) -> tempfile::NamedTempFile {
 #[tokio::test]
 async fn every_method_the_server_may_ask_for() {
     for role in ["scram:secret-pw", "md5:secret-pw", "clear:secret-pw", "postgres"] {
-        let client = connect(&url(role)).await.unwrap_or_else(|error| panic!("{}", text(&error)));
+        let client = connect(&allowed(role)).await.unwrap_or_else(|error| panic!("{}", text(&error)));
         assert_eq!(ask(&client, "SELECT session_user::text").await, role.split(':').next().unwrap());
     }
+}
+
+/// Anybody may take the port while the server is down, and would only have to ask.
+#[tokio::test]
+async fn a_password_goes_to_no_server_that_nothing_verifies() {
+    for (role, what) in [("md5", "MD5 hash"), ("clear", "clear text")] {
+        let error = refused(connect(&url(&format!("{role}:secret-pw"))).await);
+        let told = text(&error);
+        assert!(told.contains(what) && told.contains("require_auth="), "{told}");
+        assert!(!told.contains("secret-pw"), "{told}");
+        assert_eq!(error.outcome(), Outcome::Fix);
+    }
+    let error = refused(connect(&(url("scram:secret-pw") + "?require_auth=none")).await);
+    assert!(text(&error).contains("require_auth does not list"), "{}", text(&error));
 }
 
 #[tokio::test]
@@ -48,7 +67,7 @@ async fn a_wrong_password_is_told_with_where_it_came_from() {
     for role in ["scram", "md5", "clear"] {
         let password_file = file("wrong-secret\n", 0o600);
         let path = password_file.path().to_owned();
-        let endpoint = PgEndpoint { password_file: Some(path.clone()), ..PgEndpoint::new(url(role)) };
+        let endpoint = PgEndpoint { password_file: Some(path.clone()), ..PgEndpoint::new(allowed(role)) };
         let error = audit_connect::connect(&endpoint, "audit-test").await.err().unwrap();
         assert_eq!(error.sqlstate().map(|code| code.code()), Some("28P01"));
         assert_eq!(error.outcome(), Outcome::Fix);
@@ -65,7 +84,7 @@ async fn a_wrong_password_is_told_with_where_it_came_from() {
 #[tokio::test]
 async fn a_missing_password_is_told_with_where_to_put_it() {
     for role in ["scram", "md5", "clear"] {
-        let error = refused(connect(&format!("{}?passfile=/nowhere/pgpass", url(role))).await);
+        let error = refused(connect(&format!("{}&passfile=/nowhere/pgpass", allowed(role))).await);
         assert!(text(&error).contains("none is configured"), "{}", text(&error));
         assert!(text(&error).contains("password_file"), "{}", text(&error));
         assert_eq!(error.outcome(), Outcome::Fix);
@@ -77,7 +96,7 @@ async fn a_missing_password_is_told_with_where_to_put_it() {
 
 #[tokio::test]
 async fn passwords_come_from_files() {
-    let password_file = file("secret-pw\n", 0o644);
+    let password_file = file("secret-pw\n", 0o600);
     let endpoint = PgEndpoint {
         password_file: Some(password_file.path().to_owned()),
         ..PgEndpoint::new(url("scram:wrong-secret"))
@@ -86,6 +105,9 @@ async fn passwords_come_from_files() {
     // Rotated: the next session takes the new one.
     fs::write(password_file.path(), "wrong-secret").unwrap();
     audit_connect::connect(&endpoint, "audit-test").await.err().unwrap();
+    fs::set_permissions(password_file.path(), fs::Permissions::from_mode(0o644)).unwrap();
+    let error = audit_connect::connect(&endpoint, "audit-test").await.err().unwrap();
+    assert!(text(&error).contains("other users") && text(&error).contains("chmod 600"), "{}", text(&error));
 
     let passfile = file(&format!("*:1:*:*:no\n127.0.0.1:{}:postgres:scram:secret-pw\n", SERVER.port()), 0o600);
     connect(&format!("{}?passfile={}", url("scram"), passfile.path().display())).await.unwrap();
