@@ -184,7 +184,7 @@ async fn a_key_that_cannot_be_read_or_is_too_short_is_refused() {
           hint: the file must exist and be readable by the daemon's user
     "#]]
     .assert_eq(&refused(&world));
-    std::fs::write(&key, "short-secret\n").expect("a key");
+    audit_testkit::write_secret(&key, "short-secret\n");
     let said = refused(&world);
     expect![[r#"
         exit 2
@@ -193,7 +193,7 @@ async fn a_key_that_cannot_be_read_or_is_too_short_is_refused() {
     "#]]
     .assert_eq(&said);
     assert!(!said.contains("short-secret"));
-    std::fs::write(&key, "0123456789abcdef0123456789abcdef\n").expect("a key");
+    audit_testkit::write_secret(&key, "0123456789abcdef0123456789abcdef\n");
     world.catch_up().await;
     world.check().await;
 }

@@ -16,12 +16,12 @@ async fn a_wrong_password_is_refused() {
     let world = World::on(&server).source(&name, &url).source_through(&through).sql(TABLE).not_set_up().build().await;
     let password = world.path("password");
     world.edit_config("publication = ", &format!("password_file = \"{}\"\npublication = ", password.display()));
-    std::fs::write(&password, "right\n").expect("a password");
+    audit_testkit::write_secret(&password, "right\n");
     world.set_up();
     insert(&server, &world, 1);
     world.catch_up().await;
     insert(&server, &world, 100);
-    std::fs::write(&password, "wrong-one\n").expect("a password");
+    audit_testkit::write_secret(&password, "wrong-one\n");
     let said = refused(&world);
     expect![[r#"
         exit 1
@@ -37,10 +37,10 @@ async fn a_wrong_password_is_refused() {
         exit 1
         error: cannot use password_file <folder>/password
           detail: No such file or directory (os error 2)
-          hint: it must exist and this user must be able to read it
+          hint: the file must exist and be readable by the daemon's user
     "#]]
     .assert_eq(&refused(&world));
-    std::fs::write(&password, "right\n").expect("a password");
+    audit_testkit::write_secret(&password, "right\n");
     world.catch_up().await;
     world.check().await;
 }

@@ -88,6 +88,7 @@ mod problems;
 mod reference;
 pub mod secret;
 pub mod units;
+mod visible;
 
 #[cfg(test)]
 mod tests;
@@ -98,3 +99,4 @@ pub use problems::{Problems, quote};
 pub use reference::reference;
 pub use secret::{Secret, SecretError, SecretRef, redact};
 pub use units::{ByteSize, Span, UnitError};
+pub use visible::{visible, visible_lines};

@@ -5,19 +5,21 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
-/// A secret's text.
+/// A secret's text, overwritten when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
+        Secret(Zeroizing::new(text.into()))
     }
 
     pub fn expose(&self) -> &str {
@@ -54,6 +56,8 @@ pub enum SecretError {
     Empty { place: SecretRef },
     #[error("cannot read {}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
+    #[error("other users of this machine can read {}, which holds a secret", path.display())]
+    Open { path: PathBuf },
 }
 
 impl SecretError {
@@ -64,6 +68,9 @@ impl SecretError {
             SecretError::NotText { .. } => "store the secret as text, for example in base64 or hex",
             SecretError::Empty { .. } => "write the secret there",
             SecretError::Unreadable { .. } => "the file must exist and be readable by the daemon's user",
+            SecretError::Open { .. } => {
+                "chmod 600 (or 640 if root owns it), and take the secret for known: make a new one"
+            }
         }
     }
 }
@@ -78,14 +85,7 @@ impl SecretRef {
         if text.is_empty() {
             return Err(SecretError::Empty { place: self.clone() });
         }
-        Ok(Secret(text))
-    }
-
-    /// What is risky about where the secret lies: a file that every user of the machine may read.
-    pub fn warning(&self) -> Option<String> {
-        let SecretRef::File(path) = self else { return None };
-        let open = readable_by_others(path);
-        open.then(|| format!("{self} can be read by every user of this machine; run `chmod o-r` on it"))
+        Ok(Secret::new(text))
     }
 
     fn read_env(&self, name: &str) -> Result<String, SecretError> {
@@ -94,9 +94,7 @@ impl SecretRef {
     }
 
     fn read_file(&self, path: &Path) -> Result<String, SecretError> {
-        let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
-        let bytes = std::fs::read(path).map_err(unreadable)?;
-        let text = String::from_utf8(bytes).map_err(|_| SecretError::NotText { place: self.clone() })?;
+        let text = String::from_utf8(read_guarded(path)?).map_err(|_| SecretError::NotText { place: self.clone() })?;
         let line = text.strip_suffix('\n').unwrap_or(&text);
         Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
     }
@@ -111,14 +109,38 @@ impl fmt::Display for SecretRef {
     }
 }
 
+/// Reads a file that holds a secret, and that nobody but its owner may read.
+pub fn read_guarded(path: &Path) -> Result<Vec<u8>, SecretError> {
+    let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(unreadable)?;
+    // Of the file that is open, not of the one that has its name by now.
+    if is_open_to_others(&file.metadata().map_err(unreadable)?) {
+        return Err(SecretError::Open { path: path.to_owned() });
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+/// Whether nobody but its owner may read a file that another library reads.
+pub fn guarded(path: &Path) -> Result<(), SecretError> {
+    let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
+    match is_open_to_others(&std::fs::metadata(path).map_err(unreadable)?) {
+        true => Err(SecretError::Open { path: path.to_owned() }),
+        false => Ok(()),
+    }
+}
+
+/// libpq's rule for keys: nobody but the owner may read the file; where root owns it, its group too, in which the daemon's user may be.
 #[cfg(unix)]
-fn readable_by_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+pub fn is_open_to_others(metadata: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    metadata.mode() & forbidden != 0
 }
 
 #[cfg(not(unix))]
-fn readable_by_others(_: &Path) -> bool {
+pub fn is_open_to_others(_: &Metadata) -> bool {
     false
 }
 
@@ -215,13 +237,20 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_others_may_read_is_warned_of() {
-        use std::os::unix::fs::PermissionsExt;
+    fn a_file_that_others_may_read_is_refused() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-        let (file, place) = file(b"x");
-        assert_eq!(place.warning(), None);
-        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(place.warning().unwrap().contains("can be read by every user"));
+        let (file, place) = file(b"geheim");
+        let by_root = std::fs::metadata(file.path()).unwrap().uid() == 0;
+        for (mode, refused) in
+            [(0o600, false), (0o400, false), (0o640, !by_root), (0o644, true), (0o604, true), (0o660, true)]
+        {
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            let found = place.resolve();
+            assert_eq!(matches!(found, Err(SecretError::Open { .. })), refused, "{mode:o}");
+            assert_eq!(guarded(file.path()).is_err(), refused, "{mode:o}");
+            assert!(refused || found.is_ok(), "{mode:o}");
+        }
     }
 
     #[test]

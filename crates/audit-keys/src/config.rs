@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use audit_config::{Problems, SecretRef, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Host, Url};
 
 /// A class of keys: those who may use its master key may read what is encrypted under it. Columns name the class.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -191,6 +191,9 @@ impl Master {
             }
             Master::AzureKeyVault(azure) => {
                 address("key", &azure.key, problems);
+                if let Some(authority) = &azure.authority {
+                    address("authority", authority, problems);
+                }
                 let path = Url::parse(&azure.key).map(|url| url.path().to_owned()).unwrap_or_default();
                 if path.strip_prefix("/keys/").is_none_or(|name| name.is_empty() || name.contains('/')) {
                     let hint = "give https://VAULT.vault.azure.net/keys/NAME";
@@ -206,12 +209,25 @@ fn address(key: &str, text: &str, problems: &mut Problems) {
     let Ok(url) = Url::parse(text) else {
         return problems.push(key, "not an address", "give one like https://host:port");
     };
-    let here = url.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
     match url.scheme() {
-        "https" if url.has_host() => {}
-        "http" if here => {}
+        "http" | "https" if is_guarded(&url) => {}
         "http" => problems.push(key, "credentials and keys would travel in the clear", "let the service speak https"),
         _ => problems.push(key, "not an address of a service", "give one like https://host:port"),
+    }
+}
+
+/// Whether nobody on the way can read what is sent there.
+pub(crate) fn is_guarded(url: &Url) -> bool {
+    (url.scheme() == "https" && url.has_host()) || (url.scheme() == "http" && is_here(url))
+}
+
+/// Whether it is on this machine.
+pub(crate) fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 
@@ -230,4 +246,30 @@ fn subjects_max() -> u32 {
 
 fn transit() -> String {
     "transit".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_sent_nowhere_in_the_clear() {
+        let problems = |text: &str| {
+            let text = format!("[master]\n{text}");
+            let parsed =
+                audit_config::parse(Path::new("c.toml"), &text, |class: &KeyClass, problems| class.check(problems));
+            parsed.map_or_else(|problems| problems.to_string(), |_| String::new())
+        };
+        let azure = "type = 'azure_key_vault'\nkey = 'https://v.vault.azure.net/keys/pii'";
+        for (text, key) in [
+            (format!("{azure}\nauthority = 'http://login.internal'"), "master.authority"),
+            (format!("{azure}\nauthority = 'login.internal'"), "master.authority"),
+            ("type = 'vault'\nurl = 'http://vault.internal:8200'\nkey = 'k'".to_owned(), "master.url"),
+        ] {
+            assert!(problems(&text).contains(key), "{text}: {}", problems(&text));
+        }
+        assert_eq!(problems(&format!("{azure}\nauthority = 'https://login.internal'")), "");
+    }
 }

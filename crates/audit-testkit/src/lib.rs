@@ -20,6 +20,7 @@ mod os;
 mod pgbouncer;
 mod postgres;
 mod proxy;
+mod secret;
 mod tls;
 mod wait;
 
@@ -34,6 +35,7 @@ pub use os::{free_port, unique};
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Backup, Builder, Database, Postgres, Shutdown, connect, drop_slots, shared, shared_db};
 pub use proxy::{Proxy, Traffic};
+pub use secret::write_secret;
 pub use tls::{Authority, Identity};
 pub use wait::{PATIENCE, eventually, eventually_async};
 

@@ -99,9 +99,20 @@ impl WebhookConfig {
         self.format.check(problems);
     }
 
+    /// Whether the receiver is on this machine.
+    pub(crate) fn is_here(&self) -> bool {
+        Url::parse(&self.url).is_ok_and(|url| is_here(&url))
+    }
+
     /// Where the receiver is, without what may be secret in its address.
     pub fn place(&self) -> String {
         Url::parse(&self.url).map_or_else(|_| "the receiver".to_owned(), |url| url.origin().ascii_serialization())
+    }
+
+    /// The address as it may be shown: what comes after the host may be a secret.
+    pub fn shown_url(&self) -> String {
+        let bare = Url::parse(&self.url).is_ok_and(|url| url.path() == "/" && url.query().is_none());
+        if bare { format!("{}/", self.place()) } else { format!("{}/…", self.place()) }
     }
 
     pub(crate) fn content_type(&self) -> &'static str {

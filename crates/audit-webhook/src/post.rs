@@ -52,9 +52,9 @@ impl Receiver {
         };
         let signer = match secret("secret", &config.secret)? {
             None => None,
-            Some(secret) => Some(Signer::new(&secret).ok_or_else(|| {
-                SinkError::stop("the webhook's secret begins with whsec_, but no base64 follows")
-                    .hint("take the receiver's secret as it is shown there")
+            Some(secret) => Some(Signer::new(&secret).map_err(|why| {
+                SinkError::stop(format!("the webhook's secret {why}"))
+                    .hint("take the receiver's secret as it is shown there; 24 random bytes or more (openssl rand -base64 32)")
             })?),
         };
         let mut headers = HeaderMap::new();
@@ -147,6 +147,10 @@ fn client(config: &WebhookConfig) -> Result<Client, Unusable> {
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .pool_max_idle_per_host(1);
+    // ⚠ What is posted in the clear, to this machine, is for no proxy that the environment names.
+    if config.is_here() {
+        builder = builder.no_proxy();
+    }
     if let Some(file) = &config.ca_file {
         builder = builder.tls_certs_only(Certificate::from_pem_bundle(&std::fs::read(file)?)?);
     }

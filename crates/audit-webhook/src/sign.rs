@@ -10,23 +10,30 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 /// What comes before a secret in base64.
 const PREFIX: &str = "whsec_";
+
+/// Bytes of the shortest secret; the specification asks for 24.
+const SECRET_MIN: usize = 24;
 
 /// Signs the bodies of one sink.
 #[derive(Clone)]
 pub(crate) struct Signer(Hmac<Sha256>);
 
 impl Signer {
-    /// `None` where the secret says that it is base64, and is not.
-    pub fn new(secret: &Secret) -> Option<Signer> {
+    /// `Err` says why the secret is none.
+    pub fn new(secret: &Secret) -> Result<Signer, &'static str> {
         let text = secret.expose().trim();
-        let key = match text.strip_prefix(PREFIX) {
-            Some(encoded) => STANDARD.decode(encoded).ok()?,
+        let key = Zeroizing::new(match text.strip_prefix(PREFIX) {
+            Some(encoded) => STANDARD.decode(encoded).map_err(|_| "begins with whsec_, but no base64 follows")?,
             None => text.as_bytes().to_vec(),
-        };
-        Hmac::new_from_slice(&key).ok().map(Signer)
+        });
+        if key.len() < SECRET_MIN {
+            return Err("is too short: anybody could find it by trying");
+        }
+        Hmac::new_from_slice(&key).map(Signer).map_err(|_| "is no key")
     }
 
     /// `v1,BASE64`
@@ -54,7 +61,11 @@ mod tests {
         let signer = Signer::new(&Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap();
         let signature = signer.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-        assert!(Signer::new(&Secret::new("whsec_!")).is_none());
-        assert!(Signer::new(&Secret::new("any text")).is_some());
+        assert!(Signer::new(&Secret::new("any text of some length")).is_err());
+        assert!(Signer::new(&Secret::new("any text of enough length")).is_ok());
+        for (secret, why) in [("whsec_!", "no base64"), ("x", "too short"), ("whsec_MfKQ9r8GKYqr", "too short")] {
+            let refused = Signer::new(&Secret::new(secret)).unwrap_err();
+            assert!(refused.contains(why), "{secret}: {refused}");
+        }
     }
 }

@@ -90,7 +90,7 @@ impl AwsKms {
         };
         let credential = self.credentials.get_credential().await.map_err(|error| unusable(error.into()))?;
         let content = Bytes::from(body(&content));
-        let request = self.http.client.post(&self.url).header("content-type", "application/x-amz-json-1.1");
+        let request = self.http.post(&self.url).header("content-type", "application/x-amz-json-1.1");
         let request = request.header("x-amz-target", format!("TrentService.{operation}")).build();
         let request = request.map_err(|_| self.http.nonsense("not an address"))?;
         let mut signed = HttpRequest::new(HttpRequestBody::from(content.clone()));
@@ -98,7 +98,7 @@ impl AwsKms {
         *signed.uri_mut() = request.url().as_str().parse().map_err(|_| self.http.nonsense("not an address"))?;
         *signed.headers_mut() = request.headers().clone();
         AwsAuthorizer::new(&credential, "kms", &self.region).authorize(&mut signed, None);
-        let request = self.http.client.post(&self.url).headers(signed.headers().clone()).body(content);
+        let request = self.http.post(&self.url).headers(signed.headers().clone()).body(content);
         self.http.ask(request, code, judge).await
     }
 }

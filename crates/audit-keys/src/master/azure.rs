@@ -72,7 +72,7 @@ impl AzureKeyVault {
 
     async fn ask(&self, key: &str, operation: &str, value: &str) -> Result<Done, KeyError> {
         let token = self.tokens.get(&self.http).await?;
-        let request = self.http.client.post(format!("{key}/{operation}?api-version={VERSION}"));
+        let request = self.http.post(&format!("{key}/{operation}?api-version={VERSION}"));
         let request = request.bearer_auth(token.as_str()).header("content-type", "application/json");
         let content = body(&json!({"alg": "RSA-OAEP-256", "value": value}));
         self.http.ask(request.body(content), code, judge).await

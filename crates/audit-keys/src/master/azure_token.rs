@@ -15,7 +15,7 @@ use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
 
 use super::http::{Http, Meaning, text_at};
-use crate::config::AzureMaster;
+use crate::config::{AzureMaster, is_guarded};
 use crate::error::KeyError;
 
 /// Who signs in, and the token that was given last.
@@ -63,6 +63,13 @@ impl Tokens {
         let proof = config.client_secret.clone().or_else(secret).map(Proof::Secret).or_else(federated);
         let authority = config.authority.clone().or_else(|| variable("AZURE_AUTHORITY_HOST"));
         let authority = authority.unwrap_or_else(|| "https://login.microsoftonline.com".to_owned());
+        // ⚠ The client's secret is posted there, and an environment variable may name it too.
+        if !Url::parse(&authority).is_ok_and(|url| is_guarded(&url)) {
+            let service = format!("Azure Key Vault {}", config.key);
+            let source =
+                "AZURE_AUTHORITY_HOST is no address by https, and the client's secret would go there in the clear";
+            return Err(KeyError::Credentials { service, source: source.into() });
+        }
         let who = match (tenant, client, proof) {
             (Some(tenant), Some(client), Some(proof)) => Who::Client { authority, tenant, client, proof },
             (_, client, _) => Who::Instance(client),
@@ -100,26 +107,25 @@ impl Tokens {
                 form.append_pair("client_secret", secret.expose().trim());
             }
             Proof::Federated(file) => {
-                let token = std::fs::read_to_string(file).map(Zeroizing::new);
-                let token =
-                    token.map_err(|source| KeyError::Credentials { service: service(), source: source.into() })?;
+                let token = SecretRef::File(file.clone()).resolve();
+                let token = token.map_err(|source| KeyError::Secret { service: service(), source })?;
                 form.append_pair("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
-                form.append_pair("client_assertion", token.trim());
+                form.append_pair("client_assertion", token.expose().trim());
             }
         }
         let url = format!("{}/{tenant}/oauth2/v2.0/token", authority.trim_end_matches('/'));
-        let request = http.client.post(url).header("content-type", "application/x-www-form-urlencoded");
+        let request = http.post(&url).header("content-type", "application/x-www-form-urlencoded");
         Ok(request.body(form.finish()))
     }
 
     fn instance(&self, http: &Http) -> RequestBuilder {
-        let Who::Instance(client) = &self.who else { return http.client.get(METADATA) };
+        let Who::Instance(client) = &self.who else { return http.get(METADATA) };
         let mut query = Serializer::new(String::new());
         query.append_pair("resource", &self.resource);
         if let Some(client) = client {
             query.append_pair("client_id", client);
         }
-        http.client.get(format!("{METADATA}&{}", query.finish())).header("metadata", "true")
+        http.get(&format!("{METADATA}&{}", query.finish())).header("metadata", "true")
     }
 }
 

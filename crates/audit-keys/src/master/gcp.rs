@@ -103,7 +103,7 @@ impl GcpKms {
         let credential = self.credentials.get_credential().await;
         let credential = credential
             .map_err(|source| KeyError::Credentials { service: self.http.name.clone(), source: source.into() })?;
-        let request = self.http.client.post(format!("{}/v1/{}:{operation}", self.endpoint, self.key));
+        let request = self.http.post(&format!("{}/v1/{}:{operation}", self.endpoint, self.key));
         let request = request.bearer_auth(&credential.bearer).header("content-type", "application/json");
         self.http.ask(request.body(body(&content)), |answer| text_at(answer, "/error/status"), judge).await
     }

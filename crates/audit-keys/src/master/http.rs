@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use reqwest::{Certificate, Client, RequestBuilder, redirect};
 use serde::de::DeserializeOwned;
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::config::Connection;
@@ -12,7 +13,9 @@ use crate::error::KeyError;
 
 /// A client for one service.
 pub(crate) struct Http {
-    pub client: Client,
+    client: Client,
+    /// ⚠ For what is spoken to in the clear: on this machine, and for its identity. A proxy of the environment would see keys and tokens.
+    direct: Client,
     /// What the service is called.
     pub name: String,
 }
@@ -31,10 +34,23 @@ const CODE_MAX: usize = 60;
 
 impl Http {
     pub fn new(name: String, config: &Connection) -> Result<Http, KeyError> {
-        match client(config) {
-            Ok(client) => Ok(Http { client, name }),
-            Err(source) => Err(KeyError::Client { service: name, source }),
+        match (client(config, false), client(config, true)) {
+            (Ok(client), Ok(direct)) => Ok(Http { client, direct, name }),
+            (Err(source), _) | (_, Err(source)) => Err(KeyError::Client { service: name, source }),
         }
+    }
+
+    pub fn get(&self, url: &str) -> RequestBuilder {
+        self.client_for(url).get(url)
+    }
+
+    pub fn post(&self, url: &str) -> RequestBuilder {
+        self.client_for(url).post(url)
+    }
+
+    fn client_for(&self, url: &str) -> &Client {
+        let encrypted = Url::parse(url).is_ok_and(|url| url.scheme() == "https");
+        if encrypted { &self.client } else { &self.direct }
     }
 
     pub async fn send(&self, request: RequestBuilder) -> Result<Answer, KeyError> {
@@ -119,11 +135,14 @@ impl Meaning {
     }
 }
 
-fn client(config: &Connection) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+fn client(config: &Connection, direct: bool) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
     let timeout = config.timeout.get();
     // Whoever follows a redirect gives credentials to somebody else.
     let mut builder =
         Client::builder().timeout(timeout).redirect(redirect::Policy::none()).retry(reqwest::retry::never());
+    if direct {
+        builder = builder.no_proxy();
+    }
     if let Some(file) = &config.ca_file {
         builder = builder.tls_certs_only(Certificate::from_pem_bundle(&std::fs::read(file)?)?);
     }

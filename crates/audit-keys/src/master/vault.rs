@@ -68,7 +68,7 @@ impl Vault {
         let token = self.config.token.clone().unwrap_or_else(|| SecretRef::Env("VAULT_TOKEN".to_owned()));
         let token = token.resolve().map_err(|source| KeyError::Secret { service: self.http.name.clone(), source })?;
         let url = format!("{}/v1/{mount}/{operation}/{key}", url.trim_end_matches('/'));
-        let mut request = self.http.client.post(url).header("x-vault-token", token.expose().trim());
+        let mut request = self.http.post(&url).header("x-vault-token", token.expose().trim());
         if let Some(namespace) = namespace {
             request = request.header("x-vault-namespace", namespace);
         }

@@ -28,7 +28,7 @@ pub fn connection() -> Connection {
 /// A file with a secret in it, as the configuration names it.
 pub fn secret(folder: &Path, name: &str, text: &str) -> SecretRef {
     let path = folder.join(name);
-    std::fs::write(&path, text).unwrap();
+    audit_testkit::write_secret(&path, text);
     SecretRef::File(path)
 }
 

@@ -126,7 +126,7 @@ async fn a_wrong_secret_is_refused_and_not_repeated() {
         let site = Site::of(kind).await;
         let mut lake = site.lake();
         let secret = lake.path().join("secret");
-        std::fs::write(&secret, "Z2VoZWlt").unwrap();
+        audit_testkit::write_secret(&secret, "Z2VoZWlt");
         lake.config.store.secret_key = Some(audit_config::SecretRef::File(secret.clone()));
         let error = lake.sink().take(&crate::common::identity()).await.unwrap_err();
         let said = format!("{error} {:?} {:?}", error.hint, std::error::Error::source(&error).map(ToString::to_string));

@@ -77,7 +77,7 @@ impl ObjectServer {
                 r#"{"type": "service_account", "private_key": "", "private_key_id": "", "client_email": "", "disable_oauth": true}"#
             }
         };
-        fs::write(folder.path().join("secret"), secret).expect("a file in a temporary folder");
+        crate::write_secret(folder.path().join("secret"), secret);
         let data = folder.path().join("data").join(BUCKET);
         fs::create_dir_all(&data).expect("a folder for the bucket");
         if kind == ObjectKind::Gcs {

@@ -6,7 +6,7 @@ use audit_config::secret::{Secret, SecretRef};
 use audit_config::{Problems, quote};
 use audit_core::method::{Algorithm, Method, MethodRule, Protect};
 use audit_core::protect::{DEFAULT_CLASS, MacKey, Policy};
-use audit_core::rules::{ProtectionRule, TableRule};
+use audit_core::rules::{ProtectionRule, Rules, TableRule};
 use audit_keys::KeyClass;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,14 @@ impl ProtectionConfig {
                 problems.push(&path, "a context stands in no row, to which an encrypted value is bound", hint);
             }
             self.check_protect(&path, protect, problems);
+        }
+    }
+
+    /// ⚠ More names than can be searched for together would leave members of documents as they are.
+    pub(super) fn check_names(&self, rules: &Rules, problems: &mut Problems) {
+        if let Some(place) = rules.too_many_names() {
+            let message = format!("the patterns that hold for {place} are too many to be searched for together");
+            problems.push("protection", message, "take patterns together, with `*`, or leave some out");
         }
     }
 
@@ -183,19 +191,18 @@ impl ProtectionConfig {
 
     /// Reads the keys. `Err` names the one that cannot be had.
     pub fn policy(&self) -> Result<Policy, KeyError> {
-        let key = |which: &'static str, reference: &Option<SecretRef>, id: &str| match reference {
-            None => Ok(None),
-            Some(reference) => {
-                let secret = reference.resolve().map_err(|source| KeyError::Unreadable { which, source })?;
-                check_length(which, &secret)?;
-                Ok(Some(MacKey::new(id, secret.expose().as_bytes())))
-            }
+        let secret = |which: &'static str, reference: &Option<SecretRef>| {
+            let Some(reference) = reference else { return Ok(None) };
+            let secret = reference.resolve().map_err(|source| KeyError::Unreadable { which, source })?;
+            check_key(which, &secret).map(|()| Some(secret))
         };
-        Ok(Policy {
-            hash_key: key("protection.hash_key", &self.hash_key, &self.hash_key_id)?,
-            row_key: key("protection.row_key", &self.row_key, "row")?,
-            sealer: None,
-        })
+        let hash_key = secret("protection.hash_key", &self.hash_key)?;
+        let row_key = secret("protection.row_key", &self.row_key)?;
+        if hash_key.is_some() && hash_key == row_key {
+            return Err(KeyError::Same);
+        }
+        let key = |id: &str, secret: Option<Secret>| secret.map(|secret| MacKey::new(id, secret.expose().as_bytes()));
+        Ok(Policy { hash_key: key(&self.hash_key_id, hash_key), row_key: key("row", row_key), sealer: None })
     }
 }
 
@@ -206,21 +213,30 @@ pub enum KeyError {
     Unreadable { which: &'static str, source: audit_config::secret::SecretError },
     #[error("the key {which} is too short to protect anything: {length} characters")]
     Short { which: &'static str, length: usize },
+    #[error("the key {which} begins or ends with blanks, which somebody will lose one day")]
+    Blanks { which: &'static str },
+    #[error("protection.hash_key and protection.row_key are the same secret: one is rotated, the other never changes")]
+    Same,
 }
 
 impl KeyError {
     pub fn hint(&self) -> String {
         match self {
             KeyError::Unreadable { source, .. } => source.hint().to_string(),
-            KeyError::Short { .. } => "make one of 32 random bytes: openssl rand -hex 32".to_string(),
+            KeyError::Short { .. } | KeyError::Same => "make one of 32 random bytes: openssl rand -hex 32".to_string(),
+            KeyError::Blanks { .. } => "take the blanks out of the file or variable".to_string(),
         }
     }
 }
 
-/// Sixteen characters of hex are 64 bits: below that, trying out keys is within reach of anyone.
-const KEY_MIN: usize = 16;
+/// Thirty-two characters of hex are 128 bits: below that, trying out keys comes within reach.
+const KEY_MIN: usize = 32;
 
-fn check_length(which: &'static str, secret: &Secret) -> Result<(), KeyError> {
-    let length = secret.expose().trim().len();
-    if length < KEY_MIN { Err(KeyError::Short { which, length }) } else { Ok(()) }
+fn check_key(which: &'static str, secret: &Secret) -> Result<(), KeyError> {
+    let (text, length) = (secret.expose(), secret.expose().trim().len());
+    match length {
+        length if length < KEY_MIN => Err(KeyError::Short { which, length }),
+        length if length < text.len() => Err(KeyError::Blanks { which }),
+        _ => Ok(()),
+    }
 }
