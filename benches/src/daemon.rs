@@ -109,8 +109,10 @@ impl Program {
             text += &format!("[sinks.lake]\ntype = \"lake\"\n{}\n", lake.place);
         }
         if let Some(stream) = &sinks.stream {
-            text +=
-                &format!("[sinks.stream]\ntype = \"kafka\"\nbrokers = [\"{}\"]\npartitions = 1\n\n", stream.brokers);
+            text += &format!(
+                "[sinks.stream]\ntype = \"kafka\"\nbrokers = [\"{}\"]\nplain_text = true\npartitions = 1\n\n",
+                stream.brokers
+            );
             text += stream.more;
         }
         let path = self.folder.path().join(format!("{slot}.toml"));

@@ -37,7 +37,7 @@ async fn debeziums_jdbc_sink_reads_our_topics() {
     let (server, kafka) = (shared(15).await, Kafka::shared().await);
     let (target, target_url) = server.new_database();
     let sink = format!(
-        "[sinks.events]\ntype = \"kafka\"\nbrokers = [\"{}\"]\nformat = \"debezium\"\ncommit_after = \"200 ms\"\n",
+        "[sinks.events]\ntype = \"kafka\"\nbrokers = [\"{}\"]\nplain_text = true\nformat = \"debezium\"\ncommit_after = \"200 ms\"\n",
         kafka.brokers()
     );
     let world = World::on(server).without_hot().without_lake().unwitnessed().sql(TABLE).sections(&sink).build().await;

@@ -120,7 +120,7 @@ impl Arena {
             world = world.lake_in(&server.lake(&prefix, proxy.port()), Some(folder));
         }
         if let Some(kafka) = &kafka {
-            let keys = format!("brokers = [\"{}\"]\n{STREAM}", kafka.through_proxy());
+            let keys = format!("brokers = [\"{}\"]\nplain_text = true\n{STREAM}", kafka.through_proxy());
             world = world.kafka(&kafka.brokers(), &keys);
         }
         let world = world

@@ -67,7 +67,7 @@ pub struct SaslConfig {
     #[serde(default)]
     #[schemars(example = &"/var/run/secrets/tokens/kafka")]
     pub token_file: Option<PathBuf>,
-    /// Let `PLAIN` and `OAUTHBEARER` go without TLS: then anyone on the way can read password and token.
+    /// Let `PLAIN` and `OAUTHBEARER` go without TLS, where `plain_text` is set: then anyone on the way can read password and token.
     #[serde(default)]
     pub allow_clear_text: bool,
 }
@@ -135,14 +135,18 @@ pub(crate) fn client(config: &KafkaConfig) -> Result<ClientConfig, SecretError> 
     client.set("bootstrap.servers", config.brokers.join(","));
     client.set("client.id", "cdc-audit");
     client.set("allow.auto.create.topics", "false");
-    let protocol = match (&config.tls, &config.sasl) {
+    let tls = config.tls();
+    let protocol = match (&tls, &config.sasl) {
         (None, None) => "plaintext",
         (Some(_), None) => "ssl",
         (None, Some(_)) => "sasl_plaintext",
         (Some(_), Some(_)) => "sasl_ssl",
     };
     client.set("security.protocol", protocol);
-    if let Some(tls) = &config.tls {
+    if let Some(tls) = &tls {
+        if let Some(key) = &tls.key_file {
+            audit_config::secret::guarded(key)?;
+        }
         let files = [
             ("ssl.ca.location", &tls.ca_file),
             ("ssl.certificate.location", &tls.certificate_file),

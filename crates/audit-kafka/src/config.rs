@@ -1,6 +1,7 @@
 //! `[sinks.NAME]` with `type = "kafka"`: where the brokers are, how they know us, what topics hold.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use audit_config::{ByteSize, Problems, Span};
 use audit_format::FormatConfig;
@@ -70,9 +71,13 @@ pub struct KafkaConfig {
     #[serde(default)]
     pub compression: Compression,
 
-    /// TLS to the brokers, verified unless told otherwise. `[sinks.NAME.tls]` alone, with nothing in it, turns it on.
+    /// TLS to the brokers, verified unless told otherwise. It is used without this section too: the system's authorities then vouch for brokers.
     #[serde(default)]
     pub tls: Option<TlsConfig>,
+
+    /// Speak to the brokers without TLS: then anyone on the way can read the trail and alter it.
+    #[serde(default)]
+    pub plain_text: bool,
 
     /// Who the brokers take us for.
     #[serde(default)]
@@ -180,8 +185,33 @@ impl KafkaConfig {
             transaction_timeout: transaction_timeout(),
             compression: Compression::default(),
             tls: None,
+            plain_text: false,
             sasl: None,
             client: BTreeMap::new(),
+        }
+    }
+
+    /// TLS as it is used; `None` without it.
+    pub(crate) fn tls(&self) -> Option<TlsConfig> {
+        (!self.plain_text).then(|| self.tls.clone().unwrap_or_default())
+    }
+
+    /// Why anyone on the way could read the trail, or pose as a broker, and what to do about it. `None` if nobody could.
+    pub fn unverified(&self) -> Option<(String, String)> {
+        let here = |broker: &String| {
+            let host = broker.rsplit_once(':').map_or(broker.as_str(), |(host, _)| host).trim_matches(['[', ']']);
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        };
+        if self.brokers.iter().all(here) {
+            return None;
+        }
+        match self.tls() {
+            Some(tls) if tls.verify => None,
+            Some(_) => Some(("anyone on the way can pose as a broker".to_owned(), "set tls.verify = true".to_owned())),
+            None => {
+                let message = "anyone on the way to the brokers can read the trail and alter it";
+                Some((message.to_owned(), "take plain_text = true out, and let the brokers speak TLS".to_owned()))
+            }
         }
     }
 
@@ -243,11 +273,14 @@ impl KafkaConfig {
         }
         if let Some(tls) = &self.tls {
             problems.scope("tls", |problems| tls.check(problems));
+            if self.plain_text {
+                problems.push("plain_text", "given together with a section `tls`", "keep one of the two");
+            }
         }
         if let Some(sasl) = &self.sasl {
             problems.scope("sasl", |problems| sasl.check(problems));
-            if self.tls.is_none() && sasl.shows_secrets() {
-                let hint = "turn TLS on with a section `tls`, or set allow_clear_text";
+            if self.plain_text && sasl.shows_secrets() {
+                let hint = "take plain_text out, or set allow_clear_text";
                 problems.push("sasl.mechanism", "without TLS anyone on the way can read the password or token", hint);
             }
             if sasl.is_token() && self.create_topics {
@@ -276,11 +309,44 @@ mod tests {
         assert!(shown.contains("{source}.{schema}.{table}") && shown.contains("Lz4"), "{shown}");
     }
 
+    /// Whoever forgets TLS gets it.
+    #[test]
+    fn the_trail_goes_over_tls_unless_told_otherwise() {
+        let config = |text: &str| {
+            let check = |config: &KafkaConfig, problems: &mut Problems| config.check(problems);
+            audit_config::parse(Path::new("c.toml"), text, check).map_err(|problems| problems.to_string())
+        };
+        let told = |text: &str, key: &str| {
+            let client = crate::access::client(&config(text).expect("a configuration")).expect("no secrets");
+            client.get(key).map(str::to_owned)
+        };
+        let verified = Some("true".to_owned());
+        for text in ["brokers = ['k:1']", "brokers = ['k:1']\n[tls]\nca_file = '/ca.pem'", "brokers = ['localhost:1']"]
+        {
+            assert_eq!(told(text, "security.protocol"), Some("ssl".to_owned()), "{text}");
+            assert_eq!(told(text, "enable.ssl.certificate.verification"), verified, "{text}");
+        }
+        assert_eq!(told("brokers = ['k:1']\nplain_text = true", "security.protocol"), Some("plaintext".to_owned()));
+        assert!(problems("brokers = ['k:1']\nplain_text = true\n[tls]").contains("plain_text"));
+        let sasl = "plain_text = true\n[sasl]\nmechanism = 'PLAIN'\nusername = 'a'\npassword = { env = 'X' }";
+        assert!(problems(&format!("brokers = ['k:1']\n{sasl}")).contains("allow_clear_text"));
+        let said = |text: &str| config(text).expect("a configuration").unverified().is_some();
+        for (text, expected) in [
+            ("brokers = ['k:1']", false),
+            ("brokers = ['k:1']\nplain_text = true", true),
+            ("brokers = ['127.0.0.1:1', '[::1]:2', 'localhost:3']\nplain_text = true", false),
+            ("brokers = ['127.0.0.1:1', 'k:2']\nplain_text = true", true),
+            ("brokers = ['k:1']\n[tls]\nverify = false", true),
+        ] {
+            assert_eq!(said(text), expected, "{text}");
+        }
+    }
+
     #[test]
     fn what_is_wrong_is_said_all_at_once() {
         let shown = problems(
             "brokers = ['kafka']\ntopic = '{tabel}'\ncheckpoint_topic = 'a b'\nbatch_bytes = '1 B'\n\
-             commit_after = '40 s'\nclient = { acks = '1' }\nsasl = { mechanism = 'PLAIN' }",
+             commit_after = '40 s'\nclient = { acks = '1' }\nplain_text = true\nsasl = { mechanism = 'PLAIN' }",
         );
         for key in ["brokers", "topic", "checkpoint_topic", "batch_bytes", "commit_after", "acks", "sasl"] {
             assert!(shown.contains(key), "{key}: {shown}");

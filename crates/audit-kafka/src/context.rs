@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use audit_config::secret::{SecretError, read_guarded};
 use audit_core::position::{Micros, Position};
 use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
@@ -149,7 +150,11 @@ fn position(headers: Option<&impl Headers>) -> Option<Position> {
 const TOKEN_MILLIS: i64 = 5 * 60 * 1000;
 
 fn read_token(path: &Path) -> Result<OAuthToken, Box<dyn Error>> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let told = |error: SecretError| match error {
+        SecretError::Unreadable { path, source } => format!("cannot read {}: {source}", path.display()),
+        error => error.to_string(),
+    };
+    let text = String::from_utf8(read_guarded(path).map_err(told)?)?;
     let token = text.trim().to_owned();
     let claims = claims(&token).unwrap_or_default();
     let expires = claims["exp"].as_i64().map(|seconds| seconds.saturating_mul(1000));

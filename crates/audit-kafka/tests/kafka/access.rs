@@ -14,7 +14,7 @@ const TABLE: &str = "table public.users (id int4 key)\nbegin\ninsert public.user
 /// A file of the test, and where it lies.
 fn file(folder: &TempDir, name: &str, text: &str) -> std::path::PathBuf {
     let path = folder.path().join(name);
-    std::fs::write(&path, text).unwrap();
+    audit_testkit::write_secret(&path, text);
     path
 }
 
@@ -45,6 +45,7 @@ async fn passwords_are_proved_in_three_ways_in_the_clear_and_over_tls() {
         for tls in [None, Some(TlsConfig { ca_file: Some(ca.clone()), ..TlsConfig::default() })] {
             let mut place = Place::on(kafka).await;
             place.config.brokers = vec![if tls.is_some() { kafka.sasl_tls() } else { kafka.sasl() }];
+            place.config.plain_text = tls.is_none();
             place.config.tls = tls;
             place.config.sasl = Some(sasl(mechanism, password.clone()));
             works(&place).await;
@@ -108,6 +109,7 @@ async fn a_broker_must_be_vouched_for_and_a_client_shows_its_certificate() {
     };
     let mut place = Place::on(kafka).await;
     place.config.brokers = vec![kafka.tls()];
+    place.config.plain_text = false;
     place.config.tls = Some(tls.clone());
     works(&place).await;
 

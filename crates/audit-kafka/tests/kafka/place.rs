@@ -48,6 +48,7 @@ impl Place {
     /// With nothing.
     pub fn bare(kafka: &Kafka) -> Place {
         let mut config = KafkaConfig::at(kafka.brokers());
+        config.plain_text = true;
         config.transaction_timeout = "10 s".parse().unwrap();
         Place { source: unique("shop"), config, brokers: kafka.brokers() }
     }

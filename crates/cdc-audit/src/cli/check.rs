@@ -4,10 +4,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use audit_capture::check::{Area, Finding, Input, Pace, ProbeError, SinkProbe, State, check, would_start};
+use audit_config::visible;
+use audit_connect::PgEndpoint;
 use audit_core::sink::Checkpoint;
 use audit_hot::CheckpointStore;
 use audit_pipeline::run::RunError;
-use comfy_table::{Cell, Color};
+use comfy_table::Color;
 use serde_json::json;
 
 use crate::cli::attribution;
@@ -47,6 +49,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     };
     let mut findings = check(&input, "cdc-audit check").await;
     findings.extend(warnings);
+    findings.extend(unverified(config));
     findings.extend(continuity(config).await);
     findings.extend(keys(config));
     findings.extend(key_classes(config).await);
@@ -174,6 +177,37 @@ async fn checkpoint(config: &Config, name: &str, sink: &SinkConfig) -> Option<Ch
     }
 }
 
+/// Connections on whose way anybody could read along, or pose as the other side; and what receivers cannot verify.
+fn unverified(config: &Config) -> Vec<Finding> {
+    let finding = |area, subject: &str, (message, fix): (String, String)| Finding {
+        area,
+        subject: subject.to_owned(),
+        state: State::Warn,
+        message,
+        fix: Some(fix),
+    };
+    let server = |endpoint: &PgEndpoint| {
+        let servers = endpoint.parse().map(|parsed| parsed.unverified()).unwrap_or_default();
+        let message = || format!("nothing verifies {}: anyone on the way can pose as it", servers.join(" and "));
+        let fix = "set sslmode=verify-full in the url, with sslrootcert=FILE where the CA is your own";
+        (!servers.is_empty()).then(|| (message(), fix.to_owned()))
+    };
+    let sink = |(name, sink): (&String, &SinkConfig)| {
+        let said = match sink {
+            SinkConfig::Hot(hot) => server(&hot.endpoint),
+            SinkConfig::Kafka(kafka) => kafka.unverified(),
+            SinkConfig::Webhook(webhook) if webhook.secret.is_none() => Some((
+                "requests are not signed: the receiver cannot tell who they are from".to_owned(),
+                "set secret, and let the receiver verify webhook-signature".to_owned(),
+            )),
+            SinkConfig::Webhook(_) | SinkConfig::Lake(_) => None,
+        };
+        said.map(|said| finding(Area::Sink, name, said))
+    };
+    let source = server(&config.source.endpoint).map(|said| finding(Area::Server, &config.source.name, said));
+    source.into_iter().chain(config.sinks.iter().filter_map(sink)).collect()
+}
+
 /// Keys that the configuration names and nobody can read.
 fn keys(config: &Config) -> Option<Finding> {
     let error = config.policy().err()?;
@@ -238,11 +272,11 @@ fn show(findings: &[Finding], ready: bool) -> Result<(), CliError> {
         let mut rows = table(&["", "", "what", "finding"]);
         for line in &lines {
             match line {
-                Line::Finding(finding) => rows.add_row(row(finding)),
-                Line::More(more) => rows.add_row(["", "", "…", more]),
+                Line::Finding(finding) => rows.add_lines(row(finding)),
+                Line::More(more) => rows.add_row(["", "", "…", more.as_str()]),
             };
         }
-        print(rows)?;
+        rows.print()?;
     } else {
         plain(&lines)?;
     }
@@ -287,8 +321,9 @@ fn plain(lines: &[Line<'_>]) -> Result<(), CliError> {
         match line {
             Line::Finding(finding) => {
                 let (state, area) = (word(finding.state), finding.area);
-                print(format!("{state:<4}  {area:<11}  {:<width$}  {}", finding.subject, finding.message))?;
-                finding.fix.as_ref().map_or(Ok(()), |fix| print(format!("      fix: {fix}")))?;
+                let (subject, message) = (visible(&finding.subject), visible(&finding.message));
+                print(format!("{state:<4}  {area:<11}  {subject:<width$}  {message}"))?;
+                finding.fix.as_ref().map_or(Ok(()), |fix| print(format!("      fix: {}", visible(fix))))?;
             }
             Line::More(more) => print(format!("      {more}"))?,
         }
@@ -296,15 +331,17 @@ fn plain(lines: &[Line<'_>]) -> Result<(), CliError> {
     Ok(())
 }
 
-fn row(finding: &Finding) -> [Cell; 4] {
+fn row(finding: &Finding) -> [(Vec<String>, Option<Color>); 4] {
     let color = match finding.state {
         State::Ok => Color::Green,
         State::Warn => Color::Yellow,
         State::Fail => Color::Red,
     };
-    let text = match &finding.fix {
-        Some(fix) => format!("{}\n→ {fix}", finding.message),
-        None => finding.message.clone(),
-    };
-    [Cell::new(word(finding.state)).fg(color), Cell::new(finding.area), Cell::new(&finding.subject), Cell::new(text)]
+    let fix = finding.fix.iter().map(|fix| format!("→ {fix}"));
+    [
+        (vec![word(finding.state).to_owned()], Some(color)),
+        (vec![finding.area.to_string()], None),
+        (vec![finding.subject.clone()], None),
+        ([finding.message.clone()].into_iter().chain(fix).collect(), None),
+    ]
 }
