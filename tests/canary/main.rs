@@ -50,7 +50,7 @@ async fn no_byte_of_a_secret_leaves_the_daemon() {
     let kafka = Kafka::start();
     let mut secrets = Secrets::default();
     let stream = format!(
-        "brokers = [\"{}\"]\ncompression = \"none\"\nformat = \"debezium\"\ntombstones = true",
+        "brokers = [\"{}\"]\nplain_text = true\ncompression = \"none\"\nformat = \"debezium\"\ntombstones = true",
         kafka.brokers()
     );
     let folder = tempfile::tempdir().expect("a folder");

@@ -4,13 +4,34 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 pub const TABLES: &str = "
+    CREATE EXTENSION hstore;
+    CREATE DOMAIN remark AS text;
+    CREATE TYPE visit AS (room int, remark text);
     CREATE TABLE people (
         id text PRIMARY KEY, password_digest text, email text, ssn text, phone text, card text, nick text, tenant text, editor text, why text,
-        owner text, note text, doc jsonb, raw json, gone text, number bigint, pin_code int, tags text[], body bytea);
+        owner text, note text, doc jsonb, raw json, gone text, number bigint, pin_code int, tags text[], body bytea,
+        remark remark, visits visit[], attributes hstore, markup xml, outbox text, docs jsonb[], words tsvector, lines text[]);
     ALTER TABLE people REPLICA IDENTITY FULL;
     CREATE TABLE other (id int PRIMARY KEY, api_token text);";
 
-pub const COLUMNS: &str = "id, password_digest, email, ssn, phone, card, nick, tenant, editor, why, owner, note, doc, raw, gone, number, pin_code, tags, body";
+pub const COLUMNS: &str = "id, password_digest, email, ssn, phone, card, nick, tenant, editor, why, owner, note, doc, raw, gone, number, pin_code, tags, body, \
+    remark, visits, attributes, markup, outbox, docs, words, lines";
+
+/// Content of each kind, wherever no rule decides about the column.
+pub const CONTENT: &str = r#"
+[[protection.rules]]
+content = "ssn"
+method = "partial"
+[[protection.rules]]
+content = "phone"
+method = "hash"
+[[protection.rules]]
+content = "email"
+method = "partial"
+[[protection.rules]]
+content = "iban"
+method = "full"
+"#;
 
 pub const RULES: &str = r#"
 [[tables]]
@@ -104,6 +125,43 @@ impl Secrets {
         grouped
     }
 
+    fn ssn(&mut self) -> String {
+        let digits = self.digits("3", 9);
+        let ssn = format!("{}-{}-{}", &digits[..3], &digits[3..5], &digits[5..]);
+        self.words.push(ssn.clone());
+        ssn
+    }
+
+    fn phone(&mut self) -> String {
+        let digits = self.digits("7", 10);
+        let phone = format!("{}-{}-{}", &digits[..3], &digits[3..6], &digits[6..]);
+        self.words.push(phone.clone());
+        phone
+    }
+
+    fn mail(&mut self) -> String {
+        format!("{}@example.com", self.word("inmail"))
+    }
+
+    /// An account whose check digits are right.
+    fn iban(&mut self) -> String {
+        let account = self.digits("37", 18);
+        let rest = format!("{account}131400").bytes().fold(0, |rest, digit| (rest * 10 + u32::from(digit - b'0')) % 97);
+        format!("DE{:02}{account}", 98 - rest)
+    }
+
+    /// Free text with content of each kind, numbers side by side.
+    fn prose(&mut self) -> String {
+        format!(
+            "MRN 4711 {} 2026-01-01, room 12 {} or {}, to {} by {} 77",
+            self.ssn(),
+            self.phone(),
+            self.mail(),
+            self.iban(),
+            self.grouped()
+        )
+    }
+
     pub fn row(&mut self) -> Row {
         let quoted = |text: String| format!("'{text}'");
         let id = self.word("id");
@@ -143,6 +201,20 @@ impl Secrets {
             "4711".to_owned(),
             format!("ARRAY['{tag}', 'x']"),
             format!("convert_to('{body}', 'UTF8')"),
+            quoted(self.prose()),
+            format!("ARRAY[ROW(1, '{}')::visit, ROW(2, NULL)::visit]", self.prose()),
+            format!("hstore('userPassword', '{}') || hstore('note', '{}')", self.word("hstore"), self.prose()),
+            format!("'<note by=\"{}\">{}</note>'::xml", self.mail(), self.prose()),
+            quoted(format!(
+                r#"{{"apiKey": "{}", "body": "{{\"password\": \"{}\", \"{}\": 1}}", "text": "{}"}}"#,
+                self.word("outbox"),
+                self.word("nested"),
+                self.card(),
+                self.prose()
+            )),
+            format!(r#"ARRAY['{{"clientSecret": "{}", "n": -{}}}'::jsonb]"#, self.word("jsons"), self.card()),
+            format!("to_tsvector('simple', '{} wrote of {}')", self.mail(), self.card()),
+            format!(r#"ARRAY['{}', '{{"password": "{}"}}']"#, self.prose(), self.word("line")),
         ])
     }
 
@@ -159,10 +231,10 @@ impl Secrets {
     /// Keys of protection, in files, and the section that names them. The keys are secrets as well.
     pub fn keys(&mut self, hash: &Path, rows: &Path) -> String {
         for (file, what) in [(hash, "hashkey"), (rows, "rowkey")] {
-            std::fs::write(file, format!("{}-0123456789abcdef", self.word(what))).expect("a key");
+            audit_testkit::write_secret(file, format!("{}-0123456789abcdef", self.word(what)));
         }
         format!(
-            "[protection]\nhash_key = {{ file = \"{}\" }}\nrow_key = {{ file = \"{}\" }}\ncontext = {{ ip = \"hash\", email = \"partial\" }}",
+            "[protection]\nhash_key = {{ file = \"{}\" }}\nrow_key = {{ file = \"{}\" }}\ncontext = {{ ip = \"hash\", email = \"partial\" }}\n{CONTENT}",
             hash.display(),
             rows.display()
         )

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use audit_config::visible;
+
 use crate::names;
 use crate::place::Place;
 
@@ -165,7 +167,7 @@ impl Lake {
 impl Table {
     /// `schema.table`, as people know it.
     pub(crate) fn shown(&self) -> String {
-        let part = |part: &str| match part.contains(['.', '"', '\n']) {
+        let part = |part: &str| match part.contains(['.', '"']) || visible(part) != part {
             true => format!("{part:?}"),
             false => part.to_owned(),
         };

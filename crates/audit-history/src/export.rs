@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use audit_core::position::{Micros, Position};
@@ -142,9 +143,18 @@ pub async fn export(
     Ok(manifest)
 }
 
+/// What is exported is for whoever exported it, whatever the umask.
+fn make_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn make_file(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
 fn prepare(to: &Path) -> Result<(), ExportError> {
     let failed = |source| ExportError::Write { path: to.to_path_buf(), source };
-    fs::create_dir_all(to).map_err(failed)?;
+    make_folder(to).map_err(failed)?;
     match fs::read_dir(to).map_err(failed)?.next() {
         None => Ok(()),
         Some(_) => Err(ExportError::NotEmpty { path: to.to_path_buf() }),
@@ -185,10 +195,10 @@ impl JsonLines {
         let name = format!("{}.jsonl", file_name(table));
         let name = folder.iter().fold(name, |name, folder| format!("{folder}/{name}"));
         if let Some(folder) = folder.map(|folder| to.join(folder)) {
-            fs::create_dir_all(&folder).map_err(|source| ExportError::Write { path: folder, source })?;
+            make_folder(&folder).map_err(|source| ExportError::Write { path: folder, source })?;
         }
         let (path, part) = (to.join(&name), to.join(format!("{name}.part")));
-        let out = File::create_new(&part).map_err(|source| ExportError::Write { path: part.clone(), source })?;
+        let out = make_file(&part).map_err(|source| ExportError::Write { path: part.clone(), source })?;
         Ok(JsonLines {
             out: BufWriter::with_capacity(1 << 20, out),
             digest: Sha256::new(),
@@ -243,7 +253,7 @@ impl JsonLines {
 fn write_manifest(to: &Path, manifest: &Manifest) -> Result<(), ExportError> {
     let (path, part) = (to.join(MANIFEST), to.join(format!("{MANIFEST}.part")));
     let write = || {
-        let mut file = File::create_new(&part)?;
+        let mut file = make_file(&part)?;
         serde_json::to_writer_pretty(&mut file, manifest)?;
         file.write_all(b"\n")?;
         file.sync_all()?;

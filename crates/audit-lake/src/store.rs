@@ -10,6 +10,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::ops::Range;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -184,7 +185,8 @@ fn make_folder(path: &FilePath) -> io::Result<()> {
     }
     let Some(parent) = path.parent() else { return Err(ErrorKind::InvalidInput.into()) };
     make_folder(parent)?;
-    match fs::create_dir(path) {
+    // ⚠ What a lake holds is for its owner alone, whatever the umask; whoever wants readers opens the folder to them, or makes it first.
+    match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         _ => sync_folder(parent),
     }
@@ -271,7 +273,7 @@ impl Disk {
         }
         if let Some(parent) = folder.parent() {
             self.ensure_folder(parent)?;
-            match fs::create_dir(folder) {
+            match fs::DirBuilder::new().mode(0o700).create(folder) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => sync_folder(parent)?,
             }

@@ -1,5 +1,6 @@
 //! What a person sees when something cannot be done, and the code that a script sees.
 
+use audit_config::visible_lines;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -71,12 +72,12 @@ impl CliError {
 /// ```
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        write!(f, "error: {}", visible_lines(&self.message))?;
         for detail in &self.details {
-            write!(f, "\n  detail: {}", detail.replace('\n', "\n    "))?;
+            write!(f, "\n  detail: {}", visible_lines(detail).replace('\n', "\n    "))?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\n  hint: {}", hint.replace('\n', "\n    "))?;
+            write!(f, "\n  hint: {}", visible_lines(hint).replace('\n', "\n    "))?;
         }
         Ok(())
     }
@@ -98,9 +99,8 @@ impl From<audit_connect::ConnectError> for CliError {
 impl From<tokio_postgres::Error> for CliError {
     fn from(error: tokio_postgres::Error) -> CliError {
         match error.as_db_error() {
-            Some(db) => CliError::new(format!("the server refused: {}", db.message()))
-                .hint(db.hint().map(str::to_string))
-                .detail(format!("SQLSTATE {}", db.code().code())),
+            // The server's hint, too, may quote what a function was given.
+            Some(db) => CliError::new(format!("the server refused: {}", audit_connect::ServerError::from(db))),
             None => CliError::of(&error),
         }
     }

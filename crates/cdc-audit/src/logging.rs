@@ -2,7 +2,10 @@
 
 use std::io::IsTerminal;
 
+use audit_config::visible;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::debug_fn;
 
 use crate::config::{LogConfig, LogFormat};
 use crate::error::{CliError, code};
@@ -25,9 +28,21 @@ pub fn start(config: &LogConfig, daemon: bool) -> Result<(), CliError> {
             .hint("give one like \"info\"".to_string())
             .code(code::USAGE)
     })?;
+    // Names and messages of others must neither begin a line nor drive a terminal.
+    let fields = debug_fn(|writer, field, value| {
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", visible(&text)),
+            name => write!(writer, "{name}={}", visible(&text)),
+        }
+    });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Text => builder
+            .fmt_fields(fields.delimited(" "))
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())

@@ -85,6 +85,8 @@ fn main() -> ExitCode {
 
 /// First all that is synchronous and can fail: arguments, configuration, keys. Only then the runtime.
 fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
+    // ⚠ Rows and keys are in memory: no core file of it, and no look into it by other processes of the same user. Without the call all works the same.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     if let Command::Config(args) = cli.command {
         return cli::config::run(args, &cli.config);
     }

@@ -1,11 +1,12 @@
 //! What `setup` and `teardown` share: whose sessions they use, and how a plan looks.
 
 use audit_capture::{On, Plan, Statement, Step};
+use audit_config::{visible, visible_lines};
 use audit_connect::PgEndpoint;
 use audit_hot::SetupOptions;
 use serde_json::{Value, json};
 
-use crate::cli::output::print;
+use crate::cli::output::{on_terminal, print_exactly};
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
@@ -148,18 +149,33 @@ pub fn hot_plan(statements: Vec<audit_hot::Statement>) -> Plan {
 
 /// A step as a piece of an SQL script: what is not run is a comment.
 pub fn show(step: &Step) -> Result<(), CliError> {
+    print_exactly(script(step, on_terminal()))
+}
+
+/// ⚠ The script is for psql to run as an owner or a superuser, and everybody who may create a table chooses a name that stands in it. In a comment
+/// nothing of it may begin a line; statements quote it. A person sees what psql would read as it is.
+fn script(step: &Step, for_person: bool) -> String {
     match step {
-        Step::Exists { what } => print(format!("-- exists: {what}")),
-        Step::Run(statement) => print(format!("\n-- {}\n{};", statement.why, statement.sql)),
+        Step::Exists { what } => comment("exists: ", what),
+        Step::Run(statement) => {
+            let sql = if for_person { visible_lines(&statement.sql) } else { statement.sql.as_str().into() };
+            format!("\n{}\n{sql};", comment("", &statement.why))
+        }
         Step::ByHand { statement, who } => {
-            let sql = statement.sql.replace('\n', "\n-- ");
-            print(format!("\n-- for {who} to run: {}\n-- {sql};", statement.why))
+            let what = comment(&format!("for {who} to run: "), &statement.why);
+            format!("\n{what}\n{};", comment("", &statement.sql))
         }
         Step::Note { message, hint } => {
-            print(format!("\n-- note: {message}"))?;
-            hint.as_ref().map_or(Ok(()), |hint| print(format!("--   hint: {hint}")))
+            let hint = hint.iter().map(|hint| format!("\n{}", comment("  hint: ", hint)));
+            format!("\n{}{}", comment("note: ", message), hint.collect::<String>())
         }
     }
+}
+
+/// Lines of a comment, of which a text from elsewhere cannot break out.
+pub fn comment(label: &str, text: &str) -> String {
+    let text = format!("{label}{text}");
+    text.split('\n').map(|line| format!("-- {}", visible(line))).collect::<Vec<_>>().join("\n")
 }
 
 /// The steps for a script to read. `on`: `source`, or the address of a hot database.
@@ -185,5 +201,33 @@ pub fn refused(plan: &Plan) -> Result<(), CliError> {
 impl From<audit_capture::QueryError> for CliError {
     fn from(error: audit_capture::QueryError) -> CliError {
         CliError::of(&error).hint(error.hint().map(str::to_owned))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// psql ends a comment at either line break.
+    #[test]
+    fn a_name_never_becomes_a_statement_of_the_script() {
+        for line_break in ["\n", "\r", "\r\n", "\u{85}", "\u{2028}", "\u{2029}"] {
+            let name = format!("x{line_break}ALTER ROLE mallory SUPERUSER;{line_break}--");
+            let statement = |sql: &str| Statement { on: On::Admin, why: format!("for {name}"), sql: sql.to_owned() };
+            for step in [
+                Step::Exists { what: name.clone() },
+                Step::Note { message: name.clone(), hint: Some(name.clone()) },
+                Step::ByHand { statement: statement(&name), who: name.clone() },
+                Step::Run(statement("SELECT 1")),
+            ] {
+                let told = script(&step, false);
+                let outside = |line: &&str| !line.is_empty() && !line.starts_with("-- ") && *line != "SELECT 1;";
+                let lines: Vec<&str> = told.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']).collect();
+                assert_eq!(lines.iter().find(|line| outside(line)), None, "{told}");
+            }
+        }
+        let quoted = Statement { on: On::Admin, why: "why".into(), sql: "ALTER TABLE \"\u{1b}[2J\n\"".into() };
+        assert_eq!(script(&Step::Run(quoted.clone()), true), "\n-- why\nALTER TABLE \"\\u{1b}[2J\n\";");
+        assert_eq!(script(&Step::Run(quoted), false), "\n-- why\nALTER TABLE \"\u{1b}[2J\n\";");
     }
 }

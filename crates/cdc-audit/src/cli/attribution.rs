@@ -10,7 +10,7 @@ use futures::StreamExt;
 use serde_json::json;
 
 use crate::cli::export::time;
-use crate::cli::output::{on_terminal, print, print_json, table};
+use crate::cli::output::{on_terminal, print_json, table};
 use crate::cli::store::open;
 use crate::config::Config;
 use crate::error::{CliError, code};
@@ -78,7 +78,7 @@ pub async fn run(args: &Args, as_json: bool, config: &Config) -> Result<ExitCode
         }
     }
     if !as_json && count > 0 {
-        print(rows)?;
+        rows.print()?;
     }
     eprintln!("{count} versions do not say what their tables require");
     Ok(if count == 0 { ExitCode::SUCCESS } else { ExitCode::from(code::NOT_READY) })

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use audit_config::visible;
 use audit_lake::{Compacted, Compactor, LakeError, Stores};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -66,7 +67,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let bar = progress_bar(tables.len() as u64);
     let mut done: Vec<Compacted> = Vec::new();
     for (one, table) in tables {
-        bar.set_message(table.clone());
+        bar.set_message(visible(&table).into_owned());
         let compacted = match one.table(&table).await {
             // Its first file is there, and not its first commit.
             Err(LakeError::NoTable { .. }) => continue,
@@ -91,7 +92,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             let name = table.tenant.iter().fold(table.table.clone(), |name, tenant| format!("{tenant}: {name}"));
             rows.add_row([&[name][..], &counts, &sizes, &[table.left.to_string()]].concat());
         }
-        print(rows)?;
+        rows.print()?;
         print(format!("{removed} files that were replaced before were removed"))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cli::output::print;
-use crate::config::Config;
+use crate::config::{Config, SinkConfig};
 use crate::error::CliError;
 
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,13 @@ pub struct Args {
 
 pub fn run(args: Args, path: &Path) -> Result<ExitCode, CliError> {
     if args.effective {
-        let config = Config::load(path)?;
+        let mut config = Config::load(path)?;
+        // A token may be part of a receiver's address.
+        for sink in config.sinks.values_mut() {
+            if let SinkConfig::Webhook(webhook) = sink {
+                webhook.url = webhook.shown_url();
+            }
+        }
         let text = audit_config::effective(&config)
             .map_err(|error| CliError::new("the configuration cannot be shown").detail(error.to_string()))?;
         print(text.trim_end())?;

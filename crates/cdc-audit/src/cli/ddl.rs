@@ -10,7 +10,7 @@ use audit_lake::{FieldDescription, LakeConfig, LakeReader, TableDescription};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use futures::{StreamExt, TryStreamExt};
 
-use crate::cli::output::{print, print_json};
+use crate::cli::output::{print_exactly, print_json};
 use crate::cli::store::{lake, reader};
 use crate::config::Config;
 use crate::error::{CliError, code};
@@ -62,7 +62,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     if args.json {
         print_json(&statements)?;
     } else {
-        print(audit_ddl::script(args.engine, &statements).trim_end())?;
+        print_exactly(audit_ddl::script(args.engine, &statements).trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
 }

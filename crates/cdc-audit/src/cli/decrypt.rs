@@ -7,7 +7,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, stdin};
 
 use crate::cli::access::{Purpose, report, revealer};
-use crate::cli::output::print;
+use crate::cli::output::print_exactly;
 use crate::config::Config;
 use crate::error::{CliError, code};
 
@@ -35,7 +35,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let mut lines = BufReader::new(input).lines();
     while let Some(line) = lines.next_line().await.map_err(unreadable)? {
         if !line.trim().is_empty() {
-            print(revealer.line(&line).await?)?;
+            print_exactly(revealer.line(&line).await?)?;
         }
     }
     report(&revealer)?;

@@ -66,7 +66,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         for file in &manifest.files {
             rows.add_row([file.path.clone(), file.rows.to_string(), bytes(file.bytes), file.sha256.clone()]);
         }
-        print(rows)?;
+        rows.print()?;
         print(format!("{} versions in {}", manifest.rows, request.to.join("manifest.json").display()))?;
     }
     Ok(ExitCode::SUCCESS)

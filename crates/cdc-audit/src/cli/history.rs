@@ -7,7 +7,7 @@ use audit_history::Store;
 use serde_json::value::RawValue;
 
 use crate::cli::access::{Purpose, report, revealer};
-use crate::cli::output::{print, print_json, table};
+use crate::cli::output::{argument, print, print_json, table};
 use crate::cli::store::open;
 use crate::config::Config;
 use crate::error::{CliError, code};
@@ -22,13 +22,14 @@ use crate::reveal::Revealer;
 pub struct Args {
     /// `schema.table`.
     table: String,
-    /// The row's key: of one column its text, of more a JSON array in key order.
+    /// The row's key: of one column its text, of more a JSON array in key order. `-`: a line of standard input, which no other user of the
+    /// machine can see.
     key: String,
     /// The sink to read from. Default: a hot one, else a lake.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
-    /// Only what this tenant has, in a sink that keeps tenants apart.
-    #[arg(long, value_name = "TENANT")]
+    /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
+    #[arg(long, value_name = "TENANT", allow_hyphen_values = true)]
     tenant: Option<String>,
     /// At most so many versions.
     #[arg(long, default_value_t = 100)]
@@ -43,7 +44,9 @@ pub struct Args {
     purpose: Purpose,
 }
 
-pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+pub async fn run(mut args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    args.key = argument(args.key)?;
+    args.tenant = args.tenant.map(argument).transpose()?;
     let store = open(config, args.from.as_deref(), args.tenant.as_deref()).await?;
     let failed = |error: audit_history::StoreError| CliError::of(&error).hint(error.hint());
     let tables = store.tables(&config.source.name).await.map_err(failed)?;
@@ -142,7 +145,7 @@ fn show(args: &Args, records: &[Record]) -> Result<(), CliError> {
             record.reason.clone().unwrap_or_default(),
         ]);
     }
-    print(rows)?;
+    rows.print()?;
     if records.len() as u32 == args.limit {
         print(format!("The newest {}; older ones with --limit.", args.limit))?;
     }

@@ -9,7 +9,7 @@ use audit_keys::{KeyAdmin, KeyError, StoredKey, append_version};
 use serde_json::json;
 
 use crate::cli::admin::endpoint;
-use crate::cli::output::{print, print_json, table};
+use crate::cli::output::{argument, print, print_json, table};
 use crate::config::Config;
 use crate::error::{CliError, code};
 
@@ -64,8 +64,9 @@ struct Destroy {
     /// The data subject's class.
     #[arg(long, requires = "subject")]
     class: Option<String>,
-    /// The keys of the data subject with this id, as the application knows it.
-    #[arg(long, value_name = "ID", requires = "class")]
+    /// The keys of the data subject with this id, as the application knows it. `-`: a line of standard input, which no other user of the
+    /// machine can see.
+    #[arg(long, value_name = "ID", requires = "class", allow_hyphen_values = true)]
     subject: Option<String>,
     /// Give later values of that subject a new key. Without it they are stored as erased.
     #[arg(long, requires = "subject")]
@@ -128,7 +129,7 @@ async fn list(admin: &KeyAdmin, json: bool) -> Result<(), CliError> {
         };
         rows.add_row([key.key.as_str(), &key.class, key.kind.as_str(), &key.created_at, &key.master, &state]);
     }
-    print(rows)
+    rows.print()
 }
 
 /// Without what is wrapped.
@@ -169,6 +170,7 @@ async fn destroy(admin: &KeyAdmin, what: Destroy, source: &str) -> Result<(), Cl
         })?),
         None => None,
     };
+    let subject = what.subject.map(argument).transpose()?;
     if !what.yes {
         confirm(source)?;
     }
@@ -178,7 +180,7 @@ async fn destroy(admin: &KeyAdmin, what: Destroy, source: &str) -> Result<(), Cl
             false => Err(CliError::new(format!("there is no key {key}, or not any more"))),
         };
     }
-    let (class, subject) = (what.class.unwrap_or_default(), what.subject.unwrap_or_default());
+    let (class, subject) = (what.class.unwrap_or_default(), subject.unwrap_or_default());
     let destroyed = admin.destroy_subject(&class, &subject, what.renew).await.map_err(failed)?;
     print(format!("{destroyed} keys of that data subject are destroyed"))
 }

@@ -6,7 +6,7 @@ use audit_capture::{Plan, Step, apply, setup};
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::cli::admin::{HotDatabase, Who, as_json, hot_plan, refused, show};
+use crate::cli::admin::{HotDatabase, Who, as_json, comment, hot_plan, refused, show};
 use crate::cli::kafka;
 use crate::cli::output::{print, print_json};
 use crate::config::Config;
@@ -110,7 +110,7 @@ async fn execute(args: &Args, target: &Target, daemon: Option<&Client>) -> Resul
         }
     };
     if !args.json {
-        print(format!("-- {}", target.place))?;
+        print(comment("", &target.place))?;
     }
     if args.dry_run {
         target.plan.steps.iter().for_each(announce);

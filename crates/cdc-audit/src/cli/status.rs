@@ -127,13 +127,13 @@ fn show(report: &StatusReport) -> Result<(), CliError> {
             mark.to_string(),
         ]);
     }
-    print(sinks)?;
+    sinks.print()?;
     if !report.tables.is_empty() {
         let mut tables = table(&["table", "versions", "bytes"]);
         for (name, count) in &report.tables {
             tables.add_row([name.clone(), count.versions.to_string(), bytes(count.bytes)]);
         }
-        print(tables)?;
+        tables.print()?;
     }
     for entry in report.baseline.iter().filter(|entry| !entry.done) {
         print(format!("baseline of {}: {} of about {} rows", entry.table, entry.rows, entry.rows_estimated))?;

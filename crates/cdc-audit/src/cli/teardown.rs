@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use audit_capture::{Plan, Step, apply, teardown};
 use tokio_postgres::Client;
 
-use crate::cli::admin::{Who, hot_plan, refused, show};
+use crate::cli::admin::{Who, comment, hot_plan, refused, show};
 use crate::cli::output::print;
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
@@ -45,7 +45,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     }
     for (place, _, plan) in &targets {
         refused(plan)?;
-        print(format!("-- {place}"))?;
+        print(comment("", &place))?;
         plan.steps.iter().try_for_each(show)?;
         print("")?;
     }
