@@ -290,18 +290,19 @@ fn refuse_unknown(options: &Options) -> Result<(), ConnectError> {
             let known = DRIVER.iter().chain(&OURS);
             let distance = |known: &str| strsim::damerau_levenshtein(known, name);
             let nearest = known.min_by_key(|known| distance(known)).filter(|known| distance(known) <= 3);
-            // ⚠ What is like no option may be a piece of a password that was not quoted.
-            let secret = nearest.is_none() && options.names().any(|name| name == "password");
+            // ⚠ It may be a piece of a password that was not quoted.
+            let secret = options.names().any(|name| name == "password");
             let what = if secret {
                 "unknown connection option".to_owned()
             } else {
                 format!("unknown connection option {name}")
             };
-            return Err(match nearest {
-                Some(nearest) => ConnectError::config(what, format!("did you mean {nearest}?")),
-                None if secret => ConnectError::config(what, "remove it, or put the password into single quotes"),
-                None => ConnectError::config(what, "remove it from the connection string"),
-            });
+            let hint = match (nearest, secret) {
+                (Some(nearest), _) => format!("did you mean {nearest}?"),
+                (None, true) => "remove it, or put the password into single quotes".to_owned(),
+                (None, false) => "remove it from the connection string".to_owned(),
+            };
+            return Err(ConnectError::config(what, hint));
         }
     }
     Ok(())

@@ -16,7 +16,8 @@ pub struct PgEndpoint {
     /// Connection string as psql takes it: `postgres://user@host:port/database?option=value`, or
     /// `host=… port=… user=… dbname=…`. Several hosts, and Unix sockets (`host=/run/postgresql`), are fine. TLS is
     /// verified in full (`sslmode=verify-full`) unless the host is this machine or `sslmode` says otherwise; the CA is
-    /// the system's, or `sslrootcert`. Keep the password out of it: `password_file`, `password_env`, PGPASSWORD and
+    /// the system's, or `sslrootcert`. A password itself, or its MD5 hash, goes to no server that TLS has not verified,
+    /// unless `require_auth` allows the method. User and password are percent-encoded. Keep the password out of it: `password_file`, `password_env`, PGPASSWORD and
     /// PGPASSFILE are better places.
     #[schemars(example = &"postgres://cdc_audit@db.internal/shop")]
     pub url: String,

@@ -128,3 +128,17 @@ fn one_table_alone_has_no_view_over_all() {
     let told = script(Engine::Duckdb, &statements(Engine::Duckdb, &lake, true).unwrap());
     assert!(told.contains("\"shop\".\"public_items\"") && !told.contains("\"versions\""), "{told}");
 }
+
+/// Engines end a comment at whichever line break they know.
+#[test]
+fn a_name_never_leaves_its_comment() {
+    for line_break in ["\n", "\r", "\u{85}", "\u{2028}"] {
+        let why = format!("table x{line_break}DROP TABLE y;{line_break}--");
+        for engine in Engine::ALL {
+            let told = script(engine, &[crate::Statement::new(why.as_str(), "SELECT 1")]);
+            let lines = told.split(['\n', '\r', '\u{85}', '\u{2028}']);
+            let outside = lines.filter(|line| line.contains("DROP") && !line.starts_with(['-', '#']));
+            assert_eq!(outside.collect::<Vec<_>>(), [""; 0], "{}: {told:?}", engine.name());
+        }
+    }
+}

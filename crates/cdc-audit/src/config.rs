@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn more_patterns_than_can_be_searched_for_are_refused() {
         let config = |patterns: usize| {
-            let protect: String = (0..patterns).map(|i| format!("\"*word_{i}*other_{i}*\" = 'full'\n")).collect();
+            let protect: String = (0..patterns).map(|i| format!("\"*{}{i}\" = 'full'\n", "?".repeat(500))).collect();
             let text = format!(
                 "[source]\nname = 'shop'\nurl = 'postgres://localhost/shop'\n[sinks.hot]\ntype = 'hot'\nurl = 'postgres://localhost/audit'\n\
                  [[tables]]\nname = 'public.t'\n[tables.protect]\n{protect}"
@@ -291,8 +291,8 @@ mod tests {
             let check = |config: &Config, problems: &mut Problems| config.check(problems);
             audit_config::parse(Path::new("c.toml"), &text, check).map(|_| ()).map_err(|problems| problems.to_string())
         };
-        assert_eq!(config(10), Ok(()));
-        let shown = config(20_000).expect_err("too many");
+        assert_eq!(config(2), Ok(()));
+        let shown = config(200).expect_err("too many");
         assert!(shown.contains("protection: the patterns that hold for public.t are too many"), "{shown}");
     }
 }
