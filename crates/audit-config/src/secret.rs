@@ -69,7 +69,7 @@ impl SecretError {
             SecretError::Empty { .. } => "write the secret there",
             SecretError::Unreadable { .. } => "the file must exist and be readable by the daemon's user",
             SecretError::Open { .. } => {
-                "chmod 600 (or 640 if root owns it), and take the secret for known: make a new one"
+                "chmod 600 (or 640 if root owns it), and make a new one: what is in it may be known"
             }
         }
     }
