@@ -150,6 +150,25 @@ async fn another_change_at_the_checkpoint_can_be_passed() {
     assert_eq!(hot, ["0001:created 1..3", "0002:gap 0..0", "0002:created 1..4"]);
 }
 
+/// ⚠ An address that leads to two servers while one takes over from the other: one would be judged by the facts of the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_from_another_server_than_the_slot_is_not_followed() {
+    let server = Postgres::start(15);
+    let world = World::on(&server).hot_url(&shared(15).await.new_database().1).sql(TABLE).build().await;
+    let other = server.clone_stopped().start();
+    let proxy = Proxy::to(server.port());
+    let mut first = world.launch().start();
+    first.wait_for_line("streaming");
+    world.edit_config(&world.url, &proxy.through(&world.url));
+    let mut second = world.launch().start();
+    // It has asked the first server for the slot, and will ask the other one for the stream.
+    second.wait_for_line("the slot is in use");
+    proxy.redirect(other.port());
+    second.wait_for_line("the source's address leads to two servers");
+    second.kill();
+    assert!(!second.output().contains("streaming"), "{}", second.output());
+}
+
 /// ⚠ `--accept-gap` is for what its operator knows of, not for what is lost weeks later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_not_accepted_ahead_of_time() {

@@ -19,6 +19,8 @@ mod baseline;
 mod continuity;
 // What a table, its key and its columns are, whatever is renamed, added or forged.
 mod identity;
+// Sinks that go back to an earlier state under a running daemon.
+mod put_back;
 // The hot tables in the source itself.
 mod same_database;
 // Which tables go to which of several lakes.

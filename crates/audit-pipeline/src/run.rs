@@ -64,6 +64,10 @@ pub enum RunError {
     NoSlot { slot: String },
     #[error("replication slot \"{slot}\" {what}")]
     ForeignSlot { slot: String, what: &'static str },
+    #[error(
+        "the source's address leads to two servers: the stream comes from another one than that which shows slot \"{slot}\""
+    )]
+    TwoServers { slot: String },
     #[error("replication slot \"{slot}\" is lost ({why}): WAL from {from} to {to} was not captured")]
     LostSlot { slot: String, why: String, from: Lsn, to: Lsn },
     #[error("replication slot \"{slot}\" does not continue what the sinks have: WAL was lost")]
@@ -126,7 +130,7 @@ impl RunError {
             RunError::Driver(DriverError::Catalog(error)) => error.outcome(),
             RunError::Driver(DriverError::Replication(error)) => error.outcome(),
             RunError::Driver(DriverError::Stage(_)) => Outcome::Fix,
-            RunError::Restart => Outcome::Retry,
+            RunError::Restart | RunError::TwoServers { .. } => Outcome::Retry,
             RunError::Driver(DriverError::Frame(_)) | RunError::Panic(_) => Outcome::Bug,
             RunError::Sink(_)
             | RunError::NoPublication { .. }
@@ -156,6 +160,9 @@ impl RunError {
                 "run `cdc-audit setup` to create it. If it was there before, the changes since are lost: \
                  `cdc-audit run --accept-gap` creates it anew, goes on, and records a gap in every sink"
                     .to_string(),
+            ),
+            RunError::TwoServers { .. } => Some(
+                "during a failover that passes by itself; else let the `url` of [source] name one server".to_string(),
             ),
             RunError::ForeignSlot { .. } => Some("name another slot in [source], and run `cdc-audit setup`".to_string()),
             RunError::LostSlot { why, .. } => {

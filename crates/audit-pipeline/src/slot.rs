@@ -6,7 +6,7 @@ use std::time::Duration;
 use audit_capture::clock::{self, Skew};
 use audit_capture::config::SourceConfig;
 use audit_capture::replication::{
-    Identity, Receiver, ReplicationClient, ReplicationError, StreamOptions, TimelineFork,
+    Identity, Receiver, ReplicationClient, ReplicationError, Row, StreamOptions, TimelineFork,
 };
 use audit_capture::slot::{self, SlotState};
 use audit_core::position::{Lsn, Position};
@@ -55,6 +55,7 @@ pub async fn lock(
         let replication = ReplicationClient::connect(&source.endpoint, APPLICATION).await?;
         let system = replication.identify_system().await?;
         let forks = replication.timeline_history(system.timeline).await?;
+        let sender = replication.query("SELECT pg_catalog.pg_backend_pid()").await?;
         let options = StreamOptions {
             slot: source.slot.clone(),
             publications: vec![source.publication.clone()],
@@ -66,6 +67,9 @@ pub async fn lock(
         match replication.start(options).await {
             Ok(receiver) => {
                 let slot = read(source, &client).await?;
+                if !is_read_by(&slot, &sender) {
+                    return Err(RunError::TwoServers { slot: slot.name });
+                }
                 return Ok(Some(Locked { receiver, client, system, forks, slot }));
             }
             Err(ReplicationError::SlotInUse { .. }) => {
@@ -83,6 +87,12 @@ pub async fn lock(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether the slot, as one session shows it, is read by the process that answered on the other: else these are two servers.
+fn is_read_by(slot: &SlotState, sender: &[Row]) -> bool {
+    let pid = sender.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
+    slot.holder.as_ref().map(|holder| holder.pid) == pid && pid.is_some()
 }
 
 /// A standby daemon takes over within this time.

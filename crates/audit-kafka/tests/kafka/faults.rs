@@ -23,6 +23,34 @@ fn users() -> Fixture {
     fixture
 }
 
+/// What was reported as durable is acknowledged, and will not be sent again by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_topic_that_was_put_back_is_not_written_on() {
+    let place = Place::on(Kafka::shared().await).await;
+    let topic = place.config.checkpoint_topic(&place.source, "stream");
+    let mut fixture = users();
+    let mut sink = place.taken().await;
+    place.deliver(&mut sink, &rows(&mut fixture, 0, 1)).await.unwrap();
+    let earlier = place.read(&topic);
+    let had = sink.durable();
+    for round in 1..4 {
+        place.deliver(&mut sink, &rows(&mut fixture, round * 100, 1)).await.unwrap();
+    }
+    let stood = sink.durable();
+    place.put_back(&topic, &earlier).await;
+
+    let more = rows(&mut fixture, 400, 1);
+    let error = match sink.write(&more.iter().collect::<Vec<_>>()).await {
+        Ok(()) => sink.flush(true).await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(error.action, Action::Restart, "{}", shown(&error));
+    assert!(shown(&error).contains("went back to an earlier state than this process has stored"), "{}", shown(&error));
+    assert_eq!(sink.durable(), stood);
+    // Taken again, it says what is there.
+    assert_eq!(place.take(&mut sink).await.checkpoint.map(|checkpoint| checkpoint.progress()), Some(had));
+}
+
 /// The answer to a commit is lost, at any byte of what is answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_costs_nothing_and_doubles_nothing() {

@@ -10,6 +10,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 pub const MEMORY: usize = 24 << 20;
@@ -126,6 +127,22 @@ impl Place {
     pub async fn delete_topic(&self, topic: &str) {
         let options = AdminOptions::new().operation_timeout(Some(ANSWER));
         self.admin().delete_topics(&[topic], &options).await.unwrap().remove(0).unwrap();
+    }
+
+    /// The checkpoint's topic is made anew, with these records.
+    pub async fn put_back(&self, topic: &str, records: &[Seen]) {
+        self.delete_topic(topic).await;
+        while audit_kafka::set_up(&self.config, &self.source, "stream").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let producer: BaseProducer = self.client().create().unwrap();
+        for Seen { key, value, .. } in records {
+            let value = value.as_ref().map(|value| value.to_string());
+            let mut record = BaseRecord::to(topic).partition(0).key(key.as_deref().unwrap());
+            record.payload = value.as_ref();
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(ANSWER).unwrap();
     }
 
     /// Everything in a topic, partition by partition.
