@@ -106,7 +106,10 @@ async fn a_lake_that_is_emptied_does_not_count_as_new() {
     let mut daemon = world.launch().start();
     insert(server, &world, 1..=1).await;
     daemon.sigstop();
-    std::fs::remove_dir_all(&world.lake).unwrap();
+    // The place itself stays: without it nothing can be written, and that is waited for.
+    for entry in std::fs::read_dir(&world.lake).unwrap() {
+        std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
     daemon.sigcont();
     server.execute(&world.database, "INSERT INTO t VALUES (2)");
     assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.output());
