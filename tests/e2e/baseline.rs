@@ -116,3 +116,110 @@ async fn snapshots(world: &World, baseline: i32) -> Vec<Row> {
     assert_eq!(rows(&recorded.hot), rows(&recorded.by_log));
     rows(&recorded.hot)
 }
+
+/// A migration that makes and fills a table while changes are captured is recorded once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_the_stream_has_whole_gets_no_baseline() {
+    let server = shared(15).await;
+    let world = World::on(server)
+        .baseline()
+        .sql("CREATE TABLE first (id int PRIMARY KEY)")
+        .publication("FOR ALL TABLES WITH (publish_via_partition_root)")
+        .build()
+        .await;
+    let mut daemon = world.launch().start();
+    wait_until_complete(&mut daemon, "public.first");
+    let sql = "CREATE TABLE keyed (id int PRIMARY KEY, v text); INSERT INTO keyed SELECT g, 'x' FROM generate_series(1, 500) g; \
+               CREATE TABLE heap AS SELECT g FROM generate_series(1, 50) g";
+    server.execute(&world.database, sql);
+    server.execute(
+        &world.database,
+        "CREATE TABLE old (id int); INSERT INTO old VALUES (1); ALTER TABLE old RENAME TO last",
+    );
+    wait_until_complete(&mut daemon, "public.last");
+    assert!(daemon.stop().success(), "{}", daemon.output());
+    world.catch_up().await;
+    let recorded = world.recorded().await;
+    for trail in [&recorded.hot, &recorded.by_log] {
+        let count = |table: &str, event: &str| {
+            trail.iter().filter(|version| version.item_type == table && version.event == event).count()
+        };
+        let counts = ["keyed", "heap", "last"].map(|table| (count(table, "created"), count(table, "snapshot")));
+        assert_eq!(counts, [(500, 0), (50, 0), (0, 1)]);
+    }
+}
+
+/// What somebody has locked is recorded and read when the lock is gone; the rest goes on, and a stop is a stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_on_one_table_holds_up_neither_the_others_nor_a_stop() {
+    for major in majors() {
+        let server = shared(major).await;
+        let world = World::on(server)
+            .baseline()
+            .sql(
+                "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+                 CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); \
+                 CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); \
+                 ALTER TABLE p REPLICA IDENTITY FULL; CREATE TABLE q (id int PRIMARY KEY)",
+            )
+            .build()
+            .await;
+        let locker = world.client().await;
+        locker.batch_execute("BEGIN; LOCK TABLE p1 IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
+        let mut daemon = world.launch().start();
+        wait_until_complete(&mut daemon, "public.q");
+        // The shape of p is looked up while one of its partitions is locked.
+        server.execute(&world.database, "INSERT INTO p VALUES (11); INSERT INTO q VALUES (1)");
+        let hot = world.hot().await;
+        audit_testkit::eventually_async("both rows are there", async || {
+            let sql = "SELECT count(*) FROM cdc_audit.versions WHERE event = 'created'";
+            hot.query_one(sql, &[]).await.expect("a count").get::<_, i64>(0) == 2
+        })
+        .await;
+        assert!(daemon.stop().success(), "{}", daemon.output());
+        // A stop in the middle of a start.
+        let mut daemon = world.launch().start();
+        daemon.wait_for_line("streaming");
+        assert!(daemon.stop().success(), "{}", daemon.output());
+        locker.batch_execute("ROLLBACK").await.expect("no lock");
+        let mut daemon = world.launch().start();
+        wait_until_complete(&mut daemon, "public.p");
+        assert!(daemon.stop().success(), "{}", daemon.output());
+    }
+}
+
+/// A hole in what is captured is said by the daemon, not by `check` alone; and there is a command for what was missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_publication_leaves_out_is_said_and_read_by_hand() {
+    let server = shared(15).await;
+    let world =
+        World::on(server).baseline().sql("CREATE TABLE kept (id int PRIMARY KEY, v text)").listening().build().await;
+    server.execute(&world.database, "CREATE TABLE left_out (id int PRIMARY KEY)");
+    let mut daemon = world.launch().start();
+    daemon.wait_for("the hole is said", |daemon| {
+        let said = "tables that the rules take are not published: their changes are not captured";
+        daemon.output().lines().any(|line| line.contains(said) && line.contains("public.left_out"))
+    });
+    wait_until_complete(&mut daemon, "public.kept");
+    let sql = format!("ALTER PUBLICATION {} SET (publish = 'insert')", world.slot);
+    server.execute(&world.database, &sql);
+    server.execute(&world.database, "INSERT INTO kept VALUES (1, 'a'); UPDATE kept SET v = 'b'");
+    assert!(daemon.stop().success(), "{}", daemon.output());
+
+    let mut daemon = world.launch().start();
+    daemon.wait_for_line("the publication does not publish update, delete, truncate: such changes are not captured");
+    let status: serde_json::Value = serde_json::from_str(&world.succeed(&["status", "--json"])).expect("JSON");
+    assert_eq!(status["uncaptured"]["tables"], serde_json::json!(["public.left_out"]));
+    assert_eq!(status["uncaptured"]["operations"], serde_json::json!(["update", "delete", "truncate"]));
+    assert!(
+        world.succeed(&["status"]).contains("not captured, for the publication does not have them: public.left_out")
+    );
+    assert_eq!(world.succeed(&["baseline", "kept"]).trim(), "baseline 2 of public.kept is asked for");
+    wait_until_complete(&mut daemon, "public.kept");
+    let refused = world.command(&["baseline", "left_out"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(daemon.stop().success(), "{}", daemon.output());
+    let recorded = world.recorded().await;
+    let last = recorded.hot.iter().rfind(|version| version.event == "snapshot").expect("a snapshot");
+    assert_eq!((last.baseline, last.after.as_ref().map(|row| row["v"].as_deref())), (Some(2), Some(Some("b"))));
+}

@@ -14,6 +14,7 @@ use audit_core::shape::{CatalogColumn, CatalogTable, CatalogType, Identity, Rela
 use serde::Deserialize;
 use tokio_postgres::Client;
 
+use crate::published::with_published;
 use crate::query::{QueryError, major, rows};
 
 /// A table that a publication publishes; of a partitioned one the root.
@@ -74,20 +75,21 @@ impl PublishedTable {
 
 /// Every table of the publication, by name. Empty where the publication does not exist.
 pub async fn published(client: &Client, publication: &str) -> Result<Vec<PublishedTable>, QueryError> {
-    let mut tables = read(client, publication, None).await?;
+    let mut tables = read(client, publication, None, true).await?;
     tables.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tables)
 }
 
 /// One table as the publication would publish it; `None` if there is no such table (any more).
 pub async fn table(client: &Client, publication: &str, oid: u32) -> Result<Option<PublishedTable>, QueryError> {
-    Ok(read(client, publication, Some(oid)).await?.pop())
+    Ok(read(client, publication, Some(oid), true).await?.pop())
 }
 
 /// What the catalog knows of a relation of the stream: the table, if there still is one, and the types of its columns where the table does not
 /// tell them any more. ⚠ A stored shape is never asked for types: protection rests on them.
 pub async fn of_relation(client: &Client, publication: &str, relation: &Relation) -> Result<CatalogTable, QueryError> {
-    let found = table(client, publication, relation.oid).await?.map(|table| table.catalog);
+    // The row filter is left out: some servers print it only under a lock on the table, for which the stream would have to wait.
+    let found = read(client, publication, Some(relation.oid), false).await?.pop().map(|table| table.catalog);
     let gone = || CatalogTable { oid: 0, columns: Vec::new(), primary_key: Vec::new(), types: Vec::new() };
     match found {
         Some(table) if table.matches(relation) => Ok(table),
@@ -154,12 +156,17 @@ const ROW_FILTER: &str = "(
         )
     )";
 
-async fn read(client: &Client, publication: &str, oid: Option<u32>) -> Result<Vec<PublishedTable>, QueryError> {
+async fn read(
+    client: &Client,
+    publication: &str,
+    oid: Option<u32>,
+    with_filter: bool,
+) -> Result<Vec<PublishedTable>, QueryError> {
     let what = "read the catalog";
     let major = major(client).await?;
-    let row_filter = if major >= 15 { ROW_FILTER } else { "NULL" };
+    let row_filter = if major >= 15 && with_filter { ROW_FILTER } else { "NULL" };
     let unfinished_key = if major >= 18 { "c.relkind = 'p' AND i.indisprimary" } else { "false" };
-    let sql = include_str!("sql/tables.sql");
+    let sql = with_published(client, include_str!("sql/tables.sql")).await?;
     let sql = sql.replace("{row_filter}", row_filter).replace("{unfinished_key}", unfinished_key);
     let found: Vec<TableRow> = rows(client, what, &sql, &[&publication, &oid]).await?;
     let types: Vec<u32> = found.iter().flat_map(|table| table.columns.iter().map(|column| column.type_oid)).collect();

@@ -18,6 +18,7 @@ pub mod config;
 pub mod context_keys;
 mod facts;
 mod identity;
+mod published;
 mod query;
 pub mod replication;
 mod select;

@@ -56,6 +56,11 @@ impl QueryError {
         }
     }
 
+    /// What was asked for does not exist.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.sqlstate() == Some(&SqlState::UNDEFINED_TABLE)
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self.sqlstate()?.code() {

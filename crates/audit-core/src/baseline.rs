@@ -32,7 +32,7 @@ pub mod watch;
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::batch::ChunkMark;
 use crate::shape::{CatalogTable, Relation};
@@ -106,6 +106,8 @@ pub struct RawChunk {
     /// What the reading transaction saw.
     pub snapshot: Snapshot,
     pub rows: RawRows,
+    /// It holds a large row, and the next one may be read when nobody holds this one any more.
+    pub large: Option<OwnedSemaphorePermit>,
 }
 
 impl RawChunk {
@@ -116,12 +118,14 @@ impl RawChunk {
 }
 
 /// What became of a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Its batch is queued for the sinks.
     Delivered { rows: u64 },
     /// Nothing of it was used; it has to be read again.
     Reread(Reread),
+    /// Nothing of it was used, for one of its rows cannot be recorded. Somebody must act first: the row is still in its table.
+    Refused { why: String },
 }
 
 /// Why a chunk has to be read again. Each passes by itself: the stream moves on, and the next snapshot is a later one.

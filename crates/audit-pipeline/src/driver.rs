@@ -10,7 +10,7 @@ use audit_capture::clock;
 use audit_capture::context_keys;
 use audit_capture::replication::{Chunk, Frame, FrameError, Receiver, ReplicationError};
 use audit_cipher::Wanted;
-use audit_core::baseline::Command;
+use audit_core::baseline::{Command, Passed};
 use audit_core::batch::{Batch, Progress};
 use audit_core::position::{Lsn, Micros};
 use audit_keys::Keyring;
@@ -19,6 +19,7 @@ use tracing::warn;
 
 use crate::config::PipelineConfig;
 use crate::fanout::Fanout;
+use crate::sink_task::Chain;
 use crate::stage::{Stage, StageError};
 use crate::status::Shared;
 
@@ -137,7 +138,11 @@ impl Driver {
                         match self.stage.message(data, wal_start) {
                             Ok(None) => break,
                             Ok(Some(relation)) => {
-                                let found = catalog::of_relation(&self.client, &self.publication, &relation).await?;
+                                let found = tokio::select! {
+                                    biased;
+                                    _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                                    found = catalog::of_relation(&self.client, &self.publication, &relation) => found?,
+                                };
                                 self.stage.describe(&relation, Some(&found))?;
                                 self.hint.notify_one();
                             }
@@ -155,23 +160,10 @@ impl Driver {
                             return Ok(None);
                         }
                     }
-                    if let Some(passed) = self.stage.take_passed() {
-                        // What came before the watermark goes before the chunk.
-                        self.hand_on().await;
-                        let batch = loop {
-                            match self.stage.chunk(&passed) {
-                                Ok(batch) => break batch,
-                                Err(error) => {
-                                    let ahead = error.wanted().map(|wanted| self.stage.wanted_ahead(&passed, &wanted));
-                                    match self.obtain(error, ahead.unwrap_or_default(), stop).await? {
-                                        Some(()) => {}
-                                        None => return Ok(None),
-                                    }
-                                }
-                            }
-                        };
-                        self.hand(batch).await;
-                        passed.delivered();
+                    if let Some(passed) = self.stage.take_passed()
+                        && self.passed(passed, stop).await?.is_none()
+                    {
+                        return Ok(None);
                     }
                     if self.stage.batch_bytes() >= BATCH_BYTES {
                         self.hand_on().await;
@@ -183,6 +175,36 @@ impl Driver {
                 }
             }
         }
+        Ok(Some(()))
+    }
+
+    /// Hands a baseline's chunk to the sinks. One with a row that cannot be recorded is given back: its table waits, the stream does not.
+    async fn passed(
+        &mut self,
+        mut passed: Passed,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Option<()>, DriverError> {
+        // What came before the watermark goes before the chunk.
+        self.hand_on().await;
+        let batch = loop {
+            match self.stage.chunk(&passed) {
+                Ok(batch) => break batch,
+                Err(error) => {
+                    let Some(wanted) = error.wanted() else {
+                        passed.refused(Chain(&error).to_string());
+                        return Ok(Some(()));
+                    };
+                    let ahead = self.stage.wanted_ahead(&passed, &wanted);
+                    if self.obtain(error, ahead, stop).await?.is_none() {
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        let large = passed.take_large();
+        self.count_and_note(&batch);
+        self.fanout.send(batch, large).await;
+        passed.delivered();
         Ok(Some(()))
     }
 
@@ -221,10 +243,14 @@ impl Driver {
     }
 
     async fn hand(&mut self, batch: Batch) {
-        self.count(&batch);
+        self.count_and_note(&batch);
+        self.fanout.send(batch, self.large.take()).await;
+    }
+
+    fn count_and_note(&mut self, batch: &Batch) {
+        self.count(batch);
         self.told = batch.progress;
         self.told_at = Instant::now();
-        self.fanout.send(batch, self.large.take()).await;
     }
 
     /// Idle positions are stored rarely, by bytes and by time: a hot table in the source must not feed on its own WAL.

@@ -30,7 +30,7 @@ use tracing::{debug, info, warn};
 use crate::continuity::{self, Server, Verdict, judge};
 use crate::driver::{Driver, DriverError};
 use crate::fanout::{Budget, Fanout, Held, QUEUE};
-use crate::run::{Daemon, RunError, SinkFailure, Stretches};
+use crate::run::{Daemon, RunError, SinkFailure, Stretches, sql};
 use crate::sink_task::{self, NamedSink, SinkEnd};
 use crate::slot::{self, Locked};
 use crate::stage::{ResumeCheck, Stage, StageConfig};
@@ -55,6 +55,8 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bo
     };
     let Locked { receiver, client, system, forks, slot } = locked;
     fail::fail_point!("pipeline::after_lock");
+    // Whatever is looked up while the stream is followed waits for no lock beyond this.
+    client.batch_execute("SET lock_timeout TO '5s'").await.map_err(|e| sql("limit the waits for locks", e))?;
 
     let server = Server::new(&system, forks, &slot);
     let identity = Identity {
@@ -91,7 +93,10 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bo
         lost_wal,
         ..baseline(daemon, &stored, ask)
     };
-    let baseline = Runner::prepare(baseline).await.map_err(RunError::Baseline)?;
+    let baseline = tokio::select! {
+        prepared = Runner::prepare(baseline) => prepared.map_err(RunError::Baseline)?,
+        () = stopped(stop) => return Ok(Ended::Stopped(Lsn::ZERO)),
+    };
     if accepted {
         daemon.shared.gaps.fetch_add(1, Ordering::Relaxed);
     }
@@ -189,6 +194,7 @@ fn baseline(daemon: &Daemon, stored: &[(Arc<str>, Stored)], commands: mpsc::Send
         publication: daemon.source.publication.clone(),
         rules: daemon.rules.clone(),
         config: daemon.baseline.clone(),
+        row_max: daemon.memory.message_max,
         sinks: sinks.collect(),
         commands,
         progress: daemon.baseline_progress.clone(),

@@ -188,9 +188,25 @@ pub struct StatusReport {
     pub held_back_by: Option<String>,
     pub tables: BTreeMap<String, TableCount>,
     pub baseline: Vec<BaselineReport>,
+    /// What the rules take and the publication does not send.
+    #[serde(default)]
+    pub uncaptured: UncapturedReport,
     pub last_error: Option<Failure>,
     /// When something last moved: seconds since 1970.
     pub last_progress: f64,
+}
+
+/// What the rules take and the publication does not send, as the daemon saw it at its last look.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UncapturedReport {
+    /// Tables that are not published.
+    pub tables: Vec<String>,
+    /// Those of them that were captured before.
+    pub left: Vec<String>,
+    /// Kinds of changes that are not published.
+    pub operations: Vec<String>,
+    /// Partitions are published under their own names.
+    pub partitions_by_name: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -288,6 +304,7 @@ impl Shared {
         &self,
         sinks: impl Iterator<Item = (&'a str, &'a SinkGauge)>,
         baseline: Vec<BaselineReport>,
+        uncaptured: UncapturedReport,
     ) -> StatusReport {
         let state = lock(&self.state);
         let sinks: Vec<SinkReport> = sinks.map(|(name, gauge)| sink_report(name, gauge, &state)).collect();
@@ -318,6 +335,7 @@ impl Shared {
             sinks,
             tables: state.tables.iter().map(|(name, count)| (name.to_string(), *count)).collect(),
             baseline,
+            uncaptured,
             last_error: state.last_error.clone(),
             last_progress: state.progressed_at.0 as f64 / 1e6,
         }

@@ -140,6 +140,10 @@ impl Config {
             if rule.only.is_some() && rule.ignore.is_some() {
                 problems.push(&format!("{path}.only"), "given together with `ignore`", Some("keep one of the two"));
             }
+            if rule.only.as_ref().is_some_and(Vec::is_empty) {
+                let hint = "name some columns, or say `capture = false` to leave tables out";
+                problems.push(&format!("{path}.only"), "names no column", Some(hint));
+            }
             if rule.events.as_ref().is_some_and(Vec::is_empty) {
                 let hint = "say `capture = false` to leave tables out";
                 problems.push(&format!("{path}.events"), "selects no event", Some(hint));

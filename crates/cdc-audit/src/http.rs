@@ -94,6 +94,26 @@ impl Collector for Metrics {
             ("memory_limit_bytes", "The configured limit", report.memory_limit_bytes as f64),
             ("last_progress_timestamp_seconds", "When something last moved", report.last_progress),
             ("epoch", "The epoch of the source's positions", f64::from(report.epoch)),
+            (
+                "tables_not_published",
+                "Tables that the rules take and that are not published",
+                report.uncaptured.tables.len() as f64,
+            ),
+            (
+                "tables_left",
+                "Tables that were captured and are not published any more",
+                report.uncaptured.left.len() as f64,
+            ),
+            (
+                "operations_not_published",
+                "Kinds of changes (insert, update, delete, truncate) that the publication leaves out",
+                report.uncaptured.operations.len() as f64,
+            ),
+            (
+                "partitions_by_name",
+                "1 while partitions are published under their own names",
+                f64::from(u8::from(report.uncaptured.partitions_by_name)),
+            ),
         ] {
             gauge(&mut encoder, name, help, value)?;
         }

@@ -53,6 +53,8 @@ enum Command {
     Run(cli::run::Args),
     /// Show where a running daemon stands.
     Status(cli::status::Args),
+    /// Read tables once more: all rows that they have now.
+    Baseline(cli::baseline::Args),
     /// Give up a change that a sink refuses, so that the sink goes on.
     Resume(cli::resume::Args),
     /// Show the trail of one row, newest first.
@@ -121,6 +123,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Command::Plan(args) => cli::plan::run(args, &config).await,
             Command::Run(args) => cli::run::run(args, config).await,
             Command::Status(args) => cli::status::run(args, &config).await,
+            Command::Baseline(args) => cli::baseline::run(args, &config).await,
             Command::Resume(args) => cli::resume::run(args, &config).await,
         }
     });

@@ -13,7 +13,7 @@ use audit_kafka::{KafkaConfig, KafkaSink};
 use audit_lake::LakeSink;
 use audit_pipeline::NamedSink;
 use audit_pipeline::run::Daemon;
-use audit_pipeline::status::{BaselineReport, Shared, StatusReport};
+use audit_pipeline::status::{BaselineReport, Shared, StatusReport, UncapturedReport};
 use audit_webhook::{WebhookConfig, WebhookSink};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -92,7 +92,14 @@ pub fn report(daemon: &Daemon) -> StatusReport {
         done: false,
         failure: table.failure.as_ref().map(|failure| failure.message.clone()),
     });
-    daemon.shared.report(sinks, open.collect())
+    let uncaptured = baseline.uncaptured;
+    let uncaptured = UncapturedReport {
+        tables: uncaptured.tables.into_iter().collect(),
+        left: uncaptured.left.into_iter().collect(),
+        operations: uncaptured.operations.into_iter().map(str::to_owned).collect(),
+        partitions_by_name: uncaptured.partitions_by_name,
+    };
+    daemon.shared.report(sinks, open.collect(), uncaptured)
 }
 
 /// Draws a baseline's progress where somebody watches; it ends with the program.

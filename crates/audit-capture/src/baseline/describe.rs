@@ -1,6 +1,7 @@
 //! What has to be known of a table to read it: [`Described`].
 
-use audit_core::shape::Relation;
+use audit_core::shape::{Relation, TableName};
+use serde::Deserialize;
 use tokio_postgres::Client;
 
 use super::error::BaselineError;
@@ -9,6 +10,7 @@ use super::key::{self, Access, access};
 use super::read::quoted;
 use super::store::{Description, Kind};
 use crate::catalog::{self, PublishedTable};
+use crate::query::rows;
 
 /// A table as it is now.
 pub(super) struct Described {
@@ -29,27 +31,67 @@ pub(super) struct Rows {
     pub identity: Vec<String>,
     /// Quoted.
     pub name: String,
+    /// Whose files hold the rows: the table's, or a partition's; 0 where there are none.
+    pub oid: u32,
+    /// The partition to which the baseline is limited.
+    pub part: Option<String>,
     partitioned: bool,
 }
 
-/// `None` where the table does not exist.
-pub(super) async fn describe(client: &Client, publication: &str, oid: u32) -> Result<Option<Described>, BaselineError> {
+/// What stands before the partition in the identity of a baseline that is limited to one.
+const PART: &str = "partition ";
+
+/// In the identity of a baseline: only the rows of this partition are read.
+pub(super) fn part_identity(part: &str) -> String {
+    format!("{PART}{part}")
+}
+
+/// The partition to which a baseline is limited: its oid, then the transactions that attached it.
+pub(super) fn part_of(identity: &[String]) -> Option<&str> {
+    identity.first()?.strip_prefix(PART)
+}
+
+/// The table, of which only `part` is to be read, if that is given. `None` where the table does not exist.
+pub(super) async fn describe(
+    client: &Client,
+    publication: &str,
+    oid: u32,
+    part: Option<&str>,
+) -> Result<Option<Described>, BaselineError> {
     let Some(table) = catalog::table(client, publication, oid).await? else { return Ok(None) };
-    let access = access(client, &table).await?;
-    let identity = match &access {
-        Access::Key(parts) => key::identity(parts),
-        Access::Ctid => files::identity(&files::files(client, oid).await?),
-    };
     let relation = table.relation();
-    let rows = Rows {
-        access,
+    let mut rows = Rows {
+        access: access(client, &table).await?,
         columns: relation.columns.iter().map(|column| column.name.clone()).collect(),
         filter: table.row_filter.clone(),
-        identity,
+        identity: part.map(part_identity).into_iter().collect(),
         name: quoted(&table.name),
+        oid,
+        part: part.map(str::to_owned),
         partitioned: table.partitioned,
     };
+    if let Some(part) = part {
+        rows.limit_to(find_part(client, oid, part).await?);
+    }
+    rows.identity.extend(match &rows.access {
+        Access::Key(parts) => key::identity(parts),
+        Access::Ctid => files::identity(&files::files(client, rows.oid, false).await?),
+    });
     Ok(Some(Described { digest: relation.digest(), relation, table, rows }))
+}
+
+#[derive(Deserialize)]
+struct Named {
+    schema: String,
+    table: String,
+}
+
+/// The partition, while it is one of table `root`.
+async fn find_part(client: &Client, root: u32, part: &str) -> Result<Option<(u32, TableName)>, BaselineError> {
+    let oid: u32 = part.split(' ').next().and_then(|oid| oid.parse().ok()).unwrap_or_default();
+    let sql = include_str!("../sql/partition.sql");
+    let found: Option<Named> = rows(client, "look for a partition", sql, &[&root, &oid]).await?.pop();
+    Ok(found.map(|found| (oid, TableName::new(found.schema, found.table))))
 }
 
 impl Described {
@@ -86,6 +128,19 @@ impl Described {
 }
 
 impl Rows {
+    /// A partition that is none any more has no rows.
+    fn limit_to(&mut self, part: Option<(u32, TableName)>) {
+        match part {
+            Some((oid, name)) => (self.oid, self.name, self.partitioned) = (oid, quoted(&name), false),
+            None => (self.oid, self.filter) = (0, Some("false".to_owned())),
+        }
+    }
+
+    /// The table that holds all rows, if it is one.
+    pub fn single_oid(&self) -> Option<u32> {
+        (!self.partitioned).then_some(self.oid)
+    }
+
     /// Rows of tables that inherit from this one are none of its own; those of its partitions are.
     pub fn from(&self) -> String {
         if self.partitioned { self.name.clone() } else { format!("ONLY {}", self.name) }

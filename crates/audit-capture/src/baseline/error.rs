@@ -6,6 +6,7 @@ use audit_core::position::ParseError;
 use tokio_postgres::error::SqlState;
 
 use crate::query::QueryError;
+use crate::replication::memory_needed;
 
 /// A baseline cannot go on. It never stops capture: what may pass is tried again, and what somebody must act on is shown until it is.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +19,17 @@ pub enum BaselineError {
     Denied { relation: String, source: QueryError },
     #[error("row-level security would hide rows of {relation} from the daemon's role")]
     RowSecurity { relation: String, source: QueryError },
+    #[error("chunk {chunk} of {relation} has a row of {bytes} bytes, and the memory limit allows {limit} for one row")]
+    RowTooLarge { relation: String, chunk: u32, bytes: u64, limit: u64 },
+    #[error("chunk {chunk} of {relation} has a row that cannot be recorded: {why}")]
+    RowRefused { relation: String, chunk: u32, why: String },
+    #[error("table {table} is not published, so nothing of it is captured")]
+    NotPublished { table: String },
+    #[error("the rules want no baseline of table {table}")]
+    NotWanted { table: String },
     #[error("the rows of {relation} cannot be understood")]
     Copy { relation: String, source: CopyError },
-    #[error("table cdc_audit.chunks does not hold what this program keeps there")]
+    #[error("the tables of schema cdc_audit do not hold what this program keeps there")]
     Chunks { source: QueryError },
     #[error("the server's snapshot is not understood")]
     Snapshot(#[from] ParseError),
@@ -50,7 +59,12 @@ impl BaselineError {
             BaselineError::Connect(error) => error.outcome(),
             BaselineError::Query(error) => error.outcome(),
             BaselineError::Chunks { source } => source.outcome(),
-            BaselineError::Denied { .. } | BaselineError::RowSecurity { .. } => Outcome::Fix,
+            BaselineError::Denied { .. }
+            | BaselineError::RowSecurity { .. }
+            | BaselineError::RowTooLarge { .. }
+            | BaselineError::RowRefused { .. }
+            | BaselineError::NotPublished { .. }
+            | BaselineError::NotWanted { .. } => Outcome::Fix,
             BaselineError::Copy { .. } | BaselineError::Snapshot(_) => Outcome::Bug,
             BaselineError::StreamEnded => Outcome::Retry,
         }
@@ -67,8 +81,25 @@ impl BaselineError {
             BaselineError::RowSecurity { .. } => {
                 "ALTER ROLE … BYPASSRLS for the role in source.url, or set baseline = false for the table".to_owned()
             }
+            BaselineError::RowTooLarge { bytes, .. } => format!(
+                "raise pipeline.memory_limit to at least {} MiB (64 MiB and four times the row), or set baseline = false for the table",
+                memory_needed(*bytes).div_ceil(1 << 20)
+            ),
+            BaselineError::NotPublished { .. } => {
+                "give its schema too, as in public.orders; `cdc-audit check` names the tables that are not published, \
+                 `cdc-audit setup` publishes them"
+                    .to_owned()
+            }
+            BaselineError::NotWanted { .. } => {
+                "take `capture = false` or `baseline = false` out of the rules in [[tables]] that match it".to_owned()
+            }
+            BaselineError::RowRefused { .. } => {
+                "correct the value in the table, or the rule for its column, and the chunk is read again by itself; or set \
+                 baseline = false for the table"
+                    .to_owned()
+            }
             BaselineError::Chunks { .. } => {
-                "run `cdc-audit setup`, which creates it and grants it to the daemon".to_owned()
+                "run `cdc-audit setup`, which creates them and grants them to the daemon".to_owned()
             }
             BaselineError::Copy { .. } | BaselineError::Snapshot(_) => {
                 "please report this as a bug, with the server's version".to_owned()

@@ -22,8 +22,9 @@ pub(super) struct File {
     pub rows_per_block: Option<u64>,
 }
 
-pub(super) async fn files(client: &Client, oid: u32) -> Result<Vec<File>, QueryError> {
-    rows(client, "read a table's files", include_str!("../sql/files.sql"), &[&oid]).await
+/// Without `sized` the files are as good as empty, and the answer waits for no lock.
+pub(super) async fn files(client: &Client, oid: u32, sized: bool) -> Result<Vec<File>, QueryError> {
+    rows(client, "read a table's files", include_str!("../sql/files.sql"), &[&oid, &sized]).await
 }
 
 /// Bounds hold as long as no file in it has changed; files may come and go.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use audit_core::shape::Identity;
-use postgres_protocol::escape::{escape_identifier, escape_literal};
+use postgres_protocol::escape::escape_identifier;
 use serde::Deserialize;
 use tokio_postgres::Client;
 
@@ -81,14 +81,32 @@ pub(super) fn identity(parts: &[KeyPart]) -> Vec<String> {
     parts.iter().map(identity).collect()
 }
 
-/// The condition that rows are behind `bound`.
-pub(super) fn behind(parts: &[KeyPart], bound: &[String]) -> String {
-    if is_plain(parts) { row_comparison(parts, ">", bound) } else { nested(parts, 5, 5, bound) }
+/// A bound of a chunk. Its values lie in settings of the transaction: they are raw keys, and statements are shown in the server's views and
+/// logs, and carried elsewhere from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    Lower,
+    Upper,
 }
 
-/// The condition that rows are not behind `bound`.
-pub(super) fn up_to(parts: &[KeyPart], bound: &[String]) -> String {
-    if is_plain(parts) { row_comparison(parts, "<=", bound) } else { nested(parts, 1, 2, bound) }
+impl Bound {
+    /// What the names of its settings begin with; what follows is the column's place in the key, from 1.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Bound::Lower => "cdc_audit.chunk_lower_",
+            Bound::Upper => "cdc_audit.chunk_upper_",
+        }
+    }
+}
+
+/// The condition that rows are beyond the lower bound.
+pub(super) fn beyond_lower(parts: &[KeyPart]) -> String {
+    if is_plain(parts) { row_comparison(parts, ">", Bound::Lower) } else { nested(parts, 5, 5, Bound::Lower) }
+}
+
+/// The condition that rows are not beyond the upper bound.
+pub(super) fn up_to_upper(parts: &[KeyPart]) -> String {
+    if is_plain(parts) { row_comparison(parts, "<=", Bound::Upper) } else { nested(parts, 1, 2, Bound::Upper) }
 }
 
 pub(super) fn order(parts: &[KeyPart]) -> String {
@@ -109,9 +127,9 @@ fn is_plain(parts: &[KeyPart]) -> bool {
     (1..).zip(SYMBOLS.iter()).all(plain)
 }
 
-fn row_comparison(parts: &[KeyPart], symbol: &str, bound: &[String]) -> String {
+fn row_comparison(parts: &[KeyPart], symbol: &str, bound: Bound) -> String {
     let columns: Vec<String> = parts.iter().map(KeyPart::expression).collect();
-    let values: Vec<String> = parts.iter().zip(bound).map(|(part, value)| part.literal(value)).collect();
+    let values: Vec<String> = (1..).zip(parts).map(|(place, part)| part.value(bound, place)).collect();
     match (columns.as_slice(), values.as_slice()) {
         ([column], [value]) => format!("{column} {symbol} {value}"),
         _ => format!("({}) {symbol} ({})", columns.join(", "), values.join(", ")),
@@ -119,19 +137,20 @@ fn row_comparison(parts: &[KeyPart], symbol: &str, bound: &[String]) -> String {
 }
 
 /// `a > x OR (a = x AND b > y)`, with `a >= x AND` before it, which an index can use. `last`: the strategy for the last column.
-fn nested(parts: &[KeyPart], strategy: u8, last: u8, bound: &[String]) -> String {
+fn nested(parts: &[KeyPart], strategy: u8, last: u8, bound: Bound) -> String {
     let mut condition = String::new();
-    for (index, (part, value)) in parts.iter().zip(bound).enumerate().rev() {
-        condition = if index + 1 == parts.len().min(bound.len()) {
-            part.compare(last, value)
+    for (index, part) in parts.iter().enumerate().rev() {
+        let compare = |strategy| part.compare(strategy, bound, index + 1);
+        condition = if index + 1 == parts.len() {
+            compare(last)
         } else {
-            format!("({} OR ({} AND {condition}))", part.compare(strategy, value), part.compare(3, value))
+            format!("({} OR ({} AND {condition}))", compare(strategy), compare(3))
         };
     }
-    match (parts, bound) {
-        ([first, _, ..], [value, ..]) => {
+    match parts {
+        [first, _, ..] => {
             let edge = if strategy == 5 { 4 } else { 2 };
-            format!("{} AND {condition}", first.compare(edge, value))
+            format!("{} AND {condition}", first.compare(edge, bound, 1))
         }
         _ => condition,
     }
@@ -147,15 +166,15 @@ impl KeyPart {
     }
 
     /// With its modifier: `bit` alone would be `bit(1)`, and cut.
-    fn literal(&self, value: &str) -> String {
-        format!("CAST({} AS {})", escape_literal(value).trim_start(), self.type_name)
+    fn value(&self, bound: Bound, place: usize) -> String {
+        format!("CAST(current_setting('{}{place}') AS {})", bound.prefix(), self.type_name)
     }
 
-    fn compare(&self, strategy: u8, value: &str) -> String {
+    fn compare(&self, strategy: u8, bound: Bound, place: usize) -> String {
         const SYMBOLS: [&str; 6] = ["", "<", "<=", "=", ">=", ">"];
         let symbol = SYMBOLS.get(usize::from(strategy)).copied().unwrap_or_default();
         let operator = self.operators.get(&strategy).map_or(symbol, String::as_str);
-        format!("{} {operator} {}", self.expression(), self.literal(value))
+        format!("{} {operator} {}", self.expression(), self.value(bound, place))
     }
 }
 
@@ -174,39 +193,34 @@ mod tests {
         }
     }
 
-    fn texts(values: &[&str]) -> Vec<String> {
-        values.iter().map(ToString::to_string).collect()
-    }
-
     #[test]
     fn built_in_types_are_compared_as_rows() {
         let key = [part("id", "integer", "pg_catalog"), part("Odd \"name\"", "character(10)", "pg_catalog")];
-        let bound = texts(&["7", "it's \\ odd"]);
         assert_eq!(
-            behind(&key, &bound),
-            r#"("id", "Odd ""name""") > (CAST('7' AS integer), CAST(E'it''s \\ odd' AS character(10)))"#
+            beyond_lower(&key),
+            r#"("id", "Odd ""name""") > (CAST(current_setting('cdc_audit.chunk_lower_1') AS integer), CAST(current_setting('cdc_audit.chunk_lower_2') AS character(10)))"#
         );
-        assert_eq!(up_to(&key[..1], &bound[..1]), r#""id" <= CAST('7' AS integer)"#);
+        assert_eq!(up_to_upper(&key[..1]), r#""id" <= CAST(current_setting('cdc_audit.chunk_upper_1') AS integer)"#);
         assert_eq!(order(&key), r#""id", "Odd ""name""""#);
     }
 
     #[test]
     fn types_of_extensions_are_compared_by_their_own_operators() {
         let key = [part("id", "integer", "pg_catalog"), part("name", "public.citext", "public")];
-        let bound = texts(&["7", "a"]);
+        let short = |condition: String| condition.replace("current_setting('cdc_audit.chunk_", "('");
         assert_eq!(
-            behind(&key, &bound),
-            "\"id\" OPERATOR(pg_catalog.>=) CAST('7' AS integer) AND (\"id\" OPERATOR(pg_catalog.>) CAST('7' AS integer) \
-             OR (\"id\" OPERATOR(pg_catalog.=) CAST('7' AS integer) AND \
-             \"name\" OPERATOR(public.>) CAST('a' AS public.citext)))"
+            short(beyond_lower(&key)),
+            "\"id\" OPERATOR(pg_catalog.>=) CAST(('lower_1') AS integer) AND (\"id\" OPERATOR(pg_catalog.>) CAST(('lower_1') AS integer) \
+             OR (\"id\" OPERATOR(pg_catalog.=) CAST(('lower_1') AS integer) AND \
+             \"name\" OPERATOR(public.>) CAST(('lower_2') AS public.citext)))"
         );
         assert_eq!(
-            up_to(&key, &bound),
-            "\"id\" OPERATOR(pg_catalog.<=) CAST('7' AS integer) AND (\"id\" OPERATOR(pg_catalog.<) CAST('7' AS integer) \
-             OR (\"id\" OPERATOR(pg_catalog.=) CAST('7' AS integer) AND \
-             \"name\" OPERATOR(public.<=) CAST('a' AS public.citext)))"
+            short(up_to_upper(&key)),
+            "\"id\" OPERATOR(pg_catalog.<=) CAST(('upper_1') AS integer) AND (\"id\" OPERATOR(pg_catalog.<) CAST(('upper_1') AS integer) \
+             OR (\"id\" OPERATOR(pg_catalog.=) CAST(('upper_1') AS integer) AND \
+             \"name\" OPERATOR(public.<=) CAST(('upper_2') AS public.citext)))"
         );
-        assert_eq!(up_to(&key[1..], &bound[1..]), "\"name\" OPERATOR(public.<=) CAST('a' AS public.citext)");
+        assert_eq!(short(up_to_upper(&key[1..])), "\"name\" OPERATOR(public.<=) CAST(('upper_1') AS public.citext)");
         assert_eq!(order(&key), "\"id\" USING OPERATOR(pg_catalog.<), \"name\" USING OPERATOR(public.<)");
     }
 
@@ -215,6 +229,9 @@ mod tests {
         let mut key = [part("name", "text", "pg_catalog")];
         key[0].collation = Some("pg_catalog.\"C\"".to_owned());
         assert_eq!(order(&key), "\"name\" COLLATE pg_catalog.\"C\"");
-        assert_eq!(behind(&key, &texts(&["a"])), "\"name\" COLLATE pg_catalog.\"C\" > CAST('a' AS text)");
+        assert_eq!(
+            beyond_lower(&key),
+            "\"name\" COLLATE pg_catalog.\"C\" > CAST(current_setting('cdc_audit.chunk_lower_1') AS text)"
+        );
     }
 }

@@ -14,13 +14,16 @@
 //! A runner belongs to one stream. Where a sink loses what it held in memory, or the stream begins again for another reason, drop it and
 //! prepare a new one with what the sinks have stored by then.
 
+mod captured;
 mod config;
 mod describe;
 mod error;
 mod files;
 mod key;
+mod listed;
 mod read;
 mod report;
+mod request;
 mod run;
 mod session;
 mod settle;
@@ -38,7 +41,9 @@ use tokio::sync::{Notify, mpsc};
 
 pub use config::BaselineConfig;
 pub use error::BaselineError;
+pub use listed::Uncaptured;
 pub use report::{Failure, Phase, Progress, Report, TableReport};
+pub use request::{Requested, request};
 pub use run::Runner;
 
 /// Everything a [`Runner`] is given.
@@ -49,6 +54,8 @@ pub struct Baseline {
     pub publication: String,
     pub rules: Rules,
     pub config: BaselineConfig,
+    /// The largest row that may be read, in bytes of text.
+    pub row_max: u64,
     /// Every sink, with what it has stored.
     pub sinks: Vec<SinkProgress>,
     /// To the stage, which gives each to [`audit_core::baseline::Watches::command`]. Room for 2 is enough to prepare.

@@ -4,30 +4,42 @@
 //!   older snapshot the new file is empty: every row would be missed.
 //! - The table is looked up in the same transaction, so that rows and shape belong together.
 //! - `row_security = off`: under a policy the role would see fewer rows; now that is an error.
+//! - The bounds of keys go from `cdc_audit.chunks` into settings of the transaction, on the server: never into a statement.
+//! - The largest row is looked for first. One that does not fit into memory is not fetched, and of those that fill much of it there is one at
+//!   a time.
 //! - An index or a range of places is read, never the whole table sorted, whatever the statistics say; and nothing in parallel, so that a
 //!   stretch comes in its order.
 
+use std::sync::Arc;
+
+use audit_core::baseline::plan::Step;
 use audit_core::baseline::rows::RawRows;
 use audit_core::baseline::seen::Seen;
 use audit_core::baseline::snapshot::Snapshot;
 use audit_core::shape::TableName;
 use futures::{StreamExt, pin_mut};
 use postgres_protocol::escape::escape_identifier;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::describe::{Described, Rows};
 use super::error::BaselineError;
 use super::files::{files, next_stretch, older_than, unchanged};
-use super::key::{self, Access};
+use super::key::{self, Access, Bound};
 use super::session::{Control, Reader};
 use super::settle::snapshot;
-use super::store::Bounds;
+use super::store::{Bounds, number};
 use crate::query::QueryError;
 
 /// What to read.
 pub(super) struct Wanted<'a> {
     pub publication: &'a str,
+    /// The source's configured name.
+    pub source: &'a str,
+    /// The table's name as it is captured.
+    pub table: &'a str,
+    pub step: &'a Step,
     pub described: &'a Described,
     /// What the stream delivered before the chunk is watched.
     pub seen: &'a Seen,
@@ -41,6 +53,10 @@ pub(super) struct Wanted<'a> {
     pub bytes_max: usize,
     /// A chunk whose end is stored may be as large as this.
     pub bytes_limit: usize,
+    /// The largest row that fits into memory, in bytes of text.
+    pub row_max: u64,
+    /// One permit: for rows that fill much of that.
+    pub large: &'a Arc<Semaphore>,
     /// What the bounds depend on, as it was when the baseline began.
     pub identity: &'a [String],
     /// Of a table without a key: rows of transactions from here on are in the stream.
@@ -51,6 +67,8 @@ pub(super) struct Chunk {
     pub rows: RawRows,
     pub snapshot: Snapshot,
     pub bounds: Bounds,
+    /// It holds a large row.
+    pub large: Option<OwnedSemaphorePermit>,
 }
 
 pub(super) enum Read {
@@ -142,29 +160,108 @@ async fn by_key(
         return Ok(chunk(RawRows::new(rows.columns.len()), snapshot, wanted.stored.cloned().unwrap_or_default()));
     }
     let mut conditions = rows.filter.iter().map(|filter| format!("({filter})")).collect::<Vec<_>>();
-    conditions.extend(wanted.lower.map(|bound| key::behind(parts, bound)));
-    conditions.extend(upper.flatten().map(|bound| key::up_to(parts, bound)));
+    if wanted.lower.is_some() {
+        conditions.push(key::beyond_lower(parts));
+    }
+    if upper.is_some() {
+        conditions.push(key::up_to_upper(parts));
+    }
+    let before = wanted.step.chunk.saturating_sub(1);
+    if wanted.lower.is_some() && !set_bound(client, wanted, Bound::Lower, before, parts.len()).await?
+        || upper.is_some() && !set_bound(client, wanted, Bound::Upper, wanted.step.chunk, parts.len()).await?
+    {
+        return Ok(Read::Worn);
+    }
     let limit = if wanted.stored.is_some() { String::new() } else { format!(" LIMIT {}", wanted.rows_max) };
     let tail = format!("{} ORDER BY {}{limit}", rows.where_clause(&conditions), key::order(parts));
     let query = rows.query(&rows.from(), &[], &tail);
 
+    let large = room_for_the_largest(client, wanted, rows.single_oid(), &format!("{}{tail}", rows.from())).await?;
     // The statement counts the rows.
     let stretch = Source { name: &rows.name, query, extra: 0, rows_max: usize::MAX };
-    match copy(client, pid, control, wanted, stretch).await? {
-        Copied::Outgrown => Ok(Read::Worn),
-        Copied::All(read) if wanted.stored.is_some() => {
-            Ok(chunk(read, snapshot, wanted.stored.cloned().unwrap_or_default()))
-        }
+    let (read, bounds) = match copy(client, pid, control, wanted, stretch).await? {
+        Copied::Outgrown => return Ok(Read::Worn),
+        Copied::All(read) if wanted.stored.is_some() => (read, wanted.stored.cloned().unwrap_or_default()),
         Copied::All(read) => {
             let last = read.len() < wanted.rows_max as usize;
-            let bounds = Bounds { lower: lower(wanted), upper: last_key(&read, parts), last };
-            Ok(chunk(read, snapshot, bounds))
+            let upper = last_key(&read, parts);
+            (read, Bounds { lower: lower(wanted), upper, last })
         }
         Copied::Cut(read) => {
-            let bounds = Bounds { lower: lower(wanted), upper: last_key(&read, parts), last: false };
-            Ok(chunk(read, snapshot, bounds))
+            let upper = last_key(&read, parts);
+            (read, Bounds { lower: lower(wanted), upper, last: false })
         }
+    };
+    Ok(Read::Chunk(Chunk { rows: read, snapshot, bounds, large }))
+}
+
+/// Takes the end of a stored chunk into the settings of this transaction. False where it is not there.
+async fn set_bound(
+    client: &Client,
+    wanted: &Wanted<'_>,
+    bound: Bound,
+    chunk: u32,
+    parts: usize,
+) -> Result<bool, BaselineError> {
+    let sql = "SELECT count(set_config($5 || value.place, value.text, true))
+               FROM cdc_audit.chunks c, unnest(c.upper) WITH ORDINALITY AS value (text, place)
+               WHERE c.source = $1 AND c.table_name = $2 AND c.baseline = $3 AND c.chunk = $4";
+    let failed = |error| QueryError::new("take in the bounds of a chunk", error);
+    let (baseline, chunk) = (number(wanted.step.baseline), number(chunk));
+    let row = client
+        .query_one(sql, &[&wanted.source, &wanted.table, &baseline, &chunk, &bound.prefix()])
+        .await
+        .map_err(failed)?;
+    Ok(usize::try_from(row.get::<_, i64>(0)) == Ok(parts))
+}
+
+/// No compression of values makes more than this of one byte.
+const COMPRESSION_MAX: u64 = 256;
+
+/// A row that fills this part of the largest is large.
+const LARGE_PART: u64 = 16;
+
+/// Looks for the largest row of a stretch of table `oid`, or of a partitioned one, and waits where it is so large that there may be only one.
+/// What has nothing in its TOAST table has small rows only, and values whose stored form is small are not unpacked: they cannot be large.
+///
+/// # Errors
+/// [`BaselineError::RowTooLarge`].
+async fn room_for_the_largest(
+    client: &Client,
+    wanted: &Wanted<'_>,
+    oid: Option<u32>,
+    stretch: &str,
+) -> Result<Option<OwnedSemaphorePermit>, BaselineError> {
+    let rows = &wanted.described.rows;
+    let columns: Vec<&str> = wanted.described.table.toastable().collect();
+    let small = wanted.row_max / LARGE_PART / COMPRESSION_MAX / (columns.len().max(1) as u64);
+    let length = |column: &&str| {
+        let column = escape_identifier(column);
+        format!(
+            "CASE WHEN pg_column_size({column}) > {small} THEN octet_length(CAST({column} AS text))::bigint ELSE 0 END"
+        )
+    };
+    let failed = |error| BaselineError::reading(&rows.name, error);
+    let toast = "SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1 AND reltoastrelid <> 0 AND pg_relation_size(reltoastrelid) > 0)";
+    let is_small = match oid {
+        Some(oid) => !client.query_one(toast, &[&oid]).await.map_err(failed)?.get::<_, bool>(0),
+        None => false,
+    };
+    if columns.is_empty() || is_small {
+        return Ok(None);
     }
+    let bytes = columns.iter().map(length).collect::<Vec<_>>().join(" + ");
+    let sql = format!("SELECT coalesce(max(r.bytes), 0) FROM (SELECT coalesce({bytes}, 0) AS bytes FROM {stretch}) r");
+    let found = client.query_one(&sql, &[]).await.map_err(failed)?;
+    let bytes = u64::try_from(found.get::<_, i64>(0)).unwrap_or_default();
+    if bytes > wanted.row_max {
+        let (relation, chunk) = (rows.name.clone(), wanted.step.chunk);
+        return Err(BaselineError::RowTooLarge { relation, chunk, bytes, limit: wanted.row_max });
+    }
+    if bytes <= wanted.row_max / LARGE_PART {
+        return Ok(None);
+    }
+    Ok(wanted.large.clone().acquire_owned().await.ok())
 }
 
 async fn by_ctid(
@@ -175,7 +272,7 @@ async fn by_ctid(
     snapshot: Snapshot,
 ) -> Result<Read, BaselineError> {
     let rows = &wanted.described.rows;
-    let files = files(client, wanted.described.table.catalog.oid).await?;
+    let files = files(client, rows.oid, true).await?;
     let xmax = wanted.xmax.unwrap_or_else(|| snapshot.xmax());
     let (true, Some(older)) = (unchanged(wanted.identity, &files), older_than(xmax, snapshot.xmax())) else {
         return Ok(Read::Worn);
@@ -206,26 +303,29 @@ async fn by_ctid(
     conditions.push(format!("ctid <= '{up_to}'"));
     conditions.push(older);
     let name = quoted(&file.name());
-    let query = rows.query(&format!("ONLY {name}"), &["ctid"], &rows.where_clause(&conditions));
+    let (from, tail) = (format!("ONLY {name}"), rows.where_clause(&conditions));
+    let query = rows.query(&from, &["ctid"], &tail);
+    let large = room_for_the_largest(client, wanted, Some(file.oid), &format!("{from}{tail}")).await?;
     let end = |place: &str| Some(vec![file.oid.to_string(), place.to_owned()]);
 
     // The stretch was chosen by the server's statistics.
     let stretch = Source { name: &name, query, extra: 1, rows_max: 2 * wanted.rows_max as usize };
-    match copy(client, pid, control, wanted, stretch).await? {
-        Copied::Outgrown => Ok(Read::Worn),
+    let (read, bounds) = match copy(client, pid, control, wanted, stretch).await? {
+        Copied::Outgrown => return Ok(Read::Worn),
         Copied::All(read) => {
             let fresh = Bounds { lower: lower(wanted), upper: end(&up_to), last };
-            Ok(chunk(read, snapshot, wanted.stored.cloned().unwrap_or(fresh)))
+            (read, wanted.stored.cloned().unwrap_or(fresh))
         }
         Copied::Cut(read) => {
             let upper = read.extra(0).and_then(end);
-            Ok(chunk(read, snapshot, Bounds { lower: lower(wanted), upper, last: false }))
+            (read, Bounds { lower: lower(wanted), upper, last: false })
         }
-    }
+    };
+    Ok(Read::Chunk(Chunk { rows: read, snapshot, bounds, large }))
 }
 
 fn chunk(rows: RawRows, snapshot: Snapshot, bounds: Bounds) -> Read {
-    Read::Chunk(Chunk { rows, snapshot, bounds })
+    Read::Chunk(Chunk { rows, snapshot, bounds, large: None })
 }
 
 fn lower(wanted: &Wanted<'_>) -> Option<Vec<String>> {

@@ -1,16 +1,67 @@
 //! How far baselines are, for `status` and a progress bar: [`Progress`], [`Report`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use audit_connect::Outcome;
 use audit_core::baseline::Reread;
 
+use tracing::warn;
+
 use super::error::BaselineError;
+use super::listed::Uncaptured;
 
 /// The rate is that of the last so many seconds.
 const RATE_OVER: Duration = Duration::from_secs(15);
+
+/// What is not captured is said again this often.
+const SAY_EVERY: Duration = Duration::from_secs(3600);
+
+/// So many names stand in a line of the log.
+const NAMES_MAX: usize = 10;
+
+impl Uncaptured {
+    fn say(&self) {
+        if !self.tables.is_empty() {
+            let (count, tables) = (self.tables.len(), first(&self.tables));
+            warn!(
+                count,
+                tables,
+                hint = "`cdc-audit setup` publishes them; a publication of whole schemas takes new tables by itself",
+                "tables that the rules take are not published: their changes are not captured"
+            );
+        }
+        if !self.left.is_empty() {
+            let (count, tables) = (self.left.len(), first(&self.left));
+            warn!(
+                count,
+                tables,
+                hint = "once they are published again, they are read anew",
+                "tables have left the publication: what changes in them from now on is not captured"
+            );
+        }
+        if !self.operations.is_empty() {
+            warn!(
+                hint = "run `cdc-audit setup`; then `cdc-audit baseline TABLE` reads a table anew",
+                "the publication does not publish {}: such changes are not captured",
+                self.operations.join(", ")
+            );
+        }
+        if self.partitions_by_name {
+            warn!(
+                hint = "run `cdc-audit setup`",
+                "the publication publishes partitions under their own names, not under that of their partitioned table"
+            );
+        }
+    }
+}
+
+fn first(names: &BTreeSet<String>) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMES_MAX).map(String::as_str).collect();
+    let more = if names.len() > NAMES_MAX { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
 
 /// What the runner writes and others read. Shared.
 #[derive(Debug, Default)]
@@ -26,6 +77,10 @@ struct Inner {
     rereads: BTreeMap<&'static str, u64>,
     /// Of the runner as a whole.
     error: Option<Failure>,
+    uncaptured: Uncaptured,
+    /// When that was last said.
+    said_at: Option<Instant>,
+    looks: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -97,6 +152,10 @@ pub struct Report {
     pub rereads: BTreeMap<&'static str, u64>,
     /// Why nothing goes on at all.
     pub failure: Option<Failure>,
+    /// What the rules take and the publication does not send.
+    pub uncaptured: Uncaptured,
+    /// How often the source was looked at since the program began.
+    pub looks: u64,
 }
 
 impl Failure {
@@ -147,12 +206,31 @@ impl Progress {
                 .collect(),
             rereads: inner.rereads.clone(),
             failure: inner.error.clone(),
+            uncaptured: inner.uncaptured.clone(),
+            looks: inner.looks,
         }
     }
 
     /// A new stream begins: what was done before is counted by the sinks alone.
     pub(super) fn reset(&self) {
-        *self.lock() = Inner::default();
+        let mut inner = self.lock();
+        let uncaptured = std::mem::take(&mut inner.uncaptured);
+        *inner = Inner { uncaptured, said_at: inner.said_at, looks: inner.looks, ..Inner::default() };
+    }
+
+    pub(super) fn looked(&self) {
+        self.lock().looks += 1;
+    }
+
+    /// Says in the log what is not captured: when that changes, and now and then.
+    pub(super) fn uncaptured(&self, now: Uncaptured) {
+        let mut inner = self.lock();
+        let is_due = inner.said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY);
+        if now != inner.uncaptured || is_due {
+            inner.said_at = Some(Instant::now());
+            now.say();
+        }
+        inner.uncaptured = now;
     }
 
     pub(super) fn expect(&self, table: &Arc<str>, estimate: u64, rows: u64) {

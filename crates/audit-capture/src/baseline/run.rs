@@ -1,28 +1,26 @@
 //! The loop that gives tables their turn: [`Runner`].
 
+mod decide;
+mod look;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use audit_connect::Outcome;
-use audit_core::baseline::Command;
-use audit_core::baseline::plan::{Begin, Plan};
 use audit_core::rules::Rules;
-use audit_core::shape::TableName;
-use serde::Deserialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use self::look::Known;
 use super::error::BaselineError;
 use super::report::{Failure, Phase};
 use super::session::Reader;
-use super::settle::{Standing, snapshot};
-use super::store::{Baselines, Description, Kind, Store};
+use super::settle::Standing;
 use super::work::{Ended, Shared, Work};
-use super::{Baseline, SinkProgress, describe::describe};
-use crate::query::rows;
+use super::{Baseline, SinkProgress};
 
 /// How often the publication is looked at for new tables, unless a hint comes first; and how often what somebody must fix is tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -54,6 +52,10 @@ pub struct Runner {
     anew: bool,
     lost_wal: bool,
     tables: BTreeMap<Arc<str>, State>,
+    /// What the source has stored of them; `None` until that was read.
+    known: Option<Known>,
+    /// Partitions that were asked for since: table, then the partition as [`Listed::joined`] names it.
+    joined: HashSet<(Arc<str>, String)>,
     tasks: JoinSet<Worked>,
     idle: Vec<Reader>,
     looked_at: Instant,
@@ -95,28 +97,32 @@ impl State {
     }
 }
 
-#[derive(Deserialize)]
-struct Listed {
-    oid: u32,
-    schema: String,
-    table: String,
-    estimate: u64,
-    keyed: bool,
-}
-
 impl Runner {
     /// Looks at the source for the first time, so that by the time the stream is read everything has begun that should begin early. What
     /// fails here is tried again by [`Runner::run`].
     ///
     /// # Errors
-    /// Only where everything is to be read anew: who begins the stream without having stored that may forget it in a kill.
+    /// Only where WAL was lost: a stream that begins before that is stored may forget it in a kill.
     pub async fn prepare(baseline: Baseline) -> Result<Runner, BaselineError> {
-        let Baseline { endpoint, source, publication, rules, config, sinks, commands, progress, hint, anew, lost_wal } =
-            baseline;
+        let Baseline {
+            endpoint,
+            source,
+            publication,
+            rules,
+            config,
+            row_max,
+            sinks,
+            commands,
+            progress,
+            hint,
+            anew,
+            lost_wal,
+        } = baseline;
         progress.reset();
         let idle = (0..config.parallel.max(1)).map(|_| Reader::new(endpoint.clone())).collect();
         let control = super::session::Control::new(endpoint);
-        let shared = Arc::new(Shared { source, publication, config, control, commands, progress });
+        let large = Arc::new(Semaphore::new(1));
+        let shared = Arc::new(Shared { source, publication, config, control, row_max, large, commands, progress });
         let now = Instant::now();
         let mut runner = Runner {
             shared,
@@ -126,6 +132,8 @@ impl Runner {
             anew,
             lost_wal,
             tables: BTreeMap::new(),
+            known: None,
+            joined: HashSet::new(),
             tasks: JoinSet::new(),
             idle,
             looked_at: now,
@@ -138,6 +146,10 @@ impl Runner {
             queue: VecDeque::new(),
             failures: 0,
         };
+        if runner.lost_wal {
+            // Before the stream goes on: in a kill it would be forgotten that it did not continue.
+            runner.forget_since().await?;
+        }
         let looked = runner.look().await;
         if runner.anew {
             looked?;
@@ -183,133 +195,6 @@ impl Runner {
                 *at = self.look_at.min(*at);
             }
         }
-    }
-
-    /// Finds tables that want a baseline and are not known yet, and forgets those that are gone.
-    async fn look(&mut self) -> Result<(), BaselineError> {
-        self.looked_at = Instant::now();
-        self.look_at = self.looked_at + LOOK_EVERY;
-        let client = self.shared.control.get().await?;
-        self.shared.send(Command::Settled(snapshot(&client).await?)).await?;
-        let shared = self.shared.clone();
-        let store = Store { client: &client, source: &shared.source };
-        let new: Vec<&str> = self.sinks.iter().filter(|sink| sink.is_new).map(|sink| sink.name.as_ref()).collect();
-        if self.first_look && !new.is_empty() {
-            let disowned = store.disown(&new).await;
-            // Also where no baseline is wanted today; but then nothing needs to be there.
-            if shared.config.enabled {
-                disowned?;
-            }
-        }
-        if !shared.config.enabled {
-            self.first_look = false;
-            return Ok(());
-        }
-        let sql = include_str!("../sql/listing.sql");
-        let listed: Vec<Listed> = rows(&client, "list the published tables", sql, &[&self.shared.publication]).await?;
-        self.forget_unlisted(&listed);
-        let unknown: Vec<(Arc<str>, TableName, Listed)> = listed
-            .into_iter()
-            .map(|listed| {
-                let name = TableName::new(&listed.schema, &listed.table);
-                (Arc::from(name.to_string()), name, listed)
-            })
-            .filter(|(table, name, _)| {
-                !self.tables.contains_key(table)
-                    && name.schema != OWN_SCHEMA
-                    && self.rules.for_table(name).wants_baseline()
-            })
-            .collect();
-        if !unknown.is_empty() {
-            let stored = store.baselines().await?;
-            self.take_in(&client, unknown, stored).await?;
-        }
-        self.first_look = false;
-        self.anew = false;
-        Ok(())
-    }
-
-    fn forget_unlisted(&mut self, listed: &[Listed]) {
-        let names: HashSet<String> =
-            listed.iter().map(|listed| TableName::new(&listed.schema, &listed.table).to_string()).collect();
-        let progress = &self.shared.progress;
-        self.tables.retain(|table, state| {
-            // One that is being read finds out by itself.
-            let keep = matches!(state, State::Working) || names.contains(table.as_ref());
-            if !keep {
-                progress.forget(table);
-            }
-            keep
-        });
-    }
-
-    async fn take_in(
-        &mut self,
-        client: &tokio_postgres::Client,
-        unknown: Vec<(Arc<str>, TableName, Listed)>,
-        mut stored: BTreeMap<String, Baselines>,
-    ) -> Result<(), BaselineError> {
-        let standing = Standing::read(client).await?;
-        let mut whole = Vec::new();
-        let mut works = Vec::new();
-        for (table, name, listed) in unknown {
-            let baselines = stored.remove(table.as_ref()).unwrap_or_default();
-            let rows: u64 = baselines.last_key_value().map_or(0, |(_, (_, description))| description.rows);
-            let (known, mut descriptions): (BTreeMap<_, _>, BTreeMap<_, _>) = baselines
-                .into_iter()
-                .map(|(number, (known, description))| ((number, known), (number, description)))
-                .unzip();
-            if self.lost_wal && self.first_look {
-                // Rows younger than the baseline may be among what the stream has lost.
-                descriptions.values_mut().for_each(|description: &mut Description| description.snapshot = None);
-            }
-            let has = |sink: &SinkProgress| (sink.name.clone(), sink.baselines.get(table.as_ref()).copied());
-            let rules = self.rules.for_table(&name);
-            let sinks = self.sinks.iter().filter(|sink| rules.goes_to(&sink.name));
-            let plan = Plan::new(sinks.map(has).collect(), known);
-            self.shared.progress.expect(&table, listed.estimate, rows);
-            if plan.is_done() && !self.anew {
-                whole.extend(descriptions.keys().map(|baseline| (table.clone(), *baseline)));
-                self.shared.progress.phase(&table, Phase::Done);
-                self.tables.insert(table, State::Done);
-                continue;
-            }
-            let work = Work::new(table, name, listed.oid, plan, descriptions, self.shared.config.chunk_rows);
-            works.push((Box::new(work), listed.keyed));
-        }
-        let store = Store { client, source: &self.shared.source };
-        if self.first_look {
-            store.tidy(&whole).await?;
-        }
-        if self.anew {
-            ask_for_all(&store, &mut works).await?;
-        }
-        let mut followed = Vec::new();
-        for (work, _) in works.iter_mut().filter(|(_, keyed)| !keyed) {
-            followed.extend(self.begin_early(client, work).await?);
-        }
-        if !followed.is_empty() {
-            self.shared.send(Command::Follow { tables: followed }).await?;
-        }
-        for (work, _) in works {
-            let writers = standing.writers(work.oid);
-            self.tables.insert(work.table.clone(), State::Settling(work, writers));
-        }
-        self.check_at = Instant::now();
-        self.check_every = WAIT_MIN;
-        Ok(())
-    }
-
-    /// A table without a key is begun before its turn comes: the earlier it is, the fewer of its rows have come by the stream before.
-    async fn begin_early(
-        &self,
-        client: &tokio_postgres::Client,
-        work: &mut Work,
-    ) -> Result<Option<(Arc<str>, u32)>, BaselineError> {
-        let found = describe(client, &self.shared.publication, work.oid).await?;
-        let Some(table) = found.filter(|table| table.kind() == Kind::Ctid) else { return Ok(None) };
-        work.begin_what_is_due(&self.shared, &table).await?;
-        Ok(work.followed())
     }
 
     fn waits(&self) -> bool {
@@ -398,9 +283,14 @@ impl Runner {
         };
         self.idle.push(reader);
         let (table, mut work) = (work.table.clone(), Box::new(work));
+        if matches!(ended, Ok(Ended::Done)) {
+            self.remember(&work);
+        }
         let progress = &self.shared.progress;
         let state = match ended {
             Ok(Ended::Done) => {
+                // There may be another partition to read.
+                self.look_at = self.look_at.min(Instant::now() + LOOK_PAUSE);
                 info!(%table, "baseline complete");
                 progress.phase(&table, Phase::Done);
                 State::Done
@@ -473,15 +363,4 @@ fn pause_after(error: &BaselineError, failures: u32) -> Duration {
         Outcome::Retry => (RETRY_MIN * 2u32.saturating_pow(failures.saturating_sub(1).min(8))).min(LOOK_EVERY),
         Outcome::Fix | Outcome::Bug => LOOK_EVERY,
     }
-}
-
-/// Stores that every table is wanted anew before any is read, so that a kill in between forgets none.
-async fn ask_for_all(store: &Store<'_>, works: &mut [(Box<Work>, bool)]) -> Result<(), BaselineError> {
-    let wanted: Vec<(Arc<str>, Begin)> = works.iter().map(|(work, _)| (work.table.clone(), work.plan.anew())).collect();
-    store.ask_for(&wanted).await?;
-    for ((work, _), (_, begin)) in works.iter_mut().zip(wanted) {
-        work.plan.begun(&begin, false);
-        work.descriptions.insert(begin.baseline, Description::default());
-    }
-    Ok(())
 }

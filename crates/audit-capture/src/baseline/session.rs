@@ -61,9 +61,10 @@ impl Control {
             return Ok(client.clone());
         }
         let client = connect(&self.endpoint, APPLICATION_NAME).await?;
-        // A watermark has to be in the WAL, not on standbys: behind one that is down the baseline would stand still.
+        // A watermark has to be in the WAL, not on standbys: after one that is down the baseline would stand still.
+        // A look-up that waits for a lock holds up all tables: it is tried again.
         let failed = |error| QueryError::new("prepare a session", error);
-        client.batch_execute("SET synchronous_commit TO local").await.map_err(failed)?;
+        client.batch_execute("SET synchronous_commit TO local; SET lock_timeout TO '5s'").await.map_err(failed)?;
         Ok(open.insert(Arc::new(client)).clone())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A chunk's bounds and its watermark are written by one statement: a sink cannot have a chunk whose bounds are not stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use audit_core::baseline::plan::{Begin, StoredBaseline};
@@ -75,12 +75,12 @@ pub(super) struct Store<'a> {
     pub source: &'a str,
 }
 
-fn failed(what: &str, error: tokio_postgres::Error) -> BaselineError {
+pub(super) fn failed(what: &str, error: tokio_postgres::Error) -> BaselineError {
     classify(QueryError::new(what, error))
 }
 
 /// The table may be missing, made by another version, or not granted.
-fn classify(source: QueryError) -> BaselineError {
+pub(super) fn classify(source: QueryError) -> BaselineError {
     let missing = [
         SqlState::UNDEFINED_TABLE,
         SqlState::UNDEFINED_COLUMN,
@@ -134,14 +134,27 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// Stores that baselines are wanted of many tables, which are looked at in their turn.
-    pub async fn ask_for(&self, wanted: &[(Arc<str>, Begin)]) -> Result<(), BaselineError> {
-        let sql = "INSERT INTO cdc_audit.chunks (source, table_name, baseline, chunk, sinks)
-                   SELECT $1, w.table_name, w.baseline, 0, w.sinks
-                   FROM jsonb_to_recordset($2) AS w (table_name text, baseline int, sinks text[])";
-        let row = |(table, begin): &(Arc<str>, Begin)| {
+    /// Stores that baselines are wanted of many tables, which are looked at in their turn; each with what it is limited to. They take the place
+    /// of those that were asked for before and not looked at.
+    pub async fn ask_for(&self, wanted: &[(Arc<str>, Begin, Vec<String>)]) -> Result<(), BaselineError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let sql = "WITH wanted AS (
+                       SELECT * FROM jsonb_to_recordset($2)
+                           AS w (table_name text, baseline int, sinks text[], identity text[])
+                   ), replaced AS (
+                       DELETE FROM cdc_audit.chunks c USING wanted w
+                       WHERE c.source = $1 AND c.table_name = w.table_name AND c.chunk = 0 AND c.kind IS NULL
+                         AND c.baseline < w.baseline
+                   )
+                   INSERT INTO cdc_audit.chunks (source, table_name, baseline, chunk, sinks, identity)
+                   SELECT $1, w.table_name, w.baseline, 0, w.sinks, w.identity FROM wanted w";
+        let row = |(table, begin, identity): &(Arc<str>, Begin, Vec<String>)| {
             let sinks: Vec<&str> = begin.sinks.iter().map(AsRef::as_ref).collect();
-            serde_json::json!({ "table_name": table.as_ref(), "baseline": begin.baseline, "sinks": sinks })
+            serde_json::json!({
+                "table_name": table.as_ref(), "baseline": number(begin.baseline), "sinks": sinks, "identity": identity,
+            })
         };
         let wanted: serde_json::Value = wanted.iter().map(row).collect();
         let what = "store that baselines are wanted";
@@ -149,11 +162,28 @@ impl Store<'_> {
         Ok(())
     }
 
+    /// Tables of which a baseline was asked for and not looked at yet.
+    pub async fn requested(&self) -> Result<HashSet<String>, BaselineError> {
+        let sql = "SELECT DISTINCT table_name FROM cdc_audit.chunks WHERE source = $1 AND chunk = 0 AND kind IS NULL";
+        let what = "read which baselines are asked for";
+        let found = self.client.query(sql, &[&self.source]).await.map_err(|error| failed(what, error))?;
+        Ok(found.iter().map(|row| row.get(0)).collect())
+    }
+
     /// Forgets that a baseline was begun for sinks of these names: they are new, and only called as others were.
     pub async fn disown(&self, sinks: &[&str]) -> Result<(), BaselineError> {
-        let sql = "UPDATE cdc_audit.chunks c
+        let sql = "WITH chunks AS (
+                       UPDATE cdc_audit.chunks c
+                       SET sinks = ARRAY(SELECT name FROM unnest(c.sinks) name WHERE name <> ALL ($2))
+                       WHERE c.source = $1 AND c.chunk = 0 AND c.sinks && $2
+                   ), captured AS (
+                       UPDATE cdc_audit.captured c
+                       SET streamed = ARRAY(SELECT name FROM unnest(c.streamed) name WHERE name <> ALL ($2))
+                       WHERE c.source = $1 AND c.streamed && $2
+                   )
+                   UPDATE cdc_audit.captured_since c
                    SET sinks = ARRAY(SELECT name FROM unnest(c.sinks) name WHERE name <> ALL ($2))
-                   WHERE c.source = $1 AND c.chunk = 0 AND c.sinks && $2";
+                   WHERE c.source = $1 AND c.sinks && $2";
         let what = "forget the baselines of other sinks";
         self.client.execute(sql, &[&self.source, &sinks]).await.map_err(|error| failed(what, error))?;
         Ok(())
@@ -171,7 +201,8 @@ impl Store<'_> {
         Ok(found.map(|row| Bounds { lower: row.get(0), upper: row.get(1), last: row.get(2) }))
     }
 
-    /// Stores a chunk's bounds, where they are not stored yet, and writes its watermark.
+    /// Stores a chunk's bounds, where they are not stored yet, and writes its watermark. False, and no watermark, where other bounds are stored:
+    /// an attempt whose answer was lost has come first, and whoever reads the chunk again goes by those.
     pub async fn mark(
         &self,
         mark: &ChunkMark,
@@ -179,17 +210,20 @@ impl Store<'_> {
         bounds: &Bounds,
         rows: u64,
         nonce: &Nonce,
-    ) -> Result<(), BaselineError> {
+    ) -> Result<bool, BaselineError> {
         let sql = "WITH bounds AS (
-                       INSERT INTO cdc_audit.chunks (source, table_name, baseline, chunk, kind, lower, upper, last, rows)
+                       INSERT INTO cdc_audit.chunks AS c (source, table_name, baseline, chunk, kind, lower, upper, last, rows)
                        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-                       ON CONFLICT (source, table_name, baseline, chunk) DO NOTHING
+                       ON CONFLICT (source, table_name, baseline, chunk) DO UPDATE SET rows = c.rows
+                       WHERE c.upper IS NOT DISTINCT FROM excluded.upper AND c.last = excluded.last
+                       RETURNING 1
                    )
-                   SELECT pg_logical_emit_message(true, $10, $11)";
+                   SELECT pg_logical_emit_message(true, $10, $11) FROM bounds";
         let (baseline, chunk) = (number(mark.baseline), number(mark.chunk));
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-        self.client
-            .query_one(
+        let written = self
+            .client
+            .query_opt(
                 sql,
                 &[
                     &self.source,
@@ -207,7 +241,7 @@ impl Store<'_> {
             )
             .await
             .map_err(|error| failed("write a watermark", error))?;
-        Ok(())
+        Ok(written.is_some())
     }
 
     /// Removes the bounds of baselines that every sink has whole: they are raw keys, and of no more use. That the last chunk is known
@@ -232,6 +266,6 @@ impl Store<'_> {
 }
 
 /// As PostgreSQL's `int`. Nobody counts as far as where the two differ.
-fn number(count: u32) -> i32 {
+pub(super) fn number(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }

@@ -10,12 +10,12 @@ use audit_core::baseline::{Command, Nonce, Outcome, RawChunk, Watch};
 use audit_core::batch::ChunkMark;
 use audit_core::shape::TableName;
 use audit_core::sink::ChunkProgress;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::{debug, info};
 
 use super::config::BaselineConfig;
-use super::describe::{Described, describe};
+use super::describe::{Described, describe, part_of};
 use super::error::BaselineError;
 use super::read::{self, Read, Wanted, read};
 use super::report::Progress;
@@ -36,6 +36,10 @@ pub(super) struct Shared {
     pub publication: String,
     pub config: BaselineConfig,
     pub control: Control,
+    /// The largest row that fits into memory, in bytes of text.
+    pub row_max: u64,
+    /// One permit: for rows that fill much of that.
+    pub large: Arc<Semaphore>,
     pub commands: mpsc::Sender<Command>,
     pub progress: Arc<Progress>,
 }
@@ -105,9 +109,10 @@ impl Work {
         let mut described: Option<Described> = None;
         let mut pause = PAUSE_MIN;
         loop {
-            let Some(table) = &described else {
+            let part = self.part();
+            let Some(table) = described.as_ref().filter(|found| found.rows.part.as_deref() == part) else {
                 let client = shared.control.get().await?;
-                described = describe(&client, &shared.publication, self.oid).await?;
+                described = describe(&client, &shared.publication, self.oid, part).await?;
                 if described.as_ref().is_none_or(|found| found.table.name != self.name) {
                     return Ok(Ended::Gone);
                 }
@@ -143,6 +148,12 @@ impl Work {
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// The partition to which the chunk that is due is limited.
+    pub fn part(&self) -> Option<&str> {
+        let step = self.plan.next().filter(|_| self.plan.to_begin().is_none())?;
+        part_of(&self.descriptions.get(&step.baseline)?.identity)
     }
 
     /// Begins baselines that are not begun, described, or usable any more. True where there was one.
@@ -231,6 +242,9 @@ impl Work {
         let empty = Vec::new();
         let wanted = Wanted {
             publication: &shared.publication,
+            source: &shared.source,
+            table: &self.table,
+            step,
             described: table,
             seen: &seen,
             lower: lower.as_deref(),
@@ -238,6 +252,8 @@ impl Work {
             rows_max: self.rows_max,
             bytes_max: chunk_bytes,
             bytes_limit: chunk_bytes.saturating_mul(GROWTH_MAX),
+            row_max: shared.row_max,
+            large: &shared.large,
             identity: self.descriptions.get(&step.baseline).map_or(&empty, |stored| &stored.identity),
             xmax: self.xmax(step.baseline),
         };
@@ -290,7 +306,7 @@ impl Work {
         chunk: read::Chunk,
     ) -> Result<Attempt, BaselineError> {
         fail::fail_point!("baseline::after_read");
-        let read::Chunk { rows, snapshot, bounds } = chunk;
+        let read::Chunk { rows, snapshot, bounds, large } = chunk;
         let (count, bytes) = (rows.len(), rows.text_bytes());
         self.adapt(shared, count, bytes);
         let mark = ChunkMark {
@@ -309,18 +325,25 @@ impl Work {
             catalog: table.table.catalog.clone(),
             snapshot,
             rows,
+            large,
         };
         let ready = Command::Ready { nonce: nonce.clone(), chunk: Box::new(raw), taken, outcome };
         shared.send(ready).await?;
         if was_taken.await.is_ok() {
-            let written = self.write_watermark(shared, table, &mark, &bounds, count, &nonce).await;
-            if let Err(error) = written {
-                // The session broke, perhaps behind the commit: once the stage knows of nothing any more, what it has said holds.
-                self.unwatch(shared).await?;
-                return match ended.try_recv() {
-                    Ok(Outcome::Delivered { rows }) => Ok(self.delivered(shared, step, &bounds, rows)),
-                    _ => Err(error),
-                };
+            match self.write_watermark(shared, table, &mark, &bounds, count, &nonce).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.unwatch(shared).await?;
+                    return self.go_by_stored_bounds(shared, step).await;
+                }
+                Err(error) => {
+                    // The session broke, perhaps after the commit: once the stage knows of nothing any more, what it has said holds.
+                    self.unwatch(shared).await?;
+                    return match ended.try_recv() {
+                        Ok(Outcome::Delivered { rows }) => Ok(self.delivered(shared, step, &bounds, rows)),
+                        _ => Err(error),
+                    };
+                }
             }
             fail::fail_point!("baseline::after_bounds_stored");
         }
@@ -334,6 +357,9 @@ impl Work {
                 shared.progress.reread(why);
                 Ok(Attempt::Again)
             }
+            Ok(Outcome::Refused { why }) => {
+                Err(BaselineError::RowRefused { relation: table.rows.name.clone(), chunk: step.chunk, why })
+            }
             Err(_) => Err(BaselineError::StreamEnded),
         }
     }
@@ -346,12 +372,21 @@ impl Work {
         bounds: &Bounds,
         rows: usize,
         nonce: &Nonce,
-    ) -> Result<(), BaselineError> {
+    ) -> Result<bool, BaselineError> {
         let client = shared.control.get().await?;
         let store = Store { client: &client, source: &shared.source };
-        store.mark(mark, table.kind(), bounds, rows as u64, nonce).await?;
-        self.plan.stored(mark.baseline, mark.chunk, bounds.last);
-        Ok(())
+        let written = store.mark(mark, table.kind(), bounds, rows as u64, nonce).await?;
+        if written {
+            self.plan.stored(mark.baseline, mark.chunk, bounds.last);
+        }
+        Ok(written)
+    }
+
+    async fn go_by_stored_bounds(&mut self, shared: &Shared, step: &Step) -> Result<Attempt, BaselineError> {
+        if let Some(bounds) = self.bounds(shared, step.baseline, step.chunk).await? {
+            self.plan.stored(step.baseline, step.chunk, bounds.last);
+        }
+        Ok(Attempt::Again)
     }
 
     fn delivered(&mut self, shared: &Shared, step: &Step, bounds: &Bounds, rows: u64) -> Attempt {

@@ -86,7 +86,7 @@ impl ReplicationError {
 }
 
 /// The memory limit, in bytes, under which a message of this length may arrive.
-fn memory_needed(length: u64) -> u64 {
+pub(crate) fn memory_needed(length: u64) -> u64 {
     (64 << 20) + length.saturating_mul(4)
 }
 

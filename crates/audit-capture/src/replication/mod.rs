@@ -40,6 +40,7 @@ mod traffic;
 
 pub use client::{ReplicationClient, STATUS_INTERVAL, StreamOptions};
 pub use error::ReplicationError;
+pub(crate) use error::memory_needed;
 pub use frame::{Chunk, Frame, FrameError, FrameProblem, Frames};
 pub use identity::{Identity, TimelineFork};
 pub use receiver::Receiver;

@@ -46,7 +46,7 @@ pub(crate) const FUNCTIONS: [Function; 4] = [
 ];
 
 /// The tables with what the daemon's role has to do with them.
-pub(crate) const TABLES: [(&str, &str, &[&str], &str); 3] = [
+pub(crate) const TABLES: [(&str, &str, &[&str], &str); 5] = [
     (
         "context_keys",
         "keys that set_context signs with; only its owner and the daemon's role read them",
@@ -58,6 +58,18 @@ pub(crate) const TABLES: [(&str, &str, &[&str], &str); 3] = [
         "bounds of the chunks that baselines read; they are raw key values, and so they stay in the source",
         &["SELECT", "INSERT", "UPDATE", "DELETE"],
         include_str!("../sql/chunks.sql"),
+    ),
+    (
+        "captured",
+        "which objects were captured under which names, so that one that is new is told from one that was there",
+        &["SELECT", "INSERT", "UPDATE", "DELETE"],
+        include_str!("../sql/captured.sql"),
+    ),
+    (
+        "captured_since",
+        "from when on everything that is published is accounted for",
+        &["SELECT", "INSERT", "UPDATE", "DELETE"],
+        include_str!("../sql/captured_since.sql"),
     ),
     (
         "quarantine",

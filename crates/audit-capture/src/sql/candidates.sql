@@ -63,8 +63,17 @@ SELECT jsonb_build_object(
             'rows', greatest(l.reltuples, 0)::bigint,
             'pages', greatest(l.relpages, 0) + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = l.reltoastrelid), 0)
         ) ORDER BY ln.nspname, l.relname), '[]')
-        FROM pg_partition_tree(c.oid) p
-        JOIN pg_class l ON l.oid = p.relid
+        FROM (
+            WITH RECURSIVE tree AS (
+                SELECT c.oid AS oid
+                UNION ALL
+                SELECT i.inhrelid
+                FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid
+                JOIN pg_class p ON p.oid = i.inhrelid AND p.relispartition
+            )
+            SELECT tree.oid FROM tree
+        ) p
+        JOIN pg_class l ON l.oid = p.oid
         JOIN pg_namespace ln ON ln.oid = l.relnamespace
         JOIN identity li ON li.oid = l.oid
         WHERE l.relkind = 'r'

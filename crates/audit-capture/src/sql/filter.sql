@@ -15,7 +15,16 @@ WITH member AS (
 ), leaf AS (
     SELECT c.oid, c.relreplident
     FROM pg_class c
-    WHERE c.relkind = 'r' AND (c.oid = $1::oid OR c.oid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass)))
+    WHERE c.relkind = 'r' AND c.oid IN (
+            WITH RECURSIVE tree AS (
+                SELECT $1::oid AS oid
+                UNION ALL
+                SELECT i.inhrelid
+                FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid
+                JOIN pg_class p ON p.oid = i.inhrelid AND p.relispartition
+            )
+            SELECT tree.oid FROM tree
+        )
 )
 SELECT jsonb_build_object(
     'filter', (SELECT filter FROM member),

@@ -37,12 +37,12 @@ SELECT jsonb_build_object(
         )), '{}')
         FROM pg_class c
         JOIN schema ON c.relnamespace = schema.oid
-        WHERE c.relkind = 'r' AND c.relname IN ('chunks', 'context_keys', 'quarantine')
+        WHERE c.relkind = 'r' AND c.relname IN ('captured', 'captured_since', 'chunks', 'context_keys', 'quarantine')
     ),
     -- The hot table may lie in the same schema.
     'others', (
         SELECT count(*) FROM pg_class c JOIN schema ON c.relnamespace = schema.oid
-        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relname NOT IN ('chunks', 'context_keys', 'quarantine')
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relname NOT IN ('captured', 'captured_since', 'chunks', 'context_keys', 'quarantine')
     ) + (
         SELECT count(*) FROM pg_proc p JOIN schema ON p.pronamespace = schema.oid
         WHERE p.oid NOT IN (SELECT oid FROM function)

@@ -1,14 +1,7 @@
--- Tables of publication $1: all that it publishes, or the one with oid $2.
-WITH publication AS (
-    SELECT p.oid, coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 's' AS generated
-    FROM pg_publication p
-    WHERE p.pubname = $1
-), wanted AS (
-    SELECT c.oid
-    FROM pg_publication_tables t
-    JOIN pg_namespace n ON n.nspname = t.schemaname
-    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-    WHERE t.pubname = $1 AND $2::oid IS NULL
+-- Tables of publication $1: all that it publishes, or the one with oid $2. No statement on the way of a change may wait for a lock on a table:
+-- pg_partition_tree would.
+WITH RECURSIVE {published}, wanted AS (
+    SELECT p.oid FROM published p WHERE $2::oid IS NULL
     UNION ALL
     SELECT $2::oid WHERE $2::oid IS NOT NULL
 )
@@ -18,7 +11,7 @@ SELECT jsonb_build_object(
     'table', c.relname,
     'partitioned', c.relkind = 'p',
     'identity', ascii(c.relreplident::text),
-    'generated_published', coalesce((SELECT generated FROM publication), false),
+    'generated_published', coalesce((SELECT to_jsonb(p) ->> 'pubgencols' = 's' FROM publication p), false),
     'column_list', (
         SELECT to_jsonb(r) -> 'prattrs'
         FROM pg_publication_rel r
@@ -41,8 +34,17 @@ SELECT jsonb_build_object(
     ),
     'leaves_full', CASE c.relkind WHEN 'p' THEN (
         SELECT coalesce(bool_and(leaf.relreplident = 'f'), true)
-        FROM pg_partition_tree(c.oid) t
-        JOIN pg_class leaf ON leaf.oid = t.relid
+        FROM (
+            WITH RECURSIVE tree AS (
+                SELECT c.oid AS oid
+                UNION ALL
+                SELECT i.inhrelid
+                FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid
+                JOIN pg_class p ON p.oid = i.inhrelid AND p.relispartition
+            )
+            SELECT tree.oid FROM tree
+        ) t
+        JOIN pg_class leaf ON leaf.oid = t.oid
         WHERE leaf.relkind = 'r'
     ) ELSE true END,
     'columns', (

@@ -20,7 +20,7 @@ async fn tables_that_may_not_be_read_are_named_and_the_others_go_on() {
          ALTER TABLE own ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON own USING (owner = current_user);
          CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users VALUES (1);
          CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA cdc_audit TO {role};
-         GRANT SELECT, INSERT, UPDATE, DELETE ON cdc_audit.chunks TO {role}; GRANT SELECT ON users, own TO {role}"
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA cdc_audit TO {role}; GRANT SELECT ON users, own TO {role}"
     );
     let mut world = World::new(&db.url, &schema, "FOR ALL TABLES").await;
     world.start_as(&url_as(&role, &db.url)).await;
@@ -102,4 +102,87 @@ async fn lost_sessions_are_opened_again() {
     users.sort();
     assert_eq!(users, world.rows("SELECT id FROM users").await);
     world.assert_replayed("public.log", 0, &world.rows("SELECT v FROM log").await);
+}
+
+#[tokio::test]
+async fn a_locked_table_holds_up_no_other() {
+    let db = shared_db(15).await;
+    let schema = "CREATE TABLE keyed (id int PRIMARY KEY) PARTITION BY RANGE (id);
+                  CREATE TABLE keyed_1 PARTITION OF keyed FOR VALUES FROM (0) TO (100); INSERT INTO keyed VALUES (1);
+                  CREATE TABLE heap (v int) PARTITION BY RANGE (v);
+                  CREATE TABLE heap_1 PARTITION OF heap FOR VALUES FROM (0) TO (100); INSERT INTO heap VALUES (1);
+                  CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users VALUES (1)";
+    let mut world = World::new(&db.url, schema, "FOR ALL TABLES WITH (publish_via_partition_root)").await;
+    let locker = connect(&db.url).await;
+    locker.batch_execute("BEGIN; LOCK TABLE keyed_1, heap_1 IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    world.start().await;
+    world
+        .until("one table is complete, the others wait", |world| {
+            let report = world.progress.report();
+            report.tables_done == 1 && report.open.len() == 2
+        })
+        .await;
+    locker.batch_execute("ROLLBACK").await.unwrap();
+    world.hint.notify_one();
+    world.finish().await;
+    assert_eq!((world.snapshots("public.keyed").len(), world.snapshots("public.heap").len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_row_that_does_not_fit_into_memory_is_refused_by_name() {
+    let db = shared_db(15).await;
+    let schema = "CREATE TABLE keyed (id int PRIMARY KEY, doc jsonb, more bytea);
+                  INSERT INTO keyed SELECT g, NULL, NULL FROM generate_series(1, 250) g;
+                  UPDATE keyed SET more = convert_to(repeat('x', 600000), 'UTF8') WHERE id = 201;
+                  CREATE TABLE heap (v text); INSERT INTO heap SELECT repeat('y', 2000000);
+                  CREATE TABLE users (id int PRIMARY KEY, v text); INSERT INTO users VALUES (1, repeat('z', 900000))";
+    let mut world = World::new(&db.url, schema, "FOR ALL TABLES").await;
+    world.row_max = 1_000_000;
+    world.start().await;
+    world
+        .until("two are refused", |world| {
+            let report = world.progress.report();
+            report.tables_done == 1 && report.open.iter().filter(|table| table.failure.is_some()).count() == 2
+        })
+        .await;
+    let failures: Vec<_> = world.progress.report().open.into_iter().filter_map(|table| table.failure).collect();
+    let messages: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "chunk 1 of \"public\".\"heap\" has a row of 2000000 bytes, and the memory limit allows 1000000 for one row",
+            "chunk 3 of \"public\".\"keyed\" has a row of 1200002 bytes, and the memory limit allows 1000000 for one row",
+        ]
+    );
+    assert!(failures.iter().all(|failure| !failure.passing));
+    let hint = failures[0].hint.clone().unwrap();
+    assert!(hint.starts_with("raise pipeline.memory_limit to at least 72 MiB"), "{hint}");
+    world.stop();
+    world.row_max = 3_000_000;
+    world.start().await;
+    world.finish().await;
+    assert_eq!(world.snapshots("public.heap").len(), 1);
+}
+
+/// An attempt whose answer was lost has stored other bounds: nobody may be given a chunk that ends elsewhere.
+#[tokio::test]
+async fn bounds_that_are_stored_meanwhile_are_gone_by() {
+    let db = shared_db(15).await;
+    let schema = "CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users SELECT generate_series(1, 150)";
+    let mut world = World::new(&db.url, schema, "FOR ALL TABLES").await;
+    world.start().await;
+    // The runner waits for an answer to its watch meanwhile.
+    let begun = "SELECT count(*) FROM cdc_audit.chunks WHERE kind = 'key'";
+    while world.number(begun).await == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    world
+        .execute(
+            "INSERT INTO cdc_audit.chunks (source, table_name, baseline, chunk, kind, upper, last, rows)
+             VALUES ('shop', 'public.users', 1, 1, 'key', '{7}', false, 7)",
+        )
+        .await;
+    world.finish().await;
+    let sizes: Vec<usize> = world.chunks.iter().map(|(_, rows, _)| *rows).collect();
+    assert_eq!(sizes, [7, 100, 43]);
 }

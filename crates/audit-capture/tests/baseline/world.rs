@@ -39,6 +39,7 @@ pub struct World {
     pub client: Client,
     pub config: BaselineConfig,
     pub rules: Rules,
+    pub row_max: u64,
     pub sinks: Vec<SinkProgress>,
     pub anew: bool,
     pub lost_wal: bool,
@@ -70,7 +71,13 @@ impl World {
         let client = connect(url).await;
         let slot = unique("slot");
         client.batch_execute("CREATE SCHEMA cdc_audit").await.unwrap();
-        client.batch_execute(include_str!("../../src/sql/chunks.sql")).await.unwrap();
+        for table in [
+            include_str!("../../src/sql/chunks.sql"),
+            include_str!("../../src/sql/captured.sql"),
+            include_str!("../../src/sql/captured_since.sql"),
+        ] {
+            client.batch_execute(table).await.unwrap();
+        }
         client.batch_execute(schema).await.unwrap();
         client.batch_execute(&format!("CREATE PUBLICATION cdc_audit {publication}")).await.unwrap();
         let make = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
@@ -80,6 +87,7 @@ impl World {
             client,
             config: BaselineConfig { chunk_rows: 100, ..BaselineConfig::default() },
             rules: Rules::default(),
+            row_max: 64 << 20,
             sinks: vec![sink("hot", &[])],
             anew: false,
             lost_wal: false,
@@ -126,6 +134,7 @@ impl World {
             publication: self.publication.clone(),
             rules: self.rules.clone(),
             config: self.config.clone(),
+            row_max: self.row_max,
             sinks: self.sinks.clone(),
             commands,
             progress: self.progress.clone(),
@@ -333,6 +342,13 @@ impl World {
     pub fn kill(&mut self, keep: &[(&str, usize)]) {
         self.stop();
         self.sinks = keep.iter().map(|(name, keep)| self.cut(name, *keep)).collect();
+    }
+
+    /// The program stops and starts, and the sinks have all that they were given.
+    pub async fn restart(&mut self) {
+        let names: Vec<String> = self.sinks.iter().map(|sink| sink.name.to_string()).collect();
+        self.kill(&names.iter().map(|name| (name.as_str(), usize::MAX)).collect::<Vec<_>>());
+        self.start().await;
     }
 
     fn cut(&mut self, name: &str, keep: usize) -> SinkProgress {

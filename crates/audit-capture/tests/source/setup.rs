@@ -67,6 +67,8 @@ async fn an_owner_without_special_rights_sets_up_and_finds_nothing_to_do_the_sec
                 Admin: CREATE OR REPLACE FUNCTION cdc_audit.rotate_context_key() RETURNS int
                 Admin: CREATE TABLE cdc_audit.context_keys (
                 Admin: CREATE TABLE cdc_audit.chunks (
+                Admin: CREATE TABLE cdc_audit.captured (
+                Admin: CREATE TABLE cdc_audit.captured_since (
                 Admin: CREATE TABLE cdc_audit.quarantine (
                 Admin: SET lock_timeout TO '2s'
                 Admin: CREATE PUBLICATION cdc_audit FOR TABLE ONLY public."Order lines", ONLY public.events, ONLY public.users, ONLY sales.orders WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)
@@ -75,6 +77,8 @@ async fn an_owner_without_special_rights_sets_up_and_finds_nothing_to_do_the_sec
                 Admin: GRANT USAGE ON SCHEMA cdc_audit TO PUBLIC
                 Admin: GRANT SELECT ON cdc_audit.context_keys TO cdc_audit
                 Admin: GRANT SELECT, INSERT, UPDATE, DELETE ON cdc_audit.chunks TO cdc_audit
+                Admin: GRANT SELECT, INSERT, UPDATE, DELETE ON cdc_audit.captured TO cdc_audit
+                Admin: GRANT SELECT, INSERT, UPDATE, DELETE ON cdc_audit.captured_since TO cdc_audit
                 Admin: GRANT SELECT, INSERT, DELETE ON cdc_audit.quarantine TO cdc_audit
                 Admin: GRANT USAGE ON SCHEMA public TO cdc_audit
                 Admin: GRANT USAGE ON SCHEMA sales TO cdc_audit

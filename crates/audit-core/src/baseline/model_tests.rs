@@ -351,7 +351,7 @@ impl World {
                     self.runner.chunk += 1;
                     State::Idle
                 }
-                Ok(Outcome::Reread(_)) => State::Idle,
+                Ok(Outcome::Reread(_) | Outcome::Refused { .. }) => State::Idle,
                 Err(_) => State::Ready { nonce, written, rows, outcome },
             },
         };
@@ -392,7 +392,7 @@ impl World {
             sinks: Vec::new(),
         };
         let catalog = CatalogTable { oid: 1, columns: Vec::new(), primary_key: Vec::new(), types: Vec::new() };
-        let chunk = Box::new(RawChunk { mark, relation: self.relation.clone(), catalog, snapshot, rows });
+        let chunk = Box::new(RawChunk { mark, relation: self.relation.clone(), catalog, snapshot, rows, large: None });
         let mut random = [0; 16];
         random[..8].copy_from_slice(&wide(self.next_xid).to_be_bytes());
         let nonce = Nonce::new(random);

@@ -100,9 +100,14 @@ impl Plan {
         Begin { baseline: self.next_number(), sinks, join: false }
     }
 
-    /// A new baseline for every sink, whatever they have: after lost WAL.
+    /// A new baseline for every sink, whatever they have.
     pub fn anew(&self) -> Begin {
-        Begin { baseline: self.next_number(), sinks: self.sinks.keys().cloned().collect(), join: false }
+        self.new_for(self.sinks.keys().cloned().collect())
+    }
+
+    /// A new baseline for these sinks, whatever they have.
+    pub fn new_for(&self, sinks: BTreeSet<Arc<str>>) -> Begin {
+        Begin { baseline: self.next_number(), sinks, join: false }
     }
 
     /// The next chunk: the earliest that a sink lacks, for all sinks that stand there. `None` where nothing can be read before
@@ -143,7 +148,27 @@ impl Plan {
         }
     }
 
-    fn next_number(&self) -> u32 {
+    /// The stream gave these sinks every row of the table: they want no baseline with a number up to this one.
+    pub fn streamed(&mut self, sinks: &BTreeSet<Arc<str>>, baseline: u32) {
+        for (sink, progress) in &mut self.sinks {
+            if sinks.contains(sink) && progress.is_none_or(|progress| progress.baseline < baseline) {
+                *progress = Some(ChunkProgress { baseline, chunk: 0, done: true });
+            }
+        }
+    }
+
+    /// The sinks that want the table.
+    pub fn sinks(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.sinks.keys()
+    }
+
+    /// What a sink has, or will have before anything that follows.
+    pub fn progress(&self, sink: &str) -> Option<ChunkProgress> {
+        self.sinks.get(sink).copied().flatten()
+    }
+
+    /// The number of a baseline that begins now.
+    pub fn next_number(&self) -> u32 {
         let of_sinks = self.sinks.values().flatten().map(|progress| progress.baseline).max();
         let stored = self.baselines.keys().max().copied();
         of_sinks.max(stored).unwrap_or(0).saturating_add(1)

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::seen::Delivered;
 use super::snapshot::precedes;
@@ -133,6 +133,11 @@ impl Passed {
         &self.chunk.mark
     }
 
+    /// For whoever holds the rows next.
+    pub fn take_large(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.chunk.large.take()
+    }
+
     /// Each becomes a [`Change::Snapshot`], in this order.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.chunk.rows.iter().zip(&self.left_out).filter(|(_, left_out)| !**left_out).map(|(row, _)| row)
@@ -142,6 +147,11 @@ impl Passed {
     pub fn delivered(self) {
         let rows = self.left_out.iter().filter(|left_out| !**left_out).count() as u64;
         answer(self.outcome, Outcome::Delivered { rows });
+    }
+
+    /// Nothing was emitted, for a row cannot be recorded.
+    pub fn refused(self, why: String) {
+        answer(self.outcome, Outcome::Refused { why });
     }
 
     /// Nothing was emitted.

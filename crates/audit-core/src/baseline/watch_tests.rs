@@ -119,6 +119,7 @@ impl Chunk {
             catalog: catalog(),
             snapshot: self.snapshot.parse().unwrap(),
             rows,
+            large: None,
         };
         let (taken, mut was_taken) = oneshot::channel();
         let (outcome, ended) = oneshot::channel();

@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod attribution;
+pub mod baseline;
 pub mod check;
 pub mod compact;
 pub mod config;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use audit_pipeline::status::{Phase, StatusReport};
+use audit_pipeline::status::{Phase, StatusReport, UncapturedReport};
 
 use crate::cli::output::{bytes, print, print_json, table};
 use crate::config::Config;
@@ -137,18 +137,39 @@ fn show(report: &StatusReport) -> Result<(), CliError> {
     }
     for entry in report.baseline.iter().filter(|entry| !entry.done) {
         print(format!("baseline of {}: {} of about {} rows", entry.table, entry.rows, entry.rows_estimated))?;
+        if let Some(failure) = &entry.failure {
+            print(format!("  it cannot go on: {failure}"))?;
+        }
     }
     for sink in &report.sinks {
         for trouble in &sink.troubles {
             print(format!("{}: {trouble}", sink.name))?;
         }
     }
+    show_uncaptured(&report.uncaptured)?;
     let failures = report.sinks.iter().filter(|sink| sink.failing).filter_map(|sink| sink.last_error.as_ref());
     for failure in report.last_error.iter().chain(failures) {
         print(format!("last error, {}: {}", failure.at, failure.message))?;
         if let Some(hint) = &failure.hint {
             print(format!("  hint: {hint}"))?;
         }
+    }
+    Ok(())
+}
+
+/// What the rules take and the publication does not send.
+fn show_uncaptured(uncaptured: &UncapturedReport) -> Result<(), CliError> {
+    for (what, names) in [
+        ("not captured, for the publication does not have them", &uncaptured.tables),
+        ("of these were captured until they left the publication", &uncaptured.left),
+        ("changes that the publication does not have", &uncaptured.operations),
+    ] {
+        if !names.is_empty() {
+            print(format!("{what}: {}", names.join(", ")))?;
+        }
+    }
+    if uncaptured.partitions_by_name {
+        print("partitions are published under their own names, not under that of their partitioned table")?;
     }
     Ok(())
 }

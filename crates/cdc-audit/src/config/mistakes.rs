@@ -55,6 +55,7 @@ const TABLES: &[&str] = &[
     "[[tables]]\nname = 'public.users'\ncolums = ['id']",
     "[[tables]]\nname = 'public.users'\nonly = ['id']\nignore = ['x']",
     "[[tables]]\nname = 'public.users'\nonly = 'id'",
+    "[[tables]]\nname = 'public.users'\nonly = []",
     "[[tables]]\nname = 'public.users'\nignore = [1]",
     "[[tables]]\nname = 'public.users'\nsinks = ['cold']",
     "[[tables]]\nname = 'public.users'\nsinks = []",
@@ -151,6 +152,9 @@ fn mistakes_about_tables() {
                 hint: keep one of the two
             [[tables]] ⏎ name = 'public.users' ⏎ only = 'id'
               line 9, tables[0].only: expected a list, found a string
+            [[tables]] ⏎ name = 'public.users' ⏎ only = []
+              line 9, tables[0].only: names no column
+                hint: name some columns, or say `capture = false` to leave tables out
             [[tables]] ⏎ name = 'public.users' ⏎ ignore = [1]
               line 9, tables[0].ignore[0]: expected a string, found an integer
             [[tables]] ⏎ name = 'public.users' ⏎ sinks = ['cold']

@@ -1,0 +1,322 @@
+//! A look at the source: which tables are published now, and what that means for their baselines.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use audit_core::baseline::Command;
+use audit_core::baseline::plan::{Begin, Plan};
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tracing::info;
+
+use super::super::SinkProgress;
+use super::super::captured::{Captured, Since};
+use super::super::describe::{describe, part_identity, part_of};
+use super::super::error::BaselineError;
+use super::super::listed::{self, Listed, Publishes, names_of};
+use super::super::report::Phase;
+use super::super::settle::{Standing, snapshot};
+use super::super::store::{Baselines, Description, Kind, Store};
+use super::super::work::Work;
+use super::decide::{Asked, Facts, decide, reads_all};
+use super::{LOOK_EVERY, OWN_SCHEMA, Runner, State, WAIT_MIN};
+
+/// What the source has stored about its tables.
+pub(super) struct Known {
+    captured: BTreeMap<Arc<str>, Captured>,
+    /// `None`: every table that has no record is read.
+    since: Option<Since>,
+}
+
+/// What is to be stored before anything is read.
+#[derive(Default)]
+struct Decided {
+    captured: Vec<(Arc<str>, Captured)>,
+    /// With what the baseline is limited to.
+    asked: Vec<(Arc<str>, Begin, Vec<String>)>,
+    /// With whether the table has a key.
+    works: Vec<(Box<Work>, bool)>,
+    /// Every sink has all that it wants.
+    done: Vec<Arc<str>>,
+    /// Baselines that every sink has whole.
+    whole: Vec<(Arc<str>, u32)>,
+}
+
+impl Runner {
+    /// Forgets since when everything is captured, where that is stored.
+    pub(super) async fn forget_since(&self) -> Result<(), BaselineError> {
+        let client = self.shared.control.get().await?;
+        match (Store { client: &client, source: &self.shared.source }).forget_since().await {
+            // What cannot be read now cannot have been stored for a stream that needs it.
+            Err(BaselineError::Chunks { source }) if source.is_missing() => Ok(()),
+            ended => ended,
+        }
+    }
+
+    /// Finds tables that want a baseline and are not known yet, and forgets those that are gone.
+    pub(super) async fn look(&mut self) -> Result<(), BaselineError> {
+        self.looked_at = Instant::now();
+        self.look_at = self.looked_at + LOOK_EVERY;
+        let shared = self.shared.clone();
+        let client = shared.control.get().await?;
+        let settled = snapshot(&client).await?;
+        let xmin = i64::try_from(settled.xmin()).unwrap_or(i64::MAX);
+        shared.send(Command::Settled(settled)).await?;
+        let publishes = listed::read_publication(&client, &shared.publication).await?.unwrap_or_default();
+        let mut uncaptured = listed::uncaptured(&client, &shared.publication, &publishes, &self.rules).await?;
+        let store = Store { client: &client, source: &shared.source };
+        if self.first_look {
+            self.disown(&store).await?;
+        }
+        if !shared.config.enabled {
+            shared.progress.uncaptured(uncaptured);
+            shared.progress.looked();
+            self.first_look = false;
+            return Ok(());
+        }
+        let digest = listed::digest(&self.rules);
+        if self.known.is_none() {
+            self.known = Some(Known { captured: store.captured().await?, since: store.since().await? });
+        }
+        let since = self.known.as_ref().and_then(|known| known.since.clone());
+        let since = since.filter(|since| since.holds(&publishes, &digest));
+        let listed = listed::list(&client, &shared.publication, since.as_ref()).await?;
+        self.forget_unlisted(&listed);
+        uncaptured.left = self.note_left(&store, &listed, &uncaptured.tables).await?;
+        shared.progress.uncaptured(uncaptured);
+        let requested = store.requested().await?;
+        let news: Vec<&Listed> = listed.iter().filter(|listed| self.is_news(listed, &requested)).collect();
+        if !news.is_empty() {
+            self.take_in(&client, news, since.as_ref(), &requested).await?;
+        }
+        self.move_since(&store, xmin, &publishes, &digest, &listed).await?;
+        shared.progress.looked();
+        self.first_look = false;
+        self.anew = false;
+        Ok(())
+    }
+
+    /// What was begun for a sink of the name of a new one was begun for another.
+    async fn disown(&self, store: &Store<'_>) -> Result<(), BaselineError> {
+        let new: Vec<&str> = self.sinks.iter().filter(|sink| sink.is_new).map(|sink| sink.name.as_ref()).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let disowned = store.disown(&new).await;
+        // Also where no baseline is wanted today; but then nothing needs to be there.
+        if self.shared.config.enabled { disowned } else { Ok(()) }
+    }
+
+    fn forget_unlisted(&mut self, listed: &[Listed]) {
+        let names = names_of(listed);
+        let progress = &self.shared.progress;
+        self.tables.retain(|table, state| {
+            // One that is being read finds out by itself.
+            let keep = matches!(state, State::Working) || names.contains(table.as_ref());
+            if !keep {
+                progress.forget(table);
+            }
+            keep
+        });
+        let tables = &self.tables;
+        self.queue.retain(|table| tables.contains_key(table));
+    }
+
+    /// Stores which tables are not published any more, or not taken by the rules: when they come again, something is missing between. Returns
+    /// those that the rules take.
+    async fn note_left(
+        &mut self,
+        store: &Store<'_>,
+        listed: &[Listed],
+        unpublished: &BTreeSet<String>,
+    ) -> Result<BTreeSet<String>, BaselineError> {
+        let rules = &self.rules;
+        let taken = listed.iter().map(Listed::name).filter(|name| rules.for_table(name).captured());
+        let taken: HashSet<String> = taken.map(|name| name.to_string()).collect();
+        let Some(known) = &mut self.known else { return Ok(BTreeSet::new()) };
+        let gone = known
+            .captured
+            .iter()
+            .filter(|(table, captured)| !captured.by.is_empty() && !taken.contains(table.as_ref()));
+        let gone: Vec<(Arc<str>, Captured)> = gone
+            .map(|(table, captured)| (table.clone(), Captured { by: BTreeSet::new(), ..captured.clone() }))
+            .collect();
+        store.store_captured(&gone).await?;
+        known.captured.extend(gone);
+        let left = known.captured.iter().filter(|(_, captured)| captured.by.is_empty());
+        Ok(left.map(|(table, _)| table.to_string()).filter(|table| unpublished.contains(table)).collect())
+    }
+
+    /// Whether there is something to decide about a table.
+    fn is_news(&self, listed: &Listed, requested: &HashSet<String>) -> bool {
+        let name = listed.name();
+        if name.schema == OWN_SCHEMA || !self.rules.for_table(&name).wants_baseline() {
+            return false;
+        }
+        let table = name.to_string();
+        let captured = self.known.as_ref().and_then(|known| known.captured.get(table.as_str()));
+        let is_another = captured.is_none_or(|captured| !captured.goes_on(listed));
+        match self.tables.get(table.as_str()) {
+            None => true,
+            Some(State::Working) => false,
+            Some(State::Done) => {
+                captured.is_none_or(|captured| captured.oid != listed.oid || captured.by != listed.by)
+                    || requested.contains(&table)
+                    || self.joined(&Arc::from(table), listed).is_some()
+            }
+            Some(_) => is_another,
+        }
+    }
+
+    /// A partition with rows that the stream may not have had, and that was not asked for yet.
+    fn joined<'l>(&self, table: &Arc<str>, listed: &'l Listed) -> Option<&'l String> {
+        listed.joined.iter().find(|part| !self.joined.contains(&(table.clone(), (*part).clone())))
+    }
+
+    async fn take_in(
+        &mut self,
+        client: &Client,
+        news: Vec<&Listed>,
+        since: Option<&Since>,
+        requested: &HashSet<String>,
+    ) -> Result<(), BaselineError> {
+        let store = Store { client, source: &self.shared.source.clone() };
+        let mut stored = store.baselines().await?;
+        let standing = Standing::read(client).await?;
+        let mut decided = Decided::default();
+        for listed in news {
+            let table: Arc<str> = Arc::from(listed.name().to_string());
+            self.tables.remove(&table);
+            self.queue.retain(|queued| *queued != table);
+            let baselines = stored.remove(table.as_ref()).unwrap_or_default();
+            self.decide(&mut decided, table, listed, baselines, since, requested);
+        }
+        let Decided { captured, asked, mut works, done, whole } = decided;
+        // In this order: a kill in between asks once more, and forgets nothing.
+        store.ask_for(&asked).await?;
+        store.store_captured(&captured).await?;
+        if let Some(known) = &mut self.known {
+            known.captured.extend(captured);
+        }
+        if self.first_look {
+            store.tidy(&whole).await?;
+        }
+        let mut followed = Vec::new();
+        for (work, _) in works.iter_mut().filter(|(_, keyed)| !keyed) {
+            followed.extend(self.begin_early(client, work).await?);
+        }
+        if !followed.is_empty() {
+            self.shared.send(Command::Follow { tables: followed }).await?;
+        }
+        for table in done {
+            self.shared.progress.phase(&table, Phase::Done);
+            self.tables.insert(table, State::Done);
+        }
+        for (work, _) in works {
+            let writers = standing.writers(work.oid);
+            self.tables.insert(work.table.clone(), State::Settling(work, writers));
+        }
+        self.check_at = Instant::now();
+        self.check_every = WAIT_MIN;
+        Ok(())
+    }
+
+    fn decide(
+        &mut self,
+        decided: &mut Decided,
+        table: Arc<str>,
+        listed: &Listed,
+        baselines: Baselines,
+        since: Option<&Since>,
+        requested: &HashSet<String>,
+    ) {
+        let rows: u64 = baselines.last_key_value().map_or(0, |(_, (_, description))| description.rows);
+        let (stored, mut descriptions): (BTreeMap<_, _>, BTreeMap<_, _>) = baselines
+            .into_iter()
+            .map(|(number, (stored, description))| ((number, stored), (number, description)))
+            .unzip();
+        self.note_parts(&table, &descriptions);
+        if self.lost_wal && self.first_look {
+            // Rows younger than the baseline may be among what the stream has lost.
+            descriptions.values_mut().for_each(|description: &mut Description| description.snapshot = None);
+        }
+        let rules = self.rules.for_table(&listed.name());
+        let has = |sink: &SinkProgress| (sink.name.clone(), sink.baselines.get(table.as_ref()).copied());
+        let sinks = self.sinks.iter().filter(|sink| rules.goes_to(&sink.name)).map(has);
+        let mut plan = Plan::new(sinks.collect(), stored);
+        let facts = Facts {
+            listed,
+            before: self.known.as_ref().and_then(|known| known.captured.get(&table)),
+            since,
+            requested: requested.contains(table.as_ref()),
+            anew: self.anew,
+            joined: self.joined(&table, listed),
+        };
+        let (captured, asked) = decide(&mut plan, &facts);
+        if reads_all(&plan, asked.as_ref()) {
+            // The partitions that are there by now among them.
+            self.joined.extend(listed.joined.iter().map(|part| (table.clone(), part.clone())));
+        }
+        if let Some(Asked { begin, part, why }) = asked {
+            info!(%table, baseline = begin.baseline, partition = part, "a baseline is wanted: {why}");
+            let identity = part.as_deref().map(part_identity).into_iter().collect();
+            let description = Description { identity, ..Description::default() };
+            descriptions.insert(begin.baseline, description.clone());
+            decided.asked.push((table.clone(), begin, description.identity));
+            self.note_parts(&table, &descriptions);
+        }
+        decided.captured.push((table.clone(), captured));
+        self.shared.progress.expect(&table, listed.rows, rows);
+        if plan.is_done() {
+            decided.whole.extend(descriptions.into_keys().map(|baseline| (table.clone(), baseline)));
+            decided.done.push(table);
+        } else {
+            let work = Work::new(table, listed.name(), listed.oid, plan, descriptions, self.shared.config.chunk_rows);
+            decided.works.push((Box::new(work), listed.keyed));
+        }
+    }
+
+    fn note_parts(&mut self, table: &Arc<str>, descriptions: &BTreeMap<u32, Description>) {
+        let parts = descriptions.values().filter_map(|description| part_of(&description.identity));
+        self.joined.extend(parts.map(|part| (table.clone(), part.to_owned())));
+    }
+
+    /// A table without a key is begun before its turn comes: the earlier it is, the fewer of its rows have come by the stream before.
+    async fn begin_early(&self, client: &Client, work: &mut Work) -> Result<Option<(Arc<str>, u32)>, BaselineError> {
+        // A table that is locked is described when its turn comes, and holds up no other.
+        let found = describe(client, &self.shared.publication, work.oid, work.part()).await.unwrap_or_default();
+        let Some(table) = found.filter(|table| table.kind() == Kind::Ctid) else { return Ok(None) };
+        work.begin_what_is_due(&self.shared, &table).await?;
+        Ok(work.followed())
+    }
+
+    /// Everything that is published is accounted for by now: the point in the past moves where it no longer serves.
+    async fn move_since(
+        &mut self,
+        store: &Store<'_>,
+        xmin: i64,
+        publishes: &Publishes,
+        digest: &str,
+        listed: &[Listed],
+    ) -> Result<(), BaselineError> {
+        let waits = listed.iter().any(|listed| self.joined(&Arc::from(listed.name().to_string()), listed).is_some());
+        let sinks: BTreeSet<Arc<str>> = self.sinks.iter().map(|sink| sink.name.clone()).collect();
+        let Some(known) = &mut self.known else { return Ok(()) };
+        let outdated = known.since.as_ref().is_none_or(|since| since.is_outdated(xmin, publishes, digest, &sinks));
+        // What is known here of partitions that were attached is not known after a start.
+        let outdated = outdated || listed.iter().any(|listed| !listed.joined.is_empty());
+        if outdated && !waits && publishes.operations.contains("insert") {
+            known.since = Some(store.store_since(xmin, publishes, digest, &sinks).await?);
+        }
+        Ok(())
+    }
+
+    /// What the sinks have by now: the plan of a later baseline begins with it.
+    pub(super) fn remember(&mut self, work: &Work) {
+        for sink in &mut self.sinks {
+            if let Some(progress) = work.plan.progress(&sink.name) {
+                sink.baselines.insert(work.table.to_string(), progress);
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Which tables need a baseline: those that have rows which the stream cannot have had.
+
+use std::collections::BTreeMap;
+
+use audit_core::rules::{Rules, TableRule};
+use audit_testkit::{Database, shared_db};
+
+use super::world::{Event, World, sink};
+
+async fn world(publication: &str) -> (Database, World) {
+    let db = shared_db(15).await;
+    let schema = "CREATE TABLE first (id int PRIMARY KEY, v text); INSERT INTO first SELECT g, 'old' FROM generate_series(1, 150) g;
+                  CREATE SCHEMA s; CREATE TABLE s.other (id int PRIMARY KEY)";
+    let mut world = World::new(&db.url, schema, publication).await;
+    world.start().await;
+    world.finish().await;
+    (db, world)
+}
+
+/// A look, and all that follows from it.
+async fn look(world: &mut World) {
+    // Two hints: the first may be taken by a look that had begun.
+    for _ in 0..2 {
+        let seen = world.progress.report().looks;
+        world.hint.notify_one();
+        world.until("the runner has looked", |world| world.progress.report().looks > seen).await;
+    }
+    world.finish().await;
+}
+
+fn counts(world: &World, table: &str) -> (usize, usize) {
+    let is = |wanted: fn(&Event) -> bool| world.events(table).iter().filter(|event| wanted(event)).count();
+    (is(|event| matches!(event, Event::Created(_))), is(|event| matches!(event, Event::Snapshot(..))))
+}
+
+/// `(created, snapshot)` of each table.
+#[track_caller]
+fn check(world: &World, expected: &[(&str, (usize, usize))]) {
+    let found: BTreeMap<&str, _> = expected.iter().map(|(table, _)| (*table, counts(world, table))).collect();
+    assert_eq!(found, expected.iter().copied().collect::<BTreeMap<_, _>>());
+}
+
+#[tokio::test]
+async fn a_table_whose_every_row_came_by_the_stream_is_not_read() {
+    let (_db, mut world) = world("FOR ALL TABLES WITH (publish_via_partition_root)").await;
+    world
+        .execute(
+            "CREATE TABLE keyed (id int PRIMARY KEY, v text); INSERT INTO keyed SELECT g, 'x' FROM generate_series(1, 500) g;
+             CREATE TABLE heap (v text); ALTER TABLE heap REPLICA IDENTITY FULL; INSERT INTO heap SELECT 'x' FROM generate_series(1, 20);
+             CREATE TABLE made AS SELECT g AS id FROM generate_series(1, 30) g;
+             CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (100);
+             INSERT INTO parted SELECT generate_series(1, 40);
+             CREATE SCHEMA fresh CREATE TABLE inside (id int PRIMARY KEY); INSERT INTO fresh.inside VALUES (1)",
+        )
+        .await;
+    world.execute("BEGIN; CREATE TABLE once (id int PRIMARY KEY); INSERT INTO once VALUES (1); COMMIT").await;
+    look(&mut world).await;
+    // Down meanwhile; also while the table is made.
+    world.stop();
+    world.execute("CREATE TABLE down (id int PRIMARY KEY); INSERT INTO down VALUES (1), (2)").await;
+    world.stream().await;
+    world.restart().await;
+    look(&mut world).await;
+    check(
+        &world,
+        &[
+            ("public.first", (0, 150)),
+            ("public.keyed", (500, 0)),
+            ("public.heap", (20, 0)),
+            ("public.made", (30, 0)),
+            ("public.parted", (40, 0)),
+            ("fresh.inside", (1, 0)),
+            ("public.once", (1, 0)),
+            ("public.down", (2, 0)),
+        ],
+    );
+    // A sink that comes later has had none of it.
+    world.stop();
+    let later = audit_capture::baseline::SinkProgress { is_new: true, ..sink("later", &[]) };
+    world.kill(&[("hot", usize::MAX)]);
+    world.sinks.push(later);
+    world.start().await;
+    look(&mut world).await;
+    check(&world, &[("public.keyed", (500, 500)), ("public.once", (1, 1))]);
+    assert_eq!(world.taken("public.keyed", "hot"), [""; 0]);
+}
+
+/// What the catalog of now does not prove is read.
+#[tokio::test]
+async fn a_table_with_rows_from_before_it_was_what_it_is_is_read() {
+    let (_db, mut world) = world("FOR TABLES IN SCHEMA public WITH (publish_via_partition_root)").await;
+    world
+        .execute(
+            "CREATE TABLE s.moved (id int PRIMARY KEY); INSERT INTO s.moved VALUES (1); ALTER TABLE s.moved SET SCHEMA public;
+             CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY); INSERT INTO unlogged VALUES (1); ALTER TABLE unlogged SET LOGGED;
+             CREATE TABLE was (id int PRIMARY KEY); INSERT INTO was VALUES (1); ALTER TABLE was RENAME TO renamed;
+             CREATE TABLE root (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE leaf (id int PRIMARY KEY); INSERT INTO leaf VALUES (1);
+             ALTER TABLE root ATTACH PARTITION leaf FOR VALUES FROM (0) TO (10)",
+        )
+        .await;
+    world
+        .execute("BEGIN; CREATE TABLE before (id int PRIMARY KEY); INSERT INTO before VALUES (1); ALTER TABLE before RENAME TO after; COMMIT")
+        .await;
+    look(&mut world).await;
+    check(
+        &world,
+        &[
+            ("public.moved", (0, 1)),
+            ("public.unlogged", (0, 1)),
+            ("public.renamed", (0, 1)),
+            ("public.root", (0, 1)),
+            ("public.after", (0, 1)),
+        ],
+    );
+    // A schema that joins, or comes to another name, brings rows along.
+    world
+        .execute(
+            "CREATE SCHEMA early; CREATE TABLE early.t (id int PRIMARY KEY); INSERT INTO early.t VALUES (1);
+             ALTER PUBLICATION cdc_audit ADD TABLES IN SCHEMA early",
+        )
+        .await;
+    look(&mut world).await;
+    world.execute("ALTER SCHEMA early RENAME TO late; INSERT INTO late.t VALUES (2)").await;
+    look(&mut world).await;
+    check(&world, &[("early.t", (0, 1)), ("late.t", (1, 2))]);
+}
+
+#[tokio::test]
+async fn rows_from_before_the_rules_took_a_table_are_read() {
+    let (_db, mut world) = world("FOR ALL TABLES").await;
+    let rule = |capture| TableRule { name: "public.late".to_owned(), capture: Some(capture), ..TableRule::default() };
+    world.kill(&[("hot", usize::MAX)]);
+    let all = TableRule { name: "*".to_owned(), capture: Some(true), ..TableRule::default() };
+    world.rules = Rules { tables: vec![all.clone(), rule(false)], ..Rules::default() };
+    world.start().await;
+    look(&mut world).await;
+    world.execute("CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late VALUES (1)").await;
+    look(&mut world).await;
+    world.kill(&[("hot", usize::MAX)]);
+    world.rules = Rules { tables: vec![all], ..Rules::default() };
+    world.start().await;
+    look(&mut world).await;
+    check(&world, &[("public.late", (1, 1)), ("public.first", (0, 150))]);
+}
+
+/// A name is not an object.
+#[tokio::test]
+async fn a_table_that_is_made_anew_gets_a_baseline_of_its_own() {
+    let (_db, mut world) = world("FOR TABLE first").await;
+    world.allow_change("public.first");
+    world
+        .execute(
+            "DROP TABLE first; CREATE TABLE first (id int PRIMARY KEY, v text); INSERT INTO first VALUES (1000, 'new');
+             ALTER PUBLICATION cdc_audit ADD TABLE first; INSERT INTO first VALUES (1001, 'new')",
+        )
+        .await;
+    look(&mut world).await;
+    assert_eq!(world.taken("public.first", "hot"), ["1.1", "1.2!", "2.1!"]);
+    // Renamed in, also while the program is down.
+    world.stop();
+    world
+        .execute(
+            "CREATE TABLE swap (id int PRIMARY KEY, v text); INSERT INTO swap VALUES (5, 'swapped');
+             ALTER TABLE first RENAME TO gone; ALTER TABLE swap RENAME TO first; ALTER PUBLICATION cdc_audit ADD TABLE first",
+        )
+        .await;
+    world.stream().await;
+    world.restart().await;
+    look(&mut world).await;
+    assert_eq!(world.taken("public.first", "hot"), ["1.1", "1.2!", "2.1!", "3.1!"]);
+    assert!(world.snapshots("public.first").contains(&super::world::text(&["5", "swapped"])));
+}
+
+#[tokio::test]
+async fn a_table_that_left_the_publication_is_named_and_read_when_it_joins_again() {
+    let (_db, mut world) = world("FOR TABLE first, s.other").await;
+    world.execute("ALTER PUBLICATION cdc_audit DROP TABLE first; INSERT INTO first VALUES (900, 'unseen')").await;
+    look(&mut world).await;
+    let uncaptured = world.progress.report().uncaptured;
+    assert_eq!(uncaptured.left.into_iter().collect::<Vec<_>>(), ["public.first"]);
+    world.execute("ALTER PUBLICATION cdc_audit ADD TABLE first").await;
+    look(&mut world).await;
+    assert_eq!(world.taken("public.first", "hot"), ["1.1", "1.2!", "2.1", "2.2!"]);
+    assert!(world.snapshots("public.first").contains(&super::world::text(&["900", "unseen"])));
+    assert!(world.progress.report().uncaptured.left.is_empty());
+    // Out and in while the program is down.
+    world.stop();
+    world
+        .execute(
+            "ALTER PUBLICATION cdc_audit DROP TABLE first; UPDATE first SET v = 'unseen too' WHERE id = 1;
+             ALTER PUBLICATION cdc_audit ADD TABLE first",
+        )
+        .await;
+    world.stream().await;
+    world.restart().await;
+    look(&mut world).await;
+    assert!(world.snapshots("public.first").contains(&super::world::text(&["1", "unseen too"])));
+    // What stays published by one entry or another goes on.
+    let baselines = world.taken("public.first", "hot");
+    world.execute("ALTER PUBLICATION cdc_audit ADD TABLES IN SCHEMA public").await;
+    look(&mut world).await;
+    world.execute("ALTER PUBLICATION cdc_audit DROP TABLE first").await;
+    look(&mut world).await;
+    assert_eq!(world.taken("public.first", "hot"), baselines);
+}
+
+/// Of an attached partition only its own rows are read, once for each time that it is attached.
+#[tokio::test]
+async fn a_partition_that_is_attached_is_read() {
+    let db = shared_db(15).await;
+    let schema = "CREATE TABLE root (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+                  CREATE TABLE root_1 PARTITION OF root FOR VALUES FROM (0) TO (100);
+                  INSERT INTO root SELECT g, 'old' FROM generate_series(1, 50) g;
+                  CREATE TABLE heap (v text) PARTITION BY LIST (v);
+                  ALTER TABLE heap REPLICA IDENTITY FULL";
+    let mut world = World::new(&db.url, schema, "FOR ALL TABLES WITH (publish_via_partition_root)").await;
+    world.start().await;
+    world.finish().await;
+    world
+        .execute(
+            "CREATE TABLE root_2 PARTITION OF root FOR VALUES FROM (100) TO (200); INSERT INTO root VALUES (100, 'new');
+             CREATE TABLE archive (v text, id int PRIMARY KEY); INSERT INTO archive SELECT 'archived', g FROM generate_series(200, 204) g;
+             ALTER TABLE root ATTACH PARTITION archive FOR VALUES FROM (200) TO (300);
+             CREATE TABLE middle (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+             CREATE TABLE middle_1 PARTITION OF middle FOR VALUES FROM (300) TO (400); INSERT INTO middle VALUES (300, 'in the middle');
+             ALTER TABLE root ATTACH PARTITION middle FOR VALUES FROM (300) TO (400);
+             CREATE TABLE heap_a (v text); INSERT INTO heap_a VALUES ('a'), ('a'); ALTER TABLE heap_a REPLICA IDENTITY FULL;
+             ALTER TABLE heap ATTACH PARTITION heap_a FOR VALUES IN ('a')",
+        )
+        .await;
+    look(&mut world).await;
+    world.until("both are read", |world| world.taken("public.root", "hot").len() == 3).await;
+    look(&mut world).await;
+    assert_eq!(world.taken("public.root", "hot"), ["1.1!", "2.1!", "3.1!"]);
+    check(&world, &[("public.root", (1, 50 + 5 + 1)), ("public.heap", (0, 2))]);
+    // Not again after a start; again when it comes back.
+    world.restart().await;
+    look(&mut world).await;
+    assert_eq!(world.taken("public.root", "hot").len(), 3);
+    world
+        .execute(
+            "ALTER TABLE root DETACH PARTITION archive; INSERT INTO archive VALUES ('apart', 205);
+             ALTER TABLE root ATTACH PARTITION archive FOR VALUES FROM (200) TO (300)",
+        )
+        .await;
+    look(&mut world).await;
+    check(&world, &[("public.root", (1, 50 + 5 + 1 + 6))]);
+    world.assert_replayed("public.root", 1, &world.rows("SELECT id, v FROM root").await);
+}
+
+/// After lost WAL nothing that was made meanwhile is known to be in the stream.
+#[tokio::test]
+async fn a_table_that_was_made_in_a_gap_is_read() {
+    let (_db, mut world) = world("FOR ALL TABLES").await;
+    world.kill(&[("hot", usize::MAX)]);
+    world.execute("CREATE TABLE lost (id int PRIMARY KEY); INSERT INTO lost VALUES (1)").await;
+    world.lost_wal = true;
+    world.start().await;
+    // As a kill before anything else is stored.
+    world.stop();
+    world.lost_wal = false;
+    world.restart().await;
+    look(&mut world).await;
+    assert_eq!(counts(&world, "public.lost").1, 1);
+}
+
+#[tokio::test]
+async fn a_baseline_is_asked_for_by_hand() {
+    let (_db, mut world) = world("FOR TABLES IN SCHEMA public").await;
+    let ask = async |world: &World, table: &str| {
+        let (rules, client) = (&world.rules, &world.client);
+        audit_capture::baseline::request(client, "shop", "cdc_audit", rules, &["hot"], table).await
+    };
+    // While the runner runs.
+    let asked = ask(&world, "public.first").await.unwrap();
+    assert_eq!((asked.table.as_str(), asked.baseline, asked.before), ("public.first", 2, false));
+    assert!(ask(&world, "first").await.unwrap().before);
+    look(&mut world).await;
+    assert_eq!(world.taken("public.first", "hot"), ["1.1", "1.2!", "2.1", "2.2!"]);
+    look(&mut world).await;
+    assert_eq!(world.taken("public.first", "hot").len(), 4);
+    // While it does not; of a table that had all of its rows by the stream, too.
+    world.execute("CREATE TABLE streamed (id int PRIMARY KEY); INSERT INTO streamed VALUES (1)").await;
+    look(&mut world).await;
+    world.kill(&[("hot", 4)]);
+    assert_eq!(ask(&world, "public.first").await.unwrap().baseline, 3);
+    assert_eq!(ask(&world, "public.streamed").await.unwrap().baseline, 2);
+    world.start().await;
+    look(&mut world).await;
+    assert_eq!(world.taken("public.first", "hot")[4..], ["3.1", "3.2!"]);
+    check(&world, &[("public.streamed", (1, 1))]);
+    // What the source has stored of baselines is lost: the number that is asked for is one that the sink has.
+    world.kill(&[("hot", 7)]);
+    world.execute("DELETE FROM cdc_audit.chunks").await;
+    assert_eq!(ask(&world, "public.first").await.unwrap().baseline, 2);
+    world.start().await;
+    look(&mut world).await;
+    assert_eq!(world.taken("public.first", "hot")[6..], ["4.1", "4.2!"]);
+    look(&mut world).await;
+    assert_eq!(world.taken("public.first", "hot").len(), 8);
+
+    let error = ask(&world, "s.other").await.unwrap_err();
+    assert_eq!(error.to_string(), "table s.other is not published, so nothing of it is captured");
+    let rule = TableRule { name: "*".to_owned(), baseline: Some(false), ..TableRule::default() };
+    world.rules = Rules { tables: vec![rule], ..Rules::default() };
+    let error = ask(&world, "first").await.unwrap_err();
+    assert_eq!(error.to_string(), "the rules want no baseline of table public.first");
+}
