@@ -124,7 +124,7 @@ async fn a_table_that_the_stream_has_whole_gets_no_baseline() {
     let world = World::on(server)
         .baseline()
         .sql("CREATE TABLE first (id int PRIMARY KEY)")
-        .publication("FOR ALL TABLES WITH (publish_via_partition_root)")
+        .publication("FOR ALL TABLES")
         .build()
         .await;
     let mut daemon = world.launch().start();

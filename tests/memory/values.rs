@@ -6,7 +6,7 @@ use cdc_audit_tests::world::World;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::{assert_within, peak};
+use crate::{assert_within, peak, stop};
 
 /// `jsonb` in PostgreSQL ends at 256 MiB: past half of it the hot table has a marker.
 const HOT_MAX: usize = 128 << 20;
@@ -55,6 +55,40 @@ async fn large_values_pass_within_the_limit() {
     let count = world.hot().await.query_one("SELECT count(*) FROM cdc_audit.versions", &[]).await.unwrap();
     assert_eq!(count.get::<_, i64>(0), 2003);
     assert_within(peak, limit);
+}
+
+/// A baseline is bound by the same limit: what does not fit is refused by name, and not fetched; other tables go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_rows_of_a_baseline_pass_within_the_limit_or_are_refused_by_name() {
+    let mib = 128;
+    let world = World::on(shared(15).await)
+        .baseline()
+        .sql(
+            "CREATE TABLE huge (id int PRIMARY KEY, v text); INSERT INTO huge VALUES (1, repeat('x', 200000000)); \
+             CREATE TABLE heap (v text); INSERT INTO heap VALUES (repeat('x', 200000000)); \
+             CREATE TABLE large (id int PRIMARY KEY, v text); INSERT INTO large SELECT g, repeat('x', 15000000) FROM generate_series(1, 6) g; \
+             CREATE TABLE other (id int PRIMARY KEY, v text); INSERT INTO other SELECT g, repeat('x', 15000000) FROM generate_series(1, 6) g",
+        )
+        .pipeline(&format!("memory_limit = \"{mib} MiB\""))
+        .build()
+        .await;
+    let mut daemon = world.launch().start();
+    let line = daemon.wait_for_line("has a row of 200000000 bytes, and the memory limit allows 16777216 for one row");
+    assert!(line.contains("raise pipeline.memory_limit to at least 827 MiB"), "{line}");
+    daemon.wait_for("what fits is there", |daemon| {
+        ["public.large", "public.other"]
+            .iter()
+            .all(|table| daemon.output().lines().any(|line| line.contains("baseline complete") && line.contains(table)))
+    });
+    let refused = |table: &str| {
+        let named = format!("chunk 1 of \"public\".\"{table}\" has a row of 200000000 bytes");
+        daemon.output().contains(&named)
+    };
+    assert!(refused("huge") && refused("heap"), "{}", daemon.output());
+    let peak = daemon.memory_peak().expect("the daemon runs");
+    stop(&mut daemon);
+    eprintln!("peak {} MiB under a limit of {mib} MiB", peak >> 20);
+    assert_within(peak, mib << 20);
 }
 
 /// The values that are not small, as the lake has them.

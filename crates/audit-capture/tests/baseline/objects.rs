@@ -173,6 +173,21 @@ async fn a_table_that_is_made_anew_gets_a_baseline_of_its_own() {
     assert!(world.snapshots("public.first").contains(&super::world::text(&["5", "swapped"])));
 }
 
+/// All tables are published by one entry, which says nothing about which of them is meant.
+#[tokio::test]
+async fn a_table_that_takes_the_place_of_another_gets_a_baseline_of_its_own() {
+    let (_db, mut world) = world("FOR ALL TABLES").await;
+    world
+        .execute(
+            "CREATE TABLE s.first (id int PRIMARY KEY, v text); INSERT INTO s.first VALUES (5, 'swapped');
+             ALTER TABLE first RENAME TO gone; ALTER TABLE s.first SET SCHEMA public",
+        )
+        .await;
+    look(&mut world).await;
+    assert_eq!(world.taken("public.first", "hot"), ["1.1", "1.2!", "2.1!"]);
+    assert_eq!(world.snapshots("public.gone").len(), 150);
+}
+
 #[tokio::test]
 async fn a_table_that_left_the_publication_is_named_and_read_when_it_joins_again() {
     let (_db, mut world) = world("FOR TABLE first, s.other").await;

@@ -2,7 +2,7 @@
 
 use audit_testkit::{Postgres, install, shared_db};
 
-use super::world::{Event, World, text};
+use super::world::{Event, World, server, text};
 
 #[tokio::test]
 async fn every_row_arrives_once_in_chunks_by_key() {
@@ -268,4 +268,27 @@ async fn where_baselines_are_off_nothing_is_read() {
     world.execute("INSERT INTO users VALUES (2)").await;
     world.until("the stream is read", |world| !world.trail.is_empty()).await;
     assert_eq!((world.progress.report().tables, world.chunks.len()), (0, 0));
+}
+
+/// Keys are raw values, and statements are shown in the server's views and logs.
+#[tokio::test]
+async fn no_statement_shows_a_key() {
+    let server = server(&[("log_statement", "all"), ("log_parameter_max_length", "0")]).await;
+    let schema = "CREATE TABLE users (ssn text PRIMARY KEY); INSERT INTO users SELECT md5(g::text) FROM generate_series(1, 250) g;
+                  CREATE TABLE pairs (ssn text, n numeric, PRIMARY KEY (ssn, n));
+                  INSERT INTO pairs SELECT md5(g::text), g FROM generate_series(1, 250) g";
+    let mut world = World::new(&server.url("postgres"), schema, "FOR ALL TABLES").await;
+    world.start().await;
+    // Chunks whose end is stored are read between two bounds.
+    world.until("four chunks are there", |world| world.chunks.len() >= 4).await;
+    world.kill(&[("hot", 1)]);
+    world.start().await;
+    world.finish().await;
+    world.assert_replayed("public.users", 1, &world.rows("SELECT ssn FROM users").await);
+    world.assert_replayed("public.pairs", 2, &world.rows("SELECT ssn, n FROM pairs").await);
+    let log = server.log();
+    assert!(log.contains("COPY (SELECT \"ssn\""), "the server logs statements");
+    let shown: Vec<_> = world.rows("SELECT ssn FROM users").await.into_iter().flatten().flatten().collect();
+    let shown: Vec<_> = shown.iter().filter(|key| log.contains(key.as_str())).collect();
+    assert!(shown.is_empty(), "{shown:?}");
 }

@@ -265,6 +265,18 @@ async fn the_publication_is_held_against_the_rules() {
     assert_eq!(warnings(&found, Area::Publication), expected);
     let noted = found.iter().find(|finding| finding.message.contains("left out by the rules")).unwrap();
     assert_eq!(noted.message, "1 tables are left out by the rules: public.b");
+    let says = |found: &[Finding], words: &str| found.iter().any(|finding| finding.message.contains(words));
+    assert!(!says(&found, "a new table is captured only after `cdc-audit setup`"));
+    assert!(says(
+        &findings(&source, &rules(&["public.*"])).await,
+        "a new table is captured only after `cdc-audit setup`"
+    ));
+    db.execute(
+        "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); ALTER PUBLICATION cdc_audit ADD TABLE p;
+         ALTER PUBLICATION cdc_audit SET (publish_via_partition_root = true)",
+    );
+    let found = findings(&source, &rules(&["public.*"])).await;
+    assert!(says(&found, "no DETACH, DROP or TRUNCATE of a single partition"), "{found:?}");
     assert!(would_start(&found));
 }
 
