@@ -179,7 +179,7 @@ async fn a_table_that_takes_the_place_of_another_gets_a_baseline_of_its_own() {
     let (_db, mut world) = world("FOR ALL TABLES").await;
     world
         .execute(
-            "CREATE TABLE s.first (id int PRIMARY KEY, v text); INSERT INTO s.first VALUES (5, 'swapped');
+            "CREATE TABLE s.first (id int CONSTRAINT swapped PRIMARY KEY, v text); INSERT INTO s.first VALUES (5, 'swapped');
              ALTER TABLE first RENAME TO gone; ALTER TABLE s.first SET SCHEMA public",
         )
         .await;
