@@ -137,22 +137,44 @@ impl Micros {
         }
     }
 
-    /// `(year, month, day)` in UTC.
-    pub fn date(self) -> (i16, i8, i8) {
-        let date = self.timestamp().to_zoned(jiff::tz::TimeZone::UTC).date();
-        (date.year(), date.month(), date.day())
-    }
-
-    fn timestamp(self) -> jiff::Timestamp {
-        let limit = if self.0 < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
-        jiff::Timestamp::from_microsecond(self.0).unwrap_or(limit)
+    /// `(year, month, day)` in UTC, of every time that the type holds. The year 0 is 1 BC.
+    pub fn date(self) -> (i32, u8, u8) {
+        // Years that begin in March, in eras of 400: leap days come last.
+        let day = self.0.div_euclid(DAY) + 719_468;
+        let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+        ((era * 400 + year + next) as i32, month as u8, day as u8)
     }
 }
 
-/// RFC 3339 in UTC with six decimals: `2026-03-01T09:30:00.000000Z`.
+/// Microseconds of a day.
+const DAY: i64 = 86_400_000_000;
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar.
+pub fn days(year: i32, month: u8, day: u8) -> i32 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((i32::from(month) + 9) % 12) + 2) / 5 + i32::from(day) - 1;
+    era * 146_097 + year * 365 + year / 4 - year / 100 + day_of_year - 719_468
+}
+
+/// RFC 3339 in UTC with six decimals: `2026-03-01T09:30:00.000000Z`. Years outside 0 to 9999 are in ISO 8601's signed form.
 impl fmt::Display for Micros {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.6}", self.timestamp())
+        let ((year, month, day), micros) = (self.date(), self.0.rem_euclid(DAY));
+        let sign = match year {
+            ..0 => "-",
+            0..10_000 => "",
+            _ => "+",
+        };
+        let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let year = year.unsigned_abs();
+        write!(f, "{sign}{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
     }
 }
 
@@ -161,14 +183,18 @@ impl FromStr for Micros {
     type Err = ParseError;
 
     fn from_str(s: &str) -> Result<Micros, ParseError> {
-        let utc = |civil: jiff::civil::DateTime| civil.to_zoned(jiff::tz::TimeZone::UTC).map(|zoned| zoned.timestamp());
-        let parsed = s
-            .parse::<jiff::Timestamp>()
-            .or_else(|_| s.parse::<jiff::civil::DateTime>().and_then(utc))
-            .or_else(|_| s.parse::<jiff::civil::Date>().and_then(|date| utc(date.at(0, 0, 0, 0))));
-        parsed
-            .map(|at| Micros(at.as_microsecond()))
-            .map_err(|_| ParseError { what: "date or time (like 2026-03-01T09:30:00Z)" })
+        // Piece by piece: as a timestamp the last day of the year 9999 would be beyond what the parser takes.
+        let pieces = jiff::fmt::temporal::Pieces::parse(s).ok().filter(|pieces| {
+            // The rules of a named time zone would be needed where nothing says the offset.
+            pieces.offset().is_some() || pieces.time_zone_annotation().is_none()
+        });
+        let pieces = pieces.ok_or(ParseError { what: "date or time (like 2026-03-01T09:30:00Z)" })?;
+        let (date, time) = (pieces.date(), pieces.time().unwrap_or_default());
+        let days = days(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs());
+        let offset = pieces.to_numeric_offset().map_or(0, |offset| offset.seconds());
+        let seconds = i32::from(time.hour()) * 3600 + i32::from(time.minute()) * 60 + i32::from(time.second()) - offset;
+        let micros = i64::from(time.subsec_nanosecond()).div_euclid(1000);
+        Ok(Micros(i64::from(days) * DAY + i64::from(seconds) * 1_000_000 + micros))
     }
 }
 
@@ -196,8 +222,46 @@ mod tests {
         }
     }
 
+    /// The first and the last 400 years that the typed columns of stores hold, after which the calendar repeats itself.
+    #[test]
+    fn every_day_of_the_calendar_is_printed_and_read() {
+        for first in [1, 9600] {
+            let mut expected = (first, 1, 1);
+            for day in days(first, 1, 1)..=days(first + 399, 12, 31) {
+                let at = Micros(i64::from(day) * DAY + DAY - 1);
+                assert_eq!((at.date(), days(expected.0, expected.1, expected.2)), (expected, day));
+                let (year, month, day) = expected;
+                let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+                let last = match month {
+                    2 => 28 + u8::from(leap),
+                    4 | 6 | 9 | 11 => 30,
+                    _ => 31,
+                };
+                expected = match (month, day) {
+                    (12, 31) => (year + 1, 1, 1),
+                    (_, day) if day == last => (year, month + 1, 1),
+                    _ => (year, month, day + 1),
+                };
+                if day == 1 || day == last {
+                    assert_eq!(at.to_string().parse(), Ok(at));
+                }
+            }
+            assert_eq!(expected, (first + 400, 1, 1));
+        }
+    }
+
     #[test]
     fn times_print_in_utc() {
+        for (micros, text) in [
+            (253_402_300_799_999_999, "9999-12-31T23:59:59.999999Z"),
+            (253_402_214_400_000_000, "9999-12-31T00:00:00.000000Z"),
+            (-62_135_596_800_000_000, "0001-01-01T00:00:00.000000Z"),
+            (253_402_300_800_000_000, "+10000-01-01T00:00:00.000000Z"),
+            (i64::MAX, "+294247-01-10T04:00:54.775807Z"),
+            (i64::MIN, "-290308-12-21T19:59:05.224192Z"),
+        ] {
+            assert_eq!(Micros(micros).to_string(), text);
+        }
         assert_eq!(Micros::from_postgres(0).to_string(), "2000-01-01T00:00:00.000000Z");
         assert_eq!(Micros::from_postgres(0).date(), (2000, 1, 1));
         assert_eq!(Micros(-1).to_string(), "1969-12-31T23:59:59.999999Z");
@@ -209,9 +273,14 @@ mod tests {
             ("2026-03-01", "2026-03-01T00:00:00.000000Z"),
             ("2026-03-01T09:30:00", "2026-03-01T09:30:00.000000Z"),
             ("2026-03-01T09:30:00+02:00", "2026-03-01T07:30:00.000000Z"),
+            ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000000Z"),
+            ("9999-12-31T23:59:59+02:00", "9999-12-31T21:59:59.000000Z"),
+            ("9999-12-31", "9999-12-31T00:00:00.000000Z"),
         ] {
             assert_eq!(text.parse::<Micros>().map(|at| at.to_string()), Ok(expected.to_string()));
         }
-        assert!("yesterday".parse::<Micros>().is_err());
+        for text in ["yesterday", "2026-02-30", "2026-03-01T25:00:00Z", "2026-03-01T09:30:00[Europe/Berlin]"] {
+            assert!(text.parse::<Micros>().is_err(), "{text}");
+        }
     }
 }

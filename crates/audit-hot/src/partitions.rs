@@ -147,7 +147,7 @@ mod tests {
             let time = Micros(day * DAY + 12_345);
             let (year, month, day_of_month) = time.date();
             let found = Month::of(time);
-            assert_eq!(found, Month(i32::from(year) * 12 + i32::from(month) - 1), "{time}");
+            assert_eq!(found, Month(year * 12 + i32::from(month) - 1), "{time}");
             assert!(found.range().contains(&time.0), "{time}");
             let first = (day - 10_957) as i32 - i32::from(day_of_month) + 1;
             assert_eq!(found.first_day(), first, "{time}");

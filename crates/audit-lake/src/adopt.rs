@@ -138,12 +138,18 @@ pub async fn look_at_baseline(log: &TableLog, owner: u64) -> Result<Found, LakeE
 }
 
 /// The same in a tenant's table: its files of the last chunks that home has, by whoever made home say so, belong to it; all others are of chunks
-/// that are read again.
+/// that are read again. What the table itself has of those chunks is in its log, or was rewritten since.
 pub async fn look_at_spread(log: &TableLog, stored: ChunkProgress, by: u64, owner: u64) -> Result<Found, LakeError> {
     let mut found = Found::default();
+    let own = log.txn().baseline;
+    let has = |chunks: Chunks| own.baseline == chunks.baseline && own.chunk >= chunks.last;
     for (chunks, file) in unnamed_chunks(log, owner).await? {
         let counts = (chunks.baseline, chunks.last, file.name.owner) == (stored.baseline, stored.chunk, by);
-        if counts { found.adopt.push(file) } else { found.remove.push(file) }
+        match counts {
+            true if has(chunks) => {}
+            true => found.adopt.push(file),
+            false => found.remove.push(file),
+        }
     }
     Ok(found)
 }
@@ -190,9 +196,14 @@ async fn names_in_log(log: &TableLog, folder: &str) -> Result<HashSet<String>, L
 
 /// The files under `folder` that the log has. A day's folder holds its hours'.
 pub async fn files_in_log(log: &TableLog, folder: &str) -> Result<Vec<LogFile>, LakeError> {
+    Ok(listed_in_log(log, folder).await?.0)
+}
+
+/// The same, and the version of the log that says so.
+pub async fn listed_in_log(log: &TableLog, folder: &str) -> Result<(Vec<LogFile>, u64), LakeError> {
     let mut found = Vec::new();
     if log.state.is_none() {
-        return Ok(found);
+        return Ok((found, 0));
     }
     let failed = |error| LakeError::log(&log.table, error);
     let snapshot = Snapshot::try_new(log.log().as_ref(), None).await.map_err(failed)?;
@@ -204,7 +215,7 @@ pub async fn files_in_log(log: &TableLog, folder: &str) -> Result<Vec<LogFile>, 
             found.extend(LogFile::at(&path, log.partitioning(), file.size() as u64, rows));
         }
     }
-    Ok(found)
+    Ok((found, snapshot.version() as u64))
 }
 
 /// An unknown file that the next commit takes in.
@@ -217,8 +228,9 @@ pub struct Adopted {
     pub schema: SchemaRef,
 }
 
-/// How the log will name the file, and what it holds.
+/// How the log will name the file, and what it holds. Whoever put it may have ended before its folder was synced.
 pub async fn read(log: &TableLog, file: &Seen) -> Result<Adopted, LakeError> {
+    log.store().sync(&file.meta.location).await?;
     let path = log.store().show(&file.meta.location);
     let failed = |source| LakeError::Read { path: path.clone(), source };
     let partition = Partition::from_path(log.partitioning(), file.meta.location.as_ref())

@@ -119,8 +119,8 @@ impl Cells {
                 cells.append_value(text);
                 Some(())
             }
-            // The text of jsonb is JSON already, but for the null that must stay apart from SQL's.
-            Cells::Json(cells, Kind::Jsonb) if text != "null" && !text.is_empty() => {
+            // The text of jsonb is JSON already. Its null is a text like any other: SQL's is no value at all.
+            Cells::Json(cells, Kind::Jsonb) if !text.is_empty() => {
                 cells.append_value(text);
                 Some(())
             }

@@ -5,6 +5,7 @@
 //! may lag behind the tables' own positions, never lead.
 
 use audit_core::batch::Progress;
+use audit_core::position::Micros;
 use audit_core::sink::{Checkpoint, Identity};
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -126,7 +127,7 @@ impl Checkpoints {
 
     /// Puts the note under its number; `Some` is what another daemon has put there.
     async fn put(&mut self) -> Result<Option<Note>, LakeError> {
-        self.note.written_at = audit_core::position::Micros::now().to_string();
+        self.note.written_at = Micros::now().to_string();
         let path = path_of(self.number);
         let failed = |error| LakeError::store("write", self.store.show(&path), error);
         let json =
@@ -134,9 +135,10 @@ impl Checkpoints {
         match self.store.objects().put_opts(&path, json.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(None),
             Err(error) => match read(&self.store, &path).await? {
-                // Ours: a put that was answered late, or not at all. It may hold another time of writing, and an earlier try's progress.
+                // Ours: a put that was answered late, or not at all, or that failed at its end. It may hold another time of writing, and an
+                // earlier try's progress.
                 Some(note) if note.owner_id == self.note.owner_id && note.checkpoint == self.note.checkpoint => {
-                    Ok(None)
+                    self.store.sync(&path).await.map(|()| None)
                 }
                 Some(note) if note.owner_id == self.note.owner_id => {
                     self.number += 1;
@@ -173,9 +175,10 @@ pub(crate) async fn prove_create_only(store: &Store, path: &Path, content: PutPa
     }
 }
 
-/// The newest checkpoint, whoever owns the lake.
-pub async fn stored(store: &Store) -> Result<Option<Checkpoint>, LakeError> {
-    Ok(newest(store).await?.and_then(|(_, note)| note.checkpoint))
+/// The newest checkpoint, and when it was written, whoever owns the lake.
+pub async fn stored(store: &Store) -> Result<Option<(Checkpoint, Option<Micros>)>, LakeError> {
+    let note = newest(store).await?.map(|(_, note)| note);
+    Ok(note.and_then(|note| Some((note.checkpoint?, note.written_at.parse().ok()))))
 }
 
 /// The source that the lake belongs to, as its newest checkpoint says.

@@ -6,13 +6,16 @@
 //!
 //! Nothing here retries blindly. After any answer but plain success the log is read: the commit is ours exactly if it names our files.
 //! A higher owner fences us; a writer of a lower one that got in first makes us begin again from what the log has now; a commit of another
-//! tool is stepped over.
+//! tool is stepped over, but for the fresh files that it has taken away: none of them is rolled any more. What is found ours after a failed
+//! put is synced before it counts.
 //!
 //! Commits are written through `deltalake-core`'s log store rather than its `CommitBuilder`: that one needs a snapshot with the list of all
 //! files in memory, for every table, and lists the log before each commit.
 
+mod compaction;
 mod txn;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use audit_core::shape::Shape;
@@ -20,7 +23,7 @@ use delta_kernel::snapshot::SnapshotRef;
 use delta_kernel::{Engine, Error as KernelError, Snapshot};
 use deltalake_core::checkpoints::cleanup_expired_logs_for;
 use deltalake_core::kernel::transaction::CommitData;
-use deltalake_core::kernel::{Action, Add, Metadata, Remove};
+use deltalake_core::kernel::{Action, Add, Metadata, Remove, Transaction};
 use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, get_actions};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use object_store::path::Path;
@@ -29,12 +32,12 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use crate::error::{LakeError, fault, from_store};
-use crate::layout::table_folder;
-use crate::merge::{LogFile, Merged};
+use crate::layout::{FRESH, table_folder};
 use crate::partition::Partitioning;
 use crate::schema::{DeltaField, first_fields};
 use crate::store::Store;
 
+pub use compaction::Replaced;
 pub use txn::Txn;
 
 /// Keys of a Delta table's configuration.
@@ -48,8 +51,6 @@ pub const CHECKPOINT_INTERVAL: u64 = 50;
 const CLEANUP_INTERVAL: u64 = 20;
 /// Commits of other tools that are stepped over in one go.
 const RACES_MAX: u32 = 10;
-/// Commits of the daemon that a compaction steps over in one go.
-const STEPS_MAX: usize = 1000;
 /// Protocol versions up to these are understood when another tool has raised them; the first are the ones we write.
 const PROTOCOL: (i32, i32) = (1, 2);
 
@@ -76,14 +77,6 @@ pub struct Change {
     pub schema: Option<(Vec<DeltaField>, Vec<Shape>)>,
 }
 
-/// How [`TableLog::replace`] ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replaced {
-    Done,
-    /// Another run has replaced one of the files.
-    Changed,
-}
-
 /// The log of one table. `state` is `None` where there is no table yet.
 #[derive(Debug)]
 pub struct TableLog {
@@ -92,6 +85,8 @@ pub struct TableLog {
     pub state: Option<State>,
     /// Of a table that is not there yet.
     partitioning: Partitioning,
+    /// Names of fresh files that entries of other tools have taken away, as far as such entries were stepped over.
+    taken_away: HashSet<String>,
     source: Arc<str>,
     store: Store,
     log: LogStoreRef,
@@ -124,7 +119,8 @@ impl TableLog {
         let (log, url) = store.table_log(folder)?;
         let (store, source) = (store.clone(), source.clone());
         let (table, folder, partitioning) = (folder.into(), folder.into(), Partitioning::default());
-        Ok(TableLog { table, folder, state: None, partitioning, source, store, log, url })
+        let taken_away = HashSet::new();
+        Ok(TableLog { table, folder, state: None, partitioning, taken_away, source, store, log, url })
     }
 
     pub fn store(&self) -> &Store {
@@ -212,6 +208,9 @@ impl TableLog {
         let base = self.txn();
         let fields = self.state.as_ref().map(|state| state.fields.clone());
         for _ in 0..RACES_MAX {
+            if change.removes.iter().any(|removed| self.taken_away.contains(file_name(&removed.path))) {
+                return Err(LakeError::Rewritten { table: self.table.to_string() });
+            }
             let version = self.state.as_ref().map_or(0, |state| state.version + 1);
             let (bytes, next) = self.prepare(version, change)?;
             fault!("lake::before_commit");
@@ -225,10 +224,11 @@ impl TableLog {
                 return Err(LakeError::log(&self.table, error));
             };
             if is_ours(&actions, change, &self.source) {
-                self.state = Some(next);
+                self.sync().await?;
+                self.state = Some(self.as_written(next, &actions)?);
                 return Ok(());
             }
-            self.reload().await?;
+            self.step_over(version).await?;
             let now = self.txn();
             if now.owner > change.txn.owner {
                 let what = format!("table {}", self.table);
@@ -242,37 +242,6 @@ impl TableLog {
             }
         }
         Err(LakeError::Contended { table: self.table.to_string(), attempts: RACES_MAX })
-    }
-
-    /// Names a file in the place of those it was made of, beside the daemon that owns the table: no transaction moves. Repeated after an
-    /// answer that was lost, it finds its own commit.
-    pub async fn replace(&mut self, merged: &Merged) -> Result<Replaced, LakeError> {
-        self.is_still_there().await?;
-        let mut actions = vec![Action::Add(Add { data_change: false, ..merged.add.clone() })];
-        actions.extend(merged.replaces.iter().map(|file| Action::Remove(file.removal())));
-        let operation = DeltaOperation::Optimize { predicate: None, target_size: merged.add.size };
-        let bytes = CommitData::new(actions, operation, client(), Vec::new()).get_bytes();
-        let bytes = bytes.map_err(|error| LakeError::log(&self.table, error))?;
-        let replaces: Vec<String> = merged.replaces.iter().map(LogFile::path).collect();
-        for version in (self.version() + 1..).take(STEPS_MAX) {
-            let entry = CommitOrBytes::LogBytes(bytes.clone());
-            let written = self.log.write_commit_entry(version, entry, uuid::Uuid::nil()).await;
-            if let Err(error) = written {
-                let Some(theirs) = self.entry(version).await? else { return Err(LakeError::log(&self.table, error)) };
-                let names = |action: &Action| matches!(action, Action::Add(add) if add.path == merged.add.path);
-                let takes = |action: &Action| matches!(action, Action::Remove(gone) if replaces.contains(&gone.path));
-                if !theirs.iter().any(names) {
-                    if theirs.iter().any(takes) {
-                        return Ok(Replaced::Changed);
-                    }
-                    continue;
-                }
-            }
-            self.reload().await?;
-            self.maintain().await;
-            return Ok(Replaced::Done);
-        }
-        Err(LakeError::Contended { table: self.table.to_string(), attempts: STEPS_MAX as u32 })
     }
 
     /// The last entry that is known must be there still: the next one after a hole would spoil the log, and hide what is gone. The entry alone may
@@ -293,6 +262,47 @@ impl TableLog {
 
     fn version(&self) -> u64 {
         self.state.as_ref().map_or(0, |state| state.version)
+    }
+
+    /// Reads the log as it is now, and what its entries from `first` on take away.
+    async fn step_over(&mut self, first: u64) -> Result<(), LakeError> {
+        self.reload().await?;
+        for version in first..=self.version() {
+            let Some(actions) = self.entry(version).await? else {
+                // Cleaned up already: what it took away is not to be learnt any more.
+                return Err(LakeError::Rewritten { table: self.table.to_string() });
+            };
+            let fresh = removed(&actions).filter(|path| path.starts_with(FRESH));
+            self.taken_away.extend(fresh.map(|path| file_name(path).to_string()));
+        }
+        Ok(())
+    }
+
+    /// The state after an entry of ours that an earlier try has written: a table that began with it has that try's id.
+    fn as_written(&self, state: State, actions: &[Action]) -> Result<State, LakeError> {
+        let metadata = actions.iter().find_map(|action| match action {
+            Action::Metadata(metadata) => Some(serde_json::to_value(metadata)),
+            _ => None,
+        });
+        match metadata.transpose().map_err(|error| LakeError::log(&self.table, error))? {
+            Some(metadata) => {
+                State::new(state.version, state.txn, metadata).ok_or_else(|| self.altered("its metadata is not whole"))
+            }
+            None => Ok(state),
+        }
+    }
+
+    /// Makes durable what was found in the log: whoever put it may have ended before its folder was synced.
+    pub async fn sync(&self) -> Result<(), LakeError> {
+        match self.state {
+            Some(_) => self.store.sync(&Path::from(format!("{}/_delta_log/last", self.folder))).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Those to be rolled are read anew, and no file that was taken away is among them.
+    pub fn forget_taken_away(&mut self) {
+        self.taken_away.clear();
     }
 
     /// The entry's bytes, and the state it leads to.
@@ -391,17 +401,30 @@ fn is_broken(error: &KernelError) -> bool {
     )
 }
 
-/// Whether a log entry is the one that `change` meant to write.
+/// Whether a log entry is the one that `change` meant to write: the same files, and the same word on where the table stands.
 fn is_ours(actions: &[Action], change: &Change, source: &str) -> bool {
     let paths = actions.iter().filter_map(|action| match action {
         Action::Add(add) => Some(&add.path),
         _ => None,
     });
-    let owner = actions.iter().find_map(|action| match action {
-        Action::Txn(txn) if txn.app_id == format!("{source}/owner") => Some(txn.version),
+    let says = |wanted: Transaction| {
+        let same = |txn: &Transaction| (&txn.app_id, txn.version) == (&wanted.app_id, wanted.version);
+        actions.iter().any(|action| matches!(action, Action::Txn(txn) if same(txn)))
+    };
+    paths.eq(change.adds.iter().map(|add| &add.path)) && change.txn.transactions(source).into_iter().all(says)
+}
+
+/// Paths of the files that an entry takes away.
+fn removed(actions: &[Action]) -> impl Iterator<Item = &str> {
+    actions.iter().filter_map(|action| match action {
+        Action::Remove(removed) => Some(removed.path.as_str()),
         _ => None,
-    });
-    owner == Some(change.txn.owner as i64) && paths.eq(change.adds.iter().map(|add| &add.path))
+    })
+}
+
+/// What names a file of ours in its table, however another tool has spelt its folders.
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 impl State {
@@ -462,3 +485,6 @@ impl State {
         serde_json::from_value(Value::Object(metadata))
     }
 }
+
+#[cfg(test)]
+mod tests;

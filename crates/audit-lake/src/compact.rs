@@ -3,7 +3,8 @@
 //! It owns nothing and may run anywhere, beside the daemon or in it. A file is made of others of one partition, then one commit names it
 //! in their place, if they are all still there; the daemon steps over such commits. What was replaced stays for readers of an older state of
 //! the log: a note under `_cdc_audit/replaced` says which files, and a later run removes them. The note is written first, so that nothing is
-//! forgotten by a kill, and believed only as far as the log agrees: a file that the log names is never removed.
+//! forgotten by a kill, and believed only as far as the log agrees: a file that the log names is never removed, nor one that a run which sleeps
+//! may still commit: it is given up in the log first.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -34,7 +35,7 @@ const NOTES: &str = "_cdc_audit/replaced";
 const LAST_RUN: &str = "_cdc_audit/compacted.json";
 /// A partition that is still written to is compacted when it has this many files.
 const OPEN_FILES_MIN: usize = 8;
-/// What a run that was killed has left is removed when it is this old: no run takes so long from a file to its commit.
+/// What a run that was killed has left is removed when it is this old; a run that took so long from a file to its commit begins again.
 const LEFT_AFTER: i64 = 86_400_000_000;
 
 /// What a run has done to one table.
@@ -188,7 +189,7 @@ impl Compactor {
             return Err(LakeError::NoTable { table: table.to_string() });
         }
         let context = self.context(&log);
-        let files = adopt::files_in_log(&log, DATA).await?;
+        let (files, listed) = adopt::listed_in_log(&log, DATA).await?;
         let (tenant, left) = (self.tenant.clone(), files.len() as u64);
         let mut done = Compacted { tenant, table: table.to_string(), left, ..Compacted::default() };
         let groups = self.groups(&log, self.baseline(&log).await?, files);
@@ -196,7 +197,7 @@ impl Compactor {
             while group.len() > 1 || group.first().is_some_and(|file| file.name.mark.is_none()) {
                 let Some(merged) = merge(&context, &group, self.window, Some(rand::random())).await? else { break };
                 group.drain(..merged.replaces.len());
-                if !self.replace(&mut log, &merged).await? {
+                if !self.replace(&mut log, &merged, listed).await? {
                     break;
                 }
                 done.files += merged.replaces.len() as u64;
@@ -291,8 +292,8 @@ impl Compactor {
         Ok(divided)
     }
 
-    /// Notes what will be replaced, then commits; false where another run was faster.
-    async fn replace(&self, log: &mut TableLog, merged: &Merged) -> Result<bool, LakeError> {
+    /// Notes what will be replaced, then commits; false where another run was faster. The files were listed at version `listed` of the log.
+    async fn replace(&self, log: &mut TableLog, merged: &Merged, listed: u64) -> Result<bool, LakeError> {
         let note = Note {
             table: log.folder.to_string(),
             at: Micros::now().0,
@@ -308,7 +309,7 @@ impl Compactor {
             Err(error) => return Err(LakeError::store("write", self.store.show(&path), error)),
         }
         fault!("lake::before_compact");
-        let replaced = log.replace(merged).await?;
+        let replaced = log.replace(merged, listed).await?;
         fault!("lake::after_compact");
         if replaced == Replaced::Changed {
             let made = Path::from(format!("{}/{}", log.folder, merged.add.path));
@@ -319,6 +320,17 @@ impl Compactor {
 
     /// Removes files that were replaced long enough ago; how many.
     pub async fn sweep(&self) -> Result<u64, LakeError> {
+        let mut removed = 0;
+        for (path, note) in self.notes().await? {
+            if note.at.saturating_add(self.grace) <= Micros::now().0 {
+                removed += self.sweep_noted(&path, &note).await?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// All notes, oldest first.
+    async fn notes(&self) -> Result<Vec<(Path, Note)>, LakeError> {
         let folder = Path::from(NOTES);
         let listed: Vec<ObjectMeta> = self
             .store
@@ -327,14 +339,12 @@ impl Compactor {
             .try_collect()
             .await
             .map_err(|error| LakeError::store("list", self.store.show(&folder), error))?;
-        let mut removed = 0;
-        for meta in listed {
-            let Some(note) = self.note(&meta.location).await? else { continue };
-            if note.at.saturating_add(self.grace) <= Micros::now().0 {
-                removed += self.sweep_noted(&meta.location, &note).await?;
-            }
+        let mut notes = Vec::new();
+        for path in listed.into_iter().map(|meta| meta.location) {
+            notes.extend(self.note(&path).await?.map(|note| (path, note)));
         }
-        Ok(removed)
+        notes.sort_by_key(|(_, note)| note.at);
+        Ok(notes)
     }
 
     async fn note(&self, path: &Path) -> Result<Option<Note>, LakeError> {
@@ -357,20 +367,33 @@ impl Compactor {
     }
 
     async fn sweep_noted(&self, path: &Path, note: &Note) -> Result<u64, LakeError> {
-        let Some(log) = TableLog::open_folder(&self.store, &self.source, &note.table).await? else { return Ok(0) };
+        let Some(mut log) = TableLog::open_folder(&self.store, &self.source, &note.table).await? else { return Ok(0) };
         let named: HashSet<String> = adopt::files_in_log(&log, DATA).await?.iter().map(LogFile::path).collect();
-        let committed = named.contains(&note.made) || note.replaced.iter().any(|path| !named.contains(path));
-        if !committed && note.at.saturating_add(LEFT_AFTER) > Micros::now().0 {
-            return Ok(0);
-        }
-        // What was made and is not in the log any more was replaced in its turn: another note says so.
-        let gone: Vec<&String> = match committed {
-            true => note.replaced.iter().filter(|path| !named.contains(*path)).collect(),
-            false => vec![&note.made],
+        let unnamed = || note.replaced.iter().filter(|path| !named.contains(*path));
+        let gone: Vec<&String> = if named.contains(&note.made) {
+            unnamed().collect()
+        } else {
+            let others = self.replaced_by_others(path, &note.table).await?;
+            if others.contains(&note.made) {
+                unnamed().collect()
+            } else if note.at.saturating_add(LEFT_AFTER) <= Micros::now().0 && log.give_up(&note.made).await? {
+                // What another run has replaced meanwhile is for its own note to remove.
+                std::iter::once(&note.made).chain(unnamed().filter(|path| !others.contains(*path))).collect()
+            } else {
+                return Ok(0);
+            }
         };
         let objects: Vec<Path> = gone.iter().map(|path| Path::from(format!("{}/{path}", note.table))).collect();
         let count = objects.len() as u64;
         adopt::delete(&log, objects.into_iter().chain([path.clone()])).await?;
         Ok(count)
+    }
+
+    /// What other runs have replaced in the table, or are about to. Read after the log: a note is there before its commit, so a file that
+    /// was in the log, and is not now, stands in a note until it is removed.
+    async fn replaced_by_others(&self, own: &Path, table: &str) -> Result<HashSet<String>, LakeError> {
+        let notes = self.notes().await?;
+        let others = notes.into_iter().filter(|(path, note)| path != own && note.table == table);
+        Ok(others.flat_map(|(_, note)| note.replaced).collect())
     }
 }

@@ -92,6 +92,8 @@ pub enum LakeError {
     },
     #[error("rows of table {table} were committed up to {position} by an earlier owner meanwhile")]
     Overtaken { table: String, position: Position },
+    #[error("another tool has rewritten or removed files of table {table} that were to be rolled")]
+    Rewritten { table: String },
     #[error("table {table}: a commit lost the race for its version {attempts} times")]
     Contended { table: String, attempts: u32 },
     #[error("a task of the lake broke off")]
@@ -198,6 +200,12 @@ impl LakeError {
         }
     }
 
+    /// Whether a file that a log has named was removed before it could be read: what took its place is in the log as it is now.
+    pub(crate) fn is_gone(&self) -> bool {
+        let missing = |error: &object_store::Error| matches!(error, object_store::Error::NotFound { .. });
+        matches!(self, LakeError::Read { .. }) && from_store(self).is_some_and(missing)
+    }
+
     pub(crate) fn is_retry(&self) -> bool {
         self.action() == Action::Retry
     }
@@ -214,6 +222,7 @@ impl LakeError {
             LakeError::Contended { .. } => Action::Retry,
             LakeError::UploadLost { .. }
             | LakeError::Overtaken { .. }
+            | LakeError::Rewritten { .. }
             | LakeError::Parquet { .. }
             | LakeError::WentBack { .. } => Action::Restart,
             LakeError::Fault(_) => Action::Retry,

@@ -2,6 +2,8 @@
 //!
 //! Dates and times outside the years 1 to 9999 count as such: engines differ on them.
 
+use audit_core::position::days;
+
 /// `numeric` with a fixed scale, as the number of its last decimals.
 pub fn decimal(text: &str, scale: u8) -> Option<i128> {
     let bytes = text.as_bytes();
@@ -52,17 +54,7 @@ pub fn date(text: &str) -> Option<i32> {
     if year == 0 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    Some(days(year as i32, month as i32, day as i32))
-}
-
-/// Days since 1970-01-01 of a Gregorian date, counted in eras of 400 years that begin in March.
-fn days(year: i32, month: i32, day: i32) -> i32 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
+    Some(days(year as i32, month as u8, day as u8))
 }
 
 /// `YYYY-MM-DD HH:MM:SS[.ffffff]`, with `+00` behind it if `zone`, as microseconds since 1970-01-01.

@@ -53,7 +53,7 @@ pub enum Form {
     },
     /// PostgreSQL's text.
     Text,
-    /// JSON text in the form that the record gives the kind.
+    /// JSON text: jsonb as it is, a list in the form that the record gives the kind.
     Json(Kind),
     TextList,
 }

@@ -99,16 +99,23 @@ fn bound(bounds: &ArrayRef, form: &Form, greatest: bool) -> Option<Box<RawValue>
         Form::Int32 => number::<Int32Type>(bounds, greatest)?.to_string(),
         Form::Int64 => number::<Int64Type>(bounds, greatest)?.to_string(),
         Form::Decimal(_, scale) => decimal(number::<Decimal128Type>(bounds, greatest)?, *scale),
-        Form::Date => {
-            let day = i64::from(number::<Date32Type>(bounds, greatest)?);
-            let shown = Micros(day * 86_400_000_000).to_string();
-            format!("\"{}\"", shown.get(..10)?)
-        }
-        Form::Timestamp { .. } => format!("\"{}\"", Micros(number::<TimestampMicrosecondType>(bounds, greatest)?)),
+        Form::Date => format!("\"{}\"", date(number::<Date32Type>(bounds, greatest)?)?),
+        Form::Timestamp { .. } => format!("\"{}\"", time(number::<TimestampMicrosecondType>(bounds, greatest)?)?),
         Form::Text => serde_json::to_string(pick(bounds.as_string_opt::<i32>()?.iter().flatten(), greatest)?).ok()?,
         _ => return None,
     };
     RawValue::from_string(json).ok()
+}
+
+/// `YYYY-MM-DD`, of days since 1970-01-01; `None` outside the years that the lake's typed columns hold, which others write each in their way.
+pub fn date(day: i32) -> Option<String> {
+    time(i64::from(day).checked_mul(86_400_000_000)?)?.get(..10).map(str::to_string)
+}
+
+/// `YYYY-MM-DDTHH:MM:SS.ffffffZ`, of microseconds since 1970-01-01; `None` outside the same years.
+pub fn time(micros: i64) -> Option<String> {
+    let at = Micros(micros);
+    (1..=9999).contains(&at.date().0).then(|| at.to_string())
 }
 
 /// A decimal digit by digit: a JSON number, and PostgreSQL's text.
@@ -124,6 +131,14 @@ pub fn decimal(value: i128, scale: i8) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_without_an_exact_form_is_no_bound() {
+        for (day, text) in [(2_932_896, Some("9999-12-31")), (2_932_897, None), (-719_162, Some("0001-01-01"))] {
+            assert_eq!(date(day).as_deref(), text);
+        }
+        assert_eq!((date(-719_163), date(i32::MAX), time(i64::MAX), time(i64::MIN)), (None, None, None, None));
+    }
 
     #[test]
     fn decimals_keep_every_digit() {

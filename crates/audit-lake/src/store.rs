@@ -5,6 +5,8 @@
 //! when it is killed. Here every write is staged under `_cdc_audit/tmp`, synced, linked or renamed into place, and the folders that name it
 //! are synced too, up to the lake's own. Leftovers of a kill lie in `_cdc_audit/tmp` only, where [`Store::sweep`] removes them.
 
+mod opener;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File};
@@ -24,24 +26,26 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
-    Attribute, Attributes, CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
-    RenameOptions, RenameTargetMode, Result, UploadPart,
+    Attributes, CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    RenameTargetMode, Result, UploadPart,
 };
 use url::Url;
 
-use crate::cloud;
 use crate::config::LakeConfig;
 use crate::error::LakeError;
 use crate::layout::{DATA, OWN_FOLDER, TMP};
-use crate::place::{Place, StoreConfig};
+use crate::place::Place;
+
+pub use opener::Opener;
 
 /// A lake's object store, its root being the lake's.
 #[derive(Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     shown: Arc<str>,
-    stages: bool,
+    /// The lake's folder, where it is on a local disk.
+    folder: Option<Arc<FilePath>>,
     data: Attributes,
 }
 
@@ -60,13 +64,26 @@ impl Store {
 
     /// A lake in any object store, at its root.
     pub fn over(objects: Arc<dyn ObjectStore>, shown: &str) -> Store {
-        Store { objects, shown: shown.into(), stages: false, data: Attributes::default() }
+        Store { objects, shown: shown.into(), folder: None, data: Attributes::default() }
     }
 
     /// Whether an object can be written piece by piece under one name and then be given another. In a bucket it would have to be copied:
     /// a second write, in the bucket's own storage class, and by GCS's client under the opposite condition.
     pub(crate) fn stages(&self) -> bool {
-        self.stages
+        self.folder.is_some()
+    }
+
+    /// Makes the name of an object that was found durable. One that another process has put, or a put of our own that failed at its last
+    /// step, can be seen before it is on disk. In a bucket none can.
+    pub(crate) async fn sync(&self, found: &Path) -> std::result::Result<(), LakeError> {
+        let Some(root) = self.folder.clone() else { return Ok(()) };
+        let path = root.join(found.as_ref());
+        let sync = move || {
+            let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(&root));
+            folders.map(sync_folder).collect::<io::Result<()>>()
+        };
+        let synced = tokio::task::spawn_blocking(sync).await.map_err(LakeError::Task)?;
+        synced.map_err(|error| LakeError::store("sync", self.show(found), describe(found.to_string(), error)))
     }
 
     /// What a file of a table is put with, by its path from the table's folder. The storage class is for files that stay.
@@ -111,84 +128,6 @@ impl Store {
             }
         }
         Ok(())
-    }
-}
-
-/// Buckets and folders that are remembered as open, at most.
-const OPEN_MAX: usize = 64;
-
-/// Opens the stores of one lake. Those in one bucket share its client; what was opened last is remembered.
-#[derive(Clone)]
-pub struct Opener {
-    config: Arc<StoreConfig>,
-    create: bool,
-    connector: cloud::Connector,
-    /// By bucket or folder, the last one used at the end.
-    opened: Arc<Mutex<Vec<Opened>>>,
-}
-
-type Opened = (String, Arc<dyn ObjectStore>);
-
-impl Opener {
-    pub fn new(config: &StoreConfig, create: bool) -> Opener {
-        let (config, connector) = (Arc::new(config.clone()), cloud::Connector::default());
-        Opener { config, create, connector, opened: Arc::default() }
-    }
-
-    /// With `create` a folder is made where it is missing.
-    pub fn open(&self, place: &Place) -> std::result::Result<Store, LakeError> {
-        let shown = place.to_string();
-        match place {
-            Place::Folder(path) => {
-                let folder = |source| LakeError::Folder { path: shown.clone(), source };
-                let open = || {
-                    if self.create {
-                        make_folder(path).map_err(folder)?;
-                    }
-                    Ok(Arc::new(DurableLocal::new(path).map_err(folder)?) as Arc<dyn ObjectStore>)
-                };
-                Ok(Store { stages: true, ..Store::over(self.remembered(shown.clone(), open)?, &shown) })
-            }
-            Place::Bucket(bucket) => {
-                let open = || cloud::open(bucket, &self.config, &self.connector);
-                let objects = self.remembered(format!("{:?}", bucket.name()), open)?;
-                let class = self.config.storage_class.iter();
-                let data = class.map(|class| (Attribute::StorageClass, class.clone())).collect();
-                let prefixed = Arc::new(PrefixStore::new(objects, bucket.prefix.clone()));
-                Ok(Store { data, ..Store::over(prefixed, &shown) })
-            }
-        }
-    }
-
-    fn remembered(
-        &self,
-        name: String,
-        open: impl FnOnce() -> std::result::Result<Arc<dyn ObjectStore>, LakeError>,
-    ) -> std::result::Result<Arc<dyn ObjectStore>, LakeError> {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let objects = match opened.iter().position(|(known, _)| *known == name) {
-            Some(at) => opened.remove(at).1,
-            None => open()?,
-        };
-        if opened.len() >= OPEN_MAX {
-            opened.remove(0);
-        }
-        opened.push((name, objects.clone()));
-        Ok(objects)
-    }
-}
-
-/// Makes a folder and those above it, each durable.
-fn make_folder(path: &FilePath) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let Some(parent) = path.parent() else { return Err(ErrorKind::InvalidInput.into()) };
-    make_folder(parent)?;
-    // ⚠ What a lake holds is for its owner alone, whatever the umask; whoever wants readers opens the folder to them, or makes it first.
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-        _ => sync_folder(parent),
     }
 }
 

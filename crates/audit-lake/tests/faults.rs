@@ -11,6 +11,9 @@
 mod adopted;
 #[path = "common/mod.rs"]
 mod common;
+/// Compactions beside one another.
+#[path = "faults/compactions.rs"]
+mod compactions;
 /// Two daemons, and a disk that fails, at one moment.
 #[path = "faults/moments.rs"]
 mod moments;

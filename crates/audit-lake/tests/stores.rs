@@ -110,7 +110,7 @@ async fn what_is_written_is_read_back(site: Site) {
     let reader = LakeReader::open(&lake.config).unwrap();
     assert_eq!(reader.tables("shop").await.unwrap(), ["public.orders", "public.users"]);
     assert!(reader.tables("other").await.unwrap().is_empty());
-    let stored = reader.checkpoint("shop").await.unwrap().unwrap();
+    let (stored, _) = reader.checkpoint("shop").await.unwrap().unwrap();
     assert_eq!(stored.progress(), world.stream.last().unwrap().progress);
     let history = reader.history("shop", TABLES[0], "1", 10).await.unwrap();
     assert_eq!(history.iter().map(|record| record.event.as_str()).collect::<Vec<_>>(), ["updated", "created"]);

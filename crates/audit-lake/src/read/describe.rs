@@ -2,6 +2,7 @@
 
 use audit_core::position::Micros;
 use audit_core::shape::Shape;
+use futures::StreamExt;
 use object_store::path::Path;
 
 use crate::commit::TableLog;
@@ -21,7 +22,9 @@ pub struct TableDescription {
     /// Oldest first; none for the table of gaps.
     pub shapes: Vec<Shape>,
     /// The year of its oldest partition that readers list; of now where there is none.
-    pub first_year: i16,
+    pub first_year: i32,
+    /// Whether it has a file that readers list.
+    pub listed: bool,
 }
 
 /// A column of the Delta schema.
@@ -51,11 +54,24 @@ pub async fn describe(log: &TableLog) -> Result<TableDescription, LakeError> {
         fields: fields.collect(),
         shapes: state.shapes.clone(),
         first_year: first_year(log).await?,
+        listed: is_listed(log).await?,
     })
 }
 
+async fn is_listed(log: &TableLog) -> Result<bool, LakeError> {
+    let data = Path::from(format!("{}/{DATA}", log.folder));
+    let mut files = log.store().objects().list(Some(&data));
+    while let Some(file) = files.next().await {
+        let file = file.map_err(|error| LakeError::store("list", log.store().show(&data), error))?;
+        if file.location.extension() == Some("parquet") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Out of the names of the folders: `year=2026`, or `date=2026-03-01`.
-async fn first_year(log: &TableLog) -> Result<i16, LakeError> {
+async fn first_year(log: &TableLog) -> Result<i32, LakeError> {
     let data = Path::from(format!("{}/{DATA}", log.folder));
     let listed = log.store().objects().list_with_delimiter(Some(&data)).await;
     let listed = listed.map_err(|error| LakeError::store("list", log.store().show(&data), error))?;

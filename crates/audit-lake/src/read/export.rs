@@ -3,6 +3,9 @@
 //! Files are ordered by their first versions and opened when the stream comes to them. Files of several partitions, or of a baseline, overlap;
 //! then their rows are merged. Where one owner followed another there may be more than two at a time, but not many. A file whose rows are
 //! sorted by key is sorted by position when it is opened.
+//!
+//! An export may take longer than files that were replaced are kept. Where one is gone the log is read again, and the stream goes on after the
+//! last position that it gave, up to where the table was when it began.
 
 use std::collections::VecDeque;
 
@@ -25,11 +28,21 @@ const BATCH_ROWS: usize = 512;
 /// Of a file that is sorted anew, in bytes.
 const SORT_BYTES: usize = 32 << 20;
 
-struct Merge {
-    waiting: VecDeque<DataFile>,
-    open: Vec<Cursor>,
+/// What was asked for.
+struct Asked {
+    logs: Vec<TableLog>,
     since: Option<Micros>,
     until: Option<Micros>,
+}
+
+struct Merge {
+    asked: Asked,
+    waiting: VecDeque<DataFile>,
+    open: Vec<Cursor>,
+    /// What was given or passed over.
+    done: Option<Position>,
+    /// The last version that was there at the beginning.
+    last: Option<Position>,
 }
 
 /// Where the stream stands in a file.
@@ -63,13 +76,17 @@ impl Source {
     }
 }
 
+/// Versions after the position `after`, committed at or after `since` and before `until`.
 pub async fn export(
-    logs: &[TableLog],
+    logs: Vec<TableLog>,
+    after: Option<Position>,
     since: Option<Micros>,
     until: Option<Micros>,
 ) -> Result<impl Stream<Item = Result<Record, LakeError>> + Send + use<>, LakeError> {
-    let waiting = files::select(logs, |stats| stats.may_be_committed(since, until)).await?.into();
-    let merge = Merge { waiting, open: Vec::new(), since, until };
+    let asked = Asked { logs, since, until };
+    let waiting = asked.files(after).await?;
+    let last = waiting.iter().map(|file| file.name.last).max();
+    let merge = Merge { asked, waiting: waiting.into(), open: Vec::new(), done: after, last };
     let records = futures::stream::try_unfold(merge, |mut merge| async move {
         let next = merge.next().await?;
         Ok::<_, LakeError>(next.map(|record| (record, merge)))
@@ -77,20 +94,58 @@ pub async fn export(
     Ok(records.boxed())
 }
 
+impl Asked {
+    /// The files that the log names now, without those of which everything is done.
+    async fn files(&self, done: Option<Position>) -> Result<Vec<DataFile>, LakeError> {
+        let mut files = files::select(&self.logs, |stats| stats.may_be_committed(self.since, self.until)).await?;
+        files.retain(|file| done.is_none_or(|done| file.name.last > done));
+        Ok(files)
+    }
+
+    fn is_in_span(&self, at: Micros) -> bool {
+        self.since.is_none_or(|since| since <= at) && self.until.is_none_or(|until| at < until)
+    }
+}
+
 impl Merge {
     async fn next(&mut self) -> Result<Option<Record>, LakeError> {
+        loop {
+            match self.next_of_open().await {
+                Err(error) if error.is_gone() => self.read_log_again(error).await?,
+                next => return next,
+            }
+        }
+    }
+
+    /// A roll or a compaction has replaced a file that was still to be read. One that the log still names is lost.
+    async fn read_log_again(&mut self, error: LakeError) -> Result<(), LakeError> {
+        let files = self.asked.files(self.done).await?;
+        if matches!(&error, LakeError::Read { path, .. } if files.iter().any(|file| file.shown() == *path)) {
+            return Err(error);
+        }
+        self.open.clear();
+        self.waiting = files.into();
+        Ok(())
+    }
+
+    async fn next_of_open(&mut self) -> Result<Option<Record>, LakeError> {
         loop {
             self.open_next().await?;
             let first = self.open.iter().enumerate().min_by_key(|(_, cursor)| cursor.position).map(|(at, _)| at);
             let Some(at) = first else { return Ok(None) };
             let cursor = &mut self.open[at];
+            let position = cursor.position;
+            if self.last.is_none_or(|last| position > last) {
+                return Ok(None);
+            }
             let committed_at = cursor.rows.committed_at(cursor.at);
-            let wanted = self.since.is_none_or(|since| since <= committed_at)
-                && self.until.is_none_or(|until| committed_at < until);
+            let wanted = self.done.is_none_or(|done| position > done) && self.asked.is_in_span(committed_at);
             let record = if wanted { Some(cursor.rows.record(cursor.at, &cursor.path)?) } else { None };
+            // What is read here is done only if the step to the next row succeeds; else it would be passed over when the log is read again.
             if !cursor.advance().await? {
                 self.open.swap_remove(at);
             }
+            self.done = self.done.max(Some(position));
             if record.is_some() {
                 return Ok(record);
             }

@@ -106,6 +106,18 @@ async fn select_of(log: &TableLog, wanted: &impl Fn(&Stats) -> bool) -> Result<V
     Ok(files)
 }
 
+/// The latest commit time in the files, as far as the logs tell it.
+pub async fn newest(logs: &[TableLog]) -> Result<Option<Micros>, LakeError> {
+    let newest = std::cell::Cell::new(None);
+    let see = |stats: &Stats| {
+        let last = stats.max_values.get("cdc_committed_at").and_then(Value::as_str).and_then(|text| text.parse().ok());
+        newest.set(newest.get().max(last));
+        false
+    };
+    select(logs, see).await?;
+    Ok(newest.get())
+}
+
 /// Opens a file for reading.
 pub async fn open(file: &DataFile) -> Result<ParquetRecordBatchStreamBuilder<ObjectReader>, LakeError> {
     let reader = ObjectReader { objects: file.store.objects().clone(), path: file.path.clone(), size: file.size };

@@ -27,6 +27,8 @@ use super::record::Rows;
 use crate::commit::TableLog;
 use crate::error::LakeError;
 
+/// How often a history is begun, while files are replaced and removed under it.
+const TRIES_MAX: u32 = 10;
 /// A row whose key changed more often is followed no further.
 const STRETCHES_MAX: usize = 1_000;
 const BATCH_ROWS: usize = 512;
@@ -63,7 +65,18 @@ impl Turn {
     }
 }
 
+/// The log is read again where a file was replaced and removed meanwhile.
 pub async fn history(logs: &[TableLog], key: &str, limit: usize) -> Result<Vec<Record>, LakeError> {
+    let mut tries = 1;
+    loop {
+        match read_history(logs, key, limit).await {
+            Err(error) if error.is_gone() && tries < TRIES_MAX => tries += 1,
+            done => return done,
+        }
+    }
+}
+
+async fn read_history(logs: &[TableLog], key: &str, limit: usize) -> Result<Vec<Record>, LakeError> {
     let mut trail = Trail { logs, turns: HashMap::new(), groups: Groups::default() };
     let stretches = trail.stretches(key).await?;
     let mut newest = trail.versions(&stretches, limit).await?;

@@ -14,7 +14,7 @@ mod record;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use audit_core::position::Micros;
+use audit_core::position::{Micros, Position};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::Record;
@@ -128,9 +128,26 @@ impl LakeReader {
         Ok(all.into_iter().collect())
     }
 
-    /// What the lake has; `None` before the first write, and where it is another source's.
-    pub async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, LakeError> {
-        Ok(checkpoint::stored(self.stores.home()).await?.filter(|stored| stored.source == source))
+    /// What the lake has, and since when; `None` before the first write, and where it is another source's.
+    pub async fn checkpoint(&self, source: &str) -> Result<Option<(Checkpoint, Option<Micros>)>, LakeError> {
+        Ok(checkpoint::stored(self.stores.home()).await?.filter(|(stored, _)| stored.source == source))
+    }
+
+    /// The latest commit time among the versions of these tables, as their logs tell it.
+    pub async fn newest(&self, source: &str, tables: &[String]) -> Result<Option<Micros>, LakeError> {
+        let newest = |table: &String| {
+            let table = table.clone();
+            async move {
+                match self.logs(source, &table).await {
+                    Ok(logs) => files::newest(&logs).await,
+                    Err(LakeError::NoTable { .. }) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let found = futures::stream::iter(tables).map(newest).buffer_unordered(CONCURRENT);
+        let found: Vec<Option<Micros>> = found.try_collect().await?;
+        Ok(found.into_iter().flatten().max())
     }
 
     /// The trail of one row, newest first, at most `limit` versions: what happened under this key, what happened to the same row under the
@@ -151,8 +168,20 @@ impl LakeReader {
         since: Option<Micros>,
         until: Option<Micros>,
     ) -> Result<impl Stream<Item = Result<Record, LakeError>> + Send + use<>, LakeError> {
+        self.export_after(source, table, None, since, until).await
+    }
+
+    /// The same, of the versions after a position: the rest of an export that broke off there.
+    pub async fn export_after(
+        &self,
+        source: &str,
+        table: &str,
+        after: Option<Position>,
+        since: Option<Micros>,
+        until: Option<Micros>,
+    ) -> Result<impl Stream<Item = Result<Record, LakeError>> + Send + use<>, LakeError> {
         let logs = self.logs(source, table).await?;
-        export::export(&logs, since, until).await
+        export::export(logs, after, since, until).await
     }
 
     /// How many versions [`LakeReader::export`] would give at most; exact where no bounds are given.

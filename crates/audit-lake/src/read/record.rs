@@ -219,7 +219,8 @@ fn missing(path: &str, column: &str) -> LakeError {
 /// Appends a value as JSON.
 fn write_value(out: &mut Vec<u8>, kind: &Kind, array: &ArrayRef, at: usize) {
     match Form::of(kind) {
-        Form::Json(_) => {
+        // Lists have the record's form already, and so has jsonb, but for its null.
+        Form::Json(Kind::Array(_)) => {
             out.extend_from_slice(array.as_string_opt::<i32>().map_or("null", |texts| texts.value(at)).as_bytes())
         }
         form => match postgres_text(&form, array, at) {
@@ -229,7 +230,8 @@ fn write_value(out: &mut Vec<u8>, kind: &Kind, array: &ArrayRef, at: usize) {
     }
 }
 
-/// A typed value in the text form that PostgreSQL gives it; `None` where the column has another type than its form.
+/// A typed value in the text form that PostgreSQL gives it; `None` where the column has another type than its form,
+/// or a time that the lake does not write.
 fn postgres_text(form: &Form, array: &ArrayRef, at: usize) -> Option<String> {
     Some(match form {
         Form::Bool => if array.as_boolean_opt()?.value(at) { "t" } else { "f" }.to_string(),
@@ -252,13 +254,8 @@ fn postgres_text(form: &Form, array: &ArrayRef, at: usize) -> Option<String> {
             });
             text
         }
-        Form::Date => {
-            let day = i64::from(array.as_primitive_opt::<Date32Type>()?.value(at));
-            Micros(day * 86_400_000_000).to_string().get(..10)?.to_string()
-        }
-        Form::Timestamp { zone } => {
-            timestamp(Micros(array.as_primitive_opt::<TimestampMicrosecondType>()?.value(at)), *zone)?
-        }
+        Form::Date => stats::date(array.as_primitive_opt::<Date32Type>()?.value(at))?,
+        Form::Timestamp { zone } => timestamp(array.as_primitive_opt::<TimestampMicrosecondType>()?.value(at), *zone)?,
         Form::Text | Form::Json(_) => array.as_string_opt::<i32>()?.value(at).to_string(),
         Form::TextList => return None,
     })
@@ -274,8 +271,8 @@ fn float(value: f64, shown: String) -> String {
 }
 
 /// `YYYY-MM-DD HH:MM:SS[.ffffff][+00]`, without trailing zeros.
-fn timestamp(at: Micros, zone: bool) -> Option<String> {
-    let shown = at.to_string();
+fn timestamp(micros: i64, zone: bool) -> Option<String> {
+    let shown = stats::time(micros)?;
     let (date, time) = shown.strip_suffix('Z')?.split_once('T')?;
     let time = time.trim_end_matches('0').trim_end_matches('.');
     Some(format!("{date} {time}{}", if zone { "+00" } else { "" }))
@@ -295,9 +292,10 @@ mod tests {
             "2026-03-01 09:30:20.5+00",
             "2026-03-01 09:30:00.000001+00",
             "0001-01-01 10:00:00+00",
+            "9999-12-31 23:59:59.999999+00",
         ] {
             let micros = crate::parse::timestamp(text, true).unwrap();
-            assert_eq!(timestamp(Micros(micros), true).as_deref(), Some(text));
+            assert_eq!(timestamp(micros, true).as_deref(), Some(text));
         }
     }
 }

@@ -64,7 +64,7 @@ impl Maker {
             if theirs > self.owner {
                 return Err(LakeError::Fenced { what: format!("table {}", id.name), theirs, ours: self.owner });
             }
-            let mut table = self.table(log, id.tenant.clone(), baseline);
+            let mut table = self.table(log, id.tenant.clone(), baseline).await?;
             if has_fresh {
                 table.load_fresh().await?;
             }
@@ -76,7 +76,14 @@ impl Maker {
         }
     }
 
-    fn table(&self, log: TableLog, tenant: Option<Arc<str>>, baseline: Option<ChunkProgress>) -> OpenTable {
+    /// ⚠ What the log says is counted on from here on, so it is synced: the daemon that wrote it may have been killed before it did.
+    async fn table(
+        &self,
+        log: TableLog,
+        tenant: Option<Arc<str>>,
+        baseline: Option<ChunkProgress>,
+    ) -> Result<OpenTable, LakeError> {
+        log.sync().await?;
         let context = FileContext {
             store: log.store().clone(),
             table: log.table.clone(),
@@ -91,7 +98,7 @@ impl Maker {
         if let Some(baseline) = baseline {
             table.baseline = baseline;
         }
-        table
+        Ok(table)
     }
 
     /// The home's table in `folder`, with what was left behind of its baseline and of its rolls taken up. The lake has everything up to
@@ -108,7 +115,7 @@ impl Maker {
         };
         let txn = log.txn();
         let under_way = txn.baseline.baseline > 0 && !txn.baseline.done;
-        let mut table = self.table(log, None, None);
+        let mut table = self.table(log, None, None).await?;
         if has_tenants && (under_way || txn.spread_by > 0) {
             // ⚠ Tenants' files of chunks that do not count are removed: whoever put them must not make them count any more.
             table.own().await?;
@@ -151,7 +158,7 @@ impl Maker {
                 TableLog::open(&store, &self.source, &home.table, self.settings.partitioning).await?
             }
         };
-        let mut table = self.table(log, Some(tenant.clone()), baseline);
+        let mut table = self.table(log, Some(tenant.clone()), baseline).await?;
         if let Some(home) = unsettled {
             table.adopt_spread(home.txn, &home.shapes).await?;
         }

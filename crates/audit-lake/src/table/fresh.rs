@@ -109,6 +109,7 @@ impl OpenTable {
     /// Learns what the log has in `fresh/`, and settles what an earlier daemon, or a roll that broke off, has left.
     pub async fn load_fresh(&mut self) -> Result<(), LakeError> {
         let now = Instant::now();
+        self.log.forget_taken_away();
         self.fresh = Fresh { unsettled: Some(now), gone: Gone { files: Vec::new(), all: true }, ..Fresh::default() };
         let seen = adopt::list(&self.log, FRESH, self.context.owner).await?;
         if !seen.is_empty() {

@@ -1,3 +1,6 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use audit_core::batch::Batch;
 use audit_core::sink::{Action, Sink, SinkError};
 use audit_lake::LakeSink;
@@ -150,4 +153,60 @@ async fn a_chunk_that_is_refused_midway_leaves_nothing() {
     write(&mut sink, &chunk).await.unwrap();
     let rows = lake.agreed("public.users").await;
     assert!(rows.len() == 4 && rows[3].contains(" error "), "{rows:?}");
+}
+
+/// How often a folder is synced while `work` runs.
+async fn syncs(work: impl Future) -> u32 {
+    let count = Arc::new(AtomicU32::new(0));
+    let counted = count.clone();
+    fail::cfg_callback("lake::sync_folder", move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    })
+    .unwrap();
+    work.await;
+    fail::remove("lake::sync_folder");
+    count.load(Ordering::Relaxed)
+}
+
+/// ⚠ The same of each sync alone: what is found to be ours after a put that failed at its end counts once it is synced.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_found_is_synced_before_it_counts() {
+    let _scenario = FailScenario::setup();
+    let (lake, (head, more, _)) = (Lake::new(), rows());
+    let (mut sink, _) = lake.taken().await;
+    write(&mut sink, &head).await.unwrap();
+    let all = syncs(async { write(&mut sink, &more).await.unwrap() }).await;
+    assert!(all >= 3, "a file, a commit, a checkpoint: {all}");
+    for passage in 0..all {
+        let (lake, (head, more, _)) = (Lake::new(), rows());
+        let (mut sink, _) = lake.taken().await;
+        write(&mut sink, &head).await.unwrap();
+        // The sync fails, and so does the one that should make up for it.
+        fail::cfg("lake::sync_folder", &format!("{passage}*off->2*return->off")).unwrap();
+        let mut errors = 0;
+        let mut done = write(&mut sink, &more).await;
+        while let Err(error) = done {
+            assert_eq!(error.action, Action::Retry, "{error}");
+            assert_eq!(sink.durable(), head[0].progress, "passage {passage}");
+            errors += 1;
+            done = sink.flush(true).await;
+        }
+        assert!(errors > 0, "sync {passage} of {all} failed twice, and nobody heard of it");
+        fail::remove("lake::sync_folder");
+        assert_eq!(lake.agreed("public.users").await.len(), 3);
+        assert_eq!(sink.durable(), more[0].progress);
+    }
+}
+
+/// ⚠ A daemon counts on what the tables' logs say; the one that wrote it may have been killed before it could sync it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_synced_by_the_next_daemon() {
+    let _scenario = FailScenario::setup();
+    let (lake, (head, _, _)) = (Lake::new(), rows());
+    drop(lake.taken().await);
+    let without = syncs(async { drop(lake.taken().await) }).await;
+    lake.write(&head).await;
+    let with = syncs(async { drop(lake.taken().await) }).await;
+    // The log's folder, the table's, the lake's.
+    assert_eq!(with, without + 3);
 }

@@ -8,6 +8,8 @@ mod common;
 mod columns;
 /// Files made into fewer.
 mod compact;
+/// The ends of what each type holds.
+mod extremes;
 /// Fresh files, partitions and compression.
 mod fresh;
 /// Who owns a lake, and what a hand altered.

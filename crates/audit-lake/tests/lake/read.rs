@@ -1,6 +1,9 @@
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use audit_core::position::Position;
 use audit_core::stored::Record;
 use audit_lake::store::{DurableLocal, Store};
 use audit_lake::{LakeError, LakeReader};
@@ -155,6 +158,20 @@ async fn what_is_not_known_is_left_out() {
 struct Noting {
     inner: DurableLocal,
     read: Arc<Mutex<Vec<String>>>,
+    /// How many data files are gone when they are asked for.
+    gone: AtomicU32,
+}
+
+impl Noting {
+    fn note(&self, location: &Path) -> Result<()> {
+        self.read.lock().unwrap().push(location.to_string());
+        let one_less = |gone: u32| gone.checked_sub(1);
+        let is_data = location.as_ref().contains("/data/");
+        match is_data && self.gone.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            true => Err(object_store::Error::NotFound { path: location.to_string(), source: "gone".into() }),
+            false => Ok(()),
+        }
+    }
 }
 
 impl std::fmt::Display for Noting {
@@ -174,12 +191,12 @@ impl ObjectStore for Noting {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.read.lock().unwrap().push(location.to_string());
+        self.note(location)?;
         self.inner.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.read.lock().unwrap().push(location.to_string());
+        self.note(location)?;
         self.inner.get_ranges(location, ranges).await
     }
 
@@ -216,7 +233,8 @@ async fn files_that_cannot_hold_the_key_are_not_read() {
         crate::common::write(&mut sink, &fixture.batches(&text)).await.unwrap();
     }
     let read = Arc::new(Mutex::new(Vec::new()));
-    let noting = Noting { inner: DurableLocal::new(lake.path()).unwrap(), read: read.clone() };
+    let inner = DurableLocal::new(lake.path()).unwrap();
+    let noting = Noting { inner, read: read.clone(), gone: AtomicU32::new(0) };
     let reader = LakeReader::over(Store::over(Arc::new(noting), "the lake"));
     let data = async |key: &str| {
         read.lock().unwrap().clear();
@@ -230,4 +248,62 @@ async fn files_that_cannot_hold_the_key_are_not_read() {
     assert_eq!(data("4z").await, (1, 1));
     assert_eq!(data("4m").await, (0, 1));
     assert_eq!(data("a").await, (0, 0));
+}
+
+/// Files are replaced and removed while they are read: an export goes on after the last version that it gave.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_goes_on_where_its_files_were_replaced() {
+    let mut lake = Lake::new().fresh();
+    lake.config.roll_age = Duration::from_secs(3600).into();
+    let (mut sink, _) = lake.taken().await;
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.t (id int4 key) full");
+    let insert = |id: u32| format!("begin at=2026-03-{:02}T10:00:00Z\ninsert public.t [{id}]\ncommit", 1 + id / 5);
+    for id in 0..15 {
+        crate::common::write(&mut sink, &fixture.batches(&insert(id))).await.unwrap();
+    }
+    let mut stream = reader(&lake).export("shop", "public.t", None, None).await.unwrap();
+    let mut keys = Vec::new();
+    for _ in 0..7 {
+        keys.push(stream.try_next().await.unwrap().unwrap().key.unwrap());
+    }
+    drop(sink);
+    lake.config.roll_age = Duration::ZERO.into();
+    let (mut sink, _) = lake.taken().await;
+    crate::common::roll(&mut sink).await.unwrap();
+    assert!(lake.fresh_rows("public.t").await.is_empty(), "everything is rolled, and the fresh files are gone");
+    crate::common::write(&mut sink, &fixture.batches(&insert(15))).await.unwrap();
+    while let Some(record) = stream.try_next().await.unwrap() {
+        keys.push(record.key.unwrap());
+    }
+    let expected: Vec<String> = (0..15).map(|id| id.to_string()).collect();
+    assert_eq!(keys, expected, "what was there when it began, each once");
+    let after = stored_position(&lake, "6").await;
+    let rest = reader(&lake).export_after("shop", "public.t", Some(after), None, None).await.unwrap();
+    let rest: Vec<Record> = rest.try_collect().await.unwrap();
+    assert_eq!(rest.len(), 9);
+
+    // What the log names and is not there is an error, and no end.
+    for file in lake.listed_files("public.t") {
+        std::fs::remove_file(file).unwrap();
+    }
+    let lost = reader(&lake).export("shop", "public.t", None, None).await.unwrap();
+    let error = lost.try_collect::<Vec<Record>>().await.unwrap_err();
+    assert!(matches!(error, LakeError::Read { .. }), "{error}");
+}
+
+async fn stored_position(lake: &Lake, key: &str) -> Position {
+    reader(lake).history("shop", "public.t", key, 1).await.unwrap()[0].position
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_begins_anew_where_its_files_were_replaced() {
+    let lake = Lake::new();
+    lake.write(&Fixture::of("table public.t (id int4 key) full\nbegin\ninsert public.t [1]\ncommit")).await;
+    for (gone, found) in [(1, true), (1000, false)] {
+        let inner = DurableLocal::new(lake.path()).unwrap();
+        let noting = Noting { inner, read: Arc::default(), gone: AtomicU32::new(gone) };
+        let reader = LakeReader::over(Store::over(Arc::new(noting), "the lake"));
+        assert_eq!(reader.history("shop", "public.t", "1", 10).await.is_ok(), found);
+    }
 }
