@@ -7,26 +7,26 @@ use crate::lake::{Lake, Table, Type};
 use crate::{Refused, Statement};
 
 /// Years that are projected beyond a table's first: without end they cannot be.
-const YEARS: i16 = 20;
+const YEARS: i32 = 20;
 
 pub fn athena(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
     let schema = lake.schema();
     let mut all = vec![Statement::new("what belongs together", format!("CREATE DATABASE IF NOT EXISTS `{schema}`"))];
     for table in &lake.tables {
         let name = format!("`{schema}`.`{}`", table.base());
+        all.push(Statement::definition_dropped(&name));
         if !plain {
             let location = lake.place.locate(Engine::Athena, &format!("{}/", table.folder))?;
             all.push(Statement::new(
                 format!("{} by its Delta log: columns that come later are seen by themselves", table.shown()),
                 format!(
-                    "CREATE EXTERNAL TABLE IF NOT EXISTS {name}\nLOCATION {}\nTBLPROPERTIES ('table_type' = 'DELTA')",
+                    "CREATE EXTERNAL TABLE {name}\nLOCATION {}\nTBLPROPERTIES ('table_type' = 'DELTA')",
                     Engine::Athena.literal(&location)
                 ),
             ));
             continue;
         }
         let location = lake.place.locate(Engine::Athena, &format!("{}/data/", table.folder))?;
-        all.push(Statement::new("only the definition is dropped", format!("DROP TABLE IF EXISTS {name}")));
         let hive = |(name, kind): &(String, Type)| format!("`{}` {}", name.to_lowercase(), Engine::hive_type(kind));
         let own: Vec<(String, Type)> = table.columns.iter().map(|column| (column.name.clone(), column.kind)).collect();
         let partitions: Vec<(String, Type)> =
@@ -57,7 +57,7 @@ fn why_plain(table: &Table) -> String {
     format!("{} by its files; partitions are computed{until}: no crawler, no MSCK REPAIR", table.shown())
 }
 
-pub fn last_year(table: &Table) -> i16 {
+pub fn last_year(table: &Table) -> i32 {
     table.first_year + YEARS
 }
 
@@ -176,7 +176,7 @@ pub fn redshift(lake: &Lake) -> Result<Vec<Statement>, Refused> {
             kind => format!("{} {}", engine.quote(name), engine.type_name(kind)),
         };
         let columns: Vec<String> = table.columns.iter().map(|column| typed(&column.name, &column.kind)).collect();
-        all.push(Statement::new("only the definition is dropped", format!("DROP TABLE IF EXISTS {name}")));
+        all.push(Statement::definition_dropped(&name));
         all.push(Statement::new(
             format!(
                 "{} by its files, of all days: Redshift Spectrum reads no Delta log and computes no partitions; bounds on cdc_committed_at skip row groups",

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::lake::{Lake, Table};
-use crate::views::create_view;
+use crate::views::{create_view, no_rows, why_by_files};
 use crate::{Refused, Statement};
 
 pub fn duckdb(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
@@ -16,7 +16,7 @@ pub fn duckdb(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
     for table in &lake.tables {
         let view = engine.object(&schema, &table.base());
         let (why, query) = if plain {
-            (format!("{} by its files", table.shown()), by_files(lake, table)?)
+            (why_by_files(table), by_files(lake, table)?)
         } else {
             (format!("{} by its Delta log", table.shown()), by_log(lake, table)?)
         };
@@ -39,6 +39,9 @@ fn by_log(lake: &Lake, table: &Table) -> Result<String, Refused> {
 fn by_files(lake: &Lake, table: &Table) -> Result<String, Refused> {
     let engine = Engine::Duckdb;
     let location = lake.place.locate(engine, &format!("{}/data/**/*.parquet", table.folder))?;
+    if !table.listed {
+        return Ok(no_rows(engine, table));
+    }
     let typed: Vec<String> = table
         .all_columns()
         .iter()

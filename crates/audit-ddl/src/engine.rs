@@ -61,6 +61,17 @@ impl Engine {
         }
     }
 
+    /// Bytes of a statement at most, where that is less than a megabyte or so.
+    pub(crate) fn longest_statement(self) -> Option<usize> {
+        match self {
+            // A quota that cannot be raised; the default of max_query_size.
+            Athena | Clickhouse => Some(262_144),
+            // The default of query.max-length; the others cannot be raised.
+            Trino | Bigquery | Snowflake => Some(1_000_000),
+            Glue | Redshift | Synapse | Databricks | Spark | Duckdb => None,
+        }
+    }
+
     /// What begins a comment, and what ends a statement.
     pub(crate) fn script(self) -> (&'static str, &'static str) {
         match self {

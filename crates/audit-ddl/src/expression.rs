@@ -45,6 +45,22 @@ pub fn cast(engine: Engine, value: &str, kind: &Type) -> String {
     }
 }
 
+/// A date as the time at which it begins in UTC, whatever the session's time zone. `plain`: times are those of files outside.
+pub fn midnight(engine: Engine, value: &str, plain: bool) -> String {
+    let cast = |value: &str| cast(engine, value, &Type::Timestamp);
+    match engine {
+        Duckdb => format!("CAST({value} AS TIMESTAMP) AT TIME ZONE 'UTC'"),
+        // There the times in files have no zone.
+        Trino if plain => format!("CAST({value} AS TIMESTAMP(6))"),
+        Trino => format!("with_timezone(CAST({value} AS TIMESTAMP(6)), 'UTC')"),
+        Databricks | Spark => format!("timestamp_seconds(CAST(unix_date({value}) AS BIGINT) * 86400)"),
+        Snowflake => cast(&format!("TO_TIMESTAMP_LTZ(DATE_PART(EPOCH_SECOND, {value}))")),
+        Bigquery => format!("TIMESTAMP({value}, 'UTC')"),
+        // Times without a zone, or with UTC in their type.
+        Athena | Glue | Redshift | Synapse | Clickhouse => cast(value),
+    }
+}
+
 /// A value as JSON text; null where it is null.
 pub fn json(engine: Engine, column: &Column, row: &Row) -> String {
     let value = engine.column(&column.name);

@@ -12,6 +12,8 @@ use crate::place::Place;
 pub struct Lake {
     /// The source's name.
     pub source: String,
+    /// The sink's name, where there are several lakes.
+    pub sink: Option<String>,
     /// Whose versions these are, where tenants have stores of their own.
     pub tenant: Option<String>,
     pub place: Place,
@@ -29,7 +31,9 @@ pub struct Table {
     pub folder: String,
     pub layout: Layout,
     /// The year of its oldest partition.
-    pub first_year: i16,
+    pub first_year: i32,
+    /// Whether it has a file that readers list.
+    pub listed: bool,
     /// In the order of the Delta schema, without the partition columns.
     pub columns: Vec<Column>,
     /// Every `schema_version` that the table has had, ascending.
@@ -149,11 +153,13 @@ impl FromStr for Type {
 }
 
 impl Lake {
-    /// The schema, database or dataset that everything is put into. No two tenants share one.
+    /// The schema, database or dataset that everything is put into. No two sources, lakes or tenants share one.
     pub(crate) fn schema(&self) -> String {
+        let schema = names::lake(&self.source, self.sink.as_deref());
         match &self.tenant {
-            Some(tenant) => names::object(&self.source, &format!("tenant_{tenant}")),
-            None => names::plain(&self.source),
+            Some(tenant) if self.sink.is_none() => names::object(&self.source, &format!("tenant_{tenant}")),
+            Some(tenant) => names::object(&schema, &format!("tenant_{tenant}")),
+            None => schema,
         }
     }
 

@@ -8,8 +8,9 @@
 //! versions             a view over all tables: the record's fields, `changes` as JSON text
 //! ```
 //!
-//! Everything is put into a schema (database, dataset) named as the source. Statements can be run again, and are to be when tables change:
-//! each creates what is missing and replaces what is there.
+//! Everything is put into a schema (database, dataset) named as the source, and as the sink where there are several lakes. Statements can be
+//! run again, and are to be when tables change or the lake moves: each creates what is missing and replaces what is there, so that nothing
+//! points at an old place.
 
 mod aws;
 mod clickhouse;
@@ -45,6 +46,11 @@ impl Statement {
     fn new(why: impl Into<String>, sql: impl Into<String>) -> Statement {
         Statement { why: why.into(), sql: sql.into() }
     }
+
+    /// Before a table of files outside is made: one that is there may point at another place.
+    fn definition_dropped(table: &str) -> Statement {
+        Statement::new("only the definition is dropped", format!("DROP TABLE IF EXISTS {table}"))
+    }
 }
 
 /// The engine cannot read this lake.
@@ -74,7 +80,7 @@ pub fn statements(engine: Engine, lake: &Lake, plain: bool) -> Result<Vec<Statem
         Engine::Duckdb => duckdb::duckdb(lake, plain)?,
         Engine::Clickhouse => clickhouse::clickhouse(lake, plain)?,
     });
-    all.extend(lake.tables.iter().map(|table| views::of_table(engine, lake, table, plain)));
+    all.extend(lake.tables.iter().flat_map(|table| views::of_table(engine, lake, table, plain)));
     if lake.whole {
         all.extend(views::versions(engine, lake, plain));
     }

@@ -2,6 +2,7 @@
 //!
 //! A name belongs to one table for ever, whatever tables come: it can be told which schema and which table it is made of. A schema that holds
 //! no `_` ends at the first one; after any other stands `__`, which then is in neither part. What does not fit into that carries a hash.
+//! The same holds of the schemas that stand for lakes.
 
 use sha2::{Digest, Sha256};
 
@@ -12,15 +13,25 @@ const LONGEST: usize = 110;
 pub fn object(schema: &str, table: &str) -> String {
     let separator = if schema.contains('_') { "__" } else { "_" };
     let name = format!("{schema}{separator}{table}");
-    if is_plain(schema) && is_plain(table) && name.len() <= LONGEST {
-        return name;
+    match is_plain(schema) && is_plain(table) && name.len() <= LONGEST {
+        true => name,
+        false => hashed(&[schema, table]),
     }
-    let mut hash = Sha256::new();
-    hash.update(schema.as_bytes());
-    hash.update([0]);
-    hash.update(table.as_bytes());
-    let digits: String = hash.finalize()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut name = format!("{}_{}", plain(schema), plain(table));
+}
+
+/// The name for a lake's schema: its source's, and its sink's where there are several lakes.
+pub fn lake(source: &str, sink: Option<&str>) -> String {
+    let parts: Vec<&str> = std::iter::once(source).chain(sink).collect();
+    let name = parts.join("__");
+    let fits = parts.iter().all(|part| is_plain(part)) && name.len() <= LONGEST;
+    if fits { name } else { hashed(&parts) }
+}
+
+/// The parts' nearest plain names, and a hash of what they are.
+fn hashed(parts: &[&str]) -> String {
+    let digest = Sha256::digest(parts.join("\0"));
+    let digits: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut name = parts.iter().map(|part| plain(part)).collect::<Vec<_>>().join("_");
     name.truncate(LONGEST - 10);
     format!("{}__{digits}", name.trim_end_matches('_'))
 }
@@ -36,7 +47,7 @@ fn is_plain(part: &str) -> bool {
 }
 
 /// The nearest plain name; not unique.
-pub fn plain(text: &str) -> String {
+fn plain(text: &str) -> String {
     let mut name = String::new();
     for c in text.chars() {
         let c = if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
@@ -51,6 +62,29 @@ pub fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_lakes_share_a_schema() {
+        let lakes = [
+            ("shop", None),
+            ("shop", Some("archive")),
+            ("shop", Some("cold")),
+            ("shop", Some("co-ld")),
+            ("shop_archive", None),
+            ("shop__archive", None),
+            ("shop_eu", None),
+            ("shop-eu", None),
+            ("shop", Some("eu_archive")),
+            ("shop_eu", Some("archive")),
+            ("shop-eu", Some("archive")),
+        ];
+        let mut names: Vec<String> = lakes.iter().map(|(source, sink)| lake(source, *sink)).collect();
+        assert_eq!(names[..2], ["shop", "shop__archive"]);
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), lakes.len(), "{names:?}");
+        assert!(lake(&"x".repeat(63), Some(&"y".repeat(63))).len() <= LONGEST);
+    }
 
     #[test]
     fn no_two_tables_share_a_name() {

@@ -39,6 +39,10 @@ pub fn snowflake(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
             engine.literal(&root)
         ),
     ));
+    all.push(Statement::new(
+        "where they lie now, if the stage was made for another place",
+        format!("ALTER STAGE {stage} SET URL = {}", engine.literal(&root)),
+    ));
     for table in &lake.tables {
         all.extend(external(lake, table, &stage));
         all.extend(load(lake, table, &stage));

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::lake::{Lake, Table, Type};
-use crate::views::create_view;
+use crate::views::{create_view, no_rows, why_by_files};
 use crate::{Refused, Statement};
 
 pub fn spark(engine: Engine, lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
@@ -19,19 +19,21 @@ pub fn spark(engine: Engine, lake: &Lake, plain: bool) -> Result<Vec<Statement>,
         let name = engine.object(&schema, &table.base());
         if !plain {
             let location = lake.place.locate(engine, &table.folder)?;
+            all.push(Statement::definition_dropped(&name));
             all.push(Statement::new(
                 format!("{} by its Delta log: columns that come later are seen by themselves", table.shown()),
-                format!("CREATE TABLE IF NOT EXISTS {name} USING DELTA LOCATION {}", engine.literal(&location)),
+                format!("CREATE TABLE {name} USING DELTA LOCATION {}", engine.literal(&location)),
             ));
             continue;
         }
         let location = lake.place.locate(engine, &format!("{}/data", table.folder))?;
-        let why = format!("{} by its files", table.shown());
+        let why = why_by_files(table);
         if engine == Engine::Databricks {
-            all.push(Statement::new(why, create_view(engine, &name, &read_files(table, &location))));
+            let query = if table.listed { read_files(table, &location) } else { no_rows(engine, table) };
+            all.push(Statement::new(why, create_view(engine, &name, &query)));
             continue;
         }
-        all.push(Statement::new("only the definition is dropped", format!("DROP TABLE IF EXISTS {name}")));
+        all.push(Statement::definition_dropped(&name));
         let partitions: Vec<String> = table.layout.columns().iter().map(|(name, _)| engine.quote(name)).collect();
         all.push(Statement::new(
             why,

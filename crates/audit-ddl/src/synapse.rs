@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::lake::{Lake, Table, Type};
-use crate::views::create_view;
+use crate::views::{create_view, no_rows, why_by_files};
 use crate::{Refused, Statement};
 
 pub fn synapse(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
@@ -18,7 +18,7 @@ pub fn synapse(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
     for table in &lake.tables {
         let view = engine.object(&schema, &table.base());
         let (why, query) = if plain {
-            (format!("{} by its files", table.shown()), by_files(lake, table)?)
+            (why_by_files(table), by_files(lake, table)?)
         } else {
             (format!("{} by its Delta log", table.shown()), by_log(lake, table)?)
         };
@@ -46,6 +46,9 @@ fn by_log(lake: &Lake, table: &Table) -> Result<String, Refused> {
 /// Partitions come out of the path: `filepath(1)` is what the first `*` stands for.
 fn by_files(lake: &Lake, table: &Table) -> Result<String, Refused> {
     let engine = Engine::Synapse;
+    if !table.listed {
+        return Ok(no_rows(engine, table));
+    }
     let partitions = table.layout.columns();
     let folders: String = partitions.iter().map(|(name, _)| format!("{name}=*/")).collect();
     let location = lake.place.locate(engine, &format!("{}/data/{folders}*.parquet", table.folder))?;

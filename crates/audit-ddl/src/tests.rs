@@ -58,11 +58,13 @@ fn lake(place: &str, layout: Layout) -> Lake {
         folder: folder.to_owned(),
         layout,
         first_year: 2026,
+        listed: true,
         columns,
         versions,
     };
     Lake {
         source: "shop".to_owned(),
+        sink: None,
         tenant: None,
         place: Place::of(place, None, Some("acme")).unwrap(),
         tables: vec![

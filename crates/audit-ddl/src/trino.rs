@@ -28,11 +28,9 @@ pub fn trino(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
             continue;
         }
         let location = lake.place.locate(engine, &table.folder)?;
+        all.push(Statement::definition_dropped(&object(lake, &table.base(), false)));
         all.push(Statement::new(
-            format!(
-                "{} by its Delta log; once: a table that is registered is refused, and its later columns are seen by themselves",
-                table.shown()
-            ),
+            format!("{} by its Delta log: columns that come later are seen by themselves", table.shown()),
             format!(
                 "CALL {}.system.register_table(schema_name => {}, table_name => {}, table_location => {})",
                 engine.quote(catalog),
@@ -64,7 +62,7 @@ fn by_files(lake: &Lake, table: &Table) -> Result<[Statement; 2], Refused> {
     let names: Vec<String> = partitions.iter().map(|(name, _)| engine.literal(name)).collect();
     let template: String = partitions.iter().map(|(name, _)| format!("/{name}=${{{name}}}")).collect();
     Ok([
-        Statement::new("only the definition is dropped", format!("DROP TABLE IF EXISTS {name}")),
+        Statement::definition_dropped(&name),
         Statement::new(
             format!(
                 "{} by its files; partitions are computed{}; the catalog has hive.timestamp-precision=MICROSECONDS, hive.partition-projection-enabled=true and hive.ignore-absent-partitions=true",
@@ -83,7 +81,7 @@ fn by_files(lake: &Lake, table: &Table) -> Result<[Statement; 2], Refused> {
 }
 
 fn projection(name: &str, table: &Table) -> String {
-    let integers = |first: i16, last: i16, digits: u8| {
+    let integers = |first: i32, last: i32, digits: u8| {
         format!(
             "partition_projection_type = 'INTEGER', partition_projection_range = ARRAY['{first}', '{last}'], partition_projection_digits = {digits}"
         )

@@ -5,34 +5,78 @@ use serde_json::Value;
 use crate::Statement;
 use crate::columns::{Joined, joined};
 use crate::engine::{Engine, SIDES};
-use crate::expression::{after_two, cast, concat, join, json, text};
+use crate::expression::{after_two, cast, concat, join, json, midnight, text};
 use crate::lake::{Column, Lake, Layout, Table, Type};
 use crate::{aws, trino};
 
-/// A table's view: former types joined, `cdc_changes` of created, snapshot and deleted made of the row.
-pub fn of_table(engine: Engine, lake: &Lake, table: &Table, plain: bool) -> Statement {
-    let columns = joined(table);
+/// A table's view: former types joined, `cdc_changes` of created, snapshot and deleted made of the row. Where that would be longer than what the
+/// engine takes as one statement, `cdc_changes` stays as it is.
+pub fn of_table(engine: Engine, lake: &Lake, table: &Table, plain: bool) -> Vec<Statement> {
+    let why = format!("{}: former types joined, changes of whole rows shown", table.shown());
+    let whole = view(engine, lake, table, plain, true);
+    let Some(longest) = engine.longest_statement().filter(|longest| whole.len() > *longest) else {
+        return replaced(engine, &view_name(engine, lake, &table.view(), plain), why, whole);
+    };
+    let why = format!(
+        "{}: former types joined. Changes of whole rows are not shown: with them the statement is longer than the {longest} bytes that {} takes",
+        table.shown(),
+        engine.name()
+    );
+    replaced(engine, &view_name(engine, lake, &table.view(), plain), why, view(engine, lake, table, plain, false))
+}
+
+fn view(engine: Engine, lake: &Lake, table: &Table, plain: bool, whole_rows: bool) -> String {
+    let (columns, sides) = (joined(table), Sides::of(table));
+    let made = whole_rows && !columns.is_empty();
     let record = table.columns.iter().filter(|column| column.row.is_none() && readable(engine, column));
     let mut shown: Vec<String> = record
         .map(|column| match column.name.as_str() {
-            "cdc_changes" if !columns.is_empty() => changes(engine, table, &columns),
+            "cdc_changes" if made => changes(engine, table, &columns, &sides),
             name => engine.quote(name),
         })
         .collect();
-    shown.extend(columns.iter().map(|column| joined_column(engine, column)));
+    shown.extend(columns.iter().map(|column| joined_column(engine, column, plain)));
     shown.extend(partition_columns(engine, table.layout).iter().map(|name| engine.quote(name)));
     let base = base(engine, lake, table, plain);
-    let from = if columns.is_empty() { base } else { with_sides(engine, &base) };
+    let from = match (made, columns.is_empty()) {
+        (true, _) => sides.around(engine, &base),
+        (false, true) => base,
+        // What names the columns of an expression.
+        (false, false) => format!("{base} AS {}", engine.quote(SIDES)),
+    };
     let view = view_name(engine, lake, &table.view(), plain);
-    Statement::new(
-        format!("{}: former types joined, changes of whole rows shown", table.shown()),
-        create_view(engine, &view, &format!("SELECT\n  {}\nFROM {from}", shown.join(",\n  "))),
-    )
+    create_view(engine, &view, &format!("SELECT\n  {}\nFROM {from}", shown.join(",\n  ")))
 }
 
-/// The view over all tables.
-pub fn versions(engine: Engine, lake: &Lake, plain: bool) -> Option<Statement> {
-    let first = lake.tables.first()?;
+/// A view, made anew where the engine cannot replace one by another with more columns.
+fn replaced(engine: Engine, view: &str, why: String, create: String) -> Vec<Statement> {
+    let drop = || {
+        Statement::new("a view is replaced only by one with the same columns", format!("DROP VIEW IF EXISTS {view}"))
+    };
+    let dropped = (engine == Engine::Redshift).then(drop);
+    dropped.into_iter().chain([Statement::new(why, create)]).collect()
+}
+
+/// Why a table's files are described, and what is to be done where there are none.
+pub fn why_by_files(table: &Table) -> String {
+    match table.listed {
+        true => format!("{} by its files", table.shown()),
+        false => format!("{} has no file in data/ yet: no rows until this is printed and run again", table.shown()),
+    }
+}
+
+/// The columns of a table of which there is no file that could be read.
+pub fn no_rows(engine: Engine, table: &Table) -> String {
+    let null = |(name, kind): &(String, Type)| format!("{} AS {}", cast(engine, "NULL", kind), engine.quote(name));
+    let columns: Vec<String> = table.all_columns().iter().map(null).collect();
+    format!("SELECT {}\nWHERE 1 = 0", columns.join(", "))
+}
+
+const UNION: &str = "\nUNION ALL\n";
+
+/// The view over all tables; in parts, where it would be longer than what the engine takes as one statement.
+pub fn versions(engine: Engine, lake: &Lake, plain: bool) -> Vec<Statement> {
+    let Some(first) = lake.tables.first() else { return Vec::new() };
     let everywhere = |column: &&Column| {
         let has = |table: &Table| table.columns.iter().any(|known| known.name == column.name && known.row.is_none());
         column.row.is_none() && readable(engine, column) && lake.tables.iter().all(has)
@@ -40,16 +84,51 @@ pub fn versions(engine: Engine, lake: &Lake, plain: bool) -> Option<Statement> {
     let record = first.columns.iter().filter(everywhere).filter_map(|column| {
         // What the types cannot hold is in `changes`.
         let name = column.name.strip_prefix("cdc_").filter(|name| *name != "exact")?;
-        Some(format!("{} AS {}", engine.quote(&column.name), engine.quote(name)))
+        Some((engine.quote(&column.name), engine.quote(name)))
     });
-    let mut shown: Vec<String> = record.collect();
+    let record: Vec<(String, String)> = record.collect();
     let partitions = lake.layout().map(|layout| partition_columns(engine, layout)).unwrap_or_default();
-    shown.extend(partitions.iter().map(|name| engine.quote(name)));
+    let partitions: Vec<String> = partitions.iter().map(|name| engine.quote(name)).collect();
+    let renamed = record.iter().map(|(column, name)| format!("{column} AS {name}"));
+    let shown: Vec<String> = renamed.chain(partitions.clone()).collect();
     let select =
         |table: &Table| format!("SELECT {} FROM {}", shown.join(", "), view_name(engine, lake, &table.view(), plain));
     let selects: Vec<String> = lake.tables.iter().map(select).collect();
-    let view = view_name(engine, lake, "versions", plain);
-    Some(Statement::new("every version of every table", create_view(engine, &view, &selects.join("\nUNION ALL\n"))))
+    let names: Vec<String> = record.into_iter().map(|(_, name)| name).chain(partitions).collect();
+    let part = |at: usize| view_name(engine, lake, &format!("versions__{at}"), plain);
+    let all = view_name(engine, lake, "versions", plain);
+    let parts = parts(&selects, engine.longest_statement());
+    if let [_] = parts.as_slice() {
+        return replaced(engine, &all, "every version of every table".to_owned(), union(engine, &all, &selects));
+    }
+    let of_part = |(at, selects): (usize, &&[String])| {
+        let why = "a part of the tables: in one statement they are more than the engine takes".to_owned();
+        replaced(engine, &part(at), why, union(engine, &part(at), selects))
+    };
+    let mut made: Vec<Statement> = parts.iter().enumerate().flat_map(of_part).collect();
+    let selects: Vec<String> =
+        (0..parts.len()).map(|at| format!("SELECT {} FROM {}", names.join(", "), part(at))).collect();
+    made.extend(replaced(engine, &all, "every version of every table".to_owned(), union(engine, &all, &selects)));
+    made
+}
+
+fn union(engine: Engine, view: &str, selects: &[String]) -> String {
+    create_view(engine, view, &selects.join(UNION))
+}
+
+/// Selects, as many together as fit into one statement, with a tenth of it for the rest.
+fn parts(selects: &[String], longest: Option<usize>) -> Vec<&[String]> {
+    let room = longest.map_or(usize::MAX, |longest| longest - longest / 10);
+    let mut bytes = selects.first().map_or(0, String::len);
+    let part = |_: &String, next: &String| {
+        bytes += UNION.len() + next.len();
+        let fits = bytes <= room;
+        if !fits {
+            bytes = next.len();
+        }
+        fits
+    };
+    selects.chunk_by(part).collect()
 }
 
 /// The table under a view, as a query names it.
@@ -90,7 +169,7 @@ fn partition_columns(engine: Engine, layout: Layout) -> Vec<&'static str> {
     }
 }
 
-fn joined_column(engine: Engine, column: &Joined<'_>) -> String {
+fn joined_column(engine: Engine, column: &Joined<'_>, plain: bool) -> String {
     let name = engine.quote(column.name);
     if let [_] = column.forms.as_slice() {
         return name;
@@ -100,6 +179,7 @@ fn joined_column(engine: Engine, column: &Joined<'_>) -> String {
         match column.kind {
             kind if kind == form.kind => value,
             Type::Text => text(engine, &value, form.kind, row.zone),
+            Type::Timestamp => midnight(engine, &value, plain),
             kind => cast(engine, &value, &kind),
         }
     };
@@ -108,28 +188,28 @@ fn joined_column(engine: Engine, column: &Joined<'_>) -> String {
 }
 
 /// `cdc_changes` with the whole row where there is no other side: `{"column": [null, v]}`, or `[v, null]`.
-fn changes(engine: Engine, table: &Table, columns: &[Joined<'_>]) -> String {
-    let members: Vec<String> = columns.iter().map(|column| member(engine, table, column)).collect();
+fn changes(engine: Engine, table: &Table, columns: &[Joined<'_>], sides: &Sides) -> String {
+    let members: Vec<String> = columns.iter().map(|column| member(engine, table, column, sides)).collect();
     let members = after_two(engine, &concat(engine, &members));
     let whole = join(engine, &[&engine.literal("{"), &members, &engine.literal("}")]);
     format!(
         "CASE WHEN {} IS NULL THEN {} ELSE\n    {whole} END AS {}",
-        engine.column("cdc_left"),
+        engine.column(&sides.left),
         engine.column("cdc_changes"),
         engine.quote("cdc_changes")
     )
 }
 
 /// `, "column": [null, v]`, or nothing where the version has no such column or does not know it.
-fn member(engine: Engine, table: &Table, column: &Joined<'_>) -> String {
+fn member(engine: Engine, table: &Table, column: &Joined<'_>, sides: &Sides) -> String {
     let key = engine.literal(&format!(", {}: ", Value::from(column.source)));
     let mut forms: Vec<String> = column.forms.iter().map(|(form, row)| json(engine, form, row)).collect();
     let known: Vec<String> =
         column.forms.iter().map(|(form, _)| format!("{} IS NOT NULL", engine.column(&form.name))).collect();
     forms.push(engine.literal("null"));
     let value = format!("COALESCE({})", forms.join(", "));
-    let member = join(engine, &[&key, &engine.column("cdc_left"), &value, &engine.column("cdc_right")]);
-    let mut wanted = vec![format!("({} = 1 OR {})", engine.column("cdc_whole"), known.join(" OR "))];
+    let member = join(engine, &[&key, &engine.column(&sides.left), &value, &engine.column(&sides.right)]);
+    let mut wanted = vec![format!("({} = 1 OR {})", engine.column(&sides.whole), known.join(" OR "))];
     wanted.extend(in_shape(engine, table, column));
     format!("CASE WHEN {} THEN {member} ELSE '' END", wanted.join(" AND "))
 }
@@ -156,24 +236,44 @@ fn in_shape(engine: Engine, table: &Table, column: &Joined<'_>) -> Option<String
     Some(if ranges.is_empty() { "1 = 0".to_owned() } else { format!("({})", ranges.join(" OR ")) })
 }
 
-/// The table, with what stands on either side of a value: `cdc_left` is null where `cdc_changes` stays as it is, `cdc_whole` is 0 where null
-/// stands for a value that is not known.
-fn with_sides(engine: Engine, base: &str) -> String {
-    let (event, known) = (engine.quote("cdc_event"), engine.quote("cdc_before_known"));
-    let changes = engine.quote("cdc_changes");
-    let literal = |text: &str| engine.literal(text);
-    let unknown = if engine == Engine::Synapse { format!("{known} = 0") } else { format!("NOT {known}") };
-    format!(
-        "(\n  SELECT *,\n    CASE WHEN {changes} IS NOT NULL THEN NULL WHEN {event} IN ('created', 'snapshot') THEN {} WHEN {event} = 'deleted' THEN {} END AS {},\n    \
-         CASE WHEN {event} = 'deleted' THEN {} ELSE {} END AS {},\n    \
-         CASE WHEN {event} = 'deleted' AND {unknown} THEN 0 ELSE 1 END AS {}\n  FROM {base}) AS {}",
-        literal("[null, "),
-        literal("["),
-        engine.quote("cdc_left"),
-        literal(", null]"),
-        literal("]"),
-        engine.quote("cdc_right"),
-        engine.quote("cdc_whole"),
-        engine.quote(SIDES),
-    )
+/// Names of what stands on either side of a value: `left` is null where `cdc_changes` stays as it is, `whole` is 0 where null stands for a value
+/// that is not known. None is a name of the table's own.
+struct Sides {
+    left: String,
+    right: String,
+    whole: String,
+}
+
+impl Sides {
+    fn of(table: &Table) -> Sides {
+        let free = |name: &str| {
+            let mut name = name.to_owned();
+            while table.columns.iter().any(|column| column.name.eq_ignore_ascii_case(&name)) {
+                name.push('_');
+            }
+            name
+        };
+        Sides { left: free("cdc_left"), right: free("cdc_right"), whole: free("cdc_whole") }
+    }
+
+    /// The table with them.
+    fn around(&self, engine: Engine, base: &str) -> String {
+        let (event, known) = (engine.quote("cdc_event"), engine.quote("cdc_before_known"));
+        let changes = engine.quote("cdc_changes");
+        let literal = |text: &str| engine.literal(text);
+        let unknown = if engine == Engine::Synapse { format!("{known} = 0") } else { format!("NOT {known}") };
+        format!(
+            "(\n  SELECT *,\n    CASE WHEN {changes} IS NOT NULL THEN NULL WHEN {event} IN ('created', 'snapshot') THEN {} WHEN {event} = 'deleted' THEN {} END AS {},\n    \
+             CASE WHEN {event} = 'deleted' THEN {} ELSE {} END AS {},\n    \
+             CASE WHEN {event} = 'deleted' AND {unknown} THEN 0 ELSE 1 END AS {}\n  FROM {base}) AS {}",
+            literal("[null, "),
+            literal("["),
+            engine.quote(&self.left),
+            literal(", null]"),
+            literal("]"),
+            engine.quote(&self.right),
+            engine.quote(&self.whole),
+            engine.quote(SIDES),
+        )
+    }
 }

@@ -1,13 +1,19 @@
 -- what belongs together
 CREATE DATABASE IF NOT EXISTS `shop`;
 
+-- only the definition is dropped
+DROP TABLE IF EXISTS `shop`.`lake__public_items`;
+
 -- public.items by its Delta log: columns that come later are seen by themselves
-CREATE EXTERNAL TABLE IF NOT EXISTS `shop`.`lake__public_items`
+CREATE EXTERNAL TABLE `shop`.`lake__public_items`
 LOCATION 's3://acme-audit/shop/public.items/'
 TBLPROPERTIES ('table_type' = 'DELTA');
 
+-- only the definition is dropped
+DROP TABLE IF EXISTS `shop`.`lake__odd_schema_a_b__7f818cea`;
+
 -- Odd Schema."a.b" by its Delta log: columns that come later are seen by themselves
-CREATE EXTERNAL TABLE IF NOT EXISTS `shop`.`lake__odd_schema_a_b__7f818cea`
+CREATE EXTERNAL TABLE `shop`.`lake__odd_schema_a_b__7f818cea`
 LOCATION 's3://acme-audit/shop/Odd-20Schema.-22a.b-22/'
 TBLPROPERTIES ('table_type' = 'DELTA');
 

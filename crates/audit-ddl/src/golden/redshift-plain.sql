@@ -57,6 +57,9 @@ CREATE EXTERNAL TABLE "shop_lake"."lake__odd_schema_a_b__7f818cea" (
 STORED AS PARQUET
 LOCATION 's3://acme-audit/shop/Odd-20Schema.-22a.b-22/data/';
 
+-- a view is replaced only by one with the same columns
+DROP VIEW IF EXISTS "shop"."public_items";
+
 -- public.items: former types joined, changes of whole rows shown
 CREATE OR REPLACE VIEW "shop"."public_items" AS
 SELECT
@@ -98,6 +101,9 @@ FROM (
   FROM "shop_lake"."lake__public_items") AS "sides"
 WITH NO SCHEMA BINDING;
 
+-- a view is replaced only by one with the same columns
+DROP VIEW IF EXISTS "shop"."odd_schema_a_b__7f818cea";
+
 -- Odd Schema."a.b": former types joined, changes of whole rows shown
 CREATE OR REPLACE VIEW "shop"."odd_schema_a_b__7f818cea" AS
 SELECT
@@ -113,6 +119,9 @@ SELECT
   "cdc_exact"
 FROM "shop_lake"."lake__odd_schema_a_b__7f818cea"
 WITH NO SCHEMA BINDING;
+
+-- a view is replaced only by one with the same columns
+DROP VIEW IF EXISTS "shop"."versions";
 
 -- every version of every table
 CREATE OR REPLACE VIEW "shop"."versions" AS

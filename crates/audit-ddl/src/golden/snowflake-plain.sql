@@ -7,6 +7,9 @@ CREATE STAGE IF NOT EXISTS "shop"."lake"
   STORAGE_INTEGRATION = cdc_audit
   FILE_FORMAT = (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE);
 
+-- where they lie now, if the stage was made for another place
+ALTER STAGE "shop"."lake" SET URL = 's3://acme-audit/shop/';
+
 -- public.items by its files; they are listed when they are refreshed
 CREATE OR REPLACE EXTERNAL TABLE "shop"."lake__public_items" (
   "cdc_source" VARCHAR AS (VALUE:"cdc_source"::VARCHAR),

@@ -1,11 +1,17 @@
 -- what belongs together
 CREATE SCHEMA IF NOT EXISTS `shop`;
 
+-- only the definition is dropped
+DROP TABLE IF EXISTS `shop`.`lake__public_items`;
+
 -- public.items by its Delta log: columns that come later are seen by themselves
-CREATE TABLE IF NOT EXISTS `shop`.`lake__public_items` USING DELTA LOCATION 'file:///var/lib/cdc-audit/lake/public.items';
+CREATE TABLE `shop`.`lake__public_items` USING DELTA LOCATION 'file:///var/lib/cdc-audit/lake/public.items';
+
+-- only the definition is dropped
+DROP TABLE IF EXISTS `shop`.`lake__odd_schema_a_b__7f818cea`;
 
 -- Odd Schema."a.b" by its Delta log: columns that come later are seen by themselves
-CREATE TABLE IF NOT EXISTS `shop`.`lake__odd_schema_a_b__7f818cea` USING DELTA LOCATION 'file:///var/lib/cdc-audit/lake/Odd-20Schema.-22a.b-22';
+CREATE TABLE `shop`.`lake__odd_schema_a_b__7f818cea` USING DELTA LOCATION 'file:///var/lib/cdc-audit/lake/Odd-20Schema.-22a.b-22';
 
 -- public.items: former types joined, changes of whole rows shown
 CREATE OR REPLACE VIEW `shop`.`public_items` AS

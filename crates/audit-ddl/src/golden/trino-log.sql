@@ -1,10 +1,16 @@
 -- what belongs together
 CREATE SCHEMA IF NOT EXISTS "delta"."shop";
 
--- public.items by its Delta log; once: a table that is registered is refused, and its later columns are seen by themselves
+-- only the definition is dropped
+DROP TABLE IF EXISTS "delta"."shop"."lake__public_items";
+
+-- public.items by its Delta log: columns that come later are seen by themselves
 CALL "delta".system.register_table(schema_name => 'shop', table_name => 'lake__public_items', table_location => 's3://acme-audit/shop/public.items');
 
--- Odd Schema."a.b" by its Delta log; once: a table that is registered is refused, and its later columns are seen by themselves
+-- only the definition is dropped
+DROP TABLE IF EXISTS "delta"."shop"."lake__odd_schema_a_b__7f818cea";
+
+-- Odd Schema."a.b" by its Delta log: columns that come later are seen by themselves
 CALL "delta".system.register_table(schema_name => 'shop', table_name => 'lake__odd_schema_a_b__7f818cea', table_location => 's3://acme-audit/shop/Odd-20Schema.-22a.b-22');
 
 -- public.items: former types joined, changes of whole rows shown
