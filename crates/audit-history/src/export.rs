@@ -1,26 +1,30 @@
 //! An export: JSON Lines, one file for each table, in a folder for each tenant where tenants have stores or tables of their own, and a manifest that proves
 //! them.
 //!
-//! A file has its name only when it is whole and on disk; the manifest is written last. So a folder with a manifest is complete, and
-//! what a hand changed later does not match its digest.
+//! A file has its name only when it is whole and on disk; the manifest is written last. So a folder with a manifest has all that the store
+//! had, and what a hand changed later does not match its digest. How far the store was stands in the manifest too.
+//!
+//! Until then the folder has a list of the files that are whole: an export that broke off goes on after the last whole line of the file that
+//! it was writing.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use audit_core::position::{Micros, Position};
-use audit_core::stored::Record;
-use audit_lake::tenants::folder_of;
+use audit_core::position::{Lsn, Micros, Position};
+use audit_lake::LakeError;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::lines::{JsonLines, make_folder, private};
 use crate::store::{Part, Selection, Store, StoreError};
 
 /// The name of the manifest in the export's folder.
 pub const MANIFEST: &str = "manifest.json";
+
+/// The name of the list of an export that is under way: the manifest without files, then a line for each file that is whole.
+const UNFINISHED: &str = "unfinished.jsonl";
 
 /// The table of lost stretches: part of every export, for what is missing belongs to what is handed over.
 const GAPS: &str = "cdc_audit.gap";
@@ -35,12 +39,27 @@ pub struct ExportRequest {
     pub since: Option<Micros>,
     /// Committed before.
     pub until: Option<Micros>,
-    /// A folder that is empty or does not exist.
+    /// A folder that is empty or does not exist; with `resume` one in which an export of the same broke off.
     pub to: PathBuf,
+    pub resume: bool,
+    /// The name of the sink that is read.
+    pub sink: String,
+    /// Whose versions, where only one tenant's are asked for.
+    pub tenant: Option<String>,
+    /// How far the sink is behind, where the daemon says it.
+    pub lag: Option<Lag>,
+}
+
+/// How far a sink is behind the source.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lag {
+    /// Of WAL.
+    pub bytes: u64,
+    pub seconds: f64,
 }
 
 /// What was handed over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub format: String,
     pub source: String,
@@ -48,8 +67,38 @@ pub struct Manifest {
     pub since: Option<String>,
     pub until: Option<String>,
     pub exported_at: String,
+    /// Where the versions come from, and how far that was.
+    pub store: ManifestStore,
     pub rows: u64,
     pub files: Vec<ManifestFile>,
+    /// Folders of the lake that were taken for tables and hold none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+}
+
+/// A sink when the export began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ManifestStore {
+    pub sink: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Its checkpoint: everything up to here was there, but what is not durable at the source yet.
+    pub position: Option<Position>,
+    pub flushed_lsn: Option<Lsn>,
+    pub stored_at: Option<String>,
+    /// As the daemon said; null where it did not answer.
+    pub lag: Option<Lag>,
+    /// What was committed before this was there for certain: the time of the export where the sink was not behind, else the latest commit
+    /// time among the versions that it had.
+    pub complete_until: Option<String>,
+}
+
+impl Manifest {
+    /// Whether versions that the export was to have may have come to the store later.
+    pub fn is_ahead(&self) -> bool {
+        let time = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Micros>().ok());
+        time(&self.until).is_some_and(|until| time(&self.store.complete_until).is_none_or(|reached| reached < until))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +123,12 @@ pub enum ExportError {
     Store(#[from] StoreError),
     #[error("the folder {path} is not empty")]
     NotEmpty { path: PathBuf },
+    #[error("an export into {path} broke off")]
+    BrokeOff { path: PathBuf },
+    #[error("there is nothing in {path} to go on with")]
+    NothingToResume { path: PathBuf },
+    #[error("{path} was begun with another {what}")]
+    Another { path: PathBuf, what: &'static str },
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
     #[error("there are no versions of table {table} to export")]
@@ -87,6 +142,13 @@ impl ExportError {
             ExportError::NotEmpty { .. } => {
                 Some("name a new folder: an export is never mixed with another".to_string())
             }
+            ExportError::BrokeOff { .. } => {
+                Some("go on with it by the same command with --resume, or name a new folder".to_string())
+            }
+            ExportError::NothingToResume { .. } => Some("leave --resume out, and name a new folder".to_string()),
+            ExportError::Another { .. } => Some(
+                "--resume goes on with the same export only: give the same options, or name a new folder".to_string(),
+            ),
             ExportError::Write { .. } => {
                 Some("see that the folder can be written and has room, then export again".to_string())
             }
@@ -95,7 +157,7 @@ impl ExportError {
     }
 }
 
-/// Writes the export. `progress` hears the rows so far. Memory does not grow with the size.
+/// Writes the export, or what is left of one. `progress` hears the rows so far. Memory does not grow with the size.
 ///
 /// # Errors
 /// Whatever was written before an error stays without a manifest.
@@ -108,15 +170,10 @@ pub async fn export(
     if let Some(table) = request.tables.iter().find(|table| !known.contains(table)) {
         return Err(ExportError::NoTable { table: table.clone(), known });
     }
-    prepare(&request.to)?;
-    let mut wanted = Vec::new();
-    for part in store.parts(&request.source).await? {
-        let asked = |table: &String| {
-            table == GAPS || (!part.gaps_only && (request.tables.is_empty() || request.tables.contains(table)))
-        };
-        let known = part.store.tables(&request.source).await?;
-        wanted.push((known.into_iter().filter(asked).collect::<Vec<String>>(), part));
+    if !request.resume {
+        prepare(&request.to)?;
     }
+    let wanted = wanted(store, request).await?;
     let tables: BTreeSet<String> = wanted.iter().flat_map(|(tables, _)| tables).cloned().collect();
     let mut manifest = Manifest {
         format: "cdc-audit export 1".to_string(),
@@ -125,31 +182,76 @@ pub async fn export(
         since: request.since.map(|at| at.to_string()),
         until: request.until.map(|at| at.to_string()),
         exported_at: Micros::now().to_string(),
+        store: ManifestStore { sink: request.sink.clone(), tenant: request.tenant.clone(), ..ManifestStore::default() },
         rows: 0,
         files: Vec::new(),
+        left_out: Vec::new(),
+    };
+    // ⚠ Asked before the first version is read: what comes meanwhile is more, and what is not there yet is not claimed.
+    manifest.store = manifest_store(store, request, &manifest).await?;
+    let (mut unfinished, mut whole) = match request.resume {
+        true => Unfinished::resume(&request.to, &mut manifest)?,
+        false => (Unfinished::begin(&request.to, &manifest)?, Vec::new()),
     };
     for (tables, part) in wanted {
         for table in tables {
-            let source = request.source.clone();
-            let (since, until) = (request.since, request.until);
-            let selection = Selection { source, table, since, until, unattributed: false };
-            let before = manifest.rows;
-            let file = one_table(&part, &selection, &request.to, |rows| progress(before + rows)).await?;
-            manifest.rows += file.rows;
-            manifest.files.push(file);
+            let is_whole =
+                |file: &ManifestFile| file.table == table && file.tenant.as_deref() == part.tenant.as_deref();
+            let file = match whole.iter().position(is_whole) {
+                Some(at) => Some(whole.swap_remove(at)),
+                None => {
+                    let before = manifest.rows;
+                    let file = one_table(&part, request, &table, |rows| progress(before + rows)).await?;
+                    file.as_ref().map_or(Ok(()), |file| unfinished.add(file))?;
+                    file
+                }
+            };
+            match file {
+                Some(file) => {
+                    manifest.rows += file.rows;
+                    manifest.files.push(file);
+                }
+                None => manifest.left_out.push(table),
+            }
         }
     }
+    manifest.tables.retain(|table| manifest.files.iter().any(|file| file.table == *table));
     write_manifest(&request.to, &manifest)?;
     Ok(manifest)
 }
 
-/// What is exported is for whoever exported it, whatever the umask.
-fn make_folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+/// The tables of each part of the store.
+async fn wanted(store: &Store, request: &ExportRequest) -> Result<Vec<(Vec<String>, Part)>, ExportError> {
+    let mut wanted = Vec::new();
+    for part in store.parts(&request.source).await? {
+        let asked = |table: &String| {
+            table == GAPS || (!part.gaps_only && (request.tables.is_empty() || request.tables.contains(table)))
+        };
+        let known = part.store.tables(&request.source).await?;
+        wanted.push((known.into_iter().filter(asked).collect::<Vec<String>>(), part));
+    }
+    Ok(wanted)
 }
 
-fn make_file(path: &Path) -> io::Result<File> {
-    File::options().write(true).create_new(true).mode(0o600).open(path)
+/// How far the store is.
+async fn manifest_store(
+    store: &Store,
+    request: &ExportRequest,
+    manifest: &Manifest,
+) -> Result<ManifestStore, ExportError> {
+    let head = store.head(&request.source, &request.sink).await?;
+    let complete_until = match request.lag {
+        Some(Lag { bytes: 0, .. }) => Some(manifest.exported_at.clone()),
+        _ => store.newest(&request.source, &manifest.tables).await?.map(|at| at.to_string()),
+    };
+    Ok(ManifestStore {
+        position: head.as_ref().map(|head| head.checkpoint.position),
+        flushed_lsn: head.as_ref().map(|head| head.checkpoint.flushed_lsn),
+        stored_at: head.and_then(|head| head.stored_at).map(|at| at.to_string()),
+        lag: request.lag,
+        complete_until,
+        ..manifest.store.clone()
+    })
 }
 
 fn prepare(to: &Path) -> Result<(), ExportError> {
@@ -157,18 +259,34 @@ fn prepare(to: &Path) -> Result<(), ExportError> {
     make_folder(to).map_err(failed)?;
     match fs::read_dir(to).map_err(failed)?.next() {
         None => Ok(()),
+        Some(_) if to.join(UNFINISHED).exists() => Err(ExportError::BrokeOff { path: to.to_path_buf() }),
         Some(_) => Err(ExportError::NotEmpty { path: to.to_path_buf() }),
     }
 }
 
+/// `None` where a folder of the lake was taken for a table: its first file may be there before its first commit.
 async fn one_table(
     part: &Part,
-    selection: &Selection,
-    to: &Path,
+    request: &ExportRequest,
+    table: &str,
     mut progress: impl FnMut(u64),
-) -> Result<ManifestFile, ExportError> {
-    let mut file = JsonLines::create(to, part.tenant.as_deref(), &selection.table)?;
-    let mut versions = part.store.versions(selection).await?;
+) -> Result<Option<ManifestFile>, ExportError> {
+    let mut file = JsonLines::open(&request.to, part.tenant.as_deref(), table)?;
+    let selection = Selection {
+        source: request.source.clone(),
+        table: table.to_string(),
+        since: request.since,
+        until: request.until,
+        unattributed: false,
+        after: file.entry.last_position,
+    };
+    let mut versions = match part.store.versions(&selection).await {
+        Err(StoreError::Lake(LakeError::NoTable { .. })) if request.tables.is_empty() => {
+            file.discard()?;
+            return Ok(None);
+        }
+        versions => versions?,
+    };
     while let Some(version) = versions.next().await {
         file.push(&version?)?;
         if file.entry.rows.is_multiple_of(1024) {
@@ -176,112 +294,80 @@ async fn one_table(
         }
     }
     progress(file.entry.rows);
-    file.finish()
+    file.finish().map(Some)
 }
 
-/// One file under way.
-struct JsonLines {
-    out: BufWriter<File>,
-    digest: Sha256,
-    line: Vec<u8>,
-    part: PathBuf,
+/// The list of an export that is under way.
+struct Unfinished {
     path: PathBuf,
-    entry: ManifestFile,
+    out: File,
 }
 
-impl JsonLines {
-    fn create(to: &Path, tenant: Option<&str>, table: &str) -> Result<JsonLines, ExportError> {
-        let folder = tenant.map(|tenant| format!("tenant={}", folder_of(tenant)));
-        let name = format!("{}.jsonl", file_name(table));
-        let name = folder.iter().fold(name, |name, folder| format!("{folder}/{name}"));
-        if let Some(folder) = folder.map(|folder| to.join(folder)) {
-            make_folder(&folder).map_err(|source| ExportError::Write { path: folder, source })?;
+impl Unfinished {
+    fn begin(to: &Path, manifest: &Manifest) -> Result<Unfinished, ExportError> {
+        let path = to.join(UNFINISHED);
+        let out = private().create_new(true).open(&path).map_err(|source| ExportError::Write { path: path.clone(), source })?;
+        let mut unfinished = Unfinished { path, out };
+        unfinished.add(manifest)?;
+        Ok(unfinished)
+    }
+
+    /// The list that is there, and the files that are whole. The manifest becomes the one that was begun.
+    fn resume(to: &Path, manifest: &mut Manifest) -> Result<(Unfinished, Vec<ManifestFile>), ExportError> {
+        let path = to.join(UNFINISHED);
+        let nothing = || ExportError::NothingToResume { path: to.to_path_buf() };
+        let text = fs::read_to_string(&path).map_err(|_| nothing())?;
+        let mut lines = text.lines();
+        let begun: Manifest = lines.next().and_then(|line| serde_json::from_str(line).ok()).ok_or_else(nothing)?;
+        let store = |manifest: &Manifest| (manifest.store.sink.clone(), manifest.store.tenant.clone());
+        for (what, differs) in [
+            ("source", begun.source != manifest.source),
+            ("sink or tenant", store(&begun) != store(manifest)),
+            ("--since", begun.since != manifest.since),
+            ("--until", begun.until != manifest.until),
+            ("list of tables", begun.tables.iter().any(|table| !manifest.tables.contains(table))),
+        ] {
+            if differs {
+                return Err(ExportError::Another { path: to.to_path_buf(), what });
+            }
         }
-        let (path, part) = (to.join(&name), to.join(format!("{name}.part")));
-        let out = make_file(&part).map_err(|source| ExportError::Write { path: part.clone(), source })?;
-        Ok(JsonLines {
-            out: BufWriter::with_capacity(1 << 20, out),
-            digest: Sha256::new(),
-            line: Vec::new(),
-            part,
-            path,
-            entry: ManifestFile {
-                path: name,
-                tenant: tenant.map(str::to_string),
-                table: table.to_string(),
-                rows: 0,
-                bytes: 0,
-                sha256: String::new(),
-                first_position: None,
-                last_position: None,
-                first_committed_at: None,
-                last_committed_at: None,
-            },
-        })
+        // A line that a kill has cut is of a file that is written again.
+        let files = lines.filter_map(|line| serde_json::from_str::<ManifestFile>(line).ok());
+        let is_there =
+            |file: &ManifestFile| fs::metadata(to.join(&file.path)).is_ok_and(|found| found.len() == file.bytes);
+        let files = files.filter(is_there).collect();
+        let out = File::options().append(true).open(&path);
+        let out = out.map_err(|source| ExportError::Write { path: path.clone(), source })?;
+        // What was complete when it began is what counts for the files of that time.
+        manifest.store = begun.store;
+        let mut unfinished = Unfinished { path, out };
+        unfinished.write(b"\n")?;
+        Ok((unfinished, files))
     }
 
-    fn push(&mut self, record: &Record) -> Result<(), ExportError> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, record)
-            .map_err(|error| ExportError::Write { path: self.part.clone(), source: error.into() })?;
-        self.line.push(b'\n');
-        self.digest.update(&self.line);
-        self.out.write_all(&self.line).map_err(|source| ExportError::Write { path: self.part.clone(), source })?;
-        let entry = &mut self.entry;
-        entry.rows += 1;
-        entry.bytes += self.line.len() as u64;
-        entry.first_position.get_or_insert(record.position);
-        entry.last_position = Some(record.position);
-        let at = record.committed_at.to_string();
-        // Snapshots and commits of concurrent sessions need not be in the order of their times.
-        entry.first_committed_at =
-            Some(entry.first_committed_at.take().map_or(at.clone(), |first| first.min(at.clone())));
-        entry.last_committed_at = Some(entry.last_committed_at.take().map_or(at.clone(), |last| last.max(at)));
-        Ok(())
+    fn add(&mut self, entry: &impl Serialize) -> Result<(), ExportError> {
+        let failed = |error: serde_json::Error| ExportError::Write { path: self.path.clone(), source: error.into() };
+        let mut line = serde_json::to_vec(entry).map_err(failed)?;
+        line.push(b'\n');
+        self.write(&line)
     }
 
-    fn finish(mut self) -> Result<ManifestFile, ExportError> {
-        let failed = |source| ExportError::Write { path: self.path.clone(), source };
-        self.out.flush().map_err(failed)?;
-        self.out.get_ref().sync_all().map_err(failed)?;
-        fs::rename(&self.part, &self.path).map_err(failed)?;
-        self.entry.sha256 = hex::encode(self.digest.finalize());
-        Ok(self.entry)
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ExportError> {
+        let written = self.out.write_all(bytes).and_then(|()| self.out.sync_data());
+        written.map_err(|source| ExportError::Write { path: self.path.clone(), source })
     }
 }
 
 fn write_manifest(to: &Path, manifest: &Manifest) -> Result<(), ExportError> {
     let (path, part) = (to.join(MANIFEST), to.join(format!("{MANIFEST}.part")));
     let write = || {
-        let mut file = make_file(&part)?;
+        let mut file = private().create(true).truncate(true).open(&part)?;
         serde_json::to_writer_pretty(&mut file, manifest)?;
         file.write_all(b"\n")?;
         file.sync_all()?;
         fs::rename(&part, &path)?;
+        fs::remove_file(to.join(UNFINISHED))?;
         File::open(to)?.sync_all()
     };
     write().map_err(|source: io::Error| ExportError::Write { path: path.clone(), source })
-}
-
-/// A table's name as a file's: letters, digits, `_`, `-` and `.` as they are, anything else as `%` and two hex digits for each byte.
-fn file_name(table: &str) -> String {
-    table
-        .bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' | b'.' => char::from(byte).to_string(),
-            byte => format!("%{byte:02x}"),
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::file_name;
-
-    #[test]
-    fn tables_that_differ_have_files_that_differ() {
-        assert_eq!(file_name("public.orders"), "public.orders");
-        assert_eq!(file_name("\"a.b\".c d"), "%22a.b%22.c%20d");
-        assert_ne!(file_name("\"a.b\".c"), file_name("a.\"b.c\""));
-    }
 }

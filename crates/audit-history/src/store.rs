@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use audit_core::position::Micros;
+use audit_core::position::{Micros, Position};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::{ColumnOrder, Record};
@@ -38,6 +38,16 @@ pub struct Selection {
     pub until: Option<Micros>,
     /// Only those that lack an actor or a reason that their table requires.
     pub unattributed: bool,
+    /// Only those after this position.
+    pub after: Option<Position>,
+}
+
+/// How far a sink is.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub checkpoint: Checkpoint,
+    /// When it was stored, as the store tells it.
+    pub stored_at: Option<Micros>,
 }
 
 /// A store cannot be read.
@@ -88,12 +98,29 @@ impl Store {
     }
 
     /// How far the sink is; `None` before its first write.
-    pub async fn checkpoint(&self, source: &str, sink: &str) -> Result<Option<Checkpoint>, StoreError> {
+    pub async fn head(&self, source: &str, sink: &str) -> Result<Option<Head>, StoreError> {
         Ok(match self {
             Store::Hot(hot) => {
-                hot.sinks(source).await?.into_iter().find(|state| state.sink == sink).and_then(|state| state.checkpoint)
+                hot.sinks(source).await?.into_iter().find(|state| state.sink == sink).and_then(|state| {
+                    let stored_at = Some(state.updated_at);
+                    state.checkpoint.map(|checkpoint| Head { checkpoint, stored_at })
+                })
             }
-            Store::Lake(lake) => lake.checkpoint(source).await?,
+            Store::Lake(lake) => {
+                let stored = lake.checkpoint(source).await?;
+                stored.map(|(checkpoint, stored_at)| Head { checkpoint, stored_at })
+            }
+        })
+    }
+
+    /// The latest commit time among the versions of these tables.
+    pub async fn newest(&self, source: &str, tables: &[String]) -> Result<Option<Micros>, StoreError> {
+        Ok(match self {
+            Store::Hot(hot) => {
+                let (source, tables) = (source.to_string(), tables.to_vec());
+                hot.newest(&audit_hot::Selection { source, tables, ..Default::default() }).await?
+            }
+            Store::Lake(lake) => lake.newest(source, tables).await?,
         })
     }
 
@@ -125,6 +152,7 @@ impl Store {
         selection: &Selection,
     ) -> Result<BoxStream<'static, Result<Record, StoreError>>, StoreError> {
         let orders = Orders::of(self.shapes(&selection.source, &selection.table).await?);
+        let after = selection.after;
         Ok(match self {
             Store::Hot(hot) => {
                 let selection = audit_hot::Selection {
@@ -134,12 +162,17 @@ impl Store {
                     until: selection.until,
                     unattributed: selection.unattributed,
                 };
-                hot.export(&selection).await?.map(move |record| Ok(orders.apply(record?))).boxed()
+                let stream = hot.export(&selection).await?;
+                let wanted = move |record: &Result<Record, audit_hot::ReadError>| {
+                    record.as_ref().map_or(true, |record| after.is_none_or(|after| record.position > after))
+                };
+                let stream = stream.filter(move |record| std::future::ready(wanted(record)));
+                stream.map(move |record| Ok(orders.apply(record?))).boxed()
             }
             Store::Lake(lake) => {
-                let Selection { source, table, since, until, unattributed } = selection;
+                let Selection { source, table, since, until, unattributed, .. } = selection;
                 let unattributed = *unattributed;
-                let stream = lake.export(source, table, *since, *until).await?;
+                let stream = lake.export_after(source, table, after, *since, *until).await?;
                 let wanted = move |record: &Result<Record, audit_lake::LakeError>| {
                     !unattributed || record.as_ref().map_or(true, |record| !record.missing().is_empty())
                 };

@@ -201,6 +201,16 @@ impl HotReader {
         rows.iter().map(shape).collect()
     }
 
+    /// The latest commit time among the versions that [`HotReader::export`] would give.
+    pub async fn newest(&self, selection: &Selection) -> Result<Option<Micros>, ReadError> {
+        let (condition, since, until) = selection.condition();
+        let places = Places::of(&self.client, &self.whose, &selection.source, &selection.tables).await?.all();
+        let statement = format!("SELECT max(committed_at) FROM {places} WHERE {condition}");
+        let parameters = parameters(selection, &since, &until);
+        let row = self.client.query_one(&statement, &parameters).await.map_err(failed("reading commit times"))?;
+        Ok(row.get::<_, Option<Time>>(0).map(|Time(at)| at))
+    }
+
     /// How many versions [`HotReader::export`] would give.
     pub async fn count(&self, selection: &Selection) -> Result<u64, ReadError> {
         let (condition, since, until) = selection.condition();

@@ -55,8 +55,8 @@ pub async fn run(args: &Args, as_json: bool, config: &Config) -> Result<ExitCode
     let mut rows = table(&["when", "table", "key", "event", "missing", "position"]);
     let mut count = 0;
     for (store, table) in wanted {
-        let selection =
-            Selection { source: config.source.name.clone(), table, since, until: args.until, unattributed: true };
+        let source = config.source.name.clone();
+        let selection = Selection { source, table, since, until: args.until, unattributed: true, after: None };
         let mut records = store.versions(&selection).await.map_err(failed)?;
         while let Some(record) = records.next().await {
             let record = record.map_err(failed)?;

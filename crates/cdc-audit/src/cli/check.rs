@@ -167,7 +167,7 @@ async fn checkpoint(config: &Config, name: &str, sink: &SinkConfig) -> Option<Ch
     let source = &config.source.name;
     match sink {
         SinkConfig::Hot(_) | SinkConfig::Lake(_) => {
-            open(config, Some(name), None).await.ok()?.checkpoint(source, name).await.ok()?
+            open(config, Some(name), None).await.ok()?.head(source, name).await.ok()?.map(|head| head.checkpoint)
         }
         SinkConfig::Kafka(kafka) => audit_kafka::stored(kafka, source, name).await.ok()?,
         SinkConfig::Webhook(webhook) => {

@@ -6,13 +6,13 @@ use audit_core::shape::Shape;
 use audit_core::table::companion_of;
 use audit_core::value::Kind;
 use audit_ddl::{Column, Engine, Lake, Layout, Place, Row, Table, Type};
-use audit_lake::{FieldDescription, LakeConfig, LakeReader, TableDescription};
+use audit_lake::{FieldDescription, LakeConfig, LakeError, LakeReader, TableDescription};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::cli::output::{print_exactly, print_json};
 use crate::cli::store::{lake, reader};
-use crate::config::Config;
+use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
 /// Tables whose log is read at a time.
@@ -51,10 +51,12 @@ fn engine() -> impl TypedValueParser<Value = Engine> {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let (_, lake) = lake(config, args.sink.as_deref())?;
+    let (name, lake) = lake(config, args.sink.as_deref())?;
     let reader = reader(lake, args.tenant.as_deref()).await?;
+    let lakes = config.sinks.values().filter(|sink| matches!(sink, SinkConfig::Lake(_))).count();
     let mut statements = Vec::new();
-    for described in describe(lake, &reader, &config.source.name, args.table.as_deref()).await? {
+    for mut described in describe(lake, &reader, &config.source.name, args.table.as_deref()).await? {
+        described.sink = (lakes > 1).then(|| name.to_owned());
         let more = audit_ddl::statements(args.engine, &described, args.plain)
             .map_err(|refused| CliError::new(refused.to_string()).hint(refused.hint).code(code::USAGE))?;
         statements.extend(more);
@@ -89,7 +91,7 @@ async fn describe(
     Ok(described)
 }
 
-fn failed(error: audit_lake::LakeError) -> CliError {
+fn failed(error: LakeError) -> CliError {
     CliError::of(&error).hint(error.hint())
 }
 
@@ -106,23 +108,34 @@ async fn describe_part(
         return Ok(None);
     }
     let described = futures::stream::iter(wanted).map(|name| async move {
-        let description = reader.describe(source, &name).await.map_err(failed)?;
-        as_table(&name, description)
+        match reader.describe(source, &name).await {
+            Err(LakeError::NoTable { .. }) if table.is_none() => {
+                eprintln!("left out: the folder of {name} holds no table; its first commit may be still to come");
+                Ok(None)
+            }
+            description => as_table(&name, description.map_err(failed)?).map(Some),
+        }
     });
+    let described: Vec<Option<Table>> = described.buffered(CONCURRENT).try_collect().await?;
+    let tables: Vec<Table> = described.into_iter().flatten().collect();
+    if tables.is_empty() {
+        return Ok(None);
+    }
     let (store, url) = (&config.store, reader.url().map_err(failed)?);
     let place = Place::of(&url, store.endpoint.as_deref(), store.account.as_deref())
         .ok_or_else(|| CliError::new(format!("{url} is no place that other engines read")))?;
     Ok(Some(Lake {
         source: source.to_owned(),
+        sink: None,
         tenant: reader.tenant().map(|tenant| tenant.to_string()),
         place,
-        tables: described.buffered(CONCURRENT).try_collect().await?,
+        tables,
         whole: table.is_none(),
     }))
 }
 
 fn as_table(name: &str, description: TableDescription) -> Result<Table, CliError> {
-    let TableDescription { folder, partition_columns, fields, shapes, first_year } = description;
+    let TableDescription { folder, partition_columns, fields, shapes, first_year, listed } = description;
     let partitions: Vec<&str> = partition_columns.iter().map(String::as_str).collect();
     let layout = Layout::of(&partitions).ok_or_else(|| {
         CliError::new(format!("the table {name} is partitioned by {}, as no lake of ours is", partitions.join(", ")))
@@ -139,6 +152,7 @@ fn as_table(name: &str, description: TableDescription) -> Result<Table, CliError
         folder,
         layout,
         first_year,
+        listed,
         columns: own.filter_map(|field| as_column(field, &shapes)).collect(),
         versions: shapes.iter().map(|shape| shape.schema_version).collect(),
     })

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use audit_core::position::Micros;
-use audit_history::ExportRequest;
+use audit_history::{ExportRequest, Lag, Manifest};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::output::{bytes, print, print_json, table};
-use crate::cli::store::open;
+use crate::cli::status::ask;
+use crate::cli::store::open_named;
 use crate::config::Config;
 use crate::error::CliError;
 
@@ -31,6 +32,9 @@ pub struct Args {
     /// A folder that is empty or does not exist.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
+    /// Go on with an export into this folder that broke off, after the last version that it has.
+    #[arg(long)]
+    resume: bool,
     /// The sink to read from. Default: a hot one, else a lake.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
@@ -47,8 +51,12 @@ pub fn time(text: &str) -> Result<Micros, String> {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let store = open(config, args.from.as_deref(), args.tenant.as_deref()).await?;
+    let (sink, store) = open_named(config, args.from.as_deref(), args.tenant.as_deref()).await?;
     let request = ExportRequest {
+        lag: lag(config, &sink).await,
+        sink,
+        tenant: args.tenant,
+        resume: args.resume,
         source: config.source.name.clone(),
         tables: args.table,
         since: args.since,
@@ -59,6 +67,12 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let exported = audit_history::export(&store, &request, |rows| bar.set_position(rows)).await;
     bar.finish_and_clear();
     let manifest = exported.map_err(|error| CliError::of(&error).hint(error.hint()))?;
+    if manifest.is_ahead() {
+        warn(&manifest);
+    }
+    for table in &manifest.left_out {
+        eprintln!("left out: the folder of {table} holds no table; its first commit may be still to come");
+    }
     if args.json {
         print_json(&manifest)?;
     } else {
@@ -70,6 +84,29 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         print(format!("{} versions in {}", manifest.rows, request.to.join("manifest.json").display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How far the sink is behind, as the daemon says; `None` where it does not answer.
+async fn lag(config: &Config, sink: &str) -> Option<Lag> {
+    let report = ask(config).await.ok().filter(|report| report.source == config.source.name)?;
+    let sink = report.sinks.into_iter().find(|known| known.name == sink)?;
+    Some(Lag { bytes: sink.lag_bytes, seconds: sink.lag_seconds })
+}
+
+fn warn(manifest: &Manifest) {
+    let (until, store) = (manifest.until.as_deref().unwrap_or_default(), &manifest.store);
+    let newest = match &store.complete_until {
+        Some(at) => format!("its newest version was committed at {at}"),
+        None => "it had no version".to_string(),
+    };
+    let behind = match store.lag {
+        Some(lag) => format!("it was {} of WAL behind", bytes(lag.bytes)),
+        None => "the daemon, which knows how far it was behind, does not answer".to_string(),
+    };
+    eprintln!(
+        "warning: --until {until} is later than what {} is known to have: {newest}; {behind}. What was committed in between may be missing.",
+        store.sink
+    );
 }
 
 fn progress_bar() -> ProgressBar {

@@ -18,12 +18,9 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let url = format!("http://{}/status", config.http.listen);
-    let asked = tokio::task::spawn_blocking(move || ask(&url)).await;
-    let report = match asked {
-        Ok(Ok(report)) => report,
-        Ok(Err(error)) => return not_running(args, config, error).await,
-        Err(error) => return Err(CliError::of(&error)),
+    let report = match ask(config).await {
+        Ok(report) => report,
+        Err(error) => return not_running(args, config, error).await,
     };
     if report.source != config.source.name {
         return Err(CliError::new(format!(
@@ -41,7 +38,14 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(url: &str) -> Result<StatusReport, String> {
+/// What the daemon says of itself.
+pub async fn ask(config: &Config) -> Result<StatusReport, String> {
+    let url = format!("http://{}/status", config.http.listen);
+    let asked = tokio::task::spawn_blocking(move || get(&url)).await;
+    asked.map_err(|error| error.to_string())?
+}
+
+fn get(url: &str) -> Result<StatusReport, String> {
     let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
     let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
     let body = response.body_mut().read_to_string().map_err(|error| error.to_string())?;

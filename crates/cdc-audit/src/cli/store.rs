@@ -13,18 +13,45 @@ const UNDIVIDED: &str = "name a lake whose `url` has `{tenant}` in it, or a hot 
 /// Opens the named sink for reading; without a name a hot one, which answers faster, else a lake: with a tenant one that keeps
 /// tenants apart.
 pub async fn open(config: &Config, name: Option<&str>, tenant: Option<&str>) -> Result<Store, CliError> {
-    let divided = config.tables.iter().filter_map(|rule| rule.versions_table.as_ref()).any(|own| own.has_tenant());
-    let answers = |sink: &&SinkConfig| match sink {
-        SinkConfig::Hot(_) => tenant.is_none() || divided,
+    let (_, sink) = chosen(config, name, tenant)?;
+    read(config, sink, tenant).await
+}
+
+/// The same, and the sink's name.
+pub async fn open_named(
+    config: &Config,
+    name: Option<&str>,
+    tenant: Option<&str>,
+) -> Result<(String, Store), CliError> {
+    let (name, sink) = chosen(config, name, tenant)?;
+    Ok((name.to_owned(), read(config, sink, tenant).await?))
+}
+
+fn divided(config: &Config) -> bool {
+    config.tables.iter().filter_map(|rule| rule.versions_table.as_ref()).any(|own| own.has_tenant())
+}
+
+/// Whether the question can be put to this sink.
+fn answers(config: &Config, sink: &SinkConfig, tenant: Option<&str>) -> bool {
+    match sink {
+        SinkConfig::Hot(_) => tenant.is_none() || divided(config),
         SinkConfig::Lake(lake) => tenant.is_none() || lake.home.is_some(),
         SinkConfig::Kafka(_) | SinkConfig::Webhook(_) => false,
-    };
+    }
+}
+
+fn chosen<'c>(
+    config: &'c Config,
+    name: Option<&str>,
+    tenant: Option<&str>,
+) -> Result<(&'c str, &'c SinkConfig), CliError> {
     let first = || {
-        let hot = config.sinks.values().filter(answers).find(|sink| matches!(sink, SinkConfig::Hot(_)));
-        hot.or_else(|| config.sinks.values().find(answers))
+        let mut sinks = config.sinks.iter().filter(|(_, sink)| answers(config, sink, tenant)).collect::<Vec<_>>();
+        sinks.sort_by_key(|(_, sink)| !matches!(sink, SinkConfig::Hot(_)));
+        sinks.first().copied()
     };
-    let sink = match name {
-        Some(name) => config.sinks.get(name).ok_or_else(|| {
+    let (name, sink) = match name {
+        Some(name) => config.sinks.get_key_value(name).ok_or_else(|| {
             let names: Vec<&str> = config.sinks.keys().map(String::as_str).collect();
             CliError::new(format!("there is no sink {name}"))
                 .hint(format!("the sinks are {}", names.join(", ")))
@@ -35,9 +62,13 @@ pub async fn open(config: &Config, name: Option<&str>, tenant: Option<&str>) -> 
             CliError::new("there is no sink to read from").hint(hint.to_owned()).code(code::USAGE)
         })?,
     };
+    Ok((name, sink))
+}
+
+async fn read(config: &Config, sink: &SinkConfig, tenant: Option<&str>) -> Result<Store, CliError> {
     match sink {
         SinkConfig::Lake(lake) => Ok(Store::Lake(reader(lake, tenant).await?)),
-        sink if tenant.is_some() && !answers(&sink) => Err(undivided()),
+        sink if tenant.is_some() && !answers(config, sink, tenant) => Err(undivided()),
         SinkConfig::Hot(hot) => {
             let failed = |error: audit_hot::ReadError| CliError::of(&error).hint(error.hint());
             let reader = HotReader::connect(&hot.endpoint).await.map_err(failed)?;

@@ -1,0 +1,177 @@
+//! One table's file of an export, while it is written.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use audit_core::position::Position;
+use audit_core::stored::Record;
+use audit_lake::tenants::folder_of;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::export::{ExportError, ManifestFile};
+
+/// Bytes of a file's name at most, before what is put after it: most file systems take 255.
+const NAME_MAX: usize = 200;
+
+/// What of a line is needed to go on after it.
+#[derive(Deserialize)]
+struct Line {
+    position: Position,
+    committed_at: String,
+}
+
+/// What is exported is for whoever exported it, whatever the umask.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// To write a file of an export.
+pub fn private() -> OpenOptions {
+    let mut options = File::options();
+    options.write(true).mode(0o600);
+    options
+}
+
+/// One file under way.
+pub struct JsonLines {
+    out: BufWriter<File>,
+    digest: Sha256,
+    line: Vec<u8>,
+    part: PathBuf,
+    path: PathBuf,
+    pub entry: ManifestFile,
+}
+
+impl JsonLines {
+    /// A new file, or the one that is there, after its last whole line.
+    pub fn open(to: &Path, tenant: Option<&str>, table: &str) -> Result<JsonLines, ExportError> {
+        let folder = tenant.map(|tenant| format!("tenant={}", bounded(folder_of(tenant), tenant)));
+        let name = format!("{}.jsonl", file_name(table));
+        let name = folder.iter().fold(name, |name, folder| format!("{folder}/{name}"));
+        if let Some(folder) = folder.map(|folder| to.join(folder)) {
+            make_folder(&folder).map_err(|source| ExportError::Write { path: folder, source })?;
+        }
+        let (path, part) = (to.join(&name), to.join(format!("{name}.part")));
+        let failed = |source| ExportError::Write { path: part.clone(), source };
+        let out = private().read(true).create(true).truncate(false).open(&part).map_err(failed)?;
+        let mut file = JsonLines {
+            out: BufWriter::with_capacity(1 << 20, out),
+            digest: Sha256::new(),
+            line: Vec::new(),
+            part: part.clone(),
+            path,
+            entry: ManifestFile {
+                path: name,
+                tenant: tenant.map(str::to_string),
+                table: table.to_string(),
+                rows: 0,
+                bytes: 0,
+                sha256: String::new(),
+                first_position: None,
+                last_position: None,
+                first_committed_at: None,
+                last_committed_at: None,
+            },
+        };
+        file.take_up().map_err(failed)?;
+        Ok(file)
+    }
+
+    /// Counts the whole lines that are there, and cuts off what follows them.
+    fn take_up(&mut self) -> io::Result<()> {
+        let mut reader = BufReader::with_capacity(1 << 20, self.out.get_ref().try_clone()?);
+        loop {
+            self.line.clear();
+            reader.read_until(b'\n', &mut self.line)?;
+            let line = self.line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<Line>(line).ok());
+            let Some(line) = line else { break };
+            self.count(line.position, line.committed_at);
+        }
+        let file = self.out.get_mut();
+        file.set_len(self.entry.bytes)?;
+        file.seek(SeekFrom::Start(self.entry.bytes)).map(|_| ())
+    }
+
+    pub fn push(&mut self, record: &Record) -> Result<(), ExportError> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, record)
+            .map_err(|error| ExportError::Write { path: self.part.clone(), source: error.into() })?;
+        self.line.push(b'\n');
+        self.out.write_all(&self.line).map_err(|source| ExportError::Write { path: self.part.clone(), source })?;
+        self.count(record.position, record.committed_at.to_string());
+        Ok(())
+    }
+
+    /// Takes the line into account.
+    fn count(&mut self, position: Position, at: String) {
+        self.digest.update(&self.line);
+        let entry = &mut self.entry;
+        entry.rows += 1;
+        entry.bytes += self.line.len() as u64;
+        entry.first_position.get_or_insert(position);
+        entry.last_position = Some(position);
+        // Snapshots and commits of concurrent sessions need not be in the order of their times.
+        entry.first_committed_at =
+            Some(entry.first_committed_at.take().map_or(at.clone(), |first| first.min(at.clone())));
+        entry.last_committed_at = Some(entry.last_committed_at.take().map_or(at.clone(), |last| last.max(at)));
+    }
+
+    pub fn finish(mut self) -> Result<ManifestFile, ExportError> {
+        let failed = |source| ExportError::Write { path: self.path.clone(), source };
+        self.out.flush().map_err(failed)?;
+        self.out.get_ref().sync_all().map_err(failed)?;
+        fs::rename(&self.part, &self.path).map_err(failed)?;
+        self.entry.sha256 = hex::encode(self.digest.finalize());
+        Ok(self.entry)
+    }
+
+    /// There is nothing to write.
+    pub fn discard(self) -> Result<(), ExportError> {
+        fs::remove_file(&self.part).map_err(|source| ExportError::Write { path: self.part.clone(), source })
+    }
+}
+
+/// A table's name as a file's: letters, digits, `_`, `-` and `.` as they are, anything else as `%` and two hex digits for each byte.
+fn file_name(table: &str) -> String {
+    let name = table
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' | b'.' => char::from(byte).to_string(),
+            byte => format!("%{byte:02x}"),
+        })
+        .collect();
+    bounded(name, table)
+}
+
+/// A name in ASCII that is not too long for a file: cut, and told apart from others by a hash of what it stands for.
+fn bounded(mut name: String, of: &str) -> String {
+    if name.len() > NAME_MAX {
+        let digest = hex::encode(&Sha256::digest(of)[..8]);
+        name.truncate(NAME_MAX - digest.len() - 1);
+        name = format!("{name}~{digest}");
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NAME_MAX, bounded, file_name};
+
+    #[test]
+    fn tables_that_differ_have_files_that_differ() {
+        assert_eq!(file_name("public.orders"), "public.orders");
+        assert_eq!(file_name("\"a.b\".c d"), "%22a.b%22.c%20d");
+        assert_ne!(file_name("\"a.b\".c"), file_name("a.\"b.c\""));
+    }
+
+    #[test]
+    fn names_of_files_are_bounded() {
+        let long = |last: &str| format!("{}.{}{last}", "ü".repeat(31), "ß".repeat(30));
+        assert!(file_name(&long("a")).len() <= NAME_MAX);
+        assert_ne!(file_name(&long("a")), file_name(&long("b")));
+        assert_eq!(bounded("short".to_string(), "short"), "short");
+    }
+}
