@@ -23,7 +23,7 @@ const SPARK: &str = include_str!("spark.py");
 /// Every file in `data/`, so that those who list see all.
 const LISTED: &str = "data_bytes = \"0 B\"";
 
-const TABLES: &str = "CREATE TABLE items (id int PRIMARY KEY, name text, price numeric(10,2), at timestamptz, tags text[], doc jsonb, \"year\" int); \
+const TABLES: &str = "CREATE TABLE items (id int PRIMARY KEY, name text, price numeric(10,2), at timestamptz, due date, tags text[], doc jsonb, \"year\" int); \
      ALTER TABLE items REPLICA IDENTITY FULL; \
      CREATE SCHEMA \"Odd Schema\"; CREATE TABLE \"Odd Schema\".\"a.b\" (id int PRIMARY KEY, \"it's \"\"ü\"\"\" text)";
 
@@ -50,7 +50,7 @@ async fn world(lake: &str) -> World {
     server.execute(&world.database, &values);
     for round in 0..10 {
         let sql = format!(
-            "INSERT INTO items (id, name, price, at) SELECT i, 'n' || i, 0.25, '2026-03-01' FROM generate_series({round}0, {round}0 + 7) AS i; \
+            "INSERT INTO items (id, name, price, at, due) SELECT i, 'n' || i, 0.25, '2026-03-01', date '2026-03-01' + i FROM generate_series({round}0, {round}0 + 7) AS i; \
              UPDATE items SET name = 'x' WHERE id % 3 = 0; DELETE FROM items WHERE id % 7 = 0; \
              INSERT INTO \"Odd Schema\".\"a.b\" VALUES ({round}, 'a'); DELETE FROM \"Odd Schema\".\"a.b\" WHERE id % 2 = 0"
         );
@@ -58,7 +58,8 @@ async fn world(lake: &str) -> World {
         let alter = match round {
             3 => "ALTER TABLE items ADD COLUMN stock bigint; UPDATE items SET stock = id",
             6 => {
-                "ALTER TABLE items ALTER COLUMN price TYPE text; ALTER TABLE items ALTER COLUMN stock TYPE numeric(30,3)"
+                "ALTER TABLE items ALTER COLUMN price TYPE text; ALTER TABLE items ALTER COLUMN stock TYPE numeric(30,3); \
+                 ALTER TABLE items ALTER COLUMN due TYPE timestamptz USING due::timestamp AT TIME ZONE 'UTC'"
             }
             8 => "ALTER TABLE items DROP COLUMN tags; TRUNCATE items",
             _ => "",

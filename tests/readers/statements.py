@@ -9,6 +9,8 @@ import re
 from chdb import session as clickhouse_session
 
 QUERY = "SELECT position, table_name, event, key, changes FROM shop.versions"
+# A date that became a time, in microseconds: the same in every time zone of a session.
+DUE = "SELECT cdc_position, {}(due) FROM shop.public_items WHERE due IS NOT NULL"
 # Times are compared by the millisecond: an engine has no more in Delta tables.
 COARSE = False
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
@@ -27,6 +29,18 @@ def exported(folder):
             version = json.loads(line, **NUMBERS)
             versions[version["position"]] = {name: version[name] for name in ["table_name", "event", "key", "changes"]}
     return versions
+
+
+def due(folder):
+    """When the items of an export are due."""
+    found = {}
+    for line in lines((pathlib.Path(folder) / "public.items.jsonl").read_text()):
+        version = json.loads(line)
+        at = (version["after"] or version["before"] or {}).get("due")
+        if at:
+            at = datetime.datetime.fromisoformat(at if "T" in at else f"{at}T00:00:00Z")
+            found[version["position"]] = (at - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)) // datetime.timedelta(microseconds=1)
+    return found
 
 
 def iso(value):
@@ -84,7 +98,8 @@ def in_duckdb(connection, rounds):
     for statement in rounds:
         connection.execute(statement)
     types = connection.execute("DESCRIBE shop.public_items").fetchall()
-    return connection.execute(QUERY).fetchall(), [(row[0], row[1]) for row in types]
+    times = connection.execute(DUE.format("epoch_us")).fetchall()
+    return connection.execute(QUERY).fetchall(), [(row[0], row[1]) for row in types], times
 
 
 def duckdb_runs(rounds, way):
@@ -97,8 +112,9 @@ def clickhouse_runs(rounds, way):
         connection.query(statement)
     rows = lines(str(connection.query(QUERY, "JSONCompactEachRow")))
     types = lines(str(connection.query("DESCRIBE shop.public_items", "JSONCompactEachRow")))
+    times = lines(str(connection.query(DUE.format("toUnixTimestamp64Micro"), "JSONCompactEachRow")))
     connection.close()
-    return [json.loads(row) for row in rows], [json.loads(row)[:2] for row in types]
+    return [json.loads(row) for row in rows], [json.loads(row)[:2] for row in types], [json.loads(row) for row in times]
 
 
 def spark_runs(rounds, way):
@@ -107,8 +123,9 @@ def spark_runs(rounds, way):
         spark.sql(statement)
     rows = [tuple(row) for row in spark.sql(QUERY).collect()]
     types = [(row[0], row[1]) for row in spark.sql("DESCRIBE shop.public_items").collect()]
+    times = [tuple(row) for row in spark.sql(DUE.format("unix_micros")).collect()]
     spark.sql("DROP SCHEMA shop CASCADE")
-    return rows, types
+    return rows, types, times
 
 
 def check(engine, ways=("log", "plain")):
@@ -117,8 +134,13 @@ def check(engine, ways=("log", "plain")):
     before, after = (told[name.removesuffix("_with_delta")] for told in json.loads(pathlib.Path(sys.argv[1]).read_text()))
     for way in ways:
         COARSE = (name, way) == ("trino", "log")
-        rows, types = engine(before[way] + after[way] + after[way], way)
+        rows, types, *times = engine(before[way] + after[way] + after[way], way)
         compare(f"{name} {way}", rows, exported(sys.argv[2]))
+        for times in times:
+            # The hot table has no row of an update.
+            shown = {position: int(micros) for position, micros in times}
+            different = [(position, shown.get(position), at) for position, at in due(sys.argv[2]).items() if shown.get(position) != at]
+            print(f"  due: {len(different)} different {different[:5]}")
     for column, kind in types:
         if not column.startswith("cdc_"):
             print(f"  {column} {kind}")

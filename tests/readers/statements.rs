@@ -29,10 +29,12 @@ async fn the_statements_make_the_lake_queryable() {
     let [statements, exported] = [&asked.statements, &asked.exported];
     expect![[r#"
         duckdb plain: 199 versions, 199 expected
+          due: 0 different []
           id INTEGER
           name VARCHAR
           price VARCHAR
           at TIMESTAMP WITH TIME ZONE
+          due TIMESTAMP WITH TIME ZONE
           tags VARCHAR
           doc VARCHAR
           year__2 INTEGER
@@ -42,11 +44,14 @@ async fn the_statements_make_the_lake_queryable() {
           month INTEGER
           day INTEGER
         clickhouse log: 199 versions, 199 expected
+          due: 0 different []
         clickhouse plain: 199 versions, 199 expected
+          due: 0 different []
           id Nullable(Int32)
           name Nullable(String)
           price Nullable(String)
           at Nullable(DateTime64(6, 'UTC'))
+          due Nullable(DateTime64(6, 'UTC'))
           tags Nullable(String)
           doc Nullable(String)
           year__2 Nullable(Int32)
@@ -56,10 +61,12 @@ async fn the_statements_make_the_lake_queryable() {
           month Nullable(Int32)
           day Nullable(Int32)
         duckdb_with_delta log: 199 versions, 199 expected
+          due: 0 different []
           id INTEGER
           name VARCHAR
           price VARCHAR
           at TIMESTAMP WITH TIME ZONE
+          due TIMESTAMP WITH TIME ZONE
           tags VARCHAR
           doc VARCHAR
           year__2 INTEGER
@@ -76,11 +83,14 @@ async fn the_statements_make_the_lake_queryable() {
         let shown = run(&[READ, SPARK, STATEMENTS, "check(spark_runs)\n"], &[statements, exported, &jars]);
         expect![[r#"
             spark log: 199 versions, 199 expected
+              due: 0 different []
             spark plain: 199 versions, 199 expected
+              due: 0 different []
               id int
               name string
               price string
               at timestamp
+              due timestamp
               tags string
               doc string
               year__2 int
@@ -101,6 +111,7 @@ async fn the_statements_make_the_lake_queryable() {
               name varchar
               price varchar
               at timestamp(6)
+              due timestamp(6)
               tags varchar
               doc varchar
               year__2 integer
@@ -122,6 +133,7 @@ async fn the_statements_know_other_partitions() {
         let compared: Vec<&str> = shown.lines().filter(|line| !line.starts_with("  ")).collect();
         let all = |way: &&str| way.ends_with(": 199 versions, 199 expected");
         assert!(compared.len() == 4 && compared.iter().all(all) && !shown.contains("  0001:"), "{shown}");
+        assert_eq!(shown.matches("  due: 0 different []").count(), 4, "{shown}");
         let last = if by == "date" { "  date DATE" } else { "  hour INTEGER" };
         assert_eq!(shown.lines().last(), Some(last), "{shown}");
     }
@@ -187,7 +199,7 @@ async fn an_engine_is_refused_a_store_that_it_does_not_read() {
 fn the_statements_of_every_engine_are_parsed() {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/audit-ddl/src/golden");
     expect![[r#"
-        athena log: 6 parsed
+        athena log: 8 parsed
         athena plain: 8 parsed
         bigquery log: 4 parsed
           by its first words: CREATE OR REPLACE EXTERNAL TABLE `shop`.
@@ -197,27 +209,28 @@ fn the_statements_of_every_engine_are_parsed() {
           by its first words: CREATE OR REPLACE EXTERNAL TABLE `shop`.
         clickhouse log: 6 parsed
         clickhouse plain: 6 parsed
-        databricks log: 6 parsed
+        databricks log: 8 parsed
         databricks plain: 6 parsed
         duckdb log: 7 parsed
           by its first words: LOAD delta
         duckdb plain: 6 parsed
         glue log: 5 definitions
         glue plain: 5 definitions
-        redshift log: 8 parsed
+        redshift log: 11 parsed
           by its first words: CREATE EXTERNAL SCHEMA IF NOT EXISTS "sh
-        redshift plain: 12 parsed
+        redshift plain: 15 parsed
           by its first words: CREATE EXTERNAL SCHEMA IF NOT EXISTS "sh
         snowflake log: 6 parsed
           by its first words: CREATE CATALOG INTEGRATION IF NOT EXISTS
         snowflake plain: 11 parsed
+          by its first words: ALTER STAGE "shop"."lake" SET URL = 's3:
           by its first words: ALTER EXTERNAL TABLE "shop"."lake__publi
           by its first words: ALTER EXTERNAL TABLE "shop"."lake__odd_s
-        spark log: 6 parsed
+        spark log: 8 parsed
         spark plain: 9 parsed
         synapse log: 8 parsed
         synapse plain: 8 parsed
-        trino log: 4 parsed
+        trino log: 6 parsed
           by its first words: CALL "delta".system.register_table(schem
           by its first words: CALL "delta".system.register_table(schem
         trino plain: 8 parsed

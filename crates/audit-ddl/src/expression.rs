@@ -69,7 +69,12 @@ pub fn json(engine: Engine, column: &Column, row: &Row) -> String {
         join(engine, &[&mark, text, &mark])
     };
     match column.kind {
-        Type::Text if row.json => value,
+        // The null of jsonb, which is a value, stands apart from what is no value.
+        Type::Text if row.json => format!(
+            "CASE WHEN {value} = {} THEN {} ELSE {value} END",
+            engine.literal("null"),
+            engine.literal(r#"{"$json": null}"#)
+        ),
         Type::Text | Type::TextList => string(engine, &value),
         Type::Float32 | Type::Float64 => float(engine, &value, "\""),
         Type::Binary => quoted(&text(engine, &value, column.kind, row.zone)),

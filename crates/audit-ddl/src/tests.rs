@@ -122,6 +122,84 @@ fn a_table_of_many_columns_stays_within_what_engines_take() {
     assert!(view.sql.split("concat(").all(|concat| arguments(concat) <= 50));
 }
 
+/// What an engine does not take whole is split, or says what it leaves out.
+#[test]
+fn no_statement_is_longer_than_the_engine_takes() {
+    let mut lake = lake("s3://acme-audit/shop", Layout::DAYS);
+    let mut wide = lake.tables[0].clone();
+    (wide.table, wide.folder) = ("wide".to_owned(), "public.wide".to_owned());
+    wide.columns = record();
+    wide.columns.extend((0..1600).map(|at| row(&format!("column_{at}"), &format!("column_{at}"), Type::Int32, &[1])));
+    lake.tables.push(wide);
+    let narrow = lake.tables[1].clone();
+    lake.tables.extend((0..2000).map(|at| Table { table: format!("t{at}"), ..narrow.clone() }));
+    for (engine, longest) in [(Engine::Athena, 262_144), (Engine::Trino, 1_000_000)] {
+        let told = statements(engine, &lake, false).unwrap();
+        let longest_told = told.iter().map(|statement| statement.sql.len()).max();
+        assert!(longest_told.is_some_and(|bytes| bytes <= longest), "{engine:?}: {longest_told:?}");
+        let all: Vec<&str> =
+            told.iter().filter(|told| told.sql.contains("versions")).map(|told| told.sql.as_str()).collect();
+        let (last, parts) = all.split_last().unwrap();
+        assert!(last.matches("UNION ALL").count() + 1 == parts.len() || parts.is_empty());
+        let tables: usize = all.iter().map(|sql| sql.matches("AS \"position\"").count()).sum();
+        assert_eq!(tables, lake.tables.len(), "each table stands in one of them");
+    }
+    let told = statements(Engine::Athena, &lake, false).unwrap();
+    let wide = told.iter().find(|told| told.why.starts_with("public.wide: former")).unwrap();
+    assert!(wide.why.contains("Changes of whole rows are not shown") && wide.why.contains("262144"), "{}", wide.why);
+    assert!(wide.sql.contains("\"column_1599\"") && !wide.sql.contains("cdc_left"));
+}
+
+#[test]
+fn columns_of_the_source_are_never_taken_for_the_views_own() {
+    let mut lake = lake("/lake", Layout::DAYS);
+    lake.tables[0].columns.extend([
+        row("cdc_left", "cdc_left", Type::Text, &[1]),
+        row("CDC_Right", "CDC_Right", Type::Text, &[1]),
+        row("cdc_whole", "cdc_whole", Type::Int32, &[1]),
+        row("cdc_whole_", "cdc_whole_", Type::Int32, &[1]),
+    ]);
+    let told = statements(Engine::Duckdb, &lake, true).unwrap();
+    let view = told.iter().find(|told| told.why.starts_with("public.items: former")).unwrap();
+    for side in ["cdc_left_", "cdc_right_", "cdc_whole__"] {
+        assert!(view.sql.contains(&format!("END AS \"{side}\"")), "{}", view.sql);
+    }
+    assert!(view.sql.contains("  \"cdc_left\",\n") && view.sql.contains("WHEN \"cdc_left_\" IS NULL"));
+}
+
+/// Statements that are run again point at the place that the lake has now, and never at another lake's objects.
+#[test]
+fn nothing_keeps_an_old_place() {
+    for engine in Engine::ALL {
+        for plain in [false, true] {
+            let told = statements(engine, &lake(place(engine), Layout::DAYS), plain).unwrap();
+            let keeps = |sql: &str| sql.contains("IF NOT EXISTS") && (sql.contains("LOCATION") || sql.contains("URL"));
+            for (at, statement) in told.iter().enumerate().filter(|(_, told)| keeps(&told.sql)) {
+                let next = told.get(at + 1).map_or("", |told| told.sql.as_str());
+                assert!(next.starts_with("ALTER STAGE"), "{engine:?}: {}", statement.sql);
+            }
+            let calls = told.iter().enumerate().filter(|(_, told)| told.sql.contains("register_table"));
+            for (at, _) in calls {
+                assert!(told[at - 1].sql.starts_with("DROP TABLE IF EXISTS"));
+            }
+        }
+        let mut two = [lake(place(engine), Layout::DAYS), lake(place(engine), Layout::DAYS)];
+        two[0].sink = Some("archive".to_owned());
+        two[1].sink = Some("cold".to_owned());
+        let [one, other] = two.map(|lake| script(engine, &statements(engine, &lake, false).unwrap()));
+        assert!(one.contains("shop__archive") && other.contains("shop__cold") && !other.contains("archive"));
+    }
+}
+
+#[test]
+fn a_table_without_a_file_has_a_view_without_rows() {
+    let mut lake = lake("/lake", Layout::DAYS);
+    lake.tables.truncate(1);
+    lake.tables[0].listed = false;
+    let told = statements(Engine::Duckdb, &lake, true).unwrap();
+    assert!(told[1].why.contains("has no file in data/ yet") && told[1].sql.ends_with("WHERE 1 = 0"), "{told:?}");
+}
+
 #[test]
 fn one_table_alone_has_no_view_over_all() {
     let mut lake = lake("/lake", Layout::DAYS);

@@ -71,7 +71,7 @@ SELECT
       CASE WHEN (`cdc_whole` = 1 OR `due` IS NOT NULL) THEN ', "due": ' || `cdc_left` || COALESCE(COALESCE('"' || CAST(`due` AS STRING) || '"', JSON_QUERY(`cdc_exact`, '$."due"')), 'null') || `cdc_right` ELSE '' END,
       CASE WHEN (`cdc_whole` = 1 OR `at` IS NOT NULL) THEN ', "at": ' || `cdc_left` || COALESCE(COALESCE('"' || FORMAT_TIMESTAMP('%E4Y-%m-%dT%H:%M:%E*S', `at`, 'UTC') || 'Z' || '"', JSON_QUERY(`cdc_exact`, '$."at"')), 'null') || `cdc_right` ELSE '' END,
       CASE WHEN (`cdc_whole` = 1 OR `it_s__` IS NOT NULL) AND (`cdc_schema_version` = 2) THEN ', "it\'s \\"ü\\"": ' || `cdc_left` || COALESCE(IF(`it_s__` IS NULL, NULL, TO_JSON_STRING(`it_s__`)), 'null') || `cdc_right` ELSE '' END,
-      CASE WHEN (`cdc_whole` = 1 OR `doc` IS NOT NULL) THEN ', "doc": ' || `cdc_left` || COALESCE(`doc`, 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `doc` IS NOT NULL) THEN ', "doc": ' || `cdc_left` || COALESCE(CASE WHEN `doc` = 'null' THEN '{"$json": null}' ELSE `doc` END, 'null') || `cdc_right` ELSE '' END,
       CASE WHEN (`cdc_whole` = 1 OR `count` IS NOT NULL OR `count__2` IS NOT NULL) AND (`cdc_schema_version` >= 2) THEN ', "count": ' || `cdc_left` || COALESCE(CAST(`count` AS STRING), CAST(`count__2` AS STRING), 'null') || `cdc_right` ELSE '' END), 3) || '}' END AS `cdc_changes`,
   `cdc_changed`,
   `cdc_before_known`,

@@ -29,7 +29,7 @@ SELECT
       CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`due` IS NOT NULL) THEN ', "due": ' || `sides`.`cdc_left` || COALESCE(COALESCE('"' || toString(`sides`.`due`) || '"', nullIf(JSONExtractRaw(ifNull(`sides`.`cdc_exact`, ''), 'due'), '')), 'null') || `sides`.`cdc_right` ELSE '' END,
       CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`at` IS NOT NULL) THEN ', "at": ' || `sides`.`cdc_left` || COALESCE(COALESCE('"' || replaceRegexpOne(formatDateTime(`sides`.`at`, '%Y-%m-%dT%H:%i:%S.%f', 'UTC'), '\\.?0*$', '') || 'Z' || '"', nullIf(JSONExtractRaw(ifNull(`sides`.`cdc_exact`, ''), 'at'), '')), 'null') || `sides`.`cdc_right` ELSE '' END,
       CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`it_s__` IS NOT NULL) AND (`sides`.`cdc_schema_version` = 2) THEN ', "it\'s \\"ü\\"": ' || `sides`.`cdc_left` || COALESCE(toJSONString(`sides`.`it_s__`), 'null') || `sides`.`cdc_right` ELSE '' END,
-      CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`doc` IS NOT NULL) THEN ', "doc": ' || `sides`.`cdc_left` || COALESCE(`sides`.`doc`, 'null') || `sides`.`cdc_right` ELSE '' END,
+      CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`doc` IS NOT NULL) THEN ', "doc": ' || `sides`.`cdc_left` || COALESCE(CASE WHEN `sides`.`doc` = 'null' THEN '{"$json": null}' ELSE `sides`.`doc` END, 'null') || `sides`.`cdc_right` ELSE '' END,
       CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`count` IS NOT NULL OR `sides`.`count__2` IS NOT NULL) AND (`sides`.`cdc_schema_version` >= 2) THEN ', "count": ' || `sides`.`cdc_left` || COALESCE(toString(`sides`.`count`), toString(`sides`.`count__2`), 'null') || `sides`.`cdc_right` ELSE '' END), 3) || '}' END AS `cdc_changes`,
   `cdc_changed`,
   `cdc_before_known`,

@@ -77,7 +77,7 @@ SELECT
       || CASE WHEN ("cdc_whole" = 1 OR "due" IS NOT NULL) THEN ', "due": ' || "cdc_left" || COALESCE(COALESCE('"' || TO_CHAR("due", 'YYYY-MM-DD') || '"', JSON_SERIALIZE(CAST(NULLIF(JSON_EXTRACT_PATH_TEXT("cdc_exact", 'due', TRUE), '') AS SUPER))), 'null') || "cdc_right" ELSE '' END
       || CASE WHEN ("cdc_whole" = 1 OR "at" IS NOT NULL) THEN ', "at": ' || "cdc_left" || COALESCE(COALESCE('"' || REGEXP_REPLACE(TO_CHAR("at", 'YYYY-MM-DD"T"HH24:MI:SS.US'), '\\.?0*$', '') || 'Z' || '"', JSON_SERIALIZE(CAST(NULLIF(JSON_EXTRACT_PATH_TEXT("cdc_exact", 'at', TRUE), '') AS SUPER))), 'null') || "cdc_right" ELSE '' END
       || CASE WHEN ("cdc_whole" = 1 OR "it_s__" IS NOT NULL) AND ("cdc_schema_version" = 2) THEN ', "it''s \\"ü\\"": ' || "cdc_left" || COALESCE(JSON_SERIALIZE(CAST("it_s__" AS SUPER)), 'null') || "cdc_right" ELSE '' END
-      || CASE WHEN ("cdc_whole" = 1 OR "doc" IS NOT NULL) THEN ', "doc": ' || "cdc_left" || COALESCE("doc", 'null') || "cdc_right" ELSE '' END
+      || CASE WHEN ("cdc_whole" = 1 OR "doc" IS NOT NULL) THEN ', "doc": ' || "cdc_left" || COALESCE(CASE WHEN "doc" = 'null' THEN '{"$json": null}' ELSE "doc" END, 'null') || "cdc_right" ELSE '' END
       || CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR(64)), CAST("count__2" AS VARCHAR(64)), 'null') || "cdc_right" ELSE '' END, 3) || '}' END AS "cdc_changes",
   "cdc_before_known",
   "cdc_committed_at",

@@ -72,7 +72,7 @@ SELECT
       CASE WHEN ([cdc_whole] = 1 OR [due] IS NOT NULL) THEN N', "due": ' + [cdc_left] + COALESCE(COALESCE(N'"' + CONVERT(VARCHAR(10), [due], 23) + N'"', N'"' + STRING_ESCAPE(JSON_VALUE([cdc_exact], '$."due"'), 'json') + N'"'), N'null') + [cdc_right] ELSE '' END,
       CASE WHEN ([cdc_whole] = 1 OR [at] IS NOT NULL) THEN N', "at": ' + [cdc_left] + COALESCE(COALESCE(N'"' + CONVERT(VARCHAR(26), [at], 126) + N'Z' + N'"', N'"' + STRING_ESCAPE(JSON_VALUE([cdc_exact], '$."at"'), 'json') + N'"'), N'null') + [cdc_right] ELSE '' END,
       CASE WHEN ([cdc_whole] = 1 OR [it_s__] IS NOT NULL) AND ([cdc_schema_version] = 2) THEN N', "it''s \"ü\"": ' + [cdc_left] + COALESCE(N'"' + STRING_ESCAPE([it_s__], 'json') + N'"', N'null') + [cdc_right] ELSE '' END,
-      CASE WHEN ([cdc_whole] = 1 OR [doc] IS NOT NULL) THEN N', "doc": ' + [cdc_left] + COALESCE([doc], N'null') + [cdc_right] ELSE '' END,
+      CASE WHEN ([cdc_whole] = 1 OR [doc] IS NOT NULL) THEN N', "doc": ' + [cdc_left] + COALESCE(CASE WHEN [doc] = N'null' THEN N'{"$json": null}' ELSE [doc] END, N'null') + [cdc_right] ELSE '' END,
       CASE WHEN ([cdc_whole] = 1 OR [count] IS NOT NULL OR [count__2] IS NOT NULL) AND ([cdc_schema_version] >= 2) THEN N', "count": ' + [cdc_left] + COALESCE(CAST([count] AS VARCHAR(50)), CAST([count__2] AS VARCHAR(50)), N'null') + [cdc_right] ELSE '' END), 1, 2, N'') + N'}' END AS [cdc_changes],
   [cdc_changed],
   [cdc_before_known],
