@@ -306,7 +306,10 @@ struct Unfinished {
 impl Unfinished {
     fn begin(to: &Path, manifest: &Manifest) -> Result<Unfinished, ExportError> {
         let path = to.join(UNFINISHED);
-        let out = private().create_new(true).open(&path).map_err(|source| ExportError::Write { path: path.clone(), source })?;
+        let out = private()
+            .create_new(true)
+            .open(&path)
+            .map_err(|source| ExportError::Write { path: path.clone(), source })?;
         let mut unfinished = Unfinished { path, out };
         unfinished.add(manifest)?;
         Ok(unfinished)
