@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use audit_testkit::shared;
@@ -100,4 +102,29 @@ async fn an_export_can_be_proved() {
     }
     let folder = world.path("nothing");
     world.succeed(&["export", "--until", "2001-01-01", "--to", folder.to_str().expect("a plain name")]);
+}
+
+/// Whatever the umask, and with a key that stands among no process's arguments.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_is_for_its_owner_alone_and_a_key_comes_from_standard_input() {
+    let world = world().await;
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 0; printf '%s\\n' 2 | \"$@\"", "sh"]).arg(audit_testkit::program());
+        let output = command.args(arguments).arg("--config").arg(&world.config).output().expect("a shell");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(records(&run(&["history", "public.orders", "-", "--json"])).len(), 1);
+    let (export, plan) = (world.path("for me"), world.path("plan.json"));
+    run(&["export", "--to", export.to_str().expect("a plain name")]);
+    run(&["plan", "--save", plan.to_str().expect("a plain name")]);
+    let mode = |path: &Path| std::fs::metadata(path).expect("what was written").permissions().mode() & 0o777;
+    assert_eq!((mode(&export), mode(&plan)), (0o700, 0o600));
+    for file in std::fs::read_dir(&export).expect("the export") {
+        assert_eq!(mode(&file.expect("a file").path()), 0o600);
+    }
+    let folders = std::fs::read_dir(&world.lake).expect("the lake").filter_map(Result::ok).map(|entry| entry.path());
+    let folders: Vec<_> = folders.filter(|path| path.is_dir()).collect();
+    assert!(!folders.is_empty() && folders.iter().all(|folder| mode(folder) == 0o700), "{folders:?}");
 }

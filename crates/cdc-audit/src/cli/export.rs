@@ -8,7 +8,7 @@ use audit_core::position::Micros;
 use audit_history::{ExportRequest, Lag, Manifest};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::output::{bytes, print, print_json, table};
+use crate::cli::output::{argument, bytes, print, print_json, table};
 use crate::cli::status::ask;
 use crate::cli::store::open_named;
 use crate::config::Config;
@@ -38,7 +38,7 @@ pub struct Args {
     /// The sink to read from. Default: a hot one, else a lake.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
-    /// Only what this tenant has, in a sink that keeps tenants apart.
+    /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
     /// Print the manifest as one line of JSON.
@@ -51,11 +51,12 @@ pub fn time(text: &str) -> Result<Micros, String> {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let (sink, store) = open_named(config, args.from.as_deref(), args.tenant.as_deref()).await?;
+    let tenant = args.tenant.map(argument).transpose()?;
+    let (sink, store) = open_named(config, args.from.as_deref(), tenant.as_deref()).await?;
     let request = ExportRequest {
         lag: lag(config, &sink).await,
         sink,
-        tenant: args.tenant,
+        tenant,
         resume: args.resume,
         source: config.source.name.clone(),
         tables: args.table,

@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
     /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
-    #[arg(long, value_name = "TENANT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
     /// At most so many versions.
     #[arg(long, default_value_t = 100)]

@@ -66,7 +66,7 @@ struct Destroy {
     class: Option<String>,
     /// The keys of the data subject with this id, as the application knows it. `-`: a line of standard input, which no other user of the
     /// machine can see.
-    #[arg(long, value_name = "ID", requires = "class", allow_hyphen_values = true)]
+    #[arg(long, value_name = "ID", requires = "class")]
     subject: Option<String>,
     /// Give later values of that subject a new key. Without it they are stored as erased.
     #[arg(long, requires = "subject")]
