@@ -8,7 +8,7 @@ use audit_testkit::{
 };
 use cdc_audit_tests::decoded::Name;
 use cdc_audit_tests::dice::Dice;
-use cdc_audit_tests::trail::lsn;
+use cdc_audit_tests::trail::{Version, lsn};
 use cdc_audit_tests::world::{SOURCE, World};
 use cdc_audit_tests::{hot, kafka, lake};
 use tokio::task::JoinHandle;
@@ -28,6 +28,10 @@ pub struct Arena {
     pub dice: Dice,
     /// Tables that were published when they had rows already, and from which point of the WAL on.
     late: BTreeMap<String, u64>,
+    /// How many partitions there are.
+    partitions: u32,
+    /// From which point of the WAL on `code` is the key of `recoded`, and from which on `id` again.
+    keys: Vec<(u64, bool)>,
     writers: Writers,
 }
 
@@ -44,6 +48,7 @@ CREATE TABLE small (id int PRIMARY KEY); ALTER TABLE small REPLICA IDENTITY FULL
 CREATE TABLE parts (id int, part int, v text, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
 CREATE TABLE parts_0 PARTITION OF parts FOR VALUES IN (0); CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1);
 ALTER TABLE parts REPLICA IDENTITY FULL; ALTER TABLE parts_0 REPLICA IDENTITY FULL; ALTER TABLE parts_1 REPLICA IDENTITY FULL;
+CREATE TABLE recoded (id int NOT NULL, code int NOT NULL, v text, CONSTRAINT recoded_key PRIMARY KEY (id)); ALTER TABLE recoded REPLICA IDENTITY FULL;
 INSERT INTO accounts SELECT i, i, 'earlier' FROM generate_series(0, 2999) AS i;
 INSERT INTO docs SELECT i, 0, repeat('body ' || i, 20) FROM generate_series(0, 9999) AS i;
 INSERT INTO heap SELECT i % 50, 'earlier ' || i % 70 FROM generate_series(1, 700) AS i;
@@ -56,6 +61,7 @@ INSERT INTO accounts VALUES (5000, 0, 'last') ON CONFLICT (id) DO UPDATE SET n =
 INSERT INTO docs VALUES (20000, 0, 'last') ON CONFLICT (id) DO UPDATE SET v = docs.v + 1;
 INSERT INTO heap VALUES (5000, 'last'); DELETE FROM small WHERE id = 5000; INSERT INTO small VALUES (5000);
 INSERT INTO parts VALUES (5000, 0, 'last') ON CONFLICT (id, part) DO UPDATE SET v = parts.v || '.';
+DELETE FROM recoded WHERE id = 5000; INSERT INTO recoded VALUES (5000, -5001, 'last');
 ";
 
 /// A folder with what an object store holds in memory.
@@ -138,7 +144,21 @@ impl Arena {
             .build()
             .await;
         let writers = Writers { stop: Arc::default(), tasks: Vec::new() };
-        Arena { source, hot, to_source, to_hot, to_lake, mirror, kafka, world, dice, late: BTreeMap::new(), writers }
+        Arena {
+            source,
+            hot,
+            to_source,
+            to_hot,
+            to_lake,
+            mirror,
+            kafka,
+            world,
+            dice,
+            late: BTreeMap::new(),
+            partitions: 2,
+            keys: Vec::new(),
+            writers,
+        }
     }
 
     /// Sessions that write until told to stop, and connect again when the server goes.
@@ -175,6 +195,37 @@ impl Arena {
             &format!("UPDATE {name} SET v = 'changed' WHERE id % 10 = 0; DELETE FROM {name} WHERE id % 10 = 1"),
         );
         self.late.insert(name, lsn(&from));
+    }
+
+    /// A partition that sends keys only of old rows, although its root sends whole ones: `CREATE TABLE … PARTITION OF` does not pass the
+    /// replica identity on.
+    pub fn new_partition(&mut self) {
+        let number = self.partitions;
+        self.partitions += 1;
+        let sql = format!("CREATE TABLE parts_{number} PARTITION OF parts FOR VALUES IN ({number})");
+        self.source.execute(&self.world.database, &sql);
+    }
+
+    /// The primary key of a table with replica identity FULL changes to its other column, and back the next time.
+    pub fn change_key(&mut self) {
+        let by_code = self.keys.len().is_multiple_of(2);
+        let column = if by_code { "code" } else { "id" };
+        let sql = format!(
+            "ALTER TABLE recoded DROP CONSTRAINT recoded_key, ADD CONSTRAINT recoded_key PRIMARY KEY ({column})"
+        );
+        self.source.execute(&self.world.database, &sql);
+        // Transactions that write to the table commit before it changes, or begin to write after it has.
+        let from = self.source.execute(&self.world.database, "SELECT pg_current_wal_insert_lsn()");
+        self.keys.push((lsn(&from), by_code));
+    }
+
+    /// Every version has the key that its table had then: codes are negative, ids are not.
+    fn check_keys(&self, versions: &[Version]) {
+        for version in versions.iter().filter(|version| version.table == "public.recoded") {
+            let by_code = self.keys.iter().rev().find(|(from, _)| *from <= version.commit_lsn).is_some_and(|key| key.1);
+            let key = version.key.as_deref().unwrap_or_default();
+            assert_eq!(key.starts_with('-'), by_code, "{} in a key that was changed: {:?}", version.place(), self.keys);
+        }
     }
 
     /// Nothing stands in the way any more.
@@ -241,6 +292,7 @@ impl Arena {
         let recorded = self.world.recorded().await;
         self.world.check_changes(&recorded, &published).await;
         self.world.check_replay(&recorded, &published).await;
+        self.check_keys(&recorded.hot);
         let snapshots = recorded.hot.iter().filter(|version| version.event == "snapshot").count();
         eprintln!("{} versions, {snapshots} of them snapshots: nothing lost, nothing twice", recorded.hot.len());
     }
@@ -258,7 +310,7 @@ impl Arena {
 
     /// Waits until no table has a baseline under way, for either sink.
     async fn baselines_done(&self, daemon: &mut Daemon) {
-        let tables = 4 + self.late.len() as i64;
+        let tables = 5 + self.late.len() as i64;
         let client = self.world.hot().await;
         eventually_async("the baselines are done", async || {
             assert!(daemon.ended().is_none(), "the daemon ended:\n{}", daemon.output());
@@ -320,7 +372,11 @@ fn transaction(dice: &mut Dice) -> String {
             30..31 => format!("UPDATE heap SET b = 'y' WHERE ctid = (SELECT ctid FROM heap OFFSET {} LIMIT 1);", dice.below(100)),
             31..34 => format!("UPDATE parts SET part = 1 - part, v = 'moved' WHERE id = {} AND NOT EXISTS (SELECT FROM parts o WHERE o.id = parts.id AND o.part <> parts.part);", dice.below(1000)),
             34..36 => format!("SAVEPOINT s; INSERT INTO small VALUES ({id}) ON CONFLICT DO NOTHING; ROLLBACK TO s;"),
-            36..38 => format!("INSERT INTO small SELECT {id} + i FROM generate_series(1, 20) AS i ON CONFLICT DO NOTHING;"),
+            36 => format!("INSERT INTO recoded VALUES ({id}, -{id} - 1, 'new') ON CONFLICT DO NOTHING;"),
+            37 if dice.one_in(2) => format!("UPDATE recoded SET v = 'n{other}' WHERE id = {id} OR id = {other}; DELETE FROM recoded WHERE id = {0};", dice.below(3500)),
+            // Into a partition that may not be there yet: then nothing of the transaction happens.
+            37 if dice.one_in(2) => format!("INSERT INTO parts VALUES ({}, {}, 'late') ON CONFLICT (id, part) DO UPDATE SET v = 'again';", dice.below(1000), dice.between(2, 4)),
+            37 => format!("INSERT INTO small SELECT {id} + i FROM generate_series(1, 20) AS i ON CONFLICT DO NOTHING;"),
             38 => "TRUNCATE small;".to_owned(),
             // Larger than a batch of either sink.
             _ if dice.one_in(60) => format!("UPDATE docs SET v = v + 1 WHERE id BETWEEN {0} AND {0} + 2500;", dice.below(8000)),

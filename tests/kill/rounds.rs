@@ -77,7 +77,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
     let moment = Duration::from_millis(arena.dice.below(1500));
     let how_long = Duration::from_millis(arena.dice.below(2500));
     let third = arena.to_lake.is_some() || arena.kafka.is_some();
-    let what = arena.dice.below(if third { 22 } else { 16 });
+    let what = arena.dice.below(if third { 26 } else { 20 });
     eprintln!("round {round}: {what} after {moment:?}");
     match what {
         // Killed, at any moment: while it starts, while it reads rows, while it writes.
@@ -170,8 +170,43 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             arena.hot.execute("postgres", end);
             arena.source.execute("postgres", end);
         }
+        // A migration holds a lock on a table or a partition of the source, also while the daemon starts.
+        15 | 16 => {
+            let table = *arena.dice.pick(&["accounts", "docs", "parts", "parts_0", "recoded"]);
+            let client = arena.world.client().await;
+            let lock = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+            client.batch_execute(&lock).await.expect("a lock");
+            if arena.dice.one_in(2) {
+                daemon.kill();
+                daemon = arena.world.launch().start();
+            }
+            pause(moment + how_long).await;
+            client.batch_execute("COMMIT").await.expect("the lock ends");
+        }
+        // The source takes the daemon for a synchronous standby: commits of applications wait for the sinks.
+        17 => {
+            pause(moment).await;
+            let set = |names: &str| {
+                arena.source.execute("postgres", &format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
+                arena.source.execute("postgres", "SELECT pg_reload_conf()");
+            };
+            set("*");
+            pause(how_long).await;
+            set("");
+        }
+        // The schema changes under the daemon.
+        18 => {
+            pause(moment).await;
+            if arena.dice.one_in(2) {
+                arena.change_key();
+            } else {
+                arena.new_partition();
+            }
+            pause(how_long).await;
+            daemon.kill();
+        }
         // The broker goes, or cannot be reached.
-        16.. if arena.kafka.is_some() => {
+        20.. if arena.kafka.is_some() => {
             pause(moment).await;
             stream_fails(arena, how_long).await;
             if arena.dice.one_in(2) {
@@ -179,7 +214,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             }
         }
         // The bucket's store fails, for a while.
-        16.. => {
+        20.. => {
             pause(moment).await;
             let (proxy, mut dice) = (arena.to_lake.as_ref().expect("a bucket"), arena.dice.fork());
             proxy.plan(move |_, _| dice.one_in(3).then(|| *dice.pick(&Fault::ALL)));

@@ -205,8 +205,12 @@ impl Contents {
     fn take_loose(&mut self, row: Option<&Row>) -> Option<Row> {
         let row = row?;
         let equal = |known: &Row| row.iter().all(|(column, value)| *value == known.get(column).cloned().flatten());
-        let at = self.loose.iter().position(equal)?;
-        Some(self.loose.swap_remove(at))
+        if let Some(at) = self.loose.iter().position(equal) {
+            return Some(self.loose.swap_remove(at));
+        }
+        // The table had another key when the row was told of.
+        let key = self.keyed.iter().find(|(_, known)| known.whole && equal(&known.row)).map(|(key, _)| key.clone())?;
+        self.keyed.remove(&key).map(|known| known.row)
     }
 
     /// A row that was told of when the table had no key yet: where no row before says which it is, the column does that shows
