@@ -121,8 +121,9 @@ impl History {
         self.shapes.iter().map(|known| (&known.shape, known.trusted))
     }
 
-    /// ⚠ What a column's type is called and how its values look comes from the catalog, or is fixed by the server's own numbers; a stored shape is
-    /// asked only if it is trusted. Nobody else could say that a protected column is of a type that no rule means.
+    /// ⚠ What a column's type is called and what it is made of is the catalog's to say, and how its values look too, or the server's own numbers fix it. Nobody
+    /// else could say that a protected column is of a type that no rule means: a type that is gone counts as every type. Only how its values looked is
+    /// taken from a trusted shape, so that a column does not change its form where the stream passes again.
     fn column(
         &self,
         column: &RelationColumn,
@@ -133,11 +134,10 @@ impl History {
         let known = now.and_then(|table| table.columns.iter().find(|c| c.name == column.name));
         let same = |oid: u32, typmod: i32| oid == column.type_oid && typmod == column.typmod;
         let of_type = catalog.and_then(|table| table.types.iter().find(|t| same(t.type_oid, t.typmod)));
-        // A type keeps its meaning under its oid, also when it is gone.
         let trusted = self.at(position).filter(|known| known.trusted).map(|known| &known.shape);
         let before = trusted.and_then(|shape| shape.columns.iter().find(|c| same(c.type_oid, c.typmod)));
-        let named = known.map(|c| &c.type_name).or(of_type.map(|t| &t.type_name)).or(before.map(|c| &c.type_name));
-        let holds = known.map(|c| &c.holds).or(of_type.map(|t| &t.holds)).or(before.map(|c| &c.holds));
+        let named = known.map(|c| &c.type_name).or(of_type.map(|t| &t.type_name));
+        let holds = known.map(|c| &c.holds).or(of_type.map(|t| &t.holds));
         let kind = known.map(|c| c.kind.clone()).or_else(|| Kind::of(column.type_oid, column.typmod));
         let kind = kind.or_else(|| of_type.map(|t| t.kind.clone())).or_else(|| before.map(|c| c.kind.clone()));
         ShapeColumn {

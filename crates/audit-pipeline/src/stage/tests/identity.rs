@@ -1,7 +1,9 @@
 //! Which table, key, columns and old rows a change has: as the stream and the catalog say, and never as a sink says alone.
 
+use audit_core::context::ContextKey;
 use audit_core::method::{Method, Protect};
-use audit_core::shape::{KeySource, ShapeColumn};
+use audit_core::rules::ProtectionRule;
+use audit_core::shape::{CatalogType, KeySource, ShapeColumn};
 
 use super::*;
 
@@ -85,6 +87,44 @@ fn a_type_that_the_catalog_has_forgotten_is_unknown_whatever_a_sink_says() {
     feed_with(&mut stage, script, |_| None).unwrap();
     let shown = show(&stage.take_batch());
     assert!(!shown.contains("4111111111111111") && shown.contains("created"), "{shown}");
+}
+
+#[test]
+fn a_type_that_is_gone_counts_as_every_type_though_it_was_known() {
+    let inet =
+        ProtectionRule { column: None, type_name: Some("inet".into()), content: None, method: Method::Full.into() };
+    let rules = Rules { protection: vec![inet], ..Rules::default() };
+    let keys = || Contexts::new(Vec::new(), vec![ContextKey::new(1, &[7; 64]).unwrap()]);
+    let mut stage = Stage::new(StageConfig { contexts: keys(), ..config(rules.clone()) });
+    let domain = |relation: &Relation| {
+        let mut plain = relation.clone();
+        plain.columns.iter_mut().filter(|c| c.type_oid == 99_999).for_each(|c| c.type_oid = 25);
+        let mut table = catalog(&plain);
+        for (column, sent) in
+            table.columns.iter_mut().zip(&relation.columns).filter(|(_, sent)| sent.type_oid == 99_999)
+        {
+            column.type_oid = sent.type_oid;
+            column.type_name = "address".into();
+            column.holds = vec!["inet".into()];
+        }
+        Some(table)
+    };
+    let first = "begin 1000\n relation 5 t full id:20 ip:99999\n insert 5 1 raw-1\n commit";
+    let gone = "begin 2000\n relation 5 t full id:20 ip:99999 x:20\n insert 5 2 raw-2 3\n commit";
+    feed_with(&mut stage, first, domain).unwrap();
+    let batch = stage.take_batch();
+    assert!(show(&batch).contains("[REDACTED]"));
+    // As it comes back from a sink, sealed: without what the type was made of.
+    let shape = serde_json::to_string(batch.versions().next().unwrap().table().shape.as_ref()).unwrap();
+    let shapes = vec![serde_json::from_str(&shape).unwrap()];
+    let mut stage = Stage::new(StageConfig { shapes, contexts: keys(), ..config(rules) });
+    // Table and type are gone; what is the server's own has its name still.
+    let bigint =
+        CatalogType { type_oid: 20, typmod: -1, type_name: "bigint".into(), holds: Vec::new(), kind: Kind::Int8 };
+    let rest = CatalogTable { oid: 0, columns: Vec::new(), primary_key: Vec::new(), types: vec![bigint] };
+    feed_with(&mut stage, gone, |_| Some(rest.clone())).unwrap();
+    let shown = show(&stage.take_batch());
+    assert!(!shown.contains("raw-") && shown.contains("[REDACTED]"), "{shown}");
 }
 
 /// The catalog's primary key as it is now, for the table of a script.
