@@ -210,7 +210,8 @@ async fn a_replication_connection_that_is_not_let_in_is_found() {
     server.execute("postgres", "CREATE ROLE daemon LOGIN SUPERUSER REPLICATION");
     let through = url.replace("postgres@", "daemon@");
     let world = World::on(&server).source(&name, &url).source_through(&through).sql(TABLE).build().await;
-    assert!(world.command(&["check"]).status.success());
+    let checked = world.command(&["check"]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     // Its ordinary sessions are let in for what they have already; a walsender takes one of these.
     server.configure(&[("max_wal_senders", "0")]);
     server.restart(Shutdown::Fast);
@@ -255,5 +256,6 @@ async fn a_source_whose_commits_wait_for_the_daemon_is_found() {
     }
     standbys("");
     assert!(daemon.stop().success(), "{}", daemon.output());
-    assert!(world.command(&["check"]).status.success());
+    let checked = world.command(&["check"]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }

@@ -448,11 +448,11 @@ impl Stage {
         warn!(%position, error, "a message that cannot be decoded was given up");
         match data.split_first() {
             _ if !inside => {
+                self.idle(lsn)?;
                 let now = audit_core::position::Micros::now();
                 self.batch.transaction(Transaction { xid: 0, commit_lsn: lsn, committed_at: now });
                 self.assembler.stand_at(own);
                 self.note_error(own, lsn, error);
-                self.idle(lsn);
             }
             Some((b'I' | b'U' | b'D' | b'T', _)) => {
                 let place = self.assembler.change(lsn).map_err(|source| StageError::Assemble { lsn, source })?;
