@@ -24,6 +24,7 @@ use audit_core::shape::{History, Relation, Shape, TableName};
 use audit_core::table::{Table, TableError};
 use audit_core::version::{Event, version};
 use audit_pgoutput::{DecodeError, Message, Scratch, decode};
+use tracing::warn;
 
 use self::chunk::UnderWay;
 use self::target::{Known, Recorded, Target};
