@@ -117,3 +117,35 @@ fn digest(value: &str) -> (usize, String) {
     use sha2::Digest;
     (value.len(), hex::encode(sha2::Sha256::digest(value)))
 }
+
+/// Any login may write a message of any length: one that is none of ours costs nothing, one of ours its beginning.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logical_message_of_any_size_passes_within_the_smallest_limit() {
+    let (bytes, mib) = (if thorough() { 500_000_000 } else { 150_000_000 }, 80);
+    let server = shared(15).await;
+    let world = World::on(server)
+        .sql("CREATE TABLE t (id int PRIMARY KEY)")
+        .pipeline(&format!("memory_limit = \"{mib} MiB\""))
+        .build()
+        .await;
+    for statement in [
+        "INSERT INTO t VALUES (1)",
+        "SELECT pg_logical_emit_message(false, 'x', repeat('x', 60000000))",
+        &format!("SELECT pg_logical_emit_message(true, 'another', repeat('x', {bytes}))"),
+        &format!("SELECT pg_logical_emit_message(true, repeat('cdc-audit', {bytes} / 9), '')"),
+        &format!(
+            "SELECT pg_logical_emit_message(true, 'cdc-audit', '{{\"actor_id\": 7, \"x\": \"' || repeat('x', {bytes}) || '\"}}'); \
+             INSERT INTO t VALUES (2)"
+        ),
+        "INSERT INTO t VALUES (3)",
+    ] {
+        server.execute(&world.database, statement);
+    }
+    let limit = mib << 20;
+    let peak = peak(&world, limit).await;
+    let sql = "SELECT key || coalesce(' ' || actor_id || ' ' || context, '') FROM cdc_audit.versions ORDER BY position";
+    let stored = world.hot().await.query(sql, &[]).await.unwrap();
+    let stored: Vec<String> = stored.iter().map(|row| row.get(0)).collect();
+    assert_eq!(stored, ["1", "2 7 {\"actor_id\": 7, \"truncated\": true}", "3"]);
+    assert_within(peak, limit);
+}

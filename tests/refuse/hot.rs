@@ -1,8 +1,9 @@
-use audit_testkit::{Postgres, Shutdown, eventually_async, shared};
+use audit_testkit::{PgBouncer, Postgres, Shutdown, eventually_async, shared};
 use cdc_audit_tests::world::World;
 use expect_test::expect;
 
-use crate::said::{TABLE, failing, failure, insert, recovers, refused};
+use crate::said::{TABLE, failing, failure, insert, recovers, refused, refused_command};
+use crate::source::database_in;
 
 async fn world(server: &Postgres) -> World {
     let world = World::on(server).sql(TABLE).build().await;
@@ -305,6 +306,54 @@ async fn a_daemon_that_is_full_behind_a_sink_can_be_stopped() {
     assert!(daemon.stop().success(), "{}", daemon.output());
     assert!(daemon.stderr().contains("stopping took too long"), "{}", daemon.output());
     hot.batch_execute("ROLLBACK").await.expect("the lock ends");
+    world.catch_up().await;
+    world.check().await;
+}
+
+/// In another encoding the first character that it has not would stop the sink: it is refused by its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hot_database_in_another_encoding_is_refused() {
+    let server = shared(15).await;
+    for encoding in ["LATIN1", "WIN1252", "SQL_ASCII"] {
+        let (_, url) = database_in(server, encoding);
+        let world = World::on(server).hot_url(&url).sql(TABLE).not_set_up().unwitnessed().build().await;
+        let said = refused_command(&world, &["setup"]);
+        assert!(said.contains(&format!("the hot database's encoding is {encoding}, and has to be UTF8")), "{said}");
+        assert!(said.contains("hint: make a database with ENCODING 'UTF8' for it"), "{said}");
+        // As if it had been set up before.
+        world.edit_config(&url, &server.new_database().1);
+        world.set_up();
+        let hot = std::fs::read_to_string(&world.config).unwrap();
+        let hot =
+            hot.lines().skip_while(|line| *line != "[sinks.hot]").find_map(|line| line.strip_prefix("url = ")).unwrap();
+        world.edit_config(hot.trim_matches('"'), &url);
+        let ran = refused(&world);
+        assert!(ran.contains(&format!("the hot database's encoding is {encoding}, and has to be UTF8")), "{ran}");
+        let checked = world.command(&["check"]);
+        let found = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert!(found.contains(&format!("the hot database's encoding is {encoding}")), "{found}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_in_front_of_the_hot_database_is_refused() {
+    let server = shared(15).await;
+    let pooler = PgBouncer::start(server, 2);
+    let world = World::on(server).sql(TABLE).build().await;
+    let (database, direct) = (world.hot_url.rsplit('/').next().unwrap(), world.hot_url.clone());
+    world.edit_config(&direct, &pooler.url(database));
+    let said = refused(&world);
+    assert!(
+        said.contains("is a connection pooler: it gives a session to another client after each transaction"),
+        "{said}"
+    );
+    assert!(said.contains("hint: name the host and port of PostgreSQL itself in the url"), "{said}");
+    let checked = world.command(&["check"]);
+    let found = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(3), "{found}");
+    assert!(found.contains("is a connection pooler"), "{found}");
+    world.edit_config(&pooler.url(database), &direct);
+    insert(server, &world, 1);
     world.catch_up().await;
     world.check().await;
 }

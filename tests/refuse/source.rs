@@ -1,4 +1,4 @@
-use audit_testkit::{Postgres, Shutdown, shared};
+use audit_testkit::{PgBouncer, Postgres, Shutdown, eventually, shared, unique};
 use cdc_audit_tests::world::World;
 use expect_test::expect;
 
@@ -150,4 +150,112 @@ async fn a_server_that_is_not_there_is_waited_for() {
     assert!(daemon.stop().success(), "{}", daemon.output());
     world.catch_up().await;
     world.check().await;
+}
+
+/// Whatever stands in a database without an encoding may end the stream: it is refused by its name before anything is captured.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_without_an_encoding_is_refused() {
+    let server = shared(15).await;
+    let (name, url) = database_in(server, "SQL_ASCII");
+    let world = World::on(server).source(&name, &url).sql(TABLE).not_set_up().unwitnessed().build().await;
+    let said = "
+        error: the database's encoding is SQL_ASCII: it may hold bytes that are no text in any encoding
+          hint: make a database with ENCODING 'UTF8', copy the data there (pg_dump, pg_restore), and capture that one
+    ";
+    let said = format!("exit 1{}", said.replace("\n        ", "\n").trim_end_matches(' '));
+    assert_eq!(refused(&world), said);
+    assert_eq!(refused_command(&world, &["setup"]), said);
+    let checked = world.command(&["check"]);
+    assert!(String::from_utf8_lossy(&checked.stdout).contains("fail  server       server_encoding"), "{checked:?}");
+}
+
+/// A database of this encoding.
+pub fn database_in(server: &Postgres, encoding: &str) -> (String, String) {
+    let name = unique("encoded");
+    let options = format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+    server.execute("postgres", &format!("CREATE DATABASE {name} {options}"));
+    let url = server.url(&name);
+    (name, url)
+}
+
+/// A pool that shares sessions between transactions takes no stream, and breaks what our sessions rest on: `run` says so, and so does `check`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_in_front_of_the_source_is_refused() {
+    let server = shared(15).await;
+    let pooler = PgBouncer::start(server, 2);
+    let (name, url) = server.new_database();
+    let world = World::on(server).source(&name, &url).sql(TABLE).build().await;
+    world.edit_config(&url, &pooler.url(&name));
+    let said = refused(&world);
+    assert!(
+        said.contains("is a connection pooler: it gives a session to another client after each transaction"),
+        "{said}"
+    );
+    assert!(said.contains("hint: name the host and port of PostgreSQL itself in the url"), "{said}");
+    let checked = world.command(&["check"]);
+    let found = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(3), "{found}");
+    assert!(found.contains("is a connection pooler"), "{found}");
+    world.edit_config(&pooler.url(&name), &url);
+    insert(server, &world, 1);
+    world.catch_up().await;
+    world.check().await;
+}
+
+/// `check` opens what `run` opens: a replication connection that is not let in is found before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replication_connection_that_is_not_let_in_is_found() {
+    let server = Postgres::builder(15).start();
+    let (name, url) = server.new_database();
+    server.execute("postgres", "CREATE ROLE daemon LOGIN SUPERUSER REPLICATION");
+    let through = url.replace("postgres@", "daemon@");
+    let world = World::on(&server).source(&name, &url).source_through(&through).sql(TABLE).build().await;
+    let checked = world.command(&["check"]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    // Its ordinary sessions are let in for what they have already; a walsender takes one of these.
+    server.configure(&[("max_wal_senders", "0")]);
+    server.restart(Shutdown::Fast);
+    let checked = world.command(&["check"]);
+    let found = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(found.contains("fail  server       replication connection"), "{found}");
+    assert!(!checked.status.success());
+}
+
+/// A walsender whose name matches is a synchronous standby: the application would wait for the slowest sink.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_whose_commits_wait_for_the_daemon_is_found() {
+    let server = Postgres::start(15);
+    let (name, url) = server.new_database();
+    let (_, hot) = shared(15).await.new_database();
+    let world = World::on(&server).source(&name, &url).hot_url(&hot).sql(TABLE).listening().build().await;
+    insert(&server, &world, 1);
+    let mut daemon = world.launch().start();
+    daemon.wait_for_line("streaming");
+    let is_told = |wanted: bool| {
+        let status: serde_json::Value = serde_json::from_slice(&world.command(&["status", "--json"]).stdout).unwrap();
+        status["synchronous_standby"] == wanted
+    };
+    eventually("it knows that nobody waits", || is_told(false));
+    let standbys = |names: &str| {
+        // Neither writes a commit that would wait.
+        server.execute("postgres", &format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
+        server.execute("postgres", "SELECT pg_reload_conf()");
+    };
+    for names in ["*", "FIRST 1 (*)", "ANY 1 (s1, \"CDC-audit\")"] {
+        standbys(names);
+        eventually("it knows that they wait", || is_told(true));
+        daemon.wait_for_line("takes this daemon for a synchronous standby");
+        assert!(world.succeed(&["status"]).contains("COMMITs of the source wait for this daemon"));
+        let checked = world.command(&["check"]);
+        let found = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert_eq!(checked.status.code(), Some(3), "{found}");
+        let line = found.lines().find(|line| line.contains("synchronous_standby_names")).expect("a finding");
+        assert!(line.starts_with("fail"), "{line}");
+        standbys("s1");
+        eventually("it knows that they do not wait any more", || is_told(false));
+    }
+    standbys("");
+    assert!(daemon.stop().success(), "{}", daemon.output());
+    let checked = world.command(&["check"]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }

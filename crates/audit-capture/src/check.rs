@@ -10,6 +10,7 @@ mod rules;
 mod server;
 mod sinks;
 mod slot;
+mod stream;
 mod tables;
 
 use std::error::Error;
@@ -154,6 +155,9 @@ struct Seen {
     found: Found,
     published: Vec<PublishedTable>,
     skew: Skew,
+    stream: stream::Stream,
+    /// The slot stands before the publication was made.
+    slot_is_older: bool,
 }
 
 enum Unreadable {
@@ -179,11 +183,14 @@ impl Seen {
         let published = catalog::published(client, &source.publication).await?;
         // Under FOR ALL TABLES its own tables are published too, and skipped by the daemon.
         let published = published.into_iter().filter(|table| table.name.schema != "cdc_audit").collect();
-        Ok(Seen { found, published, skew })
+        let stream = stream::Stream::look(client, source, &found).await;
+        let slot_is_older = crate::slot::is_older_than(client, &source.slot, &source.publication).await?;
+        Ok(Seen { found, published, skew, stream, slot_is_older })
     }
 
     fn judge(&self, report: &mut Report, input: &Input<'_>) {
         server::check(report, self, input);
+        stream::check(report, self);
         role::check(report, self, input);
         publication::check(report, self, input);
         tables::check(report, self, input);

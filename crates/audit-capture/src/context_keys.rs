@@ -1,19 +1,24 @@
 //! The keys that `cdc_audit.set_context` signs with.
 
-use audit_core::context::ContextKey;
-use tokio_postgres::Client;
+use audit_core::context::{ContextKey, ContextKeys};
+use audit_core::position::Lsn;
+use tokio_postgres::{Client, Row};
 
 use crate::query::{QueryError, row};
 
 /// The keys that are valid now. None where `setup` has not made them, or this session's role may not read them: then no context can be
 /// verified, which is no reason not to capture.
-pub async fn read(client: &Client) -> Result<Vec<ContextKey>, QueryError> {
+pub async fn read(client: &Client) -> Result<ContextKeys, QueryError> {
     const WHAT: &str = "read the keys of contexts";
+    // In a statement of its own, before the keys: a snapshot is taken before a statement's functions are called.
+    let lsn = "SELECT to_jsonb(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END)";
+    let as_of: Lsn = row::<String>(client, WHAT, lsn, &[]).await?.parse().unwrap_or_default();
     let may = "SELECT to_jsonb(coalesce(has_table_privilege(to_regclass('cdc_audit.context_keys'), 'SELECT'), false))";
     if !row::<bool>(client, WHAT, may, &[]).await? {
-        return Ok(Vec::new());
+        return Ok(ContextKeys { keys: Vec::new(), as_of });
     }
     let sql = "SELECT id, inner_pad FROM cdc_audit.context_keys";
     let rows = client.query(sql, &[]).await.map_err(|error| QueryError::new(WHAT, error))?;
-    Ok(rows.iter().filter_map(|row| ContextKey::new(row.get::<_, i32>(0).cast_unsigned(), row.get(1))).collect())
+    let key = |row: &Row| ContextKey::new(row.get::<_, i32>(0).cast_unsigned(), row.get(1));
+    Ok(ContextKeys { keys: rows.iter().filter_map(key).collect(), as_of })
 }

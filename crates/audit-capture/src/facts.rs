@@ -18,6 +18,7 @@ pub(crate) struct Server {
     pub quoted_database: String,
     pub encoding: String,
     pub in_recovery: bool,
+    pub synchronous_standby_names: String,
     pub wal_level: String,
     pub max_replication_slots: i64,
     pub replication_slots: i64,
@@ -31,8 +32,6 @@ pub(crate) struct Server {
     pub wal_sender_timeout_ms: i64,
     pub standby_slots: Vec<StandbySlot>,
     pub synchronized_standby_slots: String,
-    /// The session's role may call `pg_logical_emit_message`.
-    pub may_emit: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -197,12 +196,37 @@ pub(crate) struct Objects {
     pub daemon_usage: bool,
     /// The functions that are there.
     pub functions: BTreeMap<String, Function>,
+    pub emit: Emit,
     /// Roles, as SQL, that may read the keys of contexts and should not.
     pub key_readers: Vec<String>,
     /// The tables that are there, each with what the daemon's role may do.
     pub tables: BTreeMap<String, Vec<String>>,
     /// Objects in the schema that are not the source's.
     pub others: i64,
+}
+
+/// Who may call `pg_logical_emit_message`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Emit {
+    /// All functions of this name, as SQL.
+    pub functions: Vec<String>,
+    pub public: bool,
+    pub daemon: bool,
+    /// The owner of `set_context`, as SQL.
+    pub owner: Option<String>,
+    /// `true` where there is no `set_context`.
+    pub owner_may: bool,
+}
+
+impl Emit {
+    /// The statement that lets roles, as SQL, call the functions.
+    pub fn grant(&self, roles: &str) -> String {
+        format!("GRANT EXECUTE ON FUNCTION {} TO {roles}", self.functions.join(", "))
+    }
+
+    pub fn revoke(&self) -> String {
+        format!("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC", self.functions.join(", "))
+    }
 }
 
 /// A function in schema `cdc_audit`.

@@ -8,7 +8,9 @@
 //! - [`setup`] and [`teardown`]: publication, slot and schema `cdc_audit`, planned first, printed, then executed;
 //! - [`replication`]: the replication connection, from the login to chunks of frames and feedback on the way back;
 //! - [`check`]: everything that would keep capture from starting, or from knowing what it should;
-//! - [`clock`]: the server's clock against ours.
+//! - [`clock`]: the server's clock against ours;
+//! - [`encoding`]: which encodings the source may have;
+//! - [`standby`]: whether COMMITs of the source wait for the daemon.
 
 pub mod baseline;
 pub mod catalog;
@@ -16,6 +18,7 @@ pub mod check;
 pub mod clock;
 pub mod config;
 pub mod context_keys;
+pub mod encoding;
 mod facts;
 mod identity;
 mod published;
@@ -24,8 +27,12 @@ pub mod replication;
 mod select;
 pub mod setup;
 pub mod slot;
+pub mod standby;
 mod step;
 pub mod teardown;
+
+/// The name that the server shows the daemon's sessions under, or that theirs begin with.
+pub const APPLICATION: &str = "cdc-audit";
 
 pub use config::SourceConfig;
 pub use query::{QueryError, major};

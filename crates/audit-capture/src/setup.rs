@@ -25,6 +25,7 @@ use audit_core::rules::Rules;
 use tokio_postgres::Client;
 
 use crate::config::SourceConfig;
+use crate::encoding;
 use crate::facts::{self, Membership, Objects, Publication, Role, Server, Table};
 use crate::query::{QueryError, major};
 use crate::select::{names, selects};
@@ -123,6 +124,9 @@ fn server(plan: &mut Plan, found: &Found) {
     let server = &found.server;
     if server.in_recovery {
         plan.refuse("the server is a standby, where nothing can be created", "connect to the primary");
+    }
+    if let Some(message) = encoding::complaint(&server.encoding) {
+        plan.refuse(message, encoding::FIX);
     }
     if server.wal_level != "logical" {
         let message = format!("wal_level is {}, and changes can only be decoded from logical", server.wal_level);

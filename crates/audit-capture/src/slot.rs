@@ -6,6 +6,7 @@ use std::time::Duration;
 use audit_core::position::Lsn;
 use serde::Deserialize;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::query::{QueryError, row, rows};
 
@@ -115,6 +116,22 @@ pub fn create_sql(major: u32, name: &str) -> String {
 pub async fn read(client: &Client, name: &str) -> Result<Option<SlotState>, QueryError> {
     let what = "read the state of the replication slot";
     Ok(rows(client, what, include_str!("sql/slot.sql"), &[&name]).await?.pop())
+}
+
+/// Whether the slot, which nobody uses, stands before the publication was made, at changes that cannot be decoded for that.
+pub(crate) async fn is_older_than(client: &Client, slot: &str, publication: &str) -> Result<bool, QueryError> {
+    // The catalog rows that the slot still needs tell whether that may be; only decoding tells whether it is.
+    let may_be = "SELECT to_jsonb(EXISTS (
+        SELECT FROM pg_replication_slots s, pg_publication p
+        WHERE s.slot_name = $1 AND p.pubname = $2 AND NOT s.active AND age(p.xmin) <= age(s.catalog_xmin)
+    ))";
+    if !row::<bool>(client, "compare slot and publication", may_be, &[&slot, &publication]).await? {
+        return Ok(false);
+    }
+    let peek = "SELECT count(*) FROM pg_logical_slot_peek_binary_changes($1, NULL, 1000, \
+                'proto_version', '1', 'publication_names', quote_ident($2))";
+    let peeked = client.query_one(peek, &[&slot, &publication]).await;
+    Ok(peeked.is_err_and(|error| error.code() == Some(&SqlState::UNDEFINED_OBJECT)))
 }
 
 /// How long the server waits for a sign of life before it ends a replication session of this role; `None`: for ever.

@@ -229,9 +229,8 @@ impl ConnectConfig {
         &self.user
     }
 
-    /// For connections that wait long for the server and only ever send a few bytes: gives up when these stay
-    /// unacknowledged for so long, unless the connection string has a `tcp_user_timeout` of its own. (The kernel alone
-    /// goes on for a quarter of an hour, and sends no keepalives meanwhile.)
+    /// Gives a connection up when what it sent stays unacknowledged for so long, unless the connection string has a
+    /// `tcp_user_timeout` of its own.
     pub fn or_tcp_user_timeout(mut self, timeout: Duration) -> ConnectConfig {
         self.tcp.user_timeout = self.tcp.user_timeout.or(Some(timeout));
         self

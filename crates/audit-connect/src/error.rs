@@ -34,6 +34,8 @@ pub enum ConnectError {
     Server { endpoint: String, source: ServerError, hint: Option<String> },
     #[error("{endpoint} is not the {wanted} server that target_session_attrs asks for")]
     WrongRole { endpoint: String, wanted: &'static str },
+    #[error("{endpoint} is a connection pooler: {what}")]
+    Pooler { endpoint: String, what: &'static str },
     #[error("{endpoint} does not speak PostgreSQL's protocol: {what}")]
     Protocol { endpoint: String, what: String },
 }
@@ -51,6 +53,7 @@ impl ConnectError {
             | ConnectError::Certificate { .. }
             | ConnectError::Tls { .. }
             | ConnectError::Login { .. }
+            | ConnectError::Pooler { .. }
             | ConnectError::Protocol { .. } => Outcome::Fix,
             ConnectError::Server { source, .. } => source.outcome(),
         }
@@ -83,6 +86,9 @@ impl ConnectError {
                 "check the server's TLS settings and, if it asks for one, the client certificate"
             }
             ConnectError::WrongRole { .. } => "list all servers of the cluster in the url: host1:5432,host2:5432",
+            ConnectError::Pooler { .. } => {
+                "name the host and port of PostgreSQL itself in the url: the daemon keeps few sessions, and each for long"
+            }
             ConnectError::Protocol { .. } => "check that host and port are those of a PostgreSQL server",
         };
         Some(hint.to_owned())

@@ -67,6 +67,11 @@ impl Login {
 
     /// For a server that refused the session.
     pub fn refused(&self, source: ServerError) -> ConnectError {
+        // PgBouncer's words, for `replication` and for settings. A server knows them all, or names the one that it does not know.
+        if source.message.starts_with("unsupported startup parameter") {
+            let what = "it takes no replication connection, or not the settings that the url gives";
+            return ConnectError::Pooler { endpoint: self.endpoint.clone(), what };
+        }
         let hint = self.hint(source.sqlstate.code());
         ConnectError::Server { endpoint: self.endpoint.clone(), source, hint }
     }

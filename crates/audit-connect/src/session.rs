@@ -5,11 +5,13 @@ use std::error::Error as _;
 use std::future::{Ready, poll_fn, ready};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{AsyncMessage, Client, Connection, SimpleQueryMessage};
 
+use crate::config::ConnectConfig;
 use crate::endpoint::PgEndpoint;
 use crate::error::ConnectError;
 use crate::open::Login;
@@ -65,6 +67,10 @@ fn set(name: &str, value: &str) -> String {
     format!("SET {name} TO {value};")
 }
 
+/// How long what was sent may stay unacknowledged before the connection counts as lost: as long as keepalives need to notice a peer that is
+/// gone. The kernel alone goes on for a quarter of an hour, and sends no keepalives meanwhile.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// Opens a session under [`PINNED`]. Its connection runs as a task of the current runtime until the client is dropped.
 ///
 /// `application_name` is what the server shows it as, unless the connection string says otherwise.
@@ -72,7 +78,11 @@ fn set(name: &str, value: &str) -> String {
 /// Cancelling a statement through the client's `cancel_token` needs `cancel_query_raw`, since the driver does not know
 /// the address.
 pub async fn connect(endpoint: &PgEndpoint, application_name: &str) -> Result<Client, ConnectError> {
-    endpoint.parse()?.open(application_name, start).await
+    parse(endpoint)?.open(application_name, start).await
+}
+
+fn parse(endpoint: &PgEndpoint) -> Result<ConnectConfig, ConnectError> {
+    Ok(endpoint.parse()?.or_tcp_user_timeout(TCP_USER_TIMEOUT))
 }
 
 async fn start(transport: Transport, login: Arc<Login>) -> Result<Client, ConnectError> {
@@ -158,5 +168,18 @@ impl TlsConnect<Transport> for Established {
 
     fn connect(self, stream: Transport) -> Self::Future {
         ready(Ok(stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_session_notices_a_peer_that_is_gone_in_minutes() {
+        let timeout = |url: &str| parse(&PgEndpoint::new(url)).unwrap().tcp.user_timeout.unwrap().as_secs();
+        assert_eq!(timeout("host=db user=ann"), 120);
+        assert_eq!(timeout("host=db user=ann tcp_user_timeout=9000"), 9);
     }
 }

@@ -11,12 +11,21 @@ mod signature;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::position::Lsn;
+
 pub use signature::ContextKey;
 
 use fields::Fields;
 
 /// The prefix of the logical message that carries a transaction's context.
 pub const CONTEXT_PREFIX: &str = "cdc-audit";
+
+/// Bytes that a context may have as it is stored, which is with every change of its transaction. One with more is cut to members that
+/// fit, and says `truncated`. `cdc_audit.set_context` does the same before it signs.
+pub const BYTES_MAX: usize = 16 << 10;
+
+/// The prefixes of all messages that are understood.
+pub const PREFIXES: [&str; 4] = [CONTEXT_PREFIX, BEMI_PREFIX, SEQUIN_SET_PREFIX, SEQUIN_CLEAR_PREFIX];
 
 const BEMI_PREFIX: &str = "_bemi";
 const SEQUIN_SET_PREFIX: &str = "sequin:transaction_annotations.set";
@@ -73,10 +82,18 @@ pub enum Convention {
 
 impl Context {
     /// Reads a message's content. `None` for an empty object or empty text, which clears the context. What is not a JSON object is
-    /// kept as `{"text": …}`: whatever the application sent is never a reason to lose a change.
+    /// kept as `{"text": …}`: whatever the application sent is never a reason to lose a change. What is too large is cut.
     pub fn parse(content: &[u8]) -> Option<Context> {
+        match content.len() > BYTES_MAX {
+            true => Context::of(&fields::cut(content, BYTES_MAX)),
+            false => Context::of(&String::from_utf8_lossy(content)),
+        }
+    }
+
+    /// The same of a text of any length.
+    pub(crate) fn of(text: &str) -> Option<Context> {
         // PostgreSQL's jsonb knows no NUL character, which a sink would refuse.
-        let text = String::from_utf8_lossy(content).replace('\0', "\u{fffd}");
+        let text = text.replace('\0', "\u{fffd}");
         let text = fields::without_reserved(&text).unwrap_or(text);
         let context = match fields::of(&text) {
             Some(fields) if fields.is_empty => return None,
@@ -99,7 +116,8 @@ impl Context {
         let mut flagged = context.cloned().unwrap_or_default();
         flagged.missing = missing;
         let names = missing.names();
-        flagged.json = match flagged.json.strip_suffix('}') {
+        // Protection may have left none of the fields.
+        flagged.json = match flagged.json.strip_suffix('}').filter(|fields| fields.trim_end() != "{") {
             Some(fields) => format!(r#"{fields}, "missing": [{names}]}}"#),
             None => format!(r#"{{"missing": [{names}]}}"#),
         };
@@ -118,37 +136,45 @@ pub enum Said {
     UnknownKey,
 }
 
+/// The keys of `cdc_audit.set_context`.
+#[derive(Clone, Debug, Default)]
+pub struct ContextKeys {
+    pub keys: Vec<ContextKey>,
+    /// Who wrote a message before here saw no other keys: one under a key that is not among them is forged.
+    pub as_of: Lsn,
+}
+
 /// Reads messages. Holds the keys of `cdc_audit.set_context`.
 #[derive(Debug, Default)]
 pub struct Contexts {
     conventions: Vec<Convention>,
-    keys: Vec<ContextKey>,
+    known: ContextKeys,
 }
 
 impl Contexts {
-    pub fn new(conventions: Vec<Convention>, keys: Vec<ContextKey>) -> Contexts {
-        Contexts { conventions, keys }
+    pub fn new(conventions: Vec<Convention>, known: ContextKeys) -> Contexts {
+        Contexts { conventions, known }
     }
 
     /// Takes the keys as they are now.
-    pub fn keys(&mut self, keys: Vec<ContextKey>) {
-        self.keys = keys;
+    pub fn keys(&mut self, known: ContextKeys) {
+        self.known = known;
     }
 
     /// Proves later, to a daemon of the same source, that one wrote `text`. `None` without a key; the last three keys count, as for contexts.
     pub fn seal(&self, text: &str) -> Option<String> {
-        self.keys.iter().max_by_key(|key| key.id()).map(|key| key.seal(text))
+        self.known.keys.iter().max_by_key(|key| key.id()).map(|key| key.seal(text))
     }
 
     pub fn is_sealed(&self, text: &str, seal: &str) -> bool {
-        self.keys.iter().any(|key| key.sealed(text, seal))
+        self.known.keys.iter().any(|key| key.sealed(text, seal))
     }
 
-    /// `xid` is that of the message's transaction.
-    pub fn read(&self, prefix: &str, content: &[u8], xid: u32) -> Said {
+    /// `xid` is that of the message's transaction, `lsn` the message's own place.
+    pub fn read(&self, prefix: &str, content: &[u8], xid: u32, lsn: Lsn) -> Said {
         let understood = |convention| self.conventions.contains(&convention);
         match prefix {
-            CONTEXT_PREFIX => self.own(content, xid),
+            CONTEXT_PREFIX => self.own(content, xid, lsn),
             BEMI_PREFIX if understood(Convention::Bemi) => self.foreign(content),
             SEQUIN_SET_PREFIX if understood(Convention::Sequin) => self.foreign(content),
             SEQUIN_CLEAR_PREFIX if understood(Convention::Sequin) => Said::Context(None),
@@ -156,11 +182,12 @@ impl Contexts {
         }
     }
 
-    fn own(&self, content: &[u8], xid: u32) -> Said {
+    fn own(&self, content: &[u8], xid: u32, lsn: Lsn) -> Said {
         let Some(signed) = signature::split(content) else { return Said::Context(Context::parse(content)) };
-        let key = self.keys.iter().find(|key| key.id() == signed.key);
-        let newest = self.keys.iter().map(ContextKey::id).max();
-        if key.is_none() && newest.is_some_and(|newest| signed.key > newest) {
+        let ContextKeys { keys, as_of } = &self.known;
+        let key = keys.iter().find(|key| key.id() == signed.key);
+        let newest = keys.iter().map(ContextKey::id).max();
+        if key.is_none() && lsn >= *as_of && newest.is_some_and(|newest| signed.key > newest) {
             return Said::UnknownKey;
         }
         let verified = key.is_some_and(|key| key.verifies(&signed, xid));
@@ -177,6 +204,10 @@ impl Contexts {
 
     /// Other tools name the actor differently, and one of them sends the statement, with its values.
     fn foreign(&self, content: &[u8]) -> Said {
+        // The statement may be what makes it too large, also one of which only the beginning arrived.
+        let whole = serde_json::from_slice::<&serde_json::value::RawValue>(content).is_ok();
+        let cut = (content.len() > BYTES_MAX && !whole).then(|| fields::cut(content, BYTES_MAX));
+        let content = cut.as_deref().map_or(content, str::as_bytes);
         let (text, actor_field) = fields::foreign(content);
         let context = Context::parse(text.as_deref().map_or(content, str::as_bytes));
         Said::Context(context.map(|context| Context { actor_field, ..context }))

@@ -1,6 +1,7 @@
 //! What of some batches one transaction of a sink will hold: [`next`].
 //!
-//! A transaction ends at the end of a batch, or where it is large enough within one; a chunk of a baseline is never divided.
+//! A transaction ends at the end of a batch, or where it is large enough within one, or goes to enough places; a chunk of a baseline is
+//! never divided.
 //! What the sink already has is left out, so that a repeat changes nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,6 +13,7 @@ use crate::shape::Shape;
 use crate::sink::{Checkpoint, ChunkProgress, Identity};
 use crate::table::Table;
 use crate::version::Event;
+use crate::versions_table::VersionsTable;
 
 /// What the sink has, as far as planning is concerned.
 #[derive(Debug)]
@@ -29,6 +31,30 @@ pub struct Limits {
     pub rows: usize,
     /// Bytes of the batches that the rows come from; a row counts as its share.
     pub bytes: usize,
+    pub places: Places,
+}
+
+/// How versions are stored apart, where each place that a unit goes to has its price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Places {
+    /// All in one.
+    One,
+    /// Those of tables with a `versions_table` of their own, and of its tenants, each in another.
+    Own,
+    /// Those of every table in another, too.
+    EveryTable,
+}
+
+/// Places that a unit goes to, at the most. A place in a database takes some ten locks of the thousands that its server has for all sessions
+/// (`max_locks_per_transaction`). A chunk goes to no more than it has rows: [`chunk_rows`].
+const PLACES_MAX: usize = 100;
+
+/// So many rows a chunk of a table under these rules may have, where it could have `most`.
+pub fn chunk_rows(versions_table: Option<&VersionsTable>, most: u32) -> u32 {
+    match versions_table {
+        Some(own) if own.has_tenant() => most.min(PLACES_MAX as u32),
+        _ => most,
+    }
 }
 
 /// What is stored under one checkpoint, or a part of that.
@@ -49,12 +75,16 @@ pub struct Unit<'b> {
 /// The next transaction that these batches make, from the batch `first` on; `None` where nothing is left to store.
 pub fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Limits) -> Option<Unit<'b>> {
     let mut unit = Unit { progress: have.progress, next_batch: first, ..Unit::default() };
+    let mut taken = Taken::default();
     for batch in batches.iter().skip(first).copied() {
         if unit.versions.len() >= limits.rows || unit.bytes >= limits.bytes {
             break;
         }
         if let Some(mark) = &batch.chunk {
             if wanted(mark, have, &unit.chunks) {
+                if !taken.is_empty() && taken.fitting(limits.places, have.sink, batch.versions()) < batch.len() {
+                    break;
+                }
                 unit.add(have.sink, batch, 0, batch.len());
                 unit.chunks.push(mark);
                 unit.bytes += batch.bytes();
@@ -64,7 +94,11 @@ pub fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Li
             let share = (batch.bytes() / batch.len().max(1)).max(1);
             let by_bytes = (limits.bytes - unit.bytes).div_ceil(share);
             let room = by_bytes.min(limits.rows - unit.versions.len()).max(1);
-            let end = batch.len().min(start + room);
+            let room = batch.versions().skip(start).take(room);
+            let end = start + taken.fitting(limits.places, have.sink, room);
+            if end == start && start < batch.len() {
+                break;
+            }
             unit.add(have.sink, batch, start, end);
             unit.bytes += (end - start) * share;
             if end < batch.len() {
@@ -77,6 +111,47 @@ pub fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Li
     }
     let something = !unit.versions.is_empty() || !unit.chunks.is_empty() || unit.progress != have.progress;
     something.then_some(unit)
+}
+
+/// The places that a unit goes to: tables, each with its tenants, or with an empty one.
+#[derive(Default)]
+struct Taken<'b>(HashSet<(&'b str, &'b str)>);
+
+impl<'b> Taken<'b> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many of these versions go to places that are taken, or can be.
+    fn fitting(&mut self, places: Places, sink: &str, versions: impl Iterator<Item = Version<'b>>) -> usize {
+        // Runs of one place are the rule.
+        let mut last = None;
+        let mut count = 0;
+        for version in versions {
+            let place = place(places, &version).filter(|_| version.table().goes_to(sink));
+            if let Some(place) = place.filter(|place| Some(*place) != last) {
+                if self.0.len() >= PLACES_MAX && !self.0.contains(&place) {
+                    break;
+                }
+                self.0.insert(place);
+                last = Some(place);
+            }
+            count += 1;
+        }
+        count
+    }
+}
+
+/// Where a version is stored; `None` for what all share.
+fn place<'b>(places: Places, version: &Version<'b>) -> Option<(&'b str, &'b str)> {
+    let table = version.table();
+    let tenant = match &table.versions_table {
+        _ if places == Places::One => return None,
+        Some(own) if own.has_tenant() => version.tenant().unwrap_or_default(),
+        None if places == Places::Own => return None,
+        _ => "",
+    };
+    Some((table.name.as_ref(), tenant))
 }
 
 /// What a shape is stored under.

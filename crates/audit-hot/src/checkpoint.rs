@@ -18,7 +18,7 @@ use tokio_postgres::{Client, Row, Statement};
 use audit_connect::PgEndpoint;
 
 use crate::failure::failed;
-use crate::session::unblocked;
+use crate::session::{BEGIN, unblocked};
 
 /// A row of `checkpoints`.
 #[derive(Clone, Debug)]
@@ -57,6 +57,8 @@ pub(crate) async fn claim(
     process: &str,
 ) -> Result<Option<Owned>, SinkError> {
     let taking = |error| failed("taking the checkpoint", error);
+    // The process is this one until the transaction ends.
+    client.batch_execute(BEGIN).await.map_err(taking)?;
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.map_err(taking)?.get(0);
     let statement = format!(
         "UPDATE cdc_audit.checkpoints SET owner_epoch = owner_epoch + 1, owner = $4 \
@@ -67,6 +69,7 @@ pub(crate) async fn claim(
     let parameters: [&(dyn ToSql + Sync); 4] = [&source, &sink, &known, &process];
     let update = client.query_opt(&statement, &parameters);
     let row = unblocked(endpoint, sink, pid, update).await?;
+    client.batch_execute("COMMIT").await.map_err(taking)?;
     row.map(|row| owned(source, &row)).transpose()
 }
 

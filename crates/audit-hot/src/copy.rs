@@ -8,6 +8,7 @@ use futures::SinkExt;
 use tokio_postgres::{Client, CopyInSink, Error, Statement};
 
 use crate::encode::Encoder;
+use crate::session::BEGIN;
 
 /// Bytes of one CopyData message. Large enough that its cost does not count, small enough that memory does not either.
 const PIECE: usize = 128 << 10;
@@ -19,7 +20,7 @@ pub(crate) type Copy = Pin<Box<CopyInSink<Bytes>>>;
 
 /// Begins a transaction and a COPY in it; one round trip for both.
 pub(crate) async fn begin(client: &Client, copy: &Statement) -> Result<Copy, Error> {
-    let begin = client.batch_execute("BEGIN");
+    let begin = client.batch_execute(BEGIN);
     let (_, copy) = tokio::try_join!(begin, start(client, copy))?;
     Ok(copy)
 }

@@ -5,7 +5,7 @@
 //! so that every sink writes the same; only what `jsonb` cannot take is different here, and says so:
 //!
 //! - a value that would take a field past [`FIELD_MAX`] becomes `{"$too_large": bytes}` and is named in `unknown`;
-//! - a context is made fit by [`crate::jsonb`];
+//! - a context, and the members of an expanded `json` column, are made fit by [`crate::jsonb`];
 //! - a version that somebody gave up becomes event `error`, without values.
 //!
 //! [1]: https://www.postgresql.org/docs/current/sql-copy.html
@@ -91,7 +91,8 @@ impl Encoder<'_> {
         let mut lost = Names::default();
         // Few versions come near the limit: those that cannot are written by the core without a look at each value.
         let bytes = large::bytes(version);
-        let careful = large::upper_bound(bytes) > self.field_max;
+        // So are expanded columns: a member of `json` may be what `jsonb` refuses.
+        let careful = large::upper_bound(bytes) > self.field_max || version.table().expands();
         if bytes > LARGE {
             // Growing by doubling would take memory that nobody planned for. What does not fit is not written.
             out.reserve_exact(bytes.min(self.field_max) + LARGE);
@@ -294,7 +295,8 @@ fn list<'n>(out: &mut Vec<u8>, names: Option<impl Iterator<Item = &'n str>>) {
         }
         let mut count = 0u32;
         for name in names {
-            text(out, name);
+            // A member's name may be anything.
+            said(out, Some(name));
             count += 1;
         }
         out[start + 12..start + 16].copy_from_slice(&count.to_be_bytes());

@@ -1,8 +1,9 @@
 //! JSON that came from an application, made fit for `jsonb`.
 //!
-//! A context is any JSON object that somebody's program sent. `jsonb` refuses some that are valid: the escape `\u0000`,
-//! halves of surrogate pairs, numbers beyond `numeric`, nesting deeper than the server's stack. None of it may stop the
-//! trail, so it is replaced here. Values of columns need none of this: what is `jsonb` there is fit for `jsonb` here.
+//! A context is any JSON object that somebody's program sent, and a member of a `json` column any JSON at all. `jsonb` refuses
+//! some that are valid: the escape `\u0000`, halves of surrogate pairs, numbers beyond `numeric`, nesting deeper than the
+//! server's stack. None of it may stop the trail, so it is replaced here. Whole values of columns need none of this: what is
+//! `jsonb` there is fit for `jsonb` here, and a `json` document is stored as a string.
 
 use std::borrow::Cow;
 
@@ -20,7 +21,7 @@ const EXPONENT_DIGITS_MAX: usize = 3;
 const REPLACEMENT: &str = "\\ufffd";
 
 /// The document, changed as little as possible; itself where nothing is wrong. `json` is valid JSON, as
-/// [`audit_core::context::Context`] promises; what is not will be refused by the server.
+/// [`audit_core::context::Context`] and PostgreSQL's `json` promise; what is not will be refused by the server.
 pub(crate) fn fit(json: &str) -> Cow<'_, str> {
     if depth(json) > DEPTH_MAX {
         let mut text = b"{\"text\": ".to_vec();

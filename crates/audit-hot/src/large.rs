@@ -1,13 +1,18 @@
-//! Versions that may hold more than a `jsonb` takes: written value by value, with a marker for each that does not fit.
+//! Versions that may hold what a `jsonb` does not take: written value by value, with a marker for each that is too large, and with members
+//! of `json` columns made fit by [`crate::jsonb`].
 //!
 //! Sizes are judged by an upper bound of what the server will need, before anything is written, so that a value of
 //! hundreds of megabytes costs nothing where it does not fit.
+
+use std::borrow::Cow;
 
 use audit_core::batch::{Image, Version};
 use audit_core::change::Value;
 use audit_core::record::{Extent, Shown, each_change};
 use audit_core::table::Column;
 use audit_core::value::{Kind, write_json_string};
+
+use crate::jsonb::fit;
 
 /// The columns whose value did not fit, each once, and how often that was.
 #[derive(Debug, Default)]
@@ -99,7 +104,10 @@ impl<'o, 'l, 'b> Object<'o, 'l, 'b> {
         if !std::mem::take(&mut self.first) {
             self.out.extend_from_slice(b", ");
         }
-        write_json_string(self.out, name);
+        match name.contains('\0') {
+            true => write_json_string(self.out, &name.replace('\0', "\u{fffd}")),
+            false => write_json_string(self.out, name),
+        }
         self.out.extend_from_slice(b": ");
     }
 
@@ -108,6 +116,15 @@ impl<'o, 'l, 'b> Object<'o, 'l, 'b> {
     }
 
     fn shown(&mut self, column: &'b Column, shown: Shown<'_>) {
+        if let (Kind::Json, Shown::Member(Some(json))) = (&column.kind, shown)
+            && let Cow::Owned(fit) = fit(json)
+        {
+            return self.fitting(column, Shown::Member(Some(&fit)));
+        }
+        self.fitting(column, shown);
+    }
+
+    fn fitting(&mut self, column: &'b Column, shown: Shown<'_>) {
         let (text, needed) = match shown {
             Shown::Value(Value::Text(text)) => (text, weight(&column.kind, text)),
             Shown::Member(Some(json)) => (json, weight(&Kind::Jsonb, json)),

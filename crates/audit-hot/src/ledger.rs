@@ -13,7 +13,7 @@ use tokio_postgres::{Client, Statement};
 use crate::checkpoint::{self, Owned};
 use crate::failure::failed;
 use crate::owner::Owner;
-use crate::session::open_for_checkpoint;
+use crate::session::{BEGIN, check_pooler, open_for_checkpoint};
 use audit_core::plan::{self, Digests, Have, Limits, Unit, shape_id};
 
 /// The checkpoint of one sink, in a database where `setup` made the tables for it.
@@ -46,6 +46,7 @@ impl CheckpointStore {
     pub async fn take(&mut self, identity: &Identity) -> Result<Stored, SinkError> {
         self.taken = None;
         let (client, advance) = open_for_checkpoint(&self.owner.endpoint, &self.owner.sink).await?;
+        check_pooler(&client, &self.owner.endpoint, &self.owner.sink).await?;
         let source = identity.source.as_str();
         let Owned { owner_epoch, checkpoint } = self.owner.claim(&client, source).await?;
         let baselines = checkpoint::baselines(&client, source, &self.owner.sink).await?;
@@ -95,7 +96,7 @@ impl CheckpointStore {
         let to = unit.checkpoint(&taken.identity);
         let (baselines, shapes) = (unit.baselines(), unit.new_shapes(&taken.shapes));
         let storing = |error| failed("moving the checkpoint", error);
-        client.batch_execute("BEGIN").await.map_err(storing)?;
+        client.batch_execute(BEGIN).await.map_err(storing)?;
         checkpoint::add(&client, &to.source, &self.owner.sink, &shapes, &baselines).await?;
         let from = taken.checkpoint.as_ref().map(|checkpoint| checkpoint.position);
         let owned = (self.owner.sink.as_ref(), taken.owner_epoch);
@@ -119,6 +120,7 @@ impl CheckpointStore {
     /// Whether tables, rights and the sink's row are as they must be. Changes nothing.
     pub async fn probe(&self, source: &str) -> Result<(), SinkError> {
         let (client, _) = open_for_checkpoint(&self.owner.endpoint, &self.owner.sink).await?;
+        check_pooler(&client, &self.owner.endpoint, &self.owner.sink).await?;
         let owner = checkpoint::owner(&client, source, &self.owner.sink).await;
         match owner.map_err(|error| failed("reading the checkpoint", error))? {
             Some(_) => Ok(()),

@@ -38,4 +38,5 @@ pub use names::is_ours;
 pub use probe::probe;
 pub use read::{HotReader, ReadError, Selection, SinkState};
 pub use schema::{SetupOptions, Statement, setup_statements, teardown_statements};
+pub use session::check_encoding;
 pub use write::{Counters, HotSink};

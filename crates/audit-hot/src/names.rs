@@ -42,7 +42,8 @@ pub fn is_ours(name: &str) -> bool {
     let mut parts = name.rsplit('_');
     let (last, before) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let is_partition = digits(last, 2, 2) && digits(before, 4, 6);
-    let by_table = name.starts_with("v_") && last.len() == 8 && last.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let by_table =
+        name.starts_with("v_") && matches!(last.len(), 8 | 16) && last.bytes().all(|byte| byte.is_ascii_hexdigit());
     OURS.contains(&name) || is_partition || by_table || last == "trail"
 }
 
@@ -59,9 +60,16 @@ mod tests {
             assert_eq!(wishes(name, "")[0], name);
         }
         let long = "ä".repeat(40);
-        for name in
-            ["versions", "trail", "a_trail", "versions_2026_03", "x_10000_12", "v_orders_12345678", long.as_str()]
-        {
+        for name in [
+            "versions",
+            "trail",
+            "a_trail",
+            "versions_2026_03",
+            "x_10000_12",
+            "v_orders_12345678",
+            "v_orders_0123456789abcdef",
+            long.as_str(),
+        ] {
             let wishes = wishes(name, "");
             assert!(wishes.len() == 1 && !is_ours(&wishes[0]) && wishes[0].len() <= NAME_MAX, "{wishes:?}");
         }

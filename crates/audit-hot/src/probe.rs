@@ -15,12 +15,13 @@ use crate::config::HotConfig;
 use crate::copy;
 use crate::encode::{Encoder, FIELD_MAX};
 use crate::failure::failed;
-use crate::session::Session;
+use crate::session::{Session, check_pooler};
 
 /// Connects, checks tables and rights, looks for the sink's checkpoint, and writes a row in a transaction that is rolled back.
 /// Nobody is fenced, nothing stays but this month's partition.
 pub async fn probe(config: &HotConfig, source: &str, sink: &str) -> Result<(), SinkError> {
     let mut session = Session::open(config, sink).await?;
+    check_pooler(&session.client, &config.endpoint, sink).await?;
     let owner = checkpoint::owner(&session.client, source, sink).await;
     if owner.map_err(|error| failed("reading the checkpoint", error))?.is_none() {
         return Err(checkpoint::missing(source, sink));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use audit_connect::{PgEndpoint, connect};
+use audit_connect::{PgEndpoint, connect, refuse_pooler};
 use audit_core::sink::SinkError;
 use tokio_postgres::{Client, Statement};
 
@@ -35,9 +35,10 @@ const PRIVILEGES: &[(&str, &str)] = &[
 const SETUP: &str = "run `cdc-audit setup`: it makes the tables and prints the grants";
 
 impl Session {
-    /// Connects, pins what durability rests on, and checks tables and rights. Changes nothing.
+    /// Connects, and checks encoding, tables and rights. Changes nothing.
     pub async fn open(config: &HotConfig, sink: &str) -> Result<Session, SinkError> {
-        let client = open_durable(&config.endpoint, sink).await?;
+        let client = open(&config.endpoint, sink).await?;
+        check_encoding(&client).await?;
         check_columns(&client, &TABLES).await?;
         check_rights(&client, PRIVILEGES).await?;
         let partitioning = check_partitions(&client).await?;
@@ -51,16 +52,31 @@ async fn open(endpoint: &PgEndpoint, sink: &str) -> Result<Client, SinkError> {
     connect(endpoint, &format!("cdc-audit {sink}")).await.map_err(not_connected)
 }
 
-async fn open_durable(endpoint: &PgEndpoint, sink: &str) -> Result<Client, SinkError> {
-    let client = open(endpoint, sink).await?;
-    let pinned = client.batch_execute("SET synchronous_commit = on").await;
-    pinned.map_err(|error| failed("opening a session", error))?;
-    Ok(client)
+/// Refuses an endpoint that shares sessions between transactions, once a run.
+pub(crate) async fn check_pooler(client: &Client, endpoint: &PgEndpoint, sink: &str) -> Result<(), SinkError> {
+    refuse_pooler(client, endpoint, &format!("cdc-audit {sink}")).await.map_err(not_connected)
 }
+
+/// What somebody can do about a database that holds not every character.
+const UTF8: &str = "make a database with ENCODING 'UTF8' for it, let the sink's url name it, and run `cdc-audit setup`";
+
+/// Refuses a database whose encoding is another than UTF-8: the first character that it has not would stop the sink.
+pub async fn check_encoding(client: &Client) -> Result<(), SinkError> {
+    let asked = client.query_one("SELECT current_setting('server_encoding')", &[]).await;
+    let encoding: String = asked.map_err(|error| failed("looking at the encoding", error))?.get(0);
+    match encoding.as_str() {
+        "UTF8" => Ok(()),
+        other => Err(SinkError::stop(format!("the hot database's encoding is {other}, and has to be UTF8")).hint(UTF8)),
+    }
+}
+
+/// Begins a transaction that is on the server's disk when its COMMIT returns, whatever the defaults of role and database are. It is said in
+/// each transaction: a session may be another one in the next.
+pub(crate) const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on";
 
 /// The same for a checkpoint alone: whose versions go elsewhere needs no table for them.
 pub(crate) async fn open_for_checkpoint(endpoint: &PgEndpoint, sink: &str) -> Result<(Client, Statement), SinkError> {
-    let client = open_durable(endpoint, sink).await?;
+    let client = open(endpoint, sink).await?;
     let (_, tables) = TABLES.split_at(FOR_VERSIONS);
     check_columns(&client, tables).await?;
     let (_, privileges) = PRIVILEGES.split_at(1);

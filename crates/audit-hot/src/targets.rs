@@ -1,20 +1,21 @@
 //! The tables that versions go to: the common one and, where `versions_table` names others, those ([`Targets`]).
 //!
 //! Which table takes a version follows from its table and, where the name has a place for it, its tenant. That is looked up where either
-//! differs from the version before; the database is asked once a session. Rows of no tenant, records of what went wrong and versions that
-//! were given up go to the common table.
+//! differs from the version before; the database is asked once a session. Rows of no tenant, or of one whose name is too long, records of what
+//! went wrong and versions that were given up go to the common table.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use audit_core::batch::Version;
-use audit_core::plan::Unit;
+use audit_core::plan::{Places, Unit};
 use audit_core::position::Position;
 use audit_core::table::Table;
 use audit_core::version::Event;
 use audit_core::versions_table::{COMMON, VersionsTable};
 use tokio_postgres::{Client, Error, Statement};
+use tracing::warn;
 
 use crate::config::Partitioning;
 use crate::layout::VERSIONS;
@@ -24,6 +25,9 @@ use crate::quote::ident;
 
 /// A session forgets which tables there are when it knows more: one with tens of thousands of tenants must not grow for ever.
 const KNOWN_MAX: usize = 1_000;
+
+/// A longer tenant has no table of its own: it is a value of somebody's row, and an index of the tables' names holds it twice.
+const TENANT_MAX: usize = 512;
 
 /// A table that takes versions.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub(crate) struct Targets {
     targets: Vec<Target>,
     /// By table and tenant, which is empty where it makes no difference.
     known: HashMap<Arc<str>, HashMap<Box<str>, usize>>,
+    /// It was said that a tenant is too long for a table of its own.
+    told_of_long: bool,
 }
 
 /// Versions that one table takes, in their order.
@@ -54,7 +60,15 @@ pub(crate) struct Group<'u, 'b> {
 impl Targets {
     pub async fn open(client: &Client, partitioning: Partitioning) -> Result<Targets, Error> {
         let common = Target::open(client, COMMON.into(), partitioning, true).await?;
-        Ok(Targets { partitioning, targets: vec![common], known: HashMap::new() })
+        Ok(Targets { partitioning, targets: vec![common], known: HashMap::new(), told_of_long: false })
+    }
+
+    /// How versions are divided.
+    pub fn places(&self) -> Places {
+        match self.partitioning {
+            Partitioning::Month => Places::Own,
+            Partitioning::TableAndMonth => Places::EveryTable,
+        }
     }
 
     pub fn common(&mut self) -> &mut Target {
@@ -103,6 +117,10 @@ impl Targets {
         let mut last: Option<(&Arc<Table>, Option<&str>, usize)> = None;
         for version in versions {
             let (table, tenant) = (version.table(), own_tenant(version, given_up));
+            if !self.told_of_long && version.tenant().is_some_and(|tenant| tenant.len() > TENANT_MAX) {
+                self.told_of_long = true;
+                warn!(%table.name, "tenants of more than {TENANT_MAX} bytes have no table of their own: their versions are in cdc_audit.versions");
+            }
             let place = match last {
                 Some((same, of, place)) if Arc::ptr_eq(same, table) && of == tenant => place,
                 _ => {
@@ -182,7 +200,7 @@ fn own_tenant<'b>(version: &Version<'b>, given_up: &HashSet<Position>) -> Option
         return None;
     }
     match own.has_tenant() {
-        true => version.tenant().filter(|tenant| !tenant.is_empty()),
+        true => version.tenant().filter(|tenant| (1..=TENANT_MAX).contains(&tenant.len())),
         false => Some(""),
     }
 }

@@ -12,7 +12,7 @@ use crate::checkpoint;
 use crate::copy::{self, Copy};
 use crate::encode::Encoder;
 use crate::failure::failed;
-use crate::session::Session;
+use crate::session::{BEGIN, Session};
 use crate::targets::{Group, Target};
 
 /// What is known since the checkpoint was taken.
@@ -61,7 +61,7 @@ impl Transaction<'_, '_> {
         let baselines = self.unit.baselines();
         let new_shapes = self.unit.new_shapes(&self.taken.shapes);
         let bytes = if self.unit.versions.is_empty() && baselines.is_empty() {
-            self.advance(&to).await?;
+            self.advance_alone(&to).await?;
             0
         } else {
             self.write(encoder, &new_shapes, &baselines, &to).await?
@@ -138,9 +138,18 @@ impl Transaction<'_, '_> {
         let client = &self.session.client;
         let source = &self.taken.identity.source;
         let storing = |error| Failure::Sink(failed("storing shapes and baselines", error));
-        client.batch_execute("BEGIN").await.map_err(storing)?;
+        client.batch_execute(BEGIN).await.map_err(storing)?;
         checkpoint::add(client, source, self.sink, shapes, baselines).await.map_err(Failure::Sink)?;
         copy::start(client, statement).await.map_err(Failure::Copy)
+    }
+
+    /// Moves the checkpoint where there is nothing else to store.
+    async fn advance_alone(&self, to: &Checkpoint) -> Result<(), Failure> {
+        let moving = |error| Failure::Sink(failed("moving the checkpoint", error));
+        let (begun, moved) = tokio::join!(self.session.client.batch_execute(BEGIN), self.advance(to));
+        begun.map_err(moving)?;
+        moved?;
+        self.session.client.batch_execute("COMMIT").await.map_err(moving)
     }
 
     async fn advance(&self, to: &Checkpoint) -> Result<(), Failure> {

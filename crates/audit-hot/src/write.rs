@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use audit_core::batch::{Batch, Progress};
-use audit_core::plan::{self, Have, Limits, Unit, shape_id};
+use audit_core::plan::{self, Have, Limits, Places, Unit, shape_id};
 use audit_core::position::{Micros, Position};
 use audit_core::shape::Shape;
 use audit_core::sink::{Checkpoint, Identity, Sink, SinkError, Stored, went_back};
@@ -30,7 +30,7 @@ use crate::encode::{Encoder, FIELD_MAX};
 use crate::failure::{failed, is_gone, may_be_a_row};
 use crate::owner::Owner;
 use crate::refused;
-use crate::session::Session;
+use crate::session::{Session, check_pooler};
 use crate::transaction::{Failure, Taken, Transaction};
 
 /// What a sink did since it was made, for metrics.
@@ -186,6 +186,7 @@ impl Sink for HotSink {
         self.taken = None;
         let session = Session::open(&self.config, &self.name).await?;
         let (client, source, sink) = (&session.client, identity.source.as_str(), self.name.as_ref());
+        check_pooler(client, &self.config.endpoint, sink).await?;
         let Owned { owner_epoch, checkpoint } = self.owner.claim(client, source).await?;
         fail::fail_point!("hot::after_take");
         let baselines = checkpoint::baselines(client, source, sink).await?;
@@ -213,14 +214,14 @@ impl Sink for HotSink {
     }
 
     async fn write(&mut self, batches: &[&Batch]) -> Result<(), SinkError> {
-        let limits = Limits {
-            rows: self.config.batch_rows.max(1) as usize,
-            bytes: usize::try_from(self.config.batch_bytes.get()).unwrap_or(usize::MAX).max(1),
-        };
+        let (rows, bytes) = (self.config.batch_rows.max(1) as usize, self.config.batch_bytes.get());
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).max(1);
         let mut first = 0;
         loop {
             let sink = self.name.clone();
             let taken = self.connected().await?;
+            let places = taken.session.as_ref().map_or(Places::Own, |session| session.targets.places());
+            let limits = Limits { rows, bytes, places };
             let progress = taken.checkpoint.as_ref().map(Checkpoint::progress).or(taken.start).unwrap_or_default();
             let skip = progress.position.max(taken.start.unwrap_or_default().position);
             let have = Have { sink: &sink, progress, skip, baselines: &taken.baselines };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use audit_core::batch::{Batch, Progress};
-use audit_core::plan::{self, Have, Limits};
+use audit_core::plan::{self, Have, Limits, Places};
 use audit_core::position::Position;
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use tracing::{info, warn};
@@ -71,7 +71,8 @@ impl KafkaSink {
             let have = Have { sink: &name, progress, skip, baselines: &session.sent.baselines };
             let open = session.open.map_or(0, |open| open.bytes);
             let room = if alone { usize::MAX } else { bytes.saturating_sub(open).max(1) };
-            let Some(unit) = plan::next(batches, first, &have, Limits { rows: usize::MAX, bytes: room }) else { break };
+            let limits = Limits { rows: usize::MAX, bytes: room, places: Places::One };
+            let Some(unit) = plan::next(batches, first, &have, limits) else { break };
             session.send(&unit, &quarantined).await?;
             first = unit.next_batch;
             if let Some(open) = &mut session.open {

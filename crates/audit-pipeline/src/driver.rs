@@ -29,6 +29,9 @@ const BATCH_BYTES: usize = 1 << 20;
 /// A key that takes longer holds up what came before it.
 const AT_ONCE: Duration = Duration::from_millis(200);
 
+/// How often the keys that contexts are signed with are read, at the most.
+const KEYS_READ_EVERY: Duration = Duration::from_secs(1);
+
 /// Commits that wait for one another are written in another order than their times, by far less than this.
 const CLOCK_BACK_MAX_MICROS: i64 = 60_000_000;
 
@@ -69,6 +72,8 @@ pub struct Driver {
     pub keyring: Option<Arc<Keyring>>,
     /// Goes with the batch that holds the large message of the chunk under way.
     pub large: Option<OwnedSemaphorePermit>,
+    /// When the keys that contexts are signed with were read.
+    pub keys_read_at: Instant,
 }
 
 impl Driver {
@@ -152,13 +157,8 @@ impl Driver {
                             },
                         }
                     }
-                    while self.stage.wants_context_keys() {
-                        let keys = context_keys::read(&self.client).await?;
-                        if let Err(error) = self.stage.context_keys(keys)
-                            && self.obtain(error, Vec::new(), stop).await?.is_none()
-                        {
-                            return Ok(None);
-                        }
+                    if self.stage.wants_context_keys() && self.context_keys(stop).await?.is_none() {
+                        return Ok(None);
                     }
                     if let Some(passed) = self.stage.take_passed()
                         && self.passed(passed, stop).await?.is_none()
@@ -205,6 +205,28 @@ impl Driver {
         self.count_and_note(&batch);
         self.fanout.send(batch, large).await;
         passed.delivered();
+        Ok(Some(()))
+    }
+
+    /// Reads the keys that contexts are signed with, at most once in [`KEYS_READ_EVERY`]: anyone can write a message under a key that is not
+    /// there. All that were written before are judged by one reading. `None` where somebody stopped the daemon first.
+    async fn context_keys(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Option<()>, DriverError> {
+        let due = self.keys_read_at + KEYS_READ_EVERY;
+        if due > Instant::now() {
+            self.hand_on().await;
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                () = tokio::time::sleep_until(due.into()) => {}
+            }
+        }
+        self.stage.context_keys(context_keys::read(&self.client).await?);
+        self.keys_read_at = Instant::now();
+        while let Err(error) = self.stage.unread_context() {
+            if self.obtain(error, Vec::new(), stop).await?.is_none() {
+                return Ok(None);
+            }
+        }
         Ok(Some(()))
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use audit_capture::QueryError;
 use audit_capture::baseline::{BaselineConfig, BaselineError, Progress};
 use audit_capture::config::SourceConfig;
+use audit_capture::encoding;
 use audit_capture::replication::ReplicationError;
 use audit_connect::{ConnectError, Outcome};
 use audit_core::position::Lsn;
@@ -58,6 +59,8 @@ pub enum RunError {
     Driver(#[source] DriverError),
     #[error("sink {} failed", .0.sink)]
     Sink(#[source] SinkFailure),
+    #[error("{what}")]
+    Encoding { what: String },
     #[error("publication \"{publication}\" does not exist: nothing can be captured")]
     NoPublication { publication: String },
     #[error("replication slot \"{slot}\" does not exist")]
@@ -133,6 +136,7 @@ impl RunError {
             RunError::Restart | RunError::TwoServers { .. } => Outcome::Retry,
             RunError::Driver(DriverError::Frame(_)) | RunError::Panic(_) => Outcome::Bug,
             RunError::Sink(_)
+            | RunError::Encoding { .. }
             | RunError::NoPublication { .. }
             | RunError::NoSlot { .. }
             | RunError::ForeignSlot { .. }
@@ -153,6 +157,7 @@ impl RunError {
             RunError::Restart => None,
             RunError::Driver(DriverError::Frame(_)) | RunError::Panic(_) => Some("please report this as a bug".to_string()),
             RunError::Sink(end) => end.error.hint.clone(),
+            RunError::Encoding { .. } => Some(encoding::FIX.to_string()),
             RunError::NoPublication { .. } => Some(
                 "run `cdc-audit setup` to create it, and soon: what is changed before cannot be captured".to_string(),
             ),

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use audit_capture::SourceConfig;
 use audit_capture::baseline::{Baseline, Runner, SinkProgress};
 use audit_capture::context_keys;
 use audit_capture::replication::Receiver;
@@ -34,7 +35,7 @@ use crate::run::{Daemon, RunError, SinkFailure, Stretches, sql};
 use crate::sink_task::{self, NamedSink, SinkEnd};
 use crate::slot::{self, Locked};
 use crate::stage::{ResumeCheck, Stage, StageConfig};
-use crate::status::Phase;
+use crate::status::{Phase, SinkGauge};
 
 /// How a session ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,12 +104,15 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bo
     daemon.shared.phase(Phase::Streaming);
     info!(source = %daemon.source.name, slot = %daemon.source.slot, from = %sinks.start.flushed_lsn, "streaming");
 
-    let heartbeat = tokio::spawn(slot::heartbeat(daemon.source.clone()));
-    let baseline = tokio::spawn(baseline.run());
+    // What goes on beside it, and ends with it.
+    let mut beside = JoinSet::new();
+    beside.spawn(slot::heartbeat(daemon.source.clone()));
+    beside.spawn(slot::watch_standby(daemon.source.clone(), daemon.shared.clone()));
+    beside.spawn(watch_quarantine(daemon.source.clone(), sinks.take_waiting(daemon)));
+    beside.spawn(baseline.run());
     let work = tokio::spawn(driver.run(receiver, stop.clone()));
     let ended = follow(daemon, work, &mut sinks, &budget, &safe, stop).await;
-    heartbeat.abort();
-    baseline.abort();
+    beside.abort_all();
     let (receiver, ended) = ended?;
     let acknowledged = sinks.acknowledge(daemon, &safe);
     let _ = end_stream.send(true);
@@ -252,12 +256,13 @@ async fn driver(
         clock: Micros(i64::MIN),
         keyring: daemon.keyring.clone(),
         large: None,
+        keys_read_at: Instant::now(),
     })
 }
 
 async fn contexts(daemon: &Daemon, client: &tokio_postgres::Client) -> Result<Contexts, RunError> {
     let keys = context_keys::read(client).await?;
-    if keys.is_empty() {
+    if keys.keys.is_empty() {
         warn!(
             hint = "run `cdc-audit setup`",
             "the keys of cdc_audit.set_context cannot be read: no context is verified"
@@ -271,7 +276,7 @@ struct Sinks {
     tasks: JoinSet<Result<(), SinkEnd>>,
     durable: Vec<watch::Receiver<Progress>>,
     queues: Vec<mpsc::Sender<Arc<Held>>>,
-    quarantine: HashMap<Arc<str>, watch::Sender<HashSet<Position>>>,
+    quarantine: Vec<watch::Sender<HashSet<Position>>>,
     epoch: u16,
     start: Progress,
     /// Whether the stream has shown that it continues what every sink has.
@@ -285,7 +290,7 @@ impl Sinks {
             tasks: JoinSet::new(),
             durable: Vec::new(),
             queues: Vec::new(),
-            quarantine: HashMap::new(),
+            quarantine: Vec::new(),
             epoch: verdict.epoch,
             start,
             continues: watch::channel(false).1,
@@ -298,7 +303,7 @@ impl Sinks {
             sinks.tasks.spawn(sink_task::run(sink.clone(), start, batches, durable, positions));
             sinks.durable.push(stands);
             sinks.queues.push(queue);
-            sinks.quarantine.insert(sink.name.clone(), quarantine);
+            sinks.quarantine.push(quarantine);
         }
         sinks
     }
@@ -328,15 +333,47 @@ impl Sinks {
         acknowledged
     }
 
-    /// Tells each sink what operators have given up since.
-    fn quarantine(&self, quarantined: HashMap<String, HashSet<Position>>) {
-        for (sink, sender) in &self.quarantine {
-            let positions = quarantined.get(sink.as_ref()).cloned().unwrap_or_default();
-            sender.send_if_modified(|known| {
-                let more = *known != positions;
-                *known = positions;
-                more
-            });
+    /// Those who wait to hear what operators have given up since.
+    fn take_waiting(&mut self, daemon: &Daemon) -> Vec<Waiting> {
+        let senders = std::mem::take(&mut self.quarantine);
+        let waiting = |(sink, given_up): (&NamedSink, _)| Waiting {
+            name: sink.name.clone(),
+            gauge: sink.gauge.clone(),
+            given_up,
+        };
+        daemon.sinks.iter().zip(senders).map(waiting).collect()
+    }
+}
+
+/// A sink that may wait for a position to be given up.
+struct Waiting {
+    name: Arc<str>,
+    gauge: Arc<SinkGauge>,
+    given_up: watch::Sender<HashSet<Position>>,
+}
+
+impl Waiting {
+    fn tell(&self, quarantined: &HashMap<String, HashSet<Position>>) {
+        let positions = quarantined.get(self.name.as_ref()).cloned().unwrap_or_default();
+        self.given_up.send_if_modified(|known| {
+            let more = *known != positions;
+            *known = positions;
+            more
+        });
+    }
+}
+
+/// Tells sinks that fail what operators have given up since. A task of its own: neither acknowledgements nor a stop wait for a source that
+/// does not answer.
+async fn watch_quarantine(source: SourceConfig, sinks: Vec<Waiting>) {
+    loop {
+        tokio::time::sleep(QUARANTINE_POLL).await;
+        if !sinks.iter().any(|sink| sink.gauge.is_failing()) {
+            continue;
+        }
+        // Only a hint for sinks that wait: if it cannot be read now, it can be the next time.
+        if let Some(quarantined) = slot::quarantined_now(&source).await {
+            sinks.iter().for_each(|sink| sink.tell(&quarantined));
         }
     }
 }
@@ -383,7 +420,6 @@ async fn follow(
     safe: &watch::Sender<Lsn>,
     stop: &watch::Receiver<bool>,
 ) -> Result<(Receiver, Ended), RunError> {
-    let mut poll = tokio::time::interval(QUARANTINE_POLL);
     let mut late = pin!(async {
         stopped(stop).await;
         tokio::time::sleep(daemon.config.stop_timeout.get()).await;
@@ -418,12 +454,6 @@ async fn follow(
             }
             () = any_durable(&mut sinks.durable) => {}
             Ok(()) = sinks.continues.changed() => {}
-            _ = poll.tick(), if daemon.sinks.iter().any(|sink| sink.gauge.is_failing()) => {
-                // Only a hint for sinks that wait: if it cannot be read now, it can be the next time.
-                if let Ok(quarantined) = slot::quarantined_now(&daemon.source).await {
-                    sinks.quarantine(quarantined);
-                }
-            }
         }
     };
     let stopping = *stop.borrow();

@@ -1,6 +1,7 @@
 //! The slot: the lock that makes one daemon the source's only reader, and what keeps it moving.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use audit_capture::clock::{self, Skew};
@@ -9,22 +10,20 @@ use audit_capture::replication::{
     Identity, Receiver, ReplicationClient, ReplicationError, Row, StreamOptions, TimelineFork,
 };
 use audit_capture::slot::{self, SlotState};
+use audit_capture::{APPLICATION, encoding, standby};
 use audit_core::position::{Lsn, Position};
 use tokio::sync::watch;
 use tokio_postgres::Client;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::continuity::Server;
 use crate::retry::Backoff;
 use crate::run::{Daemon, RunError, sql};
 use crate::session::stopped;
-use crate::status::Phase;
+use crate::status::{Phase, Shared};
 
 /// The name under which `resume --sink` gives a change up for all sinks.
 pub const ALL_SINKS: &str = "all";
-
-/// The name that the server shows us under.
-pub const APPLICATION: &str = "cdc-audit";
 
 /// A slot that is ours, and what the server said of itself.
 pub struct Locked {
@@ -45,6 +44,10 @@ pub async fn lock(
 ) -> Result<Option<Locked>, RunError> {
     let source = &daemon.source;
     let client = audit_connect::connect(&source.endpoint, APPLICATION).await?;
+    audit_connect::refuse_pooler(&client, &source.endpoint, APPLICATION).await?;
+    if let Some(what) = encoding::complaint(&encoding::read(&client).await?) {
+        return Err(RunError::Encoding { what });
+    }
     published(source, &client).await?;
     usable_slot(daemon, &client).await?;
     if let Some(complaint) = Skew::measure(&client).await?.complaint() {
@@ -175,11 +178,17 @@ pub async fn quarantined(client: &Client, source: &str) -> Result<HashMap<String
     Ok(found)
 }
 
-/// The same over a connection of its own.
-pub async fn quarantined_now(source: &SourceConfig) -> Result<HashMap<String, HashSet<Position>>, RunError> {
-    let client = audit_connect::connect(&source.endpoint, APPLICATION).await?;
-    quarantined(&client, &source.name).await
+/// The same over a connection of its own, given up after a while.
+pub async fn quarantined_now(source: &SourceConfig) -> Option<HashMap<String, HashSet<Position>>> {
+    let look = async {
+        let client = audit_connect::connect(&source.endpoint, APPLICATION).await?;
+        quarantined(&client, &source.name).await
+    };
+    tokio::time::timeout(QUARANTINE_WAIT, look).await.ok()?.ok()
 }
+
+/// A server that does not answer by then is asked again.
+const QUARANTINE_WAIT: Duration = Duration::from_secs(30);
 
 /// Writes a small message into the WAL now and then, so that the slot moves where only what we do not track changes.
 pub async fn heartbeat(source: SourceConfig) {
@@ -190,14 +199,53 @@ pub async fn heartbeat(source: SourceConfig) {
     let mut client: Option<Client> = None;
     loop {
         tokio::time::sleep(interval).await;
-        if client.as_ref().is_none_or(|client| client.is_closed()) {
-            client = audit_connect::connect(&source.endpoint, "cdc-audit heartbeat").await.ok();
-        }
-        let Some(open) = &client else { continue };
+        let Some(open) = reopened(&mut client, &source, "cdc-audit heartbeat").await else { continue };
         // A failure is no more than a late heartbeat; the stream has its own way to notice a lost server.
         if let Err(error) = open.execute("SELECT pg_logical_emit_message(false, 'cdc-audit-heartbeat', '')", &[]).await
         {
             debug!(error = %error, "no heartbeat");
         }
+    }
+}
+
+/// The session, opened anew where it is gone; None where that cannot be done now.
+async fn reopened<'c>(client: &'c mut Option<Client>, source: &SourceConfig, name: &str) -> Option<&'c Client> {
+    if client.as_ref().is_none_or(|client| client.is_closed()) {
+        *client = audit_connect::connect(&source.endpoint, name).await.ok();
+    }
+    client.as_ref()
+}
+
+/// How often it is asked whether COMMITs of the source wait for this daemon.
+const STANDBY_POLL: Duration = Duration::from_secs(5);
+
+/// Says so when the server takes the daemon for a synchronous standby, and when it does no more: the setting changes by a reload.
+pub async fn watch_standby(source: SourceConfig, shared: Arc<Shared>) {
+    let mut client: Option<Client> = None;
+    let mut was = false;
+    loop {
+        // The name of the walsender is that of each session that asks for the same one.
+        if let Some(open) = reopened(&mut client, &source, APPLICATION).await
+            && let Ok(row) = open
+                .query_one(
+                    "SELECT current_setting('synchronous_standby_names'), current_setting('application_name')",
+                    &[],
+                )
+                .await
+        {
+            let (names, name): (String, String) = (row.get(0), row.get(1));
+            let is = standby::is_synchronous(&names, &name);
+            match (was, is) {
+                (false, true) => error!(
+                    synchronous_standby_names = %names, application_name = %name, hint = standby::FIX,
+                    "the server takes this daemon for a synchronous standby: every COMMIT of the source waits for the slowest sink"
+                ),
+                (true, false) => info!("the server does not take this daemon for a synchronous standby any more"),
+                _ => {}
+            }
+            shared.synchronous(is);
+            was = is;
+        }
+        tokio::time::sleep(STANDBY_POLL).await;
     }
 }

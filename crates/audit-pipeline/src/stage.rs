@@ -15,7 +15,7 @@ use audit_core::assemble::{AssembleError, Assembler};
 use audit_core::baseline::{Command, Passed, WATERMARK_PREFIX, Watches};
 use audit_core::batch::{Batch, Progress, Transaction};
 use audit_core::change::Change;
-use audit_core::context::{CONTEXT_PREFIX, Context, ContextKey, Contexts, Said};
+use audit_core::context::{CONTEXT_PREFIX, Context, ContextKeys, Contexts, Said};
 use audit_core::inside::Inside;
 use audit_core::position::{Lsn, Position};
 use audit_core::protect::{Place, Policy, SealError};
@@ -24,6 +24,7 @@ use audit_core::shape::{History, Relation, Shape, TableName};
 use audit_core::table::{Table, TableError};
 use audit_core::version::{Event, version};
 use audit_pgoutput::{DecodeError, Message, Scratch, decode};
+use tracing::warn;
 
 use self::chunk::UnderWay;
 use self::target::{Known, Recorded, Target};
@@ -45,8 +46,8 @@ pub enum StageError {
     Seal { position: Position, source: SealError },
     #[error("the stream broke its protocol at {lsn}")]
     Assemble { lsn: Lsn, source: AssembleError },
-    #[error("a change at {lsn} refers to relation {oid}, which the server has not described")]
-    UnknownRelation { oid: u32, lsn: Lsn },
+    #[error("the change at position {position} refers to relation {oid}, which the server has not described")]
+    UnknownRelation { oid: u32, position: Position },
     #[error(transparent)]
     Table(#[from] TableError),
     #[error("sink {sink} has position {position} from a change at {expected}, but the server sends another one there")]
@@ -73,14 +74,18 @@ impl StageError {
     /// The position that `resume --quarantine` would give up, where that can help.
     pub fn position(&self) -> Option<Position> {
         match self {
-            StageError::Decode { position, .. } | StageError::Seal { position, .. } => Some(*position),
+            StageError::Decode { position, .. }
+            | StageError::Seal { position, .. }
+            | StageError::UnknownRelation { position, .. } => Some(*position),
             _ => None,
         }
     }
 
     pub fn hint(&self) -> String {
         match self {
-            StageError::Decode { position, .. } | StageError::Seal { position, .. } => {
+            StageError::Decode { position, .. }
+            | StageError::Seal { position, .. }
+            | StageError::UnknownRelation { position, .. } => {
                 format!(
                     "to go on without it and leave an `error` record there: cdc-audit resume --sink all --quarantine {position}"
                 )
@@ -92,9 +97,7 @@ impl StageError {
                  with --new-baseline it also reads every table anew"
                     .to_string()
             }
-            StageError::Assemble { .. } | StageError::UnknownRelation { .. } => {
-                "please report this as a bug, with the server's version".to_string()
-            }
+            StageError::Assemble { .. } => "please report this as a bug, with the server's version".to_string(),
         }
     }
 }
@@ -157,6 +160,8 @@ pub struct Stage {
     assembler: Assembler,
     checks: Vec<ResumeCheck>,
     quarantined: HashSet<Position>,
+    /// Relations whose description was given up: each of their changes is an `error` record.
+    unreadable: HashSet<u32>,
     batch: Batch,
     scratch: Scratch,
     changed: Vec<bool>,
@@ -198,6 +203,7 @@ impl Stage {
             described: [None, None],
             checks,
             quarantined: config.quarantined,
+            unreadable: HashSet::new(),
             batch: Batch::default(),
             scratch: Scratch::default(),
             changed: Vec::new(),
@@ -304,7 +310,7 @@ impl Stage {
                 Ok(())
             }
             Ok(Message::Origin { .. } | Message::Type { .. }) => Ok(()),
-            Err(source) => self.malformed(source, lsn),
+            Err(source) => self.malformed(source, data, lsn),
         };
         self.scratch = scratch;
         result.map(|()| None)
@@ -322,7 +328,7 @@ impl Stage {
 
     fn said(&mut self, prefix: &str, content: &[u8], lsn: Lsn) -> Result<(), StageError> {
         let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);
-        match self.contexts.read(prefix, content, xid) {
+        match self.contexts.read(prefix, content, xid, lsn) {
             Said::Nothing => Ok(()),
             Said::Context(context) => self.context(context, lsn),
             Said::UnknownKey => {
@@ -332,17 +338,22 @@ impl Stage {
         }
     }
 
-    /// Whether the last message needs keys that were made since: read them and call [`Stage::context_keys`] before the next.
+    /// Whether the last message needs keys that were made since: read them and call [`Stage::context_keys`], then
+    /// [`Stage::unread_context`], before the next.
     pub fn wants_context_keys(&self) -> bool {
         self.unread.is_some()
     }
 
-    /// Takes the keys as they are now, and the context that waited for them. On an error it waits on, see [`StageError::wanted`].
-    pub fn context_keys(&mut self, keys: Vec<ContextKey>) -> Result<(), StageError> {
+    /// Takes the keys as they are now.
+    pub fn context_keys(&mut self, keys: ContextKeys) {
         self.contexts.keys(keys);
+    }
+
+    /// Takes the context that waited for keys. On an error it waits on, see [`StageError::wanted`].
+    pub fn unread_context(&mut self) -> Result<(), StageError> {
         let Some((content, lsn)) = self.unread.take() else { return Ok(()) };
         let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);
-        let context = match self.contexts.read(CONTEXT_PREFIX, &content, xid) {
+        let context = match self.contexts.read(CONTEXT_PREFIX, &content, xid, lsn) {
             Said::Context(context) => context,
             Said::Nothing | Said::UnknownKey => self.contexts.unverified(&content),
         };
@@ -363,18 +374,18 @@ impl Stage {
             self.counts.changes += 1;
             self.check_resume(place)?;
         }
-        let target = self.targets.get(&oid).ok_or(StageError::UnknownRelation { oid, lsn })?;
+        let given_up = !self.quarantined.is_empty() && self.quarantined.contains(&place.position);
+        let Some(target) = self.targets.get(&oid) else { return self.undescribed(oid, place.position, lsn, given_up) };
         let Some(Known::Record(Recorded { table, .. })) = &target.known else { return Ok(()) };
         let change = target.leaves.judge(change);
         if again.is_none() && !self.watches.is_idle() {
             let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);
             self.watches.change(xid, table, &target.digest, change);
         }
-        let given_up = !self.quarantined.is_empty() && self.quarantined.contains(&place.position);
         if table.shape.schema_version == 0 && (given_up || version(table, change, &mut self.changed).is_some()) {
             self.count_shape(oid, place.position);
         }
-        let target = self.targets.get(&oid).ok_or(StageError::UnknownRelation { oid, lsn })?;
+        let target = self.targets.get(&oid).ok_or(StageError::UnknownRelation { oid, position: place.position })?;
         let Some(Known::Record(Recorded { table, .. })) = &target.known else { return Ok(()) };
         if given_up {
             let note =
@@ -425,15 +436,54 @@ impl Stage {
         }
     }
 
-    fn malformed(&mut self, source: DecodeError, lsn: Lsn) -> Result<(), StageError> {
-        let position = self.assembler.next_position();
-        if !self.quarantined.contains(&position) || self.assembler.transaction().is_none() {
+    /// Goes on without a message that somebody gave up; fails at its position where nobody did.
+    fn malformed(&mut self, source: DecodeError, data: &[u8], lsn: Lsn) -> Result<(), StageError> {
+        let inside = self.assembler.transaction().is_some();
+        // Between transactions the place of its WAL record is its own: no commit has it.
+        let own = Position::new(self.verdict.epoch_at(lsn), lsn, 0);
+        let position = if inside { self.assembler.next_position() } else { own };
+        if !self.quarantined.contains(&position) {
             return Err(StageError::Decode { position, lsn, source });
         }
-        let place = self.assembler.change(lsn).map_err(|source| StageError::Assemble { lsn, source })?;
-        self.check_resume(place)?;
-        let note = Context::note(&serde_json::json!({ "error": source.to_string() }));
-        self.batch.note(Event::Error, &Arc::new(Table::pseudo("cdc_audit.error")), place.position, lsn, note);
+        let error = source.to_string();
+        warn!(%position, error, "a message that cannot be decoded was given up");
+        match data.split_first() {
+            _ if !inside => {
+                self.idle(lsn)?;
+                let now = audit_core::position::Micros::now();
+                self.batch.transaction(Transaction { xid: 0, commit_lsn: lsn, committed_at: now });
+                self.assembler.stand_at(own);
+                self.note_error(own, lsn, error);
+            }
+            Some((b'I' | b'U' | b'D' | b'T', _)) => {
+                let place = self.assembler.change(lsn).map_err(|source| StageError::Assemble { lsn, source })?;
+                self.check_resume(place)?;
+                self.note_error(place.position, lsn, error);
+            }
+            // No change, and so no place of its own in the trail: what depends on it says so.
+            Some((b'R', rest)) => {
+                if let Some(oid) = rest.first_chunk() {
+                    let oid = u32::from_be_bytes(*oid);
+                    self.targets.remove(&oid);
+                    self.unreadable.insert(oid);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn note_error(&mut self, position: Position, lsn: Lsn, error: String) {
+        let note = Context::note(&serde_json::json!({ "error": error }));
+        self.batch.note(Event::Error, &Arc::new(Table::pseudo("cdc_audit.error")), position, lsn, note);
+    }
+
+    /// A change of a relation that the server has not described, or whose description was given up.
+    fn undescribed(&mut self, oid: u32, position: Position, lsn: Lsn, given_up: bool) -> Result<(), StageError> {
+        if !given_up && !self.unreadable.contains(&oid) {
+            return Err(StageError::UnknownRelation { oid, position });
+        }
+        self.note_error(position, lsn, format!("the description of relation {oid} could not be read"));
         Ok(())
     }
 

@@ -117,6 +117,8 @@ struct State {
     committed_at: Option<Micros>,
     progressed_at: Micros,
     memory_limit: u64,
+    /// COMMITs of the source wait for this daemon.
+    synchronous: bool,
     last_error: Option<Failure>,
     tables: BTreeMap<Arc<str>, TableCount>,
 }
@@ -180,6 +182,9 @@ pub struct StatusReport {
     #[serde(default)]
     pub versions_without_reason: u64,
     pub gaps: u64,
+    /// The server takes the daemon for a synchronous standby: COMMITs of the source wait for the slowest sink.
+    #[serde(default)]
+    pub synchronous_standby: bool,
     pub memory_used_bytes: u64,
     pub memory_limit_bytes: u64,
     pub waited_for_memory_seconds: f64,
@@ -251,6 +256,10 @@ impl Shared {
 
     pub fn epoch(&self, epoch: u16) {
         lock(&self.state).epoch = epoch;
+    }
+
+    pub(crate) fn synchronous(&self, synchronous: bool) {
+        lock(&self.state).synchronous = synchronous;
     }
 
     pub fn failed(&self, failure: Failure) {
@@ -328,6 +337,7 @@ impl Shared {
             versions_without_actor: state.tables.values().map(|count| count.without_actor).sum(),
             versions_without_reason: state.tables.values().map(|count| count.without_reason).sum(),
             gaps: self.gaps.load(Ordering::Relaxed),
+            synchronous_standby: state.synchronous,
             memory_used_bytes: self.memory_used.load(Ordering::Relaxed),
             memory_limit_bytes: state.memory_limit,
             waited_for_memory_seconds: self.waiting_micros.load(Ordering::Relaxed) as f64 / 1e6,

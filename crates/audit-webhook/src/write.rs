@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use audit_connect::PgEndpoint;
 use audit_core::batch::{Batch, Progress, Version};
-use audit_core::plan::Limits;
+use audit_core::plan::{Limits, Places};
 use audit_core::position::Position;
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use audit_format::Encoder;
@@ -91,6 +91,7 @@ impl Sink for WebhookSink {
         let limits = Limits {
             rows: self.config.batch_rows.max(1) as usize,
             bytes: usize::try_from(self.config.batch_bytes.get()).unwrap_or(usize::MAX).max(1),
+            places: Places::One,
         };
         let mut first = 0;
         while let Some(unit) = self.store.next(batches, first, limits).await? {

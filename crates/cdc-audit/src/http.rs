@@ -114,6 +114,11 @@ impl Collector for Metrics {
                 "1 while partitions are published under their own names",
                 f64::from(u8::from(report.uncaptured.partitions_by_name)),
             ),
+            (
+                "synchronous_standby",
+                "1 while COMMITs of the source wait for the daemon, by synchronous_standby_names",
+                f64::from(u8::from(report.synchronous_standby)),
+            ),
         ] {
             gauge(&mut encoder, name, help, value)?;
         }

@@ -63,6 +63,8 @@ pub(super) struct Work {
     end: Option<(u32, u32, Option<Vec<String>>)>,
     /// Rows to read at once, as the rows so far were.
     rows_max: u32,
+    /// What that never goes beyond.
+    rows_limit: u32,
 }
 
 /// Why work on a table ends, other than by an error.
@@ -91,9 +93,9 @@ impl Work {
         oid: u32,
         plan: Plan,
         descriptions: BTreeMap<u32, Description>,
-        rows_max: u32,
+        rows_limit: u32,
     ) -> Work {
-        Work { table, name, oid, plan, descriptions, failures: 0, end: None, rows_max }
+        Work { table, name, oid, plan, descriptions, failures: 0, end: None, rows_max: rows_limit, rows_limit }
     }
 
     /// Reads chunks until every sink has, or will have, all of them.
@@ -407,7 +409,7 @@ impl Work {
             return;
         }
         let fit = shared.config.chunk_bytes.get() / (bytes / rows).max(1) as u64;
-        self.rows_max = u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, shared.config.chunk_rows);
+        self.rows_max = u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, self.rows_limit);
     }
 
     /// Where the chunk begins: inner `None` for the first one, outer where that is not known any more.

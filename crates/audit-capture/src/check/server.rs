@@ -1,7 +1,8 @@
 //! The server: version, settings, room for one more, its clock.
 
-use super::{Area, Input, Report, Seen, bytes};
+use super::{Area, Input, Report, Seen, State, bytes};
 use crate::clock::{self, Skew};
+use crate::encoding;
 use crate::facts::Server;
 use crate::setup::MAJORS;
 
@@ -13,14 +14,11 @@ pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
         let message = format!("PostgreSQL {} is newer than what cdc-audit was tried with", server.major);
         report.warn(Area::Server, "version", message, "look for a newer cdc-audit");
     }
-    if server.encoding == "SQL_ASCII" {
-        let message = "the database's encoding is SQL_ASCII: it may hold bytes that are no text in any encoding";
-        report.fail(
-            Area::Server,
-            "server_encoding",
-            message,
-            "create the database anew in UTF8 and copy the data there",
-        );
+    if let Some(message) = encoding::complaint(&server.encoding) {
+        report.fail(Area::Server, "server_encoding", message, encoding::FIX);
+    } else if server.encoding != "UTF8" {
+        let message = format!("{}: the stream ends at a value that has no form in UTF-8", server.encoding);
+        report.warn(Area::Server, "server_encoding", message, encoding::FIX);
     }
     if server.in_recovery {
         let message = "the server is a standby, and capture writes to the source";
@@ -29,12 +27,33 @@ pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
     wal_level(report, server);
     room(report, seen, server);
     limits(report, server);
-    if !server.may_emit {
-        let message = "the daemon's role may not write messages into the WAL: no heartbeat, no baseline";
-        let fix = format!("grant EXECUTE on both functions of this name to {}", seen.found.admin.quoted);
-        report.fail(Area::Server, "pg_logical_emit_message", message, fix);
-    }
+    messages(report, seen);
     clock(report, seen.skew);
+}
+
+/// Who may write messages into the WAL.
+fn messages(report: &mut Report, seen: &Seen) {
+    const FUNCTION: &str = "pg_logical_emit_message";
+    let (emit, daemon) = (&seen.found.objects.emit, &seen.found.admin.quoted);
+    if !emit.daemon {
+        let message = "the daemon's role may not write messages into the WAL: no heartbeat, no baseline";
+        report.fail(Area::Server, FUNCTION, message, format!("as a superuser run {}", emit.grant(daemon)));
+    }
+    let owner = emit.owner.as_deref().filter(|owner| *owner != daemon);
+    if let Some(owner) = owner.filter(|_| !emit.owner_may) {
+        let message = format!("{owner}, the owner of cdc_audit.set_context, may not call it: set_context fails");
+        report.fail(Area::Server, FUNCTION, message, format!("as a superuser run {}", emit.grant(owner)));
+    }
+    if emit.public {
+        let message = "every login may call it, and so write a context, though never a verified one";
+        let roles = [Some(daemon.as_str()), owner].into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let fix = format!(
+            "if applications call only cdc_audit.set_context, as a superuser run {}; {}",
+            emit.grant(&roles),
+            emit.revoke()
+        );
+        report.push(Area::Server, FUNCTION, State::Ok, message, Some(fix));
+    }
 }
 
 fn wal_level(report: &mut Report, server: &Server) {

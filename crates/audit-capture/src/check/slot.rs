@@ -1,11 +1,9 @@
 //! The slot: there, ours, alive, how far behind; and whether it survives a failover.
 
 use super::{Area, Input, Report, Seen, bytes, list};
+use crate::APPLICATION;
 use crate::setup::slot::unusable;
 use crate::slot::{SlotState, WalStatus};
-
-/// The daemon's own sessions are named so, or begin with it.
-pub const APPLICATION_NAME: &str = "cdc-audit";
 
 pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
     let (found, name) = (&seen.found, &input.source.slot);
@@ -17,8 +15,17 @@ pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
     if let Some((message, fix)) = unusable(slot, &found.server.database) {
         return report.fail(Area::Slot, name, message, fix);
     }
+    if seen.slot_is_older {
+        let publication = &input.source.publication;
+        let message = format!("it is older than publication {publication}: changes from before cannot be decoded");
+        let fix = format!(
+            "run SELECT pg_drop_replication_slot('{name}'), then `cdc-audit setup` if nothing was captured yet, \
+             else `cdc-audit run --accept-gap`"
+        );
+        return report.fail(Area::Slot, name, message, fix);
+    }
     lag(report, slot);
-    if let Some(holder) = slot.holder.as_ref().filter(|holder| !holder.application_name.starts_with(APPLICATION_NAME)) {
+    if let Some(holder) = slot.holder.as_ref().filter(|holder| !holder.application_name.starts_with(APPLICATION)) {
         let message = format!("it is in use by {holder}: `run` would wait for it");
         report.warn(Area::Slot, name, message, "stop that program, or give this source a slot of its own");
     }

@@ -75,6 +75,12 @@ impl ReplicationClient {
         &self.server_version
     }
 
+    /// The name under which the server knows this connection.
+    pub async fn application_name(&self) -> Result<String, ReplicationError> {
+        let row = self.query("SELECT current_setting('application_name')").await?.pop();
+        Ok(row.and_then(|mut row| row.pop()).flatten().unwrap_or_default())
+    }
+
     /// Which cluster this is, and how far its WAL goes.
     pub async fn identify_system(&self) -> Result<Identity, ReplicationError> {
         const COMMAND: &str = "IDENTIFY_SYSTEM";

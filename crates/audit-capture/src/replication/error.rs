@@ -77,6 +77,12 @@ impl ReplicationError {
                  (pg_drop_replication_slot), then `cdc-audit run --accept-gap` makes it anew, goes on, and records a gap in every sink"
                     .to_owned(),
             ),
+            // character_not_in_repertoire, untranslatable_character: the server names no position, and cannot pass the change.
+            ReplicationError::Ended { source: Some(source) } if matches!(source.sqlstate.code(), "22021" | "22P05") => Some(
+                "a change holds a text that has no form in UTF-8, and PostgreSQL cannot send it: drop the slot \
+                 (pg_drop_replication_slot), then `cdc-audit run --accept-gap` makes it anew, goes on, and records a gap in every sink"
+                    .to_owned(),
+            ),
             ReplicationError::Refused { source, .. } | ReplicationError::Ended { source: Some(source) } => {
                 server_hint(source)
             }

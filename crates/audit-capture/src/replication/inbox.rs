@@ -8,6 +8,9 @@
 //! Memory is bounded: [`CAPACITY`], or exactly the one message that is larger than that, up to the message limit. Such a
 //! message grows the buffer once, to its announced length, and the buffer goes with it. One that takes a good part of the
 //! limit grows it only when told to ([`Inbox::grow`]): two of them at a time would be more than was planned for.
+//!
+//! A logical message that is larger than the buffer is no such message: it is shortened ([`shorten`]), and the rest of it is discarded
+//! as it arrives.
 
 use audit_connect::ServerError;
 use audit_core::position::{Lsn, Micros};
@@ -15,6 +18,7 @@ use postgres_protocol::message::backend;
 
 use super::error::ReplicationError;
 use super::frame::{self, Frame, FrameError, HEADER, XLOG_HEAD};
+use super::logical::{Shortened, shorten};
 
 /// Bytes of one buffer, and so of the largest chunk with more than one message.
 pub(crate) const CAPACITY: usize = 256 * 1024;
@@ -28,6 +32,8 @@ pub(crate) struct Inbox {
     message_limit: usize,
     /// Length of the large message at the front, while there is no room for it.
     large: Option<usize>,
+    /// Bytes that are still to come of a message that was shortened.
+    discarding: usize,
     seen: Seen,
 }
 
@@ -63,7 +69,7 @@ impl Inbox {
     pub(crate) fn new(head: &[u8], message_limit: usize) -> Inbox {
         let mut bytes = Vec::with_capacity(CAPACITY.max(head.len()));
         bytes.extend_from_slice(head);
-        Inbox { bytes, complete: 0, message_limit, large: None, seen: Seen::default() }
+        Inbox { bytes, complete: 0, message_limit, large: None, discarding: 0, seen: Seen::default() }
     }
 
     pub(crate) fn seen(&self) -> &Seen {
@@ -99,6 +105,7 @@ impl Inbox {
     /// Finds the ends of the messages that arrived, and makes room for one that needs more.
     pub(crate) fn scan(&mut self) -> Result<(), ReplicationError> {
         while self.seen.end.is_none() {
+            self.discard_rest();
             let rest = &self.bytes[self.complete..];
             let malformed = |what| ReplicationError::Frame { source: FrameError { offset: self.complete, what } };
             match frame::message(rest).map_err(malformed)? {
@@ -140,11 +147,32 @@ impl Inbox {
         self.complete = 0;
     }
 
+    /// Drops what has arrived of the message that was shortened.
+    fn discard_rest(&mut self) {
+        let arrived = self.discarding.min(self.bytes.len() - self.complete);
+        self.bytes.drain(self.complete..self.complete + arrived);
+        self.discarding -= arrived;
+    }
+
     /// Before a message that is not all there: refuses it if it is over the limit, or grows to hold it once it stands
-    /// at the front.
+    /// at the front. A logical message is shortened.
     fn make_room(&mut self) -> Result<(), ReplicationError> {
         let rest = &self.bytes[self.complete..];
         let Ok(Some((_, len))) = frame::header(rest) else { return Ok(()) };
+        if len > CAPACITY {
+            match shorten(rest) {
+                Shortened::No => {}
+                Shortened::Later => return Ok(()),
+                Shortened::To(message) => {
+                    let to_come = len - rest.len();
+                    self.bytes.truncate(self.complete);
+                    self.bytes.extend_from_slice(&message);
+                    self.scan()?;
+                    self.discarding = to_come;
+                    return Ok(());
+                }
+            }
+        }
         if len > self.message_limit {
             // Its position is in its first bytes; if they are not there yet, the next scan refuses it.
             let head = rest.get(HEADER + 1..HEADER + 9).and_then(|bytes| bytes.first_chunk());

@@ -85,6 +85,37 @@ fn a_message_over_the_limit_is_refused_before_it_is_read() {
     }
 }
 
+/// A logical message as pgoutput sends it.
+fn logical(prefix: &str, length: usize) -> Vec<u8> {
+    let content = vec![b'x'; length];
+    let length = u32::try_from(length).unwrap().to_be_bytes();
+    xlog_data(0x99, &[b"M\x01", &[7; 8][..], prefix.as_bytes(), b"\0", &length, &content].concat())
+}
+
+#[test]
+fn a_logical_message_of_any_size_needs_no_memory() {
+    let (long, limit) = ("x".repeat(3 * CAPACITY), CAPACITY);
+    let (context, after) = (logical("cdc-audit", 10 * CAPACITY), xlog_data(0x100, b"I"));
+    for foreign in
+        [logical("x", 20 * CAPACITY), logical(&long, 7), logical("", 9 * CAPACITY), logical("cdc", 2 * CAPACITY)]
+    {
+        let bytes = [&keep_alive(1, false)[..], &foreign, &after, &context, &after].concat();
+        for (piece, take_at) in [(1, 1), (1000, 1), (usize::MAX, 1), (usize::MAX, usize::MAX)] {
+            let mut inbox = Inbox::new(&[], limit);
+            let lengths = feed(&mut inbox, &bytes, piece, take_at).unwrap();
+            // Kind, flags, position, the prefix's end, the content's length; of ours, prefix and beginning too.
+            assert_eq!(lengths, [15, 1, 15 + "cdc-audit".len() + audit_core::context::BYTES_MAX + 1, 1], "{piece}");
+            assert!(inbox.bytes.capacity() <= CAPACITY && inbox.seen().received == Lsn(0x100));
+        }
+    }
+}
+
+#[test]
+fn a_row_is_never_taken_for_a_logical_message() {
+    let row = xlog_data(1, &[b"I", &vec![b'M'; 2 * CAPACITY][..]].concat());
+    assert_eq!(feed(&mut Inbox::new(&[], LIMIT), &row, 1000, 1).unwrap(), [2 * CAPACITY + 1]);
+}
+
 #[test]
 fn what_the_receiver_must_know_is_noticed() {
     let begin = [&b"B"[..], &9u64.to_be_bytes(), &(-5i64).to_be_bytes(), &1u32.to_be_bytes()].concat();

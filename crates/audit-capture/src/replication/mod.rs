@@ -18,11 +18,11 @@
 //!   on sending updates. Requests of the server that lie unread in the socket go unanswered then; it is the periodic
 //!   update that keeps `wal_sender_timeout` from striking, at a third of it.
 //! - **Memory is bounded**: four chunks and a buffer, of 256 KiB each, or of one message where that is larger, up to
-//!   `message_limit`.
+//!   `message_limit`. Logical messages, which any login can write at any length, never need more than the buffer.
 //! - **The server sets the speed** and is not slowed down by how it is read: see `pace`.
 //!
 //! Files in the order of the way: `client` (the handle and its thread), `session` (before the stream), `auth`,
-//! `identity`, then `receive` (the loop), `inbox`, `pace` and `feedback` (its decisions, without I/O), `frame` and
+//! `identity`, then `receive` (the loop), `inbox`, `logical`, `pace` and `feedback` (its decisions, without I/O), `frame` and
 //! `receiver` (what the consumer sees), `traffic` (counters), `error`.
 
 mod auth;
@@ -32,6 +32,7 @@ mod feedback;
 mod frame;
 mod identity;
 mod inbox;
+mod logical;
 mod pace;
 mod receive;
 mod receiver;

@@ -7,6 +7,7 @@
 //! | SELECT on the tables, USAGE of their schemas | the baseline; changes come through the slot without it |
 //! | BYPASSRLS, where a table has row-level security | a baseline that sees every row |
 //! | USAGE of `cdc_audit`, its tables | progress of baselines, quarantine, the keys of contexts |
+//! | EXECUTE on `pg_logical_emit_message` | heartbeats and watermarks; everybody has it unless it was revoked |
 
 use std::collections::BTreeMap;
 
@@ -59,6 +60,15 @@ pub(super) fn grant(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
 
 fn on_objects(plan: &mut Plan, found: &Found, is_owner: bool) {
     let (objects, role) = (&found.objects, &found.quoted_daemon);
+    // The daemon's role may be yet to be made: then it has what everybody has.
+    if !(objects.emit.daemon || objects.emit.public && found.daemon.is_none()) {
+        let why = "the daemon writes heartbeats and watermarks of baselines into the WAL";
+        plan.run_if(found.admin.superuser, "a superuser", why, objects.emit.grant(role));
+    }
+    if let Some(owner) = objects.emit.owner.as_deref().filter(|_| !objects.emit.owner_may) {
+        let why = "cdc_audit.set_context writes messages with its owner's rights";
+        plan.run_if(found.admin.superuser, "a superuser", why, objects.emit.grant(owner));
+    }
     let may_grant = if objects.schema { objects.owned } else { found.admin.may_create };
     if !objects.public_usage {
         let why = "applications may call cdc_audit.set_context";

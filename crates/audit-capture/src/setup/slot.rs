@@ -1,4 +1,4 @@
-//! The replication slot: the point of the WAL from which nothing is lost. It comes last.
+//! The replication slot: the point of the WAL from which nothing is lost. It comes last, and never before the publication.
 
 use crate::setup::{Found, Wanted};
 use crate::slot::{PLUGIN, SlotState, create_sql};
@@ -15,13 +15,15 @@ pub(super) fn create(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
             let sql = create_sql(found.server.major, name);
             let why = "keeps WAL from here on; waits until every transaction that writes now has ended";
             let statement = |on| Statement { on, why: why.to_owned(), sql: sql.clone() };
+            let by_hand = |who: &str| Step::ByHand { statement: statement(On::Admin), who: who.to_owned() };
             let daemon = found.daemon.as_ref().is_some_and(|role| role.replication);
-            plan.steps.push(match (found.admin.replication, daemon) {
-                (true, _) => Step::Run(statement(On::Admin)),
-                (false, true) => Step::Run(statement(On::Daemon)),
-                (false, false) => {
-                    Step::ByHand { statement: statement(On::Admin), who: "a role with REPLICATION".to_owned() }
-                }
+            // A slot that is older than the publication meets changes that cannot be decoded.
+            let published = found.publication.is_some() || found.admin.may_create;
+            plan.steps.push(match (published, found.admin.replication, daemon) {
+                (false, true, _) | (false, _, true) => by_hand("setup, run again once the publication is there"),
+                (true, true, _) => Step::Run(statement(On::Admin)),
+                (true, false, true) => Step::Run(statement(On::Daemon)),
+                (_, false, false) => by_hand("a role with REPLICATION, after the publication was made"),
             });
         }
     }

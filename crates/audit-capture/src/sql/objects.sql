@@ -2,7 +2,7 @@
 WITH schema AS (
     SELECT n.oid, n.nspowner FROM pg_namespace n WHERE n.nspname = 'cdc_audit'
 ), function AS (
-    SELECT p.oid, p.proname, p.prosrc
+    SELECT p.oid, p.proname, p.prosrc, p.proowner
     FROM pg_proc p
     JOIN schema ON p.pronamespace = schema.oid
     WHERE p.proname = 'set_context' AND p.pronargs = 1 AND p.proargtypes[0] = 'jsonb'::regtype
@@ -28,6 +28,22 @@ SELECT jsonb_build_object(
         CROSS JOIN aclexplode(c.relacl) acl
         WHERE c.relname = 'context_keys' AND acl.privilege_type = 'SELECT' AND acl.grantee <> c.relowner
           AND acl.grantee <> coalesce((SELECT r.oid FROM pg_roles r WHERE r.rolname = $1), 0)
+    ),
+    -- The functions that write messages, each with its types, and who may call them.
+    'emit', (
+        SELECT jsonb_build_object(
+            'functions', jsonb_agg(p.oid::regprocedure::text ORDER BY p.oid),
+            'public', bool_or(has_function_privilege('public', p.oid, 'EXECUTE')),
+            'daemon', coalesce(bool_and(has_function_privilege($1::name, p.oid, 'EXECUTE')), false),
+            -- set_context writes its messages with its owner's rights.
+            'owner', (SELECT quote_ident(pg_get_userbyid(f.proowner)) FROM function f WHERE f.proname = 'set_context'),
+            'owner_may', bool_and((
+                SELECT coalesce(bool_and(has_function_privilege(f.proowner, p.oid, 'EXECUTE')), true)
+                FROM function f WHERE f.proname = 'set_context'
+            ))
+        )
+        FROM pg_proc p
+        WHERE p.proname = 'pg_logical_emit_message' AND p.pronamespace = 'pg_catalog'::regnamespace
     ),
     'tables', (
         SELECT coalesce(jsonb_object_agg(c.relname, (

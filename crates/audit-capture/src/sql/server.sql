@@ -6,6 +6,7 @@ SELECT jsonb_build_object(
     'quoted_database', quote_ident(current_database()),
     'encoding', (SELECT pg_encoding_to_char(d.encoding) FROM pg_database d WHERE d.datname = current_database()),
     'in_recovery', pg_is_in_recovery(),
+    'synchronous_standby_names', current_setting('synchronous_standby_names'),
     'wal_level', current_setting('wal_level'),
     'max_replication_slots', current_setting('max_replication_slots')::int,
     'replication_slots', (SELECT count(*) FROM pg_replication_slots),
@@ -19,8 +20,5 @@ SELECT jsonb_build_object(
         FROM pg_replication_slots s
         WHERE s.slot_type = 'physical' AND NOT s.temporary
     ),
-    'synchronized_standby_slots', coalesce(current_setting('synchronized_standby_slots', true), ''),
-    'may_emit', (
-        SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_proc p WHERE p.proname = 'pg_logical_emit_message'
-    )
+    'synchronized_standby_slots', coalesce(current_setting('synchronized_standby_slots', true), '')
 )

@@ -27,7 +27,7 @@ DECLARE
     message jsonb := '{}';
     signed text;
     -- The WAL keeps the bytes as they are, whatever the encoding of the database.
-    encoding text := CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END;
+    encoding CONSTANT text := 'UTF8';
     key record;
     field record;
 BEGIN
@@ -60,7 +60,7 @@ BEGIN
             END IF;
         END LOOP;
     END IF;
-    IF getdatabaseencoding() NOT IN ('UTF8', 'SQL_ASCII') THEN
+    IF getdatabaseencoding() <> encoding THEN
         BEGIN
             PERFORM convert_to(message::text, encoding);
         EXCEPTION WHEN OTHERS THEN

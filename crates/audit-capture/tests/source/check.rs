@@ -405,3 +405,75 @@ async fn a_standby_and_a_database_without_encoding_are_refused() {
         red(&findings(&source, &Rules::default()).await)[0].starts_with("server recovery: the server is a standby")
     );
 }
+
+/// Every login may write messages; who does not want that is told how, and nothing of ours breaks by it.
+#[tokio::test]
+async fn writing_messages_may_be_kept_from_everybody_else() {
+    for major in majors() {
+        let server = Postgres::start(major);
+        server.execute(
+            "postgres",
+            "CREATE ROLE cdc_audit LOGIN REPLICATION; CREATE ROLE app LOGIN; CREATE ROLE owner LOGIN",
+        );
+        server.execute("postgres", "CREATE DATABASE shop OWNER owner");
+        server.execute("shop", "ALTER SCHEMA public OWNER TO owner");
+        let owner = open(&url_as("owner", &server.url("shop"))).await;
+        owner.batch_execute("CREATE TABLE public.t (id int PRIMARY KEY)").await.unwrap();
+        let source = SourceConfig::new("shop", PgEndpoint::new(url_as("cdc_audit", &server.url("shop"))));
+        let (daemon, rules) = (open(&source.endpoint.url).await, Rules::default());
+        let wanted =
+            setup::Wanted { source: &source, rules: &rules, daemon_role: "cdc_audit", replica_identity_full: None };
+        let plan = setup::plan(&owner, &wanted).await.unwrap();
+        apply(&plan, &owner, Some(&daemon), |_| {}).await.unwrap();
+
+        let offered = |found: &[Finding]| {
+            let finding = found.iter().find(|finding| finding.subject == "pg_logical_emit_message")?;
+            let (_, sql) = finding.fix.as_deref()?.split_once("as a superuser run ")?;
+            Some((finding.state, sql.to_owned()))
+        };
+        let (state, sql) = offered(&findings(&source, &rules).await).unwrap();
+        assert_eq!(state, State::Ok);
+        server.execute("shop", &sql);
+        assert_eq!(offered(&findings(&source, &rules).await), None, "PostgreSQL {major}");
+        assert!(would_start(&findings(&source, &rules).await));
+        let app = open(&url_as("app", &server.url("shop"))).await;
+        app.batch_execute("SELECT pg_logical_emit_message(true, 'x', 'x')").await.unwrap_err();
+        app.batch_execute("BEGIN; SELECT cdc_audit.set_context('{\"actor_id\": 1}'); COMMIT").await.unwrap();
+
+        // And what is missing is named, by setup as well.
+        let functions = sql.rsplit_once("FUNCTION ").unwrap().1.replace(" FROM PUBLIC", "");
+        server.execute("shop", &format!("REVOKE EXECUTE ON FUNCTION {functions} FROM cdc_audit, owner"));
+        let found = red(&findings(&source, &rules).await);
+        assert_eq!(found.len(), 2, "{found:?}");
+        let by_hand = setup::plan(&owner, &wanted).await.unwrap();
+        let by_hand: Vec<&str> = by_hand.by_hand().map(|statement| statement.sql.as_str()).collect();
+        assert_eq!(by_hand.len(), 2, "{by_hand:?}");
+        by_hand.iter().for_each(|sql| drop(server.execute("shop", sql)));
+        assert!(would_start(&findings(&source, &rules).await));
+    }
+}
+
+/// What was changed between slot and publication cannot be decoded: nothing would be captured, ever.
+#[tokio::test]
+async fn a_slot_that_is_older_than_the_publication_is_found() {
+    for major in majors().filter(|major| *major < 18) {
+        let db = shared_db(major).await;
+        db.execute("CREATE TABLE t (id int PRIMARY KEY)");
+        let source = source(&db.url);
+        db.execute(&format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", source.slot));
+        db.execute("INSERT INTO t VALUES (1)");
+        set_up(&source, &Rules::default(), None).await;
+        db.execute("INSERT INTO t VALUES (2)");
+        let found = red(&findings(&source, &Rules::default()).await);
+        assert_eq!(found.len(), 1, "PostgreSQL {major}: {found:?}");
+        let (message, fix) = found[0].split_once(" -> ").unwrap();
+        assert!(
+            message.ends_with("it is older than publication cdc_audit: changes from before cannot be decoded"),
+            "{message}"
+        );
+        let sql = fix.split_once("run ").unwrap().1.split_once(", then").unwrap().0;
+        db.execute(sql);
+        set_up(&source, &Rules::default(), None).await;
+        assert!(would_start(&findings(&source, &Rules::default()).await));
+    }
+}

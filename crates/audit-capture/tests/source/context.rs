@@ -2,6 +2,7 @@
 
 use audit_capture::config::{SessionContext, SourceConfig};
 use audit_core::context::{CONTEXT_PREFIX, Context, Contexts, Said};
+use audit_core::position::Lsn;
 use audit_core::rules::Rules;
 use audit_pgoutput::{Message, Scratch, decode};
 use audit_testkit::{Database, Postgres, connect, shared_db, unique};
@@ -14,7 +15,7 @@ async fn written(url: &str, slot: &str) -> Vec<Option<Context>> {
     let client = open(url).await;
     let keys = audit_capture::context_keys::read(&client).await.unwrap();
     let contexts = Contexts::new(Vec::new(), keys);
-    let said = |(xid, content): &(u32, Vec<u8>)| match contexts.read(CONTEXT_PREFIX, content, *xid) {
+    let said = |(xid, content): &(u32, Vec<u8>)| match contexts.read(CONTEXT_PREFIX, content, *xid, Lsn::ZERO) {
         Said::Context(context) => context,
         other => panic!("{other:?}"),
     };
@@ -235,7 +236,7 @@ async fn too_large_a_context_is_cut_with_a_warning_and_never_fails() {
 #[tokio::test]
 async fn a_database_in_another_encoding_says_who_too() {
     let server = Postgres::start(15);
-    for (encoding, zoe) in [("LATIN1", "'Zo' || chr(235)"), ("SQL_ASCII", "'Zoë'"), ("WIN1251", "'Zoe' || chr(152)")] {
+    for (encoding, zoe) in [("LATIN1", "'Zo' || chr(235)"), ("WIN1251", "'Zoe' || chr(152)")] {
         let name = encoding.to_lowercase();
         server.execute(
             "postgres",

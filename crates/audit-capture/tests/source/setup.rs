@@ -390,3 +390,33 @@ async fn a_slot_older_than_its_publication_is_pointed_out() {
     assert!(notes(&plan)[0].contains("is older than the publication"), "{:?}", notes(&plan));
     assert!(plan.steps.iter().all(|step| !matches!(step, Step::Run(s) if s.on == On::Daemon)));
 }
+
+/// A slot that is older than the publication meets changes that cannot be decoded: who may make the one and not the other makes neither.
+#[tokio::test]
+async fn no_slot_is_made_before_the_publication() {
+    let server = Postgres::start(15);
+    server.execute(
+        "postgres",
+        "CREATE ROLE owner LOGIN; CREATE ROLE cdc_audit LOGIN REPLICATION; CREATE DATABASE shop OWNER owner",
+    );
+    server.execute("shop", "ALTER SCHEMA public OWNER TO owner");
+    let owner = open(&url_as("owner", &server.url("shop"))).await;
+    owner.batch_execute("CREATE TABLE public.t (id int PRIMARY KEY)").await.unwrap();
+    let source = SourceConfig::new("shop", PgEndpoint::new(url_as("cdc_audit", &server.url("shop"))));
+    let (daemon, rules) = (open(&source.endpoint.url).await, Rules::default());
+    let wanted =
+        setup::Wanted { source: &source, rules: &rules, daemon_role: "cdc_audit", replica_identity_full: None };
+    let alone = setup::plan(&daemon, &wanted).await.unwrap();
+    apply(&alone, &daemon, None, |_| {}).await.unwrap();
+    let slots = || server.execute("shop", "SELECT count(*) FROM pg_replication_slots");
+    assert_eq!(slots(), "0", "{}", shown(&alone));
+    assert!(
+        alone.by_hand().any(|statement| statement.sql.contains("pg_create_logical_replication_slot")),
+        "{}",
+        shown(&alone)
+    );
+    let both = setup::plan(&owner, &wanted).await.unwrap();
+    apply(&both, &owner, Some(&daemon), |_| {}).await.unwrap();
+    assert_eq!(slots(), "1");
+    assert_eq!(setup::plan(&daemon, &wanted).await.unwrap().by_hand().count(), 0);
+}

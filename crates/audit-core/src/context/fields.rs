@@ -47,6 +47,56 @@ pub fn without_reserved(text: &str) -> Option<String> {
     serde_json::to_string(&object).ok()
 }
 
+/// The fields that a context which is cut keeps first.
+const FIRST: [&str; 7] = ["actor_id", "user_id", "userId", "user", "actor", "reason", "request_id"];
+
+/// Characters that a text which is cut keeps.
+const TEXT_MAX: usize = 512;
+
+/// What is kept of a content that is larger than `max`, or of which the end is missing: a JSON object of at most `max` bytes that says
+/// `truncated`, with the fields that are whole and fit.
+pub fn cut(content: &[u8], max: usize) -> String {
+    const TRUNCATED: &str = r#""truncated": true}"#;
+    let text = String::from_utf8_lossy(content);
+    let Some(mut fields) = leading(&text) else {
+        let beginning: String = text.chars().take(TEXT_MAX).collect();
+        return serde_json::json!({ "text": beginning, "truncated": true }).to_string();
+    };
+    let rank = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
+    fields.sort_by_key(|(name, value)| (rank(name), value.len()));
+    let mut json = "{".to_string();
+    for (name, value) in fields.iter().filter(|(name, _)| name != "truncated") {
+        let field = format!("{}: {value}, ", serde_json::Value::from(name.as_str()));
+        if json.len() + field.len() + TRUNCATED.len() <= max {
+            json.push_str(&field);
+        }
+    }
+    json + TRUNCATED
+}
+
+/// The fields that a JSON object begins with, each with its JSON text; the last may be missing, and what follows it. `None` for what is
+/// no object.
+fn leading(text: &str) -> Option<Vec<(String, &str)>> {
+    let mut rest = text.trim_start().strip_prefix('{')?;
+    let mut fields = Vec::new();
+    while let Some((name, after)) = first::<String>(rest) {
+        let Some(after) = after.trim_start().strip_prefix(':') else { break };
+        let Some((value, after)) = first::<&RawValue>(after) else { break };
+        // A number may go on where the text ends.
+        let Some(after) = after.trim_start().strip_prefix([',', '}']) else { break };
+        fields.push((name, value.get()));
+        rest = after;
+    }
+    Some(fields)
+}
+
+/// The JSON value that a text begins with, and what comes after it.
+fn first<'t, T: serde::Deserialize<'t>>(text: &'t str) -> Option<(T, &'t str)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<T>();
+    let value = values.next()?.ok()?;
+    Some((value, &text[values.byte_offset()..]))
+}
+
 /// How other tools name who acts, the first that is there.
 const ACTORS: [&str; 3] = ["user_id", "userId", "user"];
 

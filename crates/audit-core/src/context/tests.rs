@@ -9,7 +9,8 @@ fn key(id: u32) -> ContextKey {
 }
 
 fn contexts() -> Contexts {
-    Contexts::new(vec![Convention::Bemi, Convention::Sequin], vec![key(2), key(3)])
+    let known = ContextKeys { keys: vec![key(2), key(3)], as_of: Lsn(0x100) };
+    Contexts::new(vec![Convention::Bemi, Convention::Sequin], known)
 }
 
 /// As `set_context` does it.
@@ -22,7 +23,7 @@ fn signed(text: &str, key: u32, xid: u32) -> Vec<u8> {
 }
 
 fn read(prefix: &str, content: &[u8], xid: u32) -> Option<Context> {
-    match contexts().read(prefix, content, xid) {
+    match contexts().read(prefix, content, xid, Lsn(0x50)) {
         Said::Context(context) => context,
         other => panic!("{other:?}"),
     }
@@ -65,7 +66,8 @@ fn only_the_signature_of_its_own_transaction_verifies() {
     let forged = String::from_utf8(signed(text, 3, 700)).unwrap().replace("\"app\"", "\"dba\"");
     assert_eq!(verified(forged.as_bytes(), 700), Some(false), "another text");
     assert_eq!(read("_bemi", &signed(text, 3, 700), 700).unwrap().verified, Some(false), "another prefix");
-    assert_eq!(contexts().read(CONTEXT_PREFIX, &signed(text, 4, 700), 700), Said::UnknownKey);
+    assert_eq!(contexts().read(CONTEXT_PREFIX, &signed(text, 4, 700), 700, Lsn(0x100)), Said::UnknownKey);
+    assert_eq!(verified(&signed(text, 4, 700), 700), Some(false), "a key that nobody had when this was written");
     assert_eq!(contexts().unverified(&signed(text, 4, 700)).unwrap().json, text);
     assert!(!format!("{:?}", contexts()).contains("secret"));
 }
@@ -80,9 +82,9 @@ fn other_tools_conventions_are_understood_where_they_are_asked_for() {
     let sequin = read("sequin:transaction_annotations.set", br#"{"username": "ann", "actor_id": "9"}"#, 1).unwrap();
     assert_eq!((sequin.actor_id.as_deref(), sequin.verified), (Some("9"), Some(false)));
     assert_eq!(read("sequin:transaction_annotations.clear", b"", 1), None);
-    let none = Contexts::new(Vec::new(), Vec::new());
-    assert_eq!(none.read("_bemi", b"{\"user_id\": 7}", 1), Said::Nothing);
-    assert_eq!(contexts().read("another", b"{\"user_id\": 7}", 1), Said::Nothing);
+    let none = Contexts::new(Vec::new(), ContextKeys::default());
+    assert_eq!(none.read("_bemi", b"{\"user_id\": 7}", 1, Lsn::ZERO), Said::Nothing);
+    assert_eq!(contexts().read("another", b"{\"user_id\": 7}", 1, Lsn::ZERO), Said::Nothing);
 }
 
 #[test]
@@ -116,8 +118,8 @@ fn the_actor_of_another_tool_is_protected_as_the_field_it_came_from() {
                 let by_rule = Rules { protection: vec![rule(named, method)], ..Rules::default() };
                 for rules in [by_context, by_rule] {
                     let message = format!(r#"{{"{field}": "ann@example.com", "x": 1}}"#);
-                    let contexts = Contexts::new(vec![Convention::Bemi, Convention::Sequin], Vec::new());
-                    let Said::Context(Some(context)) = contexts.read(prefix, message.as_bytes(), 1) else {
+                    let contexts = Contexts::new(vec![Convention::Bemi, Convention::Sequin], ContextKeys::default());
+                    let Said::Context(Some(context)) = contexts.read(prefix, message.as_bytes(), 1, Lsn::ZERO) else {
                         panic!("{message}")
                     };
                     assert_eq!(context.actor_id.as_deref(), Some("ann@example.com"));
@@ -128,6 +130,57 @@ fn the_actor_of_another_tool_is_protected_as_the_field_it_came_from() {
                     assert_eq!(left.actor_id.is_none(), method == Method::Drop, "{shown}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_context_without_fields_is_flagged_as_valid_json() {
+    for left in ["{}", "{ }", r#"{"a": "}"}"#, r#"{"a": {}}"#] {
+        let context = Context { json: left.to_string(), ..Context::default() };
+        let flagged = Context::flagged(Some(&context), Missing { actor: true, reason: false });
+        let json: serde_json::Value = serde_json::from_str(&flagged.json).unwrap();
+        assert_eq!(json["missing"], serde_json::json!(["actor"]), "{}", flagged.json);
+    }
+}
+
+#[test]
+fn a_large_context_is_cut_to_fields_that_fit() {
+    let long = "x".repeat(BYTES_MAX + 1);
+    let whole = format!(r#"{{"note": "{long}", "ticket": 12, "truncated": 1, "actor_id": "ann", "reason": "fix"}}"#);
+    let context = read(CONTEXT_PREFIX, whole.as_bytes(), 1).unwrap();
+    assert_eq!(context.json, r#"{"actor_id": "ann", "reason": "fix", "ticket": 12, "truncated": true}"#);
+    assert_eq!((context.actor_id.as_deref(), context.verified), (Some("ann"), Some(false)));
+    let context = read(CONTEXT_PREFIX, &signed(&whole, 3, 700), 700).unwrap();
+    assert_eq!((context.actor_id.as_deref(), context.verified), (Some("ann"), Some(true)));
+
+    let many: String = (0..BYTES_MAX).map(|n| format!(r#""f{n}": {n}, "#)).collect();
+    for content in
+        [format!("{{{many}"), long.clone(), format!("\"{long}\""), "[".repeat(BYTES_MAX + 1), "{\"".repeat(BYTES_MAX)]
+    {
+        let context = read(CONTEXT_PREFIX, content.as_bytes(), 1).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&context.json).unwrap();
+        assert!(context.json.len() <= BYTES_MAX && json["truncated"] == true, "{json}");
+    }
+}
+
+#[test]
+fn another_tools_statement_does_not_cost_the_actor() {
+    let (statement, bemi) = ("x".repeat(2 * BYTES_MAX), r#"{"user_id":7,"SQL":""#.to_string());
+    let whole = read("_bemi", format!("{bemi}{statement}\"}}").as_bytes(), 1).unwrap();
+    assert_eq!((whole.actor_id.as_deref(), whole.json.as_str()), (Some("7"), r#"{"actor_id":7,"user_id":7}"#));
+    let beginning = read("_bemi", format!("{bemi}{statement}").as_bytes(), 1).unwrap();
+    assert_eq!(beginning.json, r#"{"actor_id":7,"truncated":true,"user_id":7}"#);
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_is_cut_is_json_of_the_size_that_was_asked_for(content: Vec<u8>, fields: std::collections::BTreeMap<String, String>, at: usize) {
+        let json = serde_json::to_string(&fields).unwrap();
+        let at = json.floor_char_boundary(at % (json.len() + 1));
+        for content in [&content[..], json.as_bytes(), &json.as_bytes()[..at]] {
+            let cut = fields::cut(content, 4096);
+            proptest::prop_assert!(serde_json::from_str::<serde_json::Value>(&cut).is_ok() && cut.len() <= 4096, "{}", cut);
         }
     }
 }

@@ -11,6 +11,9 @@ DECLARE
   label text;
   parent text := of_versions;
   child text;
+  hash constant text := md5(CASE of_versions WHEN 'versions' THEN of_table ELSE of_versions || '/' || of_table END);
+  -- As pg_get_expr prints it.
+  bound constant text := 'FOR VALUES IN (' || chr(39) || replace(of_table, chr(39), chr(39) || chr(39)) || chr(39) || ')';
 BEGIN
   IF of_month IS NULL OR of_month < date '0001-01-01' OR of_month > date '294276-11-01'
      OR of_month <> date_trunc('month', of_month) THEN
@@ -26,8 +29,12 @@ BEGIN
   label := lpad(year, greatest(length(year), 4), '0') || '_' || to_char(of_month, 'MM');
   IF by_table THEN
     -- Readable, and different for different tables whatever characters they have.
-    parent := 'v_' || left(regexp_replace(lower(of_table), '[^a-z0-9]+', '_', 'g'), 32) || '_'
-      || left(md5(CASE of_versions WHEN 'versions' THEN of_table ELSE of_versions || '/' || of_table END), 8);
+    parent := 'v_' || left(regexp_replace(lower(of_table), '[^a-z0-9]+', '_', 'g'), 32) || '_';
+    -- Half of that hash may be another table's by chance: then this one has more of it.
+    parent := parent || CASE WHEN EXISTS (
+      SELECT FROM pg_class WHERE oid = to_regclass(format('cdc_audit.%I', parent || left(hash, 8)))
+        AND relispartition AND pg_get_expr(relpartbound, oid) <> bound
+    ) THEN left(hash, 16) ELSE left(hash, 8) END;
   END IF;
   child := parent || '_' || label;
 

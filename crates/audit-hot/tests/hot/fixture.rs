@@ -31,7 +31,10 @@ impl Hot {
     }
 
     pub async fn with(partitioning: Partitioning, major: u16) -> Hot {
-        let database = shared_db(major).await;
+        Hot::on(shared_db(major).await, partitioning)
+    }
+
+    pub fn on(database: Database, partitioning: Partitioning) -> Hot {
         setup(&database, &SetupOptions { partitioning, ..options() });
         let config = HotConfig { partitioning, ..HotConfig::new(&database.url) };
         Hot { database, config }

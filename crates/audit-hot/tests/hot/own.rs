@@ -239,6 +239,26 @@ async fn names_of_tenants_do_no_harm() {
     setup(&hot.database, &SetupOptions { keys: true, ..options() });
 }
 
+/// A tenant is a value of a row: of any length.
+#[tokio::test]
+async fn a_tenant_that_is_too_long_has_no_table_of_its_own() {
+    let hot = Hot::new().await;
+    let (fits, long) = ("y".repeat(512), "0123456789abcdef".chars().cycle().take(1_000_000).collect::<String>());
+    let mut fixture = source("public.orders", "org_{tenant}_versions");
+    let rows = [long.as_str(), "x", fits.as_str(), long.as_str()];
+    let rows: String =
+        rows.iter().enumerate().map(|(id, tenant)| format!("insert public.orders [{id}, {tenant:?}]\n")).collect();
+    let batches = fixture.batches(&format!("{ORDERS}begin\n{rows}commit"));
+    write(&mut hot.taken().await, &batches).await.unwrap();
+    assert_eq!(hot.sql("SELECT string_agg(key, ' ' ORDER BY position) FROM cdc_audit.versions"), "0 3");
+    assert_eq!(hot.sql("SELECT length(tenant) FROM cdc_audit.versions_tables ORDER BY 1"), "1\n512");
+    let reader = hot.reader().await;
+    for (tenant, keys) in [("x", "1"), (&fits, "2")] {
+        assert_eq!(exported(&reader.of_tenant("shop", tenant).await.unwrap(), &[]).await, keys);
+    }
+    assert_eq!(exported(&reader, &["public.orders"]).await, "0 1 2 3");
+}
+
 /// Two that would come to one name are kept apart, whoever comes first; one table may want the same for several.
 #[tokio::test]
 async fn names_that_would_collide_are_kept_apart() {

@@ -1,11 +1,15 @@
 //! Batches arrive once, whatever is repeated.
 
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use audit_core::position::{Lsn, Micros, Position};
+use audit_core::protect::Policy;
+use audit_core::rules::{Rules, TableRule};
 use audit_core::sink::{ChunkProgress, Sink};
 use audit_hot::{HotConfig, Partitioning};
-use audit_testkit::Fixture;
+use audit_testkit::{Database, Fixture, Postgres};
 
 use crate::fixture::{Hot, take, write};
 
@@ -299,4 +303,79 @@ async fn the_time_of_recording_is_the_daemons() {
     write(&mut sink, &Fixture::of(&format!("{USERS}\nbegin\ninsert public.users [1, \"x\"]\ncommit"))).await.unwrap();
     let history = hot.reader().await.history("shop", "public.users", "1", 1).await.unwrap();
     assert!((before..=Micros::now()).contains(&history[0].recorded_at));
+}
+
+/// Each table's partition takes its locks, and a server has so many for all its sessions.
+#[tokio::test]
+async fn a_transaction_over_any_number_of_tables_and_tenants_is_stored() {
+    // Some 1,500 locks, of which a table takes three at least: what 2,500 tables are to a server with the defaults.
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    let server = SERVER.get_or_init(|| Postgres::builder(15).setting("max_connections", "20").start());
+    for (partitioning, own, count) in
+        [(Partitioning::TableAndMonth, None, 700), (Partitioning::Month, Some("own_{tenant}"), 250)]
+    {
+        let hot = Hot::on(Database::new(server), partitioning);
+        let rule = TableRule {
+            name: "*".into(),
+            tenant: Some("tenant".into()),
+            versions_table: own.map(|own| own.parse().unwrap()),
+            ..TableRule::default()
+        };
+        let mut fixture = Fixture::under(Rules { tables: vec![rule], ..Rules::default() }, Policy::default());
+        let table = |n: u64| if own.is_some() { "public.t".to_owned() } else { format!("public.t{n}") };
+        let tables: String = (0..count).map(|n| format!("table {} (id int4 key, tenant text)\n", table(n))).collect();
+        let rows: String = (0..count).map(|n| format!("insert {} [{n}, \"{n}\"]\n", table(n))).collect();
+        let batches = fixture.batches(&format!("{tables}begin\n{rows}commit"));
+        let mut sink = hot.taken().await;
+        write(&mut sink, &batches).await.unwrap();
+        let counters = sink.counters();
+        assert_eq!(counters.rows.load(Ordering::Relaxed), count);
+        assert_eq!(counters.transactions.load(Ordering::Relaxed), 1 + count.div_ceil(100));
+        let position = batches[0].progress.position;
+        assert_eq!(hot.sql("SELECT position FROM cdc_audit.checkpoints"), position.to_string());
+    }
+}
+
+/// Two names may share the beginning of their hash; each has a partition all the same.
+#[tokio::test]
+async fn tables_whose_names_hash_alike_have_partitions_of_their_own() {
+    let hot = Hot::with(Partitioning::TableAndMonth, 15).await;
+    let alike = "SELECT string_agg(name, ' ') FROM (
+        SELECT 'public.a_table_whose_name_is_as_long_as_this_' || n FROM generate_series(1, 300000) AS n
+    ) AS names (name) GROUP BY left(md5(name), 8) HAVING count(*) > 1 ORDER BY 1 LIMIT 1";
+    let alike = hot.sql(alike);
+    let names: Vec<&str> = alike.split(' ').collect();
+    assert!(names.len() >= 2, "{names:?}");
+    let lines = |make: &dyn Fn(&str) -> String| names.iter().map(|name| make(name)).collect::<String>();
+    let (tables, rows) =
+        (lines(&|name| format!("table {name} (id int4 key)\n")), lines(&|name| format!("insert {name} [1]\n")));
+    let months = ["2026-03-01", "2026-04-01"].map(|day| format!("begin at={day}T00:00:00Z\n{rows}commit\n")).concat();
+    write(&mut hot.taken().await, &Fixture::of(&format!("{tables}{months}"))).await.unwrap();
+    let found = hot.sql("SELECT count(DISTINCT tableoid), count(*) FROM cdc_audit.versions");
+    assert_eq!(found, format!("{0}|{0}", 2 * names.len()));
+}
+
+/// It is said in each transaction: whatever the session, the database or the role has as its default.
+#[tokio::test]
+async fn every_commit_waits_for_the_disk() {
+    let hot = Hot::new().await;
+    hot.sql(&format!("ALTER DATABASE {} SET synchronous_commit = off", hot.database.name));
+    hot.sql(
+        "CREATE TABLE public.seen (what text, setting text);
+         CREATE FUNCTION public.see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO public.seen VALUES (TG_TABLE_NAME || ' ' || TG_OP, current_setting('synchronous_commit'));
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER see BEFORE UPDATE ON cdc_audit.checkpoints FOR EACH ROW EXECUTE FUNCTION public.see();
+         CREATE TRIGGER see BEFORE INSERT ON cdc_audit.shapes FOR EACH ROW EXECUTE FUNCTION public.see()",
+    );
+    let mut sink = hot.taken().await;
+    let mut fixture = Fixture::default();
+    let first = fixture.batches(&format!("{USERS}\nbegin\ninsert public.users [1, \"x\"]\ncommit"));
+    write(&mut sink, &first).await.unwrap();
+    write(&mut sink, &fixture.batches("begin\ninsert public.users [2, \"x\"]\ncommit")).await.unwrap();
+    write(&mut sink, &fixture.batches("idle 0/99000")).await.unwrap();
+    // Taking it, beginning, with a shape, without one, and a position alone.
+    let seen = hot.sql("SELECT what, setting, count(*) FROM public.seen GROUP BY 1, 2 ORDER BY 1");
+    assert_eq!(seen, "checkpoints UPDATE|on|5\nshapes INSERT|on|1");
 }

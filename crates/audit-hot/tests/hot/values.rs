@@ -1,5 +1,6 @@
 //! What values become.
 
+use audit_core::expand::JsonRule;
 use audit_core::protect::{MacKey, Policy};
 use audit_core::rules::{Rules, TableRule};
 use audit_hot::{HotConfig, HotSink, Side};
@@ -229,7 +230,7 @@ async fn a_value_that_does_not_fit_is_marked_named_and_counted() {
 #[tokio::test]
 async fn whatever_an_application_says_about_itself_is_stored() {
     let hot = Hot::new().await;
-    let deep = format!("{{\"actor_id\": \"deep\", \"d\": {}{}}}", "[".repeat(20_000), "]".repeat(20_000));
+    let deep = format!("{{\"actor_id\": \"deep\", \"d\": {}{}}}", "[".repeat(5_000), "]".repeat(5_000));
     let contexts = [
         r#"{"actor_id": "nul\u0000", "reason": "\u0000", "half": "\ud800", "big": 1e200000, "tiny": 1e-200000}"#,
         r#"{"actor_id": {"a": 1}, "actor": "just a name", "reason": ["x"]}"#,
@@ -245,6 +246,39 @@ async fn whatever_an_application_says_about_itself_is_stored() {
         r#"{"actor": "just a name", "reason": ["x"], "actor_id": {"a": 1}}|"just a name"|["x"]"#.to_owned(),
         r#"{"text": "not json"}||"#.to_owned(),
         format!("{}||", &format!("{{\"text\": \"{{\\\"actor_id\\\": \\\"deep\\\", \\\"d\\\": {}", "[".repeat(110))[..110]),
+    ];
+    assert_eq!(found, expected.join("\n"));
+}
+
+/// PostgreSQL's `json` keeps what its `jsonb` refuses, in values and in names.
+#[tokio::test]
+async fn members_of_json_columns_are_stored_whatever_they_are() {
+    let hot = Hot::new().await;
+    let rule =
+        TableRule { name: "*".into(), json: [("doc".to_owned(), JsonRule::default())].into(), ..TableRule::default() };
+    let mut fixture = Fixture::under(Rules { tables: vec![rule], ..Rules::default() }, Policy::default());
+    let deep = format!("{}{}", "[".repeat(9_000), "]".repeat(9_000));
+    let documents = [
+        r#"{"a": "x\u0000y", "half": {"\ud800": 1}}"#.to_owned(),
+        r#"{"n\u0000": 1e200000, "\udc00": [-0, "\ud83d\ude00"]}"#.to_owned(),
+        format!(r#"{{"deep": {deep}}}"#),
+    ];
+    let row = |id: usize, doc: &str| json!([id, doc]).to_string();
+    let lines: String = documents
+        .iter()
+        .enumerate()
+        .map(|(id, doc)| format!("insert public.t {0}\nupdate public.t {0} -> {1}\n", row(id, doc), row(id, "{}")))
+        .collect();
+    let batches = fixture.batches(&format!("table public.t (id int4 key, doc json)\nbegin\n{lines}commit"));
+    write(&mut hot.taken().await, &batches).await.unwrap();
+    let found = hot.sql("SELECT left((changes - 'id')::text, 80) FROM cdc_audit.versions ORDER BY position");
+    let expected = [
+        "{\"doc.a\": [null, \"x\u{fffd}y\"], \"doc.half\": [null, {\"\u{fffd}\": 1}]}".to_owned(),
+        "{\"doc.a\": [\"x\u{fffd}y\", null], \"doc.half\": [{\"\u{fffd}\": 1}, null]}".to_owned(),
+        "{\"doc.n\u{fffd}\": [null, \"1e200000\"], \"doc.\\\\udc00\": [null, [0, \"😀\"]]}".to_owned(),
+        "{\"doc.n\u{fffd}\": [\"1e200000\", null], \"doc.\\\\udc00\": [[0, \"😀\"], null]}".to_owned(),
+        format!("{{\"doc.deep\": [null, {{\"text\": \"{}", &"[".repeat(80)[..50]),
+        format!("{{\"doc.deep\": [{{\"text\": \"{}", &"[".repeat(80)[..56]),
     ];
     assert_eq!(found, expected.join("\n"));
 }

@@ -39,6 +39,7 @@ impl Stage {
     /// The server describes a relation.
     pub(super) fn relation(&mut self, relation: Relation) {
         self.described = [self.described[1], Some(relation.oid)];
+        self.unreadable.remove(&relation.oid);
         match self.targets.get_mut(&relation.oid) {
             Some(target) => target.describe(relation),
             None => {

@@ -120,6 +120,9 @@ fn message(line: &str, commit: &mut u64) -> Vec<u8> {
             [b"M\x01".as_slice(), &0u64.to_be_bytes(), &cstr("cdc-audit"), &length, rest.as_bytes()].concat()
         }
         "garbage" => b"I".to_vec(),
+        // A description, and a message between transactions, that are cut off.
+        "undescribed" => [b"R".as_slice(), &rest.parse::<u32>().unwrap().to_be_bytes()].concat(),
+        "unsaid" => b"M\0".to_vec(),
         other => panic!("no verb {other}"),
     }
 }
@@ -564,6 +567,43 @@ fn what_cannot_be_decoded_stops_at_its_position_until_it_is_given_up() {
             1000.0 created users 1 {"id": 1}
             1000.1 error error -  before unknown
             1000.2 created users 3 {"id": 3}
+        "#]],
+    );
+}
+
+/// What is no change has no place among them, and still a position by which it can be given up.
+#[test]
+fn whatever_cannot_be_decoded_can_be_given_up() {
+    let script = "relation 5 users full id:20
+         begin 1000
+         insert 5 1
+         undescribed 6
+         insert 6 2
+         insert 5 3
+         commit
+         unsaid
+         begin 2000
+         insert 7 4
+         insert 5 5
+         commit";
+    let mut given_up = HashSet::new();
+    for position in [Position::new(1, Lsn(1000), 1), Position::new(1, Lsn(1007), 0), Position::new(1, Lsn(2000), 0)] {
+        let config = StageConfig { quarantined: given_up.clone(), ..config(Rules::default()) };
+        let error = feed(&mut Stage::new(config), script).unwrap_err();
+        assert_eq!(error.position(), Some(position), "{error}");
+        assert!(error.hint().ends_with(&format!("cdc-audit resume --sink all --quarantine {position}")), "{error:?}");
+        given_up.insert(position);
+    }
+    check_with(
+        StageConfig { quarantined: given_up, ..config(Rules::default()) },
+        script,
+        expect![[r#"
+            1000.0 created users 1 {"id": 1}
+            1000.1 error error -  before unknown
+            1000.2 created users 3 {"id": 3}
+            1007.0 error error -  before unknown
+            2000.0 error error -  before unknown
+            2000.1 created users 5 {"id": 5}
         "#]],
     );
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use audit_capture::{Plan, Step, apply, setup};
+use audit_capture::{Plan, Refusal, Step, apply, setup};
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -92,6 +92,11 @@ async fn hot_target(hot: HotDatabase) -> Result<Target, CliError> {
     let place = hot.describe();
     let client = audit_connect::connect(&hot.admin, APPLICATION_NAME).await?;
     let mut plan = hot_plan(audit_hot::setup_statements(&hot.options));
+    if !hot.options.checkpoints_alone
+        && let Err(error) = audit_hot::check_encoding(&client).await
+    {
+        plan.refusals.push(Refusal { message: error.to_string(), hint: error.hint.unwrap_or_default() });
+    }
     let user = hot.admin.parse()?.user().to_owned();
     if hot.options.owner.is_none() && hot.options.writer.as_ref() == Some(&user) {
         let message =

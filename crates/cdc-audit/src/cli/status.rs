@@ -113,6 +113,11 @@ fn show(report: &StatusReport) -> Result<(), CliError> {
         bytes(report.memory_used_bytes),
         bytes(report.memory_limit_bytes)
     ))?;
+    if report.synchronous_standby {
+        print(
+            "COMMITs of the source wait for this daemon: synchronous_standby_names matches it, see `cdc-audit check`",
+        )?;
+    }
     let mut sinks = table(&["sink", "stands at", "behind", "seconds", "versions", "held", "errors", ""]);
     for sink in &report.sinks {
         let mark = match (&report.held_back_by, sink.failing) {

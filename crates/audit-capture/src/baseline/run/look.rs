@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use audit_core::baseline::Command;
 use audit_core::baseline::plan::{Begin, Plan};
+use audit_core::plan::chunk_rows;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use tracing::info;
@@ -271,7 +272,9 @@ impl Runner {
             decided.whole.extend(descriptions.into_keys().map(|baseline| (table.clone(), baseline)));
             decided.done.push(table);
         } else {
-            let work = Work::new(table, listed.name(), listed.oid, plan, descriptions, self.shared.config.chunk_rows);
+            let own = self.rules.for_table(&listed.name()).rule.versions_table;
+            let rows = chunk_rows(own.as_ref(), self.shared.config.chunk_rows);
+            let work = Work::new(table, listed.name(), listed.oid, plan, descriptions, rows);
             decided.works.push((Box::new(work), listed.keyed));
         }
     }

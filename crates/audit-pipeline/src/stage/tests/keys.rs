@@ -101,7 +101,7 @@ fn by_name(method: Method) -> (Stage, Arc<Sealer>) {
     let mut config = config(Rules { protection: vec![rule], ..Rules::default() });
     config.policy.sealer = Some(Arc::clone(&sealer));
     let key = audit_core::context::ContextKey::new(1, &[7; 64]).unwrap();
-    config.contexts = Contexts::new(Vec::new(), vec![key]);
+    config.contexts = Contexts::new(Vec::new(), ContextKeys { keys: vec![key], as_of: Lsn::ZERO });
     let mut stage = Stage::new(config);
     feed(&mut stage, "relation 5 users full id:20 note:25\nbegin 1000").unwrap();
     (stage, sealer)
@@ -127,11 +127,12 @@ fn a_context_waits_for_both_its_keys() {
     let (mut stage, sealer) = by_name(Method::Token);
     let signed = format!(r#"context {{"phone": "geheim", "signature": "2:{}"}}"#, "0".repeat(64));
     feed(&mut stage, &signed).unwrap();
-    let error = stage.context_keys(Vec::new()).unwrap_err();
+    stage.context_keys(ContextKeys::default());
+    let error = stage.unread_context().unwrap_err();
     assert!(error.wanted().is_some() && stage.wants_context_keys(), "{error:?}");
     let class = sealer.class("pii").unwrap();
     sealer.install_tokens(class, KeyId::generate(Kind::Tokens), &SecretKey::generate());
-    stage.context_keys(Vec::new()).unwrap();
+    stage.unread_context().unwrap();
     let said = said(&mut stage);
     assert!(!stage.wants_context_keys() && said.contains("aes-siv:") && !said.contains("geheim"), "{said}");
 }

@@ -1,6 +1,6 @@
 //! To rename a column, a table or a schema is no decision about what is protected.
 
-use audit_core::context::ContextKey;
+use audit_core::context::{ContextKey, ContextKeys};
 use audit_core::mac::MacKey;
 use audit_core::method::{Method, Protect};
 
@@ -17,7 +17,8 @@ fn rules(table: TableRule) -> Rules {
 }
 
 fn keys() -> Contexts {
-    Contexts::new(Vec::new(), vec![ContextKey::new(1, &[7; 64]).unwrap()])
+    let keys = vec![ContextKey::new(1, &[7; 64]).unwrap()];
+    Contexts::new(Vec::new(), ContextKeys { keys, as_of: Lsn::ZERO })
 }
 
 fn insert(commit: u64, relation: &str) -> String {
