@@ -106,7 +106,9 @@ pub(super) async fn read(reader: &mut Reader, control: &Control, wanted: &Wanted
         Ok(_) => client.batch_execute("ROLLBACK").await.is_ok(),
         Err(_) => false,
     };
-    if !ended {
+    // A session keeps a buffer as large as the largest row that it has read.
+    let held_large = matches!(&read, Ok(Read::Chunk(chunk)) if chunk.large.is_some());
+    if !ended || held_large {
         reader.close();
     }
     read
