@@ -5,7 +5,7 @@ use std::process::Command;
 use audit_testkit::shared;
 use cdc_audit_tests::world::World;
 use expect_test::expect;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 async fn world() -> World {
     let server = shared(15).await;
@@ -99,6 +99,9 @@ async fn an_export_can_be_proved() {
         assert_eq!((rows, &manifest["rows"]), (versions, &Value::from(versions)), "from {sink}");
         // Never over what is there.
         assert!(!world.command(&["export", "--to", to, "--from", sink]).status.success());
+        assert_eq!(manifest["store"]["sink"], *sink);
+        assert!(manifest["store"]["flushed_lsn"].is_string() && manifest["store"]["complete_until"].is_string());
+        resumed(&world, sink, &folder, manifest);
     }
     let folder = world.path("nothing");
     world.succeed(&["export", "--until", "2001-01-01", "--to", folder.to_str().expect("a plain name")]);
@@ -127,4 +130,33 @@ async fn what_is_written_is_for_its_owner_alone_and_a_key_comes_from_standard_in
     let folders = std::fs::read_dir(&world.lake).expect("the lake").filter_map(Result::ok).map(|entry| entry.path());
     let folders: Vec<_> = folders.filter(|path| path.is_dir()).collect();
     assert!(!folders.is_empty() && folders.iter().all(|folder| mode(folder) == 0o700), "{folders:?}");
+}
+
+/// Breaks an export off after some lines of one file, as a kill would leave it, and goes on with it: the files are the same.
+fn resumed(world: &World, sink: &str, whole: &Path, manifest: Value) {
+    let folder = world.path(&format!("resumed from {sink}"));
+    let to = folder.to_str().expect("a plain name");
+    std::fs::create_dir(&folder).expect("a folder");
+    let mut begun = manifest.clone();
+    begun["files"] = json!([]);
+    std::fs::write(folder.join("unfinished.jsonl"), format!("{begun}\n{{\"path\": \"cut")).expect("a list");
+    let files = manifest["files"].as_array().expect("files");
+    let longest = files.iter().max_by_key(|file| file["rows"].as_u64()).expect("a file");
+    let path = longest["path"].as_str().expect("a path");
+    let lines = std::fs::read_to_string(whole.join(path)).expect("a file");
+    let cut = lines.lines().next().expect("a line").len() + 20;
+    std::fs::write(folder.join(format!("{path}.part")), &lines[..cut]).expect("a part of it");
+    let said = |arguments: &[&str]| {
+        let output = world.command(&[&["export", "--to", to, "--from", sink], arguments].concat());
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(said(&[]).contains("--resume"));
+    assert!(said(&["--resume", "--until", "2001-01-01"]).contains("was begun with another --until"));
+    world.succeed(&["export", "--to", to, "--from", sink, "--resume"]);
+    let resumed: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("manifest.json")).expect("a manifest"))
+            .expect("JSON");
+    assert_eq!(resumed["files"], manifest["files"]);
+    assert!(!folder.join("unfinished.jsonl").exists());
 }
