@@ -62,7 +62,8 @@ pub struct LakeConfig {
     /// it is the encoded size. What a table that is being written holds in memory.
     #[serde(default = "row_group_bytes")]
     pub row_group_bytes: ByteSize,
-    /// How pages are compressed. `zstd` is smallest, `snappy` fastest; `gzip` and `none` are for readers that want them.
+    /// How pages are compressed. `zstd` is smallest, `snappy` fastest; `gzip` and `none` are for readers that want them. Beyond a file's
+    /// 64th column `zstd` gives way to `snappy`, for it takes memory for each column.
     #[serde(default)]
     pub compression: Compression,
     /// Level of zstd, 1 to 19. Higher is slower and hardly smaller.

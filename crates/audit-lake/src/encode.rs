@@ -60,6 +60,10 @@ const LONG: usize = 64 << 10;
 /// False positives of the Bloom filter on `cdc_key`.
 const BLOOM: f64 = 0.01;
 
+/// Columns that have a dictionary, and the configured codec if that is zstd: both take about a quarter of a megabyte for each column while a row
+/// group is encoded, whatever it holds. Further ones are compressed with snappy, which takes none.
+const RICH_COLUMNS: usize = 64;
+
 /// A row with more bytes than this is large. Such rows are only in files that were opened for them.
 pub const LARGE: usize = 4 << 20;
 
@@ -76,12 +80,15 @@ pub fn open(first: &RecordBatch, settings: &Settings, rows: Rows) -> Result<Arro
     if rows.by_key {
         properties = properties.set_sorting_columns(Some(sorting_columns(first)));
     }
-    for (path, column) in leaves(first) {
+    for (at, (path, column)) in leaves(first).into_iter().enumerate() {
         let (name, not_asked) = (path.parts()[0].as_str(), NOT_ASKED.contains(&path.parts()[0].as_str()));
         let of_row = not_asked || RECORD_COLUMNS.iter().all(|(known, ..)| *known != name);
         let long = longest(&column) > LONG || (rows.large && of_row && is_bytes(&column));
-        if long || mostly_distinct(&column) {
+        if long || at >= RICH_COLUMNS || mostly_distinct(&column) {
             properties = properties.set_column_dictionary_enabled(path.clone(), false);
+        }
+        if at >= RICH_COLUMNS && matches!(settings.codec, Codec::ZSTD(_)) {
+            properties = properties.set_column_compression(path.clone(), Codec::SNAPPY);
         }
         if long || not_asked {
             properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);

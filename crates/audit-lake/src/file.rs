@@ -16,11 +16,9 @@ use audit_core::batch::Version;
 use audit_core::position::Position;
 use bytes::Bytes;
 use deltalake_core::kernel::Add;
-use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    Attributes, Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
-    PutOptions, PutPayload,
+    Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
@@ -30,6 +28,7 @@ use crate::encode;
 use crate::error::{LakeError, fault};
 use crate::layout::{Chunks, DATA, FRESH, FileName, TMP};
 use crate::partition::Partition;
+use crate::parts::{self, PART_BYTES};
 use crate::rows::{Rows, Shared, TooLarge};
 use crate::schema::RowPlan;
 use crate::sort::{Order, Sorter};
@@ -44,10 +43,8 @@ const STEP_BYTES: usize = 2 << 20;
 const STEP_ROWS: usize = 8192;
 /// What a file holds from its first row on, beside its rows, for each builder of a column, about.
 const BUILDER_BYTES: usize = 512;
-/// Parts of an upload. The clouds want 5 MiB at least, some want all the same.
-pub const PART_BYTES: usize = 8 << 20;
-/// Parts of one file that are under way at a time.
-const PARTS_CONCURRENT: usize = 4;
+/// What an open file remembers of each column of each row group for its footer, about.
+const CHUNK_BYTES: usize = 1024;
 /// The largest file that is one put.
 const PUT_BYTES: usize = 2 * PART_BYTES;
 
@@ -227,7 +224,18 @@ impl OpenFile {
     /// Memory held, in bytes.
     pub fn held_bytes(&self) -> usize {
         let writer = self.writer.as_ref().map_or(0, |writer| writer.memory_size() + encode::WRITER_BYTES);
-        BUILDER_BYTES * self.plan.builders() + self.rows.bytes() + self.group.bytes + writer + self.pending_bytes()
+        let rows = BUILDER_BYTES * self.plan.builders() + self.rows.bytes() + self.group.bytes;
+        rows + writer + self.footer_bytes() + self.pending_bytes()
+    }
+
+    fn footer_bytes(&self) -> usize {
+        let row_groups = self.writer.as_ref().map_or(0, |writer| writer.flushed_row_groups().len());
+        row_groups * self.plan.builders() * CHUNK_BYTES
+    }
+
+    /// Whether it has reached its size, or what it remembers of many columns takes as much as a row group.
+    pub fn is_full(&self, limits: Limits, settings: &encode::Settings) -> bool {
+        limits.reached(self.size(), self.rows_total) || self.footer_bytes() >= settings.row_group_bytes
     }
 
     /// Adds the rows that were appended to their row group, and encodes it if it is full. Takes processor time.
@@ -401,48 +409,6 @@ pub fn add_action(root: &str, partition: Partition, name: &FileName, size: u64, 
     }
 }
 
-/// Puts a large object. What broke off is given up with its parts; what a kill leaves of one is for the bucket's own rules to remove.
-async fn put_in_parts(
-    objects: &dyn ObjectStore,
-    path: &Path,
-    payload: PutPayload,
-    attributes: Attributes,
-) -> Result<(), StoreError> {
-    let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
-    let mut upload = objects.put_multipart_opts(path, options).await?;
-    let under_way: Vec<_> = parts_of(payload).into_iter().map(|part| upload.put_part(part)).collect();
-    let sent = futures::stream::iter(under_way).buffer_unordered(PARTS_CONCURRENT).try_collect::<Vec<()>>().await;
-    let done = match sent {
-        Ok(_) => upload.complete().await.map(|_| ()),
-        Err(error) => Err(error),
-    };
-    if done.is_err() {
-        // Best effort: of a completion whose answer was lost nothing is left to give up.
-        let _ = upload.abort().await;
-    }
-    done
-}
-
-/// The same bytes in parts of one size, the last one smaller.
-fn parts_of(payload: PutPayload) -> Vec<PutPayload> {
-    let (mut parts, mut part, mut room) = (Vec::new(), Vec::new(), PART_BYTES);
-    for mut piece in payload {
-        while piece.len() >= room {
-            part.push(piece.split_to(room));
-            parts.push(part.drain(..).collect());
-            room = PART_BYTES;
-        }
-        if !piece.is_empty() {
-            room -= piece.len();
-            part.push(piece);
-        }
-    }
-    if !part.is_empty() {
-        parts.push(part.into_iter().collect());
-    }
-    parts
-}
-
 impl WholeFile {
     /// Gives the file its place among the table's, and says how the log names it. A repeat changes nothing.
     pub async fn put(&self, context: &FileContext) -> Result<Add, LakeError> {
@@ -456,7 +422,7 @@ impl WholeFile {
                 let options = PutOptions { attributes, ..PutMode::Create.into() };
                 objects.put_opts(&path, payload.clone(), options).await.map(|_| ())
             }
-            Body::Memory(payload) => put_in_parts(objects.as_ref(), &path, payload.clone(), attributes).await,
+            Body::Memory(payload) => parts::put(objects.as_ref(), &path, payload.clone(), attributes).await,
             Body::Staged(staged) => objects.rename(staged, &path).await,
         };
         match put {
@@ -480,6 +446,3 @@ impl WholeFile {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

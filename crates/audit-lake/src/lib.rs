@@ -29,6 +29,7 @@ pub mod layout;
 mod merge;
 mod parse;
 pub mod partition;
+mod parts;
 pub mod place;
 mod probe;
 mod read;

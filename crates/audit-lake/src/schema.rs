@@ -192,10 +192,10 @@ pub struct RowPlan {
 
 impl RowPlan {
     /// What a row takes in memory, in bytes, beside its record and what its texts hold: a table of many columns takes most of it for NULLs.
-    /// Buffers double when they are full, so a quarter of them is free on average.
+    /// Buffers double when they are full: up to half of them is free.
     pub fn width(&self) -> usize {
         let row: usize = self.columns.iter().map(|(_, form)| form.width()).sum();
-        row * self.images() * 4 / 3
+        2 * row * self.images()
     }
 
     /// Builders that a file of such rows has.

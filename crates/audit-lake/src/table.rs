@@ -268,7 +268,7 @@ impl OpenTable {
 
     /// Whether the files have reached their size.
     pub fn is_full(&self) -> bool {
-        let full = |file: &OpenFile| self.limits.reached(file.size(), file.rows_total);
+        let full = |file: &OpenFile| file.is_full(self.limits, &self.context.settings);
         self.files.values().chain(self.chunks.file()).any(full)
     }
 
