@@ -94,7 +94,9 @@ fn a_type_that_is_gone_counts_as_every_type_though_it_was_known() {
     let inet =
         ProtectionRule { column: None, type_name: Some("inet".into()), content: None, method: Method::Full.into() };
     let rules = Rules { protection: vec![inet], ..Rules::default() };
-    let keys = || Contexts::new(Vec::new(), vec![ContextKey::new(1, &[7; 64]).unwrap()]);
+    let keys = || {
+        Contexts::new(Vec::new(), ContextKeys { keys: vec![ContextKey::new(1, &[7; 64]).unwrap()], as_of: Lsn::ZERO })
+    };
     let mut stage = Stage::new(StageConfig { contexts: keys(), ..config(rules.clone()) });
     let domain = |relation: &Relation| {
         let mut plain = relation.clone();
