@@ -134,8 +134,8 @@ async fn a_logical_message_of_any_size_passes_within_the_smallest_limit() {
         &format!("SELECT pg_logical_emit_message(true, 'another', repeat('x', {bytes}))"),
         &format!("SELECT pg_logical_emit_message(true, repeat('cdc-audit', {bytes} / 9), '')"),
         &format!(
-            "SELECT pg_logical_emit_message(true, 'cdc-audit', '{{\"actor_id\": 7, \"x\": \"' || repeat('x', {bytes}) || '\"}}'); \
-             INSERT INTO t VALUES (2)"
+            "BEGIN; SELECT pg_logical_emit_message(true, 'cdc-audit', '{{\"actor_id\": 7, \"x\": \"' || repeat('x', {bytes}) || '\"}}'); \
+             INSERT INTO t VALUES (2); COMMIT"
         ),
         "INSERT INTO t VALUES (3)",
     ] {
