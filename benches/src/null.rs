@@ -3,7 +3,6 @@
 //! It is `audit_pipeline::run::run`, the daemon's own loop, in a process of its own (`cdc-audit-benches null …`), on a
 //! runtime built as the daemon builds its own.
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,8 +17,9 @@ use audit_config::ByteSize;
 use audit_connect::PgEndpoint;
 use audit_core::batch::{Batch, Progress};
 use audit_core::method::Protect;
-use audit_core::position::{Lsn, Position};
+use audit_core::position::Lsn;
 use audit_core::protect::{DEFAULT_CLASS, MacKey, Policy};
+use audit_core::quarantine::Quarantine;
 use audit_core::rules::{Rules, TableRule};
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use audit_pipeline::config::PipelineConfig;
@@ -101,7 +101,7 @@ impl Sink for NullSink {
         self.durable
     }
 
-    fn quarantine(&mut self, _: HashSet<Position>) {}
+    fn quarantine(&mut self, _: Arc<Quarantine>) {}
 
     fn held_bytes(&self) -> usize {
         0

@@ -1,7 +1,6 @@
 //! The stages alone, on messages made in memory, in nanoseconds a row: decoding, decoding to protected batch, and what each
 //! sink makes of such a batch.
 
-use std::collections::HashSet;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use audit_core::batch::{Batch, Progress};
 use audit_core::context::Contexts;
 use audit_core::position::{Lsn, Micros, Position};
 use audit_core::protect::Policy;
+use audit_core::quarantine::Quarantine;
 use audit_core::rules::Rules;
 use audit_core::sink::{Identity, Sink};
 use audit_hot::{Encoder, FIELD_MAX};
@@ -161,7 +161,7 @@ fn stage() -> Stage {
         shapes: Vec::new(),
         stored: Position::default(),
         checks: Vec::new(),
-        quarantined: HashSet::new(),
+        quarantine: Quarantine::new(),
     })
 }
 
@@ -220,15 +220,8 @@ fn staging(messages: &[Vec<u8>]) -> Result<Duration> {
 }
 
 fn hot(batches: &[Batch]) -> Duration {
-    let quarantined = HashSet::new();
-    let mut encoder = Encoder {
-        source: "bench",
-        recorded_at: Micros::now(),
-        keep: &[],
-        field_max: FIELD_MAX,
-        quarantined: &quarantined,
-        too_large: 0,
-    };
+    let mut encoder =
+        Encoder { source: "bench", recorded_at: Micros::now(), keep: &[], field_max: FIELD_MAX, too_large: 0 };
     let mut out = Vec::with_capacity(4 * BATCH_BYTES);
     let begun = Instant::now();
     for batch in batches {

@@ -113,7 +113,7 @@ async fn no_byte_of_a_secret_leaves_the_daemon() {
     let position =
         line.split("--quarantine ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a position");
     world.succeed(&["resume", "--sink", "hot", "--quarantine", position]);
-    daemon.wait_for_line("the version is given up");
+    daemon.wait_for_line("the version is quarantined");
     traces.while_it_runs(&world, &mut daemon);
     traces.output("a refused version", daemon);
     world

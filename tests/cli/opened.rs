@@ -108,3 +108,28 @@ async fn all_that_is_keyed_opens_where_it_belongs_and_nowhere_else() {
         store.execute(&back, &[&included, &after]).await.unwrap();
     }
 }
+
+/// Who sees a token may paste it into a column of his own: there it stays closed, for no rule makes tokens of its domain there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_opens_only_where_a_rule_makes_tokens_of_its_domain() {
+    let folder = tempfile::tempdir().unwrap();
+    let keyring = folder.path().join("keyring");
+    append_version(&keyring).unwrap();
+    let class = format!("[protection.keys.pii]\nmaster = {{ type = \"local\", file = \"{}\" }}\n", keyring.display());
+    let rules = "[[tables]]\nname = \"public.people\"\n\
+                 protect = { email = { method = \"token\", key = \"pii\", domain = \"mail\" } }\n";
+    let server = shared(15).await;
+    let tables = "CREATE TABLE people (id int PRIMARY KEY, email text, note text)";
+    let world = World::on(server).sql(tables).tables(rules).protection(&class).build().await;
+    server.execute(&world.database, "INSERT INTO people VALUES (1, 'ann@example.com', 'hello')");
+    world.catch_up().await;
+    let store = connect(&world.hot_url).await;
+    let token = "SELECT after ->> 'email' FROM cdc_audit.versions WHERE key = '1'";
+    let token: String = store.query_one(token, &[]).await.unwrap().get(0);
+    server.execute(&world.database, &format!("INSERT INTO people VALUES (2, 'bea@example.com', 'see {token}')"));
+    world.catch_up().await;
+    let output = world.command(&["history", "public.people", "2", "--json", "--decrypt"]);
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("bea@example.com") && shown.contains(&token) && !shown.contains("ann@"), "{shown}");
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+}

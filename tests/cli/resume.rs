@@ -2,9 +2,9 @@ use audit_testkit::shared;
 use cdc_audit_tests::world::World;
 use serde_json::Value;
 
-/// One version that a sink refuses: given up for it, by name and position; the other sink has it.
+/// One version that a sink refuses: quarantined for it, by name and position; the other sink has it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_version_is_given_up_for_one_sink() {
+async fn a_refused_version_is_quarantined_for_one_sink() {
     let server = shared(15).await;
     let world = World::on(server).sql("CREATE TABLE t (id int PRIMARY KEY)").listening().build().await;
     let rule = "ALTER TABLE cdc_audit.versions ADD CONSTRAINT mine CHECK (after ->> 'id' <> '5')";
@@ -23,7 +23,7 @@ async fn a_refused_version_is_given_up_for_one_sink() {
     assert_eq!(malformed.status.code(), Some(2));
 
     world.succeed(&["resume", "--sink", "hot", "--quarantine", position, "--note", "ticket 4711"]);
-    daemon.wait_for_line("the version is given up");
+    daemon.wait_for_line("the version is quarantined");
     audit_testkit::eventually("the sink goes on", || {
         let status: Value = serde_json::from_str(&world.succeed(&["status", "--json"])).expect("JSON");
         status["sinks"].as_array().is_some_and(|sinks| sinks.iter().all(|sink| sink["failing"] == false))
@@ -41,4 +41,62 @@ async fn a_refused_version_is_given_up_for_one_sink() {
     assert_eq!(hot, expected);
     assert!(hot[4].starts_with("error"), "{hot:?}");
     assert_eq!(recorded.hot[4].position, *position);
+    let said = "SELECT key, context ->> 'event', context -> 'quarantined' ->> 'note', context -> 'quarantined' ->> 'db_user', \
+                length(context -> 'quarantined' ->> 'os_user') > 0 FROM cdc_audit.versions WHERE event = 'error'";
+    let row = world.hot().await.query_one(said, &[]).await.expect("the record");
+    let text = |at: usize| row.get::<_, Option<String>>(at).unwrap_or_default();
+    assert_eq!(
+        (text(0), text(1), text(2), text(3)),
+        ("5".into(), "created".into(), "ticket 4711".into(), "postgres".into())
+    );
+    assert!(row.get::<_, bool>(4));
+}
+
+/// A sink that takes neither the key gets a record without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_a_sink_refuses_is_left_out_too() {
+    let server = shared(15).await;
+    let world = World::on(server).sql("CREATE TABLE t (id int PRIMARY KEY)").listening().build().await;
+    let rule = "ALTER TABLE cdc_audit.versions ADD CONSTRAINT mine CHECK (key <> '5')";
+    world.hot().await.batch_execute(rule).await.expect("a constraint");
+    let mut daemon = world.launch().start();
+    server.execute(&world.database, "INSERT INTO t SELECT generate_series(1, 9)");
+    let line = daemon.wait_for_line("the sink refuses a version and waits");
+    let position =
+        line.split("--quarantine ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a position");
+    world.succeed(&["resume", "--sink", "hot", "--quarantine", position]);
+    daemon.wait_for_line("names neither");
+    assert!(daemon.stop().success(), "{}", daemon.output());
+    world.catch_up().await;
+    let sql = "SELECT count(*), count(*) FILTER (WHERE event = 'error' AND key IS NULL) FROM cdc_audit.versions";
+    let row = world.hot().await.query_one(sql, &[]).await.expect("the versions");
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (9, 1));
+}
+
+/// Who knows the daemon's password and where his change will stand cannot blank it: the sink takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sink_takes_is_written_whatever_was_quarantined() {
+    let server = shared(15).await;
+    let world = World::on(server).sql("CREATE TABLE t (id int PRIMARY KEY)").build().await;
+    server.execute(&world.database, "INSERT INTO t VALUES (1), (2), (3)");
+    // What a slot of his own would tell him.
+    let peek = format!(
+        "SELECT encode(substring(data FROM 2 FOR 8), 'hex') FROM pg_logical_slot_peek_binary_changes('{slot}', NULL, NULL, \
+         'proto_version', '1', 'publication_names', '{slot}') WHERE get_byte(data, 0) = ascii('B') ORDER BY lsn DESC LIMIT 1",
+        slot = world.slot
+    );
+    let commit = server.execute(&world.database, &peek);
+    for sink in ["hot", "archive", "all"] {
+        for seq in 0..3 {
+            world.succeed(&["resume", "--sink", sink, "--quarantine", &format!("0001:{commit}:{seq:010}")]);
+        }
+    }
+    world.catch_up().await;
+    let recorded = world.check().await;
+    for trail in [&recorded.hot, &recorded.by_log] {
+        let seen: Vec<String> = trail.iter().map(|version| version.position.clone()).collect();
+        let expected: Vec<String> = (0..3).map(|seq| format!("0001:{commit}:{seq:010}")).collect();
+        assert_eq!(seen, expected, "the positions were guessed rightly");
+        assert!(trail.iter().all(|version| version.event == "created"), "{trail:?}");
+    }
 }

@@ -60,8 +60,31 @@ async fn a_person_is_erased_everywhere_and_the_others_stay() {
     for sink in ["hot", "archive"] {
         assert_eq!(decrypted("public.customers", "1", sink)[0]["after"]["ssn"], "number 1.", "{sink}");
     }
-    let destroyed = world.succeed(&["keys", "destroy", "--class", "pii", "--subject", "1", "--yes"]);
-    assert!(destroyed.starts_with("1 keys"), "{destroyed}");
+    let destroy = |id: &str| {
+        world.command(&["keys", "destroy", "--class", "pii", "--subject", id, "--purpose", "letter 7", "--yes"])
+    };
+    let bytes = "SELECT encode(wrapped, 'hex') FROM cdc_audit.subject_keys WHERE wrapped IS NOT NULL";
+    let before: Vec<String> = store.query(bytes, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let destroyed = destroy("1");
+    let said = String::from_utf8_lossy(&destroyed.stdout).into_owned();
+    assert!(destroyed.status.success() && said.starts_with("1 key of that data subject destroyed"), "{said}");
+    // Its bytes are gone from the table's file too.
+    store.batch_execute("CHECKPOINT").await.unwrap();
+    let file = "SELECT encode(pg_read_binary_file(pg_relation_filepath('cdc_audit.subject_keys')), 'hex')";
+    let file: String = store.query_one(file, &[]).await.unwrap().get(0);
+    assert_eq!(before.iter().filter(|key| file.contains(*key)).count(), before.len() - 1);
+    // An id that nobody has is no success.
+    let unknown = destroy("4712");
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(said.contains("no key of this subject is known; a tombstone was written"), "{said}");
+    assert_eq!(
+        (unknown.status.code(), destroy("1").status.code(), destroy("4712").status.code()),
+        (Some(8), Some(0), Some(0))
+    );
+    let log = "SELECT count(*), count(*) FILTER (WHERE purpose = 'letter 7' AND os_user <> '' AND db_user <> '' AND key_id <> '') \
+               FROM cdc_audit.access_log WHERE action = 'destroy'";
+    let log = store.query_one(log, &[]).await.unwrap();
+    assert_eq!((log.get::<_, i64>(0), log.get::<_, i64>(1)), (2, 2), "one key, and one tombstone");
     // What comes of her later is not recorded either: a second run, which finds the tombstone.
     server.execute(&world.database, "UPDATE customers SET ssn = 'number 1 again' WHERE id IN (1, 2)");
     world.catch_up().await;

@@ -1,6 +1,5 @@
 //! A daemon in this process whose one sink keeps what an encoder makes of the versions.
 
-use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -10,8 +9,9 @@ use audit_capture::setup::Wanted;
 use audit_capture::{SourceConfig, Step};
 use audit_connect::PgEndpoint;
 use audit_core::batch::{Batch, Progress};
-use audit_core::position::{Lsn, Micros, Position};
+use audit_core::position::{Lsn, Micros};
 use audit_core::protect::Policy;
+use audit_core::quarantine::Quarantine;
 use audit_core::rules::{Rules, TableRule};
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use audit_format::{Encoder, FormatConfig};
@@ -51,7 +51,7 @@ impl Sink for Collect {
         for version in batches.iter().flat_map(|batch| batch.versions()) {
             let json = |bytes: Option<&[u8]>| bytes.map_or(Value::Null, |bytes| serde_json::from_slice(bytes).unwrap());
             let table = version.table().name.to_string();
-            self.encoder.messages(&version, Micros::now(), false, |message| {
+            self.encoder.messages(&version, Micros::now(), |message| {
                 sent.push(Sent { table: table.clone(), key: json(message.key), value: json(message.value) });
                 Ok::<(), SinkError>(())
             })?;
@@ -72,7 +72,7 @@ impl Sink for Collect {
         self.durable
     }
 
-    fn quarantine(&mut self, _: HashSet<Position>) {}
+    fn quarantine(&mut self, _: Arc<Quarantine>) {}
 
     fn held_bytes(&self) -> usize {
         0
@@ -96,7 +96,7 @@ fn rules() -> Rules {
 pub async fn set_up(source: &SourceConfig) {
     let client = audit_connect::connect(&source.endpoint, "setup").await.unwrap();
     let rules = rules();
-    let wanted = Wanted { source, rules: &rules, daemon_role: "postgres", replica_identity_full: None };
+    let wanted = Wanted { source, rules: &rules, daemon_role: "postgres", owner: None, replica_identity_full: None };
     let plan = audit_capture::setup::plan(&client, &wanted).await.unwrap();
     audit_capture::apply(&plan, &client, Some(&client), |_: &Step| {}).await.unwrap();
 }

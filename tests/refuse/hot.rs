@@ -188,7 +188,7 @@ async fn a_version_that_is_refused_waits_for_a_decision() {
     let (mut daemon, said) = failing(&world, "hot");
     expect![[r#"
         the hot database refuses the version of public.t at <position>: new row for relation "versions_<month>" violates check constraint "mine" (SQLSTATE <number>)
-          hint: `cdc-audit resume --sink hot --quarantine <position>` goes on with an `error` record in its place
+          hint: `cdc-audit resume --sink hot --quarantine <position>` leaves an `error` record in its place
     "#]].assert_eq(&said);
     hot.batch_execute("ALTER TABLE cdc_audit.versions DROP CONSTRAINT mine").await.expect("none");
     assert!(daemon.stop().success(), "{}", daemon.output());

@@ -1,4 +1,4 @@
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use audit_testkit::Postgres;
@@ -25,6 +25,8 @@ pub enum Reaction {
     Hang,
     /// Takes it, and never answers.
     TakeAndHang,
+    /// Knows its key, and answers as it did before, without taking it again.
+    Replay,
 }
 
 /// A request as it came.
@@ -44,6 +46,29 @@ struct Inner {
     poison: Option<String>,
     /// Larger ones are too large.
     bytes_max: Option<usize>,
+    /// It honours idempotency keys: of each the body that came first, and how often it is still being worked on.
+    known: Option<HashMap<String, (Bytes, u32)>>,
+}
+
+impl Inner {
+    /// What the Idempotency-Key draft asks for (draft-ietf-httpapi-idempotency-key-header, 2.6 and 2.7).
+    fn honour(&mut self, headers: &HeaderMap, body: &Bytes, reaction: Reaction) -> Reaction {
+        let Some(known) = &mut self.known else { return reaction };
+        let key = headers["idempotency-key"].to_str().unwrap().to_owned();
+        match known.get_mut(&key) {
+            Some((first, _)) if first != body => Reaction::Status(422),
+            Some((_, busy)) if *busy > 0 => {
+                *busy -= 1;
+                Reaction::Status(409)
+            }
+            Some(_) => Reaction::Replay,
+            None => {
+                let busy = if reaction == Reaction::TakeAndHang { 2 } else { 0 };
+                known.insert(key, (body.clone(), busy));
+                reaction
+            }
+        }
+    }
 }
 
 /// An HTTP server on 127.0.0.1, until it is dropped.
@@ -90,6 +115,11 @@ impl Receiver {
     /// How many of the script's reactions did not come about yet.
     pub fn left(&self) -> usize {
         self.inner.lock().unwrap().script.len()
+    }
+
+    /// From now on each idempotency key stands for one content, which is taken once.
+    pub fn honour_keys(&self) {
+        self.inner.lock().unwrap().known = Some(HashMap::new());
     }
 
     pub fn refuse(&self, poison: Option<&str>, bytes_max: Option<usize>) {
@@ -139,12 +169,13 @@ async fn receive(State(inner): State<Arc<Mutex<Inner>>>, headers: HeaderMap, bod
             (_, true) => Reaction::Status(413),
             _ => inner.script.pop_front().unwrap_or(Reaction::Take),
         };
+        let reaction = inner.honour(&headers, &body, reaction);
         inner.requests.push(Request { headers, body, reaction });
         reaction
     };
     let status = |code| StatusCode::from_u16(code).unwrap();
     match reaction {
-        Reaction::Take => StatusCode::NO_CONTENT.into_response(),
+        Reaction::Take | Reaction::Replay => StatusCode::NO_CONTENT.into_response(),
         Reaction::Status(code) => (status(code), "no").into_response(),
         Reaction::Later(code, pause) => (status(code), [("retry-after", pause.to_string())]).into_response(),
         Reaction::TakeAndFail => StatusCode::BAD_GATEWAY.into_response(),

@@ -67,10 +67,12 @@ async fn requests_that_are_too_large_are_divided() {
     assert!(receiver.requests().iter().any(|request| request.reaction == Reaction::Status(413)));
 }
 
-/// One version that the receiver does not want holds the sink at its position, until it is given up by name.
+/// One version that the receiver does not want holds the sink at its position, until it is quarantined by name: also by a receiver
+/// that remembers what it refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_is_refused_is_named() {
     let (server, receiver) = (shared(15).await, Receiver::start().await);
+    receiver.honour_keys();
     let world = world(server, &receiver, "").listening().build().await;
     receiver.refuse(Some("poison"), None);
     server.execute(
@@ -91,6 +93,40 @@ async fn a_version_that_is_refused_is_named() {
     let given_up: Vec<&Value> = taken.iter().filter(|message| message["event"] == "error").collect();
     assert_eq!(given_up.len(), 1);
     assert_eq!((&given_up[0]["position"], &given_up[0]["after"]), (&Value::from(position), &Value::Null));
+}
+
+/// A receiver that is still at work on a request is asked again, under the same key, and takes nothing twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_honours_keys_takes_each_version_once() {
+    let (server, receiver) = (shared(15).await, Receiver::start().await);
+    let world = world(server, &receiver, "timeout = \"500 ms\"\nbatch_rows = 20").build().await;
+    receiver.honour_keys();
+    receiver.script(&[Reaction::Take, Reaction::TakeAndHang, Reaction::Take, Reaction::TakeAndHang]);
+    write(server, &world, 1, 40);
+    world.catch_up().await;
+    compare(&world, &receiver).await;
+    let answered =
+        |status: u16| receiver.requests().iter().filter(|request| request.reaction == Reaction::Status(status)).count();
+    // Each that was taken without an answer is twice still being worked on.
+    let hung = receiver.requests().iter().filter(|request| request.reaction == Reaction::TakeAndHang).count();
+    assert!(hung > 0 && receiver.left() == 0);
+    assert_eq!((answered(409), answered(422)), (2 * hung, 0));
+    assert_eq!(receiver.taken().len(), 120, "each version once");
+}
+
+/// Killed between an answer and the checkpoint, the next daemon sends the same versions with another time in them: under another key.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_a_key_is_not_used_for_another_content() {
+    let (server, receiver) = (shared(15).await, Receiver::start().await);
+    let world = world(server, &receiver, "batch_rows = 20").build().await;
+    receiver.honour_keys();
+    write(server, &world, 1, 40);
+    let mut daemon = world.launch().environment("CDC_AUDIT_FAULTS", "webhook::after_post=kill@3").start();
+    assert!(!daemon.wait().success(), "{}", daemon.output());
+    world.catch_up().await;
+    compare(&world, &receiver).await;
+    assert!(receiver.requests().iter().all(|request| request.reaction != Reaction::Status(422)));
+    assert!(receiver.taken().len() > 120, "what was not in the checkpoint came twice");
 }
 
 /// What only a person can mend stops the daemon, says so, shows no secret, and loses nothing.

@@ -179,7 +179,7 @@ impl Seen {
         }
         let skew = Skew::measure(client).await?;
         let role = crate::facts::session_role(client).await?.name;
-        let found = Found::read(client, source, &role).await?;
+        let found = Found::read(client, source, &role, None).await?;
         let published = catalog::published(client, &source.publication).await?;
         // Under FOR ALL TABLES its own tables are published too, and skipped by the daemon.
         let published = published.into_iter().filter(|table| table.name.schema != "cdc_audit").collect();

@@ -197,8 +197,15 @@ pub(crate) struct Objects {
     /// The functions that are there.
     pub functions: BTreeMap<String, Function>,
     pub emit: Emit,
-    /// Roles, as SQL, that may read the keys of contexts and should not.
-    pub key_readers: Vec<String>,
+    /// Roles that may read the keys of contexts and should not.
+    pub key_readers: Vec<KeyReader>,
+    /// The schema's owner, as SQL, where that is none of those who may have made it for us.
+    pub foreign_schema: Option<String>,
+    /// Functions, tables, triggers and rules, each in words, that somebody else put there.
+    pub foreign: Vec<String>,
+    pub quarantine_is_old: bool,
+    /// The daemon's role, or everybody, may do more than read it and add to some of its columns.
+    pub quarantine_is_open: bool,
     /// The tables that are there, each with what the daemon's role may do.
     pub tables: BTreeMap<String, Vec<String>>,
     /// Objects in the schema that are not the source's.
@@ -229,10 +236,33 @@ impl Emit {
     }
 }
 
+/// A role that may read the keys of contexts.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct KeyReader {
+    /// As SQL.
+    pub role: String,
+    /// The role that it can act as, as SQL; `None` where it has the right itself.
+    pub by: Option<String>,
+}
+
+impl KeyReader {
+    /// What takes the right away.
+    pub fn revoke(&self) -> String {
+        match &self.by {
+            None => format!("REVOKE ALL ON cdc_audit.context_keys FROM {}", self.role),
+            Some(by) => format!("REVOKE {by} FROM {}", self.role),
+        }
+    }
+}
+
 /// A function in schema `cdc_audit`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Function {
     pub body: String,
+    /// It runs with its owner's rights.
+    pub definer: bool,
+    /// `NAME=VALUE` that hold while it runs.
+    pub settings: Vec<String>,
     pub public_execute: bool,
 }
 
@@ -277,8 +307,9 @@ pub(crate) async fn memberships(client: &Client, major: u32) -> Result<Vec<Membe
 }
 
 /// `daemon`: a role that exists.
-pub(crate) async fn objects(client: &Client, daemon: Option<&str>) -> Result<Objects, QueryError> {
-    row(client, "read the schema cdc_audit", include_str!("sql/objects.sql"), &[&daemon]).await
+/// `owner` is the role that owns the tables of hot sinks, where one is named.
+pub(crate) async fn objects(client: &Client, daemon: Option<&str>, owner: Option<&str>) -> Result<Objects, QueryError> {
+    row(client, "read the schema cdc_audit", include_str!("sql/objects.sql"), &[&daemon, &owner]).await
 }
 
 /// A name as SQL.

@@ -40,6 +40,13 @@ impl QueryError {
         QueryError { what: what.into(), outcome, source }
     }
 
+    /// Of a statement in which no value of any row can be: the server's words are shown as they are.
+    pub fn of_statement(what: impl Into<String>, error: tokio_postgres::Error) -> QueryError {
+        let whole = error.as_db_error().map(ServerError::whole);
+        let plain = QueryError::new(what, error);
+        QueryError { source: whole.map_or(plain.source, Cause::Server), ..plain }
+    }
+
     fn answer(what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> QueryError {
         QueryError { what: what.to_owned(), outcome: Outcome::Bug, source: Cause::Answer(error.into()) }
     }

@@ -43,6 +43,8 @@ pub struct Wanted<'a> {
     pub rules: &'a Rules,
     /// The role that the daemon connects as.
     pub daemon_role: &'a str,
+    /// The role that owns the tables of hot sinks, which may lie in the same schema.
+    pub owner: Option<&'a str>,
     /// Set REPLICA IDENTITY FULL on the captured tables whose name (`schema.table`) matches one of these patterns; on all
     /// of them where the list is empty.
     pub replica_identity_full: Option<&'a [String]>,
@@ -75,13 +77,18 @@ pub async fn plan(admin: &Client, wanted: &Wanted<'_>) -> Result<Plan, QueryErro
         plan.refuse(format!("PostgreSQL {major} is too old"), format!("upgrade to {} or later", MAJORS.start()));
         return Ok(plan);
     }
-    let mut found = Found::read(admin, wanted.source, wanted.daemon_role).await?;
+    let mut found = Found::read(admin, wanted.source, wanted.daemon_role, wanted.owner).await?;
     found.filters = filter::read(admin, &found, wanted.rules).await?;
     Ok(plan_of(&found, wanted))
 }
 
 impl Found {
-    pub(crate) async fn read(client: &Client, source: &SourceConfig, daemon_role: &str) -> Result<Found, QueryError> {
+    pub(crate) async fn read(
+        client: &Client,
+        source: &SourceConfig,
+        daemon_role: &str,
+        owner: Option<&str>,
+    ) -> Result<Found, QueryError> {
         let server = facts::server(client).await?;
         let daemon = facts::role(client, daemon_role).await?;
         let existing = daemon.as_ref().map(|role| role.name.as_str());
@@ -91,7 +98,7 @@ impl Found {
             quoted_daemon: facts::quoted(client, daemon_role).await?,
             publication: facts::publication(client, &source.publication, server.major).await?,
             slot: crate::slot::read(client, &source.slot).await?,
-            objects: facts::objects(client, existing).await?,
+            objects: facts::objects(client, existing, owner).await?,
             tables: facts::tables(client, existing).await?,
             memberships: facts::memberships(client, server.major).await?,
             filters: BTreeMap::new(),

@@ -113,7 +113,7 @@ pub async fn apply(
             On::Daemon => daemon.unwrap_or(admin),
         };
         let done = client.batch_execute(&statement.sql).await;
-        done.map_err(|error| QueryError::new(format!("run {}", shortened(&statement.sql)), error))?;
+        done.map_err(|error| QueryError::of_statement(format!("run {}", shortened(&statement.sql)), error))?;
     }
     Ok(())
 }

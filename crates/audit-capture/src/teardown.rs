@@ -14,7 +14,7 @@ use crate::step::{On, Plan, Statement, Step};
 
 /// What has to be dropped, as seen through `admin`, a session of the role that will do it.
 pub async fn plan(admin: &Client, source: &SourceConfig, daemon_role: &str) -> Result<Plan, QueryError> {
-    let found = Found::read(admin, source, daemon_role).await?;
+    let found = Found::read(admin, source, daemon_role, None).await?;
     let mut plan = Plan::default();
     slot(&mut plan, &found, source);
     publication(&mut plan, &found, source);

@@ -38,8 +38,9 @@ impl Subjects {
         Some(Subjects(hmac::Key::new(HMAC_SHA256, index.as_slice())))
     }
 
-    /// The subject with this id.
+    /// The subject with this id. Blanks at its end do not count: a `char(n)` has them on the wire, and nobody writes them.
     pub fn find(&self, id: &[u8]) -> SubjectId {
+        let id = id.trim_ascii_end();
         let mut found = [0; 32];
         found.copy_from_slice(hmac::sign(&self.0, id).as_ref());
         SubjectId(found)

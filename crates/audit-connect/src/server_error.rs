@@ -48,6 +48,12 @@ impl ServerError {
         outcome(&self.sqlstate)
     }
 
+    /// With its message and hint whatever the class: of a statement in which no value of a row can be, such as those of `setup`.
+    pub fn whole(error: &DbError) -> ServerError {
+        let hint = error.hint().map_or(String::new(), |hint| format!("; {hint}"));
+        ServerError { sqlstate: error.code().clone(), message: format!("{}{hint}", error.message()) }
+    }
+
     fn new(sqlstate: SqlState, message: String, raised: bool) -> ServerError {
         let shown = !raised && QUOTES_NAMES.iter().any(|class| sqlstate.code().starts_with(class));
         let message = if shown { message } else { "an error whose text may quote a value".to_owned() };

@@ -10,7 +10,8 @@ use audit_cipher::Aad;
 use crate::change::{Cell, Value};
 use crate::context::{Context, Missing};
 use crate::position::{Lsn, Micros, Position};
-use crate::protect::SealError;
+use crate::protect::{Place, SealError};
+use crate::quarantine::{Quarantine, Quarantined};
 use crate::table::{Column, Table};
 use crate::version::Event;
 
@@ -167,9 +168,22 @@ impl Batch {
         }
     }
 
-    /// Appends a record that stands for no row: a lost stretch of WAL (`gap`), or a change that was given up (`error`). `note` becomes its
-    /// context; it must hold no value of any row.
+    /// Appends a record that has no row: a lost stretch of WAL (`gap`), or a change that cannot be decoded and is quarantined (`error`).
+    /// `note` becomes its context; it must hold no value of any row. The actor that it names is the record's.
     pub fn note(&mut self, event: Event, table: &Arc<Table>, position: Position, lsn: Lsn, note: Context) {
+        self.note_of(event, table, (None, None), Place { position, lsn }, note);
+    }
+
+    /// The same about a row whose key, and key before, could be sealed.
+    pub(crate) fn note_of(
+        &mut self,
+        event: Event,
+        table: &Arc<Table>,
+        (key, old_key): (Option<Span>, Option<Span>),
+        Place { position, lsn }: Place,
+        note: Context,
+    ) {
+        let named = note.actor_id.is_some() || note.actor.is_some();
         let entry = Entry {
             table: self.table(table),
             transaction: self.current_transaction(),
@@ -177,14 +191,14 @@ impl Batch {
             position,
             lsn,
             event,
-            key: None,
-            old_key: None,
+            key,
+            old_key,
             before: None,
             after: None,
             before_known: false,
             changed: None,
             members: (0, 0),
-            actor_source: None,
+            actor_source: named.then_some(ActorSource::Context),
         };
         self.push(entry);
     }
@@ -210,7 +224,12 @@ impl Batch {
 
     /// The versions in order of position.
     pub fn versions(&self) -> impl DoubleEndedIterator<Item = Version<'_>> + ExactSizeIterator + Clone {
-        self.entries.iter().map(|entry| Version { batch: self, entry })
+        self.entries.iter().map(|entry| Version { batch: self, entry, instead: None })
+    }
+
+    /// The same, with `error` records in the place of those that are quarantined.
+    pub fn versions_unless<'b>(&'b self, quarantine: &'b Quarantine) -> impl Iterator<Item = Version<'b>> + use<'b> {
+        self.versions().map(move |version| version.unless_quarantined(quarantine))
     }
 
     /// The tables that versions of this batch refer to, each once.
@@ -288,7 +307,7 @@ impl Batch {
     /// What is missing of the last version.
     fn missing(&self) -> Missing {
         let Some(entry) = self.entries.last() else { return Missing::default() };
-        let version = Version { batch: self, entry };
+        let version = Version { batch: self, entry, instead: None };
         let table = version.table();
         Missing {
             actor: table.require_actor.contains(entry.event) && entry.actor_source.is_none(),
@@ -387,9 +406,30 @@ pub struct Member<'b> {
 pub struct Version<'b> {
     batch: &'b Batch,
     entry: &'b Entry,
+    /// The sink refuses it, and it was quarantined: this is said in its place.
+    instead: Option<&'b Quarantined>,
 }
 
 impl<'b> Version<'b> {
+    /// The version, or the record that takes its place where it is quarantined: event `error`, with key and actor, without anything
+    /// else of the row.
+    #[must_use]
+    pub fn unless_quarantined(self, quarantine: &'b Quarantine) -> Version<'b> {
+        match quarantine.is_empty() {
+            true => self,
+            false => Version { instead: quarantine.get(&self.entry.position), ..self },
+        }
+    }
+
+    /// The record that takes its place, with the version itself.
+    fn record(&self) -> Option<&'b Context> {
+        self.instead.map(|instead| instead.record(Version { instead: None, ..*self }))
+    }
+
+    fn keeps_key(&self) -> bool {
+        self.instead.is_none_or(|instead| !instead.is_bare())
+    }
+
     pub fn position(&self) -> Position {
         self.entry.position
     }
@@ -404,7 +444,7 @@ impl<'b> Version<'b> {
     }
 
     pub fn event(&self) -> Event {
-        self.entry.event
+        self.instead.map_or(self.entry.event, |_| Event::Error)
     }
 
     pub fn table(&self) -> &'b Arc<Table> {
@@ -412,11 +452,11 @@ impl<'b> Version<'b> {
     }
 
     pub fn key(&self) -> Option<&'b str> {
-        self.entry.key.map(|span| self.batch.text_at(span))
+        self.entry.key.filter(|_| self.keeps_key()).map(|span| self.batch.text_at(span))
     }
 
     pub fn old_key(&self) -> Option<&'b str> {
-        self.entry.old_key.map(|span| self.batch.text_at(span))
+        self.entry.old_key.filter(|_| self.keeps_key()).map(|span| self.batch.text_at(span))
     }
 
     /// The row before, as far as it is known.
@@ -430,7 +470,7 @@ impl<'b> Version<'b> {
 
     /// False where the server did not send the whole old row.
     pub fn before_known(&self) -> bool {
-        self.entry.before_known
+        self.entry.before_known && self.instead.is_none()
     }
 
     /// Whether its values take more than so many bytes together.
@@ -441,13 +481,13 @@ impl<'b> Version<'b> {
 
     /// For an update whose row before is known: a flag for each of the table's columns.
     pub fn changed(&self) -> Option<&'b [bool]> {
-        let start = self.entry.changed? as usize;
+        let start = self.entry.changed.filter(|_| self.instead.is_none())? as usize;
         self.batch.changed.get(start..start + self.table().columns.len())
     }
 
     /// The members of expanded columns that changed, in the order of the table's columns, as JSON texts.
     pub fn members(self) -> impl Iterator<Item = Member<'b>> + use<'b> {
-        let (first, count) = self.entry.members;
+        let (first, count) = if self.instead.is_some() { (0, 0) } else { self.entry.members };
         let cells = self.batch.members.get(first as usize..(first + count) as usize).unwrap_or_default();
         let batch = self.batch;
         cells.iter().map(move |cell| Member {
@@ -459,6 +499,9 @@ impl<'b> Version<'b> {
     }
 
     pub fn context(&self) -> Option<&'b Context> {
+        if let Some(record) = self.record() {
+            return Some(record);
+        }
         self.entry.context.map(|index| self.batch.contexts[index as usize].as_ref())
     }
 
@@ -468,10 +511,13 @@ impl<'b> Version<'b> {
     }
 
     pub fn actor_source(&self) -> Option<ActorSource> {
-        self.entry.actor_source
+        self.entry.actor_source.filter(|_| self.keeps_key())
     }
 
     pub fn actor_id(&self) -> Option<&'b str> {
+        if let Some(record) = self.record() {
+            return record.actor_id.as_deref();
+        }
         match self.entry.actor_source? {
             ActorSource::Context => self.context()?.actor_id.as_deref(),
             ActorSource::Row | ActorSource::RowUnchanged => self.after()?.get(self.table().actor?).text(),
@@ -501,7 +547,7 @@ impl<'b> Version<'b> {
     }
 
     fn image(&self, start: Option<u32>) -> Option<Image<'b>> {
-        let start = start? as usize;
+        let start = start.filter(|_| self.instead.is_none())? as usize;
         let table = self.table();
         let cells = self.batch.cells.get(start..start + table.columns.len())?;
         Some(Image { table, cells, text: &self.batch.text })

@@ -21,6 +21,7 @@ pub mod method;
 pub mod plan;
 pub mod position;
 pub mod protect;
+pub mod quarantine;
 pub mod record;
 pub mod rules;
 pub mod shape;

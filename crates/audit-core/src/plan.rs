@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::batch::{Batch, ChunkMark, Progress, Version};
 use crate::position::{Lsn, Position};
+use crate::quarantine::Quarantine;
 use crate::shape::Shape;
 use crate::sink::{Checkpoint, ChunkProgress, Identity};
 use crate::table::Table;
@@ -211,6 +212,13 @@ impl<'b> Unit<'b> {
                 !known.contains_key(&id) && seen.insert(id)
             })
             .collect()
+    }
+
+    /// Puts `error` records in the place of versions that are quarantined.
+    pub fn quarantine(&mut self, quarantine: &'b Quarantine) {
+        if !quarantine.is_empty() {
+            self.versions.iter_mut().for_each(|version| *version = version.unless_quarantined(quarantine));
+        }
     }
 
     fn add(&mut self, sink: &str, batch: &'b Batch, start: usize, end: usize) {

@@ -115,7 +115,7 @@ serde_as_text!(Lsn, Position);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Micros(pub i64);
 
-/// Seconds from 1970-01-01 to PostgreSQL's own epoch, 2000-01-01.
+/// Microseconds from 1970-01-01 to PostgreSQL's own epoch, 2000-01-01.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 impl Micros {

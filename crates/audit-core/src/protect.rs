@@ -111,6 +111,16 @@ impl Policy {
         entry.map(|_| ())
     }
 
+    /// Appends event `error` in place of a version that could not be sealed: with its key, if that can be.
+    pub fn quarantine(&self, batch: &mut Batch, table: &Arc<Table>, raw: &RawVersion<'_>, place: Place, note: Context) {
+        let mark = batch.mark();
+        let keys = self.keys(batch, table, raw);
+        if keys.is_err() {
+            batch.rewind(mark);
+        }
+        batch.note_of(Event::Error, table, keys.unwrap_or_default(), place, note);
+    }
+
     fn entry(
         &self,
         batch: &mut Batch,

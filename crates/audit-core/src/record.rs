@@ -3,6 +3,7 @@
 //! Every sink and every reader writes them through here, so that they agree to the byte.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::batch::{Image, Version};
 use crate::change::Value;
@@ -22,6 +23,24 @@ pub fn write_value(out: &mut Vec<u8>, kind: &Kind, value: Value<&str>) {
 pub fn write_image(out: &mut Vec<u8>, image: Image<'_>) {
     let known = image.iter().filter(|(column, value)| column.tracked && !value.is_unknown());
     write_object(out, known.map(|(column, value)| (column.name.as_str(), &column.kind, value)));
+}
+
+/// The same, telling for each column where its name, with the quotes, and its value were written.
+pub fn write_image_noting(out: &mut Vec<u8>, image: Image<'_>, mut each: impl FnMut(Range<usize>, Range<usize>)) {
+    let known = image.iter().filter(|(column, value)| column.tracked && !value.is_unknown());
+    out.push(b'{');
+    let mut first = true;
+    for (column, value) in known {
+        separate(out, &mut first);
+        let start = out.len();
+        write_json_string(out, &column.name);
+        let name = start..out.len();
+        out.extend_from_slice(b": ");
+        let start = out.len();
+        write_value(out, &column.kind, value);
+        each(name, start..out.len());
+    }
+    out.push(b'}');
 }
 
 /// One entry of `changes`: a column, or a member of an expanded one, with both its sides.
@@ -223,7 +242,7 @@ pub fn write_summary<'a>(out: &mut String, event: &str, before_known: bool, side
         (_, "snapshot") if !any => return out.push_str("Existed when capture began."),
         (_, "truncated") if !any => return out.push_str("Table truncated."),
         (_, "gap") if !any => return out.push_str("Changes were lost here."),
-        (_, "error") if !any => return out.push_str("A change was given up here."),
+        (_, "error") if !any => return out.push_str("A change was quarantined here."),
         _ => out.push_str(event),
     }
     if let Some(first) = out[start..].chars().next() {

@@ -1,14 +1,16 @@
 //! What a sink is: a place versions go, which stores its checkpoint with its data.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Progress};
 use crate::position::{Lsn, Position};
+use crate::quarantine::Quarantine;
 use crate::shape::Shape;
 
 /// What one sink has durably, of one source.
@@ -116,8 +118,8 @@ pub trait Sink: Send {
     /// What is durable.
     fn durable(&self) -> Progress;
 
-    /// The versions that someone gave up for this sink: each becomes event `error` at its position.
-    fn quarantine(&mut self, positions: HashSet<Position>);
+    /// The versions that this sink refused and an operator quarantined: event `error` takes the place of each.
+    fn quarantine(&mut self, quarantine: Arc<Quarantine>);
 
     /// Memory that the sink holds for versions that are not durable yet, in bytes.
     fn held_bytes(&self) -> usize;
@@ -180,6 +182,15 @@ impl SinkError {
             )
     }
 
+    /// The sink refuses a version, and goes on without it once an operator quarantines it. `advice` is what else can help.
+    pub fn refusing(sink: &str, position: Position, message: impl Into<String>, advice: Option<&str>) -> SinkError {
+        let advice = advice.map_or(String::new(), |advice| format!("{advice}, or go on without it: "));
+        let command = quarantine_command(sink, position);
+        SinkError::stop(message)
+            .hint(format!("{advice}`{command}` leaves an `error` record in its place"))
+            .refused(position)
+    }
+
     pub fn hint(self, hint: impl Into<String>) -> SinkError {
         SinkError { hint: Some(hint.into()), ..self }
     }
@@ -192,6 +203,14 @@ impl SinkError {
         SinkError { source: Some(source.into()), ..self }
     }
 }
+
+/// The command by which an operator leaves out a version. `sink` is [`ALL_SINKS`] for a change that cannot be decoded.
+pub fn quarantine_command(sink: &str, position: Position) -> String {
+    format!("cdc-audit resume --sink {sink} --quarantine {position}")
+}
+
+/// What [`quarantine_command`] names for a change that no sink can be given.
+pub const ALL_SINKS: &str = "all";
 
 impl fmt::Display for SinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

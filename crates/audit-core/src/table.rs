@@ -417,7 +417,8 @@ fn companions(
     Ok(())
 }
 
-pub(crate) fn companion_name(column: &str, method: Method) -> String {
+/// The name under which a further method leaves a column.
+pub fn companion_name(column: &str, method: Method) -> String {
     format!("{column}__{}", method.name())
 }
 

@@ -54,7 +54,7 @@ fn measure(name: &str, batch: &Batch, config: &FormatConfig) {
     let start = Instant::now();
     for _ in 0..ROUNDS {
         for version in batch.versions() {
-            let result: Result<(), Infallible> = encoder.messages(&version, Micros(0), false, |message| {
+            let result: Result<(), Infallible> = encoder.messages(&version, Micros(0), |message| {
                 bytes += message.value.map_or(0, <[u8]>::len);
                 messages += 1;
                 Ok(())

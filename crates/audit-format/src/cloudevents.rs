@@ -7,7 +7,6 @@ use std::io::Write as _;
 use audit_core::batch::Version;
 use audit_core::position::Micros;
 use audit_core::value::write_json_string;
-use audit_core::version::Event;
 
 use crate::record::RecordWriter;
 use crate::stamp::{Stamp, write_position};
@@ -23,7 +22,7 @@ pub(crate) struct CloudEventsWriter {
 }
 
 impl CloudEventsWriter {
-    pub fn new(source: &str) -> CloudEventsWriter {
+    pub fn new(source: &str, full_changes: bool) -> CloudEventsWriter {
         let mut head = br#"{"specversion":"1.0","source":"/cdc-audit/"#.to_vec();
         // It is a URI reference.
         for byte in source.bytes() {
@@ -39,16 +38,16 @@ impl CloudEventsWriter {
         write_json_string(&mut head, &format!("{source}/"));
         // The position follows.
         head.pop();
-        CloudEventsWriter { head, time: Stamp::default(), subject: String::new(), record: RecordWriter::new(source) }
+        let record = RecordWriter::new(source, full_changes);
+        CloudEventsWriter { head, time: Stamp::default(), subject: String::new(), record }
     }
 
-    /// Appends the event of a version, or of what stands in its place.
-    pub fn write(&mut self, out: &mut Vec<u8>, version: &Version<'_>, recorded_at: Micros, quarantined: bool) {
-        let event = if quarantined { Event::Error } else { version.event() };
+    /// Appends the event of a version.
+    pub fn write(&mut self, out: &mut Vec<u8>, version: &Version<'_>, recorded_at: Micros) {
         out.extend_from_slice(&self.head);
         write_position(out, version.position());
         out.extend_from_slice(br#"","type":"cdc-audit.version."#);
-        out.extend_from_slice(event.name().as_bytes());
+        out.extend_from_slice(version.event().name().as_bytes());
         out.extend_from_slice(br#"","subject":"#);
         self.subject.clear();
         self.subject.push_str(&version.table().name);
@@ -60,7 +59,7 @@ impl CloudEventsWriter {
         out.extend_from_slice(br#","time":""#);
         out.extend_from_slice(self.time.text(version.transaction().committed_at));
         out.extend_from_slice(br#"","datacontenttype":"application/json","data":"#);
-        self.record.write(out, version, recorded_at, quarantined);
+        self.record.write(out, version, recorded_at);
         out.push(b'}');
     }
 }

@@ -18,6 +18,11 @@ pub struct FormatConfig {
     /// changed. Topics that are compacted want it. Default: true for `debezium`, which does so itself, else false.
     pub tombstones: Option<bool>,
 
+    /// `record`, `cloudevents`: `changes` is filled in for created, snapshot and deleted rows too, `[null, v]` or `[v, null]` for each column.
+    /// Without it it is null there, since `after` or `before` says the same, and each value is in a message once.
+    #[serde(default)]
+    pub full_changes: bool,
+
     /// `debezium`: every message carries its own schema, as Debezium's default converter writes it. Without it messages are a
     /// fifth of the size, and sink connectors cannot read them.
     #[serde(default = "inline_schema")]
@@ -37,6 +42,7 @@ impl Default for FormatConfig {
         FormatConfig {
             format: Format::default(),
             tombstones: None,
+            full_changes: false,
             inline_schema: inline_schema(),
             decimals: Decimals::default(),
             database: None,
@@ -66,6 +72,10 @@ pub enum Decimals {
 impl FormatConfig {
     /// What the types cannot say.
     pub fn check(&self, problems: &mut Problems) {
+        if self.full_changes && self.format == Format::Debezium {
+            let hint = "take the key out, or set another format";
+            problems.push("full_changes", "messages in Debezium's form have no `changes`", hint);
+        }
         let usual = FormatConfig::default();
         for (key, given) in [
             ("inline_schema", self.inline_schema != usual.inline_schema),

@@ -1,14 +1,14 @@
 //! `format = "record"`: the version record, to the byte what [`audit_core::stored::Record`] serialises to.
 //!
-//! `before` and `after` are whole, as far as they are known, and `changes` is that which readers are shown: `[null, v]` for created and
-//! snapshot, `[v, null]` for deleted.
+//! `before` and `after` are whole, as far as they are known. `changes` is that which is stored, so that no value is in a message twice; with
+//! `full_changes` that which readers are shown: `[null, v]` for created and snapshot, `[v, null]` for deleted.
 
 use std::ops::Range;
 
 use audit_core::batch::{Image, Version};
 use audit_core::json::unquote;
 use audit_core::position::Micros;
-use audit_core::record::{self, Extent, Sides};
+use audit_core::record::{self, Extent, Side, Sides};
 use audit_core::value::write_json_string;
 use audit_core::version::Event;
 
@@ -22,28 +22,31 @@ const LARGE: usize = 16 << 10;
 pub(crate) struct RecordWriter {
     /// `{"source":"…","position":"`
     head: Vec<u8>,
+    /// Which `changes` are written.
+    extent: Extent,
     committed_at: Stamp,
     recorded_at: Stamp,
     changes: Vec<ChangeAt>,
     summary: String,
 }
 
-/// Where the sides of a change lie in what was written.
+/// Where the sides of a change lie in what was written; `None` for a side that there is none of.
 #[derive(Debug)]
 struct ChangeAt {
     /// With its quotes.
     name: Range<usize>,
-    old: Range<usize>,
-    new: Range<usize>,
+    old: Option<Range<usize>>,
+    new: Option<Range<usize>>,
 }
 
 impl RecordWriter {
-    pub fn new(source: &str) -> RecordWriter {
+    pub fn new(source: &str, full_changes: bool) -> RecordWriter {
         let mut head = br#"{"source":"#.to_vec();
         write_json_string(&mut head, source);
         head.extend_from_slice(br#","position":""#);
         RecordWriter {
             head,
+            extent: if full_changes { Extent::All } else { Extent::Stored },
             committed_at: Stamp::default(),
             recorded_at: Stamp::default(),
             changes: Vec::new(),
@@ -51,8 +54,8 @@ impl RecordWriter {
         }
     }
 
-    /// Appends the record of a version, or of what stands in its place.
-    pub fn write(&mut self, out: &mut Vec<u8>, version: &Version<'_>, recorded_at: Micros, quarantined: bool) {
+    /// Appends the record of a version.
+    pub fn write(&mut self, out: &mut Vec<u8>, version: &Version<'_>, recorded_at: Micros) {
         if version.is_larger_than(LARGE) {
             out.reserve_exact(room(version));
         }
@@ -65,28 +68,24 @@ impl RecordWriter {
         text(out, r#","key":"#, version.key());
         text(out, r#","old_key":"#, version.old_key());
         self.changes.clear();
-        let event = match quarantined {
-            true => given_up(out, version),
-            false => self.content(out, version),
-        };
+        self.content(out, version);
         self.place(out, version, recorded_at);
-        text(out, r#","tenant":"#, version.tenant().filter(|_| !quarantined));
-        self.summary(out, version, event, quarantined);
+        text(out, r#","tenant":"#, version.tenant());
+        self.summary(out, version);
         out.push(b'}');
     }
 
     /// From `event` to `context_verified`.
-    fn content(&mut self, out: &mut Vec<u8>, version: &Version<'_>) -> Event {
+    fn content(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
         text(out, r#","event":"#, Some(version.event().name()));
         out.extend_from_slice(br#","changes":"#);
-        self.changes(out, version);
-        for (name, image) in [(r#","before":"#, version.before()), (r#","after":"#, version.after())] {
-            out.extend_from_slice(name.as_bytes());
-            match image {
-                Some(image) => record::write_image(out, image),
-                None => null(out),
-            }
-        }
+        let told = self.changes(out, version);
+        let gone = version.event() == Event::Deleted;
+        out.extend_from_slice(br#","before":"#);
+        self.image(out, version.before(), (!told && gone).then_some(Side::Before));
+        out.extend_from_slice(br#","after":"#);
+        let made = matches!(version.event(), Event::Created | Event::Snapshot);
+        self.image(out, version.after(), (!told && made).then_some(Side::After));
         out.extend_from_slice(br#","changed":"#);
         match record::changed_columns(version) {
             Some(names) => list(out, names),
@@ -109,15 +108,26 @@ impl RecordWriter {
             Some(false) => br#","context_verified":false"#.as_slice(),
             None => br#","context_verified":null"#,
         });
-        version.event()
     }
 
-    /// The changes that readers are shown, or null; and where their sides lie.
-    fn changes(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
+    /// One side of a row, or null. `of`: the summary is made of it, as that side of each column.
+    fn image(&mut self, out: &mut Vec<u8>, image: Option<Image<'_>>, of: Option<Side>) {
+        let Some(image) = image else { return null(out) };
+        let Some(side) = of else { return record::write_image(out, image) };
+        record::write_image_noting(out, image, |name, value| {
+            self.changes.push(match side {
+                Side::Before => ChangeAt { name, old: Some(value), new: None },
+                Side::After => ChangeAt { name, old: None, new: Some(value) },
+            });
+        });
+    }
+
+    /// The changes, or null; whether there are any, and where their sides lie.
+    fn changes(&mut self, out: &mut Vec<u8>, version: &Version<'_>) -> bool {
         let start = out.len();
         out.push(b'{');
         let changes = &mut self.changes;
-        let has = record::each_change(version, Extent::All, |entry| {
+        let has = record::each_change(version, self.extent, |entry| {
             if !changes.is_empty() {
                 out.extend_from_slice(b", ");
             }
@@ -127,7 +137,7 @@ impl RecordWriter {
             out.extend_from_slice(b", ");
             let new = written(out, |out| entry.new.write(out, &entry.column.kind));
             out.push(b']');
-            changes.push(ChangeAt { name, old, new });
+            changes.push(ChangeAt { name, old: Some(old), new: Some(new) });
         });
         if has {
             out.push(b'}');
@@ -135,6 +145,7 @@ impl RecordWriter {
             out.truncate(start);
             null(out);
         }
+        has
     }
 
     /// From `xid` to `baseline`.
@@ -157,35 +168,29 @@ impl RecordWriter {
         }
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, version: &Version<'_>, event: Event, quarantined: bool) {
+    fn summary(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
         self.summary.clear();
         let written = |range: &Range<usize>| std::str::from_utf8(&out[range.clone()]).unwrap_or_default();
         let sides = self.changes.iter().map(|change| Sides {
             column: unquote(written(&change.name)),
-            old: &out[change.old.clone()],
-            new: &out[change.new.clone()],
+            old: side(out, &change.old),
+            new: side(out, &change.new),
         });
-        record::write_summary(&mut self.summary, event.name(), version.before_known() && !quarantined, sides);
+        record::write_summary(&mut self.summary, version.event().name(), version.before_known(), sides);
         text(out, r#","summary":"#, Some(&self.summary));
     }
 }
 
-/// What stands in place of a version that was given up: from `event` to `context_verified`.
-fn given_up(out: &mut Vec<u8>, version: &Version<'_>) -> Event {
-    out.extend_from_slice(
-        br#","event":"error","changes":null,"before":null,"after":null,"changed":null,"before_known":false,"unknown":[],"carried":[],"included":null,"actor_id":null,"actor":null,"reason":null,"context":{"error": "refused by the sink and quarantined", "event": ""#,
-    );
-    out.extend_from_slice(version.event().name().as_bytes());
-    out.extend_from_slice(br#""},"actor_source":null,"context_verified":null"#);
-    Event::Error
-}
-
-/// About what a record of large values takes, in bytes: each side stands in `changes` and by itself.
+/// About what a record of large values takes, in bytes: each side of an update is in `changes` and by itself.
 fn room(version: &Version<'_>) -> usize {
     let bytes = |image: Option<Image<'_>>| -> usize {
         image.map_or(0, |image| image.iter().filter_map(|(_, value)| value.text()).map(str::len).sum())
     };
     2 * (bytes(version.before()) + bytes(version.after())) + LARGE
+}
+
+fn side<'o>(out: &'o [u8], range: &Option<Range<usize>>) -> &'o [u8] {
+    range.as_ref().map_or(b"null", |range| &out[range.clone()])
 }
 
 fn written(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {

@@ -9,6 +9,7 @@ use audit_core::context::Context;
 use audit_core::method::Method;
 use audit_core::position::{Lsn, Micros, Position};
 use audit_core::protect::{MacKey, Policy};
+use audit_core::quarantine::{Quarantine, Quarantined};
 use audit_core::record;
 use audit_core::rules::{Rules, TableRule};
 use audit_core::stored::{Json, Record, json};
@@ -30,9 +31,12 @@ struct Sent {
 fn sent(config: &FormatConfig, batches: &[Batch], quarantined: bool) -> Vec<Sent> {
     let mut encoder = Encoder::new(config, "shop");
     let mut sent = Vec::new();
-    for version in batches.iter().flat_map(|batch| batch.versions()) {
+    let versions = || batches.iter().flat_map(|batch| batch.versions());
+    let all: Quarantine = versions().map(|version| (version.position(), Quarantined::default())).collect();
+    let quarantine = if quarantined { all } else { Quarantine::new() };
+    for version in versions().map(|version| version.unless_quarantined(&quarantine)) {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let result: Result<(), ()> = encoder.messages(&version, RECORDED_AT, quarantined, |message| {
+        let result: Result<(), ()> = encoder.messages(&version, RECORDED_AT, |message| {
             sent.push(Sent { key: message.key.map(text), value: message.value.map(text), op: message.op });
             Ok(())
         });
@@ -46,8 +50,13 @@ fn written(write: impl FnOnce(&mut Vec<u8>) -> bool) -> Option<Json> {
     write(&mut out).then(|| json(String::from_utf8(out).unwrap()))
 }
 
-/// The record, made the long way.
+/// The record that readers are shown, made the long way.
 fn record_of(version: &Version<'_>) -> Record {
+    stored(version).complete()
+}
+
+/// Without what says the same again.
+fn stored(version: &Version<'_>) -> Record {
     let transaction = version.transaction();
     let image = |image: Option<audit_core::batch::Image<'_>>| {
         written(|out| image.map(|image| record::write_image(out, image)).is_some())
@@ -87,8 +96,16 @@ fn record_of(version: &Version<'_>) -> Record {
         tenant: owned(version.tenant()),
         summary: String::new(),
     }
-    .complete()
 }
+
+const FULL: FormatConfig = FormatConfig {
+    format: audit_format::Format::Record,
+    tombstones: None,
+    full_changes: true,
+    inline_schema: true,
+    decimals: audit_format::Decimals::Precise,
+    database: None,
+};
 
 fn fixture() -> Fixture {
     let rule = TableRule {
@@ -184,13 +201,19 @@ proptest! {
     #[test]
     fn a_message_is_the_record_to_the_byte(script in script()) {
         let batches = fixture().batches(&script);
-        let messages = sent(&FormatConfig::default(), &batches, false);
+        let (messages, full) = (sent(&FormatConfig::default(), &batches, false), sent(&FULL, &batches, false));
         let versions: Vec<Version<'_>> = batches.iter().flat_map(|batch| batch.versions()).collect();
-        prop_assert_eq!(messages.len(), versions.len());
-        for (message, version) in messages.iter().zip(&versions) {
-            let expected = serde_json::to_string(&record_of(version)).unwrap();
-            prop_assert_eq!(message.value.as_deref(), Some(expected.as_str()));
-            prop_assert_eq!(message.key.as_deref(), version.key());
+        prop_assert_eq!((messages.len(), full.len()), (versions.len(), versions.len()));
+        for ((message, full), version) in messages.iter().zip(full).zip(&versions) {
+            let whole = record_of(version);
+            let expected = serde_json::to_string(&whole).unwrap();
+            prop_assert_eq!(full.value.as_deref(), Some(expected.as_str()));
+            // Each value of a created, snapshot or deleted row is there once; the summary is the same.
+            let once = serde_json::to_string(&Record { changes: stored(version).changes, ..whole }).unwrap();
+            prop_assert_eq!(message.value.as_deref(), Some(once.as_str()));
+            let noted = format!("{{\"$event\":\"{}\",\"position\":\"{}\"}}", version.event().name(), version.position());
+            let noted = (version.event() == Event::Truncated).then_some(noted);
+            prop_assert_eq!(message.key.as_deref(), noted.as_deref().or(version.key()));
             prop_assert!(serde_json::from_str::<serde_json::Value>(&expected).is_ok() && !expected.contains('\n'));
         }
     }
@@ -221,8 +244,7 @@ fn a_row_of_a_baseline_and_a_gap_are_records_too() {
         .flat_map(|batch| batch.versions())
         .map(|version| serde_json::to_string(&record_of(&version)).unwrap())
         .collect();
-    let values: Vec<String> =
-        sent(&FormatConfig::default(), &batches, false).into_iter().filter_map(|message| message.value).collect();
+    let values: Vec<String> = sent(&FULL, &batches, false).into_iter().filter_map(|message| message.value).collect();
     assert_eq!(values, expected);
     assert!(
         values[0].contains(r#""event":"gap""#)
@@ -234,8 +256,11 @@ fn a_row_of_a_baseline_and_a_gap_are_records_too() {
 fn a_tombstone_follows_for_each_key_that_is_gone() {
     let batches = Fixture::of(LIFE);
     let config = FormatConfig { tombstones: Some(true), ..FormatConfig::default() };
+    // It concerns no row, and no other message has its key.
+    let plain =
+        |key: String| if key.starts_with(r#"{"$event":"truncated","#) { "a truncation".to_owned() } else { key };
     let shown: Vec<(Option<String>, bool, Option<&str>)> =
-        sent(&config, &batches, false).into_iter().map(|m| (m.key, m.value.is_some(), m.op)).collect();
+        sent(&config, &batches, false).into_iter().map(|m| (m.key.map(plain), m.value.is_some(), m.op)).collect();
     let key = |key: &str| Some(key.to_owned());
     let expected = [
         (key("1"), true, None),
@@ -244,7 +269,7 @@ fn a_tombstone_follows_for_each_key_that_is_gone() {
         (key("1"), false, Some("tombstone")),
         (key("2"), true, None),
         (key("2"), false, Some("tombstone")),
-        (None, true, None),
+        (key("a truncation"), true, None),
     ];
     assert_eq!(shown, expected);
     assert_eq!(sent(&FormatConfig::default(), &batches, false).len(), 5);
@@ -261,11 +286,11 @@ fn a_message_is_one_line() {
 }
 
 #[test]
-fn nothing_of_a_row_is_in_what_stands_for_a_version_that_was_given_up() {
+fn nothing_of_a_row_but_its_key_is_in_the_record_of_a_quarantined_version() {
     let batches = fixture().batches(
         r#"table public.t (id int4 key, name text, owner text)
            begin
-           context {"reason": "geheim"}
+           context {"actor_id": "7", "reason": "geheim"}
            insert public.t [1, "geheim", "geheim"]
            commit"#,
     );
@@ -275,7 +300,15 @@ fn nothing_of_a_row_is_in_what_stands_for_a_version_that_was_given_up() {
     assert!(!value.contains("geheim"), "{value}");
     let parsed: serde_json::Value = serde_json::from_str(&value).unwrap();
     assert_eq!(parsed["event"], Event::Error.name());
-    assert_eq!(parsed["summary"], "A change was given up here.");
+    assert_eq!(
+        (&parsed["key"], &parsed["actor_id"], &parsed["actor_source"]),
+        (&"1".into(), &"7".into(), &"context".into())
+    );
+    assert_eq!(
+        (&parsed["context"]["event"], &parsed["context"]["error"]),
+        (&"created".into(), &"refused by the sink and quarantined".into())
+    );
+    assert_eq!(parsed["summary"], "A change was quarantined here.");
     let whole = sent(&config, &batches, false).remove(0).value.unwrap();
     let names = |text: &str| {
         serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use audit_core::position::Micros;
+use audit_core::quarantine::{Quarantine, Quarantined};
 use audit_format::{Encoder, Format, FormatConfig, schema};
 use audit_testkit::{Fixture, install};
 use serde_json::Value;
@@ -46,13 +47,14 @@ fn messages(config: &FormatConfig) -> Vec<String> {
     let batches = Fixture::of(LIFE);
     let mut encoder = Encoder::new(config, "shop");
     let mut messages = Vec::new();
-    for quarantined in [false, true] {
-        for version in batches.iter().flat_map(|batch| batch.versions()) {
-            let result: Result<(), ()> =
-                encoder.messages(&version, Micros(1_772_357_400_500_000), quarantined, |message| {
-                    messages.extend(message.value.map(|value| String::from_utf8(value.to_vec()).unwrap()));
-                    Ok(())
-                });
+    let versions = || batches.iter().flat_map(|batch| batch.versions());
+    let all: Quarantine = versions().map(|version| (version.position(), Quarantined::default())).collect();
+    for quarantine in [Quarantine::new(), all] {
+        for version in versions().map(|version| version.unless_quarantined(&quarantine)) {
+            let result: Result<(), ()> = encoder.messages(&version, Micros(1_772_357_400_500_000), |message| {
+                messages.extend(message.value.map(|value| String::from_utf8(value.to_vec()).unwrap()));
+                Ok(())
+            });
             result.unwrap();
         }
     }

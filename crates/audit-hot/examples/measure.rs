@@ -4,7 +4,6 @@
 //! some 980 bytes a row.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
@@ -181,13 +180,11 @@ fn touched(bytes: &[u8], cells: &[Cell]) -> (Vec<u8>, Vec<Cell>) {
 
 /// The stream that a bare COPY sends: all rows, ready made.
 fn encode(batches: &[Batch]) -> Bytes {
-    let quarantined = HashSet::new();
     let mut encoder = Encoder {
         source: "bench",
         recorded_at: Micros(1_772_323_200_000_000),
         keep: &[],
         field_max: FIELD_MAX,
-        quarantined: &quarantined,
         too_large: 0,
     };
     let mut out = Vec::new();

@@ -10,12 +10,9 @@
 //!
 //! [1]: https://www.postgresql.org/docs/current/sql-copy.html
 
-use std::collections::HashSet;
-
 use audit_core::batch::Version;
 use audit_core::position::{Micros, Position};
 use audit_core::record;
-use audit_core::version::Event;
 
 use crate::config;
 use crate::jsonb;
@@ -50,7 +47,6 @@ pub struct Encoder<'a> {
     /// [`FIELD_MAX`], or less in tests.
     pub field_max: usize,
     /// Versions that somebody gave up.
-    pub quarantined: &'a HashSet<Position>,
     /// Counts the values that were too large.
     pub too_large: u64,
 }
@@ -77,11 +73,7 @@ impl Encoder<'_> {
         text(out, &version.table().item_type);
         optional(out, version.key());
         optional(out, version.old_key());
-        if self.quarantined.contains(&version.position()) {
-            self.given_up(out, version);
-        } else {
-            self.content(out, version);
-        }
+        self.content(out, version);
         self.place(out, version);
     }
 
@@ -175,22 +167,6 @@ impl Encoder<'_> {
         });
     }
 
-    /// What stands in place of a version that was given up: from `event` to `context_verified`.
-    fn given_up(&self, out: &mut Vec<u8>, version: &Version<'_>) {
-        text(out, Event::Error.name());
-        (0..4).for_each(|_| null(out));
-        boolean(out, false);
-        // unknown, carried, included, actor_id, actor, reason
-        (0..6).for_each(|_| null(out));
-        json(out, |out| {
-            out.extend_from_slice(b"{\"error\": \"refused by the sink and quarantined\", \"event\": \"");
-            out.extend_from_slice(version.event().name().as_bytes());
-            out.extend_from_slice(b"\"}");
-            true
-        });
-        (0..2).for_each(|_| null(out));
-    }
-
     /// From `xid` to `tenant`.
     fn place(&self, out: &mut Vec<u8>, version: &Version<'_>) {
         let transaction = version.transaction();
@@ -205,8 +181,7 @@ impl Encoder<'_> {
             Some(baseline) => fixed(out, baseline.to_be_bytes()),
             None => null(out),
         }
-        let given_up = self.quarantined.contains(&version.position());
-        optional(out, version.tenant().filter(|_| !given_up));
+        optional(out, version.tenant());
     }
 
     /// The whole row to store on a side, if any.

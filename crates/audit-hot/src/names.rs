@@ -8,13 +8,14 @@ use audit_core::versions_table::NAME_MAX;
 use sha2::{Digest, Sha256};
 
 /// Tables of ours, in the hot database or in the source, which may be the same.
-const OURS: [&str; 11] = [
+pub(crate) const OURS: [&str; 12] = [
     "versions",
     "versions_tables",
     "checkpoints",
     "baselines",
     "shapes",
     "trail",
+    "gaps",
     "data_keys",
     "subject_keys",
     "access_log",

@@ -1,6 +1,5 @@
 //! Whether the daemon could write now: [`probe`].
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use audit_core::batch::{Batch, Transaction};
@@ -43,9 +42,7 @@ pub async fn probe(config: &HotConfig, source: &str, sink: &str) -> Result<(), S
     let Session { client, targets, .. } = &mut session;
     let common = targets.common();
     common.partitions.ensure(client, &versions).await.map_err(probing)?;
-    let quarantined = HashSet::new();
-    let mut encoder =
-        Encoder { source, recorded_at: now, keep: &[], field_max: FIELD_MAX, quarantined: &quarantined, too_large: 0 };
+    let mut encoder = Encoder { source, recorded_at: now, keep: &[], field_max: FIELD_MAX, too_large: 0 };
     let mut copy = copy::begin(client, &common.copy).await.map_err(probing)?;
     copy::send(&mut copy, &mut encoder, &versions).await.map_err(probing)?;
     copy.as_mut().finish().await.map_err(probing)?;

@@ -5,12 +5,11 @@
 //! went wrong and versions that were given up go to the common table.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use audit_core::batch::Version;
 use audit_core::plan::{Places, Unit};
-use audit_core::position::Position;
 use audit_core::table::Table;
 use audit_core::version::Event;
 use audit_core::versions_table::{COMMON, VersionsTable};
@@ -91,7 +90,6 @@ impl Targets {
         client: &Client,
         source: &str,
         unit: &'u Unit<'b>,
-        given_up: &HashSet<Position>,
     ) -> Result<Vec<Group<'u, 'b>>, Error> {
         if self.targets.len() > KNOWN_MAX {
             self.targets.truncate(1);
@@ -100,7 +98,7 @@ impl Targets {
         let common = unit.versions.is_empty() || unit.tables.iter().all(|table| table.versions_table.is_none());
         match common {
             true => Ok(vec![Group { target: 0, versions: Cow::Borrowed(unit.versions.as_slice()) }]),
-            false => self.route(client, source, &unit.versions, given_up).await,
+            false => self.route(client, source, &unit.versions).await,
         }
     }
 
@@ -109,14 +107,13 @@ impl Targets {
         client: &Client,
         source: &str,
         versions: &[Version<'b>],
-        given_up: &HashSet<Position>,
     ) -> Result<Vec<Group<'b, 'b>>, Error> {
         let mut divided: Vec<(usize, Vec<Version<'b>>)> = Vec::new();
         let mut places: HashMap<usize, usize> = HashMap::new();
         // Runs of one table and tenant are the rule.
         let mut last: Option<(&Arc<Table>, Option<&str>, usize)> = None;
         for version in versions {
-            let (table, tenant) = (version.table(), own_tenant(version, given_up));
+            let (table, tenant) = (version.table(), own_tenant(version));
             if !self.told_of_long && version.tenant().is_some_and(|tenant| tenant.len() > TENANT_MAX) {
                 self.told_of_long = true;
                 warn!(%table.name, "tenants of more than {TENANT_MAX} bytes have no table of their own: their versions are in cdc_audit.versions");
@@ -193,10 +190,9 @@ impl Target {
 }
 
 /// The tenant in whose table a version belongs: empty where it makes no difference, `None` where that is the common table.
-fn own_tenant<'b>(version: &Version<'b>, given_up: &HashSet<Position>) -> Option<&'b str> {
+fn own_tenant<'b>(version: &Version<'b>) -> Option<&'b str> {
     let own = version.table().versions_table.as_ref()?;
-    let is_error = matches!(version.event(), Event::Gap | Event::Error);
-    if is_error || (!given_up.is_empty() && given_up.contains(&version.position())) {
+    if matches!(version.event(), Event::Gap | Event::Error) {
         return None;
     }
     match own.has_tenant() {

@@ -12,14 +12,14 @@
 //! Three round trips make a transaction: BEGIN goes out with COPY, the end of COPY with the checkpoint, and COMMIT when both
 //! are known to be as they must: all rows taken, the checkpoint moved. Each further table of versions ([`crate::targets`]) adds two.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use audit_core::batch::{Batch, Progress};
 use audit_core::plan::{self, Have, Limits, Places, Unit, shape_id};
-use audit_core::position::{Micros, Position};
+use audit_core::position::Micros;
+use audit_core::quarantine::Quarantine;
 use audit_core::shape::Shape;
 use audit_core::sink::{Checkpoint, Identity, Sink, SinkError, Stored, went_back};
 use tokio_postgres::Error;
@@ -52,7 +52,7 @@ pub struct HotSink {
     config: HotConfig,
     owner: Owner,
     field_max: usize,
-    quarantined: HashSet<Position>,
+    quarantine: Arc<Quarantine>,
     counters: Arc<Counters>,
     taken: Option<Taken>,
 }
@@ -60,10 +60,10 @@ pub struct HotSink {
 impl HotSink {
     /// Opens nothing yet. `name` is the sink's in the configuration, and part of its checkpoint's identity.
     pub fn new(name: impl Into<Arc<str>>, config: HotConfig) -> HotSink {
-        let (quarantined, counters) = (HashSet::new(), Arc::new(Counters::default()));
+        let (quarantine, counters) = (Arc::default(), Arc::new(Counters::default()));
         let name = name.into();
         let owner = Owner::new(name.clone(), config.endpoint.clone());
-        HotSink { name, config, owner, field_max: FIELD_MAX, quarantined, counters, taken: None }
+        HotSink { name, config, owner, field_max: FIELD_MAX, quarantine, counters, taken: None }
     }
 
     /// Lowers [`FIELD_MAX`], so that a test needs no value of 128 MiB.
@@ -113,10 +113,9 @@ impl HotSink {
             recorded_at: Micros::now(),
             keep: &self.config.keep,
             field_max: self.field_max,
-            quarantined: &self.quarantined,
             too_large: 0,
         };
-        let divided = session.targets.divide(&session.client, &source, unit, &self.quarantined).await;
+        let divided = session.targets.divide(&session.client, &source, unit).await;
         let groups = divided.map_err(|error| failed("making a table of versions", error))?;
         let ensured = session.targets.ensure(&session.client, &groups).await;
         ensured.map_err(|error| match is_gone(&error) && session.targets.has_own() {
@@ -172,11 +171,8 @@ fn dropped() -> SinkError {
 fn refusal(sink: &str, version: &audit_core::batch::Version<'_>, error: Error) -> SinkError {
     let (position, table) = (version.position(), &version.table().name);
     let error = failed("writing a version", error);
-    let mut refusal = SinkError::stop(format!("the hot database refuses the version of {table} at {position}"))
-        .hint(format!(
-            "`cdc-audit resume --sink {sink} --quarantine {position}` goes on with an `error` record in its place"
-        ))
-        .refused(position);
+    let message = format!("the hot database refuses the version of {table} at {position}");
+    let mut refusal = SinkError::refusing(sink, position, message, None);
     refusal.source = error.source;
     refusal
 }
@@ -225,7 +221,9 @@ impl Sink for HotSink {
             let progress = taken.checkpoint.as_ref().map(Checkpoint::progress).or(taken.start).unwrap_or_default();
             let skip = progress.position.max(taken.start.unwrap_or_default().position);
             let have = Have { sink: &sink, progress, skip, baselines: &taken.baselines };
-            let Some(unit) = plan::next(batches, first, &have, limits) else { return Ok(()) };
+            let Some(mut unit) = plan::next(batches, first, &have, limits) else { return Ok(()) };
+            let quarantine = self.quarantine.clone();
+            unit.quarantine(&quarantine);
             self.store(&unit).await?;
             first = unit.next_batch;
         }
@@ -245,8 +243,8 @@ impl Sink for HotSink {
         checkpoint.map(Checkpoint::progress).unwrap_or_default()
     }
 
-    fn quarantine(&mut self, positions: HashSet<Position>) {
-        self.quarantined = positions;
+    fn quarantine(&mut self, quarantine: Arc<Quarantine>) {
+        self.quarantine = quarantine;
     }
 
     fn held_bytes(&self) -> usize {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use audit_config::{ByteSize, Problems, Span};
-use audit_format::FormatConfig;
+use audit_format::{Format, FormatConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +20,8 @@ pub struct KafkaConfig {
     #[schemars(example = &["kafka1.internal:9092", "kafka2.internal:9092"])]
     pub brokers: Vec<String>,
 
-    /// A table's topic: `{source}`, `{schema}` and `{table}` stand for names, in which characters that Kafka does not allow become `_`.
-    /// Without `{table}` tables share a topic.
+    /// A table's topic: `{source}`, `{schema}` and `{table}` stand for names. Characters that Kafka does not allow become `_`, and a hash
+    /// then follows the table's name, so that no two have the same topic. Without `{table}` tables share a topic, which must not be compacted.
     #[serde(default = "topic")]
     pub topic: String,
 
@@ -225,6 +225,38 @@ impl KafkaConfig {
         names::fill(&self.checkpoint_topic, &[("source", source), ("sink", sink)])
     }
 
+    /// Whether tables share topics because the template says so.
+    pub fn is_shared(&self) -> bool {
+        !self.topic.contains("{table}")
+    }
+
+    /// Whether rows of different tables may have the same key in a topic: a tombstone, or compaction, would take one for the other.
+    pub(crate) fn keys_may_collide(&self) -> bool {
+        // With its schema a key names its table.
+        let named = self.format.format == Format::Debezium && self.format.inline_schema;
+        self.is_shared() && !named
+    }
+
+    fn check_shared(&self, problems: &mut Problems) {
+        if !self.keys_may_collide() {
+            return;
+        }
+        let hint = "put {table} into `topic`, so that each table has its own";
+        if self.format.tombstones() {
+            let hint = format!("{hint}; or set tombstones = false");
+            problems.push(
+                "tombstones",
+                "tables that share a topic may have equal keys: one's deletion would erase another's row",
+                hint.as_str(),
+            );
+        }
+        if self.topic_settings.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
+            let message =
+                "tables that share a topic may have equal keys: compaction would keep one table's row for another's";
+            problems.push("topic_settings", message, hint);
+        }
+    }
+
     /// What the types cannot say.
     pub fn check(&self, problems: &mut Problems) {
         let is_broker = |broker: &String| {
@@ -252,6 +284,7 @@ impl KafkaConfig {
             }
         }
         self.format.check(problems);
+        self.check_shared(problems);
         if self.batch_bytes < ByteSize::kib(64) {
             problems.push("batch_bytes", "too small", "give at least \"64 KiB\"");
         }
@@ -354,6 +387,16 @@ mod tests {
         assert!(problems("brokers = ['k:1']\npartitions = 0").contains("partitions"));
         assert!(problems("brokers = ['k:1']\ncommit_afer = '1 s'").contains("commit_after"));
         assert!(problems("brokers = ['user:pass@k:1']").contains("brokers"));
+    }
+
+    #[test]
+    fn tables_that_share_a_topic_do_not_erase_each_others_rows() {
+        let shared = |rest: &str| problems(&format!("brokers = ['k:1']\ntopic = 'all'\n{rest}"));
+        assert!(!shared("").contains("erase"));
+        assert!(shared("tombstones = true").contains("erase another's row"));
+        assert!(shared("format = 'debezium'\ninline_schema = false").contains("erase another's row"));
+        assert!(!shared("format = 'debezium'").contains("erase"), "its keys name their table");
+        assert!(shared("topic_settings = { 'cleanup.policy' = 'compact,delete' }").contains("compaction would keep"));
     }
 
     #[test]

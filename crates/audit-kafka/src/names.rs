@@ -1,6 +1,7 @@
 //! Names of topics out of templates.
 
 use audit_core::shape::TableName;
+use sha2::{Digest, Sha256};
 
 /// The longest name that Kafka allows.
 const NAME_MAX: usize = 249;
@@ -41,10 +42,28 @@ pub fn is_allowed(name: &str) -> bool {
     name.len() <= NAME_MAX && !matches!(name, "" | "." | "..")
 }
 
-/// The topic of a table; `None` where none can be called so.
+/// The topic of a table; `None` where none can be called so. A name that would be written as another's is followed by a hash of its own:
+/// else anyone who may make a table could write into the topic of another.
 pub fn topic(template: &str, source: &str, table: &TableName) -> Option<String> {
-    let topic = fill(template, &[("source", source), ("schema", &table.schema), ("table", &table.table)]);
+    let own = if is_plain(&table.schema) && is_plain(&table.table) { table.table.clone() } else { hashed(table) };
+    let topic = fill(template, &[("source", source), ("schema", &table.schema), ("table", &own)]);
     is_allowed(&topic).then_some(topic)
+}
+
+/// Whether a name stays as it is, and is told apart from others: `.` stands between names, and a hash is at an end.
+fn is_plain(name: &str) -> bool {
+    let hash = name.rsplit_once('-').map_or("", |(_, end)| end);
+    let is_hash = hash.len() == HASH && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) && !is_hash
+}
+
+/// Digits of the hash.
+const HASH: usize = 8;
+
+fn hashed(table: &TableName) -> String {
+    let digest = Sha256::digest(format!("{}:{}{}", table.schema.len(), table.schema, table.table));
+    let hash: String = digest.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{hash}", table.table)
 }
 
 #[cfg(test)]
@@ -56,11 +75,36 @@ mod tests {
         let name =
             |schema: &str, table: &str| topic("{source}.{schema}.{table}", "shop", &TableName::new(schema, table));
         assert_eq!(name("public", "users").as_deref(), Some("shop.public.users"));
-        assert_eq!(name("public", "Größe \"x\"").as_deref(), Some("shop.public.Gr__e__x_"));
+        assert_eq!(name("public", "Größe \"x\"").as_deref(), Some("shop.public.Gr__e__x_-960e93d7"));
         assert_eq!(name("public", &"x".repeat(250)), None);
-        assert_eq!(topic("{table}", "shop", &TableName::new("public", "..")), None);
+        let dots = topic("{table}", "shop", &TableName::new("public", ".."));
+        assert!(dots.is_some_and(|dots| dots.starts_with("..-")), "Kafka has no topic `..`");
         // What a name holds is not a template again.
-        assert_eq!(name("{table}", "users").as_deref(), Some("shop._table_.users"));
+        assert_eq!(name("{table}", "users").as_deref(), Some("shop._table_.users-35c1f4c4"));
+    }
+
+    #[test]
+    fn no_two_tables_have_the_same_topic() {
+        let tables = [
+            ("public", "patient_s"),
+            ("public", "patient s"),
+            ("public", "patient\u{301}s"),
+            ("public", "patient/s"),
+            ("a", "b.c"),
+            ("a.b", "c"),
+            ("a_b", "c"),
+        ];
+        let mut names: Vec<String> = tables
+            .iter()
+            .filter_map(|(schema, table)| topic("{schema}.{table}", "shop", &TableName::new(*schema, *table)))
+            .collect();
+        // Nor is there a table whose plain name is what another's becomes.
+        let forged = names[1].split_once('.').map_or("", |(_, table)| table).to_owned();
+        names.extend(topic("{schema}.{table}", "shop", &TableName::new("public", forged)));
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!((count, names.len()), (8, 8), "{names:?}");
     }
 
     #[test]

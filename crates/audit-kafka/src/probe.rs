@@ -52,8 +52,52 @@ pub async fn probe(config: &KafkaConfig, source: &str, sink: &str) -> Result<Pro
     let topic = given.checkpoint_topic(source)?;
     let name = topic.clone();
     off(move || write(&given, &wanted, &name)).await?;
-    let warnings = limits(config, sink, &topic).await.unwrap_or_default();
+    let mut warnings = limits(config, sink, &topic).await.unwrap_or_default();
+    warnings.extend(compacted(config, source, sink).await?);
     Ok(Probed { warnings })
+}
+
+/// What compaction would do in the topics that were written to. Who may not read their settings is not told.
+async fn compacted(config: &KafkaConfig, source: &str, sink: &str) -> Result<Vec<(String, String)>, SinkError> {
+    let (given, named) = (settings(config, sink), source.to_owned());
+    let contents = off(move || given.read(&named, Until::End)).await?;
+    let topics: Vec<&str> = contents.topics.keys().map(String::as_str).collect();
+    if topics.is_empty() {
+        return Ok(Vec::new());
+    }
+    let client = access::client(config).map_err(no_secret)?;
+    let admin: AdminClient<Context> =
+        client.create_with_context(Context::new(sink, None)).map_err(|error| not_created(&error))?;
+    let options = AdminOptions::new().request_timeout(Some(ANSWER));
+    let asked: Vec<ResourceSpecifier<'_>> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let Ok(answers) = admin.describe_configs(&asked, &options).await else { return Ok(Vec::new()) };
+    let mut warnings = Vec::new();
+    for (topic, answer) in topics.iter().zip(answers) {
+        let Ok(resource) = answer else { continue };
+        let policy = resource.get("cleanup.policy").and_then(|entry| entry.value.as_deref()).unwrap_or_default();
+        if !policy.contains("compact") {
+            continue;
+        }
+        let delete = format!(
+            "kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=delete"
+        );
+        if config.keys_may_collide() {
+            warnings.push((
+                format!("topic {topic} is compacted, and tables share it: rows with equal keys erase each other"),
+                delete.clone(),
+            ));
+        } else if !config.format.tombstones() {
+            let message = format!("topic {topic} is compacted, and deleted rows stay in it: no tombstones are sent");
+            warnings.push((message, "set tombstones = true in the sink's section".to_owned()));
+        }
+        let table = contents.topics.get(*topic).map(String::as_str).unwrap_or_default();
+        let mut shapes = contents.stored.shapes.iter().filter(|shape| shape.name().to_string() == table);
+        if shapes.next_back().is_some_and(|shape| shape.key.is_empty()) {
+            let message = format!("topic {topic} is compacted, and table {table} has no key: brokers refuse its rows");
+            warnings.push((message, delete));
+        }
+    }
+    Ok(warnings)
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,16 +1,14 @@
 //! A unit's versions, as messages, into the producer's queue ([`Session::send`]).
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::batch::Version;
 use audit_core::plan::Unit;
-use audit_core::position::{Micros, Position};
+use audit_core::position::Micros;
 use audit_core::sink::SinkError;
 use audit_core::table::Table;
-use audit_core::version::Event;
 use audit_format::{Encoder, Message};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -26,17 +24,17 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(1);
 
 impl Session {
     /// Sends a unit in the open transaction, which is opened where there is none.
-    pub async fn send(&mut self, unit: &Unit<'_>, quarantined: &HashSet<Position>) -> Result<(), Failure> {
+    pub async fn send(&mut self, unit: &Unit<'_>) -> Result<(), Failure> {
         self.find_topics(unit).await?;
         self.begin()?;
         fail::fail_point!("kafka::before_send");
-        on_cpu(|| self.send_versions(&unit.versions, quarantined))?;
+        on_cpu(|| self.send_versions(&unit.versions))?;
         fail::fail_point!("kafka::after_send");
         self.sent(unit)?;
         self.undelivered()
     }
 
-    fn send_versions(&mut self, versions: &[Version<'_>], quarantined: &HashSet<Position>) -> Result<(), Failure> {
+    fn send_versions(&mut self, versions: &[Version<'_>]) -> Result<(), Failure> {
         let producer = self.producer()?.clone();
         let mut run = Run::default();
         let recorded_at = Micros::now();
@@ -48,8 +46,7 @@ impl Session {
                 self.note_topic(table, &topic)?;
                 run.begin(table, topic);
             }
-            let gone = !quarantined.is_empty() && quarantined.contains(&version.position());
-            run.version(&producer, &mut self.encoder, version, recorded_at, gone)?;
+            run.version(&producer, &mut self.encoder, version, recorded_at)?;
         }
         Ok(())
     }
@@ -80,12 +77,11 @@ impl Run {
         encoder: &mut Encoder,
         version: &Version<'_>,
         recorded_at: Micros,
-        given_up: bool,
     ) -> Result<(), Failure> {
         let topic = self.topic.as_deref().unwrap_or_default();
-        let event = if given_up { Event::Error } else { version.event() };
         let (position, schema_version) = (&mut self.position, self.schema_version.as_str());
-        encoder.messages(version, recorded_at, given_up, |message: Message<'_>| {
+        let content_type = encoder.content_type();
+        encoder.messages(version, recorded_at, |message: Message<'_>| {
             position.clear();
             // Writing into a String cannot fail.
             let _ = match message.op {
@@ -93,15 +89,23 @@ impl Run {
                 None => write!(position, "{}", version.position()),
             };
             let headers = || {
-                let headers =
-                    [(POSITION, position.as_str()), ("event", event.name()), ("schema_version", schema_version)];
-                headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |headers, (key, value)| {
-                    headers.insert(Header { key, value: Some(*value) })
-                })
+                let headers = [
+                    (POSITION, position.as_str()),
+                    ("event", version.event().name()),
+                    ("schema_version", schema_version),
+                ];
+                let content_type =
+                    content_type.filter(|_| message.value.is_some()).map(|value| ("content-type", value));
+                headers
+                    .into_iter()
+                    .chain(content_type)
+                    .fold(OwnedHeaders::new_with_capacity(4), |headers, (key, value)| {
+                        headers.insert(Header { key, value: Some(value) })
+                    })
             };
             let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).headers(headers());
             (record.key, record.payload) = (message.key, message.value);
-            if message.key.is_none() {
+            if !message.of_row {
                 // Order holds within a partition only.
                 record.partition = Some(0);
             }

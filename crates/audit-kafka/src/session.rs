@@ -265,6 +265,7 @@ impl Session {
             return Err(self.not_committed(&error));
         }
         self.open = None;
+        self.topics.open.clear();
         self.committed.progress = self.sent.progress;
         if std::mem::take(&mut self.news) {
             self.committed = self.sent.clone();
@@ -380,6 +381,7 @@ impl Session {
         if !self.topics.written.contains_key(topic) {
             self.record(&checkpoint::topic_key(topic), &table.name.as_ref())?;
             self.topics.written.insert(topic.to_owned(), table.name.to_string());
+            self.topics.open.push(topic.to_owned());
         }
         Ok(())
     }
@@ -393,6 +395,7 @@ impl Session {
             self.producer()?.client().context().forget();
             self.open = None;
         }
+        self.topics.abort();
         self.sent = self.committed.clone();
         self.news = false;
         Ok(())

@@ -7,6 +7,7 @@ use std::time::Instant;
 use audit_core::batch::{Batch, Progress};
 use audit_core::plan::{self, Have, Limits, Places};
 use audit_core::position::Position;
+use audit_core::quarantine::Quarantine;
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use tracing::{info, warn};
 
@@ -18,9 +19,9 @@ use crate::session::{Failure, Session, Settings, restart};
 #[derive(Debug)]
 pub struct KafkaSink {
     settings: Settings,
-    /// Versions that a transaction failed of. The batch of each goes into a transaction of its own, so that it can be given up for.
+    /// Versions that a transaction failed of. The batch of each goes into a transaction of its own, so that it can be named.
     suspects: HashSet<Position>,
-    quarantined: HashSet<Position>,
+    quarantine: Arc<Quarantine>,
     session: Option<Session>,
     durable: Progress,
 }
@@ -46,7 +47,7 @@ impl KafkaSink {
         KafkaSink {
             settings,
             suspects: HashSet::new(),
-            quarantined: HashSet::new(),
+            quarantine: Arc::default(),
             session: None,
             durable: Progress::default(),
         }
@@ -58,7 +59,7 @@ impl KafkaSink {
 
     /// Writes batches `from..to`. With `alone` in a transaction of their own that is committed at the end.
     async fn write_some(&mut self, batches: &[&Batch], from: usize, alone: bool) -> Result<(), Failure> {
-        let (quarantined, name) = (self.quarantined.clone(), self.settings.name.clone());
+        let (quarantine, name) = (self.quarantine.clone(), self.settings.name.clone());
         let session = self.session()?;
         if alone {
             session.commit_open().await?;
@@ -72,8 +73,9 @@ impl KafkaSink {
             let open = session.open.map_or(0, |open| open.bytes);
             let room = if alone { usize::MAX } else { bytes.saturating_sub(open).max(1) };
             let limits = Limits { rows: usize::MAX, bytes: room, places: Places::One };
-            let Some(unit) = plan::next(batches, first, &have, limits) else { break };
-            session.send(&unit, &quarantined).await?;
+            let Some(mut unit) = plan::next(batches, first, &have, limits) else { break };
+            unit.quarantine(&quarantine);
+            session.send(&unit).await?;
             first = unit.next_batch;
             if let Some(open) = &mut session.open {
                 open.bytes = open.bytes.saturating_add(unit.bytes);
@@ -108,12 +110,9 @@ impl KafkaSink {
             return error;
         }
         let name = &self.settings.name;
-        SinkError::stop(format!("the version at {position} is too large for its topic: {bytes} bytes"))
-            .hint(format!(
-                "raise the topic's max.message.bytes, or the daemon's memory_limit; or `cdc-audit resume --sink {name} --quarantine \
-                 {position}` goes on with an `error` record in its place"
-            ))
-            .refused(position)
+        let message = format!("the version at {position} is too large for its topic: {bytes} bytes");
+        let advice = "raise the topic's max.message.bytes, or the daemon's memory_limit";
+        SinkError::refusing(name, position, message, Some(advice))
     }
 
     /// What an error leaves: the session goes on behind one that names a version, and is over after others.
@@ -215,8 +214,8 @@ impl Sink for KafkaSink {
         self.durable
     }
 
-    fn quarantine(&mut self, positions: HashSet<Position>) {
-        self.quarantined = positions;
+    fn quarantine(&mut self, quarantine: Arc<Quarantine>) {
+        self.quarantine = quarantine;
     }
 
     fn held_bytes(&self) -> usize {

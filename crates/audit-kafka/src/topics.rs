@@ -34,8 +34,10 @@ pub(crate) struct Topics {
     /// Whether tables share topics because the template says so.
     shared: bool,
     by_table: BTreeMap<Arc<str>, Arc<str>>,
-    /// Topics that were written to in a committed transaction, and the table that came first.
+    /// Topics that were written to in a committed transaction, or in the open one, and the table that came first.
     pub written: BTreeMap<String, String>,
+    /// Those that are in the open transaction alone.
+    pub open: Vec<String>,
 }
 
 impl Topics {
@@ -43,9 +45,10 @@ impl Topics {
         Topics {
             source: source.to_owned(),
             template: config.topic.clone(),
-            shared: !config.topic.contains("{table}"),
+            shared: config.is_shared(),
             by_table: BTreeMap::new(),
             written,
+            open: Vec::new(),
         }
     }
 
@@ -67,6 +70,13 @@ impl Topics {
             Some(other) => Err(SinkError::stop(format!("tables {other} and {name} would share topic {topic}"))
                 .hint("let `topic` tell them apart, or leave {table} out of it to have them share one; nothing is lost meanwhile")),
             None => Ok(topic.into()),
+        }
+    }
+
+    /// The open transaction was aborted: what it wrote to was not written to.
+    pub fn abort(&mut self) {
+        for topic in self.open.drain(..) {
+            self.written.remove(&topic);
         }
     }
 

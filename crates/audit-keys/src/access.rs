@@ -1,4 +1,4 @@
-//! Who opened which value: logged before anybody sees it ([`Access`]).
+//! Who opened which value, and who destroyed which key: logged before anybody sees it, and with the deed ([`Access`]).
 
 use audit_cipher::{KeyId, Method};
 use tokio_postgres::types::ToSql;
@@ -8,14 +8,14 @@ use crate::error::{KeyError, OpenError};
 use crate::opener::Opener;
 use crate::store::KeyStore;
 
-/// Who wants to see values, and what for. The database adds the role that logged in, and the time.
+/// Who wants to see values, or destroys keys, and what for. The database adds the role that logged in, and the time.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// The user of the operating system.
     pub os_user: String,
     /// In whose name, where that is another.
     pub requested_by: Option<String>,
-    /// `history`, `decrypt`.
+    /// `history`, `decrypt`, `destroy`.
     pub action: String,
     pub purpose: Option<String>,
 }

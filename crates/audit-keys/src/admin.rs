@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use audit_cipher::{KeyId, Kind, SecretKey, Subjects};
+use audit_cipher::{KeyId, Kind, SecretKey, SubjectId, Subjects};
 use audit_connect::PgEndpoint;
 
+use crate::access::Access;
 use crate::class::Class;
 use crate::config::KeyClass;
 use crate::error::KeyError;
 use crate::keyring::new_subject;
 use crate::master::Place;
-use crate::store::{KeyStore, StoredKey, StoredSubject};
+use crate::store::{Generation, KeyStore, StoredKey, StoredSubject};
 
 /// The keys of one source, for who looks after them.
 #[derive(Debug)]
@@ -26,6 +27,21 @@ pub struct Rewrapped {
     pub done: u64,
     /// Somebody else wrapped or destroyed them at the same moment.
     pub passed: u64,
+}
+
+/// What came of erasing a data subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Erased {
+    /// Keys that existed, and do no more.
+    pub destroyed: usize,
+    /// No key was known: perhaps the id is another's. What comes of it is stored as erased from now on.
+    pub unknown: bool,
+}
+
+/// The subject with this id, in the class whose key for subjects this is.
+fn subject(under: &KeyId, wrapping: &SecretKey, id: &str) -> Result<SubjectId, KeyError> {
+    let subjects = Subjects::new(wrapping).ok_or_else(|| KeyError::Damaged { key: under.clone() })?;
+    Ok(subjects.find(id.as_bytes()))
 }
 
 impl KeyAdmin {
@@ -72,28 +88,41 @@ impl KeyAdmin {
     }
 
     /// Destroys a key, and with it whatever is encrypted under it. `false` where there is none, or not any more.
-    pub async fn destroy(&self, key: &KeyId) -> Result<bool, KeyError> {
-        self.store.destroy(key).await
+    pub async fn destroy(&self, key: &KeyId, by: &Access) -> Result<bool, KeyError> {
+        self.store.destroy(key, by).await
+    }
+
+    /// The keys that are known of a data subject, oldest first.
+    pub async fn generations(&self, class: &str, id: &str) -> Result<Vec<Generation>, KeyError> {
+        let (under, wrapping) = self.subjects_key(class).await?;
+        self.store.generations(&self.source, class, &subject(&under, &wrapping, id)?).await
     }
 
     /// Destroys the keys of a data subject. Whatever comes of that subject later is stored as erased; with `renew`, under a new key.
-    /// How many keys were destroyed.
-    pub async fn destroy_subject(&self, class: &str, id: &str, renew: bool) -> Result<u64, KeyError> {
+    pub async fn destroy_subject(&self, class: &str, id: &str, renew: bool, by: &Access) -> Result<Erased, KeyError> {
         let (under, wrapping) = self.subjects_key(class).await?;
-        let damaged = || KeyError::Damaged { key: under.clone() };
-        let subject = Subjects::new(&wrapping).ok_or_else(damaged)?.find(id.as_bytes());
+        let subject = subject(&under, &wrapping, id)?;
         let known = self.store.subjects(&self.source, class, &[subject]).await?;
         let last = known.first().map_or(0, |stored| stored.generation);
-        // Also where no value of this subject was ever seen: none is to be kept from here on.
         let make = |generation| new_subject(&self.source, class, subject, generation, (&under, &wrapping));
-        if last == 0 {
-            self.store.add_subjects(&[make(1)?]).await?;
+        // Also where no value of this subject was ever seen: none is to be kept from here on.
+        let tombstone = if last == 0 { Some(make(1)?) } else { None };
+        if let Some(tombstone) = &tombstone {
+            self.store.add_subjects(std::slice::from_ref(tombstone)).await?;
         }
-        let destroyed = self.store.destroy_subject(&self.source, class, &subject).await?;
+        let gone = self.store.destroy_subject(&self.source, class, &subject, by).await?;
         if renew {
             self.store.add_subjects(&[make(last.max(1) + 1)?]).await?;
         }
-        Ok(destroyed)
+        // A daemon may have made the first key at the same moment: then that one is there, and is destroyed.
+        let is_tombstone = |key: &&KeyId| tombstone.as_ref().is_some_and(|made| made.key == **key);
+        let tombstones = gone.iter().filter(is_tombstone).count();
+        Ok(Erased { destroyed: gone.len() - tombstones, unknown: tombstones > 0 })
+    }
+
+    /// Removes what destroyed keys of this kind left in the key store's own file. See [`KeyStore::rewrite`].
+    pub async fn rewrite(&self, kind: Kind) -> Result<(), KeyError> {
+        self.store.rewrite(kind).await
     }
 
     async fn subjects_key(&self, class: &str) -> Result<(KeyId, SecretKey), KeyError> {

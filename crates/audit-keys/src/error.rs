@@ -48,6 +48,8 @@ pub enum KeyError {
     Store { doing: &'static str, source: Cause },
     #[error("the key store has no key {key}")]
     NoKey { key: KeyId },
+    #[error("the key store did not store the new key {key}")]
+    NotStored { key: KeyId },
     #[error("the key {key} was destroyed")]
     Destroyed { key: KeyId },
     #[error("what the key store has of key {key} is damaged")]
@@ -92,6 +94,9 @@ impl KeyError {
             }
             KeyError::Store { .. } => "run `cdc-audit setup`, which makes the key store, and see that its database runs",
             KeyError::NoKey { .. } => "see that this is the key store of the source that wrote the value",
+            KeyError::NotStored { .. } => {
+                "nothing was encrypted under it, and another one is tried; look for triggers and rules of cdc_audit.data_keys"
+            }
             KeyError::Destroyed { .. } => "it was destroyed on purpose: what it encrypted is gone",
             KeyError::Damaged { .. } => "restore the row from a backup or from `cdc-audit keys export`",
         }

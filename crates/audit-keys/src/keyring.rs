@@ -201,7 +201,10 @@ impl Keyring {
             match *wanted {
                 Wanted::Data(class) => {
                     let (id, key) = (KeyId::generate(Kind::Data), SecretKey::generate());
-                    self.add(class, &id, &key).await?;
+                    if !self.add(class, &id, &key).await? {
+                        // Nobody could read what is encrypted under a key that is not stored.
+                        return Err(KeyError::NotStored { key: id });
+                    }
                     self.sealer.install_data(class, id, &key);
                 }
                 Wanted::Tokens(class) => {

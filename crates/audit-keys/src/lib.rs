@@ -21,10 +21,10 @@ mod opener;
 mod store;
 
 pub use access::{Access, Ask};
-pub use admin::{KeyAdmin, Rewrapped};
+pub use admin::{Erased, KeyAdmin, Rewrapped};
 pub use config::{AwsMaster, AzureMaster, Connection, GcpMaster, KeyClass, LocalMaster, Master, VaultMaster};
 pub use error::{KeyError, OpenError};
 pub use keyring::{Keyring, Waiting};
 pub use master::{MasterKey, Place, Wrapped, append_version};
 pub use opener::Opener;
-pub use store::{KeyStore, StoredKey, StoredSubject};
+pub use store::{Generation, KeyStore, StoredKey, StoredSubject};

@@ -62,6 +62,11 @@ impl Opener {
         Ok((form.method, form.key))
     }
 
+    /// Whether the session's role may do what the daemon's does, and not only read.
+    pub async fn may_add_keys(&self) -> Result<bool, KeyError> {
+        self.store.may_add().await
+    }
+
     pub(crate) fn store(&self) -> &KeyStore {
         &self.store
     }

@@ -4,12 +4,14 @@
 //! and add, and change nothing.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use audit_cipher::{KeyId, Kind, SubjectId};
 use audit_connect::{PgEndpoint, connect};
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Row};
 
+use crate::access::Access;
 use crate::error::KeyError;
 use crate::master::Wrapped;
 
@@ -50,6 +52,25 @@ pub struct StoredSubject {
     pub under: KeyId,
     /// `None` where the key was destroyed.
     pub wrapped: Option<Vec<u8>>,
+}
+
+/// One key of a data subject: a new one is made where the one before was destroyed and the subject is to have values again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    pub number: i32,
+    /// RFC 3339, in UTC.
+    pub created_at: String,
+    pub destroyed_at: Option<String>,
+}
+
+/// How long other transactions are waited for: a report may take hours.
+const UNSEEN_MAX: Duration = Duration::from_secs(30);
+
+fn table_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Subject => "subject_keys",
+        Kind::Data | Kind::Tokens | Kind::Subjects => "data_keys",
+    }
 }
 
 const TIME: &str = r#"'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"#;
@@ -109,6 +130,13 @@ impl KeyStore {
         Ok(added > 0)
     }
 
+    /// Whether the session's role may add keys.
+    pub async fn may_add(&self) -> Result<bool, KeyError> {
+        let statement = "SELECT pg_catalog.has_table_privilege('cdc_audit.data_keys', 'INSERT')";
+        let rows = self.query("looking at the role's rights", statement, &[]).await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
     /// The key of this name.
     pub async fn key(&self, key: &KeyId) -> Result<StoredKey, KeyError> {
         let rows = self.keys("WHERE key_id = $1", &[&key.as_str()]).await?;
@@ -162,14 +190,35 @@ impl KeyStore {
         Ok(rows.iter().filter_map(|row| Some((KeyId::parse(row.get(0))?, row.get(1)))).collect())
     }
 
-    /// Removes a key for ever; its row stays. `false` where there is none, or not any more.
-    pub async fn destroy(&self, key: &KeyId) -> Result<bool, KeyError> {
-        let table = if key.kind() == Kind::Subject { "subject_keys" } else { "data_keys" };
+    /// Removes a key for ever; its row stays, and the access log says who did it. `false` where there is none, or not any more.
+    pub async fn destroy(&self, key: &KeyId, by: &Access) -> Result<bool, KeyError> {
+        let only = "key_id = $5";
+        let gone = self.remove(table_of(key.kind()), only, by, &[&key.as_str()]).await?;
+        Ok(!gone.is_empty())
+    }
+
+    /// Removes keys and notes it, in one statement. `only` is about parameters from `$5` on. The keys that are gone now.
+    async fn remove(
+        &self,
+        table: &str,
+        only: &str,
+        by: &Access,
+        which: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) -> Result<Vec<KeyId>, KeyError> {
         let statement = format!(
-            "UPDATE cdc_audit.{table} SET wrapped = NULL, destroyed_at = clock_timestamp() \
-             WHERE key_id = $1 AND destroyed_at IS NULL"
+            "WITH gone AS (UPDATE cdc_audit.{table} SET wrapped = NULL, destroyed_at = clock_timestamp() \
+               WHERE {only} AND destroyed_at IS NULL RETURNING source, class, key_id), \
+             logged AS (INSERT INTO cdc_audit.access_log \
+               (os_user, requested_by, action, purpose, source, field, key_id, success) \
+               SELECT $1::text, $2::text, $3::text, $4::text, source, 'key of class ' || class, \
+                 key_id, true FROM gone) \
+             SELECT key_id FROM gone"
         );
-        Ok(self.execute("destroying a key", &statement, &[&key.as_str()]).await? > 0)
+        let mut values: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
+            vec![&by.os_user, &by.requested_by, &by.action, &by.purpose];
+        values.extend(which);
+        let rows = self.query("destroying keys", &statement, &values).await?;
+        Ok(rows.iter().filter_map(|row| KeyId::parse(row.get(0))).collect())
     }
 
     /// The newest keys of these subjects, of those that have one.
@@ -212,12 +261,64 @@ impl KeyStore {
         self.execute("storing keys of data subjects", statement, &values).await.map(drop)
     }
 
-    /// Destroys every key that a subject has. How many those were.
-    pub async fn destroy_subject(&self, source: &str, class: &str, subject: &SubjectId) -> Result<u64, KeyError> {
-        let statement = "UPDATE cdc_audit.subject_keys SET wrapped = NULL, destroyed_at = clock_timestamp() \
-             WHERE source = $1 AND class = $2 AND subject = $3 AND destroyed_at IS NULL";
-        let subject = subject.0.as_slice();
-        self.execute("destroying a data subject's key", statement, &[&source, &class, &subject]).await
+    /// The keys that a subject has and had, oldest first.
+    pub async fn generations(
+        &self,
+        source: &str,
+        class: &str,
+        subject: &SubjectId,
+    ) -> Result<Vec<Generation>, KeyError> {
+        let statement = format!(
+            "SELECT generation, to_char(created_at AT TIME ZONE 'UTC', {TIME}), to_char(destroyed_at AT TIME ZONE 'UTC', {TIME}) \
+             FROM cdc_audit.subject_keys WHERE source = $1 AND class = $2 AND subject = $3 ORDER BY generation"
+        );
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&source, &class, &subject.0.as_slice()];
+        let rows = self.query("reading a data subject's keys", &statement, &values).await?;
+        let read = |row: &Row| Generation { number: row.get(0), created_at: row.get(1), destroyed_at: row.get(2) };
+        Ok(rows.iter().map(read).collect())
+    }
+
+    /// Destroys every key that a subject has, and notes who did it. The keys that are gone now.
+    pub async fn destroy_subject(
+        &self,
+        source: &str,
+        class: &str,
+        subject: &SubjectId,
+        by: &Access,
+    ) -> Result<Vec<KeyId>, KeyError> {
+        let only = "source = $5 AND class = $6 AND subject = $7";
+        self.remove("subject_keys", only, by, &[&source, &class, &subject.0.as_slice()]).await
+    }
+
+    /// Writes a table of keys anew, so that its file does not hold those that were destroyed. Others wait meanwhile.
+    pub async fn rewrite(&self, kind: Kind) -> Result<(), KeyError> {
+        const DOING: &str = "writing the table of keys anew";
+        self.unseen().await?;
+        let client = self.session().await?;
+        let vacuum = format!("VACUUM (FULL) cdc_audit.{}", table_of(kind));
+        // A statement each: VACUUM takes no part in a transaction.
+        for statement in ["SET lock_timeout TO '30s'", vacuum.as_str(), "SET lock_timeout TO 0"] {
+            client.batch_execute(statement).await.map_err(|error| KeyError::store(DOING, error))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no other transaction of the database sees what was removed: it would be kept for that one.
+    async fn unseen(&self) -> Result<(), KeyError> {
+        const DOING: &str = "waiting for transactions that still see the key";
+        let now = self.query(DOING, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text", &[]).await?;
+        let now: String = now.first().map_or_else(String::new, |row| row.get(0));
+        let others = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+             AND age(backend_xmin) > age(($1::text::xid8)::xid)";
+        let begun = Instant::now();
+        while !self.query(DOING, others, &[&now]).await?.is_empty() {
+            if begun.elapsed() > UNSEEN_MAX {
+                let source = "a transaction that began before is still open".into();
+                return Err(KeyError::Store { doing: DOING, source });
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
     }
 
     async fn keys(

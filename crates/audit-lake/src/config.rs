@@ -73,8 +73,9 @@ pub struct LakeConfig {
     /// Some readers list the folders in place of reading the Delta log: files are then never rewritten.
     #[serde(default = "listing_readers")]
     pub listing_readers: bool,
-    /// How often the daemon compacts the lake, where no readers list: for example `"1 d"`. Default: never; `cdc-audit compact` does it too.
+    /// How often the daemon compacts the lake, with `listing_readers = false`. Default: never; `cdc-audit compact` does it too.
     #[serde(default)]
+    #[schemars(example = &"1 d")]
     pub compact_every: Option<Span>,
     /// The size that compaction makes files of a partition.
     #[serde(default = "compact_bytes")]

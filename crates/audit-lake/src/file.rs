@@ -204,12 +204,6 @@ impl OpenFile {
         Ok(self.appended(version))
     }
 
-    /// Appends event `error` in place of the version.
-    pub fn append_error(&mut self, version: &Version<'_>, shared: Shared<'_>, note: &str) -> bool {
-        self.rows.append_error(version, shared, note);
-        self.appended(version)
-    }
-
     fn appended(&mut self, version: &Version<'_>) -> bool {
         self.last = version.position();
         self.rows_total += 1;

@@ -206,16 +206,6 @@ impl RecordColumns {
         bytes
     }
 
-    /// The same for a record that stands for a version which this lake could not take.
-    fn nothing(&mut self) {
-        for cells in [&mut self.key, &mut self.old_key, &mut self.changes, &mut self.included] {
-            cells.append_null();
-        }
-        self.before_known.append_value(false);
-        self.changed.append_null();
-        self.unknown.append_null();
-    }
-
     fn finish(&mut self, len: usize) -> Vec<ArrayRef> {
         vec![
             Arc::new(self.source.finish()),
@@ -370,30 +360,6 @@ impl Rows {
             }
         }
         Ok(())
-    }
-
-    /// Appends event `error` in place of a version that the lake does not take.
-    pub fn append_error(&mut self, version: &Version<'_>, shared: Shared<'_>, note: &str) {
-        let mut bytes = self.width;
-        append_nulls(&mut self.after);
-        if self.plan.before {
-            self.before_valid.push(false);
-            append_nulls(&mut self.before);
-        }
-        self.exact.clear();
-        bytes += self.record.identity(version, "error", shared);
-        self.record.nothing();
-        let record = &mut self.record;
-        for cells in
-            [&mut record.actor_id, &mut record.actor, &mut record.reason, &mut record.actor_source, &mut record.tenant]
-        {
-            cells.append_null();
-        }
-        record.context_verified.append_null();
-        bytes += append_text(&mut record.context, Some(note));
-        bytes += self.append_exact();
-        self.len += 1;
-        self.bytes += bytes;
     }
 
     fn append_exact(&mut self) -> usize {

@@ -10,13 +10,14 @@ mod start;
 mod sweep;
 mod tenants;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use audit_core::batch::{Batch, Progress, Version};
 use audit_core::position::{Lsn, Micros, Position};
-use audit_core::sink::ChunkProgress;
+use audit_core::quarantine::Quarantine;
+use audit_core::sink::{ChunkProgress, SinkError};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::checkpoint::Checkpoints;
@@ -97,7 +98,8 @@ pub struct Session {
 #[derive(Debug)]
 pub enum WriteError {
     Lake(LakeError),
-    Refused { position: Position, table: String, column: String },
+    /// A version that Parquet cannot hold.
+    Refused(SinkError),
 }
 
 impl From<LakeError> for WriteError {
@@ -134,12 +136,12 @@ impl Session {
         self.held
     }
 
-    pub async fn write(&mut self, batches: &[&Batch], quarantined: &HashSet<Position>) -> Result<(), WriteError> {
+    pub async fn write(&mut self, batches: &[&Batch], quarantine: &Quarantine) -> Result<(), WriteError> {
         self.finish_chunks().await?;
         for batch in batches {
             match &batch.chunk {
-                Some(mark) => self.write_chunk(batch, mark, quarantined).await?,
-                None => self.write_rows(batch, quarantined).await?,
+                Some(mark) => self.write_chunk(batch, mark, quarantine).await?,
+                None => self.write_rows(batch, quarantine).await?,
             }
             self.seen = later(self.seen, batch.progress);
             self.last = self.last.max((self.seen.position, self.seen.change_lsn));
@@ -149,15 +151,15 @@ impl Session {
         Ok(())
     }
 
-    async fn write_rows(&mut self, batch: &Batch, quarantined: &HashSet<Position>) -> Result<(), WriteError> {
-        let route = self.route(batch, quarantined).await?;
+    async fn write_rows(&mut self, batch: &Batch, quarantine: &Quarantine) -> Result<(), WriteError> {
+        let route = self.route(batch, quarantine).await?;
         for (at, ids) in route.ids.chunks(ACTIVE_MAX).enumerate() {
             if at > 0 {
                 self.make_room().await?;
             }
             self.open_tables(ids).await?;
             let mut active: Vec<OpenTable> = ids.iter().filter_map(|id| self.tables.remove(id)).collect();
-            let written = self.append_rows(batch, &mut active, route.targets(at * ACTIVE_MAX), quarantined).await;
+            let written = self.append_rows(batch, &mut active, route.targets(at * ACTIVE_MAX), quarantine).await;
             self.deactivate(active);
             written?;
         }
@@ -170,12 +172,12 @@ impl Session {
         batch: &Batch,
         active: &mut [OpenTable],
         targets: impl Iterator<Item = usize>,
-        quarantined: &HashSet<Position>,
+        quarantine: &Quarantine,
     ) -> Result<(), WriteError> {
         let stored = self.durable().position;
-        let source = self.source.clone();
+        let (source, sink) = (self.source.clone(), self.settings.name.clone());
         let shared = Shared { source: &source, recorded_at: Micros::now() };
-        let mut versions = batch.versions().zip(targets).peekable();
+        let mut versions = batch.versions_unless(quarantine).zip(targets).peekable();
         let mut last = self.last;
         loop {
             let run = || -> Result<Option<(usize, Need, Position)>, WriteError> {
@@ -188,9 +190,8 @@ impl Session {
                     {
                         let flushed_lsn = version.transaction().commit_lsn;
                         let before = Progress { position: last.0, change_lsn: last.1, flushed_lsn };
-                        let quarantined = !quarantined.is_empty() && quarantined.contains(&position);
-                        let append = Append { shared, before, quarantined };
-                        match table.append(version, append).map_err(|error| refused(version, error))? {
+                        let append = Append { shared, before };
+                        match table.append(version, append).map_err(|error| refused(&sink, version, &error))? {
                             None => {}
                             Some(Need::Encode) => {
                                 table.encode()?;
@@ -323,8 +324,11 @@ impl Session {
     }
 }
 
-fn refused(version: &Version<'_>, error: TooLarge) -> WriteError {
-    WriteError::Refused { position: version.position(), table: version.table().name.to_string(), column: error.column }
+fn refused(sink: &str, version: &Version<'_>, error: &TooLarge) -> WriteError {
+    let (table, column, position) = (&version.table().name, &error.column, version.position());
+    let message =
+        format!("the lake cannot take the value of {table}.{column} at {position}: it is too large for Parquet");
+    WriteError::Refused(SinkError::refusing(sink, position, message, Some("ignore the column")))
 }
 
 /// Does what a table needs before more rows come in. `position` is that of the next version, or the last.

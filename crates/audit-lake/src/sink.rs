@@ -1,11 +1,10 @@
 //! The lake as a sink.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use audit_core::batch::{Batch, Progress};
-use audit_core::position::Position;
+use audit_core::quarantine::Quarantine;
 use audit_core::sink::{Action, Identity, Sink, SinkError, Stored};
 
 use crate::compact::Compactor;
@@ -27,7 +26,7 @@ pub struct LakeSink {
     config: Box<LakeConfig>,
     /// Where they are given; else the places that the config names are opened.
     stores: Option<Stores>,
-    quarantined: HashSet<Position>,
+    quarantine: Arc<Quarantine>,
     session: Option<Session>,
     durable: Progress,
 }
@@ -79,7 +78,7 @@ impl LakeSink {
             settings,
             config,
             stores,
-            quarantined: HashSet::new(),
+            quarantine: Arc::default(),
             session: None,
             durable: Progress::default(),
         })
@@ -127,7 +126,7 @@ impl Sink for LakeSink {
 
     async fn write(&mut self, batches: &[&Batch]) -> Result<(), SinkError> {
         let Some(session) = &mut self.session else { return self.session().map(|_| ()) };
-        let written = session.write(batches, &self.quarantined).await;
+        let written = session.write(batches, &self.quarantine).await;
         self.settle(written)
     }
 
@@ -144,8 +143,8 @@ impl Sink for LakeSink {
         self.durable
     }
 
-    fn quarantine(&mut self, positions: HashSet<Position>) {
-        self.quarantined = positions;
+    fn quarantine(&mut self, quarantine: Arc<Quarantine>) {
+        self.quarantine = quarantine;
     }
 
     fn held_bytes(&self) -> usize {
@@ -170,15 +169,7 @@ impl From<WriteError> for SinkError {
     fn from(error: WriteError) -> SinkError {
         match error {
             WriteError::Lake(error) => error.into(),
-            WriteError::Refused { position, table, column } => {
-                let message = format!(
-                    "the lake cannot take the value of {table}.{column} at {position}: it is too large for Parquet"
-                );
-                let hint = format!(
-                    "ignore the column, or go on without this version: `cdc-audit resume --quarantine {position}`"
-                );
-                SinkError::stop(message).hint(hint).refused(position)
-            }
+            WriteError::Refused(error) => error,
         }
     }
 }

@@ -249,7 +249,7 @@ impl OpenTable {
                 return Ok(Some(Need::Close));
             }
             let file = self.files.entry(partition).or_insert_with(|| OpenFile::new(plan, partition, position));
-            encode = append.to(file, version)?;
+            encode = file.append(version, append.shared)?;
         }
         self.taken = position;
         self.before_first.get_or_insert(append.before);
@@ -471,16 +471,4 @@ impl OpenTable {
 pub struct Append<'a> {
     pub shared: Shared<'a>,
     pub before: Progress,
-    /// The version was given up: event `error` takes its place.
-    pub quarantined: bool,
-}
-
-impl Append<'_> {
-    fn to(&self, file: &mut OpenFile, version: &Version<'_>) -> Result<bool, TooLarge> {
-        if self.quarantined {
-            let note = r#"{"error": "the lake could not take this version; it was given up by command"}"#;
-            return Ok(file.append_error(version, self.shared, note));
-        }
-        file.append(version, self.shared)
-    }
 }

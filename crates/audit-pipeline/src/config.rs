@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PipelineConfig {
-    /// The memory that the daemon may take. The largest single row it can carry is a quarter of what is above 64 MiB; PostgreSQL's own
-    /// bound on one is 1 GB.
+    /// The memory that the daemon may take; give its container or service a fifth more, for what the allocator keeps. The largest
+    /// single row it can carry is a quarter of what is above 64 MiB; PostgreSQL's own bound on one is 1 GB.
     pub memory_limit: ByteSize,
     /// How often a position is stored while nothing is written that concerns us, so that the server can drop old WAL.
     pub idle_after: Span,

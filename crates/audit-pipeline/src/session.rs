@@ -8,7 +8,6 @@
 //! taken over, which shuts out whoever wrote before; only then is read what they have, and compared with the slot. A daemon that waits
 //! for the slot has changed nothing.
 
-use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,8 +20,9 @@ use audit_capture::replication::Receiver;
 use audit_core::baseline::Command;
 use audit_core::batch::Progress;
 use audit_core::context::{Context, Contexts};
-use audit_core::position::{Lsn, Micros, Position};
-use audit_core::sink::{Action, Checkpoint, Identity, Stored};
+use audit_core::position::{Lsn, Micros};
+use audit_core::quarantine::Quarantine;
+use audit_core::sink::{ALL_SINKS, Action, Checkpoint, Identity, Stored};
 use futures::future::select_all;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -33,7 +33,7 @@ use crate::driver::{Driver, DriverError};
 use crate::fanout::{Budget, Fanout, Held, QUEUE};
 use crate::run::{Daemon, RunError, SinkFailure, Stretches, sql};
 use crate::sink_task::{self, NamedSink, SinkEnd};
-use crate::slot::{self, Locked};
+use crate::slot::{self, Locked, Quarantines};
 use crate::stage::{ResumeCheck, Stage, StageConfig};
 use crate::status::{Phase, SinkGauge};
 
@@ -78,14 +78,14 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bo
     if let Some(keyring) = &daemon.keyring {
         keyring.put_back_lost().await;
     }
-    let quarantined = slot::quarantined(&client, &daemon.source.name).await?;
-    let mut sinks = Sinks::start(daemon, &verdict, &quarantined);
+    let quarantines = slot::quarantines(&client, &daemon.source.name).await?;
+    let mut sinks = Sinks::start(daemon, &verdict, &quarantines);
     let budget = Budget::new(daemon.memory.queue);
     let fanout = Fanout::new(budget.clone(), sinks.take_queues(), daemon.shared.clone());
     let (ask, commands) = mpsc::channel(COMMANDS);
     let accepted = !verdict.gaps.is_empty();
     let lost_wal = accepted || !verdict.owed.is_empty();
-    let driver = driver(daemon, client, verdict, &stored, &quarantined, fanout, commands).await?;
+    let driver = driver(daemon, client, verdict, &stored, &quarantines, fanout, commands).await?;
     sinks.continues = driver.continues.subscribe();
     // It looks at the source before the stream is read: what has to be followed from its beginning is.
     let baseline = Baseline {
@@ -213,7 +213,7 @@ async fn driver(
     client: tokio_postgres::Client,
     verdict: Verdict,
     stored: &[(Arc<str>, Stored)],
-    quarantined: &HashMap<String, HashSet<Position>>,
+    quarantines: &Quarantines,
     fanout: Fanout,
     commands: mpsc::Receiver<Command>,
 ) -> Result<Driver, RunError> {
@@ -235,7 +235,7 @@ async fn driver(
             .max()
             .unwrap_or_default(),
         checks: checks.collect(),
-        quarantined: quarantined.get(slot::ALL_SINKS).cloned().unwrap_or_default(),
+        quarantine: quarantines.get(ALL_SINKS).cloned().unwrap_or_default(),
     });
     if let Some(note) = note {
         stage.record_gap(note);
@@ -276,7 +276,7 @@ struct Sinks {
     tasks: JoinSet<Result<(), SinkEnd>>,
     durable: Vec<watch::Receiver<Progress>>,
     queues: Vec<mpsc::Sender<Arc<Held>>>,
-    quarantine: Vec<watch::Sender<HashSet<Position>>>,
+    quarantine: Vec<watch::Sender<Quarantine>>,
     epoch: u16,
     start: Progress,
     /// Whether the stream has shown that it continues what every sink has.
@@ -284,7 +284,7 @@ struct Sinks {
 }
 
 impl Sinks {
-    fn start(daemon: &Daemon, verdict: &Verdict, quarantined: &HashMap<String, HashSet<Position>>) -> Sinks {
+    fn start(daemon: &Daemon, verdict: &Verdict, quarantines: &Quarantines) -> Sinks {
         let start = verdict.start();
         let mut sinks = Sinks {
             tasks: JoinSet::new(),
@@ -298,9 +298,9 @@ impl Sinks {
         for sink in &daemon.sinks {
             let (queue, batches) = mpsc::channel(QUEUE);
             let (durable, stands) = watch::channel(Progress::default());
-            let positions = quarantined.get(sink.name.as_ref()).cloned().unwrap_or_default();
-            let (quarantine, positions) = watch::channel(positions);
-            sinks.tasks.spawn(sink_task::run(sink.clone(), start, batches, durable, positions));
+            let quarantine = quarantines.get(sink.name.as_ref()).cloned().unwrap_or_default();
+            let (quarantine, decided) = watch::channel(quarantine);
+            sinks.tasks.spawn(sink_task::run(sink.clone(), start, batches, durable, decided));
             sinks.durable.push(stands);
             sinks.queues.push(queue);
             sinks.quarantine.push(quarantine);
@@ -333,37 +333,34 @@ impl Sinks {
         acknowledged
     }
 
-    /// Those who wait to hear what operators have given up since.
+    /// Those who wait to hear what operators have quarantined since.
     fn take_waiting(&mut self, daemon: &Daemon) -> Vec<Waiting> {
         let senders = std::mem::take(&mut self.quarantine);
-        let waiting = |(sink, given_up): (&NamedSink, _)| Waiting {
-            name: sink.name.clone(),
-            gauge: sink.gauge.clone(),
-            given_up,
-        };
+        let waiting =
+            |(sink, decided): (&NamedSink, _)| Waiting { name: sink.name.clone(), gauge: sink.gauge.clone(), decided };
         daemon.sinks.iter().zip(senders).map(waiting).collect()
     }
 }
 
-/// A sink that may wait for a position to be given up.
+/// A sink that may wait for a version to be quarantined.
 struct Waiting {
     name: Arc<str>,
     gauge: Arc<SinkGauge>,
-    given_up: watch::Sender<HashSet<Position>>,
+    decided: watch::Sender<Quarantine>,
 }
 
 impl Waiting {
-    fn tell(&self, quarantined: &HashMap<String, HashSet<Position>>) {
-        let positions = quarantined.get(self.name.as_ref()).cloned().unwrap_or_default();
-        self.given_up.send_if_modified(|known| {
-            let more = *known != positions;
-            *known = positions;
+    fn tell(&self, quarantines: &Quarantines) {
+        let decided = quarantines.get(self.name.as_ref()).cloned().unwrap_or_default();
+        self.decided.send_if_modified(|known| {
+            let more = *known != decided;
+            *known = decided;
             more
         });
     }
 }
 
-/// Tells sinks that fail what operators have given up since. A task of its own: neither acknowledgements nor a stop wait for a source that
+/// Tells sinks that fail what operators have quarantined since. A task of its own: neither acknowledgements nor a stop wait for a source that
 /// does not answer.
 async fn watch_quarantine(source: SourceConfig, sinks: Vec<Waiting>) {
     loop {
@@ -372,8 +369,8 @@ async fn watch_quarantine(source: SourceConfig, sinks: Vec<Waiting>) {
             continue;
         }
         // Only a hint for sinks that wait: if it cannot be read now, it can be the next time.
-        if let Some(quarantined) = slot::quarantined_now(&source).await {
-            sinks.iter().for_each(|sink| sink.tell(&quarantined));
+        if let Some(quarantines) = slot::quarantines_now(&source).await {
+            sinks.iter().for_each(|sink| sink.tell(&quarantines));
         }
     }
 }

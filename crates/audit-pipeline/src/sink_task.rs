@@ -1,14 +1,14 @@
 //! One task for each sink: takes batches from its queue, repeats what may be repeated, says what is durable.
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use audit_core::batch::{Batch, Progress};
 use audit_core::position::Position;
-use audit_core::sink::{Action, Identity, Sink, SinkError, Stored};
+use audit_core::quarantine::{Quarantine, Quarantined};
+use audit_core::sink::{Action, Identity, Sink, SinkError, Stored, quarantine_command};
 use tokio::sync::{Mutex, mpsc, watch};
 use tracing::{info, warn};
 
@@ -29,7 +29,7 @@ pub trait ErasedSink: Send {
     fn flush(&mut self, all: bool) -> Boxed<'_, ()>;
     fn due(&self) -> Option<Instant>;
     fn durable(&self) -> Progress;
-    fn quarantine(&mut self, positions: HashSet<Position>);
+    fn quarantine(&mut self, quarantine: Arc<Quarantine>);
     fn held_bytes(&self) -> usize;
     fn troubles(&self) -> Vec<String>;
 }
@@ -53,8 +53,8 @@ impl<S: Sink> ErasedSink for S {
     fn durable(&self) -> Progress {
         Sink::durable(self)
     }
-    fn quarantine(&mut self, positions: HashSet<Position>) {
-        Sink::quarantine(self, positions);
+    fn quarantine(&mut self, quarantine: Arc<Quarantine>) {
+        Sink::quarantine(self, quarantine);
     }
     fn held_bytes(&self) -> usize {
         Sink::held_bytes(self)
@@ -120,11 +120,12 @@ pub async fn run(
     start: Progress,
     mut queue: mpsc::Receiver<Arc<Held>>,
     durable: watch::Sender<Progress>,
-    mut quarantined: watch::Receiver<HashSet<Position>>,
+    mut decided: watch::Receiver<Quarantine>,
 ) -> Result<(), SinkEnd> {
     let mut guard = sink.sink.lock().await;
-    guard.quarantine(quarantined.borrow_and_update().clone());
-    let mut given_up = HashSet::new();
+    // A decision counts only for a version that the sink has refused: nothing else can be blanked by one.
+    let mut quarantine = Quarantine::new();
+    guard.quarantine(Arc::default());
     let mut backoff = Backoff::default();
     while let Err(error) = guard.begin(start).await {
         pause(&sink, error, &mut backoff).await?;
@@ -149,9 +150,10 @@ pub async fn run(
             Step::Write(held) => {
                 let batches: Vec<&Batch> = held.iter().map(|held| &held.batch).collect();
                 while let Err(error) = guard.write(&batches).await {
-                    if error.refused.is_some() {
-                        refused(&sink, error, &mut quarantined, &mut given_up).await?;
-                        guard.quarantine(quarantined.borrow_and_update().clone());
+                    if let Some(position) = error.refused {
+                        let instead = refused(&sink, (position, error), &mut decided, quarantine.remove(&position));
+                        quarantine.insert(position, instead.await?);
+                        guard.quarantine(Arc::new(quarantine.clone()));
                     } else {
                         pause(&sink, error, &mut backoff).await?;
                     }
@@ -207,35 +209,37 @@ async fn pause(sink: &NamedSink, error: SinkError, backoff: &mut Backoff) -> Res
     Ok(())
 }
 
-/// A refused version holds its sink until an operator gives it up; the other sinks go on within the memory limit.
+/// A refused version holds its sink until an operator quarantines it; the other sinks go on within the memory limit. `before` is what took
+/// its place when it was refused before: where the sink does not take key or actor, it is given neither.
 async fn refused(
     sink: &NamedSink,
-    error: SinkError,
-    quarantined: &mut watch::Receiver<HashSet<Position>>,
-    given_up: &mut HashSet<Position>,
-) -> Result<(), SinkEnd> {
+    (position, error): (Position, SinkError),
+    decided: &mut watch::Receiver<Quarantine>,
+    before: Option<Quarantined>,
+) -> Result<Quarantined, SinkEnd> {
     sink.gauge.failed(&error);
-    let Some(position) = error.refused else { return Ok(()) };
-    if given_up.contains(&position) {
-        // Nothing is left to give up.
-        let hint =
-            "not even the record in its place is taken: see what was added to the sink by hand (constraints, triggers)";
-        return Err(SinkEnd { sink: sink.name.clone(), error: error.hint(hint) });
-    }
-    warn!(
-        sink = %sink.name, error = %Chain(&error), %position,
-        "the sink refuses a version and waits: cdc-audit resume --sink {} --quarantine {position}", sink.name
-    );
-    loop {
-        if quarantined.borrow().contains(&position) {
-            info!(sink = %sink.name, %position, "the version is given up; an error record takes its place");
-            given_up.insert(position);
-            return Ok(());
+    match before {
+        Some(before) if before.is_bare() => {
+            let hint = "not even the record in its place is taken: see what was added to the sink by hand (constraints, triggers)";
+            return Err(SinkEnd { sink: sink.name.clone(), error: error.hint(hint) });
         }
-        if tokio::time::timeout(Duration::from_secs(3600), quarantined.changed())
-            .await
-            .is_ok_and(|changed| changed.is_err())
-        {
+        Some(before) => {
+            info!(sink = %sink.name, %position, "the sink refuses the version's key or actor too: the error record names neither");
+            return Ok(before.bare());
+        }
+        None => {}
+    }
+    let mut told = false;
+    loop {
+        if let Some(instead) = decided.borrow_and_update().get(&position) {
+            info!(sink = %sink.name, %position, "the version is quarantined; an error record takes its place");
+            return Ok(instead.clone());
+        }
+        if !std::mem::replace(&mut told, true) {
+            let command = quarantine_command(&sink.name, position);
+            warn!(sink = %sink.name, error = %Chain(&error), %position, "the sink refuses a version and waits: {command}");
+        }
+        if decided.changed().await.is_err() {
             return Err(SinkEnd { sink: sink.name.clone(), error });
         }
     }
@@ -261,6 +265,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use std::time::Duration;
 
     use super::*;
 
@@ -288,7 +294,7 @@ mod tests {
         fn durable(&self) -> Progress {
             Progress::default()
         }
-        fn quarantine(&mut self, _: HashSet<Position>) {}
+        fn quarantine(&mut self, _: Arc<Quarantine>) {}
         fn held_bytes(&self) -> usize {
             0
         }
@@ -301,7 +307,7 @@ mod tests {
         let sink = NamedSink::new("due", AlwaysDue(written.clone()));
         let (batches, queue) = mpsc::channel(8);
         let (durable, _kept) = watch::channel(Progress::default());
-        let (_positions, quarantined) = watch::channel(HashSet::new());
+        let (_positions, quarantined) = watch::channel(Quarantine::new());
         let shared = Arc::new(crate::status::Shared::default());
         let fanout = crate::fanout::Fanout::new(crate::fanout::Budget::new(1 << 20), vec![batches], shared);
         for _ in 0..3 {

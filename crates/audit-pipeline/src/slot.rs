@@ -1,6 +1,6 @@
 //! The slot: the lock that makes one daemon the source's only reader, and what keeps it moving.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use audit_capture::replication::{
 };
 use audit_capture::slot::{self, SlotState};
 use audit_capture::{APPLICATION, encoding, standby};
-use audit_core::position::{Lsn, Position};
+use audit_core::position::Lsn;
+use audit_core::quarantine::{Quarantine, Quarantined};
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use tracing::{debug, error, info, warn};
@@ -21,9 +22,6 @@ use crate::retry::Backoff;
 use crate::run::{Daemon, RunError, sql};
 use crate::session::stopped;
 use crate::status::{Phase, Shared};
-
-/// The name under which `resume --sink` gives a change up for all sinks.
-pub const ALL_SINKS: &str = "all";
 
 /// A slot that is ours, and what the server said of itself.
 pub struct Locked {
@@ -165,24 +163,28 @@ pub async fn look(source: &SourceConfig) -> Result<Option<Server>, RunError> {
     Ok(Some(Server::new(&system, forks, &slot)))
 }
 
-/// Positions that operators gave up, by sink.
-pub async fn quarantined(client: &Client, source: &str) -> Result<HashMap<String, HashSet<Position>>, RunError> {
-    let query = "SELECT sink, position FROM cdc_audit.quarantine WHERE source = $1";
+/// What operators quarantined, by the name of the sink.
+pub type Quarantines = HashMap<String, Quarantine>;
+
+pub async fn quarantines(client: &Client, source: &str) -> Result<Quarantines, RunError> {
+    let query = "SELECT sink, position, os_user, db_user::text, to_char(created_at AT TIME ZONE 'UTC', \
+                 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), note FROM cdc_audit.quarantine WHERE source = $1";
     let rows = client.query(query, &[&source]).await.map_err(|e| sql("read cdc_audit.quarantine", e))?;
-    let mut found: HashMap<String, HashSet<Position>> = HashMap::new();
+    let mut found = Quarantines::new();
     for row in rows {
         if let Ok(position) = row.get::<_, &str>(1).parse() {
-            found.entry(row.get(0)).or_default().insert(position);
+            let decided = Quarantined::new(row.get(2), row.get(3), row.get(4), row.get(5));
+            found.entry(row.get(0)).or_default().insert(position, decided);
         }
     }
     Ok(found)
 }
 
-/// The same over a connection of its own, given up after a while.
-pub async fn quarantined_now(source: &SourceConfig) -> Option<HashMap<String, HashSet<Position>>> {
+/// The same over a connection of its own, and no longer than a while.
+pub async fn quarantines_now(source: &SourceConfig) -> Option<Quarantines> {
     let look = async {
         let client = audit_connect::connect(&source.endpoint, APPLICATION).await?;
-        quarantined(&client, &source.name).await
+        quarantines(&client, &source.name).await
     };
     tokio::time::timeout(QUARANTINE_WAIT, look).await.ok()?.ok()
 }

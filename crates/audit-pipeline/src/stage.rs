@@ -7,7 +7,7 @@
 //! Nothing here waits and nothing here is stored: what the stages know beyond one message is the open transaction, the tables'
 //! shapes, and the batch under way.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use audit_cipher::Wanted;
@@ -19,8 +19,10 @@ use audit_core::context::{CONTEXT_PREFIX, Context, ContextKeys, Contexts, Said};
 use audit_core::inside::Inside;
 use audit_core::position::{Lsn, Position};
 use audit_core::protect::{Place, Policy, SealError};
+use audit_core::quarantine::{Quarantine, Quarantined};
 use audit_core::rules::Rules;
 use audit_core::shape::{History, Relation, Shape, TableName};
+use audit_core::sink::{ALL_SINKS, quarantine_command};
 use audit_core::table::{Table, TableError};
 use audit_core::version::{Event, version};
 use audit_pgoutput::{DecodeError, Message, Scratch, decode};
@@ -71,7 +73,7 @@ impl StageError {
         matches!(self, StageError::Diverged { .. } | StageError::NotSentAgain { .. })
     }
 
-    /// The position that `resume --quarantine` would give up, where that can help.
+    /// The position that `resume --quarantine` would leave out, where that can help.
     pub fn position(&self) -> Option<Position> {
         match self {
             StageError::Decode { position, .. }
@@ -86,9 +88,8 @@ impl StageError {
             StageError::Decode { position, .. }
             | StageError::Seal { position, .. }
             | StageError::UnknownRelation { position, .. } => {
-                format!(
-                    "to go on without it and leave an `error` record there: cdc-audit resume --sink all --quarantine {position}"
-                )
+                let command = quarantine_command(ALL_SINKS, *position);
+                format!("to go on without it and leave an `error` record there: {command}")
             }
             StageError::Table(error) => error.hint(),
             StageError::Diverged { .. } | StageError::NotSentAgain { .. } => {
@@ -123,8 +124,8 @@ pub struct StageConfig {
     /// The furthest that any sink has stored.
     pub stored: Position,
     pub checks: Vec<ResumeCheck>,
-    /// Positions at which an `error` record takes the change's place.
-    pub quarantined: HashSet<Position>,
+    /// Changes whose place an `error` record takes, if they cannot be recorded.
+    pub quarantine: Quarantine,
 }
 
 /// Counted since the last [`Stage::take_counts`].
@@ -159,9 +160,9 @@ pub struct Stage {
     described: [Option<u32>; 2],
     assembler: Assembler,
     checks: Vec<ResumeCheck>,
-    quarantined: HashSet<Position>,
-    /// Relations whose description was given up: each of their changes is an `error` record.
-    unreadable: HashSet<u32>,
+    quarantine: Quarantine,
+    /// Relations whose description was quarantined, and by whom: each of their changes is an `error` record.
+    unreadable: HashMap<u32, Quarantined>,
     batch: Batch,
     scratch: Scratch,
     changed: Vec<bool>,
@@ -202,8 +203,8 @@ impl Stage {
             targets: HashMap::new(),
             described: [None, None],
             checks,
-            quarantined: config.quarantined,
-            unreadable: HashSet::new(),
+            quarantine: config.quarantine,
+            unreadable: HashMap::new(),
             batch: Batch::default(),
             scratch: Scratch::default(),
             changed: Vec::new(),
@@ -374,32 +375,33 @@ impl Stage {
             self.counts.changes += 1;
             self.check_resume(place)?;
         }
-        let given_up = !self.quarantined.is_empty() && self.quarantined.contains(&place.position);
-        let Some(target) = self.targets.get(&oid) else { return self.undescribed(oid, place.position, lsn, given_up) };
+        let Some(target) = self.targets.get(&oid) else { return self.undescribed(oid, place.position, lsn) };
         let Some(Known::Record(Recorded { table, .. })) = &target.known else { return Ok(()) };
         let change = target.leaves.judge(change);
         if again.is_none() && !self.watches.is_idle() {
             let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);
             self.watches.change(xid, table, &target.digest, change);
         }
-        if table.shape.schema_version == 0 && (given_up || version(table, change, &mut self.changed).is_some()) {
+        if table.shape.schema_version == 0 && version(table, change, &mut self.changed).is_some() {
             self.count_shape(oid, place.position);
         }
         let target = self.targets.get(&oid).ok_or(StageError::UnknownRelation { oid, position: place.position })?;
         let Some(Known::Record(Recorded { table, .. })) = &target.known else { return Ok(()) };
-        if given_up {
-            let note =
-                Context::note(&serde_json::json!({ "error": "given up by an operator", "table": table.name.as_ref() }));
-            self.batch.note(Event::Error, table, place.position, lsn, note);
-            return Ok(());
-        }
         let Some(raw) = version(table, change, &mut self.changed) else { return Ok(()) };
         let context = self.assembler.current_context();
         let sealed = self.policy.seal(&mut self.batch, table, &raw, place, context);
-        self.pending = sealed.is_err().then_some(Pending { place, before });
-        sealed.map_err(|source| StageError::Seal { position: place.position, source })?;
-        self.counts.versions += 1;
-        Ok(())
+        let Err(source) = sealed else {
+            self.counts.versions += 1;
+            return Ok(());
+        };
+        let waits = matches!(source, SealError::KeyWanted(_));
+        if let Some(decided) = self.quarantine.get(&place.position).filter(|_| !waits) {
+            let note = decided.context(&source.to_string(), Some(raw.event), context.map(Arc::as_ref));
+            self.policy.quarantine(&mut self.batch, table, &raw, place, note);
+            return Ok(());
+        }
+        self.pending = Some(Pending { place, before });
+        Err(StageError::Seal { position: place.position, source })
     }
 
     /// Takes in what the application said, without what is protected in it.
@@ -436,36 +438,36 @@ impl Stage {
         }
     }
 
-    /// Goes on without a message that somebody gave up; fails at its position where nobody did.
+    /// Goes on without a message that was quarantined; fails at its position where it was not.
     fn malformed(&mut self, source: DecodeError, data: &[u8], lsn: Lsn) -> Result<(), StageError> {
         let inside = self.assembler.transaction().is_some();
         // Between transactions the place of its WAL record is its own: no commit has it.
         let own = Position::new(self.verdict.epoch_at(lsn), lsn, 0);
         let position = if inside { self.assembler.next_position() } else { own };
-        if !self.quarantined.contains(&position) {
+        let Some(decided) = self.quarantine.get(&position).cloned() else {
             return Err(StageError::Decode { position, lsn, source });
-        }
+        };
         let error = source.to_string();
-        warn!(%position, error, "a message that cannot be decoded was given up");
+        warn!(%position, error, "a message that cannot be decoded was quarantined");
         match data.split_first() {
             _ if !inside => {
                 self.idle(lsn)?;
                 let now = audit_core::position::Micros::now();
                 self.batch.transaction(Transaction { xid: 0, commit_lsn: lsn, committed_at: now });
                 self.assembler.stand_at(own);
-                self.note_error(own, lsn, error);
+                self.note_error(own, lsn, &decided, &error);
             }
             Some((b'I' | b'U' | b'D' | b'T', _)) => {
                 let place = self.assembler.change(lsn).map_err(|source| StageError::Assemble { lsn, source })?;
                 self.check_resume(place)?;
-                self.note_error(place.position, lsn, error);
+                self.note_error(place.position, lsn, &decided, &error);
             }
             // No change, and so no place of its own in the trail: what depends on it says so.
             Some((b'R', rest)) => {
                 if let Some(oid) = rest.first_chunk() {
                     let oid = u32::from_be_bytes(*oid);
                     self.targets.remove(&oid);
-                    self.unreadable.insert(oid);
+                    self.unreadable.insert(oid, decided);
                 }
             }
             _ => {}
@@ -473,17 +475,16 @@ impl Stage {
         Ok(())
     }
 
-    fn note_error(&mut self, position: Position, lsn: Lsn, error: String) {
-        let note = Context::note(&serde_json::json!({ "error": error }));
+    fn note_error(&mut self, position: Position, lsn: Lsn, decided: &Quarantined, error: &str) {
+        let note = decided.context(error, None, self.assembler.current_context().map(Arc::as_ref));
         self.batch.note(Event::Error, &Arc::new(Table::pseudo("cdc_audit.error")), position, lsn, note);
     }
 
-    /// A change of a relation that the server has not described, or whose description was given up.
-    fn undescribed(&mut self, oid: u32, position: Position, lsn: Lsn, given_up: bool) -> Result<(), StageError> {
-        if !given_up && !self.unreadable.contains(&oid) {
-            return Err(StageError::UnknownRelation { oid, position });
-        }
-        self.note_error(position, lsn, format!("the description of relation {oid} could not be read"));
+    /// A change of a relation that the server has not described, or whose description was quarantined.
+    fn undescribed(&mut self, oid: u32, position: Position, lsn: Lsn) -> Result<(), StageError> {
+        let decided = self.quarantine.get(&position).or_else(|| self.unreadable.get(&oid)).cloned();
+        let decided = decided.ok_or(StageError::UnknownRelation { oid, position })?;
+        self.note_error(position, lsn, &decided, &format!("the description of relation {oid} could not be read"));
         Ok(())
     }
 

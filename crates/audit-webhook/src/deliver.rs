@@ -1,9 +1,9 @@
 //! A run of versions as requests, in their order: [`Delivery`].
 //!
 //! What a receiver does not want (413, 422 and the like) is sent again in halves, until the version is known that it refuses. A request
-//! that has to be repeated is repeated to the byte, under the same id.
+//! that has to be repeated is repeated to the byte, under the same id; an id names the bytes that it stands for, so that a receiver which
+//! remembers ids never sees one with another content.
 
-use std::collections::HashSet;
 use std::time::Instant;
 
 use audit_core::batch::Version;
@@ -11,6 +11,7 @@ use audit_core::position::{Micros, Position};
 use audit_core::sink::SinkError;
 use audit_format::Encoder;
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use crate::config::Body;
 use crate::post::{Answer, Receiver};
@@ -56,7 +57,7 @@ impl Delivery {
         &mut self,
         versions: &[Version<'_>],
         (source, sink): (&str, &str),
-        (encoder, quarantined): (&mut Encoder, &HashSet<Position>),
+        encoder: &mut Encoder,
         receiver: &Receiver,
         cut: Cut,
     ) -> Result<(), SinkError> {
@@ -64,9 +65,10 @@ impl Delivery {
             if let Some(until) = self.not_before.take() {
                 tokio::time::sleep_until(until.into()).await;
             }
-            let (body, count) = self.body(&versions[self.done..], encoder, quarantined, cut)?;
+            let (body, count) = self.body(&versions[self.done..], encoder, cut)?;
             let (first, last) = (versions[self.done].position(), versions[self.done + count - 1].position());
-            let id = format!("{source}/{sink}/{first}-{last}");
+            // Bytes that differ (quarantined meanwhile, or written at another time) are another request.
+            let id = format!("{source}/{sink}/{first}-{last}/{}", digest(&body));
             fail::fail_point!("webhook::before_post");
             match receiver.post(&id, body).await? {
                 Answer::Taken => {
@@ -81,9 +83,8 @@ impl Delivery {
                 Answer::Refused(_) if count > 1 => self.rows = count / 2,
                 Answer::Refused(status) => {
                     let table = &versions[self.done].table().name;
-                    return Err(SinkError::stop(format!("the receiver refuses the version of {table} at {first}: {status}"))
-                        .hint(format!("`cdc-audit resume --sink {sink} --quarantine {first}` goes on with an `error` record in its place"))
-                        .refused(first));
+                    let message = format!("the receiver refuses the version of {table} at {first}: {status}");
+                    return Err(SinkError::refusing(sink, first, message, None));
                 }
             }
         }
@@ -91,13 +92,7 @@ impl Delivery {
     }
 
     /// The next request's body, and how many versions it carries.
-    fn body(
-        &self,
-        versions: &[Version<'_>],
-        encoder: &mut Encoder,
-        quarantined: &HashSet<Position>,
-        cut: Cut,
-    ) -> Result<(Bytes, usize), SinkError> {
+    fn body(&self, versions: &[Version<'_>], encoder: &mut Encoder, cut: Cut) -> Result<(Bytes, usize), SinkError> {
         let (open, between, close): (&[u8], &[u8], &[u8]) = match cut.body {
             Body::Array => (b"[", b",\n", b"]\n"),
             Body::Lines => (b"", b"\n", b"\n"),
@@ -106,9 +101,8 @@ impl Delivery {
         body.extend_from_slice(open);
         let mut count = 0;
         for version in versions.iter().take(self.rows.max(1)) {
-            let given_up = quarantined.contains(&version.position());
             let start = body.len();
-            encoder.messages(version, self.recorded_at, given_up, |message| {
+            encoder.messages(version, self.recorded_at, |message| {
                 if let Some(value) = message.value {
                     if body.len() > open.len() {
                         body.extend_from_slice(between);
@@ -126,4 +120,9 @@ impl Delivery {
         body.extend_from_slice(close);
         Ok((body.into(), count))
     }
+}
+
+/// Names a body: 16 hex digits of its SHA-256.
+fn digest(body: &[u8]) -> String {
+    Sha256::digest(body).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -120,7 +120,13 @@ impl Receiver {
                     SinkError::retry(said).hint("the receiver cannot take versions at present; they wait meanwhile");
                 Ok(Answer::Later(error, retry_after(headers)))
             }
-            400 | 409 | 413 | 415 | 422 => Ok(Answer::Refused(status)),
+            // Where ids are honoured: the first request is still being worked on.
+            409 => {
+                let error =
+                    SinkError::retry(said).hint("the receiver is at work on the same request; it is asked again");
+                Ok(Answer::Later(error, retry_after(headers)))
+            }
+            400 | 413 | 415 | 422 => Ok(Answer::Refused(status)),
             401 | 403 | 407 => {
                 Err(SinkError::stop(said).hint("see secret and bearer: the receiver does not accept who asks"))
             }

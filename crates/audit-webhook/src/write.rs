@@ -1,13 +1,12 @@
 //! The sink: [`WebhookSink`].
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use audit_connect::PgEndpoint;
 use audit_core::batch::{Batch, Progress, Version};
 use audit_core::plan::{Limits, Places};
-use audit_core::position::Position;
+use audit_core::quarantine::Quarantine;
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use audit_format::Encoder;
 use audit_hot::CheckpointStore;
@@ -23,7 +22,7 @@ pub struct WebhookSink {
     config: WebhookConfig,
     store: CheckpointStore,
     receiver: Receiver,
-    quarantined: HashSet<Position>,
+    quarantine: Arc<Quarantine>,
     taken: Option<Taken>,
     /// Kept from one try to the next.
     delivery: Option<Delivery>,
@@ -52,7 +51,7 @@ impl WebhookSink {
             receiver: Receiver::new(config)?,
             name,
             config: config.clone(),
-            quarantined: HashSet::new(),
+            quarantine: Arc::default(),
             taken: None,
             delivery: None,
         })
@@ -70,7 +69,7 @@ impl WebhookSink {
         let Some(delivery) = &mut self.delivery else { return Ok(()) };
         let taken = self.taken.as_mut().ok_or_else(|| SinkError::stop("the sink was not taken before it was used"))?;
         let place = (taken.source.as_str(), self.name.as_ref());
-        delivery.run(versions, place, (&mut taken.encoder, &self.quarantined), &self.receiver, cut).await
+        delivery.run(versions, place, &mut taken.encoder, &self.receiver, cut).await
     }
 }
 
@@ -94,7 +93,9 @@ impl Sink for WebhookSink {
             places: Places::One,
         };
         let mut first = 0;
-        while let Some(unit) = self.store.next(batches, first, limits).await? {
+        let quarantine = self.quarantine.clone();
+        while let Some(mut unit) = self.store.next(batches, first, limits).await? {
+            unit.quarantine(&quarantine);
             self.deliver(&unit.versions).await?;
             self.store.store(&unit).await?;
             fail::fail_point!("webhook::after_checkpoint");
@@ -117,8 +118,8 @@ impl Sink for WebhookSink {
         self.store.durable()
     }
 
-    fn quarantine(&mut self, positions: HashSet<Position>) {
-        self.quarantined = positions;
+    fn quarantine(&mut self, quarantine: Arc<Quarantine>) {
+        self.quarantine = quarantine;
     }
 
     fn held_bytes(&self) -> usize {

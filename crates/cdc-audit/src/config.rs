@@ -104,7 +104,7 @@ impl Config {
         problems.scope("baseline", |problems| self.baseline.check(problems));
         for (name, sink) in &self.sinks {
             problems.scope(&format!("sinks.{}", quote(name)), |problems| match sink {
-                SinkConfig::Hot(_) => {}
+                SinkConfig::Hot(hot) => hot.check(problems),
                 SinkConfig::Lake(lake) => lake.check(problems),
                 SinkConfig::Kafka(kafka) => kafka.check(problems),
                 SinkConfig::Webhook(webhook) => {
@@ -230,6 +230,21 @@ mod tests {
     fn config_toml_is_what_the_keys_document() {
         let written = include_str!("../../../config.toml");
         assert_eq!(written.trim_end(), audit_config::reference::<Config>().trim_end(), "run `cargo xtask config`");
+    }
+
+    /// An example that is refused teaches nothing.
+    #[test]
+    fn the_example_of_compact_every_is_accepted() {
+        let reference = audit_config::reference::<Config>();
+        let line = reference.lines().find(|line| line.starts_with("# compact_every = ")).unwrap_or_default();
+        let text = format!(
+            "[source]\nname = 'shop'\nurl = 'postgres://localhost/shop'\n[sinks.archive]\ntype = 'lake'\nurl = '/lake'\n\
+             listing_readers = false\n{}\n",
+            line.trim_start_matches("# ")
+        );
+        let check = |config: &Config, problems: &mut Problems| config.check(problems);
+        let config = audit_config::parse(Path::new("c.toml"), &text, check);
+        assert_eq!(config.map(|config| config.sinks.len()).map_err(|problems| problems.to_string()), Ok(1), "{text}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub mod code {
     pub const CHANGED: u8 = 6;
     /// `plan` found columns that no rule decides about, in a strict table.
     pub const UNDECIDED: u8 = 7;
+    /// `keys destroy` knew no key of that data subject.
+    pub const UNKNOWN: u8 = 8;
 }
 
 impl CliError {

@@ -4,6 +4,8 @@ mod allocator;
 mod cli;
 mod config;
 mod error;
+#[cfg(feature = "fault-points")]
+mod faults;
 mod http;
 mod logging;
 mod reveal;
@@ -16,7 +18,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::CliError;
 
-/// The audit trail beside your PostgreSQL: every committed change, complete, protected, exactly once.
+/// An audit trail for PostgreSQL: every committed change, complete, protected, exactly once.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 110, after_help = EXIT_CODES)]
 struct Cli {
@@ -30,7 +32,8 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 not ready (check) or not running (status),
-4 WAL was lost, 5 another daemon owns a sink, 6 changed, 7 undecided columns (plan).
+4 WAL was lost, 5 another daemon owns a sink, 6 changed, 7 undecided columns (plan),
+8 no key of that data subject was known (keys destroy).
 
 To begin:
   cdc-audit config > config.toml     every key with its meaning; edit [source] and one sink
@@ -43,6 +46,13 @@ To begin:
 enum Command {
     /// Print the documented default configuration, or what is in force.
     Config(cli::config::Args),
+    #[command(flatten)]
+    Configured(Configured),
+}
+
+/// What needs the configuration.
+#[derive(Debug, Subcommand)]
+enum Configured {
     /// Create publication, slot and the schema cdc_audit; prints every statement first.
     Setup(cli::setup::Args),
     /// Say whether `run` would start, what would be recorded, and how to mend what is wrong.
@@ -55,7 +65,7 @@ enum Command {
     Status(cli::status::Args),
     /// Read tables once more: all rows that they have now.
     Baseline(cli::baseline::Args),
-    /// Give up a change that a sink refuses, so that the sink goes on.
+    /// Quarantine a change that a sink refuses, so that the sink goes on.
     Resume(cli::resume::Args),
     /// Show the trail of one row, newest first.
     History(cli::history::Args),
@@ -85,14 +95,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// First all that is synchronous and can fail: arguments, configuration, keys. Only then the runtime.
+/// First what is synchronous and can fail: arguments, configuration, logging. Only then the runtime, in which commands read their keys.
 fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
     // ⚠ Rows and keys are in memory: no core file of it, and no look into it by other processes of the same user. Without the call all works the same.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    if let Command::Config(args) = cli.command {
-        return cli::config::run(args, &cli.config);
-    }
-    let daemon = matches!(cli.command, Command::Run(_));
+    let command = match cli.command {
+        Command::Config(args) => return cli::config::run(args, &cli.config),
+        Command::Configured(command) => command,
+    };
+    let daemon = matches!(command, Configured::Run(_));
     let settled = if daemon { allocator::settle() } else { Ok(()) };
     let config = config::Config::load(&cli.config)?;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -101,7 +112,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         tracing::warn!(%error, "the memory allocator could not be set: the program may take more than its limit");
     }
     #[cfg(feature = "fault-points")]
-    wiring::arm_fault_points();
+    faults::arm();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Encoding may occupy a thread for a while: feedback to the server must find another.
         .worker_threads(std::thread::available_parallelism().map_or(4, |n| n.get().max(4)))
@@ -109,22 +120,21 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         .build()
         .map_err(|error| CliError::new("the asynchronous runtime cannot start").detail(error.to_string()))?;
     let code = runtime.block_on(async {
-        match cli.command {
-            Command::Config(_) => Ok(ExitCode::SUCCESS),
-            Command::Setup(args) => cli::setup::run(args, &config).await,
-            Command::History(args) => cli::history::run(args, &config).await,
-            Command::Decrypt(args) => cli::decrypt::run(args, &config).await,
-            Command::Keys(args) => cli::keys::run(args, &config).await,
-            Command::Export(args) => cli::export::run(args, &config).await,
-            Command::Compact(args) => cli::compact::run(args, &config).await,
-            Command::Ddl(args) => cli::ddl::run(args, &config).await,
-            Command::Teardown(args) => cli::teardown::run(args, &config).await,
-            Command::Check(args) => cli::check::run(args, &config).await,
-            Command::Plan(args) => cli::plan::run(args, &config).await,
-            Command::Run(args) => cli::run::run(args, config).await,
-            Command::Status(args) => cli::status::run(args, &config).await,
-            Command::Baseline(args) => cli::baseline::run(args, &config).await,
-            Command::Resume(args) => cli::resume::run(args, &config).await,
+        match command {
+            Configured::Setup(args) => cli::setup::run(args, &config).await,
+            Configured::History(args) => cli::history::run(args, &config).await,
+            Configured::Decrypt(args) => cli::decrypt::run(args, &config).await,
+            Configured::Keys(args) => cli::keys::run(args, &config).await,
+            Configured::Export(args) => cli::export::run(args, &config).await,
+            Configured::Compact(args) => cli::compact::run(args, &config).await,
+            Configured::Ddl(args) => cli::ddl::run(args, &config).await,
+            Configured::Teardown(args) => cli::teardown::run(args, &config).await,
+            Configured::Check(args) => cli::check::run(args, &config).await,
+            Configured::Plan(args) => cli::plan::run(args, &config).await,
+            Configured::Run(args) => cli::run::run(args, config).await,
+            Configured::Status(args) => cli::status::run(args, &config).await,
+            Configured::Baseline(args) => cli::baseline::run(args, &config).await,
+            Configured::Resume(args) => cli::resume::run(args, &config).await,
         }
     });
     // Work on blocking threads must not hold the program after its answer is out.

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use self::found::{Found, Parts};
+pub use self::place::NamedDomain;
 use self::place::{Place, Table};
 use crate::error::{CliError, code};
 
@@ -31,7 +32,7 @@ pub struct Revealer {
     /// What the rules say of the tables that were seen.
     tables: HashMap<String, Table>,
     /// The named domains of the configuration.
-    domains: Vec<String>,
+    domains: Vec<NamedDomain>,
     limit: u64,
     opened: u64,
     /// Values that did not open, by the reason.
@@ -59,7 +60,7 @@ struct Head<'a> {
 type Plain = HashMap<(String, String), zeroize::Zeroizing<String>>;
 
 impl Revealer {
-    pub fn new(opener: Opener, access: Access, rules: Rules, domains: Vec<String>, limit: u64) -> Revealer {
+    pub fn new(opener: Opener, access: Access, rules: Rules, domains: Vec<NamedDomain>, limit: u64) -> Revealer {
         Revealer { opener, access, rules, tables: HashMap::new(), domains, limit, opened: 0, failed: BTreeMap::new() }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Area, Input, Report, Seen, list};
 use crate::facts::Table;
-use crate::setup::objects::{FUNCTIONS, Function, TABLES};
+use crate::setup::objects::{FUNCTIONS, Function, TABLES, is_granted};
 use crate::setup::session_context;
 
 pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
@@ -71,7 +71,7 @@ fn objects(report: &mut Report, seen: &Seen, input: &Input<'_>, role: &str) {
     }
     let lacks = |(name, _, privileges, _): &(&'static str, &str, &[&str], &str)| {
         let granted = objects.tables.get(*name).map(Vec::as_slice).unwrap_or_default();
-        let has = |privilege: &&str| granted.iter().any(|has| has == privilege);
+        let has = |privilege: &&str| is_granted(granted, privilege);
         (!objects.daemon_usage || !privileges.iter().all(has)).then_some(*name)
     };
     let lacking: Vec<&str> = TABLES.iter().filter_map(lacks).collect();
@@ -79,25 +79,35 @@ fn objects(report: &mut Report, seen: &Seen, input: &Input<'_>, role: &str) {
         let names = list(lacking.iter().map(|name| format!("cdc_audit.{name}")));
         report.fail(Area::Role, role, format!("it may not use {names}"), "run `cdc-audit setup --as` their owner");
     }
+    if objects.quarantine_is_old || objects.quarantine_is_open {
+        let message =
+            "cdc_audit.quarantine is of an earlier version: it does not prove who decided to leave a change out";
+        report.fail(Area::Server, "schema cdc_audit", message, "run `cdc-audit setup --as` its owner");
+    }
+    for what in &objects.foreign {
+        let message = format!("it holds what setup did not make: {what}");
+        report.fail(Area::Server, "schema cdc_audit", message, "look at what it does, and drop it");
+    }
     contexts(report, seen, input);
 }
 
 /// What keeps a context from being known, or from being believed rightly.
 fn contexts(report: &mut Report, seen: &Seen, input: &Input<'_>) {
     let objects = &seen.found.objects;
-    let old = |function: &&Function| {
-        objects.functions.get(function.name).is_some_and(|there| !function.is_current(&there.body))
-    };
+    let old =
+        |function: &&Function| objects.functions.get(function.name).is_some_and(|there| !function.is_current(there));
     let old = list(FUNCTIONS.iter().filter(old).map(|function| format!("cdc_audit.{}", function.name)));
     if !old.is_empty() {
         let message = format!("{old}: not as this version makes it; contexts may not be verified");
         report.warn(Area::Server, "schema cdc_audit", message, "run `cdc-audit setup`");
     }
-    if !objects.key_readers.is_empty() {
-        let readers = list(&objects.key_readers);
-        let message = format!("{readers} may read cdc_audit.context_keys, and so sign a context in another's name");
-        let fix =
-            format!("run REVOKE ALL ON cdc_audit.context_keys FROM {readers}; SELECT cdc_audit.rotate_context_key()");
+    for reader in &objects.key_readers {
+        let as_member = reader.by.as_ref().map_or(String::new(), |by| format!(" as a member of {by}"));
+        let message = format!(
+            "{} may read cdc_audit.context_keys{as_member}, and so sign a context in another's name",
+            reader.role
+        );
+        let fix = format!("run {}; SELECT cdc_audit.rotate_context_key()", reader.revoke());
         report.warn(Area::Server, "schema cdc_audit", message, fix);
     }
     let Some(asked) = &input.source.session_context else { return };

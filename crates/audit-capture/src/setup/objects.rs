@@ -1,5 +1,6 @@
 //! Schema `cdc_audit`: the functions that take an application's context, and the tables of the daemon's own.
 
+use crate::facts::KeyReader;
 use crate::setup::Found;
 use crate::step::Plan;
 
@@ -73,8 +74,8 @@ pub(crate) const TABLES: [(&str, &str, &[&str], &str); 5] = [
     ),
     (
         "quarantine",
-        "changes that someone decided to leave out",
-        &["SELECT", "INSERT", "DELETE"],
+        "changes that sinks refuse and that someone decided to leave out, with who that was",
+        &["SELECT", "INSERT (source, sink, position, note, os_user)"],
         include_str!("../sql/quarantine.sql"),
     ),
 ];
@@ -82,8 +83,41 @@ pub(crate) const TABLES: [(&str, &str, &[&str], &str); 5] = [
 /// Who may create something in the schema, for statements that the session's role may not run.
 pub(super) const SCHEMA_OWNER: &str = "the owner of schema cdc_audit";
 
+/// Gives an earlier version's table the columns that say who decided. What was decided before is nobody's.
+const QUARANTINE_COLUMNS: [&str; 2] = [
+    "ALTER TABLE cdc_audit.quarantine ADD COLUMN os_user text NOT NULL DEFAULT 'unknown', \
+     ADD COLUMN db_user text NOT NULL DEFAULT 'unknown'",
+    "ALTER TABLE cdc_audit.quarantine ALTER COLUMN os_user DROP DEFAULT, ALTER COLUMN db_user SET DEFAULT session_user",
+];
+
+/// Whether one of a table's privileges is among those that the daemon's role has; of a list of columns any counts.
+pub(crate) fn is_granted(granted: &[String], privilege: &str) -> bool {
+    let name = privilege.split(" (").next().unwrap_or(privilege);
+    granted.iter().any(|has| has == name)
+}
+
+/// What somebody else put there could learn the keys of contexts, or run as the daemon.
+fn refuse_foreign(plan: &mut Plan, found: &Found) {
+    let (objects, me) = (&found.objects, &found.admin.quoted);
+    if let Some(owner) = &objects.foreign_schema {
+        let message = format!(
+            "schema cdc_audit belongs to role {owner}, who could read the keys of contexts and change the tables"
+        );
+        let hint = format!(
+            "as a superuser run DROP SCHEMA cdc_audit CASCADE if nothing in it is yours, or ALTER SCHEMA cdc_audit OWNER TO {me}; \
+             if {owner} is to own it, run setup --as that role"
+        );
+        plan.refuse(message, hint);
+    }
+    for what in &objects.foreign {
+        let hint = "drop it if nobody needs it; else look at what it does, and give it to the schema's owner: setup takes only what is its own";
+        plan.refuse(format!("schema cdc_audit holds what setup did not make: {what}"), hint);
+    }
+}
+
 pub(super) fn create(plan: &mut Plan, found: &Found) {
     let objects = &found.objects;
+    refuse_foreign(plan, found);
     match objects.schema {
         true => plan.exists("schema cdc_audit"),
         false => plan.run_if(
@@ -96,7 +130,7 @@ pub(super) fn create(plan: &mut Plan, found: &Found) {
     let may_create = if objects.schema { objects.may_create } else { found.admin.may_create };
     for function in &FUNCTIONS {
         match objects.functions.get(function.name) {
-            Some(there) if function.is_current(&there.body) => {
+            Some(there) if function.is_current(there) => {
                 plan.exists(format!("function cdc_audit.{}", function.signature));
             }
             _ => plan.run_if(may_create, SCHEMA_OWNER, function.why, function.sql.trim_end()),
@@ -108,15 +142,35 @@ pub(super) fn create(plan: &mut Plan, found: &Found) {
             false => plan.run_if(may_create, SCHEMA_OWNER, why, sql.trim_end()),
         }
     }
+    if objects.quarantine_is_old {
+        for sql in QUARANTINE_COLUMNS {
+            plan.run_if(objects.owned, SCHEMA_OWNER, "who decided to leave a change out", sql);
+        }
+    }
     for reader in &objects.key_readers {
-        let why = "whoever reads the keys can sign a context in another's name";
-        plan.run_if(may_create, SCHEMA_OWNER, why, format!("REVOKE ALL ON cdc_audit.context_keys FROM {reader}"));
+        let KeyReader { role, by } = reader;
+        match by {
+            None => {
+                let why = "anyone who reads the keys can sign a context in another's name";
+                plan.run_if(may_create, SCHEMA_OWNER, why, reader.revoke());
+            }
+            Some(by) => {
+                let message = format!(
+                    "role {role} can read the keys of contexts as a member of {by}, and so sign in another's name"
+                );
+                plan.note(message, Some(format!("run {} if that need not be", reader.revoke())));
+            }
+        }
     }
 }
 
 impl Function {
     /// Whether the function that is there is the one that this program would make.
-    pub fn is_current(&self, body: &str) -> bool {
-        self.sql.split("$body$").nth(1).is_some_and(|ours| ours == body)
+    pub fn is_current(&self, there: &crate::facts::Function) -> bool {
+        const PATH: &str = "search_path = pg_catalog, pg_temp";
+        let settings = self.sql.contains(PATH).then(|| PATH.replacen(" = ", "=", 1));
+        self.sql.split("$body$").nth(1).is_some_and(|ours| ours == there.body)
+            && there.definer == self.sql.contains("SECURITY DEFINER")
+            && there.settings.iter().eq(settings.iter())
     }
 }

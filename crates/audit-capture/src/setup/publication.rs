@@ -105,11 +105,11 @@ fn alter(
 ) {
     let quoted = &found.quoted_publication;
     let who = format!("{}, who owns the publication", publication.owner);
-    let (tables, kind) = (publication.members.len(), if publication.all_tables { "all tables" } else { "by name" });
-    match publication.all_tables {
-        true => plan.exists(format!("publication {name} ({kind})")),
-        false => plan.exists(format!("publication {name} ({tables} tables {kind})")),
-    }
+    plan.exists(match (publication.all_tables, publication.members.len()) {
+        (true, _) => format!("publication {name} (all tables)"),
+        (false, 0) => format!("publication {name} (no table by name: by schema, or empty)"),
+        (false, tables) => format!("publication {name} ({tables} tables by name)"),
+    });
     if !target.fits(publication) {
         let sql = format!("ALTER PUBLICATION {quoted} SET ({})", target.options());
         plan.run_if(publication.owned, &who, "every kind of change, under the name of the partitioned table", sql);

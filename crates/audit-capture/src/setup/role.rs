@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use crate::facts::{Role, Table};
-use crate::setup::objects::{FUNCTIONS, SCHEMA_OWNER, TABLES};
+use crate::setup::objects::{FUNCTIONS, SCHEMA_OWNER, TABLES, is_granted};
 use crate::setup::{Found, Wanted};
 use crate::step::Plan;
 
@@ -83,8 +83,13 @@ fn on_objects(plan: &mut Plan, found: &Found, is_owner: bool) {
     }
     for (name, why, privileges, _) in TABLES {
         let granted = objects.tables.get(name);
-        let has = |privilege: &&str| granted.is_some_and(|granted| granted.iter().any(|has| has == privilege));
-        match privileges.iter().all(has) {
+        let has = |privilege: &&str| granted.is_some_and(|granted| is_granted(granted, privilege));
+        let open = name == "quarantine" && objects.quarantine_is_open && !is_owner;
+        if open {
+            let why = "nobody takes a decision back, or says that another role made it";
+            plan.run_if(may_grant, SCHEMA_OWNER, why, format!("REVOKE ALL ON cdc_audit.{name} FROM {role}, PUBLIC"));
+        }
+        match privileges.iter().all(has) && !open {
             true => plan.exists(format!("{} on cdc_audit.{name} for the daemon's role", privileges.join(", "))),
             // A table that it is about to make is its own.
             false if granted.is_none() && is_owner => {}

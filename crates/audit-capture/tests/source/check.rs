@@ -35,7 +35,13 @@ async fn a_source_that_was_set_up_for_a_plain_role_is_fine() {
             .execute("postgres", "CREATE TABLE t (id int PRIMARY KEY, note text); ALTER TABLE t REPLICA IDENTITY FULL");
         let source = SourceConfig::new("shop", PgEndpoint::new(url_as(role, &server.url("postgres"))));
         let (admin, rules) = (open(&server.url("postgres")).await, Rules::default());
-        let wanted = setup::Wanted { source: &source, rules: &rules, daemon_role: role, replica_identity_full: None };
+        let wanted = setup::Wanted {
+            source: &source,
+            rules: &rules,
+            daemon_role: role,
+            owner: None,
+            replica_identity_full: None,
+        };
         let plan = setup::plan(&admin, &wanted).await.unwrap();
         apply(&plan, &admin, None, |_| {}).await.unwrap();
         let found = findings(&source, &rules).await;
@@ -421,8 +427,13 @@ async fn writing_messages_may_be_kept_from_everybody_else() {
         owner.batch_execute("CREATE TABLE public.t (id int PRIMARY KEY)").await.unwrap();
         let source = SourceConfig::new("shop", PgEndpoint::new(url_as("cdc_audit", &server.url("shop"))));
         let (daemon, rules) = (open(&source.endpoint.url).await, Rules::default());
-        let wanted =
-            setup::Wanted { source: &source, rules: &rules, daemon_role: "cdc_audit", replica_identity_full: None };
+        let wanted = setup::Wanted {
+            source: &source,
+            rules: &rules,
+            daemon_role: "cdc_audit",
+            owner: None,
+            replica_identity_full: None,
+        };
         let plan = setup::plan(&owner, &wanted).await.unwrap();
         apply(&plan, &owner, Some(&daemon), |_| {}).await.unwrap();
 

@@ -13,7 +13,7 @@ fn filtered(expression: &str) -> Rules {
 
 async fn refusals(db: &Database, rules: &Rules) -> Vec<String> {
     let source = source(&db.url);
-    let wanted = Wanted { source: &source, rules, daemon_role: "postgres", replica_identity_full: None };
+    let wanted = Wanted { source: &source, rules, daemon_role: "postgres", owner: None, replica_identity_full: None };
     let plan = plan(&session(db).await, &wanted).await.unwrap();
     plan.refusals.into_iter().map(|refusal| refusal.message).collect()
 }

@@ -62,7 +62,7 @@ fn rules(names: &[&str]) -> Rules {
 /// Sets a source up as the superuser, who is the daemon too.
 async fn set_up(source: &SourceConfig, rules: &Rules, full: Option<&[String]>) -> Plan {
     let client = open(&source.endpoint.url).await;
-    let wanted = Wanted { source, rules, daemon_role: "postgres", replica_identity_full: full };
+    let wanted = Wanted { source, rules, daemon_role: "postgres", owner: None, replica_identity_full: full };
     let plan = audit_capture::setup::plan(&client, &wanted).await.unwrap();
     assert_eq!(plan.refusals, []);
     audit_capture::apply(&plan, &client, None, |_| {}).await.unwrap();

@@ -53,8 +53,13 @@ async fn an_owner_without_special_rights_sets_up_and_finds_nothing_to_do_the_sec
 
         let source = SourceConfig::new("shop", PgEndpoint::new("postgres://cdc_audit@localhost/shop"));
         let rules = rules(&["*"]);
-        let wanted =
-            setup::Wanted { source: &source, rules: &rules, daemon_role: "cdc_audit", replica_identity_full: None };
+        let wanted = setup::Wanted {
+            source: &source,
+            rules: &rules,
+            daemon_role: "cdc_audit",
+            owner: None,
+            replica_identity_full: None,
+        };
         let plan = setup::plan(&admin, &wanted).await.unwrap();
         assert_eq!(plan.refusals, []);
         if major == 15 {
@@ -79,7 +84,7 @@ async fn an_owner_without_special_rights_sets_up_and_finds_nothing_to_do_the_sec
                 Admin: GRANT SELECT, INSERT, UPDATE, DELETE ON cdc_audit.chunks TO cdc_audit
                 Admin: GRANT SELECT, INSERT, UPDATE, DELETE ON cdc_audit.captured TO cdc_audit
                 Admin: GRANT SELECT, INSERT, UPDATE, DELETE ON cdc_audit.captured_since TO cdc_audit
-                Admin: GRANT SELECT, INSERT, DELETE ON cdc_audit.quarantine TO cdc_audit
+                Admin: GRANT SELECT, INSERT (source, sink, position, note, os_user) ON cdc_audit.quarantine TO cdc_audit
                 Admin: GRANT USAGE ON SCHEMA public TO cdc_audit
                 Admin: GRANT USAGE ON SCHEMA sales TO cdc_audit
                 Admin: GRANT SELECT ON public."Order lines", public.events, public.log, public.users, sales.orders TO cdc_audit
@@ -102,10 +107,21 @@ async fn an_owner_without_special_rights_sets_up_and_finds_nothing_to_do_the_sec
         }
         daemon
             .batch_execute(
-                "SELECT * FROM public.users, sales.orders, cdc_audit.quarantine; DELETE FROM cdc_audit.chunks",
+                "SELECT * FROM public.users, sales.orders, cdc_audit.quarantine; DELETE FROM cdc_audit.chunks; \
+                 INSERT INTO cdc_audit.quarantine (source, sink, position, os_user) VALUES ('shop', 'hot', 'x', 'ann') \
+                 ON CONFLICT DO NOTHING",
             )
             .await
             .unwrap();
+        assert_eq!(server.execute("shop", "SELECT db_user FROM cdc_audit.quarantine"), "cdc_audit");
+        // A decision can neither be taken back nor be said to be somebody else's.
+        for forbidden in [
+            "DELETE FROM cdc_audit.quarantine",
+            "UPDATE cdc_audit.quarantine SET position = 'y'",
+            "INSERT INTO cdc_audit.quarantine (source, sink, position, os_user, db_user) VALUES ('shop', 'hot', 'y', 'ann', 'bea')",
+        ] {
+            assert!(daemon.batch_execute(forbidden).await.is_err(), "{forbidden}");
+        }
     }
 }
 
@@ -192,6 +208,7 @@ async fn full_is_refused_where_postgres_would_refuse_updates() {
                 source: &source,
                 rules: &Rules::default(),
                 daemon_role: "postgres",
+                owner: None,
                 replica_identity_full: Some(&full),
             };
             let plan = setup::plan(&client, &wanted).await.unwrap();
@@ -277,8 +294,13 @@ async fn what_the_role_may_not_do_is_left_to_who_may() {
         ));
         let admin = open(&url_as(&owner, &db.url)).await;
         let (source, rules) = (source(&db.url), Rules::default());
-        let wanted =
-            setup::Wanted { source: &source, rules: &rules, daemon_role: &daemon, replica_identity_full: None };
+        let wanted = setup::Wanted {
+            source: &source,
+            rules: &rules,
+            daemon_role: &daemon,
+            owner: None,
+            replica_identity_full: None,
+        };
         let plan = setup::plan(&admin, &wanted).await.unwrap();
         assert_eq!(plan.refusals, []);
         let by_hand: Vec<&str> = plan.by_hand().map(|statement| statement.sql.as_str()).collect();
@@ -305,7 +327,8 @@ async fn the_daemons_role_is_made_by_who_may() {
     let db = shared_db(15).await;
     let (role, source, rules) = (unique("daemon"), source(&db.url), Rules::default());
     let admin = open(&db.url).await;
-    let wanted = setup::Wanted { source: &source, rules: &rules, daemon_role: &role, replica_identity_full: None };
+    let wanted =
+        setup::Wanted { source: &source, rules: &rules, daemon_role: &role, owner: None, replica_identity_full: None };
     let plan = setup::plan(&admin, &wanted).await.unwrap();
     assert_eq!(statements(&plan)[0], format!("CREATE ROLE {role} LOGIN REPLICATION"));
     apply(&plan, &admin, None, |_| {}).await.unwrap();
@@ -323,7 +346,13 @@ async fn a_server_that_cannot_decode_is_refused_before_anything_is_done() {
     let source = SourceConfig::new("shop", PgEndpoint::new(server.url("postgres")));
     let client = open(&server.url("postgres")).await;
     let rules = Rules::default();
-    let wanted = setup::Wanted { source: &source, rules: &rules, daemon_role: "postgres", replica_identity_full: None };
+    let wanted = setup::Wanted {
+        source: &source,
+        rules: &rules,
+        daemon_role: "postgres",
+        owner: None,
+        replica_identity_full: None,
+    };
     let plan = setup::plan(&client, &wanted).await.unwrap();
     assert_eq!(plan.refusals.len(), 1);
     assert_eq!(plan.refusals[0].message, "wal_level is replica, and changes can only be decoded from logical");
@@ -340,8 +369,13 @@ async fn a_slot_of_somebody_else_is_refused() {
     ] {
         let source = source(&db.url);
         on.execute(&format!("SELECT pg_create_logical_replication_slot('{}', '{plugin}')", source.slot));
-        let wanted =
-            setup::Wanted { source: &source, rules: &rules, daemon_role: "postgres", replica_identity_full: None };
+        let wanted = setup::Wanted {
+            source: &source,
+            rules: &rules,
+            daemon_role: "postgres",
+            owner: None,
+            replica_identity_full: None,
+        };
         let plan = setup::plan(&client, &wanted).await.unwrap();
         assert!(plan.refusals[0].message.contains(expected), "{}", plan.refusals[0].message);
         assert_eq!(plan.refusals[0].hint, "give this source a slot of its own: source.slot in the configuration");
@@ -370,8 +404,13 @@ async fn a_table_in_use_is_not_waited_for() {
     application.batch_execute("BEGIN; SELECT * FROM public.busy").await.unwrap();
     let (client, source, rules, full) =
         (open(&db.url).await, source(&db.url), Rules::default(), ["public.busy".to_owned()]);
-    let wanted =
-        setup::Wanted { source: &source, rules: &rules, daemon_role: "postgres", replica_identity_full: Some(&full) };
+    let wanted = setup::Wanted {
+        source: &source,
+        rules: &rules,
+        daemon_role: "postgres",
+        owner: None,
+        replica_identity_full: Some(&full),
+    };
     let plan = setup::plan(&client, &wanted).await.unwrap();
     let error = apply(&plan, &client, None, |_| {}).await.unwrap_err();
     assert_eq!(error.to_string(), "cannot run ALTER TABLE public.busy REPLICA IDENTITY FULL");
@@ -404,8 +443,13 @@ async fn no_slot_is_made_before_the_publication() {
     owner.batch_execute("CREATE TABLE public.t (id int PRIMARY KEY)").await.unwrap();
     let source = SourceConfig::new("shop", PgEndpoint::new(url_as("cdc_audit", &server.url("shop"))));
     let (daemon, rules) = (open(&source.endpoint.url).await, Rules::default());
-    let wanted =
-        setup::Wanted { source: &source, rules: &rules, daemon_role: "cdc_audit", replica_identity_full: None };
+    let wanted = setup::Wanted {
+        source: &source,
+        rules: &rules,
+        daemon_role: "cdc_audit",
+        owner: None,
+        replica_identity_full: None,
+    };
     let alone = setup::plan(&daemon, &wanted).await.unwrap();
     apply(&alone, &daemon, None, |_| {}).await.unwrap();
     let slots = || server.execute("shop", "SELECT count(*) FROM pg_replication_slots");
@@ -419,4 +463,103 @@ async fn no_slot_is_made_before_the_publication() {
     apply(&both, &owner, Some(&daemon), |_| {}).await.unwrap();
     assert_eq!(slots(), "1");
     assert_eq!(setup::plan(&daemon, &wanted).await.unwrap().by_hand().count(), 0);
+}
+
+/// Whoever made the schema first would know the keys of contexts, and what a trigger of his does is done by the daemon.
+#[tokio::test]
+async fn what_somebody_else_made_is_refused() {
+    let db = shared_db(15).await;
+    let mallory = unique("mallory").replace('-', "_");
+    db.execute(&format!("CREATE ROLE {mallory} LOGIN; GRANT CREATE ON DATABASE {} TO {mallory}", db.name));
+    let hers = open(&url_as(&mallory, &db.url)).await;
+    let source = source(&db.url);
+    let rules = rules(&["*"]);
+    let wanted = setup::Wanted {
+        source: &source,
+        rules: &rules,
+        daemon_role: "postgres",
+        owner: None,
+        replica_identity_full: None,
+    };
+    let admin = open(&db.url).await;
+    let refusals = async || {
+        let plan = setup::plan(&admin, &wanted).await.unwrap();
+        plan.refusals.iter().map(|refusal| refusal.message.replace(&mallory, "mallory")).collect::<Vec<_>>()
+    };
+    hers.batch_execute("CREATE SCHEMA cdc_audit").await.unwrap();
+    let said = "schema cdc_audit belongs to role mallory, who could read the keys of contexts and change the tables";
+    assert_eq!(refusals().await, [said]);
+    db.execute("ALTER SCHEMA cdc_audit OWNER TO postgres");
+    assert_eq!(refusals().await, [""; 0]);
+    // A table and a function of hers, and a trigger on one of ours.
+    db.execute(&format!("GRANT CREATE, USAGE ON SCHEMA cdc_audit TO {mallory}"));
+    hers.batch_execute(
+        "CREATE TABLE cdc_audit.chunks (source text); \
+         CREATE FUNCTION cdc_audit.set_context(jsonb) RETURNS void LANGUAGE sql AS 'SELECT'",
+    )
+    .await
+    .unwrap();
+    let prefix = "schema cdc_audit holds what setup did not make:";
+    assert_eq!(
+        refusals().await,
+        [
+            format!("{prefix} function cdc_audit.set_context, which belongs to role mallory"),
+            format!("{prefix} table cdc_audit.chunks, which belongs to role mallory"),
+        ]
+    );
+    db.execute("DROP TABLE cdc_audit.chunks; DROP FUNCTION cdc_audit.set_context(jsonb)");
+    set_up(&source, &rules, None).await;
+    db.execute(
+        "CREATE FUNCTION spy() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+         CREATE TRIGGER spy AFTER INSERT ON cdc_audit.chunks EXECUTE FUNCTION spy()",
+    );
+    assert_eq!(refusals().await, [format!("{prefix} trigger spy of cdc_audit.chunks")]);
+}
+
+/// A function of ours that was altered is made again: with another search path, or the caller's rights, it would be another.
+#[tokio::test]
+async fn a_function_that_was_altered_is_made_again() {
+    let db = shared_db(15).await;
+    let source = source(&db.url);
+    set_up(&source, &Rules::default(), None).await;
+    for altered in ["SECURITY INVOKER", "SET search_path = public", "RESET ALL", "SET work_mem = '1MB'"] {
+        db.execute(&format!("ALTER FUNCTION cdc_audit.set_context(jsonb) {altered}"));
+        let again = set_up(&source, &Rules::default(), None).await;
+        let made = statements(&again);
+        assert_eq!(made.len(), 1, "{altered}: {made:?}");
+        assert_eq!(statements(&set_up(&source, &Rules::default(), None).await), [""; 0], "{altered}");
+    }
+}
+
+/// The keys of contexts are read by members too: of pg_read_all_data, of their owner, of the daemon's role.
+#[tokio::test]
+async fn who_could_sign_a_context_is_found_through_memberships() {
+    let db = shared_db(15).await;
+    let [daemon, bi, clerk] = ["daemon", "bi", "clerk"].map(|name| unique(name).replace('-', "_"));
+    db.execute(&format!(
+        "CREATE ROLE {daemon} LOGIN REPLICATION; CREATE ROLE {bi} LOGIN NOINHERIT; CREATE ROLE {clerk} LOGIN; \
+         GRANT pg_read_all_data TO {bi}; GRANT {daemon} TO {clerk}"
+    ));
+    let source = source(&db.url);
+    let rules = rules(&["*"]);
+    let wanted = setup::Wanted {
+        source: &source,
+        rules: &rules,
+        daemon_role: &daemon,
+        owner: None,
+        replica_identity_full: None,
+    };
+    let admin = open(&db.url).await;
+    let plan = setup::plan(&admin, &wanted).await.unwrap();
+    apply(&plan, &admin, Some(&admin), |_| {}).await.unwrap();
+    let notes = notes(&setup::plan(&admin, &wanted).await.unwrap()).join("\n");
+    for (role, by) in [(&bi, "pg_read_all_data"), (&clerk, daemon.as_str())] {
+        let said =
+            format!("role {role} can read the keys of contexts as a member of {by}, and so sign in another's name");
+        assert!(notes.contains(&said), "{notes}");
+    }
+    db.execute(&format!("REVOKE pg_read_all_data FROM {bi}; REVOKE {daemon} FROM {clerk}"));
+    let plan = setup::plan(&admin, &wanted).await.unwrap();
+    assert!(!shown(&plan).contains("sign in another's name"), "{}", shown(&plan));
+    db.execute(&format!("DROP OWNED BY {daemon}; DROP ROLE {bi}, {clerk}"));
 }

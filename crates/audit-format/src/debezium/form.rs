@@ -216,3 +216,19 @@ impl Form {
 fn time(typmod: i32) -> Form {
     if (0..=3).contains(&typmod) { Form::Time } else { Form::MicroTime }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The stream has a domain's own number and no modifier: what is below it is known as far as its kind says (docs/formats.md).
+    #[test]
+    fn a_domain_is_written_by_its_kind() {
+        let form = |kind| Form::of_kind(&kind, -1, "public.of_mine", Decimals::Precise);
+        assert_eq!(form(Kind::Int4), Form::Int32);
+        assert_eq!(form(Kind::Uuid), Form::Text(Some(UUID)));
+        assert_eq!(form(Kind::Timestamp), Form::MicroTimestamp, "over timestamp(3) too");
+        // Over time, timetz, money, interval, xml, bit, point, oid.
+        assert_eq!(form(Kind::Text), Form::Text(None));
+    }
+}

@@ -13,10 +13,10 @@ use audit_core::position::Micros;
 use audit_core::value::write_json_string;
 use audit_core::version::Event;
 
-use crate::Message;
 use crate::config::FormatConfig;
 use crate::record::RecordWriter;
 use crate::stamp::write_number;
+use crate::{Message, write_note_key};
 use plan::{Plan, Plans};
 
 /// Writes messages of one source.
@@ -31,7 +31,7 @@ pub(crate) struct DebeziumWriter {
     plans: Plans,
     key: Vec<u8>,
     value: Vec<u8>,
-    /// Of gaps and of what was given up.
+    /// Of gaps and of what was quarantined.
     record: RecordWriter,
 }
 
@@ -60,7 +60,7 @@ impl DebeziumWriter {
             plans: Plans::new(source, config),
             key: Vec::new(),
             value: Vec::new(),
-            record: RecordWriter::new(source),
+            record: RecordWriter::new(source, false),
         }
     }
 
@@ -81,17 +81,18 @@ impl DebeziumWriter {
         &mut self,
         version: &Version<'_>,
         recorded_at: Micros,
-        quarantined: bool,
         mut each: impl FnMut(Message<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let (before, after) = (version.before(), version.after());
         let row = |op, before, after| (op, Sides { before, after });
         let (op, sides) = match version.event() {
-            Event::Gap | Event::Error => return self.note(version, recorded_at, quarantined, each),
-            _ if quarantined => return self.note(version, recorded_at, quarantined, each),
+            Event::Gap | Event::Error => return self.note(version, recorded_at, each),
             Event::Created => row("c", None, after),
             Event::Snapshot => row("r", None, after),
-            Event::Truncated => row("t", None, None),
+            Event::Truncated => {
+                self.row(version, recorded_at, "t", Sides { before: None, after: None });
+                return self.without_row(version, each);
+            }
             Event::Deleted => return self.deleted(version, version.key(), recorded_at, each),
             Event::Updated | Event::Discarded | Event::Restored if version.old_key().is_none() => {
                 row("u", before, after)
@@ -102,13 +103,23 @@ impl DebeziumWriter {
                 self.row(version, recorded_at, "c", Sides { before: None, after });
                 self.key(version, version.key(), after);
                 let key = version.key().map(|_| self.key.as_slice());
-                return each(Message { key, value: Some(&self.value), op: Some("create") });
+                return each(Message { key, of_row: key.is_some(), value: Some(&self.value), op: Some("create") });
             }
         };
         self.row(version, recorded_at, op, sides);
         self.key(version, version.key(), after);
         let key = version.key().map(|_| self.key.as_slice());
-        each(Message { key, value: Some(&self.value), op: None })
+        each(Message { key, of_row: key.is_some(), value: Some(&self.value), op: None })
+    }
+
+    /// Gives the message that was written, under a key of its own.
+    fn without_row<E>(
+        &mut self,
+        version: &Version<'_>,
+        mut each: impl FnMut(Message<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        write_note_key(&mut self.key, version, self.inline_schema);
+        each(Message { key: Some(&self.key), of_row: false, value: Some(&self.value), op: None })
     }
 
     /// The row before goes, and its key with it.
@@ -122,9 +133,9 @@ impl DebeziumWriter {
         self.row(version, recorded_at, "d", Sides { before: version.before(), after: None });
         self.key(version, key, version.before());
         let key = key.map(|_| self.key.as_slice());
-        each(Message { key, value: Some(&self.value), op: None })?;
+        each(Message { key, of_row: key.is_some(), value: Some(&self.value), op: None })?;
         match key.filter(|_| self.tombstones) {
-            Some(key) => each(Message { key: Some(key), value: None, op: Some("tombstone") }),
+            Some(key) => each(Message { key: Some(key), of_row: true, value: None, op: Some("tombstone") }),
             None => Ok(()),
         }
     }
@@ -160,12 +171,11 @@ impl DebeziumWriter {
         &mut self,
         version: &Version<'_>,
         recorded_at: Micros,
-        quarantined: bool,
-        mut each: impl FnMut(Message<'_>) -> Result<(), E>,
+        each: impl FnMut(Message<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        // The key's buffer is free: what concerns no row has none.
+        // The key comes after the content, which is written into its buffer.
         self.key.clear();
-        self.record.write(&mut self.key, version, recorded_at, quarantined);
+        self.record.write(&mut self.key, version, recorded_at);
         let out = &mut self.value;
         out.clear();
         if self.inline_schema {
@@ -178,7 +188,7 @@ impl DebeziumWriter {
         out.extend_from_slice(br#","transaction":null,"message":{"prefix":"cdc-audit","content":"#);
         base64::write_base64(out, self.key.iter().copied());
         out.extend_from_slice(if self.inline_schema { b"}}}" } else { b"}}" });
-        each(Message { key: None, value: Some(&self.value), op: None })
+        self.without_row(version, each)
     }
 }
 

@@ -87,6 +87,8 @@ impl Plan {
                 let own =
                     |column: &audit_core::table::Column| column.source == part.source && column.protection.is_none();
                 let column = table.columns.iter().position(own).filter(|_| !part.protected);
+                // Where something may be found in it, two rows may have the same cell, a mask; their keys differ.
+                let column = column.filter(|at| table.columns[*at].inside.is_none());
                 KeyField { label: label(&part.name), form: column.map_or(Form::Text(None), form), column }
             })
             .collect();

@@ -3,7 +3,8 @@
 //! ```text
 //! cdc_audit.data_keys      wrapped keys of the classes                      the daemon may SELECT, INSERT
 //! cdc_audit.subject_keys   wrapped keys of data subjects                    SELECT, INSERT
-//! cdc_audit.access_log     every value that was opened, or was not          INSERT, and not of who and when
+//! cdc_audit.access_log     every value that was opened, or was not, and     INSERT, and not of who and when
+//!                          every key that was destroyed
 //! ```
 //!
 //! Nobody but their owner changes or deletes a row: keys are wrapped anew and destroyed under `--as`.
@@ -20,8 +21,23 @@ pub(super) fn tables(list: &mut Vec<Statement>) {
          WHERE kind <> 'data' AND destroyed_at IS NULL",
     );
     push(list, "wrapped keys of data subjects, found by an HMAC of who that is", include_str!("subject_keys.sql"));
-    push(list, "who opened which value", include_str!("access_log.sql"));
+    push(list, "who opened which value, and who destroyed which key", include_str!("access_log.sql"));
+    for (why, index) in LOG_INDEXES {
+        push(list, why, *index);
+    }
 }
+
+const LOG_INDEXES: &[(&str, &str)] = &[
+    ("what was opened at some time", "CREATE INDEX IF NOT EXISTS access_log_at ON cdc_audit.access_log (at)"),
+    (
+        "what somebody opened",
+        "CREATE INDEX IF NOT EXISTS access_log_user ON cdc_audit.access_log (db_user, os_user, at)",
+    ),
+    (
+        "who saw a row's values",
+        "CREATE INDEX IF NOT EXISTS access_log_key ON cdc_audit.access_log (table_name, left(key, 200), at)",
+    ),
+];
 
 /// Who opens values logs that, and can neither choose under which name nor when.
 const LOGS: &str =
@@ -41,5 +57,17 @@ pub(super) fn grants(options: &SetupOptions, list: &mut Vec<Statement>) {
         let sql = format!("GRANT SELECT ON cdc_audit.data_keys, cdc_audit.subject_keys TO {name}");
         push(list, "sees wrapped keys, which the key service alone unwraps", sql);
         push(list, "and logs what it opens", format!("GRANT {LOGS} ON cdc_audit.access_log TO {name}"));
+    }
+    if let Some(auditor) = options.auditor.as_ref().filter(others) {
+        let name = ident(auditor);
+        push(list, "who audits the audit", format!("GRANT USAGE ON SCHEMA cdc_audit TO {name}"));
+        push(list, "sees who opened and destroyed what", format!("GRANT SELECT ON cdc_audit.access_log TO {name}"));
+        for (table, columns) in [
+            ("data_keys", "key_id, source, class, kind, master, created_at, rewrapped_at, retired_at, destroyed_at"),
+            ("subject_keys", "key_id, source, class, generation, under, created_at, destroyed_at"),
+        ] {
+            let sql = format!("GRANT SELECT ({columns}) ON cdc_audit.{table} TO {name}");
+            push(list, "and which keys there are, without what is wrapped", sql);
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! cdc_audit.baselines    how far each table's baseline is                 SELECT, INSERT, UPDATE
 //! cdc_audit.shapes       the states that tables have been in              SELECT, INSERT
 //! cdc_audit.trail        the record as readers see it (view)
+//! cdc_audit.gaps         lost stretches of WAL, and changes that were quarantined (view)
 //! cdc_audit.ensure_partition(table, month, name)     SECURITY DEFINER; EXECUTE
 //! ```
 //!
@@ -30,6 +31,7 @@ mod own;
 
 use crate::config::Partitioning;
 use crate::layout::{BASELINES, CHECKPOINTS, SHAPES, VERSIONS};
+use crate::names;
 use crate::quote::{ident, literal};
 
 /// A statement, and what it is for, as `setup` prints it.
@@ -55,8 +57,10 @@ pub struct SetupOptions {
     pub owner: Option<String>,
     /// The daemon's role, which must exist. `None`: the owner.
     pub writer: Option<String>,
-    /// May read everything; must exist.
+    /// May read what was recorded, and open encrypted values as far as the key service lets it; must exist.
     pub reader: Option<String>,
+    /// May read who opened and destroyed what, how far each sink is, and what is missing; no version, no key. Must exist.
+    pub auditor: Option<String>,
 }
 
 const ENSURE_PARTITION: &str = include_str!("ensure_partition.sql");
@@ -115,6 +119,7 @@ fn owner_role(options: &SetupOptions, list: &mut Vec<Statement>) {
             ),
         );
     }
+    push(list, "nothing of somebody else's is taken for ours", only_ours(options));
     push(
         list,
         "the schema of everything below",
@@ -144,6 +149,15 @@ fn owner_role(options: &SetupOptions, list: &mut Vec<Statement>) {
         );
         push(list, "what follows belongs to the owner", format!("SET ROLE {name}"));
     }
+}
+
+/// Fails where the schema, or what has a name of ours in it, belongs to a role that could not have made it for us: that role would read what
+/// is written there, or have its code run by the daemon. To be a member of the role proves nothing: it may have given the membership.
+fn only_ours(options: &SetupOptions) -> String {
+    let roles =
+        options.owner.iter().chain(&options.writer).map(|role| format!(", {}", literal(role))).collect::<String>();
+    let names = names::OURS.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
+    include_str!("only_ours.sql").replace("{roles}", &roles).replace("{names}", &names)
 }
 
 fn versions(options: &SetupOptions, list: &mut Vec<Statement>) {
@@ -217,6 +231,7 @@ fn checkpoints(list: &mut Vec<Statement>) {
 fn reading(list: &mut Vec<Statement>) {
     let trail = format!("CREATE OR REPLACE VIEW cdc_audit.trail AS\n{}\nFROM cdc_audit.versions", TRAIL.trim_end());
     push(list, "the record as readers see it", trail);
+    push(list, "what is missing, for those who may not read the rest", GAPS);
     push(list, "an earlier form of the next", "DROP FUNCTION IF EXISTS cdc_audit.ensure_partition(text, date)");
     push(list, "makes partitions; the only way in which the daemon's role can", ENSURE_PARTITION);
     push(
@@ -226,6 +241,11 @@ fn reading(list: &mut Vec<Statement>) {
     );
     own::functions(list);
 }
+
+const GAPS: &str = "\
+CREATE OR REPLACE VIEW cdc_audit.gaps AS
+SELECT source, position, event, table_name, committed_at, recorded_at, context
+FROM cdc_audit.versions WHERE event IN ('gap', 'error')";
 
 const LZ4: &str = "\
 DO $do$ DECLARE plain name; BEGIN
@@ -263,6 +283,10 @@ const INDEXES: &[(&str, &str)] = &[
     (
         "what somebody did; holds only what has an actor",
         "CREATE INDEX IF NOT EXISTS versions_actor ON cdc_audit.versions (actor_id, committed_at) WHERE actor_id IS NOT NULL",
+    ),
+    (
+        "what is missing; holds only that",
+        "CREATE INDEX IF NOT EXISTS versions_gaps ON cdc_audit.versions (source, position) WHERE event IN ('gap', 'error')",
     ),
     (
         "what happened at some time",
@@ -329,6 +353,15 @@ fn grants(options: &SetupOptions, list: &mut Vec<Statement>) {
             ),
         );
     }
+    if let Some(auditor) = options.auditor.as_ref().filter(|auditor| Some(*auditor) != options.owner.as_ref()) {
+        let name = ident(auditor);
+        push(list, "who audits the audit", format!("GRANT USAGE ON SCHEMA cdc_audit TO {name}"));
+        let gaps = if options.checkpoints_alone { "" } else { "cdc_audit.gaps, " };
+        if !options.sinks.is_empty() {
+            let sql = format!("GRANT SELECT ON {gaps}cdc_audit.checkpoints, cdc_audit.baselines TO {name}");
+            push(list, "sees how far each sink is, and what is missing", sql);
+        }
+    }
     own::share(options, list);
     if options.keys {
         keys::grants(options, list);
@@ -380,7 +413,7 @@ pub fn teardown_statements(options: &SetupOptions, keep_history: bool) -> Vec<St
                 literal(&options.source)
             ),
         );
-        push(&mut list, "the view", "DROP VIEW IF EXISTS cdc_audit.trail");
+        push(&mut list, "the views", "DROP VIEW IF EXISTS cdc_audit.trail, cdc_audit.gaps");
         own::teardown(&mut list);
         push(&mut list, "the function", "DROP FUNCTION IF EXISTS cdc_audit.ensure_partition(text, date, text)");
         push(

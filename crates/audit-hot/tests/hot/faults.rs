@@ -1,10 +1,11 @@
 //! What goes wrong, and that nothing is lost or doubled by it.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
 use audit_core::batch::{Batch, Progress};
 use audit_core::plan::Unit;
 use audit_core::position::Lsn;
+use audit_core::quarantine::Quarantined;
 use audit_core::sink::{Action, Sink, SinkError};
 use audit_hot::{CheckpointStore, HotConfig, HotSink};
 use audit_testkit::{Fixture, Postgres, Proxy, Shutdown, Traffic};
@@ -283,7 +284,7 @@ async fn a_checkpoint_moved_by_hand_stops_the_sink() {
 
 /// What the server refuses stops the sink at a position, and goes on only by command.
 #[tokio::test]
-async fn a_refused_version_is_named_and_may_be_given_up() {
+async fn a_refused_version_is_named_and_may_be_quarantined() {
     let hot = Hot::new().await;
     hot.sql("ALTER TABLE cdc_audit.versions ADD CHECK (key <> '37' OR event = 'error')");
     let mut sink = hot.taken().await;
@@ -294,14 +295,14 @@ async fn a_refused_version_is_named_and_may_be_given_up() {
     assert_eq!(refused.seq, 37);
     assert_eq!(
         error.hint.unwrap(),
-        format!("`cdc-audit resume --sink hot --quarantine {refused}` goes on with an `error` record in its place")
+        format!("`cdc-audit resume --sink hot --quarantine {refused}` leaves an `error` record in its place")
     );
     assert_eq!(hot.trail(), "");
 
-    sink.quarantine(HashSet::from([refused]));
+    sink.quarantine(Arc::new([(refused, Quarantined::default())].into()));
     write(&mut sink, &batches).await.unwrap();
     assert_eq!(hot.sql("SELECT count(*) FROM cdc_audit.versions"), "100");
-    let given_up = "SELECT event, key, after, changes, context FROM cdc_audit.versions WHERE seq = 37";
+    let given_up = "SELECT event, key, after, changes, context - 'quarantined' FROM cdc_audit.versions WHERE seq = 37";
     assert_eq!(hot.sql(given_up), r#"error|37|||{"error": "refused by the sink and quarantined", "event": "created"}"#);
 }
 

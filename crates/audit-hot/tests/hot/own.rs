@@ -1,9 +1,11 @@
 //! Tables that take versions in place of the common one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use audit_core::batch::Batch;
 use audit_core::protect::Policy;
+use audit_core::quarantine::Quarantined;
 use audit_core::rules::{Rules, TableRule};
 use audit_core::sink::{Action, Sink};
 use audit_core::stored::Record;
@@ -135,7 +137,7 @@ async fn each_tenant_has_a_table_and_the_rest_is_common() {
     ));
     // A row that is given up is an error record, of no tenant.
     let given_up = batches[0].versions().nth(1).unwrap().position();
-    sink.quarantine(HashSet::from([given_up]));
+    sink.quarantine(Arc::new([(given_up, Quarantined::default())].into()));
     write(&mut sink, &batches).await.unwrap();
     let lost = fixture.batches("gap {\"lost\": true}");
     write(&mut sink, &lost).await.unwrap();
@@ -334,7 +336,7 @@ async fn a_refused_version_stops_all_tables_at_its_position() {
     let refused = batches[0].versions().nth(3).unwrap().position();
     assert_eq!((error.action, error.refused), (Action::Stop, Some(refused)), "{error:?}");
     assert_eq!(held(&hot), expected(&[("of_a", "0 3"), ("of_b", "1"), ("versions", "2")]));
-    sink.quarantine(HashSet::from([refused]));
+    sink.quarantine(Arc::new([(refused, Quarantined::default())].into()));
     write(&mut sink, &batches).await.unwrap();
     assert_eq!(held(&hot), expected(&[("of_a", "0 3 6"), ("of_b", "1 4"), ("versions", "2 5 7")]));
 }

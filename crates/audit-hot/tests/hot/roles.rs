@@ -37,14 +37,15 @@ fn batches() -> Vec<audit_core::batch::Batch> {
 /// A database with an owner, a writer and a reader, set up by a role that is not superuser.
 pub async fn with_roles(major: u16) -> (Database, SetupOptions) {
     let database = shared_db(major).await;
-    let [admin, owner, writer, reader] =
-        ["admin", "owner", "writer", "reader"].map(|role| unique(role).replace('-', "_"));
+    let [admin, owner, writer, reader, auditor] =
+        ["admin", "owner", "writer", "reader", "auditor"].map(|role| unique(role).replace('-', "_"));
     database.execute(&format!(
-        "CREATE ROLE {admin} LOGIN CREATEROLE; CREATE ROLE {writer} LOGIN; CREATE ROLE {reader} LOGIN; \
+        "CREATE ROLE {admin} LOGIN CREATEROLE; CREATE ROLE {writer} LOGIN; CREATE ROLE {reader} LOGIN; CREATE ROLE {auditor} LOGIN; \
          GRANT CREATE ON DATABASE {} TO {admin}",
         database.name
     ));
-    let options = SetupOptions { owner: Some(owner), writer: Some(writer), reader: Some(reader), ..options() };
+    let (reader, auditor) = (Some(reader), Some(auditor));
+    let options = SetupOptions { owner: Some(owner), writer: Some(writer), reader, auditor, keys: true, ..options() };
     let client = connect(&url_of(&database, &admin)).await;
     for _ in 0..2 {
         run(&client, &setup_statements(&options)).await;
@@ -241,4 +242,71 @@ fn names_are_quoted() {
     for wanted in ["CREATE ROLE \"Own er\" NOLOGIN", "TO \"wri\"\"ter\"", "VALUES ('it''s', 'a\"b')"] {
         assert!(all.contains(wanted), "{wanted}");
     }
+}
+
+/// Who looks after the trail sees who opened what, how far sinks are, and what is missing: no version, no key.
+#[tokio::test]
+async fn an_auditor_reads_the_access_log_and_no_version() {
+    let (database, options) = with_roles(15).await;
+    let client = connect(&url_of(&database, options.auditor.as_ref().unwrap())).await;
+    for allowed in [
+        "SELECT * FROM cdc_audit.access_log",
+        "SELECT * FROM cdc_audit.checkpoints, cdc_audit.baselines",
+        "SELECT * FROM cdc_audit.gaps",
+        "SELECT key_id, class, master, destroyed_at FROM cdc_audit.data_keys",
+        "SELECT key_id, generation, destroyed_at FROM cdc_audit.subject_keys",
+    ] {
+        client.batch_execute(allowed).await.expect(allowed);
+    }
+    for forbidden in [
+        "SELECT * FROM cdc_audit.versions",
+        "SELECT * FROM cdc_audit.trail",
+        "SELECT wrapped FROM cdc_audit.data_keys",
+        "SELECT wrapped FROM cdc_audit.subject_keys",
+        "SELECT subject FROM cdc_audit.subject_keys",
+        "DELETE FROM cdc_audit.access_log",
+        "INSERT INTO cdc_audit.access_log (os_user, action, success) VALUES ('x', 'x', true)",
+    ] {
+        let error = client.batch_execute(forbidden).await.expect_err(forbidden);
+        assert_eq!(error.code().unwrap().code(), "42501", "{forbidden}: {error:?}");
+    }
+    // Reading sees keys and adds none.
+    let reader = connect(&url_of(&database, options.reader.as_ref().unwrap())).await;
+    reader.batch_execute("SELECT wrapped FROM cdc_audit.data_keys").await.unwrap();
+    for forbidden in ["INSERT INTO cdc_audit.data_keys SELECT", "SELECT * FROM cdc_audit.access_log"] {
+        assert!(reader.batch_execute(forbidden).await.is_err(), "{forbidden}");
+    }
+    let indexes = "SELECT count(*) FROM pg_indexes WHERE schemaname = 'cdc_audit' AND tablename = 'access_log'";
+    assert_eq!(database.execute(indexes), "4");
+}
+
+/// A role that makes the schema first would own what is written there.
+#[tokio::test]
+async fn a_schema_of_somebody_else_is_not_taken_for_ours() {
+    let database = shared_db(15).await;
+    let mallory = unique("mallory").replace('-', "_");
+    database.execute(&format!("CREATE ROLE {mallory} LOGIN; GRANT CREATE ON DATABASE {} TO {mallory}", database.name));
+    let hers = connect(&url_of(&database, &mallory)).await;
+    let refused = async |made: &str| {
+        hers.batch_execute(made).await.unwrap();
+        let admin = connect(&database.url).await;
+        for statement in setup_statements(&options()) {
+            if let Err(error) = admin.batch_execute(&statement.sql).await {
+                return error.as_db_error().unwrap().message().to_owned();
+            }
+        }
+        "nothing".to_owned()
+    };
+    let said = refused("CREATE SCHEMA cdc_audit").await;
+    assert_eq!(said, format!("cdc-audit did not make what is there: schema cdc_audit of role {mallory}"));
+    database.execute(&format!(
+        "ALTER SCHEMA cdc_audit OWNER TO postgres; GRANT CREATE, USAGE ON SCHEMA cdc_audit TO {mallory}"
+    ));
+    let said = refused("CREATE TABLE cdc_audit.checkpoints (source text)").await;
+    assert_eq!(said, format!("cdc-audit did not make what is there: cdc_audit.checkpoints of role {mallory}"));
+    database.execute("DROP TABLE cdc_audit.checkpoints");
+    let said =
+        refused("CREATE FUNCTION cdc_audit.ensure_partition(text, date, text) RETURNS void LANGUAGE sql AS 'SELECT'")
+            .await;
+    assert!(said.contains("function cdc_audit.ensure_partition"), "{said}");
 }

@@ -1,7 +1,8 @@
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::batch::Batch;
+use audit_core::quarantine::Quarantined;
 use audit_core::sink::{Action, Sink};
 use audit_testkit::{Fixture, Kafka, Traffic};
 
@@ -155,8 +156,29 @@ async fn a_topic_that_was_deleted_is_not_made_again_in_silence() {
     place.holds(&place.topic("users"), &second);
 }
 
+/// A topic whose first transaction was aborted is noted with the next one: else, once deleted, it would be made again in silence.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_version_too_large_for_its_topic_is_named_and_can_be_given_up() {
+async fn a_topic_is_noted_in_the_transaction_that_counts() {
+    let place = Place::on(Kafka::shared().await).await;
+    place.make_topic(&place.topic("users"), 1, &[("max.message.bytes", "100000")]).await;
+    let mut fixture = users();
+    let large: String =
+        (0u64..).map(|n| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).take(30_000).collect();
+    let all = fixture.batches(&format!("begin\ninsert public.users [70001, \"{large}\"]\ncommit"));
+    let refused = all[0].versions().next().unwrap().position();
+    let mut sink = place.taken().await;
+    assert_eq!(place.deliver(&mut sink, &all).await.unwrap_err().refused, Some(refused));
+    sink.quarantine(Arc::new([(refused, Quarantined::default())].into()));
+    place.deliver(&mut sink, &all).await.unwrap();
+    drop(sink);
+    place.delete_topic(&place.topic("users")).await;
+    let mut sink = place.taken().await;
+    let error = place.deliver(&mut sink, &rows(&mut fixture, 100, 1)).await.unwrap_err();
+    assert!(shown(&error).contains(&format!("topic {} is gone", place.topic("users"))), "{}", shown(&error));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_too_large_for_its_topic_is_named_and_can_be_quarantined() {
     let place = Place::on(Kafka::shared().await).await;
     place.make_topic(&place.topic("users"), 1, &[("max.message.bytes", "100000")]).await;
     let mut fixture = users();
@@ -175,7 +197,7 @@ async fn a_version_too_large_for_its_topic_is_named_and_can_be_given_up() {
     // Everything before it is there.
     place.holds(&place.topic("users"), &all[..3]);
 
-    sink.quarantine(HashSet::from([refused]));
+    sink.quarantine(Arc::new([(refused, Quarantined::default())].into()));
     place.deliver(&mut sink, &all).await.unwrap();
     let seen = place.read(&place.topic("users"));
     let errors: Vec<_> = seen.iter().filter(|seen| seen.header("event") == "error").collect();

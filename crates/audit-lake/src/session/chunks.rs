@@ -1,11 +1,11 @@
 //! Chunks of baselines. The tables that have rows of one are committed together: see [`crate::table::chunks`].
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use audit_core::batch::{Batch, ChunkMark, Progress};
 use audit_core::position::{Micros, Position};
+use audit_core::quarantine::Quarantine;
 use audit_core::sink::ChunkProgress;
 use futures::StreamExt;
 
@@ -101,7 +101,7 @@ impl Session {
         &mut self,
         batch: &Batch,
         mark: &ChunkMark,
-        quarantined: &HashSet<Position>,
+        quarantine: &Quarantine,
     ) -> Result<(), WriteError> {
         if !mark.sinks.iter().any(|sink| **sink == *self.settings.name) {
             return Ok(());
@@ -111,7 +111,7 @@ impl Session {
         if (mark.baseline, mark.chunk) <= self.chunk_taken(&home) {
             return Ok(());
         }
-        let route = self.route(batch, quarantined).await?;
+        let route = self.route(batch, quarantine).await?;
         self.open_tables(&route.ids).await?;
         let large = batch.versions().any(|version| version.is_larger_than(LARGE));
         if !self.takes_chunk(batch, mark, &route, large) {
@@ -126,7 +126,7 @@ impl Session {
             table.begin_baseline(mark.baseline).await?;
         }
         let mut active: Vec<OpenTable> = route.ids.iter().filter_map(|id| self.tables.remove(id)).collect();
-        let appended = self.append_chunk(batch, &mut active, &route, large, quarantined).await;
+        let appended = self.append_chunk(batch, &mut active, &route, large, quarantine).await;
         let full = active.iter().any(OpenTable::is_full);
         self.deactivate(active);
         appended?;
@@ -159,19 +159,18 @@ impl Session {
         active: &mut [OpenTable],
         route: &Route,
         large: bool,
-        quarantined: &HashSet<Position>,
+        quarantine: &Quarantine,
     ) -> Result<(), WriteError> {
-        let source = self.source.clone();
+        let (source, sink) = (self.source.clone(), self.settings.name.clone());
         let shared = Shared { source: &source, recorded_at: Micros::now() };
-        let mut versions = batch.versions().zip(route.targets(0));
+        let mut versions = batch.versions_unless(quarantine).zip(route.targets(0));
         loop {
             let run = || -> Result<Option<usize>, WriteError> {
                 for (version, index) in versions.by_ref() {
                     let Some(table) = active.get_mut(index) else { continue };
-                    let quarantined = !quarantined.is_empty() && quarantined.contains(&version.position());
-                    let append = Append { shared, before: Progress::default(), quarantined };
+                    let append = Append { shared, before: Progress::default() };
                     let need = table.append_snapshot(&version, large, append);
-                    if need.map_err(|error| refused(&version, error))? == Some(Need::Encode) {
+                    if need.map_err(|error| refused(&sink, &version, &error))? == Some(Need::Encode) {
                         table.encode()?;
                         if table.wants_upload() {
                             return Ok(Some(index));

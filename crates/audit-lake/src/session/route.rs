@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use audit_core::batch::{Batch, Version};
-use audit_core::position::Position;
+use audit_core::batch::Batch;
+use audit_core::quarantine::Quarantine;
 use audit_core::table::Table;
 
 use crate::table::TableId;
@@ -20,25 +20,16 @@ pub struct Route {
 }
 
 impl Route {
-    /// `tenants`: a version goes to its tenant, as protection left that, and to home where it has none, or is one of those that `at_home` names.
-    /// What is known of a version that was given up is only its position: it goes home.
-    pub fn of(
-        batch: &Batch,
-        sink: &str,
-        tenants: bool,
-        at_home: &HashSet<Arc<str>>,
-        quarantined: &HashSet<Position>,
-    ) -> Route {
+    /// `tenants`: a version goes to its tenant, as protection left that, and to home where it has none, or is one of those that `at_home` names,
+    /// and where it is quarantined.
+    pub fn of(batch: &Batch, sink: &str, tenants: bool, at_home: &HashSet<Arc<str>>, quarantine: &Quarantine) -> Route {
         let mut route = Route { ids: Vec::new(), indices: Vec::with_capacity(batch.len()) };
         let mut known: HashMap<(&str, Option<&str>), u32> = HashMap::new();
         let mut last: Option<(&Arc<Table>, Option<&str>, u32)> = None;
-        let given_up = |version: &Version<'_>| !quarantined.is_empty() && quarantined.contains(&version.position());
-        for version in batch.versions() {
+        for version in batch.versions_unless(quarantine) {
             let table = version.table();
-            let tenant = match tenants && !given_up(&version) {
-                true => version.tenant().filter(|tenant| !tenant.is_empty() && !at_home.contains(*tenant)),
-                false => None,
-            };
+            let own = |tenant: &&str| tenants && !tenant.is_empty() && !at_home.contains(*tenant);
+            let tenant = version.tenant().filter(own);
             let index = match last {
                 Some((same, of, index)) if Arc::ptr_eq(same, table) && of == tenant => index,
                 _ if !table.goes_to(sink) => NOWHERE,
@@ -62,6 +53,7 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use audit_core::protect::Policy;
+    use audit_core::quarantine::Quarantined;
     use audit_core::rules::{Rules, TableRule};
     use audit_testkit::Fixture;
 
@@ -87,17 +79,17 @@ mod tests {
                commit"#,
         );
         let (batch, at_home) = (&batches[0], HashSet::from(["z".into()]));
-        let go = |tenants: bool, quarantined: &HashSet<Position>| -> Vec<String> {
-            let route = Route::of(batch, "lake", tenants, &at_home, quarantined);
+        let go = |tenants: bool, quarantine: &Quarantine| -> Vec<String> {
+            let route = Route::of(batch, "lake", tenants, &at_home, quarantine);
             let id = |index: usize| route.ids.get(index);
             let shown = |id: &TableId| format!("{} {}", id.tenant.as_deref().unwrap_or("-"), id.name);
             route.targets(0).map(|index| id(index).map_or_else(String::new, shown)).collect()
         };
         let expected = ["x a", "- a", "- a", "- b", "y a", "y a", "- a", "x a", "- a"];
         let expected = expected.map(|short| short.replace(' ', " public."));
-        assert_eq!(go(true, &HashSet::new()), expected);
-        assert!(go(false, &HashSet::new()).iter().all(|to| to.starts_with('-')));
-        let given_up: HashSet<Position> = batch.versions().take(1).map(|version| version.position()).collect();
-        assert_eq!(go(true, &given_up)[0], "- public.a");
+        assert_eq!(go(true, &Quarantine::new()), expected);
+        assert!(go(false, &Quarantine::new()).iter().all(|to| to.starts_with('-')));
+        let first = batch.versions().take(1).map(|version| (version.position(), Quarantined::default()));
+        assert_eq!(go(true, &first.collect())[0], "- public.a");
     }
 }

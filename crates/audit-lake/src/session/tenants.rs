@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use audit_core::batch::Batch;
-use audit_core::position::Position;
+use audit_core::quarantine::Quarantine;
 use futures::StreamExt;
 
 use super::route::Route;
@@ -41,10 +41,10 @@ impl Tenants {
 
 impl Session {
     /// Which table each version goes to; tenants among them are noted.
-    pub(super) async fn route(&mut self, batch: &Batch, quarantined: &HashSet<Position>) -> Result<Route, LakeError> {
+    pub(super) async fn route(&mut self, batch: &Batch, quarantine: &Quarantine) -> Result<Route, LakeError> {
         loop {
             let has_tenants = self.stores.has_tenants();
-            let route = Route::of(batch, &self.settings.name, has_tenants, &self.tenants.at_home, quarantined);
+            let route = Route::of(batch, &self.settings.name, has_tenants, &self.tenants.at_home, quarantine);
             if self.meet(&route.ids).await? {
                 return Ok(route);
             }

@@ -77,7 +77,7 @@ impl OpenTable {
             file.large = large;
             file
         });
-        Ok(append.to(file, version)?.then_some(Need::Encode))
+        Ok(file.append(version, append.shared)?.then_some(Need::Encode))
     }
 
     /// In home, before the first file of a baseline's chunks is put anywhere: sees that the log knows of the baseline, and that nobody before

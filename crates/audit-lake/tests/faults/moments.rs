@@ -146,7 +146,7 @@ async fn a_chunk_that_is_refused_midway_leaves_nothing() {
     let error = sink.write(&[&chunk[0]]).await.unwrap_err();
     fail::remove("lake::too_large");
     assert_eq!(error.refused, Some(last), "{error}");
-    sink.quarantine([last].into());
+    sink.quarantine(std::sync::Arc::new([(last, audit_core::quarantine::Quarantined::default())].into()));
     assert_eq!(sink.write(&[&chunk[0]]).await.unwrap_err().action, Action::Restart);
     let stored = sink.take(&identity()).await.unwrap();
     sink.begin(stored.checkpoint.unwrap().progress()).await.unwrap();

@@ -1,5 +1,7 @@
 use std::fs;
+use std::sync::Arc;
 
+use audit_core::quarantine::Quarantined;
 use audit_core::sink::{Action, Sink};
 use audit_lake::{Compactor, LakeReader, LakeSink, Stores, probe};
 use futures::TryStreamExt;
@@ -189,7 +191,8 @@ async fn what_was_given_up_goes_home() {
          insert public.users [1, \"a\", \"acme\"]\ninsert public.users [2, \"b\", \"acme\"]\ncommit",
     );
     let (mut sink, _) = lake.taken().await;
-    sink.quarantine(batches[0].versions().take(1).map(|version| version.position()).collect());
+    let first = batches[0].versions().take(1).map(|version| (version.position(), Quarantined::default()));
+    sink.quarantine(Arc::new(first.collect()));
     write(&mut sink, &batches).await.unwrap();
     let places = places(&lake);
     let events = async |of: &str| View::of(&places[of]).agreed("public.users").await.join(",");

@@ -1,7 +1,8 @@
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use audit_core::batch::Batch;
+use audit_core::quarantine::Quarantined;
 use audit_core::sink::Sink;
 use audit_lake::LakeSink;
 use audit_testkit::Fixture;
@@ -220,7 +221,7 @@ async fn a_gap_has_a_table_of_its_own_and_a_refused_version_stays_in_its_table()
     ));
     let (mut sink, _) = lake.taken().await;
     let refused = batches[0].versions().nth(1).unwrap().position();
-    sink.quarantine(HashSet::from([refused]));
+    sink.quarantine(Arc::new([(refused, Quarantined::default())].into()));
     write(&mut sink, &batches).await.unwrap();
     let rows = lake.agreed("public.users").await;
     assert!(rows[0].ends_with("created 1") && rows[1].ends_with("error -"), "{rows:?}");

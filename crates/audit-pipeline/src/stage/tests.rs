@@ -15,6 +15,7 @@
 use std::fmt::Write;
 
 use audit_cipher::{Limits, Sealer};
+use audit_core::quarantine::Quarantined;
 use audit_core::record::{unknown_columns, write_changes, write_image, write_included};
 use audit_core::rules::TableRule;
 use audit_core::shape::{CatalogColumn, CatalogTable, Identity, RelationColumn};
@@ -148,7 +149,7 @@ fn config(rules: Rules) -> StageConfig {
         shapes: Vec::new(),
         stored: Position::default(),
         checks: Vec::new(),
-        quarantined: HashSet::new(),
+        quarantine: Quarantine::new(),
     }
 }
 
@@ -539,13 +540,21 @@ fn what_was_given_up_is_met_again_like_any_change() {
     let at = Position::new(1, Lsn(1000), 1);
     for (change_lsn, met) in [(1003, true), (1004, false)] {
         let config = resume(&at.to_string(), change_lsn);
-        let result = feed(&mut Stage::new(StageConfig { quarantined: [at].into(), ..config }), script);
+        let result =
+            feed(&mut Stage::new(StageConfig { quarantine: [(at, Quarantined::default())].into(), ..config }), script);
         assert_eq!(result.is_ok(), met, "{result:?}");
     }
 }
 
+/// A decision of an operator about this change.
+fn quarantined(seq: u32) -> StageConfig {
+    let decided =
+        Quarantined::new("ann".into(), "dba".into(), "2026-03-01T09:00:00Z".into(), Some("ticket 4711".into()));
+    StageConfig { quarantine: [(Position::new(1, Lsn(1000), seq), decided)].into(), ..config(Rules::default()) }
+}
+
 #[test]
-fn what_cannot_be_decoded_stops_at_its_position_until_it_is_given_up() {
+fn what_cannot_be_decoded_stops_at_its_position_until_it_is_quarantined() {
     let script = "relation 5 users full id:20
          begin 1000
          insert 5 1
@@ -559,9 +568,8 @@ fn what_cannot_be_decoded_stops_at_its_position_until_it_is_given_up() {
             error: a message at 0/3EB cannot be decoded, position 0001:00000000000003e8:0000000001
         "#]],
     );
-    let given_up = StageConfig { quarantined: [Position::new(1, Lsn(1000), 1)].into(), ..config(Rules::default()) };
     check_with(
-        given_up,
+        quarantined(1),
         script,
         expect![[r#"
             1000.0 created users 1 {"id": 1}
@@ -586,16 +594,16 @@ fn whatever_cannot_be_decoded_can_be_given_up() {
          insert 7 4
          insert 5 5
          commit";
-    let mut given_up = HashSet::new();
+    let mut given_up = Quarantine::new();
     for position in [Position::new(1, Lsn(1000), 1), Position::new(1, Lsn(1007), 0), Position::new(1, Lsn(2000), 0)] {
-        let config = StageConfig { quarantined: given_up.clone(), ..config(Rules::default()) };
+        let config = StageConfig { quarantine: given_up.clone(), ..config(Rules::default()) };
         let error = feed(&mut Stage::new(config), script).unwrap_err();
         assert_eq!(error.position(), Some(position), "{error}");
         assert!(error.hint().ends_with(&format!("cdc-audit resume --sink all --quarantine {position}")), "{error:?}");
-        given_up.insert(position);
+        given_up.insert(position, Quarantined::default());
     }
     check_with(
-        StageConfig { quarantined: given_up, ..config(Rules::default()) },
+        StageConfig { quarantine: given_up, ..config(Rules::default()) },
         script,
         expect![[r#"
             1000.0 created users 1 {"id": 1}
@@ -606,6 +614,46 @@ fn whatever_cannot_be_decoded_can_be_given_up() {
             2000.1 created users 5 {"id": 5}
         "#]],
     );
+}
+
+/// Who may write to the table of quarantines could blank any change else.
+#[test]
+fn what_can_be_recorded_is_recorded_whatever_was_quarantined() {
+    let script = "relation 5 users full id:20
+         begin 1000
+         insert 5 1
+         insert 5 2
+         commit";
+    check_with(
+        quarantined(1),
+        script,
+        expect![[r#"
+            1000.0 created users 1 {"id": 1}
+            1000.1 created users 2 {"id": 2}
+        "#]],
+    );
+}
+
+/// A value that is no UTF-8: the record in the version's place has the key, who made the change, and who decided.
+#[test]
+fn what_cannot_be_sealed_keeps_its_key_and_its_actor() {
+    let mut stage = Stage::new(quarantined(0));
+    let begin = r#"relation 5 users default id:20 name:25
+         begin 1000
+         context {"actor_id": "7", "reason": "r"}"#;
+    feed(&mut stage, begin).unwrap();
+    let length = |text: &[u8]| (text.len() as u32).to_be_bytes();
+    let value = |text: &[u8]| [b"t".as_slice(), &length(text), text].concat();
+    let insert = [b"I\0\0\0\x05N\0\x02".as_slice(), &value(b"42"), &value(b"\xff")].concat();
+    stage.message(&insert, Lsn(1002)).unwrap();
+    let batch = stage.take_batch();
+    let version = batch.versions().next().unwrap();
+    assert_eq!((version.event(), version.key(), version.actor_id()), (Event::Error, Some("42"), Some("7")));
+    let context = &version.context().unwrap().json;
+    for said in ["ann", "dba", "ticket 4711", "created", "name"] {
+        assert!(context.contains(said), "{said} is missing in {context}");
+    }
+    assert!(version.after().is_none() && version.reason().is_none());
 }
 
 #[test]

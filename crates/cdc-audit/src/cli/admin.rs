@@ -44,6 +44,10 @@ impl Who {
         self.admin.as_ref().map_or_else(|| Ok(config.source.endpoint.clone()), |url| endpoint("--as", url))
     }
 
+    pub fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
+    }
+
     /// The databases of the hot sinks, and those where checkpoints of webhooks lie, each with the sinks in it.
     pub fn hot(&self, config: &Config) -> Result<Vec<HotDatabase>, CliError> {
         let mut databases: Vec<(String, HotDatabase)> = Vec::new();
@@ -133,7 +137,7 @@ pub fn endpoint(option: &str, url: &str) -> Result<PgEndpoint, CliError> {
 }
 
 /// Hosts, port and database, without the role.
-fn database(endpoint: &PgEndpoint) -> String {
+pub fn database(endpoint: &PgEndpoint) -> String {
     let described = endpoint.describe();
     described.split_once('@').map_or(described.clone(), |(_, place)| place.to_owned())
 }

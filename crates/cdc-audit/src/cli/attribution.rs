@@ -9,6 +9,7 @@ use audit_history::{Selection, Store};
 use futures::StreamExt;
 use serde_json::json;
 
+use crate::cli::access::Reader;
 use crate::cli::export::time;
 use crate::cli::output::{on_terminal, print_json, table};
 use crate::cli::store::open;
@@ -40,7 +41,7 @@ const SINCE_MICROS: i64 = 30 * 86_400 * 1_000_000;
 /// Exit code 0 only where nothing is missing. A table for people, one JSON object a line in a pipe.
 pub async fn run(args: &Args, as_json: bool, config: &Config) -> Result<ExitCode, CliError> {
     let failed = |error: audit_history::StoreError| CliError::of(&error).hint(error.hint());
-    let store = open(config, args.from.as_deref(), None).await?;
+    let store = open(config, args.from.as_deref(), None, &Reader::default()).await?;
     let mut wanted = Vec::new();
     for part in store.parts(&config.source.name).await.map_err(failed)?.into_iter().filter(|part| !part.gaps_only) {
         let tables = required(config, &part.store).await?;

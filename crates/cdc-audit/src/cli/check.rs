@@ -12,6 +12,7 @@ use audit_pipeline::run::RunError;
 use comfy_table::Color;
 use serde_json::json;
 
+use crate::cli::access::Reader;
 use crate::cli::attribution;
 use crate::cli::output::{on_terminal, print, print_json, table};
 use crate::cli::store::open;
@@ -97,7 +98,7 @@ async fn probe(config: &Config, name: &str, sink: &SinkConfig, warnings: &mut Ve
                     fix: Some(fix),
                 };
                 warnings.extend(probed.warnings.into_iter().map(finding));
-                format!("written to {} and given up", kafka.place())
+                format!("written to {} in a transaction that is aborted", kafka.place())
             });
             (outcome.map_err(|error| failure(&error, error.hint.clone())), None)
         }
@@ -167,7 +168,8 @@ async fn checkpoint(config: &Config, name: &str, sink: &SinkConfig) -> Option<Ch
     let source = &config.source.name;
     match sink {
         SinkConfig::Hot(_) | SinkConfig::Lake(_) => {
-            open(config, Some(name), None).await.ok()?.head(source, name).await.ok()?.map(|head| head.checkpoint)
+            let store = open(config, Some(name), None, &Reader::default()).await.ok()?;
+            store.head(source, name).await.ok()?.map(|head| head.checkpoint)
         }
         SinkConfig::Kafka(kafka) => audit_kafka::stored(kafka, source, name).await.ok()?,
         SinkConfig::Webhook(webhook) => {

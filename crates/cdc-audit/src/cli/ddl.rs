@@ -11,7 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::cli::output::{print_exactly, print_json};
-use crate::cli::store::{lake, reader};
+use crate::cli::store::{lake, lake_reader};
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
@@ -52,7 +52,7 @@ fn engine() -> impl TypedValueParser<Value = Engine> {
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let (name, lake) = lake(config, args.sink.as_deref())?;
-    let reader = reader(lake, args.tenant.as_deref()).await?;
+    let reader = lake_reader(lake, args.tenant.as_deref()).await?;
     let lakes = config.sinks.values().filter(|sink| matches!(sink, SinkConfig::Lake(_))).count();
     let mut statements = Vec::new();
     for mut described in describe(lake, &reader, &config.source.name, args.table.as_deref()).await? {

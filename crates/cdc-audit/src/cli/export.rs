@@ -8,6 +8,7 @@ use audit_core::position::Micros;
 use audit_history::{ExportRequest, Lag, Manifest};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cli::access::Reader;
 use crate::cli::output::{argument, bytes, print, print_json, table};
 use crate::cli::status::ask;
 use crate::cli::store::open_named;
@@ -44,6 +45,8 @@ pub struct Args {
     /// Print the manifest as one line of JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    reader: Reader,
 }
 
 pub fn time(text: &str) -> Result<Micros, String> {
@@ -51,8 +54,9 @@ pub fn time(text: &str) -> Result<Micros, String> {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    args.reader.check(config)?;
     let tenant = args.tenant.map(argument).transpose()?;
-    let (sink, store) = open_named(config, args.from.as_deref(), tenant.as_deref()).await?;
+    let (sink, store) = open_named(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
     let request = ExportRequest {
         lag: lag(config, &sink).await,
         sink,

@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
+use audit_core::shape::Shape;
 use audit_core::stored::Record;
+use audit_core::value::Kind;
 use audit_history::Store;
 use serde_json::value::RawValue;
 
-use crate::cli::access::{Purpose, report, revealer};
+use crate::cli::access::{Purpose, Reader, report, revealer};
 use crate::cli::output::{argument, print, print_json, table};
 use crate::cli::store::open;
 use crate::config::Config;
@@ -20,7 +22,7 @@ use crate::reveal::Revealer;
     cdc-audit history public.users 42 --decrypt --purpose \"claim 4711\""
 )]
 pub struct Args {
-    /// `schema.table`.
+    /// `schema.table`; the schema may be left out where there is only one table of that name.
     table: String,
     /// The row's key: of one column its text, of more a JSON array in key order. `-`: a line of standard input, which no other user of the
     /// machine can see.
@@ -42,26 +44,22 @@ pub struct Args {
     decrypt: bool,
     #[command(flatten)]
     purpose: Purpose,
+    #[command(flatten)]
+    reader: Reader,
 }
 
 pub async fn run(mut args: Args, config: &Config) -> Result<ExitCode, CliError> {
     args.key = argument(args.key)?;
     args.tenant = args.tenant.map(argument).transpose()?;
-    let store = open(config, args.from.as_deref(), args.tenant.as_deref()).await?;
+    args.reader.check(config)?;
+    let store = open(config, args.from.as_deref(), args.tenant.as_deref(), &args.reader).await?;
     let failed = |error: audit_history::StoreError| CliError::of(&error).hint(error.hint());
     let tables = store.tables(&config.source.name).await.map_err(failed)?;
-    if !tables.contains(&args.table) {
-        let hint = if tables.is_empty() {
-            "no table has versions yet".to_string()
-        } else {
-            format!("tables with versions: {}", tables.join(", "))
-        };
-        return Err(CliError::new(format!("there are no versions of {}", args.table)).hint(hint).code(code::USAGE));
-    }
+    let args = Args { table: named(&args.table, &tables)?, ..args };
     let key = stored_key(&args, config, &store).await?;
     let records = store.history(&config.source.name, &args.table, &key, args.limit).await.map_err(failed)?;
     let mut revealer = match args.decrypt {
-        true => Some(revealer(&args.purpose, config, "history", u64::MAX)?),
+        true => Some(revealer((&args.purpose, &args.reader), config, "history", u64::MAX).await?),
         false => None,
     };
     let records = match &mut revealer {
@@ -75,6 +73,29 @@ pub async fn run(mut args: Args, config: &Config) -> Result<ExitCode, CliError> 
     }
     revealer.as_ref().map_or(Ok(()), report)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The table that is meant: of this name, or the only one of it in any schema.
+fn named(name: &str, tables: &[String]) -> Result<String, CliError> {
+    let suffix = format!(".{name}");
+    let of_name: Vec<&String> = tables.iter().filter(|table| *table == name || table.ends_with(&suffix)).collect();
+    let exact = of_name.iter().find(|table| table.as_str() == name);
+    match (exact, of_name.as_slice()) {
+        (Some(table), _) | (None, [table]) => Ok((*table).clone()),
+        (None, []) => {
+            let hint = match tables.is_empty() {
+                true => "no table has versions yet".to_owned(),
+                false => format!("tables with versions: {}", tables.join(", ")),
+            };
+            Err(CliError::new(format!("there are no versions of {name}")).hint(hint).code(code::USAGE))
+        }
+        (None, several) => {
+            let several: Vec<&str> = several.iter().map(|table| table.as_str()).collect();
+            Err(CliError::new(format!("there is more than one table {name}"))
+                .hint(format!("give one of {}", several.join(", ")))
+                .code(code::USAGE))
+        }
+    }
 }
 
 async fn reveal(revealer: &mut Revealer, records: Vec<Record>) -> Result<Vec<Record>, CliError> {
@@ -110,7 +131,7 @@ async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<Strin
             let parts: Option<Vec<&RawValue>> = serde_json::from_str(&args.key).ok();
             let parts = parts.filter(|parts| parts.len() == columns.len()).ok_or_else(|| {
                 CliError::new(format!("the key of this table is ({})", columns.join(", ")))
-                    .hint("give a JSON array in that order, such as '[42,\"a\"]'".to_string())
+                    .hint(format!("give a JSON array in that order, such as {}", example(columns, &shape)))
                     .code(code::USAGE)
             })?;
             let part = |(column, part): (&String, &RawValue)| {
@@ -128,11 +149,22 @@ async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<Strin
     }
 }
 
+/// A key of these columns as a shell takes it.
+fn example(columns: &[String], shape: &Shape) -> String {
+    let value =
+        |column: &String| match shape.columns.iter().find(|known| known.name == *column).map(|known| &known.kind) {
+            Some(Kind::Int2 | Kind::Int4 | Kind::Int8) => "42",
+            Some(Kind::Bool) => "true",
+            _ => "\"a\"",
+        };
+    format!("'[{}]'", columns.iter().map(value).collect::<Vec<_>>().join(", "))
+}
+
 fn show(args: &Args, records: &[Record]) -> Result<(), CliError> {
     if records.is_empty() {
         return print(format!("{} {}: no versions.", args.table, args.key));
     }
-    let mut rows = table(&["when", "event", "who", "what", "why"]);
+    let mut rows = table(&["when (UTC)", "event", "who", "what", "why"]);
     for record in records {
         let who = record.actor_id.clone().unwrap_or_default();
         let caution = if record.actor_source.as_deref() == Some("row_unchanged") { "?" } else { "" };
@@ -146,8 +178,38 @@ fn show(args: &Args, records: &[Record]) -> Result<(), CliError> {
         ]);
     }
     rows.print()?;
+    if records.iter().any(|record| record.event == "updated" && !record.before_known) {
+        print(format!(
+            "What changed is not known where PostgreSQL sends no old rows. From now on it does after: \
+             cdc-audit setup --replica-identity full --table {}",
+            shell(&args.table)
+        ))?;
+    }
     if records.len() as u32 == args.limit {
         print(format!("The newest {}; older ones with --limit.", args.limit))?;
     }
     Ok(())
+}
+
+/// A word as a shell takes it.
+fn shell(word: &str) -> String {
+    match word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_found_by_its_name_alone_where_there_is_one_of_it() {
+        let tables = ["public.orders", "crm.contacts", "hr.contacts", "public.contacts_old"].map(str::to_owned);
+        let found = |name: &str| named(name, &tables).map_err(|error| error.to_string());
+        assert_eq!(found("orders"), Ok("public.orders".into()));
+        assert_eq!(found("hr.contacts"), Ok("hr.contacts".into()));
+        assert!(found("contacts").is_err_and(|error| error.contains("give one of crm.contacts, hr.contacts")));
+        assert!(found("rders").is_err_and(|error| error.contains("there are no versions of rders")));
+    }
 }

@@ -4,10 +4,11 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use audit_cipher::KeyId;
-use audit_keys::{KeyAdmin, KeyError, StoredKey, append_version};
+use audit_cipher::{KeyId, Kind};
+use audit_keys::{Access, Generation, KeyAdmin, KeyError, StoredKey, append_version};
 use serde_json::json;
 
+use crate::cli::access::os_user;
 use crate::cli::admin::endpoint;
 use crate::cli::output::{argument, print, print_json, table};
 use crate::config::Config;
@@ -64,13 +65,19 @@ struct Destroy {
     /// The data subject's class.
     #[arg(long, requires = "subject")]
     class: Option<String>,
-    /// The keys of the data subject with this id, as the application knows it. `-`: a line of standard input, which no other user of the
-    /// machine can see.
+    /// The keys of the data subject with this id, as the database prints it; blanks at its end do not count. `-`: a line of standard input,
+    /// which no other user of the machine can see.
     #[arg(long, value_name = "ID", requires = "class")]
     subject: Option<String>,
     /// Give later values of that subject a new key. Without it they are stored as erased.
     #[arg(long, requires = "subject")]
     renew: bool,
+    /// Why: it becomes part of the access log, beside who did it.
+    #[arg(long, value_name = "TEXT")]
+    purpose: Option<String>,
+    /// In whose name, where that is not yours; it becomes part of the access log.
+    #[arg(long, value_name = "NAME")]
+    on_behalf_of: Option<String>,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
@@ -162,27 +169,84 @@ async fn export(admin: &KeyAdmin) -> Result<(), CliError> {
 }
 
 async fn destroy(admin: &KeyAdmin, what: Destroy, source: &str) -> Result<(), CliError> {
-    let named = match &what.key {
-        Some(text) => Some(KeyId::parse(text).ok_or_else(|| {
-            CliError::new(format!("{text} is no key's name"))
-                .hint("see `cdc-audit keys list`".to_owned())
-                .code(code::USAGE)
-        })?),
-        None => None,
+    let by = Access {
+        os_user: os_user()?,
+        requested_by: what.on_behalf_of.clone(),
+        action: "destroy".to_owned(),
+        purpose: what.purpose.clone(),
     };
-    let subject = what.subject.map(argument).transpose()?;
+    match &what.key {
+        Some(text) => {
+            let key = KeyId::parse(text).ok_or_else(|| {
+                CliError::new(format!("{text} is no key's name"))
+                    .hint("see `cdc-audit keys list`".to_owned())
+                    .code(code::USAGE)
+            })?;
+            if !what.yes {
+                confirm(source)?;
+            }
+            if !admin.destroy(&key, &by).await.map_err(failed)? {
+                return Err(CliError::new(format!("there is no key {key}, or not any more")));
+            }
+            print(format!("{key} is destroyed"))?;
+            rewrite(admin, key.kind()).await
+        }
+        None => erase(admin, &what, &by, source).await,
+    }
+}
+
+/// Destroys the keys of a data subject, and says what there was: an id that is not the person's must not look like success.
+async fn erase(admin: &KeyAdmin, what: &Destroy, by: &Access, source: &str) -> Result<(), CliError> {
+    let id = argument(what.subject.clone().unwrap_or_default())?;
+    let (class, id) = (what.class.as_deref().unwrap_or_default(), id.as_str());
+    let known = admin.generations(class, id).await.map_err(failed)?;
+    eprintln!("{}", described(&known));
     if !what.yes {
         confirm(source)?;
     }
-    if let Some(key) = named {
-        return match admin.destroy(&key).await.map_err(failed)? {
-            true => print(format!("{key} is destroyed")),
-            false => Err(CliError::new(format!("there is no key {key}, or not any more"))),
-        };
+    let erased = admin.destroy_subject(class, id, what.renew, by).await.map_err(failed)?;
+    if erased.unknown {
+        let later = if what.renew { "" } else { "; what comes of that id later is stored as erased" };
+        return Err(CliError::new("no key of this subject is known; a tombstone was written")
+            .detail(format!("nothing was destroyed{later}"))
+            .hint(
+                "check the id, as the database prints it, and the class; after a mistake run it again with --renew, so that later \
+                 values of that id are kept"
+                    .to_owned(),
+            )
+            .code(code::UNKNOWN));
     }
-    let (class, subject) = (what.class.unwrap_or_default(), subject.unwrap_or_default());
-    let destroyed = admin.destroy_subject(&class, &subject, what.renew).await.map_err(failed)?;
-    print(format!("{destroyed} keys of that data subject are destroyed"))
+    let keys = if erased.destroyed == 1 { "1 key".to_owned() } else { format!("{} keys", erased.destroyed) };
+    print(format!("{keys} of that data subject destroyed, {} known before", known.len()))?;
+    if erased.destroyed > 0 { rewrite(admin, Kind::Subject).await } else { Ok(()) }
+}
+
+/// What is known of a data subject.
+fn described(known: &[Generation]) -> String {
+    let (Some(first), Some(last)) = (known.first(), known.last()) else {
+        return "No key of that data subject is known: check the id and the class.".to_owned();
+    };
+    let left = known.iter().filter(|generation| generation.destroyed_at.is_none()).count();
+    let made = if known.len() == 1 { "made" } else { "the first made" };
+    let mut text = format!(
+        "{} keys of that data subject are known, {left} not destroyed; {made} {}",
+        known.len(),
+        first.created_at
+    );
+    if known.len() > 1 {
+        text.push_str(&format!(", the last {}", last.created_at));
+    }
+    text
+}
+
+/// A key that is gone from its row is still in the table's file, until that is written anew.
+async fn rewrite(admin: &KeyAdmin, kind: Kind) -> Result<(), CliError> {
+    admin.rewrite(kind).await.map_err(|error| {
+        let table = if kind == Kind::Subject { "subject_keys" } else { "data_keys" };
+        failed(error)
+            .detail("the key is destroyed, but the table's file may still hold its bytes")
+            .hint(format!("run VACUUM (FULL) cdc_audit.{table} as the owner of the key store"))
+    })
 }
 
 /// Asks for the source's name, which nobody types by accident.

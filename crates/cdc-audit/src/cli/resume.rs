@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use audit_core::position::Position;
+use audit_core::sink::ALL_SINKS;
 
+use crate::cli::access::os_user;
+use crate::cli::admin::endpoint;
 use crate::cli::output::print;
 use crate::config::Config;
 use crate::error::{CliError, code};
@@ -11,7 +14,9 @@ use crate::error::{CliError, code};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  cdc-audit resume --sink hot --quarantine 0001:0000000016b37430:0000000002\n\nThe version is not \
-    written to that sink; a record with event `error` stands at its position instead. A running daemon sees it within seconds."
+    written to that sink; a record with event `error` stands at its position instead, with the row's key, who made the change, who \
+    decided, when, and the note. A running daemon sees it within seconds.\n\nIt counts only where the sink refuses the version: one \
+    that it takes is written, whatever was decided."
 )]
 pub struct Args {
     /// The sink that refuses the version; `all` for a change that cannot be decoded.
@@ -21,22 +26,27 @@ pub struct Args {
     #[arg(long, value_name = "POSITION")]
     quarantine: Position,
     /// Why, for those who find the record later.
-    #[arg(long, default_value = "")]
-    note: String,
+    #[arg(long)]
+    note: Option<String>,
+    /// Connect to the source as another role; the record says which it was.
+    #[arg(long = "as", value_name = "URL")]
+    role: Option<String>,
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    if args.sink != "all" && !config.sinks.contains_key(&args.sink) {
+    if args.sink != ALL_SINKS && !config.sinks.contains_key(&args.sink) {
         let names: Vec<&str> = config.sinks.keys().map(String::as_str).collect();
         return Err(CliError::new(format!("there is no sink {}", args.sink))
             .hint(format!("the sinks are {}; `all` means every one", names.join(", ")))
             .code(code::USAGE));
     }
-    let client = audit_connect::connect(&config.source.endpoint, "cdc-audit resume").await?;
-    let insert = "INSERT INTO cdc_audit.quarantine (source, sink, position, note) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-    let position = args.quarantine.to_string();
-    let added = client.execute(insert, &[&config.source.name, &args.sink, &position, &args.note]).await?;
-    let what = if added == 1 { "given up" } else { "was given up before" };
+    let source = args.role.as_ref().map_or_else(|| Ok(config.source.endpoint.clone()), |url| endpoint("--as", url))?;
+    let client = audit_connect::connect(&source, "cdc-audit resume").await?;
+    let insert = "INSERT INTO cdc_audit.quarantine (source, sink, position, note, os_user) VALUES ($1, $2, $3, $4, $5) \
+                  ON CONFLICT DO NOTHING";
+    let (position, os_user) = (args.quarantine.to_string(), os_user()?);
+    let added = client.execute(insert, &[&config.source.name, &args.sink, &position, &args.note, &os_user]).await?;
+    let what = if added == 1 { "is quarantined" } else { "was quarantined before" };
     print(format!("{position} {what} for {}", args.sink))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,16 @@
 //! `cdc-audit run`.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
+use audit_capture::baseline::Progress;
 use audit_core::position::Lsn;
 use audit_core::sink::Action;
-use audit_pipeline::run::RunError;
+use audit_pipeline::run::{Daemon, RunError};
+use audit_pipeline::status::{BaselineReport, StatusReport, UncapturedReport};
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info};
@@ -43,9 +48,9 @@ pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
             .code(code::USAGE)
     })?;
     let reported = daemon.clone();
-    let serving = tokio::spawn(http::serve(listener, Arc::new(move || wiring::report(&reported))));
+    let serving = tokio::spawn(http::serve(listener, Arc::new(move || report(&reported))));
     let stop = stop_signal()?;
-    wiring::show_baseline(daemon.baseline_progress.clone());
+    show_baseline(daemon.baseline_progress.clone());
     let ended = audit_pipeline::run::run(&daemon, stop).await;
     serving.abort();
     match ended {
@@ -93,4 +98,51 @@ fn stop_signal() -> Result<watch::Receiver<bool>, CliError> {
         }
     });
     Ok(stop)
+}
+
+/// The status of the moment.
+fn report(daemon: &Daemon) -> StatusReport {
+    let sinks = daemon.sinks.iter().map(|sink| (sink.name.as_ref(), sink.gauge.as_ref()));
+    let baseline = daemon.baseline_progress.report();
+    let open = baseline.open.iter().map(|table| BaselineReport {
+        table: table.table.to_string(),
+        rows: table.rows,
+        rows_estimated: table.estimate,
+        done: false,
+        failure: table.failure.as_ref().map(|failure| failure.message.clone()),
+    });
+    let uncaptured = baseline.uncaptured;
+    let uncaptured = UncapturedReport {
+        tables: uncaptured.tables.into_iter().collect(),
+        left: uncaptured.left.into_iter().collect(),
+        operations: uncaptured.operations.into_iter().map(str::to_owned).collect(),
+        partitions_by_name: uncaptured.partitions_by_name,
+    };
+    daemon.shared.report(sinks, open.collect(), uncaptured)
+}
+
+/// Draws a baseline's progress where somebody watches; it ends with the program.
+fn show_baseline(progress: Arc<Progress>) {
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    tokio::spawn(async move {
+        let style = ProgressStyle::with_template("baseline {bar:30} {human_pos} of about {human_len} rows  {msg}");
+        let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        loop {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let report = progress.report();
+            if report.tables == report.tables_done {
+                bar.reset();
+                continue;
+            }
+            bar.set_length(report.rows_expected);
+            bar.set_position(report.rows);
+            let left = report.remaining.map_or(String::new(), |left| format!(", {} s left", left.as_secs()));
+            bar.set_message(format!(
+                "{:.0} rows/s{left}, {} of {} tables",
+                report.rows_per_second, report.tables_done, report.tables
+            ));
+        }
+    });
 }

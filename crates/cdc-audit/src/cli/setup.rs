@@ -15,7 +15,8 @@ use crate::error::{CliError, code};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cdc-audit setup --dry-run > setup.sql\n  cdc-audit setup --as postgres://owner@db.internal/shop\n  \
-    cdc-audit setup --replica-identity full --table public.users\n\nEvery statement is printed before it is run; what exists is left \
+    cdc-audit setup --replica-identity full --table public.users\n  cdc-audit setup --owner audit_owner --reader audit_reader --auditor \
+    compliance\n\nEvery statement is printed before it is run; what exists is left \
     alone, so it can be run as often as you like. The role that runs it owns the tables; nobody needs to be superuser."
 )]
 pub struct Args {
@@ -28,6 +29,13 @@ pub struct Args {
     /// Only these tables (schema.table; * and ? are understood). Default: all captured ones.
     #[arg(long = "table", value_name = "TABLE", requires = "replica_identity")]
     tables: Vec<String>,
+    /// A role that exists, to read what hot sinks recorded, and to open encrypted values as far as the key service lets it: for people,
+    /// who else would need the daemon's rights.
+    #[arg(long, value_name = "ROLE")]
+    reader: Option<String>,
+    /// A role that exists, to read who opened and destroyed what, how far each sink is, and what is missing; no version and no key.
+    #[arg(long, value_name = "ROLE")]
+    auditor: Option<String>,
     #[command(flatten)]
     who: Who,
     /// Print the steps as JSON.
@@ -78,11 +86,13 @@ async fn targets(args: &Args, config: &Config, rules: &audit_core::rules::Rules)
         source: &config.source,
         rules,
         daemon_role: daemon.user(),
+        owner: args.who.owner(),
         replica_identity_full: args.replica_identity.map(|ReplicaIdentity::Full| args.tables.as_slice()),
     };
     let plan = setup::plan(&client, &wanted).await?;
     let mut targets = vec![Target { place: format!("source {}", admin.describe()), client, plan }];
-    for hot in args.who.hot(config)? {
+    for mut hot in args.who.hot(config)? {
+        (hot.options.reader, hot.options.auditor) = (args.reader.clone(), args.auditor.clone());
         targets.push(hot_target(hot).await?);
     }
     Ok(targets)

@@ -4,6 +4,7 @@ use audit_history::Store;
 use audit_hot::HotReader;
 use audit_lake::{LakeConfig, LakeError, LakeReader};
 
+use crate::cli::access::Reader;
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
@@ -12,9 +13,14 @@ const UNDIVIDED: &str = "name a lake whose `url` has `{tenant}` in it, or a hot 
 
 /// Opens the named sink for reading; without a name a hot one, which answers faster, else a lake: with a tenant one that keeps
 /// tenants apart.
-pub async fn open(config: &Config, name: Option<&str>, tenant: Option<&str>) -> Result<Store, CliError> {
+pub async fn open(
+    config: &Config,
+    name: Option<&str>,
+    tenant: Option<&str>,
+    reader: &Reader,
+) -> Result<Store, CliError> {
     let (_, sink) = chosen(config, name, tenant)?;
-    read(config, sink, tenant).await
+    read(config, sink, tenant, reader).await
 }
 
 /// The same, and the sink's name.
@@ -22,9 +28,10 @@ pub async fn open_named(
     config: &Config,
     name: Option<&str>,
     tenant: Option<&str>,
+    reader: &Reader,
 ) -> Result<(String, Store), CliError> {
     let (name, sink) = chosen(config, name, tenant)?;
-    Ok((name.to_owned(), read(config, sink, tenant).await?))
+    Ok((name.to_owned(), read(config, sink, tenant, reader).await?))
 }
 
 fn divided(config: &Config) -> bool {
@@ -65,16 +72,16 @@ fn chosen<'c>(
     Ok((name, sink))
 }
 
-async fn read(config: &Config, sink: &SinkConfig, tenant: Option<&str>) -> Result<Store, CliError> {
+async fn read(config: &Config, sink: &SinkConfig, tenant: Option<&str>, reader: &Reader) -> Result<Store, CliError> {
     match sink {
-        SinkConfig::Lake(lake) => Ok(Store::Lake(reader(lake, tenant).await?)),
+        SinkConfig::Lake(lake) => Ok(Store::Lake(lake_reader(lake, tenant).await?)),
         sink if tenant.is_some() && !answers(config, sink, tenant) => Err(undivided()),
         SinkConfig::Hot(hot) => {
             let failed = |error: audit_hot::ReadError| CliError::of(&error).hint(error.hint());
-            let reader = HotReader::connect(&hot.endpoint).await.map_err(failed)?;
+            let hot = HotReader::connect(&reader.endpoint(&hot.endpoint)?).await.map_err(failed)?;
             match tenant {
-                Some(tenant) => reader.of_tenant(&config.source.name, tenant).await.map(Store::Hot).map_err(failed),
-                None => Ok(Store::Hot(reader)),
+                Some(tenant) => hot.of_tenant(&config.source.name, tenant).await.map(Store::Hot).map_err(failed),
+                None => Ok(Store::Hot(hot)),
             }
         }
         SinkConfig::Kafka(_) | SinkConfig::Webhook(_) => {
@@ -86,7 +93,7 @@ async fn read(config: &Config, sink: &SinkConfig, tenant: Option<&str>) -> Resul
 }
 
 /// Opens a lake for reading: all of it, or what one tenant has.
-pub async fn reader(lake: &LakeConfig, tenant: Option<&str>) -> Result<LakeReader, CliError> {
+pub async fn lake_reader(lake: &LakeConfig, tenant: Option<&str>) -> Result<LakeReader, CliError> {
     if tenant.is_some() && lake.home.is_none() {
         return Err(undivided());
     }

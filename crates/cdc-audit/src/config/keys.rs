@@ -1,12 +1,12 @@
 //! `[protection.keys]`: classes of keys, and where the key store lies.
 
-use std::collections::BTreeSet;
-
 use audit_config::{Problems, quote};
 use audit_connect::PgEndpoint;
+use audit_core::method::Protect;
 use audit_keys::Keyring;
 
 use super::{Config, is_name};
+use crate::reveal::NamedDomain;
 
 impl Config {
     /// What the types cannot say.
@@ -36,12 +36,19 @@ impl Config {
     }
 
     /// The domains of tokens that have names.
-    pub fn domains(&self) -> Vec<String> {
-        let tables = self.tables.iter().flat_map(|rule| rule.protect.values());
-        let general = self.protection.rules.iter().map(|rule| &rule.method);
-        let context = self.protection.context.values();
-        let methods = tables.chain(general).chain(context).flat_map(|protect| protect.methods());
-        methods.filter_map(|rule| rule.domain.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+    pub fn domains(&self) -> Vec<NamedDomain> {
+        let named = |table: &str, column: &str, protect: &Protect| {
+            let of =
+                |domain: &String| NamedDomain { table: table.into(), column: column.into(), domain: domain.clone() };
+            protect.methods().iter().filter_map(|rule| rule.domain.as_ref().map(of)).collect::<Vec<_>>()
+        };
+        let tables = self.tables.iter().flat_map(|rule| {
+            rule.protect.iter().flat_map(|(column, protect)| named(&rule.name, column, protect)).collect::<Vec<_>>()
+        });
+        let general = self.protection.rules.iter();
+        let general = general.flat_map(|rule| named("*", rule.column.as_deref().unwrap_or("*"), &rule.method));
+        let context = self.protection.context.iter().flat_map(|(field, protect)| named("context", field, protect));
+        tables.chain(general).chain(context).collect()
     }
 
     /// What the daemon encrypts with; `None` where no class of keys is configured.

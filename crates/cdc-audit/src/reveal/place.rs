@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use audit_cipher::{Aad, Row};
 use audit_core::expand::JsonRule;
 use audit_core::mac::Space;
+use audit_core::method::Method;
 use audit_core::position::Lsn;
 use audit_core::rules::{TableRule, matches};
+use audit_core::table::{companion_name, companion_of};
 use serde_json::value::RawValue;
 
 use super::found::{Found, Parts};
@@ -120,18 +122,45 @@ impl Place<'_> {
         all
     }
 
-    /// The domains that a token may have been made for: its column's own, its member's, and those with names. What a further method left stands
-    /// under a name made of both.
-    pub fn domains(&self, found: &[&Found], named: &[String]) -> Vec<Vec<u8>> {
+    /// The domains that a token may have been made for: its column's own, its member's, and those that a rule for it names. A token that
+    /// somebody pasted into another column stays closed. What a further method left is under a name made of both.
+    pub fn domains(&self, found: &[&Found], named: &[NamedDomain]) -> Vec<Vec<u8>> {
         let mut all: Vec<Space> = Vec::new();
         for found in found {
             let table = found.columns.iter().chain(&found.members).map(|name| (self.table, name));
             for (table, name) in table.chain(found.said.iter().map(|name| ("context", name))) {
-                let base = name.strip_suffix("__token");
+                let base = companion_of(name).filter(|base| companion_name(base, Method::Token) == *name);
                 all.extend([Some(name.as_str()), base].into_iter().flatten().map(|name| Space::column(table, name)));
             }
         }
-        all.extend(named.iter().map(|domain| Space::domain(domain)));
+        let meant = named.iter().filter(|domain| found.iter().any(|found| domain.is_for(self.table, found)));
+        all.extend(meant.map(|named| Space::domain(&named.domain)));
         all.into_iter().map(|space| space.bytes().to_vec()).collect()
+    }
+}
+
+/// A domain with a name, and which values a rule makes tokens of in it.
+#[derive(Clone, Debug)]
+pub struct NamedDomain {
+    /// A pattern for tables; `context` of what applications say.
+    pub table: String,
+    /// A pattern for columns, members and fields.
+    pub column: String,
+    pub domain: String,
+}
+
+impl NamedDomain {
+    fn is_for(&self, table: &str, found: &Found) -> bool {
+        let in_row =
+            matches(&self.table, table) && found.columns.iter().chain(&found.members).any(|name| self.names(name));
+        let said = matches(&self.table, "context") && found.said.iter().any(|name| self.names(name));
+        in_row || said
+    }
+
+    /// Rules name a member by its path from the column, or by its own name, wherever it is.
+    fn names(&self, name: &str) -> bool {
+        let plain = companion_of(name).unwrap_or(name);
+        let ends = plain.match_indices('.').map(|(at, _)| &plain[at + 1..]);
+        [name, plain].into_iter().chain(ends).any(|name| matches(&self.column, name))
     }
 }

@@ -1,5 +1,7 @@
 //! Which table, key, columns and old rows a change has: as the stream and the catalog say, and never as a sink says alone.
 
+use std::collections::HashSet;
+
 use audit_core::context::ContextKey;
 use audit_core::method::{Method, Protect};
 use audit_core::rules::ProtectionRule;

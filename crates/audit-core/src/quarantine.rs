@@ -1,0 +1,75 @@
+//! Versions that operators decided to leave out, because a sink refuses them: [`Quarantine`].
+//!
+//! Event `error` takes the place of such a version. It holds nothing of the row but its key, and says who did what the version would
+//! have told. Every sink gets it from here ([`Version::unless_quarantined`]), so that all of them write the same.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use serde_json::json;
+
+use crate::batch::Version;
+use crate::context::Context;
+use crate::position::Position;
+use crate::version::Event;
+
+/// The versions that one sink leaves out.
+pub type Quarantine = HashMap<Position, Quarantined>;
+
+/// An operator's decision to leave a version out, as it is recorded in the version's place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Who decided: the user of the operating system, and the role in the source's database.
+    os_user: String,
+    db_user: String,
+    /// When, in RFC 3339.
+    at: String,
+    /// Why, in the operator's words.
+    note: Option<String>,
+    bare: bool,
+    /// Made when it is first asked for: there is one version at a position.
+    record: OnceLock<Context>,
+}
+
+impl Quarantined {
+    pub fn new(os_user: String, db_user: String, at: String, note: Option<String>) -> Quarantined {
+        Quarantined { os_user, db_user, at, note, ..Quarantined::default() }
+    }
+
+    /// The same decision, for a sink that does not take the key or the actor either.
+    #[must_use]
+    pub fn bare(self) -> Quarantined {
+        Quarantined { bare: true, record: OnceLock::new(), ..self }
+    }
+
+    /// Whether key and actor are left out too.
+    pub fn is_bare(&self) -> bool {
+        self.bare
+    }
+
+    /// What an `error` record says about itself: what happened to the change, in words without any value of a row; and who made the
+    /// change, as far as that was `said`.
+    pub fn context(&self, what: &str, event: Option<Event>, said: Option<&Context>) -> Context {
+        let Quarantined { os_user, db_user, at, note, .. } = self;
+        let mut record = json!({
+            "error": what,
+            "quarantined": { "os_user": os_user, "db_user": db_user, "at": at, "note": note },
+        });
+        if let Some(event) = event {
+            record["event"] = event.name().into();
+        }
+        let said = said.cloned().unwrap_or_default();
+        Context { actor_id: said.actor_id, actor: said.actor, verified: said.verified, ..Context::note(&record) }
+    }
+
+    /// The context of the record that takes the version's place.
+    pub(crate) fn record(&self, version: Version<'_>) -> &Context {
+        self.record.get_or_init(|| {
+            let said = version.context().filter(|_| !self.bare);
+            let record = self.context("refused by the sink and quarantined", Some(version.event()), said);
+            // It may be a column's.
+            let actor_id = version.actor_id().filter(|_| !self.bare).map(str::to_owned);
+            Context { actor_id, ..record }
+        })
+    }
+}
