@@ -25,7 +25,8 @@ SELECT jsonb_build_object(
     -- Only true arrays are written in braces, and only a comma is read as their delimiter.
     'element', CASE WHEN t.typsubscript = 'array_subscript_handler'::regproc AND t.typdelim = ',' THEN t.typelem::bigint END,
     'name', format_type(t.oid, NULL),
-    'holds', (SELECT coalesce(jsonb_agg(p.part::bigint), '[]') FROM parts p WHERE p.oid = t.oid)
+    -- In order: a baseline compares what it finds with what another session found under other settings of the planner.
+    'holds', (SELECT coalesce(jsonb_agg(p.part::bigint ORDER BY p.part), '[]') FROM parts p WHERE p.oid = t.oid)
 )
 FROM found f
 JOIN pg_type t ON t.oid = f.oid

@@ -177,6 +177,7 @@ async fn a_table_that_is_made_anew_gets_a_baseline_of_its_own() {
 #[tokio::test]
 async fn a_table_that_takes_the_place_of_another_gets_a_baseline_of_its_own() {
     let (_db, mut world) = world("FOR ALL TABLES").await;
+    world.allow_change("public.first");
     world
         .execute(
             "CREATE TABLE s.first (id int CONSTRAINT swapped PRIMARY KEY, v text); INSERT INTO s.first VALUES (5, 'swapped');
