@@ -645,7 +645,9 @@ fn what_cannot_be_sealed_keeps_its_key_and_its_actor() {
     let length = |text: &[u8]| (text.len() as u32).to_be_bytes();
     let value = |text: &[u8]| [b"t".as_slice(), &length(text), text].concat();
     let insert = [b"I\0\0\0\x05N\0\x02".as_slice(), &value(b"42"), &value(b"\xff")].concat();
-    stage.message(&insert, Lsn(1002)).unwrap();
+    while let Some(relation) = stage.message(&insert, Lsn(1002)).unwrap() {
+        stage.describe(&relation, Some(&catalog(&relation))).unwrap();
+    }
     let batch = stage.take_batch();
     let version = batch.versions().next().unwrap();
     assert_eq!((version.event(), version.key(), version.actor_id()), (Event::Error, Some("42"), Some("7")));

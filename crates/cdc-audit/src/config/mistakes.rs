@@ -149,7 +149,7 @@ fn mistakes_about_tables() {
                 hint: `schema.table`, with `*` for any run of characters and `?` for one.
             [[tables]] ⏎ name = 'public.users' ⏎ colums = ['id']
               line 9, tables[0].colums: unknown key
-                hint: known here: `name`, `capture`, `item_type`, `only`, `ignore`, `where`, `events`, `key`, `soft_delete`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `json`, `tenant`, `subject`, `bind`, `versions_table`, `actor_column`, `reason_column`, `require_actor`, `require_reason`, `baseline`, `sinks`
+                hint: known here: `name`, `former_names`, `capture`, `item_type`, `only`, `ignore`, `where`, `events`, `key`, `soft_delete`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `json`, `tenant`, `subject`, `bind`, `versions_table`, `actor_column`, `reason_column`, `require_actor`, `require_reason`, `baseline`, `sinks`
             [[tables]] ⏎ name = 'public.users' ⏎ only = ['id'] ⏎ ignore = ['x']
               line 9, tables[0].only: given together with `ignore`
                 hint: keep one of the two
@@ -374,6 +374,14 @@ fn other_mistakes() {
             [sinks.Cold] ⏎ type = 'hot' ⏎ url = 'postgres://localhost/audit'
               line 7, sinks.Cold: a sink's name may hold a-z, 0-9, - and _
                 hint: choose another name
+            [sinks.warm] ⏎ type = 'hot' ⏎ url = 'postgres://h:x/d'
+              line 9, sinks.warm.url: the connection string cannot be read: a character in it ends a part too early
+                hint: write user and password percent-encoded: @ as %40, / as %2F, : as %3A, # as %23, ? as %3F, % as %25; or keep the password out of it, in password_file
+            [sinks.warm] ⏎ type = 'hot' ⏎ url = 'postgres://localhost/audit' ⏎ batch_bytes = '1 B'
+              line 10, sinks.warm.batch_bytes: too small
+                hint: give at least "64 KiB"
+            [sinks.warm] ⏎ type = 'hot' ⏎ url = 'postgres://localhost/audit' ⏎ batch_rows = 0
+              line 10, sinks.warm.batch_rows: out of range, expected a number from 1
             [sinks.queue] ⏎ type = 'sqs'
               line 8, sinks.queue.type: unknown value
                 hint: known here: `hot`, `lake`, `kafka`, `webhook`
