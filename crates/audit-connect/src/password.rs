@@ -5,7 +5,7 @@
 //! libpq's places, of which any may be empty. All are read when a session is opened, so that a rotated password needs
 //! no restart.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{env, fmt, io};
 
 use audit_config::secret::{SecretError, read_guarded};
@@ -121,10 +121,10 @@ fn passfile_host(target: &Target) -> &str {
     }
 }
 
-fn read_file(path: &PathBuf) -> Result<Vec<u8>, ConnectError> {
+fn read_file(path: &Path) -> Result<Vec<u8>, ConnectError> {
     let mut bytes = read_guarded(path).map_err(|error| ConnectError::File {
         what: "password_file",
-        path: path.clone(),
+        path: path.to_owned(),
         hint: error.hint().to_owned(),
         source: match error {
             SecretError::Unreadable { source, .. } => source,

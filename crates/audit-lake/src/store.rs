@@ -79,8 +79,8 @@ impl Store {
         let Some(root) = self.folder.clone() else { return Ok(()) };
         let path = root.join(found.as_ref());
         let sync = move || {
-            let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(&root));
-            folders.map(sync_folder).collect::<io::Result<()>>()
+            let mut folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(&root));
+            folders.try_for_each(sync_folder)
         };
         let synced = tokio::task::spawn_blocking(sync).await.map_err(LakeError::Task)?;
         synced.map_err(|error| LakeError::store("sync", self.show(found), describe(found.to_string(), error)))

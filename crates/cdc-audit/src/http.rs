@@ -166,7 +166,7 @@ impl Metrics {
                 ConstCounter::new(read(count)).encode(family.encode_family(&labels)?)?;
             }
         }
-        let gauges: [(&str, &str, fn(&TableCount) -> u64); 2] = [
+        let gauges: [(&str, &str, Count); 2] = [
             ("withheld_columns", "Columns that no rule decides about, and that are not recorded", |t| t.withheld),
             ("lost_protection", "Columns, or the table, whose rules name what they were called before a rename", |t| {
                 t.lost_protection

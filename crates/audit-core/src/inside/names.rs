@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_default_names_are_found_in_every_style() {
-        let full = vec![MethodRule::from(Method::Full)];
+        let full = [MethodRule::from(Method::Full)];
         let defaults = || crate::rules::DEFAULT_PROTECTED.iter().map(|name| (*name, &full[..]));
         let names = Names::new([("openToken", &[][..])], defaults());
         for name in [

@@ -186,8 +186,8 @@ async fn a_roll_that_comes_late_is_removed() {
 }
 
 /// The first to pass the point waits there until it is woken; the flag says that it does.
-fn pause_once(point: &str) -> (mpsc::Sender<()>, Arc<AtomicBool>) {
-    let (wake, woken) = mpsc::channel();
+fn pause_once(point: &str) -> (mpsc::SyncSender<()>, Arc<AtomicBool>) {
+    let (wake, woken) = mpsc::sync_channel(1);
     let (woken, paused) = (Mutex::new(Some(woken)), Arc::new(AtomicBool::new(false)));
     let says = paused.clone();
     let pause = move || {

@@ -85,7 +85,9 @@ async fn what_was_replaced_goes_after_its_grace_whoever_owns_the_lake() {
     drop(sink);
     for (ago, left) in [(1800, 1), (3601, 0)] {
         let file = std::fs::File::options().write(true).open(&lake.listed_files(USERS)[0]).unwrap();
-        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(ago)).unwrap();
+        let now = audit_core::position::Micros::now();
+        let written = std::time::UNIX_EPOCH + Duration::from_micros(now.0.unsigned_abs()) - Duration::from_secs(ago);
+        file.set_modified(written).unwrap();
         let (mut sink, _) = lake.taken().await;
         roll(&mut sink).await.unwrap();
         assert_eq!(fresh_files(&lake), left, "rolled {ago} s ago");

@@ -185,12 +185,12 @@ const AS_IT_IS: &str = "as it is";
 /// What of a column's values is stored without a look at it.
 fn not_searched(column: &ShapeColumn, rules: &TableRules) -> Option<String> {
     let Some(inside) = rules.inside(column) else {
-        return Some(match (rules.decision(column), Form::of(column)) {
+        let why = match (rules.decision(column), Form::of(column)) {
             (Some(_), _) => "a rule allows all of it",
             (None, None) => "values of this type hold no text",
             (None, Some(_)) => "there are no rules for names and content",
-        })
-        .map(str::to_owned);
+        };
+        return Some(why.to_owned());
     };
     let by_type = match (inside.form, column.type_oid) {
         (Form::Text, XML) => Some("names of its elements and attributes"),

@@ -45,7 +45,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     }
     for (place, _, plan) in &targets {
         refused(plan)?;
-        print(comment("", &place))?;
+        print(comment("", place))?;
         plan.steps.iter().try_for_each(show)?;
         print("")?;
     }
