@@ -159,7 +159,7 @@ async fn a_protected_key_without_a_row_key_is_refused() {
     expect![[r#"
         exit 1
         error: the stream cannot be followed
-          detail: table public.people: column ssn is part of the key and protected with `full`, but there is no row key to make it usable
+          detail: table public.people: column ssn is part of the key and protected with `full`, but there is no row key under which `key` could hold it
           hint: set protection.row_key to a file or variable with a secret that never changes, or take ssn out of the protection rules
     "#]].assert_eq(&said);
     assert!(!said.contains("078"));

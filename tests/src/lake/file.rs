@@ -244,6 +244,9 @@ fn value(array: &ArrayRef, row: usize, kind: &str) -> Text {
         }
         DataType::Utf8 => {
             let text = array.as_string::<i32>().value(row);
+            if kind == "jsonb" && text == "null" {
+                return Some(text.to_owned());
+            }
             if kind == "jsonb" || kind.ends_with("[]") {
                 let json: &RawValue =
                     serde_json::from_str(text).unwrap_or_else(|error| panic!("{kind} {text}: {error}"));
