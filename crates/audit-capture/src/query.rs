@@ -71,6 +71,10 @@ impl QueryError {
     /// What to do about it.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self.sqlstate()?.code() {
+            // An earlier release's `setup` did not make it.
+            "42P01" | "42703" | "3F000" if self.what.contains("cdc_audit.") => {
+                "run `cdc-audit setup`: it makes what is missing in schema cdc_audit"
+            }
             "42501" => "run `cdc-audit setup --as` a role that owns the tables; `--dry-run` prints every statement",
             "55P03" => "a long transaction uses the table: try again when it has ended",
             "53400" => "raise max_replication_slots, or drop a slot that nobody needs, and restart the server",
@@ -113,4 +117,22 @@ pub(crate) async fn row<T: DeserializeOwned>(
 pub async fn major(client: &Client) -> Result<u32, QueryError> {
     let sql = "SELECT pg_catalog.to_jsonb(pg_catalog.current_setting('server_version_num')::int / 10000)";
     row(client, "ask for the server's version", sql, &[]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After an upgrade a table of ours may lack a column, or not be there.
+    #[test]
+    fn what_setup_would_make_is_said() {
+        let error = |what: &str, sqlstate: SqlState| QueryError {
+            what: what.to_owned(),
+            outcome: Outcome::Fix,
+            source: Cause::Server(ServerError { sqlstate, message: String::new() }),
+        };
+        let hint = error("read cdc_audit.quarantine", SqlState::UNDEFINED_COLUMN).hint();
+        assert!(hint.is_some_and(|hint| hint.contains("cdc-audit setup")), "{hint:?}");
+        assert_eq!(error("read the catalog", SqlState::UNDEFINED_COLUMN).hint(), None);
+    }
 }

@@ -83,7 +83,10 @@ pub fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Li
         }
         if let Some(mark) = &batch.chunk {
             if wanted(mark, have, &unit.chunks) {
-                if !taken.is_empty() && taken.fitting(limits.places, have.sink, batch.versions()) < batch.len() {
+                // Its places count whether or not it is the first; the first goes as it is.
+                let is_first = taken.is_empty();
+                let fits = taken.fitting(limits.places, have.sink, batch.versions()) == batch.len();
+                if !fits && !is_first {
                     break;
                 }
                 unit.add(have.sink, batch, 0, batch.len());

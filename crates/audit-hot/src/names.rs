@@ -8,7 +8,7 @@ use audit_core::versions_table::NAME_MAX;
 use sha2::{Digest, Sha256};
 
 /// Tables of ours, in the hot database or in the source, which may be the same.
-pub(crate) const OURS: [&str; 12] = [
+pub(crate) const OURS: [&str; 15] = [
     "versions",
     "versions_tables",
     "checkpoints",
@@ -21,6 +21,9 @@ pub(crate) const OURS: [&str; 12] = [
     "access_log",
     "chunks",
     "context_keys",
+    "captured",
+    "captured_since",
+    "quarantine",
 ];
 
 /// Digits of the hash behind a name that was cut or is another's.
@@ -64,6 +67,8 @@ mod tests {
         for name in [
             "versions",
             "trail",
+            "captured",
+            "quarantine",
             "a_trail",
             "versions_2026_03",
             "x_10000_12",

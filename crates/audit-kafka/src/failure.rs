@@ -48,13 +48,18 @@ pub(crate) fn failed(doing: &str, error: &KafkaError, context: &Context, otherwi
 
 /// The same for a code alone.
 pub(crate) fn of_code(doing: &str, code: Code, said: Option<String>, otherwise: Action) -> SinkError {
-    let (action, hint) = judge(code).unwrap_or((otherwise, LOST));
+    let passing = if code == Code::SSL { UNVERIFIED } else { LOST };
+    let (action, hint) = judge(code).unwrap_or((otherwise, passing));
     SinkError::new(action, format!("{doing} failed in Kafka"))
         .hint(hint)
         .source(Reason(said.unwrap_or(code.to_string())))
 }
 
 const LOST: &str = "see that the brokers run and can be reached; versions wait meanwhile";
+
+/// TLS is the default: brokers without it answer nothing that could be understood.
+const UNVERIFIED: &str = "name the brokers' port for TLS, and in tls.ca_file who vouches for them; for brokers without TLS set plain_text = true, \
+                          by which anyone on the way can read the trail; versions wait meanwhile";
 
 /// What needs somebody to act, and what he can do. `None` for what may pass.
 fn judge(code: Code) -> Option<(Action, &'static str)> {

@@ -108,7 +108,7 @@ impl Checkpoints {
     }
 
     /// The last number must be there still: the next one after a hole would say that the lake has what is gone.
-    async fn is_still_there(&self) -> Result<(), LakeError> {
+    pub async fn is_still_there(&self) -> Result<(), LakeError> {
         let path = path_of(self.number);
         if read(&self.store, &path).await?.is_some_and(|note| note.owner_id == self.note.owner_id) {
             return Ok(());

@@ -136,6 +136,19 @@ impl Session {
         self.held
     }
 
+    /// ⚠ Where a table alone went back, the lake's checkpoint stands: begun again, the lake would go on as if nothing were missing. What was
+    /// lost is not sent again, so a person has to see it.
+    pub async fn judged(&mut self, error: LakeError) -> LakeError {
+        let path = match error {
+            LakeError::WentBack { path } => path,
+            error => return error,
+        };
+        match self.checkpoints.is_still_there().await {
+            Ok(()) => LakeError::altered(path, "it is gone: this table alone was put back to an earlier state"),
+            Err(_) => LakeError::WentBack { path },
+        }
+    }
+
     pub async fn write(&mut self, batches: &[&Batch], quarantine: &Quarantine) -> Result<(), WriteError> {
         self.finish_chunks().await?;
         for batch in batches {

@@ -126,12 +126,19 @@ impl Sink for LakeSink {
 
     async fn write(&mut self, batches: &[&Batch]) -> Result<(), SinkError> {
         let Some(session) = &mut self.session else { return self.session().map(|_| ()) };
-        let written = session.write(batches, &self.quarantine).await;
+        let written = match session.write(batches, &self.quarantine).await {
+            Err(WriteError::Lake(error)) => Err(WriteError::Lake(session.judged(error).await)),
+            written => written,
+        };
         self.settle(written)
     }
 
     async fn flush(&mut self, all: bool) -> Result<(), SinkError> {
-        let flushed = self.session()?.flush(all).await;
+        let session = self.session()?;
+        let flushed = match session.flush(all).await {
+            Err(error) => Err(session.judged(error).await),
+            flushed => flushed,
+        };
         self.settle(flushed)
     }
 

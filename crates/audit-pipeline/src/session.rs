@@ -76,7 +76,11 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bo
     daemon.shared.heard(slot.current);
 
     if let Some(keyring) = &daemon.keyring {
-        keyring.put_back_lost().await;
+        // The key store may be locked, or not answer.
+        tokio::select! {
+            () = keyring.put_back_lost() => {}
+            () = stopped(stop) => return Ok(Ended::Stopped(Lsn::ZERO)),
+        }
     }
     let quarantines = slot::quarantines(&client, &daemon.source.name).await?;
     let mut sinks = Sinks::start(daemon, &verdict, &quarantines);

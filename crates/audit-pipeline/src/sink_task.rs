@@ -70,11 +70,16 @@ pub struct NamedSink {
     pub name: Arc<str>,
     pub sink: Arc<Mutex<AnySink>>,
     pub gauge: Arc<SinkGauge>,
+    /// What it has refused and an operator quarantined. A sink that holds nothing after a refusal is taken over anew: without this it would
+    /// refuse the same version in each session.
+    left_out: Arc<Mutex<Quarantine>>,
 }
 
 impl NamedSink {
     pub fn new(name: impl Into<Arc<str>>, sink: impl Sink + 'static) -> NamedSink {
-        NamedSink { name: name.into(), sink: Arc::new(Mutex::new(Box::new(sink))), gauge: Arc::default() }
+        let sink: AnySink = Box::new(sink);
+        let (gauge, left_out) = (Arc::default(), Arc::default());
+        NamedSink { name: name.into(), sink: Arc::new(Mutex::new(sink)), gauge, left_out }
     }
 }
 
@@ -124,8 +129,9 @@ pub async fn run(
 ) -> Result<(), SinkEnd> {
     let mut guard = sink.sink.lock().await;
     // A decision counts only for a version that the sink has refused: nothing else can be blanked by one.
-    let mut quarantine = Quarantine::new();
-    guard.quarantine(Arc::default());
+    let mut quarantine = sink.left_out.lock().await;
+    quarantine.retain(|position, _| *position > start.position);
+    guard.quarantine(Arc::new(Quarantine::clone(&quarantine)));
     let mut backoff = Backoff::default();
     while let Err(error) = guard.begin(start).await {
         pause(&sink, error, &mut backoff).await?;
@@ -153,7 +159,7 @@ pub async fn run(
                     if let Some(position) = error.refused {
                         let instead = refused(&sink, (position, error), &mut decided, quarantine.remove(&position));
                         quarantine.insert(position, instead.await?);
-                        guard.quarantine(Arc::new(quarantine.clone()));
+                        guard.quarantine(Arc::new(Quarantine::clone(&quarantine)));
                     } else {
                         pause(&sink, error, &mut backoff).await?;
                     }
@@ -317,5 +323,78 @@ mod tests {
         let ended = run(sink, Progress::default(), queue, durable, quarantined);
         tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap().unwrap();
         assert_eq!(written.load(Ordering::Relaxed), 3);
+    }
+
+    /// Holds nothing after a refusal, as a lake.
+    struct Forgetful {
+        refuses: Position,
+        taken: bool,
+        left_out: Arc<Quarantine>,
+        written: Arc<AtomicUsize>,
+    }
+
+    impl Sink for Forgetful {
+        async fn take(&mut self, _: &Identity) -> Result<Stored, SinkError> {
+            self.taken = true;
+            Ok(Stored::default())
+        }
+        async fn begin(&mut self, _: Progress) -> Result<(), SinkError> {
+            Ok(())
+        }
+        async fn write(&mut self, _: &[&Batch]) -> Result<(), SinkError> {
+            if !self.taken {
+                return Err(SinkError::new(Action::Restart, "not taken over"));
+            }
+            if !self.left_out.contains_key(&self.refuses) {
+                self.taken = false;
+                return Err(SinkError::refusing("lake", self.refuses, "too large", None));
+            }
+            self.written.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        async fn flush(&mut self, _: bool) -> Result<(), SinkError> {
+            Ok(())
+        }
+        fn due(&self) -> Option<Instant> {
+            None
+        }
+        fn durable(&self) -> Progress {
+            Progress::default()
+        }
+        fn quarantine(&mut self, quarantine: Arc<Quarantine>) {
+            self.left_out = quarantine;
+        }
+        fn held_bytes(&self) -> usize {
+            0
+        }
+    }
+
+    /// ⚠ A sink that has to be taken over after a refusal goes on without the version: it would refuse it in each session else, for ever.
+    #[tokio::test]
+    async fn a_quarantined_version_is_left_out_in_the_next_session_too() {
+        let (refuses, written) = (Position::new(1, audit_core::position::Lsn(7), 0), Arc::new(AtomicUsize::new(0)));
+        let forgetful = Forgetful { refuses, taken: true, left_out: Arc::default(), written: written.clone() };
+        let sink = NamedSink::new("lake", forgetful);
+        let session = async || {
+            let (batches, queue) = mpsc::channel(8);
+            let (durable, _kept) = watch::channel(Progress::default());
+            let (_positions, decided) = watch::channel(Quarantine::from([(refuses, Quarantined::default())]));
+            let shared = Arc::new(crate::status::Shared::default());
+            let fanout = crate::fanout::Fanout::new(crate::fanout::Budget::new(1 << 20), vec![batches], shared);
+            fanout.send(Batch::default(), None).await;
+            drop(fanout);
+            let ended = run(sink.clone(), Progress::default(), queue, durable, decided);
+            tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap()
+        };
+        assert_eq!(session().await.unwrap_err().error.action, Action::Restart);
+        let identity = Identity {
+            source: "shop".to_owned(),
+            system_id: 1,
+            timeline: 1,
+            timeline_start: audit_core::position::Lsn::ZERO,
+        };
+        sink.sink.lock().await.take(&identity).await.unwrap();
+        session().await.unwrap();
+        assert_eq!(written.load(Ordering::Relaxed), 1);
     }
 }

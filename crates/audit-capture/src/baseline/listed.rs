@@ -54,15 +54,21 @@ fn older(alias: &str, from: u8) -> String {
     )
 }
 
-/// The tables that the publication publishes now, compared with the point `since`.
-pub(super) async fn list(client: &Client, publication: &str, since: Option<&Since>) -> Result<Vec<Listed>, QueryError> {
+/// The tables that the publication publishes now: whether each was made after the point `made`, and which partitions were attached after the
+/// point `joined`. Another publication or other rules make nothing of the first; a partition is no less new for them.
+pub(super) async fn list(
+    client: &Client,
+    publication: &str,
+    made: Option<&Since>,
+    joined: Option<&Since>,
+) -> Result<Vec<Listed>, QueryError> {
     let sql = include_str!("../sql/listing.sql")
         .replace("{old_table}", &older("a", 2))
         .replace("{old_link}", &older("i", 3))
         .replace("{old_schema}", &older("n", 3));
     let sql = with_published(client, &sql).await?;
-    let made_from = since.map(|since| since.xid + 1);
-    let joined_from = since.map(|since| since.settled);
+    let made_from = made.map(|since| since.xid + 1);
+    let joined_from = joined.map(|since| since.settled);
     rows(client, "list the published tables", &sql, &[&publication, &made_from, &joined_from]).await
 }
 

@@ -30,7 +30,7 @@ pub async fn request(
     sinks: &[&str],
     table: &str,
 ) -> Result<Requested, BaselineError> {
-    let listed = listed::list(client, publication, None).await?;
+    let listed = listed::list(client, publication, None, None).await?;
     let name = find(&listed, table).ok_or_else(|| BaselineError::NotPublished { table: table.to_owned() })?;
     let (table, rules) = (name.to_string(), rules.for_table(&name));
     if !rules.wants_baseline() {

@@ -24,7 +24,10 @@ pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
     }
     let filtered = |table: &&Table| {
         let asked = input.rules.for_table(&table.name()).rule.row_filter.is_some();
-        asked && publication.members.iter().any(|member| member.oid == table.oid && member.filter.is_none())
+        // PostgreSQL filters no rows of a table that it publishes as one of all, or of a schema.
+        let whole = publication.all_tables || publication.schemas.contains(&table.schema);
+        let named = publication.members.iter().any(|member| member.oid == table.oid && member.filter.is_none());
+        asked && (whole || named)
     };
     let unfiltered = list(seen.found.tables.iter().filter(filtered).map(|table| table.name()));
     if !unfiltered.is_empty() {

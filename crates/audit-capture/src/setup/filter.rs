@@ -123,6 +123,12 @@ impl Filter {
             let message = format!("{name}: a publication FOR ALL TABLES cannot filter rows");
             return Some((message, "name the tables in the publication, or take `where` out of the rules".to_owned()));
         }
+        if found.publication.as_ref().is_some_and(|publication| publication.schemas.contains(&table.schema)) {
+            let message = format!("{name}: of tables that it publishes by their schema, PostgreSQL filters no rows");
+            let hint =
+                "name the schema's tables in the publication, in place of the schema, or take `where` out of the rules";
+            return Some((message, hint.to_owned()));
+        }
         match &self.seen {
             // Only its owner can publish it, and have a filter tried: that is said elsewhere.
             _ if !table.owned => None,

@@ -145,6 +145,28 @@ async fn rows_from_before_the_rules_took_a_table_are_read() {
     check(&world, &[("public.late", (1, 1)), ("public.first", (0, 150))]);
 }
 
+/// A sink that the rules send a table later had none of its rows by the stream, though it had those of other tables.
+#[tokio::test]
+async fn a_sink_that_is_sent_a_table_later_gets_its_rows() {
+    let (_db, mut world) = world("FOR ALL TABLES").await;
+    world.kill(&[("hot", usize::MAX)]);
+    world.sinks.push(audit_capture::baseline::SinkProgress { is_new: true, ..sink("lake", &[]) });
+    let hot = vec!["hot".to_owned()];
+    let rule = TableRule { name: "public.later".to_owned(), sinks: Some(hot), ..TableRule::default() };
+    world.rules = Rules { tables: vec![rule], ..Rules::default() };
+    world.start().await;
+    look(&mut world).await;
+    world.execute("CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)").await;
+    look(&mut world).await;
+    check(&world, &[("public.later", (1, 0))]);
+    world.kill(&[("hot", usize::MAX), ("lake", usize::MAX)]);
+    world.rules = Rules::default();
+    world.start().await;
+    look(&mut world).await;
+    assert_eq!(world.taken("public.later", "lake").len(), 1);
+    assert_eq!(world.taken("public.later", "hot"), [""; 0]);
+}
+
 /// A name is not an object.
 #[tokio::test]
 async fn a_table_that_is_made_anew_gets_a_baseline_of_its_own() {
@@ -266,6 +288,25 @@ async fn a_partition_that_is_attached_is_read() {
     world.assert_replayed("public.root", 1, &world.rows("SELECT id, v FROM root").await);
 }
 
+/// Also where the rules, and so what is known to be in the stream, change in the same stop.
+#[tokio::test]
+async fn a_partition_that_is_attached_while_the_rules_change_is_read() {
+    let db = shared_db(15).await;
+    let schema = "CREATE TABLE root (id int PRIMARY KEY) PARTITION BY RANGE (id);
+                  CREATE TABLE root_1 PARTITION OF root FOR VALUES FROM (0) TO (100); INSERT INTO root VALUES (1);
+                  CREATE TABLE archive (id int PRIMARY KEY); INSERT INTO archive VALUES (200)";
+    let mut world = World::new(&db.url, schema, "FOR ALL TABLES WITH (publish_via_partition_root)").await;
+    world.start().await;
+    world.finish().await;
+    world.kill(&[("hot", usize::MAX)]);
+    world.execute("ALTER TABLE root ATTACH PARTITION archive FOR VALUES FROM (200) TO (300)").await;
+    let rule = TableRule { name: "public.root".to_owned(), ..TableRule::default() };
+    world.rules = Rules { tables: vec![rule], ..Rules::default() };
+    world.start().await;
+    look(&mut world).await;
+    check(&world, &[("public.root", (0, 2))]);
+}
+
 /// After lost WAL nothing that was made meanwhile is known to be in the stream.
 #[tokio::test]
 async fn a_table_that_was_made_in_a_gap_is_read() {
@@ -280,6 +321,28 @@ async fn a_table_that_was_made_in_a_gap_is_read() {
     world.restart().await;
     look(&mut world).await;
     assert_eq!(counts(&world, "public.lost").1, 1);
+}
+
+/// A partition for which nobody will ever ask holds nothing up.
+#[tokio::test]
+async fn a_partition_of_a_table_without_a_baseline_is_not_waited_for() {
+    let (_db, mut world) = world("FOR ALL TABLES WITH (publish_via_partition_root)").await;
+    world.kill(&[("hot", usize::MAX)]);
+    let rule = TableRule { name: "public.root".to_owned(), baseline: Some(false), ..TableRule::default() };
+    world.rules = Rules { tables: vec![rule], ..Rules::default() };
+    world.start().await;
+    look(&mut world).await;
+    world
+        .execute(
+            "CREATE TABLE root (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE part (id int PRIMARY KEY);
+             ALTER TABLE root ATTACH PARTITION part FOR VALUES FROM (0) TO (10);
+             ALTER PUBLICATION cdc_audit SET (publish = 'insert, update, delete')",
+        )
+        .await;
+    look(&mut world).await;
+    world.execute("CREATE TABLE fresh (id int PRIMARY KEY); INSERT INTO fresh VALUES (1)").await;
+    look(&mut world).await;
+    check(&world, &[("public.fresh", (1, 0))]);
 }
 
 #[tokio::test]

@@ -39,6 +39,10 @@ async fn a_filter_is_the_publications_own_and_changes_in_one_transaction() {
         let none = set_up(&source, &Rules::default(), None).await;
         assert!(notes(&none)[0].contains("filters rows of public.t, as no rule asks: (id > 9)"), "{:?}", notes(&none));
         assert_eq!(db.execute("SELECT count(*) FROM pg_publication WHERE pubname = 'cdc_audit_probe'"), "0");
+        // ⚠ Of a schema as a whole PostgreSQL filters no rows, whatever stands beside it.
+        db.execute("ALTER PUBLICATION cdc_audit ADD TABLES IN SCHEMA public");
+        let refused = refusals(&db, &filtered("id > 9")).await;
+        assert!(refused.iter().any(|said| said.contains("PostgreSQL filters no rows")), "{refused:?}");
         drop(open(&db.url).await);
     }
 }

@@ -69,6 +69,14 @@ pub enum By {
     Default(&'static str),
 }
 
+impl By {
+    /// ⚠ A pattern that permits many columns was not written about a column that got its name later: it takes away nothing that protected the
+    /// column before.
+    fn permits_by_pattern(&self) -> bool {
+        matches!(self, By::Allowed(_, pattern) if pattern.contains(['*', '?']))
+    }
+}
+
 /// Where it stands in the configuration.
 impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,10 +202,12 @@ impl TableRules {
             && !self.was_ignored(column)
     }
 
-    /// Whether the column was left out under a name that it had before. A list of `only` leaves out each new name by itself.
+    /// Whether the column was left out under a name that it had before, and no rule names it as it is called now. A list of `only` leaves out each new
+    /// name by itself.
     fn was_ignored(&self, column: &str) -> bool {
+        let named = self.rule.allow.iter().flatten().chain(self.rule.protect.keys()).any(|name| name == column);
         let listed = |name: &String| self.rule.ignore.as_ref().is_some_and(|list| any_matches(list, name));
-        self.former_names(column).any(listed)
+        !named && self.former_names(column).any(listed)
     }
 
     fn former_names(&self, column: &str) -> impl Iterator<Item = &String> {
@@ -235,7 +245,10 @@ impl TableRules {
 
     /// The table's own `protect` and `allow` decide first, then the general rules, then the default set; `None` where nobody does.
     pub fn decision(&self, column: &ShapeColumn) -> Option<Decision<'_>> {
-        self.decision_now(column).or_else(|| self.decision_before(column))
+        match self.decision_now(column) {
+            Some(now) if !now.by.permits_by_pattern() => Some(now),
+            now => self.decision_before(column).or(now),
+        }
     }
 
     fn decision_now(&self, column: &ShapeColumn) -> Option<Decision<'_>> {
@@ -260,8 +273,11 @@ impl TableRules {
     /// them may be such a column.
     pub fn lost(&self, shape: &Shape) -> Vec<String> {
         let carried = |column: &&ShapeColumn| {
-            self.decision_now(column).is_none()
-                && (self.decision_before(column).is_some() || self.was_ignored(&column.name))
+            let before = self.decision_before(column).is_some();
+            match self.decision_now(column) {
+                None => before || self.was_ignored(&column.name),
+                Some(now) => before && now.by.permits_by_pattern(),
+            }
         };
         let lost = |column: &&ShapeColumn| carried(column) || self.may_be_lost(column);
         shape.columns.iter().filter(lost).map(|column| column.name.clone()).collect()

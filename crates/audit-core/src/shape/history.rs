@@ -97,7 +97,8 @@ impl History {
     pub fn number(&mut self, shape: &Shape, position: Position, seal: impl Fn(&Shape) -> Option<String>) -> Arc<Shape> {
         let last = self.at(position);
         // A chunk of a baseline may have counted it meanwhile.
-        if let Some(counted) = last.filter(|known| known.trusted && known.shape.digest == shape.digest) {
+        let same = |known: &Shape| known.digest == shape.digest && known.has_numbers_of(shape);
+        if let Some(counted) = last.filter(|known| known.trusted && same(&known.shape)) {
             return counted.shape.clone();
         }
         let last = last.map_or(0, |known| known.shape.schema_version);
@@ -233,6 +234,27 @@ impl Former {
             }
         }
         former
+    }
+
+    /// Takes in what the table's columns are called by now, where the stream is behind the catalog: who writes rules for the new names means what the
+    /// stream still has under the old ones. ⚠ Only a trusted shape says which column it is; else it may be any that has a new name.
+    pub fn ahead<'a>(
+        &mut self,
+        shape: &Shape,
+        earlier: impl DoubleEndedIterator<Item = &'a Shape> + Clone,
+        catalog: &CatalogTable,
+    ) {
+        let published = || catalog.columns.iter().filter(|column| column.published);
+        for column in shape.columns.iter().filter(|column| published().all(|now| now.name != column.name)) {
+            let number = earlier.clone().rev().find_map(|shape| shape.column(&column.name)?.attnum);
+            for now in published().filter(|now| shape.column(&now.name).is_none()) {
+                match number {
+                    Some(number) if number == now.attnum => self.renamed(&column.name, &now.name),
+                    Some(_) => {}
+                    None => self.unclear.entry(now.name.clone()).or_default().push(column.name.clone()),
+                }
+            }
+        }
     }
 
     fn renamed(&mut self, now: &str, before: &str) {

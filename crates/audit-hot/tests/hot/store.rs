@@ -333,6 +333,15 @@ async fn a_transaction_over_any_number_of_tables_and_tenants_is_stored() {
         assert_eq!(counters.transactions.load(Ordering::Relaxed), 1 + count.div_ceil(100));
         let position = batches[0].progress.position;
         assert_eq!(hot.sql("SELECT position FROM cdc_audit.checkpoints"), position.to_string());
+        // The same in chunks of baselines, of which any number may wait.
+        let chunk = |n: u64| {
+            let (table, number) = (table(n), if own.is_some() { n + 1 } else { 1 });
+            format!("chunk {table} chunk={number}\nbegin\nsnapshot {table} [{n}, \"{n}\"]\ncommit\n")
+        };
+        let chunks = fixture.batches(&(0..count).map(chunk).collect::<Vec<_>>().join("---\n"));
+        write(&mut sink, &chunks).await.unwrap();
+        assert_eq!(counters.rows.load(Ordering::Relaxed), 2 * count);
+        assert_eq!(counters.transactions.load(Ordering::Relaxed), 1 + 2 * count.div_ceil(100));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use audit_core::position::Micros;
+use audit_core::position::{Micros, Position};
 use deltalake_core::kernel::Snapshot;
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -106,16 +106,23 @@ async fn select_of(log: &TableLog, wanted: &impl Fn(&Stats) -> bool) -> Result<V
     Ok(files)
 }
 
-/// The latest commit time in the files, as far as the logs tell it.
-pub async fn newest(logs: &[TableLog]) -> Result<Option<Micros>, LakeError> {
-    let newest = std::cell::Cell::new(None);
-    let see = |stats: &Stats| {
-        let last = stats.max_values.get("cdc_committed_at").and_then(Value::as_str).and_then(|text| text.parse().ok());
-        newest.set(newest.get().max(last));
-        false
-    };
-    select(logs, see).await?;
-    Ok(newest.get())
+/// The latest commit time in the files that end at or before `up_to`, as far as the logs tell it.
+pub async fn newest(logs: &[TableLog], up_to: Position) -> Result<Option<Micros>, LakeError> {
+    let mut newest: Option<Micros> = None;
+    for log in logs {
+        let failed = |error| LakeError::log(&log.table, error);
+        let snapshot = Snapshot::try_new(log.log().as_ref(), None).await.map_err(failed)?;
+        let mut views = snapshot.file_views(log.log().as_ref(), None);
+        while let Some(view) = views.try_next().await.map_err(failed)? {
+            let path = Path::from(format!("{}/{}", log.folder, view.path()));
+            if FileName::of_path(&path).is_some_and(|name| name.last <= up_to) {
+                let stats: Stats = view.stats().and_then(|stats| serde_json::from_str(&stats).ok()).unwrap_or_default();
+                let last = stats.max_values.get("cdc_committed_at").and_then(Value::as_str);
+                newest = newest.max(last.and_then(|text| text.parse().ok()));
+            }
+        }
+    }
+    Ok(newest)
 }
 
 /// Opens a file for reading.

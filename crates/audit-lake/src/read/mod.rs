@@ -133,13 +133,15 @@ impl LakeReader {
         Ok(checkpoint::stored(self.stores.home()).await?.filter(|(stored, _)| stored.source == source))
     }
 
-    /// The latest commit time among the versions of these tables, as their logs tell it.
+    /// The latest commit time among the versions of these tables up to the lake's checkpoint, as their logs tell it. ⚠ Each table is committed
+    /// for itself: one that is beyond the checkpoint says nothing of the others.
     pub async fn newest(&self, source: &str, tables: &[String]) -> Result<Option<Micros>, LakeError> {
+        let Some((Checkpoint { position: up_to, .. }, _)) = self.checkpoint(source).await? else { return Ok(None) };
         let newest = |table: &String| {
             let table = table.clone();
             async move {
                 match self.logs(source, &table).await {
-                    Ok(logs) => files::newest(&logs).await,
+                    Ok(logs) => files::newest(&logs, up_to).await,
                     Err(LakeError::NoTable { .. }) => Ok(None),
                     Err(error) => Err(error),
                 }

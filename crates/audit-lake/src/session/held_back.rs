@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use crate::error::LakeError;
-use crate::table::TableId;
+use crate::table::{OpenTable, TableId};
 
 /// How soon what failed is tried again: after the first failure, and at most.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -28,6 +28,10 @@ impl Session {
         if error.is_lost_race() {
             return Err(error);
         }
+        // ⚠ What went back at home was acknowledged: that is more than one table's matter.
+        if matches!(error, LakeError::WentBack { .. }) && id.tenant.is_none() {
+            return Err(error);
+        }
         let cause = std::error::Error::source(&error).map(|source| source.to_string());
         let pause = match self.held_back.get(id) {
             Some(held) => (held.pause * 2).min(RETRY_AFTER_MAX),
@@ -39,6 +43,14 @@ impl Session {
         let error = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
         self.held_back.insert(id.clone(), HeldBack { until, pause, error });
         Ok(until)
+    }
+
+    /// Replaced files of the table are removed: where no roll will come that could say so, it is in no trouble any more.
+    pub(super) fn swept(&mut self, id: &TableId) {
+        let rolls = |table: &OpenTable| table.fresh_due(&self.settings.rolls).is_some();
+        if !self.parked.contains_key(id) && !self.tables.get(id).is_some_and(rolls) {
+            self.held_back.remove(id);
+        }
     }
 
     /// When a table may be rolled that is due then.

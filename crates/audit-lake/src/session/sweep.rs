@@ -60,10 +60,12 @@ impl Session {
     /// Removes what was replaced long enough ago.
     pub(super) async fn sweep(&mut self) -> Result<(), LakeError> {
         for (id, files) in self.replaced.take_due(Instant::now()) {
-            if let Err(error) = self.sweep_table(&id, &files).await {
-                let until = self.hold_back(&id, error)?;
-                self.replaced.due.entry(until).or_default().extend(files.into_iter().map(|file| (id.clone(), file)));
-            }
+            let Err(error) = self.sweep_table(&id, &files).await else {
+                self.swept(&id);
+                continue;
+            };
+            let until = self.hold_back(&id, error)?;
+            self.replaced.due.entry(until).or_default().extend(files.into_iter().map(|file| (id.clone(), file)));
         }
         Ok(())
     }

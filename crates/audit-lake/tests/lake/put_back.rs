@@ -79,6 +79,23 @@ async fn a_lake_that_was_put_back_is_not_written_on() {
     }
 }
 
+/// ⚠ Then the checkpoint stands, and nothing of what the table has lost would be sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_alone_that_was_put_back_stops_the_sink() {
+    let (lake, earlier) = (Lake::new(), tempfile::tempdir().unwrap());
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.a (id int4 key) full");
+    let mut sink = lake.write(&rows(&mut fixture, &["a"], 1)).await;
+    let table = lake.path().join("public.a");
+    copy(&table, earlier.path());
+    write(&mut sink, &rows(&mut fixture, &["a"], 2)).await.unwrap();
+    std::fs::remove_dir_all(&table).unwrap();
+    copy(earlier.path(), &table);
+    let error = write(&mut sink, &rows(&mut fixture, &["a"], 3)).await.unwrap_err();
+    assert_eq!(error.action, Action::Stop, "{error}");
+    assert!(error.message.contains("this table alone was put back"), "{error}");
+}
+
 /// An entry that another tool cleaned up is no earlier state.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_was_cleaned_up_is_not_missed() {

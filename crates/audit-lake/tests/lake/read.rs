@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use audit_core::position::Position;
+use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
 use audit_lake::store::{DurableLocal, Store};
 use audit_lake::{LakeError, LakeReader};
@@ -127,6 +127,31 @@ async fn an_export_is_in_order_of_position_over_days_chunks_and_files() {
         reader(&lake).export("shop", "public.t", Some(since), Some(until)).await.unwrap().try_collect().await.unwrap();
     assert_eq!(some.iter().map(|record| record.event.as_str()).collect::<Vec<_>>(), ["created", "snapshot"]);
     assert_eq!(reader(&lake).count("shop", "public.t", None, None).await.unwrap(), 5);
+}
+
+/// ⚠ What a table has beyond the lake's checkpoint, other tables may lack.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_commit_is_one_that_every_table_has() {
+    let lake = Lake::new();
+    let mut fixture = Fixture::default();
+    let first = "table public.t (id int4 key) full\nbegin at=2026-03-01T10:00:00Z\ninsert public.t [1]\ncommit";
+    lake.write(&fixture.batches(first)).await;
+    let notes = || {
+        let entries = std::fs::read_dir(lake.path().join("_cdc_audit/checkpoint")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    let tables = ["public.t".to_string()];
+    let newest = async || reader(&lake).newest("shop", &tables).await.unwrap();
+    let at = |text: &str| Some(text.parse::<Micros>().unwrap());
+    let known = notes();
+    assert_eq!(newest().await, at("2026-03-01T10:00:00Z"));
+    lake.write(&fixture.batches("begin at=2026-03-01T11:00:00Z\ninsert public.t [2]\ncommit")).await;
+    assert_eq!(newest().await, at("2026-03-01T11:00:00Z"));
+    // As it is between a table's commit and the checkpoint.
+    for later in notes().iter().filter(|path| !known.contains(path)) {
+        std::fs::remove_file(later).unwrap();
+    }
+    assert_eq!(newest().await, at("2026-03-01T10:00:00Z"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,7 +51,8 @@ impl Stage {
     /// The relation that has to be looked up before the stage can take in `message`.
     pub(super) fn wanted(&mut self, message: &Message<'_>) -> Option<Relation> {
         let leaf = match message {
-            Message::Relation(_) => return None,
+            // The server describes a relation's types before it: they come between a root and its partition.
+            Message::Relation(_) | Message::Type { .. } => return None,
             _ => std::mem::take(&mut self.described),
         };
         // A change that comes again with its key was looked at before.
@@ -109,7 +110,12 @@ impl Stage {
         let shape = history.shape(relation, catalog, position, position <= self.stored);
         let mut rules = self.rules(&relation.name, relation.oid);
         let earlier = self.lineage.get(&relation.oid).map(Vec::as_slice).unwrap_or_default();
-        rules.remember(Former::of(&shape, earlier.iter().map(|(shape, trusted)| (shape.as_ref(), *trusted))));
+        let mut former = Former::of(&shape, earlier.iter().map(|(shape, trusted)| (shape.as_ref(), *trusted)));
+        if let Some(now) = catalog.filter(|table| table.oid == relation.oid && !table.matches(relation)) {
+            let trusted = earlier.iter().filter(|(_, trusted)| *trusted).map(|(shape, _)| shape.as_ref());
+            former.ahead(&shape, trusted, now);
+        }
+        rules.remember(former);
         let columns = catalog.filter(|table| table.oid == relation.oid).map(|table| &table.columns);
         let later: Vec<String> = columns.into_iter().flatten().map(|column| column.name.clone()).collect();
         if let Some(column) = rules.unmet(&shape, &later) {
@@ -117,7 +123,7 @@ impl Stage {
         }
         let table = Arc::new(Table::new(shape.clone(), &rules, self.policy.row_key.is_some())?);
         let before = earlier.last().map(|(shape, _)| shape);
-        if before.is_none_or(|before| before.digest != shape.digest) {
+        if before.is_none_or(|before| before.digest != shape.digest || !before.has_numbers_of(&shape)) {
             say(&table, before.map(|before| before.key.as_slice()));
             self.lineage.entry(relation.oid).or_default().push((shape, true));
         }

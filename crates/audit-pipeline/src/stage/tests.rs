@@ -87,6 +87,10 @@ fn message(line: &str, commit: &mut u64) -> Vec<u8> {
     };
     match verb {
         "relation" => relation(rest),
+        "type" => {
+            let oid = rest.parse::<u32>().unwrap().to_be_bytes();
+            [b"Y".as_slice(), &oid, &cstr("public"), &cstr("mood")].concat()
+        }
         "begin" => {
             *commit = rest.parse().unwrap();
             [b"B".as_slice(), &commit.to_be_bytes(), &0u64.to_be_bytes(), &7u32.to_be_bytes()].concat()
@@ -442,6 +446,25 @@ fn old_rows_of_a_mixed_partitioned_table_are_believed_only_where_they_say_someth
             1000.2 deleted parted 2 {"id": 2} before unknown
             1000.3 updated parted 1 {"name": ["Bea", null]}
             1000.4 deleted parted 1 {"id": 1, "name": null}
+        "#]],
+    );
+}
+
+/// The server sends the types that are not its own before each relation that has them.
+#[test]
+fn a_partition_is_known_for_one_though_its_types_are_described_before_it() {
+    check(
+        "begin 1000
+         type 16390
+         relation 5 parted full id:20 name:25
+         type 16390
+         relation 7 parted_2 default id:20 name:25
+         update 5 2 NULL | 2 Cid
+         delete 5 2 NULL
+         commit",
+        expect![[r#"
+            1000.0 updated parted 2 {"id": 2, "name": "Cid"} before unknown
+            1000.1 deleted parted 2 {"id": 2} before unknown
         "#]],
     );
 }

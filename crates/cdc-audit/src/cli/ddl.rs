@@ -110,7 +110,8 @@ async fn describe_part(
     let described = futures::stream::iter(wanted).map(|name| async move {
         match reader.describe(source, &name).await {
             Err(LakeError::NoTable { .. }) if table.is_none() => {
-                eprintln!("left out: the folder of {name} holds no table; its first commit may be still to come");
+                let shown = audit_config::visible(&name);
+                eprintln!("left out: the folder of {shown} holds no table; its first commit may be still to come");
                 Ok(None)
             }
             description => as_table(&name, description.map_err(failed)?).map(Some),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use audit_core::position::Micros;
 use audit_history::{ExportRequest, Lag, Manifest};
+use audit_pipeline::status::{Phase, StatusReport};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::access::Reader;
@@ -76,7 +77,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         warn(&manifest);
     }
     for table in &manifest.left_out {
-        eprintln!("left out: the folder of {table} holds no table; its first commit may be still to come");
+        let shown = audit_config::visible(table);
+        eprintln!("left out: the folder of {shown} holds no table; its first commit may be still to come");
     }
     if args.json {
         print_json(&manifest)?;
@@ -91,9 +93,11 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How far the sink is behind, as the daemon says; `None` where it does not answer.
+/// How far the sink is behind, as the daemon says; `None` where it does not answer. ⚠ Also where it does not hear the source: then it knows
+/// only how far the source was when the connection was lost.
 async fn lag(config: &Config, sink: &str) -> Option<Lag> {
-    let report = ask(config).await.ok().filter(|report| report.source == config.source.name)?;
+    let knows = |report: &StatusReport| report.source == config.source.name && report.phase == Phase::Streaming;
+    let report = ask(config).await.ok().filter(knows)?;
     let sink = report.sinks.into_iter().find(|known| known.name == sink)?;
     Some(Lag { bytes: sink.lag_bytes, seconds: sink.lag_seconds })
 }
@@ -106,7 +110,9 @@ fn warn(manifest: &Manifest) {
     };
     let behind = match store.lag {
         Some(lag) => format!("it was {} of WAL behind", bytes(lag.bytes)),
-        None => "the daemon, which knows how far it was behind, does not answer".to_string(),
+        None => {
+            "the daemon, which knows how far it was behind, does not answer, or does not hear the source".to_string()
+        }
     };
     eprintln!(
         "warning: --until {until} is later than what {} is known to have: {newest}; {behind}. What was committed in between may be missing.",

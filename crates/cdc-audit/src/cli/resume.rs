@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use audit_capture::QueryError;
 use audit_core::position::Position;
 use audit_core::sink::ALL_SINKS;
 
@@ -45,7 +46,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let insert = "INSERT INTO cdc_audit.quarantine (source, sink, position, note, os_user) VALUES ($1, $2, $3, $4, $5) \
                   ON CONFLICT DO NOTHING";
     let (position, os_user) = (args.quarantine.to_string(), os_user()?);
-    let added = client.execute(insert, &[&config.source.name, &args.sink, &position, &args.note, &os_user]).await?;
+    let added = client.execute(insert, &[&config.source.name, &args.sink, &position, &args.note, &os_user]).await;
+    let added = added.map_err(|error| QueryError::new("add to cdc_audit.quarantine", error))?;
     let what = if added == 1 { "is quarantined" } else { "was quarantined before" };
     print(format!("{position} {what} for {}", args.sink))?;
     Ok(ExitCode::SUCCESS)

@@ -42,8 +42,13 @@ impl Config {
                 |domain: &String| NamedDomain { table: table.into(), column: column.into(), domain: domain.clone() };
             protect.methods().iter().filter_map(|rule| rule.domain.as_ref().map(of)).collect::<Vec<_>>()
         };
-        let tables = self.tables.iter().flat_map(|rule| {
-            rule.protect.iter().flat_map(|(column, protect)| named(&rule.name, column, protect)).collect::<Vec<_>>()
+        // Records have the name that the table had then.
+        let names = self.tables.iter().flat_map(|rule| {
+            let all = std::iter::once(&rule.name).chain(&rule.former_names);
+            all.map(move |name| (name, &rule.protect))
+        });
+        let tables = names.flat_map(|(table, protect)| {
+            protect.iter().flat_map(|(column, protect)| named(table, column, protect)).collect::<Vec<_>>()
         });
         let general = self.protection.rules.iter();
         let general = general.flat_map(|rule| named("*", rule.column.as_deref().unwrap_or("*"), &rule.method));

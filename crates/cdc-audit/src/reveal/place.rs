@@ -157,10 +157,25 @@ impl NamedDomain {
         in_row || said
     }
 
-    /// Rules name a member by its path from the column, or by its own name, wherever it is.
+    /// Rules name a member by its path from the column, or by its own name, wherever it is. Case does not matter, as where tokens are made.
     fn names(&self, name: &str) -> bool {
         let plain = companion_of(name).unwrap_or(name);
         let ends = plain.match_indices('.').map(|(at, _)| &plain[at + 1..]);
-        [name, plain].into_iter().chain(ends).any(|name| matches(&self.column, name))
+        let column = self.column.to_lowercase();
+        [name, plain].into_iter().chain(ends).any(|name| matches(&column, &name.to_lowercase()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_means_a_column_whatever_its_case() {
+        let rule = |column: &str| NamedDomain { table: "*".into(), column: column.into(), domain: "mail".into() };
+        for (column, name) in [("*email", "userEmail"), ("*_EMAIL", "user_email"), ("email", "doc.Email")] {
+            assert!(rule(column).names(name), "{column} {name}");
+        }
+        assert!(!rule("*email").names("note"));
     }
 }

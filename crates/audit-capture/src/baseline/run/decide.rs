@@ -39,7 +39,11 @@ pub(super) fn decide(plan: &mut Plan, facts: &Facts<'_>) -> (Captured, Option<As
         Some(before) => Captured { by: listed.by.clone(), ..before.clone() },
         // Baselines without a record were read by a version of the program that kept none.
         None if !is_another && plan.is_done() => record(plan, listed, BTreeSet::new()),
-        None => record(plan, listed, facts.since.map(|since| since.gave(listed)).unwrap_or_default()),
+        None => {
+            // A sink that the rules send nothing of the table had none of its rows, though it has those of others.
+            let gave = facts.since.map(|since| since.gave(listed)).unwrap_or_default();
+            record(plan, listed, plan.sinks().filter(|sink| gave.contains(*sink)).cloned().collect())
+        }
     };
     plan.streamed(&captured.streamed, captured.baseline);
     let all: BTreeSet<Arc<str>> = plan.sinks().cloned().collect();

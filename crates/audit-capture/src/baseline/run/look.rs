@@ -79,9 +79,9 @@ impl Runner {
         if self.known.is_none() {
             self.known = Some(Known { captured: store.captured().await?, since: store.since().await? });
         }
-        let since = self.known.as_ref().and_then(|known| known.since.clone());
-        let since = since.filter(|since| since.holds(&publishes, &digest));
-        let listed = listed::list(&client, &shared.publication, since.as_ref()).await?;
+        let stored = self.known.as_ref().and_then(|known| known.since.clone());
+        let since = stored.clone().filter(|since| since.holds(&publishes, &digest));
+        let listed = listed::list(&client, &shared.publication, since.as_ref(), stored.as_ref()).await?;
         self.forget_unlisted(&listed);
         uncaptured.left = self.note_left(&store, &listed, &uncaptured.tables).await?;
         shared.progress.uncaptured(uncaptured);
@@ -302,7 +302,10 @@ impl Runner {
         digest: &str,
         listed: &[Listed],
     ) -> Result<(), BaselineError> {
-        let waits = listed.iter().any(|listed| self.joined(&Arc::from(listed.name().to_string()), listed).is_some());
+        // Nobody ever asks for the partitions of a table that wants no baseline.
+        let asks = |listed: &&Listed| self.rules.for_table(&listed.name()).wants_baseline();
+        let mut wanted = listed.iter().filter(asks);
+        let waits = wanted.any(|listed| self.joined(&Arc::from(listed.name().to_string()), listed).is_some());
         let sinks: BTreeSet<Arc<str>> = self.sinks.iter().map(|sink| sink.name.clone()).collect();
         let Some(known) = &mut self.known else { return Ok(()) };
         let outdated = known.since.as_ref().is_none_or(|since| since.is_outdated(xmin, publishes, digest, &sinks));
