@@ -247,11 +247,11 @@ impl Former {
         let published = || catalog.columns.iter().filter(|column| column.published);
         for column in shape.columns.iter().filter(|column| published().all(|now| now.name != column.name)) {
             let number = earlier.clone().rev().find_map(|shape| shape.column(&column.name)?.attnum);
-            for now in published().filter(|now| shape.column(&now.name).is_none()) {
+            for later in published().filter(|later| shape.column(&later.name).is_none()) {
                 match number {
-                    Some(number) if number == now.attnum => self.renamed(&column.name, &now.name),
+                    Some(number) if number == later.attnum => self.renamed(&column.name, &later.name),
                     Some(_) => {}
-                    None => self.unclear.entry(now.name.clone()).or_default().push(column.name.clone()),
+                    None => self.unclear.entry(later.name.clone()).or_default().push(column.name.clone()),
                 }
             }
         }
