@@ -31,9 +31,17 @@ impl Guard {
         Guard::start(r#"kill -KILL "$1""#, &[&pid.to_string()])
     }
 
-    /// Kills one process and removes its folder.
+    /// Kills one process and removes its folder. Until it has ended it may still write there.
     pub(crate) fn over_process_in(pid: u32, folder: &Path) -> Guard {
-        Guard::start(r#"kill -KILL "$1"; rm -rf "$2""#, &[&pid.to_string(), &folder.to_string_lossy()])
+        Guard::start(
+            r#"kill -KILL "$1"
+            for i in $(seq 100); do
+                rm -rf "$2"
+                kill -0 "$1" || [ -e "$2" ] || break
+                sleep 0.1
+            done"#,
+            &[&pid.to_string(), &folder.to_string_lossy()],
+        )
     }
 
     fn start(cleaning: &str, arguments: &[&str]) -> Guard {

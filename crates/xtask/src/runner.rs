@@ -1,7 +1,7 @@
 //! Runs the test programs, several at once, because tests wait more than they compute.
 //!
-//! Each program gets a temporary folder of its own. A test program that leaves a process or a file behind fails, like
-//! one whose tests fail. In the end the slowest tests are shown.
+//! Each program gets a temporary folder of its own. A test program that leaves a process behind fails, like one whose
+//! tests fail; files that are left behind are removed, and named. In the end the slowest tests are shown.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -145,6 +145,7 @@ impl Program {
         let said = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
         fs::remove_file(&log)?;
         let left = temporary.left();
+        temporary.files().for_each(|file| println!("    {} left {file} behind", self.name));
         let trouble = if hung {
             Some("was ended, because it ran for too long".to_owned())
         } else if !left.is_empty() {
@@ -227,11 +228,11 @@ impl Temporary {
         Ok(Temporary { folder })
     }
 
-    /// Files and processes that the program left behind, after some time for servers to end.
+    /// Processes that the program left behind, after some time for servers to end.
     fn left(&self) -> Vec<String> {
         let begun = Instant::now();
         loop {
-            let left: Vec<String> = self.files().chain(self.processes()).collect();
+            let left: Vec<String> = self.processes().collect();
             if left.is_empty() || begun.elapsed() > AFTERMATH {
                 return left;
             }
