@@ -34,6 +34,8 @@ pub(crate) fn wishes(wanted: &str, tenant: &str) -> Vec<String> {
     let plain = (wanted.len() <= NAME_MAX && !is_ours(wanted)).then(|| wanted.to_owned());
     let hash = Sha256::digest(format!("{}:{wanted}{tenant}", wanted.len()));
     let hash: String = hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect();
+    // One that begins like a partition and ends in a hash would look like one.
+    let wanted = wanted.strip_prefix("v_").unwrap_or(wanted);
     let cut = &wanted[..wanted.floor_char_boundary(NAME_MAX - HASH - 1)];
     plain.into_iter().chain([format!("{cut}_{hash}")]).collect()
 }
