@@ -30,8 +30,8 @@ pub struct Arena {
     late: BTreeMap<String, u64>,
     /// How many partitions there are.
     partitions: u32,
-    /// From which point of the WAL on `code` is the key of `recoded`, and from which on `id` again.
-    keys: Vec<(u64, bool)>,
+    /// Each change of the key of `recoded`: between which points of the WAL it was made, and whether `code` is the key after it.
+    keys: Vec<(u64, u64, bool)>,
     writers: Writers,
 }
 
@@ -213,16 +213,20 @@ impl Arena {
         let sql = format!(
             "ALTER TABLE recoded DROP CONSTRAINT recoded_key, ADD CONSTRAINT recoded_key PRIMARY KEY ({column})"
         );
+        let place = || lsn(&self.source.execute(&self.world.database, "SELECT pg_current_wal_insert_lsn()"));
+        let before = place();
         self.source.execute(&self.world.database, &sql);
-        // Transactions that write to the table commit before it changes, or begin to write after it has.
-        let from = self.source.execute(&self.world.database, "SELECT pg_current_wal_insert_lsn()");
-        self.keys.push((lsn(&from), by_code));
+        let after = place();
+        self.keys.push((before, after, by_code));
     }
 
     /// Every version has the key that its table had then: codes are negative, ids are not.
     fn check_keys(&self, versions: &[Version]) {
         for version in versions.iter().filter(|version| version.table == "public.recoded") {
-            let by_code = self.keys.iter().rev().find(|(from, _)| *from <= version.commit_lsn).is_some_and(|key| key.1);
+            if self.keys.iter().any(|(before, after, _)| (*before..*after).contains(&version.commit_lsn)) {
+                continue;
+            }
+            let by_code = self.keys.iter().rev().find(|key| key.1 <= version.commit_lsn).is_some_and(|key| key.2);
             let key = version.key.as_deref().unwrap_or_default();
             assert_eq!(key.starts_with('-'), by_code, "{} in a key that was changed: {:?}", version.place(), self.keys);
         }
