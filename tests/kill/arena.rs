@@ -30,7 +30,8 @@ pub struct Arena {
     late: BTreeMap<String, u64>,
     /// How many partitions there are.
     partitions: u32,
-    /// Each change of the key of `recoded`: between which points of the WAL it was made, and whether `code` is the key after it.
+    /// Each change of the key of `recoded`: how far hot was before it, the end of the WAL after it, and whether `code` is the key
+    /// from there on.
     keys: Vec<(u64, u64, bool)>,
     writers: Writers,
 }
@@ -207,23 +208,25 @@ impl Arena {
     }
 
     /// The primary key of a table with replica identity FULL changes to its other column, and back the next time.
-    pub fn change_key(&mut self) {
+    pub async fn change_key(&mut self) {
         let by_code = self.keys.len().is_multiple_of(2);
         let column = if by_code { "code" } else { "id" };
         let sql = format!(
             "ALTER TABLE recoded DROP CONSTRAINT recoded_key, ADD CONSTRAINT recoded_key PRIMARY KEY ({column})"
         );
-        let place = || lsn(&self.source.execute(&self.world.database, "SELECT pg_current_wal_insert_lsn()"));
-        let before = place();
+        let stored = hot::flushed(&self.world.hot().await, SOURCE).await;
         self.source.execute(&self.world.database, &sql);
-        let after = place();
-        self.keys.push((before, after, by_code));
+        let after = lsn(&self.source.execute(&self.world.database, "SELECT pg_current_wal_insert_lsn()"));
+        self.keys.push((stored, after, by_code));
     }
 
     /// Every version has the key that its table had then: codes are negative, ids are not.
+    ///
+    /// Under replica identity FULL only the catalog says what the key is, as it is now: a daemon that has not come as far as the
+    /// change when it looks there may take either.
     fn check_keys(&self, versions: &[Version]) {
         for version in versions.iter().filter(|version| version.table == "public.recoded") {
-            if self.keys.iter().any(|(before, after, _)| (*before..*after).contains(&version.commit_lsn)) {
+            if self.keys.iter().any(|(stored, after, _)| (*stored..*after).contains(&version.commit_lsn)) {
                 continue;
             }
             let by_code = self.keys.iter().rev().find(|key| key.1 <= version.commit_lsn).is_some_and(|key| key.2);

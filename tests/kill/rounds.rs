@@ -198,7 +198,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
         18 => {
             pause(moment).await;
             if arena.dice.one_in(2) {
-                arena.change_key();
+                arena.change_key().await;
             } else {
                 arena.new_partition();
             }

@@ -15,6 +15,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 pub const MEMORY: usize = 24 << 20;
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long a coordinator may take until every partition has its mark that a transaction is committed.
+const MARKED: Duration = Duration::from_secs(180);
 
 /// A source of its own on a broker.
 pub struct Place {
@@ -188,7 +190,7 @@ impl Place {
         let expected = expected(batches);
         let mut positions = self.positions(topic);
         let begun = Instant::now();
-        while positions.len() < expected.len() && begun.elapsed() < ANSWER {
+        while positions.len() < expected.len() && begun.elapsed() < MARKED {
             std::thread::sleep(Duration::from_millis(50));
             positions = self.positions(topic);
         }
