@@ -12,12 +12,13 @@ use audit_pipeline::run::RunError;
 use comfy_table::Color;
 use serde_json::json;
 
-use crate::cli::access::Reader;
-use crate::cli::attribution;
-use crate::cli::output::{on_terminal, print, print_json, table};
-use crate::cli::store::open;
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
+use crate::output::{on_terminal, print, print_json, table};
+use crate::role::Reader;
+use crate::store::open;
+
+mod attribution;
 
 #[derive(Debug, clap::Args)]
 #[command(

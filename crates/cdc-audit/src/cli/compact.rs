@@ -7,10 +7,10 @@ use audit_config::visible;
 use audit_lake::{Compacted, Compactor, LakeError, Stores};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::output::{bytes, print, print_json, table};
-use crate::cli::store::lake;
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::{bytes, print, print_json, table};
+use crate::store::lake;
 
 #[derive(Debug, clap::Args)]
 #[command(

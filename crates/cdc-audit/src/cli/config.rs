@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::output::print;
 use crate::config::{Config, SinkConfig};
 use crate::error::CliError;
+use crate::output::print;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  cdc-audit config > config.toml\n  cdc-audit config --effective")]

@@ -10,10 +10,10 @@ use audit_lake::{FieldDescription, LakeConfig, LakeError, LakeReader, TableDescr
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use futures::{StreamExt, TryStreamExt};
 
-use crate::cli::output::{print_exactly, print_json};
-use crate::cli::store::{lake, lake_reader};
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
+use crate::output::{print_exactly, print_json};
+use crate::store::{lake, lake_reader};
 
 /// Tables whose log is read at a time.
 const CONCURRENT: usize = 16;

@@ -3,9 +3,9 @@
 use audit_kafka::KafkaConfig;
 use serde_json::{Value, json};
 
-use crate::cli::output::print;
 use crate::config::{Config, SinkConfig};
 use crate::error::CliError;
+use crate::output::print;
 
 /// Makes the topics of the sinks' checkpoints, unless they are there; returns the steps for a script to read.
 pub async fn set_up(config: &Config, dry_run: bool, quiet: bool) -> Result<Vec<Value>, CliError> {

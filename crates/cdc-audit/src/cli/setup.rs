@@ -6,11 +6,11 @@ use audit_capture::{Plan, Refusal, Step, apply, setup};
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::cli::admin::{HotDatabase, Who, as_json, comment, hot_plan, refused, show};
+use crate::admin::{HotDatabase, Who, as_json, comment, hot_plan, refused, show};
 use crate::cli::kafka;
-use crate::cli::output::{print, print_json};
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::{print, print_json};
 
 #[derive(Debug, clap::Args)]
 #[command(

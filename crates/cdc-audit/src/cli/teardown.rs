@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use audit_capture::{Plan, Step, apply, teardown};
 use tokio_postgres::Client;
 
-use crate::cli::admin::{Who, comment, hot_plan, refused, show};
-use crate::cli::output::print;
+use crate::admin::{Who, comment, hot_plan, refused, show};
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
+use crate::output::print;
 
 #[derive(Debug, clap::Args)]
 #[command(

@@ -6,9 +6,10 @@ use audit_connect::PgEndpoint;
 use audit_hot::SetupOptions;
 use serde_json::{Value, json};
 
-use crate::cli::output::{on_terminal, print_exactly};
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
+use crate::output::{on_terminal, print_exactly};
+use crate::role::{database, endpoint};
 
 /// Who does it, where the daemon's own roles may not.
 #[derive(Debug, clap::Args)]
@@ -126,22 +127,6 @@ impl Who {
     }
 }
 
-/// A connection string from the command line, where everybody on the machine can read it.
-pub fn endpoint(option: &str, url: &str) -> Result<PgEndpoint, CliError> {
-    if audit_config::redact(url) != url {
-        return Err(CliError::new(format!("{option}: no password on the command line"))
-            .hint("put it into ~/.pgpass (or the file that PGPASSFILE names), or into PGPASSWORD".to_owned())
-            .code(code::USAGE));
-    }
-    Ok(PgEndpoint::new(url))
-}
-
-/// Hosts, port and database, without the role.
-pub fn database(endpoint: &PgEndpoint) -> String {
-    let described = endpoint.describe();
-    described.split_once('@').map_or(described.clone(), |(_, place)| place.to_owned())
-}
-
 /// Statements for a hot sink's database, all of them or none.
 pub fn hot_plan(statements: Vec<audit_hot::Statement>) -> Plan {
     let run = |why: &str, sql: String| Step::Run(Statement { on: On::Admin, why: why.to_owned(), sql });
@@ -200,12 +185,6 @@ pub fn refused(plan: &Plan) -> Result<(), CliError> {
     let Some((first, rest)) = plan.refusals.split_first() else { return Ok(()) };
     let error = CliError::new(first.message.clone()).hint(first.hint.clone());
     Err(rest.iter().fold(error, |error, refusal| error.detail(format!("and {}: {}", refusal.message, refusal.hint))))
-}
-
-impl From<audit_capture::QueryError> for CliError {
-    fn from(error: audit_capture::QueryError) -> CliError {
-        CliError::of(&error).hint(error.hint().map(str::to_owned))
-    }
 }
 
 #[cfg(test)]

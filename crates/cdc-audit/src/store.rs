@@ -4,9 +4,9 @@ use audit_history::Store;
 use audit_hot::HotReader;
 use audit_lake::{LakeConfig, LakeError, LakeReader};
 
-use crate::cli::access::Reader;
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
+use crate::role::Reader;
 
 const UNREAD: &str = "questions are put to a hot sink or a lake";
 const UNDIVIDED: &str = "name a lake whose `url` has `{tenant}` in it, or a hot sink where some `versions_table` has, or leave --tenant out";
