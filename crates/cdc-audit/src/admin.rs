@@ -10,6 +10,7 @@ use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 use crate::output::{on_terminal, print_exactly};
 use crate::role::{database, endpoint};
+use crate::sinks::Needs;
 
 /// Who does it, where the daemon's own roles may not.
 #[derive(Debug, clap::Args)]
@@ -50,34 +51,34 @@ impl Who {
     }
 
     /// The databases of the hot sinks, and those where checkpoints of webhooks lie, each with the sinks in it.
-    pub fn hot(&self, config: &Config) -> Result<Vec<HotDatabase>, CliError> {
-        let mut databases: Vec<(String, HotDatabase)> = Vec::new();
+    pub fn hot<'c>(&self, config: &'c Config) -> Result<Vec<HotDatabase>, CliError> {
+        let needed = |(name, sink): (&'c String, &'c SinkConfig)| match sink.needs(name, config) {
+            Needs::Tables { endpoint, versions } => Some((name, endpoint, versions)),
+            Needs::Topic { .. } | Needs::Nothing => None,
+        };
+        let mut tables: Vec<_> = config.sinks.iter().filter_map(needed).collect();
         // Hot sinks first: a webhook's checkpoint lies beside their versions.
-        for (name, sink) in &config.sinks {
-            let SinkConfig::Hot(hot) = sink else { continue };
-            let known = self.database(&mut databases, config, name, &hot.endpoint)?;
-            known.options.sinks.push(name.clone());
-            if !known.options.checkpoints_alone && known.options.partitioning != hot.partitioning {
+        tables.sort_by_key(|(.., versions)| versions.is_none());
+        let mut databases: Vec<(String, HotDatabase)> = Vec::new();
+        for (name, endpoint, versions) in &tables {
+            let known = self.database(&mut databases, config, name, endpoint)?;
+            known.options.sinks.push((*name).clone());
+            let Some(partitioning) = *versions else { continue };
+            if !known.options.checkpoints_alone && known.options.partitioning != partitioning {
                 return Err(CliError::new(format!(
                     "hot sink {name} shares a database with another, and is partitioned in another way"
                 ))
                 .hint("set the same `partitioning` for both, or give them databases of their own".to_owned())
                 .code(code::USAGE));
             }
-            (known.options.partitioning, known.options.checkpoints_alone) = (hot.partitioning, false);
-        }
-        for (name, sink) in &config.sinks {
-            let SinkConfig::Webhook(webhook) = sink else { continue };
-            let known = self.database(&mut databases, config, name, config.checkpoint_endpoint(webhook))?;
-            known.options.sinks.push(name.clone());
+            (known.options.partitioning, known.options.checkpoints_alone) = (partitioning, false);
         }
         if !config.protection.keys.is_empty() {
             // In the database of a hot sink, which is known by now, or in the source's, which belongs to none.
             self.database(&mut databases, config, "", config.key_store())?.options.keys = true;
         }
         let given = self.sink_as.iter().filter_map(|text| text.split_once('=').map(|(name, _)| name));
-        let has_database =
-            |name: &str| matches!(config.sinks.get(name), Some(SinkConfig::Hot(_) | SinkConfig::Webhook(_)));
+        let has_database = |name: &str| tables.iter().any(|(known, ..)| *known == name);
         if let Some(unknown) = given.into_iter().find(|name| !has_database(name)) {
             return Err(CliError::new(format!("--sink-as: there is no hot sink {unknown}")).code(code::USAGE));
         }

@@ -13,6 +13,7 @@ mod logging;
 mod output;
 mod reveal;
 mod role;
+mod sinks;
 mod store;
 mod wiring;
 

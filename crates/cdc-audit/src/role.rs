@@ -2,7 +2,7 @@
 
 use audit_connect::PgEndpoint;
 
-use crate::config::{Config, SinkConfig};
+use crate::config::Config;
 use crate::error::{CliError, code};
 
 /// As whom a person reads.
@@ -30,10 +30,7 @@ impl Reader {
     pub fn check(&self, config: &Config) -> Result<(), CliError> {
         let Some(url) = &self.role else { return Ok(()) };
         let asked = database(&endpoint("--as", url)?);
-        let hot = config.sinks.values().filter_map(|sink| match sink {
-            SinkConfig::Hot(hot) => Some(&hot.endpoint),
-            _ => None,
-        });
+        let hot = config.hot_sinks().map(|hot| &hot.endpoint);
         let keys = (!config.protection.keys.is_empty()).then(|| config.key_store());
         if hot.chain(keys).any(|known| database(known) == asked) {
             return Ok(());

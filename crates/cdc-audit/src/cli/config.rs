@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::config::{Config, SinkConfig};
+use crate::config::Config;
 use crate::error::CliError;
 use crate::output::print;
 
@@ -17,13 +17,7 @@ pub struct Args {
 
 pub fn run(args: Args, path: &Path) -> Result<ExitCode, CliError> {
     if args.effective {
-        let mut config = Config::load(path)?;
-        // A token may be part of a receiver's address.
-        for sink in config.sinks.values_mut() {
-            if let SinkConfig::Webhook(webhook) = sink {
-                webhook.url = webhook.shown_url();
-            }
-        }
+        let config = Config::load(path)?;
         let text = audit_config::effective(&config)
             .map_err(|error| CliError::new("the configuration cannot be shown").detail(error.to_string()))?;
         print(text.trim_end())?;

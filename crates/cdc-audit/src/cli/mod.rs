@@ -8,7 +8,6 @@ pub mod ddl;
 pub mod decrypt;
 pub mod export;
 pub mod history;
-mod kafka;
 pub mod keys;
 pub mod plan;
 pub mod resume;
