@@ -18,11 +18,11 @@ use tokio_postgres::Client;
 
 use crate::secrets::Secrets;
 
-/// Where bytes were found, and the bytes.
+/// Places where bytes were found, and the bytes.
 #[derive(Default)]
 pub struct Traces(Vec<(String, Vec<u8>)>);
 
-/// How long a daemon that no fault ends is watched.
+/// Time for which a daemon that does not end is watched.
 const WATCHED: Duration = Duration::from_secs(4);
 
 impl Traces {
@@ -34,7 +34,7 @@ impl Traces {
         self.0.iter().map(|(_, bytes)| bytes.len()).sum()
     }
 
-    /// What its port and `status` say, until it ends by itself or has been watched for long enough.
+    /// Adds what its port and `status` say, until it ends by itself or was watched for long enough.
     pub fn while_it_runs(&mut self, world: &World, daemon: &mut Daemon) {
         let begun = Instant::now();
         while daemon.ended().is_none() && begun.elapsed() < WATCHED {
@@ -46,7 +46,7 @@ impl Traces {
         }
     }
 
-    /// Everything that it said; it is killed, if it runs.
+    /// Adds everything that it wrote; it is killed if it runs.
     pub fn output(&mut self, what: &str, mut daemon: Daemon) {
         if daemon.ended().is_none() {
             daemon.kill();
@@ -55,12 +55,12 @@ impl Traces {
     }
 
     pub fn command(&mut self, arguments: &[&str], output: &Output) {
-        // The first words say which; an argument may be a secret.
+        // Only the first word names the command, because an argument may be a secret.
         let what = arguments.iter().take(1).copied().collect::<String>();
         self.add(format!("what {what} prints"), [output.stdout.as_slice(), &output.stderr].concat());
     }
 
-    /// Every file under a folder, as it lies; their names too.
+    /// Adds every file under a folder as it is, and its name.
     pub fn folder(&mut self, what: &str, folder: &Path) {
         let Ok(entries) = std::fs::read_dir(folder) else { return };
         for entry in entries {
@@ -73,7 +73,7 @@ impl Traces {
         }
     }
 
-    /// The lake as it lies, and what its Parquet files hold.
+    /// Adds the lake's files as they are, and the values in its Parquet files.
     pub fn lake(&mut self, folder: &Path) {
         self.folder("the lake", folder);
         for path in parquet_files(folder) {
@@ -88,7 +88,7 @@ impl Traces {
         }
     }
 
-    /// Every message of every topic, committed or not.
+    /// Adds every message of every topic, committed or not.
     pub fn kafka(&mut self, brokers: &str) {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", brokers).set("group.id", "search").set("isolation.level", "read_uncommitted");
@@ -103,7 +103,7 @@ impl Traces {
                 place.add_partition_offset(topic.name(), partition.id(), Offset::Beginning).expect("a place");
                 consumer.assign(&place).expect("an assignment");
                 let mut at = 0;
-                // Markers of transactions take offsets too: behind the last message none comes.
+                // Markers of transactions have offsets too, so no message may come after the last one.
                 while at < end {
                     let Some(message) = consumer.poll(Duration::from_secs(3)) else { break };
                     let message = message.expect("a message");
@@ -118,7 +118,7 @@ impl Traces {
         }
     }
 
-    /// Every row of every table of the schema, as text.
+    /// Adds every row of every table of the schema as text.
     pub async fn database(&mut self, client: &Client) {
         let tables = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'cdc_audit'";
         for table in client.query(tables, &[]).await.expect("tables") {
@@ -129,7 +129,7 @@ impl Traces {
         }
     }
 
-    /// That the search would find what was recorded: what protection left stands in each sink.
+    /// Checks that the search would find what was recorded: each sink contains what protection left.
     pub fn hold_versions(&self) {
         for place in ["table cdc_audit", "values of", "the lake", "topic"] {
             let holds = |text: &str| {
@@ -144,14 +144,14 @@ impl Traces {
 
     pub fn search(&self, secrets: &Secrets) -> Vec<String> {
         let forms = secrets.forms();
-        // All words in one pass: there are megabytes to search for hundreds of them.
+        // Search for all words in one pass, because there are megabytes to search for hundreds of words.
         let words = AhoCorasick::new(forms.iter().map(|(_, form)| form)).expect("words to search for");
         let mut found = Vec::new();
         for (place, bytes) in &self.0 {
             let seen: BTreeSet<usize> =
                 words.find_overlapping_iter(bytes).map(|hit| hit.pattern().as_usize()).collect();
             for (what, _) in seen.into_iter().map(|index| &forms[index]) {
-                // `history` repeats the key that it was asked for.
+                // `history` repeats the key in its argument.
                 if place != "what history prints" || !secrets.is_a_key_of_a_row(what) {
                     found.push(format!("{what} in {place}"));
                 }
@@ -161,7 +161,7 @@ impl Traces {
     }
 }
 
-/// What the daemon's port answers, while it listens.
+/// Returns the answer of the daemon's port while it listens.
 fn get(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     write!(stream, "GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
