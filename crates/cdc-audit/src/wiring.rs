@@ -12,14 +12,19 @@ use audit_pipeline::NamedSink;
 use audit_pipeline::run::Daemon;
 use audit_pipeline::status::Shared;
 use audit_webhook::{WebhookConfig, WebhookSink};
+use tracing::warn;
 
 use crate::cli::run::Args as RunArgs;
-use crate::config::{Config, SinkConfig};
+use crate::config::{Config, KeyError, SinkConfig};
 use crate::error::{CliError, code};
 
 /// Builds everything that can be built without a connection.
 pub fn daemon(config: &Config, args: &RunArgs) -> Result<Daemon, CliError> {
-    let policy = config.policy().map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
+    let unusable = |error: KeyError| CliError::of(&error).hint(error.hint().to_owned()).code(code::USAGE);
+    let policy = config.policy().map_err(unusable)?;
+    if let Some(weakness) = config.row_key_weakness().map_err(unusable)? {
+        warn!(hint = weakness.hint(), "{weakness}");
+    }
     let keyring = config.keyring().map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
     let keyring = keyring.map(Arc::new);
     let policy = Policy { sealer: keyring.as_ref().map(|keyring| Arc::clone(keyring.sealer())), ..policy };
