@@ -1,7 +1,7 @@
-//! Secrets: where one lies ([`SecretRef`], a key of the configuration) and what was found there ([`Secret`]).
+//! Secrets: the place of one ([`SecretRef`], a key of the configuration) and the text found there ([`Secret`]).
 //!
 //! A secret is never part of the configuration file, cannot be serialised, and shows nothing in `Debug`. Only
-//! [`Secret::expose`] gives it out, so that a search for that name finds every place that does.
+//! [`Secret::expose`] returns it, so that a search for that name finds every place that uses one.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -45,7 +45,7 @@ pub enum SecretRef {
     File(PathBuf),
 }
 
-/// Why a secret could not be had. It never contains any part of one.
+/// The reason why a secret could not be read. It never contains any part of the secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     #[error("environment variable {name} is not set")]
@@ -61,7 +61,7 @@ pub enum SecretError {
 }
 
 impl SecretError {
-    /// What a person can do about it.
+    /// Says what a person can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
             SecretError::Unset { .. } => "set it in the daemon's environment, or name a file instead: { file = \"…\" }",
@@ -77,7 +77,11 @@ impl SecretError {
 }
 
 impl SecretRef {
-    /// Reads the secret now. A relative path counts from the working directory.
+    /// Reads the secret now. A relative path is relative to the working directory.
+    ///
+    /// # Errors
+    /// Fails if the variable is not set or the file cannot be read, if others can read the file, or if the secret is
+    /// empty or not UTF-8.
     pub fn resolve(&self) -> Result<Secret, SecretError> {
         let text = match self {
             SecretRef::Env(name) => self.read_env(name)?,
@@ -112,6 +116,9 @@ impl fmt::Display for SecretRef {
 
 /// Reads a token that a platform projects into a file for everything that runs beside us, and renews. Who may read it
 /// is the platform's choice, which nobody here can change. Blanks around it are not part of it.
+///
+/// # Errors
+/// Fails if the file cannot be read, is empty, or holds no text.
 pub fn read_projected_token(path: &Path) -> Result<Secret, SecretError> {
     let bytes = std::fs::read(path).map_err(|source| SecretError::Unreadable { path: path.to_owned(), source })?;
     let place = SecretRef::File(path.to_owned());
@@ -123,10 +130,13 @@ pub fn read_projected_token(path: &Path) -> Result<Secret, SecretError> {
 }
 
 /// Reads a file that holds a secret, and that is not open to others ([`is_open_to_others`]).
+///
+/// # Errors
+/// Fails if the file cannot be read or is open to others.
 pub fn read_guarded(path: &Path) -> Result<Vec<u8>, SecretError> {
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
-    // Of the file that is open, not of the one that has its name by now.
+    // We check the file that is open, because another file may have its name by now.
     if is_open_to_others(&file.metadata().map_err(unreadable)?) {
         return Err(SecretError::Open { path: path.to_owned() });
     }
@@ -135,7 +145,10 @@ pub fn read_guarded(path: &Path) -> Result<Vec<u8>, SecretError> {
     Ok(bytes)
 }
 
-/// Refuses a file that another library reads, if it is open to others.
+/// Checks that a file that another library reads is not open to others.
+///
+/// # Errors
+/// Fails if the file does not exist or is open to others.
 pub fn guarded(path: &Path) -> Result<(), SecretError> {
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
     match is_open_to_others(&std::fs::metadata(path).map_err(unreadable)?) {
@@ -144,7 +157,7 @@ pub fn guarded(path: &Path) -> Result<(), SecretError> {
     }
 }
 
-/// Whether others than its owner may read or write a file. Its group may read it where root owns the file, as libpq has
+/// Tells whether others than its owner may read or write a file. Its group may read it where root owns the file, as libpq has
 /// it for keys, or where this process is in that group: so Kubernetes (`fsGroup`) and Docker (`gid`) give secrets.
 #[cfg(unix)]
 pub fn is_open_to_others(metadata: &Metadata) -> bool {
@@ -165,10 +178,10 @@ pub fn is_open_to_others(_: &Metadata) -> bool {
     false
 }
 
-/// `text` without the passwords of URLs (`scheme://user:password@host`) and of `password=…` settings, as in
-/// PostgreSQL's key/value strings and URL queries; `…` stands for them.
+/// Replaces the passwords in `text` by `…`: those of URLs (`scheme://user:password@host`) and of `password=…` settings,
+/// as in PostgreSQL's key/value strings and URL queries.
 ///
-/// For connection strings that are shown. It errs on the side of hiding too much.
+/// It is for connection strings that are shown. It may hide too much, but not too little.
 pub fn redact(text: &str) -> Cow<'_, str> {
     let mut shown = Cow::Borrowed(text);
     if let Some(range) = url_password(&shown) {
@@ -187,13 +200,13 @@ pub fn redact(text: &str) -> Cow<'_, str> {
 
 fn url_password(text: &str) -> Option<std::ops::Range<usize>> {
     let authority = text.find("://")? + 3;
-    // The last `@` before the path: a password that was not percent-encoded may itself hold one, or a slash.
+    // The last `@` ends the password, because one that was not percent-encoded may itself contain `@` or `/`.
     let at = authority + text[authority..].rfind('@')?;
     let colon = authority + text[authority..at].find(':')?;
     Some(colon + 1..at)
 }
 
-/// Where the value of the next `password = value` begins.
+/// Finds the offset at which the value of the next `password = value` begins.
 fn password_setting(text: &str, from: usize) -> Option<usize> {
     let lower = text.to_ascii_lowercase();
     let mut from = from;

@@ -89,8 +89,7 @@ async fn a_lost_answer_costs_nothing_and_doubles_nothing() {
 async fn a_broker_that_dies_in_the_middle_and_comes_back_has_everything_once() {
     let mut kafka = Kafka::start();
     let mut place = Place::on(&kafka).await;
-    // ⚠ Longer than the broker takes to start, on any machine: a coordinator that starts with a transaction that is overdue calls it aborted
-    // before any partition has a mark of that, and the next transaction's mark commits both.
+    // Longer than the broker takes to start, on any machine: a transaction that is overdue by then is aborted.
     place.config.transaction_timeout = "5 min".parse().unwrap();
     let mut fixture = users();
     let mut sink = place.taken().await;
@@ -109,6 +108,10 @@ async fn a_broker_that_dies_in_the_middle_and_comes_back_has_everything_once() {
         .unwrap();
         place.deliver(&mut sink, &all).await.unwrap();
     }
+    // ⚠ A broker (4.3.0, alone in its cluster) that is killed while it commits calls the transaction committed when it starts, before its
+    // partitions are there to be told: no consumer sees it until the next transaction, whose mark commits both.
+    all.extend(rows(&mut fixture, 9000, 1));
+    place.deliver(&mut sink, &all).await.unwrap();
     place.holds(&place.topic("users"), &all);
 }
 
