@@ -48,6 +48,17 @@ impl PgEndpoint {
     pub fn describe(&self) -> String {
         self.parse().map_or_else(|_| "(unreadable connection string)".to_owned(), |config| config.describe())
     }
+
+    /// Why anyone on the way could pose as the server, and what to do about it. `None` if nobody could.
+    pub fn unverified(&self) -> Option<(String, String)> {
+        let servers = self.parse().map(|parsed| parsed.unverified()).unwrap_or_default();
+        if servers.is_empty() {
+            return None;
+        }
+        let message = format!("nothing verifies {}: anyone on the way can pose as it", servers.join(" and "));
+        let fix = "set sslmode=verify-full in the url, with sslrootcert=FILE where the CA is your own";
+        Some((message, fix.to_owned()))
+    }
 }
 
 /// Without the password that the URL may hold.
