@@ -137,14 +137,10 @@ impl Backup {
     }
 }
 
-<<<<<<< HEAD
-/// Copies files and folders. Those that disappear meanwhile, as happens with a working server, are left out.
-=======
 /// Archive recovery finds nothing in the archive, and ends where the WAL of the copy does.
 const NO_ARCHIVE: (&str, &str) = ("restore_command", "false");
 
-/// Copies files and folders; those that vanish meanwhile, as a working server's do, are left out.
->>>>>>> 8525f3c609240ef99459a67956f2f835d92cc6dd
+/// Copies files and folders. Those that disappear meanwhile, as happens with a working server, are left out.
 fn copy_folder(from: &Path, to: &Path, left_out: &dyn Fn(&str) -> bool) {
     let (Ok(metadata), Ok(entries)) = (fs::metadata(from), fs::read_dir(from)) else { return };
     fs::create_dir_all(to).expect("a folder for the copy");
