@@ -8,6 +8,7 @@
 //! - [`trail`], [`value`]: one form for what was read, and comparing it
 //! - [`tables`], [`decoded`]: what the source itself says: its tables, and the changes that `test_decoding` saw
 //! - [`oracle`], [`replay`]: a trail against those
+//! - [`traces`]: every byte that was written, to be searched for what must not stand there
 //! - [`dice`], [`workload`], [`script`]: what happens in the source, by chance or written, and playing it
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
@@ -21,6 +22,7 @@ pub mod receiver;
 pub mod replay;
 pub mod script;
 pub mod tables;
+pub mod traces;
 pub mod trail;
 pub mod value;
 pub mod workload;

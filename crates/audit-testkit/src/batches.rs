@@ -4,8 +4,8 @@
 //! does. Each line is one event:
 //!
 //! ```text
-//! table public.users (id int4 key, "a b" text, price numeric(18,4)) full     identity: full (default), default, nothing
-//! begin                                  or: begin at=2026-03-01T09:30:00Z lsn=0/5000 xid=7 (`at` also in microseconds)
+//! table public.users (id int4 key, "a b" text, price numeric(18,4)) full    identity: full (default), default, nothing
+//! begin                                 or: begin at=2026-03-01T09:30:00Z lsn=0/5000 xid=7 (`at` also in microseconds)
 //! context {"actor_id": "u1"}             a logical message; `context {}` clears
 //! insert public.users [1, "Ann", 2.5]    values as JSON: text, numbers, true and false, null, {} for "not sent"
 //! update public.users [1, "Ann", 2.5] -> [1, "Bea", 2.5]
