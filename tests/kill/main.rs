@@ -8,6 +8,8 @@
 mod arena;
 // Random faults of every kind, round after round.
 mod rounds;
+// The source and the hot database as older copies of themselves.
+mod restores;
 // Every named fault point: reached, and survived.
 mod points;
 // A daemon that is paused while another takes over, and then continues.
