@@ -30,8 +30,8 @@ struct Sent<'a> {
 }
 
 impl Oracle<'_> {
-    /// Where the trail of a sink is not what these transactions make, the first few places. Snapshots are left aside, and what a gap record
-    /// of this sink covers may be missing.
+    /// Lists the first few places where the trail of a sink differs from what these transactions make. Snapshots are
+    /// ignored, and changes that a gap record of this sink covers may be missing.
     pub fn differences(&self, sink: &str, trail: &[Version]) -> Vec<String> {
         let mut found = Vec::new();
         let gaps: Vec<&Version> = trail.iter().filter(|v| v.is_gap_of(sink) && v.epoch() >= self.epoch).collect();

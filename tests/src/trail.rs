@@ -8,7 +8,7 @@ use crate::value::Text;
 /// Column to value. The value of an absent column is not known.
 pub type Row = BTreeMap<String, Text>;
 
-/// What stands in place of a value under the method `full`.
+/// The text stored instead of a value that is protected by the method `full`.
 pub const REDACTED: &str = "[REDACTED]";
 
 /// One version. JSON documents of the application are kept as parsed values, because `jsonb` reorders their members.
@@ -52,13 +52,13 @@ impl Version {
         self.after.as_ref().or(self.before.as_ref())
     }
 
-    /// Whether this is the record of changes that the sink of this name will never get.
+    /// Tells whether this records changes that the sink with this name will never get.
     pub fn is_gap_of(&self, sink: &str) -> bool {
         let lost = self.context.as_ref().and_then(|note| note["lost"].as_array());
         self.event == "gap" && lost.into_iter().flatten().any(|lost| lost["sink"] == sink)
     }
 
-    /// Leaves aside the columns whose values were withheld.
+    /// Removes the columns whose values were withheld.
     pub fn without_protected(mut self) -> Version {
         for row in [&mut self.before, &mut self.after].into_iter().flatten() {
             row.retain(|_, value| value.as_deref() != Some(REDACTED));
@@ -122,7 +122,7 @@ pub fn flaws(trail: &[Version]) -> Vec<String> {
     flaws
 }
 
-/// The stretches that a sink's gap records cover: from the last change that it has before each, to the record.
+/// Lists the ranges that a sink's gap records cover: from the last change before each record to the record.
 pub fn holes<'v>(trail: &'v [Version], sink: &str) -> Vec<(&'v str, &'v str)> {
     let (mut last, mut holes) = ("", Vec::new());
     for version in trail {
