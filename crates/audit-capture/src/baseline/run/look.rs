@@ -294,8 +294,8 @@ impl Runner {
         Ok(work.followed())
     }
 
-    /// Everything that is published is accounted for now, so the point in the past is moved to the present if it no
-    /// longer serves.
+    /// Moves the point in the past to the present, if it no longer serves and everything that is published is accounted
+    /// for by then.
     async fn move_since(
         &mut self,
         store: &Store<'_>,
