@@ -72,6 +72,9 @@ pub(crate) struct Found {
 }
 
 /// Plans what has to be done on the source, as seen through `admin`, a session of the role that will do it.
+///
+/// # Errors
+/// Returns a [`QueryError`] if the source cannot be read; what setup must not do is a refusal in the plan.
 pub async fn plan(admin: &Client, wanted: &Wanted<'_>) -> Result<Plan, QueryError> {
     let major = major(admin).await?;
     if major < *MAJORS.start() {
