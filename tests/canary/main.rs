@@ -143,12 +143,12 @@ async fn no_byte_of_a_secret_leaves_the_daemon() {
     hot.stop(audit_testkit::Shutdown::Fast);
     traces.folder("the hot server's files", &hot.data_dir());
     assert!(traces.bytes() > 1 << 20, "there is too little to search: {} bytes", traces.bytes());
-    // What protection left stands in each sink.
+    // Each sink contains what protection left.
     let sinks = ["table cdc_audit", "values of", "the lake", "topic"];
     traces.hold(&sinks, &["hmac-sha256:k1:", "z***@example.com", "[REDACTED]", "paid with ****"]);
 
     let mut found = traces.search(&secrets.forms());
-    // `history` repeats the key that it was asked for.
+    // `history` repeats the key in its argument.
     found.retain(|(what, place)| place != "what history prints" || !secrets.is_a_key_of_a_row(what));
     assert!(found.is_empty(), "{} places, among them:\n{:#?}", found.len(), &found[..found.len().min(12)]);
 }

@@ -29,14 +29,14 @@ pub struct Arena {
     pub world: World,
     pub dice: Dice,
     pub schema: Schema,
-    /// What happened before each time that the source was put back.
+    /// The history before each time that the source was put back.
     pub histories: Vec<History>,
-    /// How many names were given, to late tables and by renaming: none comes twice.
+    /// Number of names that were given to late tables and by renaming. No name is used twice.
     names: u32,
     writers: Writers,
 }
 
-/// What was done to the source's schema. It goes back with the source.
+/// The changes of the source's schema. They are put back with the source.
 #[derive(Clone)]
 pub struct Schema {
     /// Tables that already had rows when they were published, with the LSN of their publication.
@@ -53,7 +53,8 @@ impl Schema {
         self.keys.last().is_some_and(|key| key.2)
     }
 
-    /// As it stands where the source was put back to. What comes again from before may have either key.
+    /// Returns the schema after the source was put back to this LSN. Changes that come again from before may have
+    /// either key.
     pub fn put_back(mut self, at: u64) -> Schema {
         self.keys = vec![(0, at, self.key_is_code())];
         self
@@ -88,10 +89,11 @@ CREATE FUNCTION write_person(id int, n int) RETURNS void LANGUAGE plpgsql AS $$ 
 END $$;
 ";
 
-/// How the values begin that `write_person` writes into the second column of `people`, whatever both are called by then.
+/// The beginning of the values that `write_person` writes into the second column of `people`, whatever the present
+/// names of both are.
 const RAW: &str = "raw-value-of-";
 
-/// The protected column is named as it was at first.
+/// Rules that name the protected column by its first name.
 const RULES: &str = "[[tables]]\nname = \"*\"\nignore_alone = []\nbaseline = true\n
 [[tables]]\nname = \"public.people\"\nprotect = { secret = \"full\" }\n";
 
@@ -261,9 +263,9 @@ impl Arena {
         self.schema.keys.push((stored, after, by_code));
     }
 
-    /// The protected column goes by another name, or its table does.
+    /// Renames the protected column, or its table.
     pub async fn rename_protected(&mut self) {
-        // A rule for what nothing is called is refused, unless some sink knows that it was called so.
+        // A rule for a name that does not exist is refused, unless a sink knows it as a former name.
         let shapes = hot::shapes(&self.world.hot().await, SOURCE).await;
         if !shapes.keys().any(|(table, _)| table.starts_with("public.people")) {
             return;
@@ -325,7 +327,7 @@ impl Arena {
         }
     }
 
-    /// Whether every sink has everything before here.
+    /// Tells whether every sink has everything before this LSN.
     pub async fn stored(&self, now: u64) -> bool {
         self.mirror().await;
         let hot = hot::flushed(&self.world.hot().await, SOURCE).await;
@@ -360,21 +362,21 @@ impl Arena {
         let now = self.history().await;
         let histories: Vec<&History> = self.histories.iter().chain([&now]).collect();
         self.world.check_changes(&recorded, &histories);
-        // A trail does not tell that a table has another name now.
+        // A trail does not show that a table now has another name.
         self.world.check_replay(&recorded, &|name| !name.table.starts_with("people")).await;
         self.check_keys(&recorded.hot);
         let snapshots = recorded.hot.iter().filter(|version| version.event == "snapshot").count();
         eprintln!("{} versions, {snapshots} of them snapshots: nothing lost, nothing twice", recorded.hot.len());
     }
 
-    /// What happened since the source was put back last.
+    /// Returns the history since the source was last put back.
     pub async fn history(&self) -> History {
         let late = self.schema.late.clone();
         let published = move |name: &Name, at: u64| late.get(&name.table).is_none_or(|from| at > *from);
         self.world.history(Box::new(published)).await.without_values(RAW)
     }
 
-    /// No raw value of the protected column stands in any sink, or in what daemons said.
+    /// Checks that no raw value of the protected column is in any sink, or in the output of daemons.
     async fn check_secrets(&self) {
         let mut traces = Traces::default();
         traces.text("what daemons said", std::fs::read_to_string(self.said()).expect("what daemons said"));
@@ -389,7 +391,7 @@ impl Arena {
         assert!(found.is_empty(), "{} places, among them:\n{:#?}", found.len(), &found[..found.len().min(12)]);
     }
 
-    /// A daemon whose words are kept, to be searched.
+    /// Launches a daemon whose output is kept, to be searched.
     pub fn launch(&self) -> Launch {
         self.world.launch().keep_output(self.said())
     }

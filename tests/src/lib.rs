@@ -1,15 +1,17 @@
-//! What the tests of the whole program share. The tests themselves: `e2e/` (the daemon between real servers), `kill/`
-//! (the same, killed), `refuse/` (bad situations), `memory/` (its limit), `cli/` (what commands print), `readers/` (other
-//! engines over the lake), `deploy/` (what an operator installs), `conformance/` (what every sink owes the daemon).
+//! Code that the tests of the whole program share. The tests themselves are in `e2e/` (the daemon between real
+//! servers), `kill/` (the same, killed), `refuse/` (bad situations), `memory/` (its limit), `cli/` (what commands
+//! print), `readers/` (other engines over the lake), `deploy/` (what an operator installs), `conformance/` (what the
+//! daemon requires of every sink), `attribution/` (actor and reason), `canary/` (secrets stay secret), `debezium/`
+//! (messages like Debezium's) and `webhook/`.
 //!
 //! - [`world`]: everything around one daemon
-//! - [`hot`], [`lake`], [`kafka`]: reading the sinks back, without the program
-//! - [`receiver`]: an HTTP server that takes what a webhook sends, and fails when told to
-//! - [`trail`], [`value`]: one form for what was read, and comparing it
-//! - [`tables`], [`decoded`]: what the source itself says: its tables, and the changes that `test_decoding` saw
-//! - [`oracle`], [`replay`]: a trail against those
-//! - [`traces`]: every byte that was written, to be searched for what must not stand there
-//! - [`dice`], [`workload`], [`script`]: what happens in the source, by chance or written, and playing it
+//! - [`hot`], [`lake`], [`kafka`]: read the sinks back without the program
+//! - [`receiver`]: an HTTP server that accepts a webhook's requests, and fails when a test says so
+//! - [`trail`], [`value`]: one form for everything that was read, and its comparison
+//! - [`tables`], [`decoded`]: the source's own view: its tables, and the changes that `test_decoding` saw
+//! - [`oracle`], [`replay`]: compare a trail with these
+//! - [`traces`]: every byte that was written, to be searched for what must not be there
+//! - [`dice`], [`workload`], [`script`]: random or written workloads, and playing them
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 pub mod decoded;

@@ -22,11 +22,12 @@ struct Contents {
     keyed: BTreeMap<String, Known>,
     /// Rows of a table without a key.
     loose: Vec<Row>,
-    /// Of those, what the stream told and what a baseline told later: it may have told of the same row.
+    /// How often the stream and a later baseline showed each of those rows, because a baseline may show a row again.
     told: BTreeMap<Row, Told>,
-    /// Rows as they were told of before a gap. A baseline taken after it leaves out what the trail had from history that is shared.
+    /// Rows as they were shown before a gap. A baseline after it leaves out rows that the trail has from the history
+    /// that both share.
     before: BTreeMap<Option<String>, Vec<Row>>,
-    /// Keys of rows that were seen to go. A snapshot must not bring one back.
+    /// Keys of rows that were seen to be deleted. A snapshot must not bring one back.
     gone: BTreeSet<String>,
     truncated: bool,
     schema_version: i32,
@@ -50,7 +51,7 @@ struct Known {
 }
 
 impl State {
-    /// Nothing yet, where rows existed before capture began.
+    /// Returns an empty state for a source in which rows existed before capture began.
     pub fn with_earlier_rows() -> State {
         State { earlier: true, ..State::default() }
     }
@@ -74,7 +75,7 @@ impl State {
         self.flaws.extend(flaw.map(|flaw| format!("{flaw}: {}", version.place())));
     }
 
-    /// Changes were lost here: what was known may not hold any more.
+    /// Notes that changes were lost: what was known may no longer be true.
     pub fn gap(&mut self) {
         for contents in self.tables.values_mut() {
             let Contents { keyed, loose, schema_version, .. } = std::mem::take(contents);
@@ -244,7 +245,7 @@ impl Contents {
                 (None, _) => wrong.push(row.clone()),
             }
         }
-        // Of a row that was told of again, what was told before does not count.
+        // If a row was shown again after a gap, its state before does not count.
         let again = |key: &Option<String>| {
             key.as_ref().is_some_and(|key| self.keyed.contains_key(key) || self.gone.contains(key))
         };

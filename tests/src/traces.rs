@@ -109,7 +109,7 @@ impl Traces {
                 place.add_partition_offset(topic.name(), partition.id(), Offset::Beginning).expect("a place");
                 consumer.assign(&place).expect("an assignment");
                 let mut at = 0;
-                // Markers of transactions take offsets too: after the last message comes the end, and no further one.
+                // Markers of transactions have offsets too, so the end may come after the last message without another.
                 while at < end {
                     let message = match consumer.poll(answer).expect("the broker answers") {
                         Ok(message) => message,
@@ -138,7 +138,7 @@ impl Traces {
         }
     }
 
-    /// That the search would find what was recorded: these texts stand in each of these places.
+    /// Checks that the search would find what was recorded: each of these places contains these texts.
     pub fn hold(&self, places: &[&str], texts: &[&str]) {
         for place in places {
             for text in texts {
@@ -153,7 +153,7 @@ impl Traces {
         self.0.iter().any(|(at, bytes)| at.starts_with(place) && holds(bytes))
     }
 
-    /// Where bytes stand that must not: what they are, and the place.
+    /// Finds forbidden bytes and returns their names with their places.
     pub fn search(&self, forms: &[(String, Vec<u8>)]) -> Vec<(String, String)> {
         // Search for all words in one pass, because there are megabytes to search for hundreds of words.
         let words = AhoCorasick::new(forms.iter().map(|(_, form)| form)).expect("words to search for");

@@ -15,7 +15,7 @@ use crate::lake;
 use crate::oracle::Oracle;
 use crate::replay::State;
 use crate::tables::{self, Table};
-use crate::trail::{self, Version};
+use crate::trail::{self, Hole, Version};
 
 /// The name of the source in every test's config.
 pub const SOURCE: &str = "shop";
@@ -80,14 +80,14 @@ pub struct Recorded {
     pub shapes: Shapes,
 }
 
-/// What happened in the source between two times that it was put back, which makes one epoch.
+/// What happened in the source between two times at which it was put back, which is one epoch.
 pub struct History {
     pub transactions: Vec<Transaction>,
     roots: HashMap<Name, Name>,
     published: Published,
 }
 
-/// Whether the publication had a table when a change was made there.
+/// Tells whether the publication contained a table at the LSN of a change.
 pub type Published = Box<dyn Fn(&Name, u64) -> bool>;
 
 impl<'p> Builder<'p> {
@@ -421,17 +421,18 @@ impl World {
         recorded
     }
 
-    /// Plays the trails back and compares them with the tables as they are. After a gap it is a baseline that leads there.
+    /// Plays the trails back and compares them with the tables as they are. After a gap, a baseline leads to that
+    /// state.
     pub async fn check_replay(&self, recorded: &Recorded, has: &dyn Fn(&Name) -> bool) {
         let mut tables = self.tables().await;
-        // A further baseline tells each row of a table without a key once more: its trail cannot be played back.
+        // Another baseline shows each row of a table without a key again, so its trail cannot be played back.
         let anew = recorded.hot.iter().any(|version| version.event == "gap");
         tables.retain(|name, table| has(&split(name)) && !(anew && table.key.is_empty()));
         let mut wrong = Vec::new();
         for (name, trail) in recorded.trails() {
             let mut state = if self.baseline { State::with_earlier_rows() } else { State::default() };
             let gaps: Vec<&Version> = trail.iter().filter(|version| version.is_gap_of(name)).collect();
-            // What was recorded of a history that another one replaced did not happen.
+            // Versions of a history that another one has replaced did not happen.
             let replaced = |version: &Version| {
                 let left = |gap: &&Version| version.position < gap.position && version.commit_lsn > gap.commit_lsn;
                 gaps.iter().any(left)
@@ -448,7 +449,8 @@ impl World {
         explain(wrong);
     }
 
-    /// The sinks against each other, and against the changes that the second slot saw in each epoch, from the first one on.
+    /// Compares the sinks with each other, and with the changes that the second slot saw in each epoch, from the first
+    /// one on.
     pub fn check_changes(&self, recorded: &Recorded, histories: &[&History]) {
         let mut wrong = recorded.disagreements();
         wrong.extend(recorded.snapshots_twice());
@@ -499,7 +501,7 @@ impl Drop for World {
 }
 
 impl History {
-    /// Leaves aside the values that begin like this: those of protected columns.
+    /// Removes the values with this beginning, which are those of protected columns.
     pub fn without_values(mut self, beginning: &str) -> History {
         let shown = |cell: &Cell| !matches!(cell, Cell::Is(Some(text)) if text.starts_with(beginning));
         for change in self.transactions.iter_mut().flat_map(|transaction| &mut transaction.changes) {
@@ -516,7 +518,7 @@ impl History {
 }
 
 impl Recorded {
-    /// Leaves aside the columns whose values were withheld.
+    /// Removes the columns whose values were withheld.
     pub fn without_protected(mut self) -> Recorded {
         let trails = [&mut self.hot, &mut self.by_log, &mut self.by_listing].into_iter().chain(&mut self.kafka);
         for trail in trails {
@@ -525,7 +527,7 @@ impl Recorded {
         self
     }
 
-    /// One trail of each sink, by its name.
+    /// Returns one trail of each sink, by the sink's name.
     pub fn trails(&self) -> impl Iterator<Item = (&'static str, &Vec<Version>)> {
         [("hot", &self.hot), ("archive", &self.by_log)]
             .into_iter()
@@ -563,15 +565,17 @@ impl Recorded {
     }
 }
 
-/// What another sink must have too: no snapshots, which each has where they were read for it, perhaps elsewhere after a kill; no gaps that only
-/// one of both has, and nothing that a gap in the other one covers.
+/// Returns the versions that another sink must have too. These are no snapshots, which each sink has at the position
+/// where they were read for it, perhaps another one after a kill; no gaps that only one of the two has; and nothing
+/// that a gap in the other one covers.
 fn shared(name: &str, trail: &[Version], other_name: &str, other: &[Version]) -> Vec<Version> {
-    let holes = trail::holes(other, other_name);
-    let covered = |at: &str| holes.iter().any(|(from, to)| *from < at && at < *to);
+    let holes: Vec<Hole> = trail::holes(trail, name).into_iter().chain(trail::holes(other, other_name)).collect();
+    // A transaction ends after its commit record begins.
+    let covered = |version: &Version| holes.iter().any(|hole| hole.covers(version.epoch(), version.commit_lsn + 1));
     let is_shared = |version: &&Version| match version.event.as_str() {
         "snapshot" => false,
         "gap" => version.is_gap_of(name) && version.is_gap_of(other_name),
-        _ => !covered(&version.position),
+        _ => !covered(version),
     };
     trail.iter().filter(is_shared).cloned().collect()
 }
