@@ -8,7 +8,7 @@ use audit_core::versions_table::NAME_MAX;
 use sha2::{Digest, Sha256};
 
 /// Tables of ours, in the hot database or in the source, which may be the same.
-pub(crate) const OURS: [&str; 15] = [
+pub(crate) const OURS: [&str; 16] = [
     "versions",
     "versions_tables",
     "checkpoints",
@@ -22,6 +22,7 @@ pub(crate) const OURS: [&str; 15] = [
     "chunks",
     "context_keys",
     "captured",
+    "captured_names",
     "captured_since",
     "quarantine",
 ];

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_connect::Outcome;
-use audit_core::rules::Rules;
+use audit_core::rules::{FormerNames, Rules, TableRules};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use self::look::Known;
 use super::error::BaselineError;
+use super::listed::Listed;
 use super::report::{Failure, Phase};
 use super::session::Reader;
 use super::settle::Standing;
@@ -46,6 +47,7 @@ const OWN_SCHEMA: &str = "cdc_audit";
 pub struct Runner {
     shared: Arc<Shared>,
     rules: Rules,
+    names: FormerNames,
     sinks: Vec<SinkProgress>,
     hint: Arc<Notify>,
     /// Everything is to be read anew; done at the first look.
@@ -109,6 +111,7 @@ impl Runner {
             source,
             publication,
             rules,
+            names,
             config,
             row_max,
             sinks,
@@ -127,6 +130,7 @@ impl Runner {
         let mut runner = Runner {
             shared,
             rules,
+            names,
             sinks,
             hint,
             anew,
@@ -195,6 +199,11 @@ impl Runner {
                 *at = self.look_at.min(*at);
             }
         }
+    }
+
+    /// The rules that the stage finds for the table.
+    fn rules_of(&self, listed: &Listed) -> TableRules {
+        self.names.rules_now(&self.rules, &listed.name(), listed.oid)
     }
 
     fn waits(&self) -> bool {
