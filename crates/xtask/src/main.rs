@@ -8,6 +8,7 @@ mod runner;
 mod step;
 mod test;
 mod tidy;
+mod times;
 
 use std::process::ExitCode;
 

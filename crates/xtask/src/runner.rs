@@ -1,7 +1,7 @@
-//! Runs the test programs, several at once, because tests wait more than they compute.
+//! Runs the test programs, several at the same time, because tests wait more than they compute.
 //!
-//! Each program gets a temporary folder of its own. A test program that leaves a process behind fails, like one whose
-//! tests fail; files that are left behind are removed, and named. In the end the slowest tests are shown.
+//! Each program gets its own temporary folder. A test program that leaves a process running fails, like one whose tests
+//! fail. Files that it leaves are named and removed. At the end the slowest tests are shown.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -13,28 +13,30 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cargo::{cargo, target_dir};
+use crate::cargo::cargo;
 use crate::step::shown;
+use crate::times::{Times, about};
 
-/// A test program that runs for longer hangs.
+/// Time after which a test program counts as hanging.
 const PROGRAM_MAX: Duration = Duration::from_secs(45 * 60);
 
-/// How many of the slowest tests are shown in the end.
+/// Number of the slowest tests that are shown at the end.
 const SLOWEST: usize = 10;
 
-/// How long what a test program started may take to end after it: servers stop and remove their folders by themselves.
+/// Time in which the processes that a test program started must end after it: servers stop and remove their folders by
+/// themselves.
 const AFTERMATH: Duration = Duration::from_secs(300);
 
 /// A test program, as cargo built it.
 struct Program {
-    /// `audit-lake::lake`, or the crate alone for the tests inside it.
+    /// `audit-lake::lake`, or only the crate for its unit tests.
     name: String,
     executable: PathBuf,
     /// The folder of its package, in which cargo would run it.
     folder: PathBuf,
 }
 
-/// How a test program ended.
+/// The result of a test program.
 struct Outcome {
     name: String,
     seconds: f64,
@@ -43,17 +45,19 @@ struct Outcome {
     skipped: usize,
     /// Seconds and name of each test.
     tests: Vec<(f64, String)>,
-    /// Why it counts as failed, beyond failed tests.
+    /// The reason why it counts as failed, other than failed tests.
     trouble: Option<String>,
 }
 
 /// Builds the test programs of a selection and runs them all.
 ///
 /// # Errors
-/// If one of them fails, leaves something behind, or hangs.
+/// Fails if one of them fails, leaves a process running, or hangs.
 pub fn tests(selection: &[&str], thorough: Option<&str>) -> Result<()> {
-    let times = Times::read();
-    let programs = times.longest_first(programs(selection)?);
+    let times = Times::of("test-programs");
+    let programs = longest_first(&times, programs(selection)?);
+    let expected: Option<BTreeMap<String, f64>> =
+        programs.iter().map(|program| Some((program.name.clone(), times.get(&program.name)?))).collect();
     let count = programs.len();
     let queue = Mutex::new(VecDeque::from(programs));
     let outcomes = Mutex::new(Vec::new());
@@ -66,14 +70,14 @@ pub fn tests(selection: &[&str], thorough: Option<&str>) -> Result<()> {
                     let outcome = program.run(thorough).unwrap_or_else(|error| program.not_run(&error));
                     if let Ok(mut outcomes) = outcomes.lock() {
                         outcomes.push(outcome);
-                        println!("    {} of {count} test programs have ended", outcomes.len());
+                        println!("    {}", progress(expected.as_ref(), &outcomes, count, workers));
                     }
                 }
             });
         }
     });
     let outcomes = outcomes.into_inner().unwrap_or_default();
-    Times::write(&outcomes)?;
+    times.note(outcomes.iter().map(|outcome| (outcome.name.as_str(), outcome.seconds)))?;
     summary(&outcomes)
 }
 
@@ -101,7 +105,7 @@ fn summary(outcomes: &[Outcome]) -> Result<()> {
     Ok(())
 }
 
-/// Lets cargo build the test programs, and reads from its messages where they are.
+/// Lets cargo build the test programs, and reads their paths from its messages.
 fn programs(selection: &[&str]) -> Result<Vec<Program>> {
     let mut command = cargo(&["test", "--no-run", "--message-format=json-render-diagnostics"]);
     command.args(selection).stderr(Stdio::inherit());
@@ -113,7 +117,7 @@ fn programs(selection: &[&str]) -> Result<Vec<Program>> {
     Ok(messages.lines().filter_map(program).collect())
 }
 
-/// The program that a message of cargo tells of, if it is one of tests.
+/// Returns the program that a message of cargo names, if it is a test program.
 fn program(message: &str) -> Option<Program> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     if message["profile"]["test"] != true {
@@ -136,7 +140,7 @@ impl Program {
         let file = File::create(&log)?;
         let mut command = Command::new(&self.executable);
         command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder).env("TMPDIR", &temporary.folder);
-        // The stable library shows how long each test took only to programs that are told that it may.
+        // The stable test library shows the time of each test only if unstable options are allowed.
         command.args(["-Z", "unstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1");
         command.envs(thorough.map(|name| (name, "1")));
         let mut child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
@@ -212,7 +216,7 @@ fn ended_within(child: &mut Child, time: Duration) -> Result<bool> {
     Ok(true)
 }
 
-/// The folder for a test program's temporary files; the path is short, because those of Unix sockets must be.
+/// The folder for a test program's temporary files. Its path is short, because paths of Unix sockets must be.
 struct Temporary {
     folder: PathBuf,
 }
@@ -220,7 +224,7 @@ struct Temporary {
 impl Temporary {
     fn make(name: &str) -> Result<Temporary> {
         let short = name.rsplit("::").next().unwrap_or(name);
-        // Letters only: tests that compare output replace long numbers in it.
+        // Use only letters, because tests that compare output replace long numbers in it.
         let digits = std::process::id().to_string();
         let letters: String = digits.bytes().map(|digit| char::from(digit - b'0' + b'a')).collect();
         let folder = std::env::temp_dir().join(format!("cdc-{letters}-{short}"));
@@ -228,7 +232,7 @@ impl Temporary {
         Ok(Temporary { folder })
     }
 
-    /// Processes that the program left behind, after some time for servers to end.
+    /// Lists the processes that the program left running, after some time for servers to end.
     fn left(&self) -> Vec<String> {
         let begun = Instant::now();
         loop {
@@ -245,7 +249,7 @@ impl Temporary {
         entries.map(|entry| entry.path().display().to_string())
     }
 
-    /// Processes that were started with this folder as theirs.
+    /// Lists the processes that were started with this temporary folder.
     fn processes(&self) -> impl Iterator<Item = String> {
         let wanted = format!("TMPDIR={}\0", self.folder.display()).into_bytes();
         let running = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
@@ -261,39 +265,31 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // What is left was reported; it must not fill the disk.
+        // The files were reported; they must not fill the disk.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// How long each program took the last time, so that the longest begin first.
-struct Times(BTreeMap<String, f64>);
+/// Sorts the programs, the longest first. Those without a known time come before, and among these the ones of `tests/`,
+/// because they are long.
+fn longest_first(times: &Times, mut programs: Vec<Program>) -> Vec<Program> {
+    let seconds = |program: &Program| {
+        let unknown = if program.name.starts_with("tests::") { f64::MAX } else { f64::MAX / 2.0 };
+        times.get(&program.name).unwrap_or(unknown)
+    };
+    programs.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
+    programs
+}
 
-impl Times {
-    fn file() -> PathBuf {
-        target_dir().join("test-times.json")
-    }
-
-    fn read() -> Times {
-        let text = fs::read_to_string(Times::file()).unwrap_or_default();
-        Times(serde_json::from_str(&text).unwrap_or_default())
-    }
-
-    fn write(outcomes: &[Outcome]) -> Result<()> {
-        let times: BTreeMap<&str, f64> =
-            outcomes.iter().map(|outcome| (outcome.name.as_str(), outcome.seconds)).collect();
-        fs::write(Times::file(), serde_json::to_string(&times)?).context("cannot write the times of test programs")
-    }
-
-    /// Programs that have no time yet come first, those of `tests/` before all, because they are the long ones.
-    fn longest_first(&self, mut programs: Vec<Program>) -> Vec<Program> {
-        let seconds = |program: &Program| {
-            let unknown = if program.name.starts_with("tests::") { f64::MAX } else { f64::MAX / 2.0 };
-            self.0.get(&program.name).copied().unwrap_or(unknown)
-        };
-        programs.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
-        programs
-    }
+/// Describes the progress of the run. `expected` holds the seconds that each program took the last time, if all of them
+/// have been run before.
+fn progress(expected: Option<&BTreeMap<String, f64>>, outcomes: &[Outcome], count: usize, workers: usize) -> String {
+    let ended = format!("{} of {count} test programs have ended", outcomes.len());
+    let Some(expected) = expected else { return ended };
+    let whole: f64 = expected.values().sum();
+    let done: f64 = outcomes.iter().filter_map(|outcome| expected.get(&outcome.name)).sum();
+    let left = (whole - done) / workers as f64;
+    format!("{ended}, {:.0} % of the time, about {} left", 100.0 * done / whole.max(1.0), about(left))
 }
 
 #[cfg(test)]
@@ -308,6 +304,16 @@ mod tests {
         assert_eq!((outcome.passed, outcome.failed.len(), outcome.skipped), (1, 1, 1));
         assert_eq!(outcome.tests, [(0.25, "audit-x a::b".to_owned()), (1.5, "audit-x c".to_owned())]);
         assert!(summary(&[outcome]).is_err());
+    }
+
+    #[test]
+    fn progress_says_what_is_left() {
+        let program = Program { name: "audit-x".to_owned(), executable: PathBuf::new(), folder: PathBuf::new() };
+        let outcomes = [program.outcome("", Duration::from_secs(2), None)];
+        let expected = BTreeMap::from([("audit-x".to_owned(), 100.0), ("audit-y".to_owned(), 300.0)]);
+        let said = progress(Some(&expected), &outcomes, 2, 2);
+        assert_eq!(said, "1 of 2 test programs have ended, 25 % of the time, about 2 min left");
+        assert_eq!(progress(None, &outcomes, 2, 2), "1 of 2 test programs have ended");
     }
 
     #[test]
