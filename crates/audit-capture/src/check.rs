@@ -18,12 +18,14 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use audit_core::rules::Rules;
+use audit_core::rules::{FormerNames, Rules, TableRules};
+use audit_core::shape::TableName;
 use tokio_postgres::Client;
 
 use crate::catalog::{self, PublishedTable};
 use crate::clock::Skew;
 use crate::config::SourceConfig;
+use crate::former_names;
 use crate::query::{QueryError, major};
 use crate::setup::{Found, MAJORS};
 
@@ -155,6 +157,7 @@ pub async fn check(input: &Input<'_>, application_name: &str) -> Vec<Finding> {
 struct Seen {
     found: Found,
     published: Vec<PublishedTable>,
+    names: FormerNames,
     skew: Skew,
     stream: stream::Stream,
     /// Whether the slot is at a position before the publication existed.
@@ -184,9 +187,15 @@ impl Seen {
         let published = catalog::published(client, &source.publication).await?;
         // Under FOR ALL TABLES the daemon's own tables are published too; the daemon skips them.
         let published = published.into_iter().filter(|table| table.name.schema != "cdc_audit").collect();
+        let names = former_names::known(client, &source.name).await?;
         let stream = stream::Stream::look(client, source, &found).await;
         let slot_is_older = crate::slot::is_older_than(client, &source.slot, &source.publication).await?;
-        Ok(Seen { found, published, skew, stream, slot_is_older })
+        Ok(Seen { found, published, names, skew, stream, slot_is_older })
+    }
+
+    /// The rules that the daemon finds for a table.
+    fn rules(&self, input: &Input<'_>, name: &TableName, oid: u32) -> TableRules {
+        self.names.rules_now(input.rules, name, oid)
     }
 
     fn judge(&self, report: &mut Report, input: &Input<'_>) {

@@ -147,6 +147,7 @@ fn config(rules: Rules) -> StageConfig {
     let server = Server { system_id: 1, timeline: 1, forks: Vec::new(), wal_end: Lsn(1 << 40), slot_start: Lsn::ZERO };
     StageConfig {
         rules,
+        names: FormerNames::default(),
         policy: Policy::default(),
         verdict: judge(&server, &[(Arc::from("hot"), None)]),
         contexts: Contexts::default(),

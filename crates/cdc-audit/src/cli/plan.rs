@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use audit_capture::catalog::{PublishedTable, published};
+use audit_capture::former_names;
 use audit_core::inside::Form;
 use audit_core::method::{Method, MethodRule};
 use audit_core::position::Position;
@@ -120,8 +121,11 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             .code(code::USAGE));
     }
     let rules = config.rules();
+    let names = former_names::known(&client, &config.source.name)
+        .await
+        .map_err(|error| CliError::of(&error).hint(error.hint().map(str::to_owned)))?;
     let plan = |table: &&PublishedTable| {
-        let rules = rules.for_table(&table.name);
+        let rules = names.rules_now(&rules, &table.name, table.catalog.oid);
         rules.captured().then(|| planned(table, &rules, config))
     };
     let tables: Vec<PlannedTable> = found.iter().filter_map(plan).collect();
