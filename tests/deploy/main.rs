@@ -1,7 +1,12 @@
-//! What an operator installs: the systemd unit and the alert rules, judged by the tools that will read them.
+//! What an operator installs: package, systemd unit, image, alert rules and dashboard, judged by the tools that will read
+//! them.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod alerts;
+mod dashboard;
+mod image;
+mod manual;
+mod package;
 mod unit;
 
 use std::process::{Command, Output};
