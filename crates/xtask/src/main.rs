@@ -9,6 +9,7 @@ mod runner;
 mod step;
 mod test;
 mod tidy;
+mod times;
 
 use std::process::ExitCode;
 

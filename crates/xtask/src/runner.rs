@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cargo::{cargo, target_dir};
+use crate::cargo::cargo;
 use crate::step::shown;
+use crate::times::{Times, about};
 
 /// A test program that runs for longer hangs.
 const PROGRAM_MAX: Duration = Duration::from_secs(45 * 60);
@@ -52,8 +53,10 @@ struct Outcome {
 /// # Errors
 /// If one of them fails, leaves something behind, or hangs.
 pub fn tests(selection: &[&str], thorough: Option<&str>) -> Result<()> {
-    let times = Times::read();
-    let programs = times.longest_first(programs(selection)?);
+    let times = Times::of("test-programs");
+    let programs = longest_first(&times, programs(selection)?);
+    let expected: Option<BTreeMap<String, f64>> =
+        programs.iter().map(|program| Some((program.name.clone(), times.get(&program.name)?))).collect();
     let count = programs.len();
     let queue = Mutex::new(VecDeque::from(programs));
     let outcomes = Mutex::new(Vec::new());
@@ -66,14 +69,14 @@ pub fn tests(selection: &[&str], thorough: Option<&str>) -> Result<()> {
                     let outcome = program.run(thorough).unwrap_or_else(|error| program.not_run(&error));
                     if let Ok(mut outcomes) = outcomes.lock() {
                         outcomes.push(outcome);
-                        println!("    {} of {count} test programs have ended", outcomes.len());
+                        println!("    {}", progress(expected.as_ref(), &outcomes, count, workers));
                     }
                 }
             });
         }
     });
     let outcomes = outcomes.into_inner().unwrap_or_default();
-    Times::write(&outcomes)?;
+    times.note(outcomes.iter().map(|outcome| (outcome.name.as_str(), outcome.seconds)))?;
     summary(&outcomes)
 }
 
@@ -266,34 +269,24 @@ impl Drop for Temporary {
     }
 }
 
-/// How long each program took the last time, so that the longest begin first.
-struct Times(BTreeMap<String, f64>);
+/// Programs that have no time yet come first, those of `tests/` before all, because they are the long ones.
+fn longest_first(times: &Times, mut programs: Vec<Program>) -> Vec<Program> {
+    let seconds = |program: &Program| {
+        let unknown = if program.name.starts_with("tests::") { f64::MAX } else { f64::MAX / 2.0 };
+        times.get(&program.name).unwrap_or(unknown)
+    };
+    programs.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
+    programs
+}
 
-impl Times {
-    fn file() -> PathBuf {
-        target_dir().join("test-times.json")
-    }
-
-    fn read() -> Times {
-        let text = fs::read_to_string(Times::file()).unwrap_or_default();
-        Times(serde_json::from_str(&text).unwrap_or_default())
-    }
-
-    fn write(outcomes: &[Outcome]) -> Result<()> {
-        let times: BTreeMap<&str, f64> =
-            outcomes.iter().map(|outcome| (outcome.name.as_str(), outcome.seconds)).collect();
-        fs::write(Times::file(), serde_json::to_string(&times)?).context("cannot write the times of test programs")
-    }
-
-    /// Programs that have no time yet come first, those of `tests/` before all, because they are the long ones.
-    fn longest_first(&self, mut programs: Vec<Program>) -> Vec<Program> {
-        let seconds = |program: &Program| {
-            let unknown = if program.name.starts_with("tests::") { f64::MAX } else { f64::MAX / 2.0 };
-            self.0.get(&program.name).copied().unwrap_or(unknown)
-        };
-        programs.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
-        programs
-    }
+/// How far the run is, in words. `expected` are the programs and how long each took the last time, if all have been run before.
+fn progress(expected: Option<&BTreeMap<String, f64>>, outcomes: &[Outcome], count: usize, workers: usize) -> String {
+    let ended = format!("{} of {count} test programs have ended", outcomes.len());
+    let Some(expected) = expected else { return ended };
+    let whole: f64 = expected.values().sum();
+    let done: f64 = outcomes.iter().filter_map(|outcome| expected.get(&outcome.name)).sum();
+    let left = (whole - done) / workers as f64;
+    format!("{ended}, {:.0} % of the time, about {} left", 100.0 * done / whole.max(1.0), about(left))
 }
 
 #[cfg(test)]
@@ -308,6 +301,16 @@ mod tests {
         assert_eq!((outcome.passed, outcome.failed.len(), outcome.skipped), (1, 1, 1));
         assert_eq!(outcome.tests, [(0.25, "audit-x a::b".to_owned()), (1.5, "audit-x c".to_owned())]);
         assert!(summary(&[outcome]).is_err());
+    }
+
+    #[test]
+    fn progress_says_what_is_left() {
+        let program = Program { name: "audit-x".to_owned(), executable: PathBuf::new(), folder: PathBuf::new() };
+        let outcomes = [program.outcome("", Duration::from_secs(2), None)];
+        let expected = BTreeMap::from([("audit-x".to_owned(), 100.0), ("audit-y".to_owned(), 300.0)]);
+        let said = progress(Some(&expected), &outcomes, 2, 2);
+        assert_eq!(said, "1 of 2 test programs have ended, 25 % of the time, about 2 min left");
+        assert_eq!(progress(None, &outcomes, 2, 2), "1 of 2 test programs have ended");
     }
 
     #[test]

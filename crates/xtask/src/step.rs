@@ -5,13 +5,23 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// Does one part of a chore and prints how long it took, also when it failed.
+use crate::times::{Times, about};
+
+/// Does one part of a chore. Prints before how long it took the last time, and then how long it took now, also when it failed.
 pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    println!("==> {name}");
+    let times = Times::of("steps");
+    match times.get(name) {
+        Some(seconds) => println!("==> {name} (the last time it took {})", about(seconds)),
+        None => println!("==> {name}"),
+    }
     let begun = Instant::now();
     let result = work();
+    let seconds = begun.elapsed().as_secs_f64();
     let outcome = if result.is_ok() { "done" } else { "FAILED" };
-    println!("==> {name}: {outcome} in {:.1} s", begun.elapsed().as_secs_f64());
+    println!("==> {name}: {outcome} in {seconds:.1} s");
+    if result.is_ok() {
+        times.note([(name, seconds)])?;
+    }
     result.with_context(|| format!("{name} failed"))
 }
 

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
-use crate::cli::output::print_exactly;
 use crate::error::CliError;
+use crate::output::print_exactly;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  source <(cdc-audit completions bash)\n  source <(cdc-audit completions zsh)\n  \
