@@ -35,6 +35,9 @@ fn parts(folder: &Path) {
     }
     std::fs::copy(program(), folder.join("bin/cdc-audit")).unwrap();
     assert!(command(["man", "--to", folder.join("man").to_str().unwrap()]).status.success());
+    let pages = std::fs::read_dir(folder.join("man")).unwrap().map(|page| page.unwrap().path());
+    let (content, said) = judged(Command::new("gzip").args(pages));
+    assert!(content, "{said}");
     for (shell, name) in [("bash", "cdc-audit.bash"), ("fish", "cdc-audit.fish"), ("zsh", "_cdc-audit")] {
         std::fs::write(folder.join("completions").join(name), command(["completions", shell]).stdout).unwrap();
     }

@@ -20,13 +20,6 @@ pub enum Profile {
 }
 
 impl Profile {
-    fn name(self) -> &'static str {
-        match self {
-            Profile::Release => "release",
-            Profile::Dev => "dev",
-        }
-    }
-
     /// Where cargo puts what it builds.
     fn folder(self) -> PathBuf {
         target_dir().join(match self {
@@ -78,10 +71,14 @@ impl Release {
     /// Empties the folder, so that it never holds files of two builds.
     fn prepare(profile: Profile) -> Result<Release> {
         let folder = profile.folder().join("package");
-        let parts = folder.join("parts");
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+        // Where the manifest says, whichever build is packed.
+        let parts = target_dir().join("release/package/parts");
+        for old in [&folder, &parts] {
+            if old.exists() {
+                fs::remove_dir_all(old).with_context(|| format!("cannot empty {}", old.display()))?;
+            }
         }
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         for name in ["bin", "man", "completions"] {
             fs::create_dir_all(parts.join(name)).with_context(|| format!("cannot make {}", parts.display()))?;
         }
@@ -100,6 +97,9 @@ impl Release {
             let script = output(Command::new(&program).args(["completions", shell]))?;
             fs::write(self.parts.join("completions").join(name), script)?;
         }
+        for page in fs::read_dir(self.parts.join("man"))? {
+            compress(&page?.path())?;
+        }
         self.changelog()
     }
 
@@ -113,13 +113,17 @@ impl Release {
             maintainer()?
         );
         fs::write(&file, text)?;
-        run(Command::new("gzip").args(["-9", "--no-name", "--force"]).arg(&file))
+        compress(&file)
     }
 
     fn deb(&self) -> Result<PathBuf> {
         let file = self.folder.join(format!("cdc-audit_{}-1_{}.deb", self.version, said(&mut architecture())?));
         let mut command = install::tool("deb")?;
-        command.args(["--package", "cdc-audit", "--no-build", "--no-strip", "--profile", self.profile.name()]);
+        command.args(["--package", "cdc-audit", "--no-build", "--no-strip"]);
+        if let Profile::Dev = self.profile {
+            // A program that is not optimised is large, and to compress it well takes minutes.
+            command.arg("--fast");
+        }
         run(command.env("SOURCE_DATE_EPOCH", &self.time).arg("--output").arg(&file))?;
         Ok(file)
     }
@@ -129,16 +133,19 @@ impl Release {
         const NAME: &str = "cdc-audit-components";
         let manifest = root().join("crates/cdc-audit/Cargo.toml");
         let mut command = install::tool("cyclonedx")?;
-        command.args(["--format", "json", "--override-filename", NAME, "--manifest-path"]).arg(&manifest);
+        command.args(["--format", "json", "--spec-version", "1.5", "--override-filename", NAME]);
+        command.arg("--manifest-path").arg(&manifest);
         let made = run(command.env("SOURCE_DATE_EPOCH", &self.time));
         // The tool writes a file beside each manifest of the workspace, of which one is wanted.
         let file = self.folder.join(format!("cdc-audit-{}.cdx.json", self.version));
         let wanted = manifest.with_file_name(format!("{NAME}.json"));
-        let moved = made.and_then(|()| fs::copy(&wanted, &file).context("cargo-cyclonedx wrote no list"));
+        let list = made.and_then(|()| fs::read_to_string(wanted).context("cargo-cyclonedx wrote no list"));
         for folder in members()? {
             let _ = fs::remove_file(folder.join(format!("{NAME}.json")));
         }
-        moved.map(|_| file)
+        // Where the sources lay is of no use to anybody else.
+        fs::write(&file, list?.replace(&root().display().to_string(), ""))?;
+        Ok(file)
     }
 
     /// For other distributions: the same files, in one folder.
@@ -146,11 +153,12 @@ impl Release {
         let name = format!("cdc-audit-{}-{}-linux", self.version, std::env::consts::ARCH);
         let file = self.folder.join(format!("{name}.tar.gz"));
         let list = sbom.file_name().context("the list of components has a name")?;
-        let folder_of = format!("--transform=s,^\\(parts/\\)\\?,{name}/,");
+        let below = format!("--transform=s,^,{name}/,");
         let mut command = Command::new("tar");
         command.args(["--create", "--gzip", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
-        command.args([format!("--mtime=@{}", self.time), folder_of]).arg("--exclude=changelog.Debian.gz");
-        command.arg("--file").arg(&file).arg("-C").arg(&self.folder).arg("parts").arg(list);
+        command.args([format!("--mtime=@{}", self.time), below]).arg("--file").arg(&file);
+        command.arg("-C").arg(&self.parts).args(["bin", "man", "completions"]);
+        command.arg("-C").arg(&self.folder).arg(list);
         command.arg("-C").arg(root());
         run(command.args(["config.toml", "LICENSE", "CHANGELOG.md", "deploy", "docs", "examples"]))?;
         Ok(file)
@@ -165,6 +173,11 @@ impl Release {
         }
         Ok(())
     }
+}
+
+/// Puts `FILE.gz` in place of a file, without its name and time.
+fn compress(file: &Path) -> Result<()> {
+    run(Command::new("gzip").args(["-9", "--no-name", "--force"]).arg(file))
 }
 
 /// The folders of our own packages.
