@@ -45,7 +45,7 @@ async fn a_running_daemon_tells_where_it_stands() {
     assert_eq!(world.command(&["status"]).status.code(), Some(3));
 }
 
-/// Nothing that the daemon prints, at its most talkative, holds a value of a row.
+/// Nothing that the daemon prints at its most detailed log level contains a value of a row.
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_hold_no_values() {
     let server = shared(15).await;

@@ -1,5 +1,5 @@
-//! What an operator installs: package, systemd unit, image, alert rules and dashboard, judged by the tools that will read
-//! them.
+//! Tests what an operator installs (package, systemd unit, image, alert rules, dashboard) with the tools that will read
+//! it.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod alerts;
@@ -11,7 +11,7 @@ mod unit;
 
 use std::process::{Command, Output};
 
-/// Runs a tool to its end and returns all that it said, with whether it was content.
+/// Runs a tool to its end and returns whether it succeeded, and everything that it printed.
 fn judged(command: &mut Command) -> (bool, String) {
     let Output { status, stdout, stderr } =
         command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run `cargo xtask test` to install it"));

@@ -1,35 +1,35 @@
-use std::collections::{HashMap, HashSet, VecDeque};
+//! A receiver of webhooks whose reactions a test defines: an HTTP server on this machine.
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use audit_testkit::Postgres;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
-use cdc_audit_tests::world::{Builder, World};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-/// What a receiver does with a request.
+/// The reaction of a receiver to a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reaction {
     Take,
-    /// Forgets it, and answers so.
+    /// Forgets the request, and answers with this status.
     Status(u16),
-    /// The same, and names a pause in seconds.
+    /// Forgets the request, answers with this status, and names a pause in seconds.
     Later(u16, u64),
-    /// Takes it, and answers with a failure all the same.
+    /// Accepts the request, but answers with a failure.
     TakeAndFail,
-    /// Never answers.
+    /// Forgets the request and never answers.
     Hang,
-    /// Takes it, and never answers.
+    /// Accepts the request but never answers.
     TakeAndHang,
-    /// Knows its key, and answers as it did before, without taking it again.
+    /// Knows the request's key, and answers as before without accepting it again.
     Replay,
 }
 
-/// A request as it came.
+/// A request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub headers: HeaderMap,
@@ -40,18 +40,19 @@ pub struct Request {
 #[derive(Default)]
 struct Inner {
     requests: Vec<Request>,
-    /// For the next requests; then everything is taken.
+    /// Reactions to the next requests; after them everything is accepted.
     script: VecDeque<Reaction>,
     /// Requests with this text are unprocessable, whatever the script says.
     poison: Option<String>,
-    /// Larger ones are too large.
+    /// Larger requests are refused as too large.
     bytes_max: Option<usize>,
-    /// It honours idempotency keys: of each the body that came first, and how often it is still being worked on.
+    /// If set, idempotency keys are honoured: each has the body that came first, and the number of requests for which
+    /// it is still being processed.
     known: Option<HashMap<String, (Bytes, u32)>>,
 }
 
 impl Inner {
-    /// What the Idempotency-Key draft asks for (draft-ietf-httpapi-idempotency-key-header, 2.6 and 2.7).
+    /// Reacts as the Idempotency-Key draft requires (draft-ietf-httpapi-idempotency-key-header, 2.6 and 2.7).
     fn honour(&mut self, headers: &HeaderMap, body: &Bytes, reaction: Reaction) -> Reaction {
         let Some(known) = &mut self.known else { return reaction };
         let key = headers["idempotency-key"].to_str().unwrap().to_owned();
@@ -71,7 +72,7 @@ impl Inner {
     }
 }
 
-/// An HTTP server on 127.0.0.1, until it is dropped.
+/// An HTTP server on 127.0.0.1 that runs until it is dropped.
 pub struct Receiver {
     port: u16,
     inner: Arc<Mutex<Inner>>,
@@ -91,7 +92,7 @@ impl Receiver {
         Receiver { port, inner, server }
     }
 
-    /// Goes away with every connection, and comes back on the same port with what it has.
+    /// Closes every connection and starts again on the same port with the same state.
     pub async fn restart(self) -> Receiver {
         let (port, inner) = (self.port, self.inner.clone());
         drop(self);
@@ -103,21 +104,25 @@ impl Receiver {
         }
     }
 
-    /// The sink `hook`, with further keys.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/cdc", self.port)
+    }
+
+    /// Writes the section of the sink `hook`, with further keys.
     pub fn section(&self, keys: &str) -> String {
-        format!("[sinks.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/cdc\"\n{keys}\n", self.port)
+        format!("[sinks.hook]\ntype = \"webhook\"\nurl = \"{}\"\n{keys}\n", self.url())
     }
 
     pub fn script(&self, reactions: &[Reaction]) {
         self.inner.lock().unwrap().script = reactions.iter().copied().collect();
     }
 
-    /// How many of the script's reactions did not come about yet.
+    /// Number of the script's reactions that have not happened yet.
     pub fn left(&self) -> usize {
         self.inner.lock().unwrap().script.len()
     }
 
-    /// From now on each idempotency key stands for one content, which is taken once.
+    /// Honours idempotency keys from now on: each means one content, which is accepted only once.
     pub fn honour_keys(&self) {
         self.inner.lock().unwrap().known = Some(HashMap::new());
     }
@@ -131,7 +136,7 @@ impl Receiver {
         self.inner.lock().unwrap().requests.clone()
     }
 
-    /// The messages that were taken, in the order in which they came, repeats included.
+    /// Lists the messages that were accepted, in the order of their arrival, including repeats.
     pub fn taken(&self) -> Vec<Value> {
         let requests = self.requests();
         let taken = requests.iter().filter(|request| {
@@ -147,7 +152,7 @@ impl Drop for Receiver {
     }
 }
 
-/// The messages of a body, a list or lines.
+/// Parses the messages of a body, which is a list or lines.
 pub fn messages(request: &Request) -> Vec<Value> {
     match request.headers["content-type"].to_str().unwrap() {
         "application/x-ndjson" => std::str::from_utf8(&request.body)
@@ -181,36 +186,4 @@ async fn receive(State(inner): State<Arc<Mutex<Inner>>>, headers: HeaderMap, bod
         Reaction::TakeAndFail => StatusCode::BAD_GATEWAY.into_response(),
         Reaction::Hang | Reaction::TakeAndHang => std::future::pending().await,
     }
-}
-
-pub const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, name text); ALTER TABLE t REPLICA IDENTITY FULL";
-
-/// A source with one table, a hot database, and the receiver.
-pub fn world<'p>(server: &'p Postgres, receiver: &Receiver, keys: &str) -> Builder<'p> {
-    World::on(server).without_lake().unwitnessed().sql(TABLE).sections(&receiver.section(keys))
-}
-
-/// Rows that come, change and go: so many versions thrice.
-pub fn write(server: &Postgres, world: &World, first: u32, count: u32) {
-    let last = first + count - 1;
-    let sql = format!(
-        "INSERT INTO t SELECT i, 'n' || i FROM generate_series({first}, {last}) AS i; \
-         UPDATE t SET name = name || '!' WHERE id BETWEEN {first} AND {last}; DELETE FROM t WHERE id BETWEEN {first} AND {last}"
-    );
-    server.execute(&world.database, &sql);
-}
-
-/// Everything that the hot table has arrived, nothing else did, and but for repeats in the same order.
-pub async fn compare(world: &World, receiver: &Receiver) {
-    let positions = |taken: &[Value]| -> Vec<String> {
-        let mut seen = HashSet::new();
-        let position = |message: &Value| message["position"].as_str().unwrap().to_owned();
-        taken.iter().map(position).filter(|position| seen.insert(position.clone())).collect()
-    };
-    let statement = "SELECT position FROM cdc_audit.versions ORDER BY position";
-    let rows = world.hot().await.query(statement, &[]).await.unwrap();
-    let stored: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    let arrived = positions(&receiver.taken());
-    assert_eq!(arrived.len(), stored.len());
-    assert!(arrived == stored, "the order is another");
 }
