@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::decoded::{Cell, Change, Columns, Name, Transaction, What};
 use crate::hot::{Kinds, Shapes, kind};
-use crate::trail::{Row, Version};
+use crate::trail::{self, Row, Version};
 use crate::value::{Text, from_postgres};
 
 /// Everything that is needed to predict which version a change must make.
@@ -34,30 +34,24 @@ impl Oracle<'_> {
     /// ignored, and changes that a gap record of this sink covers may be missing.
     pub fn differences(&self, sink: &str, trail: &[Version]) -> Vec<String> {
         let mut found = Vec::new();
-        let gaps: Vec<&Version> = trail.iter().filter(|v| v.is_gap_of(sink) && v.epoch() >= self.epoch).collect();
+        let holes = trail::holes(trail, sink);
         let trail: Vec<&Version> = trail.iter().filter(|version| version.epoch() == self.epoch).collect();
         let streamed = |version: &&Version| !matches!(version.event.as_str(), "snapshot" | "gap");
         let made: HashSet<(i64, i64, &str)> = trail.iter().map(|v| (v.xid, v.seq, v.table.as_str())).collect();
         let mut versions = trail.iter().copied().filter(streamed).peekable();
-        let mut last = "";
         for sent in self.sent() {
             if found.len() >= 10 {
                 break;
             }
-            let next = versions.peek().map_or("~", |version| version.position.as_str());
-            let covers = |gap: &&Version| {
-                (last..next).contains(&gap.position.as_str())
-                    && (gap.epoch() > self.epoch || sent.end <= gap.commit_lsn + 1)
-            };
+            let covered = || holes.iter().any(|hole| hole.covers(self.epoch, sent.end));
             let here = |version: &&Version| {
                 version.xid == sent.change.xid && version.seq == sent.seq && version.table == sent.table
             };
             match versions.next_if(here) {
                 Some(version) => {
-                    last = &version.position;
                     found.extend(self.wrong(&sent, version).map(|what| format!("{}: {what}", version.place())))
                 }
-                None if gaps.iter().any(covers) || self.changes_nothing(&sent, &made) => {}
+                None if covered() || self.changes_nothing(&sent, &made) => {}
                 None => {
                     let next = versions.peek().map_or("the end".to_owned(), |version| version.place());
                     found.push(format!("lost: {} of transaction {}, before {next}", describe(&sent), sent.change.xid));

@@ -122,17 +122,35 @@ pub fn flaws(trail: &[Version]) -> Vec<String> {
     flaws
 }
 
-/// Lists the ranges that a sink's gap records cover: from the last change before each record to the record.
-pub fn holes<'v>(trail: &'v [Version], sink: &str) -> Vec<(&'v str, &'v str)> {
-    let (mut last, mut holes) = ("", Vec::new());
-    for version in trail {
-        if version.is_gap_of(sink) {
-            holes.push((last, version.position.as_str()));
-        } else if !matches!(version.event.as_str(), "gap" | "snapshot") {
-            last = &version.position;
-        }
+/// A range in which a sink may lack changes, as one of its gap records says.
+pub struct Hole {
+    /// The sink has every transaction of this epoch that ended at or before this LSN. What it has of later ones is true,
+    /// but need not be whole: a lake writes its tables one after another.
+    from: (usize, u64),
+    /// The epoch and the LSN of the gap record.
+    to: (usize, u64),
+}
+
+impl Hole {
+    /// Tells whether the sink may lack a transaction that ends at this LSN.
+    pub fn covers(&self, epoch: usize, end: u64) -> bool {
+        // A gap record is placed just before the first transaction that is recorded again.
+        self.from < (epoch, end) && (epoch, end) <= (self.to.0, self.to.1 + 1)
     }
-    holes
+}
+
+/// Lists the holes of a sink's trail.
+pub fn holes(trail: &[Version], sink: &str) -> Vec<Hole> {
+    let epochs = std::iter::once(1).chain(trail.iter().map(Version::epoch));
+    let records = epochs.zip(trail).filter(|(_, version)| version.is_gap_of(sink));
+    records
+        .map(|(epoch, record)| {
+            let lost = record.context.as_ref().and_then(|note| note["lost"].as_array()).expect("what was lost");
+            let ours = lost.iter().find(|lost| lost["sink"] == sink).expect("what this sink lost");
+            let from = lsn(ours["from"].as_str().expect("an LSN"));
+            Hole { from: (epoch, from), to: (record.epoch(), record.commit_lsn) }
+        })
+        .collect()
 }
 
 /// Lists the first few places where two trails differ, one in each entry, with the differing fields. Empty if they

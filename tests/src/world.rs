@@ -17,7 +17,7 @@ use crate::lake;
 use crate::oracle::Oracle;
 use crate::replay::State;
 use crate::tables::{self, Table};
-use crate::trail::{self, Version};
+use crate::trail::{self, Hole, Version};
 
 /// The name of the source in every test's config.
 pub const SOURCE: &str = "shop";
@@ -581,12 +581,13 @@ impl Recorded {
 /// where they were read for it, perhaps another one after a kill; no gaps that only one of the two has; and nothing
 /// that a gap in the other one covers.
 fn shared(name: &str, trail: &[Version], other_name: &str, other: &[Version]) -> Vec<Version> {
-    let holes = trail::holes(other, other_name);
-    let covered = |at: &str| holes.iter().any(|(from, to)| *from < at && at < *to);
+    let holes: Vec<Hole> = trail::holes(trail, name).into_iter().chain(trail::holes(other, other_name)).collect();
+    // A transaction ends after its commit record begins.
+    let covered = |version: &Version| holes.iter().any(|hole| hole.covers(version.epoch(), version.commit_lsn + 1));
     let is_shared = |version: &&Version| match version.event.as_str() {
         "snapshot" => false,
         "gap" => version.is_gap_of(name) && version.is_gap_of(other_name),
-        _ => !covered(&version.position),
+        _ => !covered(version),
     };
     trail.iter().filter(is_shared).cloned().collect()
 }
