@@ -173,6 +173,11 @@ impl SinkError {
         SinkError::new(Action::Fenced, message)
     }
 
+    /// The sink was given work before [`Sink::take`], or after an error that ended what `take` began.
+    pub fn not_taken(sink: &str) -> SinkError {
+        SinkError::new(Action::Restart, format!("sink {sink} is not taken over"))
+    }
+
     /// See [`went_back`]. `place` is what holds the checkpoint.
     pub fn went_back(place: &str) -> SinkError {
         SinkError::new(Action::Restart, format!("{place} went back to an earlier state than this process has stored"))

@@ -34,9 +34,9 @@ pub struct LakeSink {
 impl LakeSink {
     /// `memory` is what the sink may hold for versions that are not durable yet, in bytes: about; a row group is ended, and tables are closed
     /// early, where it is short.
-    pub fn new(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize) -> Result<LakeSink, LakeError> {
+    pub fn new(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize) -> Result<LakeSink, SinkError> {
         Place::parse(config.home_url())?;
-        LakeSink::with(name, config, memory, None)
+        Ok(LakeSink::with(name, config, memory, None)?)
     }
 
     /// Over any object store; `config.url` is only shown.
@@ -85,7 +85,7 @@ impl LakeSink {
     }
 
     fn session(&mut self) -> Result<&mut Session, SinkError> {
-        self.session.as_mut().ok_or_else(|| SinkError::new(Action::Restart, "the lake is not taken over"))
+        self.session.as_mut().ok_or_else(|| SinkError::not_taken(&self.settings.name))
     }
 
     /// What an error leaves: after all but `Retry` the sink holds nothing any more.

@@ -405,7 +405,7 @@ fn sink_ended(end: Result<Result<(), SinkEnd>, tokio::task::JoinError>) -> Resul
     }
 }
 
-/// How often the list of what operators gave up is read. A person waits for it.
+/// How often the list of what operators quarantined is read. A person waits for it.
 const QUARANTINE_POLL: Duration = Duration::from_secs(2);
 
 const TOO_LONG: &str = "stopping took too long; what was not durable comes again at the next start";

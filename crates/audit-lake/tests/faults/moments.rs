@@ -133,7 +133,7 @@ async fn a_write_counts_once_its_folder_is_synced() {
     assert_eq!(sink.durable(), more[0].progress);
 }
 
-/// Rows of a chunk before the one that is refused are not there twice after that was given up: a refusal drops what is in memory.
+/// Rows of a chunk before the one that is refused are not there twice after that was quarantined: a refusal drops what is in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_is_refused_midway_leaves_nothing() {
     let _scenario = FailScenario::setup();

@@ -18,7 +18,7 @@ pub fn check(hot: &HotConfig, problems: &mut Problems) {
 pub const HOLDS_MEMORY: bool = false;
 
 pub fn build(hot: &HotConfig, name: &str) -> Result<NamedSink, CliError> {
-    Ok(NamedSink::new(name, HotSink::new(name, hot.clone())))
+    Ok(NamedSink::new(name, HotSink::new(name, hot)))
 }
 
 pub async fn probe(hot: &HotConfig, name: &str, config: &Config) -> Probed {

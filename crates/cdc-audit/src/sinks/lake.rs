@@ -7,7 +7,7 @@ use audit_history::Store;
 use audit_lake::{LakeConfig, LakeError, LakeReader, LakeSink};
 use audit_pipeline::NamedSink;
 
-use super::{Answers, Needs, Probed, head, undivided, unusable};
+use super::{Answers, Needs, Probed, head, not_built, undivided, unusable};
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
 
@@ -18,7 +18,7 @@ pub fn check(lake: &LakeConfig, problems: &mut Problems) {
 pub const HOLDS_MEMORY: bool = true;
 
 pub fn build(lake: &LakeConfig, name: &str, memory: usize) -> Result<NamedSink, CliError> {
-    let sink = LakeSink::new(name, lake, memory).map_err(failed)?;
+    let sink = LakeSink::new(name, lake, memory).map_err(not_built)?;
     Ok(NamedSink::new(name, sink))
 }
 

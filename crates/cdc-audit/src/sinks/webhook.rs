@@ -30,7 +30,7 @@ pub fn build(webhook: &WebhookConfig, name: &str, config: &Config) -> Result<Nam
 
 pub async fn probe(webhook: &WebhookConfig, name: &str, config: &Config) -> Probed {
     let checkpoint = checkpoint(webhook, config);
-    let probed = audit_webhook::probe(name, webhook, checkpoint.clone(), &config.source.name).await;
+    let probed = audit_webhook::probe(webhook, checkpoint.clone(), &config.source.name, name).await;
     let said = format!("{} answers; the checkpoint lies in {}", webhook.place(), checkpoint.describe());
     Probed::new(probed.map(|()| said).map_err(|error| unusable(&error, error.hint.clone())))
 }
