@@ -25,7 +25,8 @@ use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use audit_pipeline::config::PipelineConfig;
 use audit_pipeline::run::{Daemon, run};
 use audit_pipeline::status::Shared;
-use audit_pipeline::{Chain, NamedSink};
+use audit_config::Chain;
+use audit_pipeline::NamedSink;
 use tokio::sync::watch;
 
 /// The memory limit of every daemon that is measured.

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use audit_config::Chain;
 use audit_core::batch::{self, Progress};
 use audit_core::position::{Lsn, Micros};
 use audit_core::sink::{Action, SinkError};
 use serde::{Deserialize, Serialize};
 
-use crate::sink_task::Chain;
 
 /// One sink, as others may see it.
 #[derive(Debug, Default)]

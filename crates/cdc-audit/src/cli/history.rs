@@ -51,11 +51,10 @@ pub async fn run(mut args: Args, config: &Config) -> Result<ExitCode, CliError> 
     args.tenant = args.tenant.map(argument).transpose()?;
     args.reader.check(config)?;
     let store = open(config, args.from.as_deref(), args.tenant.as_deref(), &args.reader).await?;
-    let failed = |error: audit_history::StoreError| CliError::of(&error).hint(error.hint());
-    let tables = store.tables(&config.source.name).await.map_err(failed)?;
+    let tables = store.tables(&config.source.name).await?;
     let args = Args { table: named(&args.table, &tables)?, ..args };
     let key = stored_key(&args, config, &store).await?;
-    let records = store.history(&config.source.name, &args.table, &key, args.limit).await.map_err(failed)?;
+    let records = store.history(&config.source.name, &args.table, &key, args.limit).await?;
     let mut revealer = match args.decrypt {
         true => Some(revealer((&args.purpose, &args.reader), config, "history", u64::MAX).await?),
         false => None,
@@ -106,14 +105,12 @@ async fn reveal(revealer: &mut Revealer, records: Vec<Record>) -> Result<Vec<Rec
 
 /// The key as it is stored; the row key is read only where some of it is hashed.
 async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<String, CliError> {
-    let form = store.key_form(&config.source.name, &args.table, &config.rules()).await;
-    let form = form.map_err(|error| CliError::of(&error).hint(error.hint()))?;
+    let form = store.key_form(&config.source.name, &args.table, &config.rules()).await?;
     let row_key = match form.is_hashed() {
-        true => config.policy().map_err(|error| CliError::of(&error).hint(error.hint()))?.row_key,
+        true => config.policy()?.row_key,
         false => None,
     };
-    let stored = form.stored(&args.key, row_key.as_ref());
-    stored.map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))
+    form.stored(&args.key, row_key.as_ref()).map_err(|error| CliError::from(error).code(code::USAGE))
 }
 
 fn show(args: &Args, records: &[Record]) -> Result<(), CliError> {

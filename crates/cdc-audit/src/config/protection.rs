@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::is_name;
+use crate::error::CliError;
 
 /// What happens to sensitive columns in every table. A table's own `protect` comes first.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -226,6 +227,12 @@ impl KeyError {
             KeyError::Short { .. } | KeyError::Same => "make one of 32 random bytes: openssl rand -hex 32".to_string(),
             KeyError::Blanks { .. } => "take the blanks out of the file or variable".to_string(),
         }
+    }
+}
+
+impl From<KeyError> for CliError {
+    fn from(error: KeyError) -> CliError {
+        CliError::of(&error).hint(error.hint())
     }
 }
 
