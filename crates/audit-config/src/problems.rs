@@ -30,8 +30,8 @@ impl Problems {
         Problems { file: file.to_owned(), lines, scope: String::new(), list: Vec::new() }
     }
 
-    /// Adds a problem of the key at `path`, for example `sinks.hot.url` or `tables[0].name` (see [`quote`]), relative to
-    /// the scope. The line shown is that of the key, or of the nearest enclosing key that the file has.
+    /// Adds a problem of the key at `path`, for example `sinks.hot.url` or `tables[0].name` (see [`quote`]), relative
+    /// to the scope. The line shown is that of the key, or of the nearest enclosing key that the file has.
     pub fn push<'h>(&mut self, path: &str, message: impl Into<String>, hint: impl Into<Option<&'h str>>) {
         let path = join(&self.scope, path);
         let line = self.line(&path);

@@ -19,7 +19,7 @@ pub(crate) fn not_created(error: Unusable) -> SinkError {
 /// The receiver at `place` gave no answer.
 pub(crate) fn unreachable(place: &str, error: reqwest::Error) -> SinkError {
     let what = if error.is_timeout() { "does not answer in time" } else { "cannot be reached" };
-    // The address may hold a secret.
+    // The address may contain a secret.
     SinkError::retry(format!("{place} {what}"))
         .hint("see that the receiver runs and that its certificate is vouched for; versions wait meanwhile")
         .source(error.without_url())

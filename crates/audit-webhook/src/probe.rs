@@ -7,10 +7,11 @@ use audit_hot::CheckpointStore;
 use crate::config::WebhookConfig;
 use crate::post::Receiver;
 
-/// Whether the receiver answers, and the checkpoint's tables, rights and row are as they must be. Sends no version, changes nothing.
+/// Checks that the receiver answers, and that the checkpoint's tables, privileges and row are as they must be. Sends no
+/// version and changes nothing.
 ///
 /// # Errors
-/// What keeps the sink from working.
+/// Says what keeps the sink from working.
 pub async fn probe(config: &WebhookConfig, checkpoint: PgEndpoint, source: &str, sink: &str) -> Result<(), SinkError> {
     let receiver = Receiver::new(config)?;
     CheckpointStore::new(sink, checkpoint).probe(source).await?;
