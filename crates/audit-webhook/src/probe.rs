@@ -1,4 +1,4 @@
-//! Whether the daemon could write now: [`probe`].
+//! Checks whether the daemon could write now: [`probe`].
 
 use audit_connect::PgEndpoint;
 use audit_core::sink::SinkError;
