@@ -5,7 +5,7 @@ use std::fmt;
 
 /// What caused an error, the nearest cause first.
 pub fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
-    std::iter::successors(error.source(), |error| error.source())
+    std::iter::successors(error.source(), |&error| error.source())
 }
 
 /// Shows an error and its causes on one line.

@@ -10,7 +10,6 @@ use audit_core::position::{Lsn, Micros};
 use audit_core::sink::{Action, SinkError};
 use serde::{Deserialize, Serialize};
 
-
 /// One sink, as others may see it.
 #[derive(Debug, Default)]
 pub struct SinkGauge {

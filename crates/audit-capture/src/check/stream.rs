@@ -23,7 +23,8 @@ pub(super) enum Stream {
 impl Stream {
     /// Opens one as `run` would and closes it again, without a look at the slot.
     pub(super) async fn look(client: &Client, source: &SourceConfig, found: &Found) -> Stream {
-        let refused = |error: ReplicationError| Stream::Refused(Chain(&error).to_string(), error.hint().unwrap_or_default());
+        let refused =
+            |error: ReplicationError| Stream::Refused(Chain(&error).to_string(), error.hint().unwrap_or_default());
         if let Err(error) = refuse_pooler(client, &source.endpoint, "cdc-audit check").await {
             return refused(error.into());
         }
