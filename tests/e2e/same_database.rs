@@ -22,7 +22,7 @@ async fn the_daemons_own_tables_are_never_captured() {
     );
     assert!(daemon.stop().success(), "{}", daemon.output());
     world.catch_up().await;
-    let versions = world.check_published(&|name: &Name, _| name.schema == "public").await.hot.len();
+    let versions = world.check_published(|name: &Name, _| name.schema == "public").await.hot.len();
     assert_eq!(versions, 1000);
     // With nothing to record, it stops moving: a checkpoint makes no WAL that must be stored again.
     world.catch_up().await;

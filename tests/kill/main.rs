@@ -7,6 +7,8 @@
 mod arena;
 // Everything that can go wrong, by chance, round after round.
 mod rounds;
+// The source and the hot database as older copies of themselves.
+mod restores;
 // Every named fault point: reached, and survived.
 mod points;
 // A daemon that sleeps while another takes over, and wakes.

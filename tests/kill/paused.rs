@@ -12,13 +12,13 @@ use crate::arena::Arena;
 async fn a_daemon_that_wakes_up_writes_nothing_twice() {
     let mut arena = Arena::new(Dice::new(seed()), &[("wal_sender_timeout", "2s")]).await;
     arena.write();
-    let mut first = arena.world.launch().start();
+    let mut first = arena.launch().start();
     first.wait_for_line("streaming");
     for round in 1..=if thorough() { 20 } else { 3 } {
         tokio::time::sleep(Duration::from_millis(arena.dice.below(1500))).await;
         first.sigstop();
         eprintln!("round {round}: paused");
-        let mut second = arena.world.launch().start();
+        let mut second = arena.launch().start();
         second.wait_for_line("streaming");
         arena.progress(&mut second).await;
         // It wakes while the other writes.

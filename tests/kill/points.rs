@@ -108,12 +108,12 @@ async fn kill_at(arena: &mut Arena, point: &Point, passage: i32) {
         Needs::Nothing | Needs::Kafka => {}
         Needs::Rows => arena.late_table(),
         Needs::Leftover => {
-            let mut daemon = arena.world.launch().environment("CDC_AUDIT_FAULTS", "lake::after_merge=kill@1").start();
+            let mut daemon = arena.launch().environment("CDC_AUDIT_FAULTS", "lake::after_merge=kill@1").start();
             daemon.wait();
         }
     }
     let faults = format!("{}=kill@{passage}", point.name);
-    let mut daemon = arena.world.launch().environment("CDC_AUDIT_FAULTS", &faults).start();
+    let mut daemon = arena.launch().environment("CDC_AUDIT_FAULTS", &faults).start();
     let begun = std::time::Instant::now();
     while daemon.ended().is_none() {
         assert!(begun.elapsed() < PATIENCE, "{} was never reached:\n{}", point.name, daemon.output());

@@ -44,24 +44,28 @@ async fn nothing_is_lost_and_nothing_comes_twice_in_kafka() {
 
 async fn rounds_in(mut arena: Arena, rounds: u32) {
     arena.write();
-    let mut daemon = arena.world.launch().start();
+    let mut daemon = arena.launch().start();
     for round in 1..=rounds {
         daemon = play(&mut arena, daemon, round).await;
         arena.heal();
         if daemon.ended().is_some() {
-            daemon = arena.world.launch().start();
+            daemon = arena.launch().start();
         }
         if arena.dice.one_in(4) {
             arena.progress(&mut daemon).await;
         }
-        if round % 10 == 5 {
-            arena.late_table();
+        match round % 10 {
+            3 => daemon = arena.put_back_hot(daemon).await,
+            4 => arena.rename_protected().await,
+            5 => arena.late_table(),
+            8 => daemon = arena.put_back_source(daemon).await,
+            _ => {}
         }
         if round % ROUNDS_BETWEEN_LOOKS == 0 && round < rounds {
             daemon.kill();
             arena.settle().await;
             arena.write();
-            daemon = arena.world.launch().start();
+            daemon = arena.launch().start();
         }
     }
     if arena.dice.one_in(2) {
@@ -93,7 +97,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             let point = arena.dice.pick(&points).name;
             let passage = arena.dice.between(1, 6);
             eprintln!("  at passage {passage} of {point}");
-            daemon = arena.world.launch().environment("CDC_AUDIT_FAULTS", &format!("{point}=kill@{passage}")).start();
+            daemon = arena.launch().environment("CDC_AUDIT_FAULTS", &format!("{point}=kill@{passage}")).start();
             // Not every point is passed so often in a round.
             for _ in 0..50 {
                 if daemon.ended().is_some() {
@@ -107,7 +111,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
         8 => {
             daemon.stop();
             let point = arena.dice.pick(&LAKE_ERRORS);
-            daemon = arena.world.launch().environment("FAILPOINTS", &format!("{point}=30%return")).start();
+            daemon = arena.launch().environment("FAILPOINTS", &format!("{point}=30%return")).start();
             pause(moment + how_long).await;
             // An error that lasts is for a person; this one ends with the process.
             daemon.kill();
@@ -178,7 +182,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             client.batch_execute(&lock).await.expect("a lock");
             if arena.dice.one_in(2) {
                 daemon.kill();
-                daemon = arena.world.launch().start();
+                daemon = arena.launch().start();
             }
             pause(moment + how_long).await;
             client.batch_execute("COMMIT").await.expect("the lock ends");
@@ -197,10 +201,10 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
         // The schema changes under the daemon.
         18 => {
             pause(moment).await;
-            if arena.dice.one_in(2) {
-                arena.change_key().await;
-            } else {
-                arena.new_partition();
+            match arena.dice.below(3) {
+                0 => arena.change_key().await,
+                1 => arena.new_partition(),
+                _ => arena.rename_protected().await,
             }
             pause(how_long).await;
             daemon.kill();

@@ -189,12 +189,40 @@ async fn a_key_that_cannot_be_read_or_is_too_short_is_refused() {
     expect![[r#"
         exit 2
         error: the key protection.hash_key is too short to protect anything: 12 characters
-          hint: make one of 32 random bytes: openssl rand -hex 32
+          hint: make another hash_key (openssl rand -hex 32), and change hash_key_id together with it
     "#]]
     .assert_eq(&said);
     assert!(!said.contains("short-secret"));
     audit_testkit::write_secret(&key, "0123456789abcdef0123456789abcdef\n");
     world.catch_up().await;
+    world.check().await;
+}
+
+/// A trail that was written with it could never be continued with another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_weak_key_of_rows_is_used_and_said() {
+    let server = shared(15).await;
+    let world = World::on(server).sql(TABLE).build().await;
+    insert(server, &world, 1);
+    let key = world.path("key");
+    world.edit_config("[protection]", &format!("[protection]\nrow_key = {{ file = \"{}\" }}", key.display()));
+    audit_testkit::write_secret(&key, "fifteen-letters\n");
+    expect![[r#"
+        exit 2
+        error: the key protection.row_key is too short to protect anything: 15 characters
+          hint: make one of 32 random bytes: openssl rand -hex 32
+    "#]]
+    .assert_eq(&refused(&world));
+    let blanks = " 0123456789abcdef0123456789abcdef\n";
+    for (text, said, row) in [("sixteen-letters!\n", "too short", 11), (blanks, "begins or ends with blanks", 21)] {
+        audit_testkit::write_secret(&key, text);
+        let checked = String::from_utf8_lossy(&world.command(&["check"]).stdout).into_owned();
+        let line = checked.lines().find(|line| line.contains("protection.row_key"));
+        assert!(line.is_some_and(|line| line.contains("warn") && line.contains(said)), "{checked}");
+        assert!(checked.contains("must never change") && !checked.contains(text.trim()), "{checked}");
+        insert(server, &world, row);
+        world.catch_up().await;
+    }
     world.check().await;
 }
 

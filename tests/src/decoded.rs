@@ -55,6 +55,8 @@ pub enum Cell {
 #[derive(Clone, Debug, Default)]
 pub struct Transaction {
     pub xid: i64,
+    /// Where its commit record ends.
+    pub end: u64,
     pub changes: Vec<Change>,
 }
 
@@ -77,10 +79,12 @@ pub async fn read(client: &Client, slot: &str) -> Vec<Transaction> {
         let field = |at: usize| row.get(at).expect("no NULL");
         let (at, xid, data) = (lsn(field(0)), field(1).parse().expect("an xid"), field(2));
         if data.starts_with("BEGIN") {
-            transactions.push(Transaction { xid, changes: Vec::new() });
+            transactions.push(Transaction { xid, end: 0, changes: Vec::new() });
         } else if data.starts_with("table ") {
             let changes = parse(data, xid, at).unwrap_or_else(|| panic!("cannot be read: {data}"));
             transactions.last_mut().expect("a change lies in a transaction").changes.extend(changes);
+        } else if data.starts_with("COMMIT") {
+            transactions.last_mut().expect("what commits has begun").end = at;
         }
     }
     transactions

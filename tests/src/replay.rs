@@ -24,6 +24,8 @@ struct Contents {
     loose: Vec<Row>,
     /// Of those, what the stream told and what a baseline told later: it may have told of the same row.
     told: BTreeMap<Row, Told>,
+    /// Rows as they were told of before a gap. A baseline taken after it leaves out what the trail had from history that is shared.
+    before: BTreeMap<Option<String>, Vec<Row>>,
     /// Keys of rows that were seen to go. A snapshot must not bring one back.
     gone: BTreeSet<String>,
     truncated: bool,
@@ -48,18 +50,9 @@ struct Known {
 }
 
 impl State {
-    /// The state after all of these versions.
-    pub fn of<'v>(versions: impl IntoIterator<Item = &'v Version>) -> State {
-        let mut state = State::default();
-        versions.into_iter().for_each(|version| state.apply(version));
-        state
-    }
-
-    /// The same, where rows existed before capture began.
-    pub fn with_earlier_rows<'v>(versions: impl IntoIterator<Item = &'v Version>) -> State {
-        let mut state = State { earlier: true, ..State::default() };
-        versions.into_iter().for_each(|version| state.apply(version));
-        state
+    /// Nothing yet, where rows existed before capture began.
+    pub fn with_earlier_rows() -> State {
+        State { earlier: true, ..State::default() }
     }
 
     pub fn apply(&mut self, version: &Version) {
@@ -79,6 +72,16 @@ impl State {
             (_, None) => contents.loose(version).filter(|_| !self.earlier),
         };
         self.flaws.extend(flaw.map(|flaw| format!("{flaw}: {}", version.place())));
+    }
+
+    /// Changes were lost here: what was known may not hold any more.
+    pub fn gap(&mut self) {
+        for contents in self.tables.values_mut() {
+            let Contents { keyed, loose, schema_version, .. } = std::mem::take(contents);
+            let keyed = keyed.into_iter().map(|(key, known)| (Some(key), vec![known.row]));
+            let before = keyed.chain([(None, loose)]).collect();
+            *contents = Contents { before, schema_version, ..Contents::default() };
+        }
     }
 
     /// A column of every row of a table goes by another name from now on: ALTER TABLE, which makes no versions.
@@ -240,6 +243,19 @@ impl Contents {
                 (None, _) => wrong.push(row.clone()),
             }
         }
+        // Of a row that was told of again, what was told before does not count.
+        let again = |key: &Option<String>| {
+            key.as_ref().is_some_and(|key| self.keyed.contains_key(key) || self.gone.contains(key))
+        };
+        let told_before = self.before.iter().filter(|(key, _)| !again(key)).flat_map(|(_, rows)| rows);
+        let mut told_before: Vec<&Row> = if self.truncated { Vec::new() } else { told_before.collect() };
+        expected.retain(|row| match told_before.iter().position(|told| *told == row) {
+            Some(at) => {
+                told_before.swap_remove(at);
+                false
+            }
+            None => true,
+        });
         let missing = expected.into_iter().map(|row| format!("the trail does not lead to {row:?}"));
         wrong
             .into_iter()

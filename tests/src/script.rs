@@ -111,7 +111,9 @@ pub async fn play_once(server: &Postgres, script: &Script<'_>, full: bool, reads
             }
         }
     }
-    world.check_changes(&recorded, &|name, _| (script.published)(name)).await;
+    let published = script.published;
+    let history = world.history(Box::new(move |name, _| published(name))).await;
+    world.check_changes(&recorded, &[&history]);
     recorded
 }
 

@@ -8,6 +8,9 @@ use crate::value::Text;
 /// Column to value; a column that is absent has a value that nobody knows.
 pub type Row = BTreeMap<String, Text>;
 
+/// What stands in place of a value under the method `full`.
+pub const REDACTED: &str = "[REDACTED]";
+
 /// One version. JSON documents of the application are kept as parsed values, since `jsonb` orders their members anew.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Version {
@@ -47,6 +50,28 @@ impl Version {
     /// The row that the version shows: after, or of a deleted row the last known values.
     pub fn image(&self) -> Option<&Row> {
         self.after.as_ref().or(self.before.as_ref())
+    }
+
+    /// Whether this is the record of changes that the sink of this name will never get.
+    pub fn is_gap_of(&self, sink: &str) -> bool {
+        let lost = self.context.as_ref().and_then(|note| note["lost"].as_array());
+        self.event == "gap" && lost.into_iter().flatten().any(|lost| lost["sink"] == sink)
+    }
+
+    /// Leaves aside the columns whose values were withheld.
+    pub fn without_protected(mut self) -> Version {
+        for row in [&mut self.before, &mut self.after].into_iter().flatten() {
+            row.retain(|_, value| value.as_deref() != Some(REDACTED));
+        }
+        if let Some(changes) = &mut self.changes {
+            changes.retain(|_, (old, new)| ![old, new].into_iter().any(|value| value.as_deref() == Some(REDACTED)));
+            self.changed = Some(changes.keys().cloned().collect());
+        }
+        self
+    }
+
+    pub fn epoch(&self) -> usize {
+        usize::from_str_radix(&self.position[..4], 16).expect("hex digits")
     }
 
     /// `0001:…:0000000002 public.t updated 7`
@@ -95,6 +120,19 @@ pub fn flaws(trail: &[Version]) -> Vec<String> {
     }
     flaws.truncate(20);
     flaws
+}
+
+/// The stretches that a sink's gap records cover: from the last change that it has before each, to the record.
+pub fn holes<'v>(trail: &'v [Version], sink: &str) -> Vec<(&'v str, &'v str)> {
+    let (mut last, mut holes) = ("", Vec::new());
+    for version in trail {
+        if version.is_gap_of(sink) {
+            holes.push((last, version.position.as_str()));
+        } else if !matches!(version.event.as_str(), "gap" | "snapshot") {
+            last = &version.position;
+        }
+    }
+    holes
 }
 
 /// Where two trails differ: the first few places, one a line, with what differs. Empty if they agree.

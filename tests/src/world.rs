@@ -1,6 +1,6 @@
 //! Everything around one daemon: source, hot database, lake, config, and the second slot that saw the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -8,7 +8,7 @@ use audit_testkit::{Daemon, Launch, Postgres, connect, drop_slots, free_port, un
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
-use crate::decoded::{self, Name, Transaction};
+use crate::decoded::{self, Cell, Name, Transaction, What};
 use crate::hot::{self, Shapes};
 use crate::kafka;
 use crate::lake;
@@ -78,6 +78,16 @@ pub struct Recorded {
     disorder: Vec<String>,
     pub shapes: Shapes,
 }
+
+/// What happened in the source between two times that it was put back, which makes one epoch.
+pub struct History {
+    pub transactions: Vec<Transaction>,
+    roots: HashMap<Name, Name>,
+    published: Published,
+}
+
+/// Whether the publication had a table when a change was made there.
+pub type Published = Box<dyn Fn(&Name, u64) -> bool>;
 
 impl<'p> Builder<'p> {
     /// SQL in the source before `setup`: tables, and rows that exist before capture.
@@ -383,8 +393,10 @@ impl World {
     }
 
     /// The transactions that the second slot saw.
-    pub async fn transactions(&self) -> Vec<Transaction> {
-        decoded::read(&self.client().await, &self.witness).await
+    pub async fn history(&self, published: Published) -> History {
+        let client = self.client().await;
+        let transactions = decoded::read(&client, &self.witness).await;
+        History { transactions, roots: decoded::roots(&client).await, published }
     }
 
     /// The source's tables as they are now.
@@ -394,40 +406,57 @@ impl World {
 
     /// Compares everything with everything, where the publication has every table.
     pub async fn check(&self) -> Recorded {
-        self.check_published(&|_, _| true).await
+        self.check_published(|_, _| true).await
     }
 
     /// The same, where it has only some tables, or has them only from some point of the WAL on.
-    pub async fn check_published(&self, published: &dyn Fn(&Name, u64) -> bool) -> Recorded {
+    pub async fn check_published(&self, published: impl Fn(&Name, u64) -> bool + 'static) -> Recorded {
         let recorded = self.recorded().await;
-        self.check_changes(&recorded, published).await;
-        self.check_replay(&recorded, published).await;
+        let history = self.history(Box::new(published)).await;
+        self.check_changes(&recorded, &[&history]);
+        self.check_replay(&recorded, &|name| (history.published)(name, u64::MAX)).await;
         recorded
     }
 
-    /// The trails played back against the tables as they are.
-    pub async fn check_replay(&self, recorded: &Recorded, published: &dyn Fn(&Name, u64) -> bool) {
+    /// The trails played back against the tables as they are. After a gap it is a baseline that leads there.
+    pub async fn check_replay(&self, recorded: &Recorded, has: &dyn Fn(&Name) -> bool) {
         let mut tables = self.tables().await;
-        tables.retain(|name, _| published(&split(name), u64::MAX));
+        // A further baseline tells each row of a table without a key once more: its trail cannot be played back.
+        let anew = recorded.hot.iter().any(|version| version.event == "gap");
+        tables.retain(|name, table| has(&split(name)) && !(anew && table.key.is_empty()));
         let mut wrong = Vec::new();
         for (name, trail) in recorded.trails() {
-            let state = if self.baseline { State::with_earlier_rows(trail) } else { State::of(trail) };
+            let mut state = if self.baseline { State::with_earlier_rows() } else { State::default() };
+            let gaps: Vec<&Version> = trail.iter().filter(|version| version.is_gap_of(name)).collect();
+            // What was recorded of a history that another one replaced did not happen.
+            let replaced = |version: &Version| {
+                let left = |gap: &&Version| version.position < gap.position && version.commit_lsn > gap.commit_lsn;
+                gaps.iter().any(left)
+            };
+            for version in trail.iter().filter(|version| !replaced(version)) {
+                if version.is_gap_of(name) {
+                    state.gap();
+                }
+                state.apply(version);
+            }
             let differences = state.differences(&tables, &recorded.shapes);
             wrong.extend(differences.into_iter().map(|what| format!("{name} replayed: {what}")));
         }
         explain(wrong);
     }
 
-    /// The sinks against each other, and against the changes that the second slot saw.
-    pub async fn check_changes(&self, recorded: &Recorded, published: &dyn Fn(&Name, u64) -> bool) {
-        let transactions = self.transactions().await;
-        let roots = decoded::roots(&self.client().await).await;
-        let oracle =
-            Oracle { transactions: &transactions, roots: &roots, shapes: &recorded.shapes, full: self.full, published };
+    /// The sinks against each other, and against the changes that the second slot saw in each epoch, from the first one on.
+    pub fn check_changes(&self, recorded: &Recorded, histories: &[&History]) {
         let mut wrong = recorded.disagreements();
         wrong.extend(recorded.snapshots_twice());
         for (name, trail) in recorded.trails() {
-            wrong.extend(oracle.differences(trail).into_iter().map(|what| format!("{name}: {what}")));
+            let unknown = trail.iter().filter(|version| version.epoch() > histories.len());
+            wrong.extend(unknown.take(3).map(|version| format!("{name}: an epoch too many: {}", version.place())));
+            for (before, History { transactions, roots, published }) in histories.iter().enumerate() {
+                let (shapes, full) = (&recorded.shapes, self.full);
+                let oracle = Oracle { epoch: before + 1, transactions, roots, shapes, full, published: &**published };
+                wrong.extend(oracle.differences(name, trail).into_iter().map(|what| format!("{name}: {what}")));
+            }
         }
         explain(wrong);
     }
@@ -466,10 +495,38 @@ impl Drop for World {
     }
 }
 
+impl History {
+    /// Leaves aside the values that begin like this: those of protected columns.
+    pub fn without_values(mut self, beginning: &str) -> History {
+        let shown = |cell: &Cell| !matches!(cell, Cell::Is(Some(text)) if text.starts_with(beginning));
+        for change in self.transactions.iter_mut().flat_map(|transaction| &mut transaction.changes) {
+            let (old, new) = match &mut change.what {
+                What::Insert { new } => (None, Some(new)),
+                What::Update { old, new } => (old.as_mut(), Some(new)),
+                What::Delete { old } => (old.as_mut(), None),
+                What::Truncate => (None, None),
+            };
+            old.into_iter().chain(new).for_each(|row| row.retain(|_, cell| shown(cell)));
+        }
+        self
+    }
+}
+
 impl Recorded {
-    /// One trail of each sink.
-    fn trails(&self) -> impl Iterator<Item = (&'static str, &Vec<Version>)> {
-        [("hot", &self.hot), ("lake", &self.by_log)].into_iter().chain(self.kafka.iter().map(|trail| ("kafka", trail)))
+    /// Leaves aside the columns whose values were withheld.
+    pub fn without_protected(mut self) -> Recorded {
+        let trails = [&mut self.hot, &mut self.by_log, &mut self.by_listing].into_iter().chain(&mut self.kafka);
+        for trail in trails {
+            *trail = std::mem::take(trail).into_iter().map(Version::without_protected).collect();
+        }
+        self
+    }
+
+    /// One trail of each sink, by its name.
+    pub fn trails(&self) -> impl Iterator<Item = (&'static str, &Vec<Version>)> {
+        [("hot", &self.hot), ("archive", &self.by_log)]
+            .into_iter()
+            .chain(self.kafka.iter().map(|trail| ("stream", trail)))
     }
 
     /// Rows that a sink has two snapshots of, in one baseline of a table that has a key.
@@ -490,17 +547,28 @@ impl Recorded {
         for (name, trail) in [("hot", &self.hot), ("Delta log", &self.by_log), ("listing", &self.by_listing)] {
             wrong.extend(trail::flaws(trail).into_iter().map(|flaw| format!("{name}: {flaw}")));
         }
-        // Each sink has a snapshot where it was read for it, which may be another place after a kill.
-        let streamed = |trail: &[Version]| -> Vec<Version> {
-            trail.iter().filter(|version| version.event != "snapshot").cloned().collect()
-        };
-        wrong.extend(trail::differences("hot", &streamed(&self.hot), "lake", &streamed(&self.by_log)));
+        for (name, trail) in self.trails().skip(1) {
+            let (one, other) = (shared("hot", &self.hot, name, trail), shared(name, trail, "hot", &self.hot));
+            wrong.extend(trail::differences("hot", &one, name, &other));
+        }
         if let Some(kafka) = &self.kafka {
             wrong.extend(trail::flaws(kafka).into_iter().map(|flaw| format!("kafka: {flaw}")));
             wrong.extend(self.disorder.iter().cloned());
-            wrong.extend(trail::differences("hot", &streamed(&self.hot), "kafka", &streamed(kafka)));
         }
         wrong.extend(trail::differences("Delta log", &self.by_log, "listing", &self.by_listing));
         wrong
     }
+}
+
+/// What another sink must have too: no snapshots, which each has where they were read for it, perhaps elsewhere after a kill; no gaps that only
+/// one of both has, and nothing that a gap in the other one covers.
+fn shared(name: &str, trail: &[Version], other_name: &str, other: &[Version]) -> Vec<Version> {
+    let holes = trail::holes(other, other_name);
+    let covered = |at: &str| holes.iter().any(|(from, to)| *from < at && at < *to);
+    let is_shared = |version: &&Version| match version.event.as_str() {
+        "snapshot" => false,
+        "gap" => version.is_gap_of(name) && version.is_gap_of(other_name),
+        _ => !covered(&version.position),
+    };
+    trail.iter().filter(is_shared).cloned().collect()
 }
