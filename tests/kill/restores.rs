@@ -9,8 +9,8 @@ use crate::arena::{Arena, LAST_WORDS};
 const DISCONTINUITY: i32 = 4;
 
 impl Arena {
-    /// The hot database becomes an older copy of itself, while the daemon runs or while it is down. What is missing then is still in the slot,
-    /// or a gap of this sink.
+    /// Replaces the hot database by an older copy of itself, while the daemon runs or while it is down. Missing changes
+    /// are still in the slot, or are a gap of this sink.
     pub async fn put_back_hot(&mut self, mut daemon: Daemon) -> Daemon {
         let copy = self.hot.clone_stopped();
         self.progress(&mut daemon).await;
@@ -38,7 +38,8 @@ impl Arena {
         daemon
     }
 
-    /// The source becomes an older copy of itself, on the same timeline or on a new one. The sinks have what the copy has not.
+    /// Replaces the source by an older copy of itself, on the same timeline or on a new one. The sinks have changes
+    /// that the copy does not have.
     pub async fn put_back_source(&mut self, mut daemon: Daemon) -> Daemon {
         let (copy, schema) = (self.source.clone_stopped(), self.schema.clone());
         self.progress(&mut daemon).await;
@@ -68,7 +69,7 @@ impl Arena {
         self.accept_gap().await
     }
 
-    /// Progress is told from positions in the WAL: they rise again.
+    /// Writes until the WAL is longer than before, because the tests measure progress by LSNs.
     async fn write_past(&self, lost: u64) {
         while lsn(&self.world.wal_end().await) <= lost {
             let sql = "SELECT pg_logical_emit_message(false, 'filler', ''); SELECT pg_switch_wal()";
@@ -76,7 +77,7 @@ impl Arena {
         }
     }
 
-    /// Goes on as the daemon's hint says, until what the gap left behind is read anew.
+    /// Continues as the daemon's hint says, until all tables are read again after the gap.
     async fn accept_gap(&mut self) -> Daemon {
         let mut daemon = self.launch().argument("--accept-gap").argument("--new-baseline").start();
         self.progress(&mut daemon).await;
@@ -98,7 +99,7 @@ impl Arena {
     }
 }
 
-/// The daemon ends because of a gap: of these sinks, and not of those.
+/// Checks that the daemon ends because of a gap of `sinks`, and not of `others`.
 fn names(daemon: &mut Daemon, sinks: &[&str], others: &[&str]) {
     assert_eq!(daemon.wait().code(), Some(DISCONTINUITY), "{}", daemon.output());
     let said = daemon.output();

@@ -7,7 +7,7 @@ use cdc_audit_tests::{kill_rounds, seed};
 use crate::arena::Arena;
 use crate::points::{Needs, POINTS};
 
-/// Everything is compared this often, so that a failure is found near its cause.
+/// Number of rounds after which everything is compared, so that a failure is found close to its cause.
 const ROUNDS_BETWEEN_LOOKS: u32 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -16,7 +16,7 @@ async fn nothing_is_lost_and_nothing_comes_twice_whatever_is_killed() {
     rounds_in(arena, kill_rounds(12)).await;
 }
 
-/// The same with the lake in a bucket, and a store that answers with errors, late, or not at all.
+/// The same holds with the lake in a bucket, and a store that answers with errors, late, or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_comes_twice_on_s3() {
     let arena = Arena::in_bucket(Dice::new(seed()), ObjectKind::S3).await;
@@ -35,7 +35,7 @@ async fn nothing_is_lost_and_nothing_comes_twice_on_azure() {
     rounds_in(arena, kill_rounds(3)).await;
 }
 
-/// The same with a Kafka broker as a third sink, which is killed and cut off too.
+/// The same holds with a Kafka broker as a third sink, which is killed and cut off too.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_comes_twice_in_kafka() {
     let arena = Arena::with_kafka(Dice::new(seed())).await;
@@ -76,7 +76,7 @@ async fn rounds_in(mut arena: Arena, rounds: u32) {
     arena.settle().await;
 }
 
-/// One round: something goes wrong, at some moment. Returns the daemon that runs then, or one that has ended.
+/// Plays one round: a fault at a random moment. Returns the daemon that runs after it, or one that has ended.
 async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
     let moment = Duration::from_millis(arena.dice.below(1500));
     let how_long = Duration::from_millis(arena.dice.below(2500));
@@ -84,12 +84,12 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
     let what = arena.dice.below(if third { 26 } else { 20 });
     eprintln!("round {round}: {what} after {moment:?}");
     match what {
-        // Killed, at any moment: while it starts, while it reads rows, while it writes.
+        // The daemon is killed at any moment: while it starts, while it reads rows, while it writes.
         0..4 => {
             pause(moment).await;
             daemon.kill();
         }
-        // Killed on its way through the code.
+        // The daemon is killed at a fault point.
         4..8 => {
             daemon.kill();
             let kafka = arena.kafka.is_some();
@@ -98,7 +98,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             let passage = arena.dice.between(1, 6);
             eprintln!("  at passage {passage} of {point}");
             daemon = arena.launch().environment("CDC_AUDIT_FAULTS", &format!("{point}=kill@{passage}")).start();
-            // Not every point is passed so often in a round.
+            // Not every point is passed often enough in a round.
             for _ in 0..50 {
                 if daemon.ended().is_some() {
                     break;
@@ -107,13 +107,13 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             }
             daemon.kill();
         }
-        // The lake answers with errors: before or after it did what was asked.
+        // The lake answers with errors, before or after it has executed a request.
         8 => {
             daemon.stop();
             let point = arena.dice.pick(&LAKE_ERRORS);
             daemon = arena.launch().environment("FAILPOINTS", &format!("{point}=30%return")).start();
             pause(moment + how_long).await;
-            // An error that lasts is for a person; this one ends with the process.
+            // A lasting error needs a person; this one ends with the process.
             daemon.kill();
         }
         9 => {
@@ -134,7 +134,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
                 arena.hot.start_again();
             }
         }
-        // Connections cut, at any byte; held; slow; refused.
+        // Connections are cut at any byte, held, slow or refused.
         11 | 12 => {
             pause(moment).await;
             let (to_hot, kind, bytes) = (arena.dice.one_in(2), arena.dice.below(6), arena.dice.below(200_000));
@@ -144,7 +144,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
                 0 => proxy.cut(),
                 1 => proxy.cut_after(bytes),
                 2 => proxy.set(Traffic::Hold),
-                // Done, and the answer was lost.
+                // The server has executed a request, and the answer is lost.
                 3 => proxy.set(Traffic::HoldAnswers),
                 4 => proxy.delay(Duration::from_millis(30)),
                 _ => {
@@ -157,7 +157,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
                 proxy.cut();
             }
         }
-        // The hot database is locked, or refuses.
+        // The hot database is locked, or refuses statements.
         13 => {
             pause(moment).await;
             let client = arena.world.hot().await;
@@ -187,7 +187,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             pause(moment + how_long).await;
             client.batch_execute("COMMIT").await.expect("the lock ends");
         }
-        // The source takes the daemon for a synchronous standby: commits of applications wait for the sinks.
+        // The source treats the daemon as a synchronous standby: commits of applications wait for the sinks.
         17 => {
             pause(moment).await;
             let set = |names: &str| {
@@ -198,7 +198,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             pause(how_long).await;
             set("");
         }
-        // The schema changes under the daemon.
+        // The schema changes while the daemon runs.
         18 => {
             pause(moment).await;
             match arena.dice.below(3) {
@@ -209,7 +209,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             pause(how_long).await;
             daemon.kill();
         }
-        // The broker goes, or cannot be reached.
+        // The broker is killed, or cannot be reached.
         20.. if arena.kafka.is_some() => {
             pause(moment).await;
             stream_fails(arena, how_long).await;
@@ -217,7 +217,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
                 daemon.kill();
             }
         }
-        // The bucket's store fails, for a while.
+        // The bucket's store fails for some time.
         20.. => {
             pause(moment).await;
             let (proxy, mut dice) = (arena.to_lake.as_ref().expect("a bucket"), arena.dice.fork());
@@ -252,7 +252,7 @@ async fn stream_fails(arena: &mut Arena, how_long: Duration) {
         0 => kafka.proxy().cut(),
         1 => kafka.proxy().cut_after(bytes),
         2 => kafka.proxy().set(Traffic::Hold),
-        // Done, and the answer was lost.
+        // The broker has executed a request, and the answer is lost.
         3 => kafka.proxy().set(Traffic::HoldAnswers),
         4 => kafka.proxy().delay(Duration::from_millis(30)),
         _ => {
@@ -284,7 +284,7 @@ const LAKE_ERRORS: [&str; 10] = [
     "lake::after_merge",
 ];
 
-/// Lets time pass: the moment of a fault is what these tests leave to chance.
+/// Lets time pass, because these tests choose the moment of a fault at random.
 async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
 }

@@ -8,7 +8,7 @@ async fn world(server: &Postgres) -> World {
     World::on(server).sql(TABLE).not_set_up().unwitnessed().build().await
 }
 
-/// Nothing was made anywhere; and with the config as it was, everything goes.
+/// Checks that nothing was made anywhere, and that everything works with the former configuration.
 async fn untouched_and_well(server: &Postgres, world: &World, good: &str) {
     let made = "SELECT count(*) FROM pg_namespace WHERE nspname = 'cdc_audit'";
     assert_eq!(server.execute(&world.database, made), "0");
@@ -22,7 +22,7 @@ async fn untouched_and_well(server: &Postgres, world: &World, good: &str) {
     assert_eq!((recorded.hot.len(), recorded.disagreements()), (10, Vec::new()));
 }
 
-/// Everything that is wrong is said in one go, with the place and a hint, before anything is touched.
+/// All errors are reported together, each with its place and a hint, before anything is changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_misspelt_config_is_refused_with_all_its_problems() {
     let server = shared(15).await;
@@ -58,7 +58,7 @@ async fn a_misspelt_config_is_refused_with_all_its_problems() {
     untouched_and_well(server, &world, &good).await;
 }
 
-/// What only shows once the words are right.
+/// These errors are found only after all keys and types are correct.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_config_that_contradicts_itself_is_refused() {
     let server = shared(15).await;
@@ -147,7 +147,7 @@ async fn a_config_that_is_missing_empty_or_no_toml_is_refused() {
     untouched_and_well(server, &world, &good).await;
 }
 
-/// A key whose column is hidden could not be told from another's.
+/// A row whose key is hidden could not be distinguished from another row.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_protected_key_without_a_row_key_is_refused() {
     let server = shared(15).await;

@@ -20,11 +20,11 @@ use tokio_postgres::Client;
 
 use crate::world::World;
 
-/// Where bytes were found, and the bytes.
+/// Places where bytes were found, and the bytes.
 #[derive(Default)]
 pub struct Traces(Vec<(String, Vec<u8>)>);
 
-/// How long a daemon that no fault ends is watched.
+/// Time for which a daemon that does not end is watched.
 const WATCHED: Duration = Duration::from_secs(4);
 
 impl Traces {
@@ -36,7 +36,7 @@ impl Traces {
         self.0.iter().map(|(_, bytes)| bytes.len()).sum()
     }
 
-    /// What its port and `status` say, until it ends by itself or has been watched for long enough.
+    /// Adds what its port and `status` say, until it ends by itself or was watched for long enough.
     pub fn while_it_runs(&mut self, world: &World, daemon: &mut Daemon) {
         let begun = Instant::now();
         while daemon.ended().is_none() && begun.elapsed() < WATCHED {
@@ -52,7 +52,7 @@ impl Traces {
         self.add(what, text);
     }
 
-    /// Everything that it said; it is killed, if it runs.
+    /// Adds everything that it wrote; it is killed if it runs.
     pub fn output(&mut self, what: &str, mut daemon: Daemon) {
         if daemon.ended().is_none() {
             daemon.kill();
@@ -61,12 +61,12 @@ impl Traces {
     }
 
     pub fn command(&mut self, arguments: &[&str], output: &Output) {
-        // The first words say which; an argument may be a secret.
+        // Only the first word names the command, because an argument may be a secret.
         let what = arguments.iter().take(1).copied().collect::<String>();
         self.add(format!("what {what} prints"), [output.stdout.as_slice(), &output.stderr].concat());
     }
 
-    /// Every file under a folder, as it lies; their names too.
+    /// Adds every file under a folder as it is, and its name.
     pub fn folder(&mut self, what: &str, folder: &Path) {
         let Ok(entries) = std::fs::read_dir(folder) else { return };
         for entry in entries {
@@ -79,7 +79,7 @@ impl Traces {
         }
     }
 
-    /// The lake as it lies, and what its Parquet files hold.
+    /// Adds the lake's files as they are, and the values in its Parquet files.
     pub fn lake(&mut self, folder: &Path) {
         self.folder("the lake", folder);
         for path in parquet_files(folder) {
@@ -94,7 +94,7 @@ impl Traces {
         }
     }
 
-    /// Every message of every topic, committed or not.
+    /// Adds every message of every topic, committed or not.
     pub fn kafka(&mut self, brokers: &str) {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", brokers).set("group.id", "search").set("isolation.level", "read_uncommitted");
@@ -109,7 +109,7 @@ impl Traces {
                 place.add_partition_offset(topic.name(), partition.id(), Offset::Beginning).expect("a place");
                 consumer.assign(&place).expect("an assignment");
                 let mut at = 0;
-                // Markers of transactions take offsets too: after the last message comes the end, and no further one.
+                // Markers of transactions have offsets too, so the end may come after the last message without another.
                 while at < end {
                     let message = match consumer.poll(answer).expect("the broker answers") {
                         Ok(message) => message,
@@ -127,7 +127,7 @@ impl Traces {
         }
     }
 
-    /// Every row of every table of the schema, as text.
+    /// Adds every row of every table of the schema as text.
     pub async fn database(&mut self, client: &Client) {
         let tables = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'cdc_audit'";
         for table in client.query(tables, &[]).await.expect("tables") {
@@ -138,7 +138,7 @@ impl Traces {
         }
     }
 
-    /// That the search would find what was recorded: these texts stand in each of these places.
+    /// Checks that the search would find what was recorded: each of these places contains these texts.
     pub fn hold(&self, places: &[&str], texts: &[&str]) {
         for place in places {
             for text in texts {
@@ -153,9 +153,9 @@ impl Traces {
         self.0.iter().any(|(at, bytes)| at.starts_with(place) && holds(bytes))
     }
 
-    /// Where bytes stand that must not: what they are, and the place.
+    /// Finds forbidden bytes and returns their names with their places.
     pub fn search(&self, forms: &[(String, Vec<u8>)]) -> Vec<(String, String)> {
-        // All words in one pass: there are megabytes to search for hundreds of them.
+        // Search for all words in one pass, because there are megabytes to search for hundreds of words.
         let words = AhoCorasick::new(forms.iter().map(|(_, form)| form)).expect("words to search for");
         let mut found = Vec::new();
         for (place, bytes) in &self.0 {
@@ -167,7 +167,7 @@ impl Traces {
     }
 }
 
-/// What the daemon's port answers, while it listens.
+/// Returns the answer of the daemon's port while it listens.
 fn get(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     write!(stream, "GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;

@@ -114,11 +114,11 @@ impl fmt::Display for SecretRef {
     }
 }
 
-/// Reads a token that a platform projects into a file for everything that runs beside us, and renews. Who may read it
-/// is the platform's choice, which nobody here can change. Blanks around it are not part of it.
+/// Reads a token that a platform writes into a file for all programs of a container, and renews. The platform decides
+/// who may read it, and the operator cannot change that. Blanks around it are not part of it.
 ///
 /// # Errors
-/// Fails if the file cannot be read, is empty, or holds no text.
+/// Fails if the file cannot be read, is empty, or is not UTF-8.
 pub fn read_projected_token(path: &Path) -> Result<Secret, SecretError> {
     let bytes = std::fs::read(path).map_err(|source| SecretError::Unreadable { path: path.to_owned(), source })?;
     let place = SecretRef::File(path.to_owned());
@@ -157,8 +157,9 @@ pub fn guarded(path: &Path) -> Result<(), SecretError> {
     }
 }
 
-/// Tells whether others than its owner may read or write a file. Its group may read it where root owns the file, as libpq has
-/// it for keys, or where this process is in that group: so Kubernetes (`fsGroup`) and Docker (`gid`) give secrets.
+/// Tells whether users other than its owner may read or write a file. Its group may read it if root owns the file,
+/// which is libpq's rule for private keys, or if this process is in that group: Kubernetes (`fsGroup`) and Docker
+/// (`gid`) provide secrets that way.
 #[cfg(unix)]
 pub fn is_open_to_others(metadata: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -302,7 +303,7 @@ mod tests {
         );
     }
 
-    /// A file of another user, whose group may read it: only root can make one, so the rest is asked of any user.
+    /// Only root can make a file of another user, so other users check only the part without such a file.
     #[cfg(unix)]
     #[test]
     fn a_group_may_read_if_it_is_one_of_ours() {
@@ -320,7 +321,7 @@ mod tests {
         }
     }
 
-    /// A volume of Kubernetes: the file is a link to a link to the folder of the newest version.
+    /// In a volume of Kubernetes the file is a link to a link to the folder of the newest version.
     #[cfg(unix)]
     #[test]
     fn a_secret_and_a_token_are_read_as_kubernetes_gives_them() {

@@ -84,7 +84,7 @@ impl Launch {
         self
     }
 
-    /// What it says is added to this file in the end.
+    /// Adds its output to this file after it has ended.
     pub fn keep_output(mut self, file: PathBuf) -> Launch {
         self.kept = Some(file);
         self

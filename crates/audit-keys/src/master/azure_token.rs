@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::config::Connection;
 
-    /// The platform's mode, which nobody here can change.
+    /// The platform sets the mode of the file, and the operator cannot change it.
     #[test]
     fn a_federated_token_may_be_open_to_others() {
         let file = tempfile::NamedTempFile::new().unwrap();

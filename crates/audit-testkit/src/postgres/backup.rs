@@ -52,13 +52,14 @@ impl Postgres {
         backup
     }
 
-    /// This server goes back to an earlier copy of itself, without a word to its sessions: the same port, the same timeline.
+    /// Puts this server back to an earlier copy of itself, without a notice to its sessions: the same port, the same
+    /// timeline.
     pub fn put_back(&self, copy: &Backup) {
         self.replace(copy);
         self.start_again();
     }
 
-    /// The same by archive recovery, which begins a new timeline.
+    /// Does the same by archive recovery, which begins a new timeline.
     pub fn put_back_by_recovery(&self, copy: &Backup) {
         self.replace(copy);
         self.configure(&[NO_ARCHIVE]);
@@ -137,7 +138,7 @@ impl Backup {
     }
 }
 
-/// Archive recovery finds nothing in the archive, and ends where the WAL of the copy does.
+/// Setting for an archive recovery that finds nothing in the archive and ends at the end of the copy's WAL.
 const NO_ARCHIVE: (&str, &str) = ("restore_command", "false");
 
 /// Copies files and folders. Those that disappear meanwhile, as happens with a working server, are left out.
