@@ -14,10 +14,10 @@ mod slot;
 mod stream;
 mod tables;
 
-use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use audit_config::Chain;
 use audit_core::rules::{FormerNames, Rules, TableRules};
 use audit_core::shape::TableName;
 use tokio_postgres::Client;
@@ -131,7 +131,7 @@ pub async fn check(input: &Input<'_>, application_name: &str) -> Vec<Finding> {
             report.fail(
                 Area::Server,
                 input.source.endpoint.describe(),
-                chain(&error),
+                Chain(&error).to_string(),
                 error.hint().unwrap_or_default(),
             );
             sinks::check(&mut report, input.sinks, None);
@@ -145,7 +145,7 @@ pub async fn check(input: &Input<'_>, application_name: &str) -> Vec<Finding> {
             }
             Err(Unreadable::Query(error)) => {
                 let hint = error.hint().unwrap_or("look into the server's log");
-                report.fail(Area::Server, input.source.endpoint.describe(), chain(&error), hint);
+                report.fail(Area::Server, input.source.endpoint.describe(), Chain(&error).to_string(), hint);
                 sinks::check(&mut report, input.sinks, None);
             }
         },
@@ -238,14 +238,6 @@ impl Report {
 
     fn fail(&mut self, area: Area, subject: impl Into<String>, message: impl Into<String>, fix: impl Into<String>) {
         self.push(area, subject, State::Fail, message, Some(fix.into()));
-    }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", chain(cause)),
-        None => error.to_string(),
     }
 }
 

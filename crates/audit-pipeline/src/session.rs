@@ -17,6 +17,7 @@ use audit_capture::SourceConfig;
 use audit_capture::baseline::{Baseline, Runner, SinkProgress};
 use audit_capture::replication::Receiver;
 use audit_capture::{context_keys, former_names};
+use audit_config::Chain;
 use audit_core::baseline::Command;
 use audit_core::batch::Progress;
 use audit_core::context::{Context, Contexts};
@@ -426,7 +427,7 @@ fn sink_ended(end: Result<Result<(), SinkEnd>, tokio::task::JoinError>) -> Resul
     match end {
         Ok(Ok(())) => Ok(None),
         Ok(Err(end)) if end.error.action == Action::Restart => {
-            let (error, hint) = (sink_task::Chain(&end.error), end.error.hint.as_deref());
+            let (error, hint) = (Chain(&end.error), end.error.hint.as_deref());
             warn!(sink = %end.sink, %error, hint, "the sink has to begin again from what is durable");
             Ok(Some(Ended::Restart))
         }

@@ -108,9 +108,7 @@ struct Report {
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let client = audit_connect::connect(&config.source.endpoint, "cdc-audit plan").await?;
     let publication = &config.source.publication;
-    let found = published(&client, publication)
-        .await
-        .map_err(|error| CliError::of(&error).hint(error.hint().map(str::to_owned)))?;
+    let found = published(&client, publication).await?;
     let wanted = |table: &&PublishedTable| {
         table.name.schema != "cdc_audit" && args.table.as_ref().is_none_or(|wanted| *wanted == table.name.to_string())
     };
