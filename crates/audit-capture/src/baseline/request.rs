@@ -8,7 +8,7 @@ use super::listed::{self, Listed};
 use super::store::failed;
 use crate::former_names;
 
-/// What was asked for.
+/// The baseline that was requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requested {
     pub table: String,

@@ -108,6 +108,9 @@ impl Stage {
     }
 
     /// Stores what a look-up found now about a relation that [`Stage::message`] returned.
+    ///
+    /// # Errors
+    /// Returns [`StageError::Table`] if the rules do not fit the table.
     pub fn describe(&mut self, relation: &Relation, catalog: Option<&CatalogTable>) -> Result<(), StageError> {
         let position = self.assembler.next_position();
         let table = self.table(relation, catalog, position)?;
