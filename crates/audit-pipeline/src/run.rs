@@ -9,6 +9,7 @@ use audit_capture::baseline::{BaselineConfig, BaselineError, Progress};
 use audit_capture::config::SourceConfig;
 use audit_capture::encoding;
 use audit_capture::replication::ReplicationError;
+use audit_config::Chain;
 use audit_connect::{ConnectError, Outcome};
 use audit_core::position::Lsn;
 use audit_core::protect::Policy;
@@ -22,7 +23,7 @@ use crate::continuity::Gap;
 use crate::driver::DriverError;
 use crate::retry::Backoff;
 use crate::session::{Ended, session, stopped};
-use crate::sink_task::{Chain, NamedSink, SinkEnd};
+use crate::sink_task::{NamedSink, SinkEnd};
 use crate::status::{Failure, Shared};
 
 /// Everything that a running daemon consists of.

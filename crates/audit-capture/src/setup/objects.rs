@@ -47,7 +47,7 @@ pub(crate) const FUNCTIONS: [Function; 4] = [
 ];
 
 /// The tables, with the privileges that the daemon's role needs on them.
-pub(crate) const TABLES: [(&str, &str, &[&str], &str); 5] = [
+pub(crate) const TABLES: [(&str, &str, &[&str], &str); 6] = [
     (
         "context_keys",
         "keys that set_context signs with; only its owner and the daemon's role read them",
@@ -65,6 +65,12 @@ pub(crate) const TABLES: [(&str, &str, &[&str], &str); 5] = [
         "which objects were captured under which names, so that one that is new is told from one that was there",
         &["SELECT", "INSERT", "UPDATE", "DELETE"],
         include_str!("../sql/captured.sql"),
+    ),
+    (
+        "captured_names",
+        "what tables were called before, and of which tables partitions were part, so that rules for those hold on",
+        &["SELECT", "INSERT"],
+        include_str!("../sql/captured_names.sql"),
     ),
     (
         "captured_since",

@@ -73,6 +73,7 @@ async fn an_owner_without_special_rights_sets_up_and_finds_nothing_to_do_the_sec
                 Admin: CREATE TABLE cdc_audit.context_keys (
                 Admin: CREATE TABLE cdc_audit.chunks (
                 Admin: CREATE TABLE cdc_audit.captured (
+                Admin: CREATE TABLE cdc_audit.captured_names (
                 Admin: CREATE TABLE cdc_audit.captured_since (
                 Admin: CREATE TABLE cdc_audit.quarantine (
                 Admin: SET lock_timeout TO '2s'
@@ -83,6 +84,7 @@ async fn an_owner_without_special_rights_sets_up_and_finds_nothing_to_do_the_sec
                 Admin: GRANT SELECT ON cdc_audit.context_keys TO cdc_audit
                 Admin: GRANT SELECT, INSERT, UPDATE, DELETE ON cdc_audit.chunks TO cdc_audit
                 Admin: GRANT SELECT, INSERT, UPDATE, DELETE ON cdc_audit.captured TO cdc_audit
+                Admin: GRANT SELECT, INSERT ON cdc_audit.captured_names TO cdc_audit
                 Admin: GRANT SELECT, INSERT, UPDATE, DELETE ON cdc_audit.captured_since TO cdc_audit
                 Admin: GRANT SELECT, INSERT (source, sink, position, note, os_user) ON cdc_audit.quarantine TO cdc_audit
                 Admin: GRANT USAGE ON SCHEMA public TO cdc_audit

@@ -72,7 +72,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let bar = progress_bar();
     let exported = audit_history::export(&store, &request, |rows| bar.set_position(rows)).await;
     bar.finish_and_clear();
-    let manifest = exported.map_err(|error| CliError::of(&error).hint(error.hint()))?;
+    let manifest = exported?;
     if manifest.is_ahead() {
         warn(&manifest);
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use audit_capture::baseline::Progress;
+use audit_config::Chain;
 use audit_core::position::Lsn;
 use audit_core::sink::Action;
 use audit_pipeline::run::{Daemon, RunError};
@@ -69,10 +70,13 @@ pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
         }
         // Whoever collects lines of JSON gets one; a person reads what every command says of its error.
         Err(error) if config.log.format == LogFormat::Json => {
-            error!(error = %audit_pipeline::Chain(&error), hint = error.hint(), "the daemon ends");
+            error!(error = %Chain(&error), hint = error.hint(), "the daemon ends");
             Ok(ExitCode::from(exit_code(&error)))
         }
-        Err(error) => Err(CliError::of(&error).hint(error.hint()).code(exit_code(&error))),
+        Err(error) => {
+            let code = exit_code(&error);
+            Err(CliError::from(error).code(code))
+        }
     }
 }
 
