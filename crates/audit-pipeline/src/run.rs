@@ -195,6 +195,9 @@ impl RunError {
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// Runs until `stop` becomes true, or until someone must act. Returns the position before which everything is durable.
+///
+/// # Errors
+/// Returns a [`RunError`] if someone must act before the daemon can continue.
 pub async fn run(daemon: &Daemon, stop: watch::Receiver<bool>) -> Result<Lsn, RunError> {
     let Some(keyring) = &daemon.keyring else { return sessions(daemon, stop).await };
     tokio::select! {

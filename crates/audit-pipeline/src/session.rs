@@ -20,7 +20,7 @@ use audit_capture::replication::Receiver;
 use audit_core::baseline::Command;
 use audit_core::batch::Progress;
 use audit_core::context::{Context, Contexts};
-use audit_core::position::{Lsn, Micros};
+use audit_core::position::{Lsn, Micros, Position};
 use audit_core::quarantine::Quarantine;
 use audit_core::sink::{ALL_SINKS, Action, Checkpoint, Identity, Stored};
 use futures::future::select_all;
@@ -283,6 +283,8 @@ struct Sinks {
     quarantine: Vec<watch::Sender<Quarantine>>,
     epoch: u16,
     start: Progress,
+    /// Where the record of an accepted gap stands.
+    gap: Option<Position>,
     /// Whether the stream has shown that it continues what every sink has.
     continues: watch::Receiver<bool>,
 }
@@ -297,6 +299,7 @@ impl Sinks {
             quarantine: Vec::new(),
             epoch: verdict.epoch,
             start,
+            gap: (!verdict.gaps.is_empty()).then(|| verdict.gap_position()),
             continues: watch::channel(false).1,
         };
         for sink in &daemon.sinks {
@@ -336,6 +339,11 @@ impl Sinks {
         let acknowledged = *safe.borrow();
         daemon.shared.acknowledged(acknowledged);
         acknowledged
+    }
+
+    /// Tells whether every sink has stored the record of the gap that was accepted, if there was one.
+    fn have_gap(&self) -> bool {
+        self.gap.is_none_or(|gap| self.durable.iter().all(|durable| durable.borrow().position >= gap))
     }
 
     /// The sinks that wait to learn what operators have quarantined meanwhile.
@@ -427,8 +435,8 @@ async fn follow(
         tokio::time::sleep(daemon.config.stop_timeout.get()).await;
     });
     let (receiver, driven) = loop {
-        if *sinks.continues.borrow_and_update() {
-            // The permission applies once, to the gap that the operator knew about.
+        if *sinks.continues.borrow_and_update() && sinks.have_gap() {
+            // The permission applies once, to the gap that the operator knew about, and until every sink has its record.
             daemon.accept_gap.store(false, Ordering::Relaxed);
         }
         sinks.acknowledge(daemon, safe);

@@ -273,6 +273,9 @@ impl Stage {
     }
 
     /// The server has nothing to send up to `wal_end`.
+    ///
+    /// # Errors
+    /// Returns [`StageError::NotSentAgain`] if a change that a sink has from before `wal_end` did not come again.
     pub fn idle(&mut self, wal_end: Lsn) -> Result<(), StageError> {
         if self.assembler.transaction().is_none() {
             self.all_met_before(wal_end)?;
@@ -285,6 +288,10 @@ impl Stage {
     /// Processes the data of one XLogData message that begins at `lsn`. Returns a relation if the message is a change
     /// of it and its shape has to be found first: look it up in the catalog, call [`Stage::describe`], and pass in the
     /// same message again.
+    ///
+    /// # Errors
+    /// Returns a [`StageError`] if the message cannot be decoded or recorded, or does not continue what a sink has.
+    /// With the key that [`StageError::wanted`] names, the same message may be passed in again.
     pub fn message(&mut self, data: &[u8], lsn: Lsn) -> Result<Option<Relation>, StageError> {
         // The scratch space is lent to the message while the stage processes it.
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -354,7 +361,10 @@ impl Stage {
         self.contexts.keys(keys);
     }
 
-    /// Processes the context that waited for keys. After an error it still waits; see [`StageError::wanted`].
+    /// Processes the context that waited for keys.
+    ///
+    /// # Errors
+    /// Returns a [`StageError`] if the context cannot be protected; it then still waits, see [`StageError::wanted`].
     pub fn unread_context(&mut self) -> Result<(), StageError> {
         let Some((content, lsn)) = self.unread.take() else { return Ok(()) };
         let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);

@@ -229,7 +229,8 @@ const LARGE_PART: u64 = 16;
 /// that only one such row may be in memory. A table with nothing in its TOAST table has only small rows, and values
 /// whose stored form is small are not unpacked, because they cannot be large.
 ///
-/// # Errors Returns [`BaselineError::RowTooLarge`] if a row does not fit into memory.
+/// # Errors
+/// Returns [`BaselineError::RowTooLarge`] if a row does not fit into memory.
 async fn room_for_the_largest(
     client: &Client,
     wanted: &Wanted<'_>,

@@ -8,7 +8,7 @@ use super::error::BaselineError;
 use super::listed::{self, Listed};
 use super::store::failed;
 
-/// What was asked for.
+/// The baseline that was requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requested {
     pub table: String,
@@ -20,8 +20,8 @@ pub struct Requested {
 /// Stores that a baseline of a table is wanted for all `sinks` that the rules send it to. The daemon reads the request
 /// at its next look at the source, or at its next start.
 ///
-/// # Errors Fails also if the daemon would not read the table: [`BaselineError::NotPublished`],
-/// [`BaselineError::NotWanted`].
+/// # Errors
+/// Fails also if the daemon would not read the table: [`BaselineError::NotPublished`], [`BaselineError::NotWanted`].
 pub async fn request(
     client: &Client,
     source: &str,

@@ -105,13 +105,15 @@ fn refuse_foreign(plan: &mut Plan, found: &Found) {
             "schema cdc_audit belongs to role {owner}, who could read the keys of contexts and change the tables"
         );
         let hint = format!(
-            "as a superuser run DROP SCHEMA cdc_audit CASCADE if nothing in it is yours, or ALTER SCHEMA cdc_audit OWNER TO {me}; \
-             if {owner} is to own it, run setup --as that role"
+            "drop nothing before you know what it is, because a trail may lie in it: `\\dt+ cdc_audit.*` in psql lists it; if an earlier \
+             setup ran as {owner}, run setup --as that role; else ask who uses {owner}, and as a superuser run \
+             ALTER SCHEMA cdc_audit OWNER TO {me}, or rename the schema, which keeps everything in it"
         );
         plan.refuse(message, hint);
     }
     for what in &objects.foreign {
-        let hint = "drop it if nobody needs it; else look at what it does, and give it to the schema's owner: setup takes only what is its own";
+        let hint = "drop nothing before you know what it is, because a trail may lie in it: ask who uses that role; if it is harmless, give it to the \
+                    schema's owner (ALTER … OWNER TO), or else move it away (ALTER … SET SCHEMA), which keeps what it holds";
         plan.refuse(format!("schema cdc_audit holds what setup did not make: {what}"), hint);
     }
 }

@@ -38,7 +38,8 @@ impl RawRows {
     /// Appends a line, including its end. The line has the row's columns and `extra` more, which [`RawRows::extra`]
     /// returns until the next line is appended.
     ///
-    /// # Errors Returns a [`CopyError`] for a malformed line; the rows are then as before.
+    /// # Errors
+    /// Returns a [`CopyError`] for a malformed line; the rows are then as before.
     pub fn push(&mut self, line: &[u8], extra: usize) -> Result<(), CopyError> {
         let (text, cells) = (self.text.len(), self.cells.len());
         let taken = self.take(line, extra);

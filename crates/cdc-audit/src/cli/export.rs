@@ -106,7 +106,7 @@ fn warn(manifest: &Manifest) {
     let (until, store) = (manifest.until.as_deref().unwrap_or_default(), &manifest.store);
     let newest = match &store.complete_until {
         Some(at) => format!("its newest version was committed at {at}"),
-        None => "it had no version".to_string(),
+        None => "it had no version in that time".to_string(),
     };
     let behind = match store.lag {
         Some(lag) => format!("it was {} of WAL behind", bytes(lag.bytes)),

@@ -24,7 +24,8 @@ use crate::wiring;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  cdc-audit run\n  cdc-audit --config shop.toml run --accept-gap --new-baseline")]
 pub struct Args {
-    /// Go on, once, where WAL was lost; a `gap` record in every sink says what is missing.
+    /// Go on, once, where WAL was lost; a `gap` record in every sink says what is missing. If the daemon is killed before every sink has
+    /// that record, give it again: no sink stores the record twice.
     #[arg(long)]
     accept_gap: bool,
     /// Where a gap was accepted, read every table anew: what the lost changes left behind becomes a baseline of the next number.
