@@ -46,7 +46,7 @@ fn served(metrics: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dashboard_shows_every_metric_and_alerts_know_theirs() {
+async fn the_dashboard_shows_every_metric() {
     let server = shared(15).await;
     let world = World::on(server).sql("CREATE TABLE t (id int PRIMARY KEY)").listening().build().await;
     let mut daemon = world.launch().start();
@@ -60,10 +60,6 @@ async fn the_dashboard_shows_every_metric_and_alerts_know_theirs() {
     let served = served(&metrics);
     let shown: BTreeSet<String> = expressions().iter().flat_map(|expression| names(expression)).collect();
     assert_eq!(shown, served, "deploy/grafana/cdc-audit.json shows (left) what a daemon serves (right)");
-    let rules = std::fs::read_to_string(repository("deploy/prometheus/alerts.yml")).unwrap();
-    let expressions = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
-    let unknown: Vec<String> = expressions.flat_map(names).filter(|name| !served.contains(name)).collect();
-    assert!(unknown.is_empty(), "alerts.yml asks for {unknown:?}, which no daemon serves");
 }
 
 #[test]

@@ -17,10 +17,10 @@ struct Shown {
 fn shown(words: &[String], found: &mut Vec<Shown>) {
     let help = command(words.iter().map(String::as_str).chain(["--help"]));
     let help = String::from_utf8(help.stdout).expect("help is text");
-    // Descriptions begin further to the right, and may speak of options too.
+    // Descriptions begin further to the right, remarks at the margin; both may speak of options too.
     let option = |line: &str| {
         let option = line.trim_start();
-        let begins = option.starts_with('-') && line.len() - option.len() <= 6;
+        let begins = option.starts_with('-') && (2..=6).contains(&(line.len() - option.len()));
         begins.then(|| option.split([' ', ',']).find(|word| word.starts_with("--")).map(str::to_owned))?
     };
     found.push(Shown { words: words.to_vec(), options: help.lines().filter_map(option).collect() });
