@@ -3,6 +3,9 @@
 mod allocator;
 mod cli;
 mod config;
+#[cfg(test)]
+#[allow(clippy::expect_used, clippy::panic, reason = "tests")]
+mod docs;
 mod error;
 #[cfg(feature = "fault-points")]
 mod faults;
