@@ -1,21 +1,21 @@
-//! What a ciphertext is bound to: [`Aad`].
+//! The context that a ciphertext is bound to: [`Aad`].
 
-/// Where a row's values stand, as the version's record says it.
+/// The place of a row's values, as the version's record states it.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     pub source: &'a str,
     pub table: &'a str,
-    /// The row's key as it is stored: protected, where its columns are.
+    /// The row's key as it is stored: protected if its columns are protected.
     pub key: Option<&'a str>,
     pub xid: u32,
     /// Start of the change's own WAL record.
     pub lsn: u64,
-    /// The change's number in its transaction: several changes can share a WAL record.
+    /// The change's number in its transaction, because several changes can share a WAL record.
     pub seq: u64,
 }
 
-/// The authenticated context of values, written so that two contexts are equal only if all their parts are: each text follows its length,
-/// each number has eight bytes, and there are as many parts as the count before them says.
+/// The authenticated context of values, written so that two contexts are equal only if all their parts are equal: the
+/// length comes before each text, each number has eight bytes, and a count comes before the further columns.
 ///
 /// ```text
 /// 1 | source | table | 0, or 1 and key | xid | lsn | seq | count of columns | (name | 0, or 1 and value)… | column
@@ -23,11 +23,11 @@ pub struct Row<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Aad {
     bytes: Vec<u8>,
-    /// Where the part ends that all values of a row share.
+    /// Length of the part that all values of a row share.
     row: usize,
 }
 
-/// The first byte: which order of parts this is.
+/// The first byte, the version of this format.
 const VERSION: u8 = 1;
 
 impl Aad {
@@ -35,7 +35,7 @@ impl Aad {
         Aad::default()
     }
 
-    /// Begins the values of a row. `with` are further columns that they are bound to, with their values as stored.
+    /// Begins the values of a row. `with` holds further columns that they are bound to, with their values as stored.
     pub fn row<'c>(&mut self, row: &Row<'_>, with: impl ExactSizeIterator<Item = (&'c str, Option<&'c str>)>) {
         self.bytes.clear();
         self.bytes.push(VERSION);
@@ -52,7 +52,7 @@ impl Aad {
         self.row = self.bytes.len();
     }
 
-    /// The context of one column's value in that row.
+    /// Returns the context of one column's value in that row.
     pub fn column(&mut self, name: &str) -> &[u8] {
         self.bytes.truncate(self.row);
         self.text(name);
@@ -112,7 +112,7 @@ mod tests {
 
     type Parts = (String, String, Option<String>, (u32, u64, u64), Vec<(String, Option<String>)>, String);
 
-    /// Few letters, so that parts of one context are easily taken for those of another.
+    /// Parts made of few letters, so that parts of one context are easily mistaken for parts of another.
     fn parts() -> impl Strategy<Value = Parts> {
         let word = || "[a\u{0}\u{1}]{0,3}";
         let columns = prop::collection::vec((word(), prop::option::of(word())), 0..4);
@@ -132,7 +132,7 @@ mod tests {
             prop_assert_eq!(written(&a) == written(&b), a == b);
         }
 
-        /// What is in one column's value and in the next one's name can be moved between them.
+        /// Moves a column's value into its name, or the last column's name among the further columns.
         #[test]
         fn no_part_runs_into_the_next(a in parts(), at in 0..4usize) {
             let mut b = a.clone();

@@ -1,4 +1,4 @@
-//! The text of a stored value, taken apart: [`Form`].
+//! Parses the text of a stored value: [`Form`].
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -12,16 +12,16 @@ pub enum Method {
     Token,
 }
 
-/// A ciphertext or a token, not yet opened.
+/// A parsed ciphertext or token that is not yet opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Form {
     pub method: Method,
     pub key: KeyId,
-    /// What comes after the key's name, decoded.
+    /// The decoded bytes that follow the key's name.
     pub(crate) body: Vec<u8>,
 }
 
-/// Why a text is none of ours.
+/// The reason why a text is not a valid protected value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormError {
     #[error("not an encrypted value")]
@@ -35,10 +35,10 @@ pub enum FormError {
 pub(crate) const ENCRYPTED: &str = "aes256gcm:";
 pub(crate) const TOKEN: &str = "aes-siv:";
 
-/// What every protected value begins with.
+/// Every protected value begins with one of these.
 pub const PREFIXES: [&str; 2] = [ENCRYPTED, TOKEN];
 
-/// The first byte of what is in base64.
+/// The first byte of an encrypted value's body.
 pub(crate) const VERSION: u8 = 1;
 pub(crate) const RUN: usize = 16;
 const COUNTER: usize = 8;
@@ -46,7 +46,10 @@ pub(crate) const HEAD: usize = 1 + RUN + COUNTER;
 pub(crate) const TAG: usize = 16;
 
 impl Form {
-    /// Takes a stored text apart. Opens nothing and needs no key.
+    /// Parses a stored text. Decrypts nothing and needs no key.
+    ///
+    /// # Errors
+    /// Fails with a [`FormError`] if the text is not a protected value, is damaged, or has a newer format.
     pub fn parse(text: &str) -> Result<Form, FormError> {
         let (method, rest) = match (text.strip_prefix(ENCRYPTED), text.strip_prefix(TOKEN)) {
             (Some(rest), _) => (Method::Encrypt, rest),
@@ -70,7 +73,7 @@ impl Form {
     }
 }
 
-/// `<method>:<key id>:`, then `body` in the method's base64.
+/// Appends `<method>:<key id>:`, then `body` in the method's base64.
 pub(crate) fn write(method: Method, key: &KeyId, body: &[u8], out: &mut String) {
     let (prefix, base64) = match method {
         Method::Encrypt => (ENCRYPTED, STANDARD),
@@ -82,7 +85,7 @@ pub(crate) fn write(method: Method, key: &KeyId, body: &[u8], out: &mut String) 
     base64.encode_string(body, out);
 }
 
-/// The nonce of a counter: its eight bytes behind four zeros.
+/// Returns the nonce of a counter: four zero bytes, then the counter's eight bytes.
 pub(crate) fn nonce(counter: u64) -> [u8; 12] {
     let mut nonce = [0; 12];
     nonce[4..].copy_from_slice(&counter.to_be_bytes());

@@ -12,14 +12,14 @@ use zeroize::Zeroize;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(Arc<str>);
 
-/// What a key is for.
+/// The purpose of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Encrypts values, for a while.
+    /// Encrypts values until it is rotated.
     Data,
-    /// Makes the tokens of a class, for ever.
+    /// Makes the tokens of a class; it is never rotated.
     Tokens,
-    /// Wraps the keys of a class's data subjects and finds them, for ever.
+    /// Wraps the keys of a class's data subjects and finds them; it is never rotated.
     Subjects,
     /// Encrypts one data subject's values.
     Subject,
@@ -30,7 +30,7 @@ const DIGITS: usize = 16;
 impl Kind {
     pub const ALL: [Kind; 4] = [Kind::Data, Kind::Tokens, Kind::Subjects, Kind::Subject];
 
-    /// As in the key store.
+    /// The kind's name in the key store.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Data => "data",
@@ -51,14 +51,14 @@ impl Kind {
 }
 
 impl KeyId {
-    /// A new name, random.
+    /// Generates a new random name.
     pub fn generate(kind: Kind) -> KeyId {
         let mut random = [0; DIGITS / 2];
         fill(&mut random);
         KeyId(format!("{}{}", kind.letter(), hex::encode(random)).into())
     }
 
-    /// `None` for what is no key's name.
+    /// Parses a key's name. `None` for a text that is not one.
     pub fn parse(text: &str) -> Option<KeyId> {
         let digits = text.get(1..)?;
         let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -88,20 +88,20 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// 32 secret bytes, overwritten when dropped and never moved in memory meanwhile.
+/// 32 secret bytes, overwritten when dropped. They are never moved in memory before, so that no copy stays.
 pub struct SecretKey(Box<[u8; SecretKey::LEN]>);
 
 impl SecretKey {
     pub const LEN: usize = 32;
 
-    /// Random bytes.
+    /// Generates a key of random bytes.
     pub fn generate() -> SecretKey {
         let mut key = SecretKey(Box::new([0; SecretKey::LEN]));
         fill(key.0.as_mut_slice());
         key
     }
 
-    /// `None` where these are not as many bytes as a key has.
+    /// Copies a key. `None` if there are not exactly [`SecretKey::LEN`] bytes.
     pub fn from_slice(bytes: &[u8]) -> Option<SecretKey> {
         if bytes.len() != SecretKey::LEN {
             return None;
@@ -111,18 +111,19 @@ impl SecretKey {
         Some(key)
     }
 
-    /// The bytes, for whoever wraps them.
+    /// The key's bytes, for the code that wraps them.
     pub fn expose(&self) -> &[u8] {
         self.0.as_slice()
     }
 
-    /// Key material for one purpose: HKDF-SHA256 (RFC 5869) with this salt and info. Fills `out`, of at most 255 times 32 bytes.
+    /// Fills `out` with key material for one purpose: HKDF-SHA256 (RFC 5869) with this salt and info. `None` if `out`
+    /// is longer than 255 times 32 bytes.
     pub(crate) fn derive(&self, salt: &[u8], info: &[u8], out: &mut [u8]) -> Option<()> {
         let prk = Salt::new(HKDF_SHA256, salt).extract(self.expose());
         prk.expand(&[info], Length(out.len())).ok()?.fill(out).ok()
     }
 
-    /// An AES-256-GCM key for one purpose.
+    /// Derives an AES-256-GCM key for one purpose.
     pub(crate) fn derive_gcm(&self, salt: &[u8], info: &[u8]) -> Option<LessSafeKey> {
         let mut derived = SecretKey(Box::new([0; SecretKey::LEN]));
         self.derive(salt, info, derived.0.as_mut_slice())?;
@@ -158,10 +159,11 @@ impl KeyType for Length {
     }
 }
 
-/// Random bytes of the library's generator, which the system seeds. It ends the process rather than give out anything else.
+/// Fills `bytes` from the library's random generator, which the system seeds. The library ends the process rather than
+/// give out anything else.
 pub(crate) fn fill(bytes: &mut [u8]) {
     while rand::fill(bytes).is_err() {
-        // Where the system has no randomness yet, nothing may be encrypted: wait for it.
+        // Nothing may be encrypted before the system has randomness: wait for it.
         std::thread::yield_now();
     }
 }
@@ -192,7 +194,7 @@ mod tests {
         assert!(SecretKey::from_slice(&[0; 31]).is_none());
     }
 
-    /// RFC 5869, test case 1, of which ours has a longer key: the function is the library's, so its own shape is what is checked.
+    /// The function is the library's, so this does not repeat the test cases of RFC 5869: it checks how we call it.
     #[test]
     fn another_salt_or_purpose_gives_another_key() {
         let key = SecretKey::from_slice(&[7; 32]).unwrap();

@@ -1,26 +1,29 @@
-//! Values under keys, pure: from keys and values to stored text and back. Nothing here waits, reads a file or knows a key service;
-//! `audit-keys` does.
+//! Encrypts values and decrypts them: from keys and values to stored text and back. This crate is pure: it does not
+//! wait, reads no file and knows no key service; `audit-keys` does all that.
 //!
 //! ```text
 //! encrypt   aes256gcm:<key id>:<base64 of  1 | run id (16) | counter (8) | ciphertext | tag (16)>
 //! token     aes-siv:<key id>:<base64url of  synthetic IV (16) | ciphertext>
 //! ```
 //!
-//! # Why no nonce repeats, across restarts too
+//! # Why no nonce repeats, even across restarts
 //!
-//! AES-GCM breaks when two values share key and nonce. Random nonces of 96 bits may be used for some 2^32 values of a key before a
-//! repetition becomes likely enough to matter; a stored counter must never go back, whatever is restored or killed. So neither is relied on:
-//! each [`Sealer`], and a process has one, draws a run id of 128 random bits when it is made. What encrypts is not the data key but
-//! HKDF-SHA256 of data key and run id, a key that no other run has, and the nonce is a counter that this run never turns back.
-//! Two values share key and nonce only where two runs drew the same 128 bits. The one way to bring that about is to resume the
-//! memory of a running process twice: a snapshot of a virtual machine, say.
+//! AES-GCM breaks when two values share key and nonce. Random nonces of 96 bits are safe for only about 2^32 values of
+//! a key; after that a repetition is likely enough to matter. A stored counter must never go back, whatever is restored
+//! or killed. So we rely on neither: each [`Sealer`] (a process has one) draws a run id of 128 random bits when it is
+//! made. Values are not encrypted with the data key itself, but with HKDF-SHA256 of data key and run id, a key that no
+//! other run has, and the nonce is a counter that never goes back within this run. Two values share key and nonce only
+//! if two runs drew the same 128 bits. The one way to cause that is to resume the memory of a running process twice,
+//! for example from a snapshot of a virtual machine.
 //!
-//! Tokens have no nonce: equal values give equal tokens, on purpose, and AES-SIV (RFC 5297) loses nothing else by that.
+//! Tokens have no nonce: equal values give equal tokens on purpose, and that is all that AES-SIV (RFC 5297) reveals
+//! without a nonce.
 //!
 //! # What a ciphertext is bound to
 //!
-//! [`Aad`] writes where a value stands (source, table, key, transaction, place, further columns, column) so that no two places look alike. It is
-//! authenticated, not stored: who opens a value must say where it was found, and one that was moved does not open.
+//! [`Aad`] writes the place of a value (source, table, key, transaction, position, further columns, column) so that two
+//! different places never give the same bytes. The context is authenticated, not stored: anyone who opens a value must
+//! say where it was found, and a value that was moved does not open.
 
 mod aad;
 mod form;

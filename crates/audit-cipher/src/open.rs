@@ -1,4 +1,4 @@
-//! From stored text back to the value.
+//! Decrypts stored text back to the value.
 
 use aes_siv::KeyInit as _;
 use aes_siv::siv::Aes256Siv;
@@ -10,12 +10,15 @@ use crate::key::SecretKey;
 use crate::sealer::GCM_INFO;
 use crate::token::{SIV_INFO, SIV_KEY};
 
-/// Why a value does not open, which never says more than this: it was altered or moved, or the key is another's.
+/// A value does not open: it was altered or moved, or the key is another one. The error never says more than that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the value does not open: it was altered, or stood elsewhere when it was encrypted")]
 pub struct Unopened;
 
 /// Opens a ciphertext with the key that it names, in the context that it was found in.
+///
+/// # Errors
+/// Fails with [`Unopened`] if the value is a token, or was not encrypted with this key in this context.
 pub fn open(form: &Form, key: &SecretKey, aad: &[u8]) -> Result<Zeroizing<String>, Unopened> {
     if form.method != Method::Encrypt {
         return Err(Unopened);
@@ -32,6 +35,9 @@ pub fn open(form: &Form, key: &SecretKey, aad: &[u8]) -> Result<Zeroizing<String
 }
 
 /// Opens a token with the key that it names, in the domain that it was made for.
+///
+/// # Errors
+/// Fails with [`Unopened`] if the value is a ciphertext, or was not made with this key in this domain.
 pub fn open_token(form: &Form, key: &SecretKey, domain: &[u8]) -> Result<Zeroizing<String>, Unopened> {
     if form.method != Method::Token {
         return Err(Unopened);
@@ -42,7 +48,7 @@ pub fn open_token(form: &Form, key: &SecretKey, domain: &[u8]) -> Result<Zeroizi
     text(Zeroizing::new(siv.decrypt([domain], &form.body).map_err(|_| Unopened)?))
 }
 
-/// Only text was ever encrypted.
+/// Returns the opened bytes as text, because only text is ever encrypted. Bytes that are not UTF-8 are overwritten.
 fn text(mut plain: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, Unopened> {
     String::from_utf8(std::mem::take(&mut *plain)).map(Zeroizing::new).map_err(|error| {
         drop(Zeroizing::new(error.into_bytes()));

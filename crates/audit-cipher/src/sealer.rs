@@ -1,4 +1,4 @@
-//! Encrypting, on the way of every protected value: [`Sealer`].
+//! Encrypts every protected value on its way to the sinks: [`Sealer`].
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -14,11 +14,11 @@ use crate::key::{KeyId, SecretKey, fill};
 use crate::subject::{ERASED, Known, Ready, SubjectId, Subjects};
 use crate::token::Tokens;
 
-/// A class of keys, as this [`Sealer`] counts them.
+/// A class of keys, as its index in this [`Sealer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClassId(usize);
 
-/// A key without which a value cannot be encrypted. Whoever gets this obtains it, installs it, and asks again.
+/// A key that is missing, so that a value cannot be encrypted. The caller obtains it, installs it, and tries again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wanted {
     Data(ClassId),
@@ -27,31 +27,31 @@ pub enum Wanted {
     Subject(ClassId, SubjectId),
 }
 
-/// Why a value is not encrypted. Nothing was appended.
+/// The reason why a value was not encrypted. Nothing was appended to the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     #[error("a key is not at hand")]
     Wanted(Wanted),
-    /// Beyond 64 GiB, which no value of PostgreSQL is.
+    /// The value is longer than 64 GiB, which no value of PostgreSQL can be.
     #[error("the value is too long to be encrypted")]
     TooLong,
 }
 
-/// How long the keys of a class are used.
+/// Limits for the use of a class's keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A data key encrypts nothing after this.
+    /// A data key encrypts nothing after this time.
     pub rotate_after: Duration,
     /// A data key encrypts no more values than this.
     pub rotate_count: u64,
-    /// So many subjects' keys are kept in memory.
+    /// Maximum number of subjects' keys in memory.
     pub subjects_max: NonZeroUsize,
-    /// What is known about a subject is asked again after this.
+    /// A subject's key, or the note that it was destroyed, is fetched again after this time.
     pub subject_for: Duration,
 }
 
-/// Encrypts the values of one run. Keys come in from beside, by the `install` functions; a lock of each class, which nobody else holds but
-/// for that moment, lets values and new keys meet.
+/// Encrypts the values of one run. Another task brings new keys through the `install` functions. Each class has a lock,
+/// so that a key can be replaced while values are encrypted; the other task holds it only for that moment.
 pub struct Sealer {
     source: String,
     run: [u8; RUN],
@@ -77,14 +77,15 @@ struct Data {
 
 pub(crate) const GCM_INFO: &[u8] = b"cdc-audit aes256gcm 1";
 
-/// A quarter of a data key's life before its end the next one is made, so that a key service may be away for that long.
+/// The next data key is made when only a quarter of the current key's life is left, so that a key service may be
+/// unavailable for that long.
 const AHEAD: u32 = 4;
 
-/// A larger buffer is given back after its value.
+/// A buffer larger than this, in bytes, is freed after its value.
 const SCRATCH_KEPT: usize = 1 << 16;
 
 impl Sealer {
-    /// A new run, without any key. Make one for each process and no more: see the [crate's](crate) words on nonces.
+    /// Begins a new run without any key. Make only one in each process: the [crate](crate) says why nonces need that.
     pub fn new(source: &str, classes: impl IntoIterator<Item = (String, Limits)>) -> Sealer {
         let mut run = [0; RUN];
         fill(&mut run);
@@ -93,12 +94,12 @@ impl Sealer {
         Sealer { source: source.to_owned(), run, counter: AtomicU64::new(0), classes }
     }
 
-    /// The source whose values these are, by its configured name.
+    /// The configured name of the source whose values these are.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The class of this name.
+    /// Returns the class with this name.
     pub fn class(&self, name: &str) -> Option<ClassId> {
         self.classes.iter().position(|(known, _)| known == name).map(ClassId)
     }
@@ -108,6 +109,9 @@ impl Sealer {
     }
 
     /// Appends `aes256gcm:<key id>:<base64>` of a value to `out`.
+    ///
+    /// # Errors
+    /// Fails with [`Failure`] if the class has no usable data key or the value is too long.
     pub fn encrypt(&self, class: ClassId, aad: &[u8], plain: &[u8], out: &mut String) -> Result<(), Failure> {
         let wanted = Failure::Wanted(Wanted::Data(class));
         let Class { data, scratch, .. } = &mut *self.lock(class).ok_or(wanted)?;
@@ -116,14 +120,17 @@ impl Sealer {
         self.seal(&data.id, &data.gcm, scratch, (aad, plain), out)
     }
 
-    /// The subject with this id.
+    /// Returns the subject with this id.
+    ///
+    /// # Errors
+    /// Fails with [`Failure::Wanted`] if the key that finds the class's subjects is not installed.
     pub fn subject(&self, class: ClassId, id: &[u8]) -> Result<SubjectId, Failure> {
         let wanted = Failure::Wanted(Wanted::Subjects(class));
         let mut class = self.lock(class).ok_or(wanted)?;
         Ok(class.subjects.as_mut().ok_or(wanted)?.find(id))
     }
 
-    /// What has to be had before values of the subject with this id can be encrypted.
+    /// Returns the key that must be installed before values of the subject with this id can be encrypted.
     pub fn lacks(&self, class: ClassId, id: &[u8]) -> Option<Wanted> {
         let mut locked = self.lock(class)?;
         let Some(known) = locked.subjects.as_mut() else { return Some(Wanted::Subjects(class)) };
@@ -131,12 +138,15 @@ impl Sealer {
         known.get(&subject).is_none().then_some(Wanted::Subject(class, subject))
     }
 
-    /// So many subjects' keys are kept in memory.
+    /// Maximum number of subjects' keys that are kept in memory.
     pub fn subjects_max(&self, class: ClassId) -> usize {
         self.lock(class).map_or(1, |class| class.limits.subjects_max.get())
     }
 
-    /// As [`Sealer::encrypt`], under the subject's own key; [`ERASED`] where that was destroyed.
+    /// Encrypts like [`Sealer::encrypt`], but under the subject's own key. Appends [`ERASED`] if the key was destroyed.
+    ///
+    /// # Errors
+    /// Fails with [`Failure`] if the subject's key is not installed or the value is too long.
     pub fn encrypt_for(
         &self,
         class: ClassId,
@@ -157,6 +167,9 @@ impl Sealer {
     }
 
     /// Appends `aes-siv:<key id>:<base64url>` of a value to `out`: the same text for the same value, class and domain.
+    ///
+    /// # Errors
+    /// Fails with [`Failure`] if the class's token key is not installed or the value is too long.
     pub fn token(&self, class: ClassId, domain: &[u8], plain: &[u8], out: &mut String) -> Result<(), Failure> {
         let wanted = Failure::Wanted(Wanted::Tokens(class));
         let Class { tokens, scratch, .. } = &mut *self.lock(class).ok_or(wanted)?;
@@ -165,7 +178,8 @@ impl Sealer {
         written.ok_or(Failure::TooLong)
     }
 
-    /// The classes whose data keys were used and are to be followed by new ones: those in the last quarter of their time or count.
+    /// Lists the classes that need a new data key: the current key was used and is in the last quarter of its time or
+    /// count.
     pub fn due(&self) -> Vec<Wanted> {
         let now = Instant::now();
         let due = |(index, (_, class)): (usize, &(String, Mutex<Class>))| {
@@ -173,14 +187,14 @@ impl Sealer {
             let data = class.data.as_ref()?;
             let late = now + class.limits.rotate_after / AHEAD >= data.until;
             let few = data.left <= class.limits.rotate_count / u64::from(AHEAD);
-            // A class that is not in use needs no new key before it is.
+            // A class whose key has not encrypted anything needs no new key yet.
             let used = data.left < class.limits.rotate_count;
             (used && (late || few)).then_some(Wanted::Data(ClassId(index)))
         };
         self.classes.iter().enumerate().filter_map(due).collect()
     }
 
-    /// The data keys that values were encrypted under, or may be.
+    /// Lists the current data keys, which values were or may be encrypted under.
     pub fn in_use(&self) -> Vec<(ClassId, KeyId)> {
         let key = |(index, (_, class)): (usize, &(String, Mutex<Class>))| {
             let class = class.lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,7 +203,7 @@ impl Sealer {
         self.classes.iter().enumerate().filter_map(key).collect()
     }
 
-    /// From now on values of this class are encrypted under this key. It must be stored, wrapped, before.
+    /// Encrypts the values of this class under this key from now on. It must already be stored in wrapped form.
     pub fn install_data(&self, class: ClassId, id: KeyId, key: &SecretKey) {
         let Some(gcm) = key.derive_gcm(&self.run, GCM_INFO) else { return };
         if let Some(mut class) = self.lock(class) {
@@ -198,14 +212,14 @@ impl Sealer {
         }
     }
 
-    /// The token key of this class.
+    /// Installs the token key of this class.
     pub fn install_tokens(&self, class: ClassId, id: KeyId, key: &SecretKey) {
         if let Some(mut class) = self.lock(class) {
             class.tokens = Tokens::new(id, key);
         }
     }
 
-    /// The key under which subjects of this class are found.
+    /// Installs the key that finds the subjects of this class.
     pub fn install_subjects(&self, class: ClassId, key: &SecretKey) {
         if let Some(mut class) = self.lock(class) {
             let most = class.limits.subjects_max;
@@ -213,7 +227,7 @@ impl Sealer {
         }
     }
 
-    /// A subject's key, stored before; `None` where it was destroyed.
+    /// Installs a subject's key, which must already be stored. `None` if that key was destroyed.
     pub fn install_subject(&self, class: ClassId, subject: SubjectId, key: Option<(KeyId, &SecretKey)>) {
         let ready = match key {
             None => Ready::Destroyed,
@@ -230,7 +244,7 @@ impl Sealer {
         }
     }
 
-    /// A class is a cache of keys: what a panic left of one is still one.
+    /// Locks a class. A class is a cache of keys, which a panic leaves usable, so a poisoned lock is no error.
     fn lock(&self, class: ClassId) -> Option<MutexGuard<'_, Class>> {
         Some(self.classes.get(class.0)?.1.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -262,7 +276,7 @@ impl Sealer {
     }
 }
 
-/// One long value does not keep its memory for ever.
+/// Frees a large buffer, so that the memory of one long value is not kept for ever.
 fn give_back(scratch: &mut Vec<u8>) {
     if scratch.capacity() > SCRATCH_KEPT {
         *scratch = Vec::new();

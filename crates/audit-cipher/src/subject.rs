@@ -1,4 +1,4 @@
-//! Keys of data subjects, so that destroying one key makes everything of that person unreadable.
+//! Keys of data subjects: destroying a subject's key makes all values of that person unreadable.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -11,10 +11,10 @@ use zeroize::Zeroizing;
 
 use crate::key::{KeyId, SecretKey};
 
-/// What is stored in place of a value whose subject's key was destroyed.
+/// The text stored in place of a value whose subject's key was destroyed.
 pub const ERASED: &str = "[ERASED]";
 
-/// A data subject as the key store knows it: an HMAC of the id that the application gave. It tells nobody who that is.
+/// A data subject as the key store knows it: an HMAC of the id that the application gave, which reveals nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubjectId(pub [u8; 32]);
 
@@ -24,21 +24,22 @@ impl fmt::Debug for SubjectId {
     }
 }
 
-/// What a class needs to find its subjects: derived from its key for them.
+/// The key with which a class finds its subjects, derived from its key of [`Kind::Subjects`](crate::Kind::Subjects).
 #[derive(Clone)]
 pub struct Subjects(hmac::Key);
 
 const INDEX_INFO: &[u8] = b"cdc-audit subject index 1";
 
 impl Subjects {
-    /// `None` only where the library fails.
+    /// Derives the index key. `None` only if the library fails.
     pub fn new(key: &SecretKey) -> Option<Subjects> {
         let mut index = Zeroizing::new([0; SecretKey::LEN]);
         key.derive(&[], INDEX_INFO, index.as_mut_slice())?;
         Some(Subjects(hmac::Key::new(HMAC_SHA256, index.as_slice())))
     }
 
-    /// The subject with this id. Blanks at its end do not count: a `char(n)` has them on the wire, and nobody writes them.
+    /// Returns the subject with this id. Blanks at its end do not count, because PostgreSQL sends a `char(n)` with them
+    /// and people who name a subject leave them out.
     pub fn find(&self, id: &[u8]) -> SubjectId {
         let id = id.trim_ascii_end();
         let mut found = [0; 32];
@@ -53,21 +54,21 @@ impl fmt::Debug for Subjects {
     }
 }
 
-/// A subject's key, ready; or its end.
+/// A subject's key, ready for use, or the fact that it was destroyed.
 pub(crate) enum Ready {
     Key(KeyId, LessSafeKey),
     Destroyed,
 }
 
-/// The subjects seen lately.
+/// Cache of the subjects seen recently.
 pub(crate) struct Known {
     index: Subjects,
-    /// A row's values are one person's, and so are often those of the next.
+    /// The id found last, because the values of a row, and often of the next row, belong to the same person.
     last: Option<(Vec<u8>, SubjectId)>,
     keys: LruCache<SubjectId, (Ready, Instant)>,
 }
 
-/// A change has two sides, which may be two people's.
+/// The cache holds at least two subjects, because the old and the new row of a change may belong to two people.
 const LEAST: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
 impl Known {
@@ -75,7 +76,7 @@ impl Known {
         Known { index, last: None, keys: LruCache::new(most.max(LEAST)) }
     }
 
-    /// The subject with this id.
+    /// Returns the subject with this id.
     pub fn find(&mut self, id: &[u8]) -> SubjectId {
         match &self.last {
             Some((last, subject)) if last == id => *subject,
@@ -87,7 +88,7 @@ impl Known {
         }
     }
 
-    /// `None` where it was not seen lately, or too long ago to be believed.
+    /// Returns a subject's key. `None` if it was not seen recently, or must be fetched again.
     pub fn get(&mut self, subject: &SubjectId) -> Option<&Ready> {
         let until = self.keys.peek(subject)?.1;
         if until < Instant::now() {

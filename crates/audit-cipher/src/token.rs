@@ -1,4 +1,4 @@
-//! Tokens: deterministic, so that equal values can be joined, and opened by whoever may have the key.
+//! Tokens: deterministic, so that equal values can be joined, and opened by anyone who has the key.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::form::{self, Method, TAG};
 use crate::key::{KeyId, SecretKey};
 
-/// AES-256-SIV has two keys of 32 bytes in one.
+/// Length of an AES-256-SIV key in bytes: it consists of two keys of 32 bytes.
 pub(crate) const SIV_KEY: usize = 64;
 pub(crate) const SIV_INFO: &[u8] = b"cdc-audit aes-siv 1";
 
-/// The token key of a class, ready.
+/// The token key of a class, ready for use.
 pub(crate) struct Tokens {
     id: KeyId,
     siv: Aes256Siv,
@@ -26,10 +26,11 @@ impl Tokens {
         Some(Tokens { id, siv: Aes256Siv::new_from_slice(derived.as_slice()).ok()? })
     }
 
-    /// Appends the token of a value. The domain is authenticated with it: the same value has another token in another.
+    /// Appends the token of a value. The domain is authenticated too: the same value has another token in another
+    /// domain.
     pub fn write(&mut self, domain: &[u8], plain: &[u8], scratch: &mut Vec<u8>, out: &mut String) -> Option<()> {
         scratch.clear();
-        // At once, for a buffer that grows leaves its old content behind.
+        // Reserve all of it first, because a buffer that grows leaves a copy of the plain text in freed memory.
         scratch.reserve(plain.len() + TAG);
         scratch.extend_from_slice(plain);
         let sealed = self.siv.encrypt_in_place([domain], scratch);

@@ -1,4 +1,5 @@
-//! One key under another, where no service does it: the keys of data subjects under their class's, keys under a local master key.
+//! Wraps one key under another where no key service does it: the keys of data subjects under the key of their class,
+//! and all keys under a local master key.
 
 use aws_lc_rs::aead::{Aad, Nonce};
 use zeroize::Zeroizing;
@@ -10,8 +11,11 @@ use crate::open::Unopened;
 const SALT: usize = 32;
 const WRAP_INFO: &[u8] = b"cdc-audit wrap 1";
 
-/// `salt (32) | ciphertext (32) | tag (16)`. The key that encrypts is derived from `under` and the salt, and used this once: its nonce
-/// is zero. `context` is authenticated.
+/// Wraps a key as `salt (32) | ciphertext (32) | tag (16)`. The encrypting key is derived from `under` and the random
+/// salt and used only once, so its nonce is zero. `context` is authenticated.
+///
+/// # Errors
+/// Fails with [`Unopened`] only if the library fails.
 pub fn wrap_key(key: &SecretKey, under: &SecretKey, context: &[u8]) -> Result<Vec<u8>, Unopened> {
     let mut salt = [0; SALT];
     fill(&mut salt);
@@ -25,7 +29,10 @@ pub fn wrap_key(key: &SecretKey, under: &SecretKey, context: &[u8]) -> Result<Ve
     Ok(std::mem::take(&mut *wrapped))
 }
 
-/// What [`wrap_key`] wrapped, in the same context.
+/// Unwraps a key that [`wrap_key`] wrapped in the same context.
+///
+/// # Errors
+/// Fails with [`Unopened`] if the bytes were not wrapped under this key in this context.
 pub fn unwrap_key(wrapped: &[u8], under: &SecretKey, context: &[u8]) -> Result<SecretKey, Unopened> {
     let (salt, sealed) = wrapped.split_at_checked(SALT).ok_or(Unopened)?;
     let gcm = under.derive_gcm(salt, WRAP_INFO).ok_or(Unopened)?;

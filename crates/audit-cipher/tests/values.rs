@@ -1,4 +1,4 @@
-//! Values go in and come out, and nothing else opens them.
+//! Values are encrypted and opened again, and only the right key and context open them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test")]
 
 use std::collections::HashSet;
@@ -92,7 +92,7 @@ proptest! {
             bytes[at] ^= 1 << bit;
             let Ok(altered) = String::from_utf8(bytes) else { continue };
             let Ok(form) = Form::parse(&altered) else { continue };
-            // The key's name is no part of what is authenticated: it says which key opens the value, and another one does not.
+            // The key's name is not authenticated: it says which key opens the value, and another key does not open it.
             if form.key != Form::parse(&text).unwrap().key {
                 continue;
             }
@@ -126,7 +126,7 @@ proptest! {
     }
 }
 
-/// Ten runs under one data key, as after nine restarts: neither a nonce with its run nor a ciphertext comes twice.
+/// Makes ten runs under one data key, as after nine restarts: no pair of run and nonce, and no ciphertext, repeats.
 #[test]
 fn nothing_repeats_within_a_run_or_across_restarts() {
     let data = SecretKey::generate();
@@ -237,7 +237,7 @@ fn a_subject_has_a_key_of_its_own_until_that_is_destroyed() {
     assert!(open(&ann, &keys[1].1, b"").is_err());
     sealer.install_subject(class, subjects[1], None);
     assert_eq!(seal(1).unwrap(), ERASED);
-    // Two are remembered: the third takes the place of the one seen longest ago.
+    // The cache holds two subjects: the third replaces the one that was not used for the longest time.
     sealer.install_subject(class, subjects[2], Some((keys[2].0.clone(), &keys[2].1)));
     assert_eq!(seal(0), Err(Failure::Wanted(Wanted::Subject(class, subjects[0]))));
     assert!(seal(2).is_ok());
@@ -254,7 +254,7 @@ fn what_is_none_of_ours_is_told_from_what_was_damaged() {
     assert_eq!(Form::parse(&text.replacen("aes256gcm", "aes-siv", 1)), Err(FormError::Damaged));
 }
 
-/// A value that an earlier release stored, key and all: the format is for ever.
+/// Opens a value that an earlier release stored, together with its key: the format never changes.
 #[test]
 fn stored_values_stay_readable() {
     let key = SecretKey::from_slice(&std::array::from_fn::<u8, 32, _>(|n| n as u8)).unwrap();

@@ -1,4 +1,4 @@
-//! A document against the schema of its type: everything that does not fit, found in one walk.
+//! Checks a document against the schema of its type and finds everything that does not fit in one walk.
 
 use toml::de::{DeTable, DeValue};
 
@@ -55,7 +55,7 @@ fn keys(node: &Node<'_>, table: &DeTable<'_>, path: &str, problems: &mut Problem
     }
 }
 
-/// What to write for a missing key: the first sentence of its documentation.
+/// Returns the hint for a missing key: the first sentence of its documentation.
 fn summary(key: &Key<'_>) -> Option<String> {
     let paragraph = key.node.doc?.split("\n\n").next()?.replace('\n', " ");
     let end = paragraph.find(". ").map_or(paragraph.len(), |end| end + 1);
@@ -93,7 +93,7 @@ fn one_key(keys: &[Key<'_>], table: &DeTable<'_>, path: &str, problems: &mut Pro
     }
 }
 
-/// Reports against the alternative that the value comes nearest to.
+/// Reports the problems of the alternative that the value fits best.
 fn either(nodes: Vec<Node<'_>>, value: &Value<'_>, path: &str, problems: &mut Problems) {
     let fitting = nodes.iter().filter(|node| fits(&node.shape(), value.get_ref()));
     let attempts = fitting.map(|node| {
@@ -192,7 +192,7 @@ fn one_of(names: &[&str]) -> String {
     }
 }
 
-/// The known name that was probably meant (of those `free`), else what names there are.
+/// Suggests the name that was probably meant (one of those in `free`), or else lists the known names.
 fn hint(name: &str, free: &[&str], names: &[&str]) -> Option<String> {
     match nearest(name, free) {
         Some(near) => Some(format!("did you mean `{near}`?")),
@@ -201,7 +201,7 @@ fn hint(name: &str, free: &[&str], names: &[&str]) -> Option<String> {
     }
 }
 
-/// The name that was probably meant.
+/// Returns the one of `names` that was probably meant, if one is similar enough.
 pub fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
     let likeness = |known: &&'a str| (strsim::jaro_winkler(&name.to_lowercase(), known), *known);
     let best = names.iter().map(likeness).max_by(|a, b| a.0.total_cmp(&b.0))?;

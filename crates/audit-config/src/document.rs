@@ -1,7 +1,7 @@
-//! A parsed TOML document that still knows its lines, and its way into types.
+//! Parses a TOML document, keeps the line of every key, and deserialises it into types.
 //!
-//! The deserialiser is our own for one reason: serde's usual messages quote the value that did not fit, and a value
-//! may be a password. [`Fault`] drops values before they are formatted and knows the path instead.
+//! We have our own deserialiser for one reason: serde's usual messages quote the value that did not fit, and a value
+//! may be a password. [`Fault`] drops values before they are formatted and holds the path instead.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::problems::{Problems, join, quote};
 pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
 type Entry<'i> = (Spanned<DeString<'i>>, Value<'i>);
 
-/// Parses `text`; the problems are still empty and know the line of every key.
+/// Parses `text`. The returned problems are still empty and hold the line of every key.
 pub(crate) fn parse<'i>(file: &Path, text: &'i str) -> Result<(Value<'i>, Problems), Problems> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let table = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
@@ -56,12 +56,12 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
-/// The integer, if any type of ours could hold it.
+/// Returns the integer. `None` if no integer type could hold it.
 pub(crate) fn integer(digits: &DeInteger<'_>) -> Option<i128> {
     i128::from_str_radix(digits.as_str(), digits.radix()).ok()
 }
 
-/// Why a value does not become its type, and where. It never contains the value.
+/// The reason why a value cannot become its type, and its path. It never contains the value.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub path: String,
@@ -100,7 +100,7 @@ impl de::Error for Fault {
     }
 }
 
-/// Makes a value of a type of it.
+/// Deserialises a value into a type.
 pub(crate) struct Reader<'i>(pub Value<'i>);
 
 impl<'de> de::Deserializer<'de> for Reader<'_> {
@@ -164,7 +164,7 @@ fn visit_integer<'de, V: Visitor<'de>>(digits: &DeInteger<'_>, visitor: V) -> Re
 
 struct Entries<I, V> {
     entries: I,
-    /// The value whose key was given out last, with that key.
+    /// The value whose key was returned last, with that key.
     value: Option<(String, V)>,
 }
 

@@ -1,7 +1,7 @@
-//! The machinery of configuration. Each crate owns its keys; this one loads, checks, documents and shows them.
+//! Loads, checks, documents and shows configuration. Each crate owns the keys that configure it.
 //!
-//! A key is defined, documented, defaulted and checked in one place, beside what it configures: as a field of a
-//! struct that derives `Serialize`, `Deserialize` and `JsonSchema`. Everything else follows from the derive:
+//! A key is defined, documented, checked and given its default in one place, next to the code that it configures: as a
+//! field of a struct that derives `Serialize`, `Deserialize` and `JsonSchema`. Everything else follows from the derive:
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -18,12 +18,12 @@
 //!     /// Names the source in every record; never change it.
 //!     #[schemars(example = &"shop")]
 //!     pub name: String,
-//!     /// Where the password lies.
+//!     /// Where the password is found.
 //!     pub password: Option<SecretRef>,
 //!     /// A batch is written when it is this old, even if it is small.
 //!     #[serde(default = "flush_after")]
 //!     pub flush_after: Span,
-//!     /// Memory for changes under way.
+//!     /// Memory for changes that are not yet written.
 //!     #[serde(default = "memory")]
 //!     pub memory: ByteSize,
 //! }
@@ -37,7 +37,7 @@
 //! }
 //!
 //! impl Source {
-//!     /// What the types cannot say. Paths count from where the caller says this struct lies.
+//!     /// Checks what the types cannot express. Paths are relative to the scope that the caller sets.
 //!     pub fn check(&self, problems: &mut Problems) {
 //!         if self.memory < ByteSize::mib(64) {
 //!             problems.push("memory", "too small", "give at least \"64 MiB\"");
@@ -63,22 +63,22 @@
 //! assert!(audit_config::reference::<Config>().contains("# flush_after = \"5 s\"\n"));
 //! ```
 //!
-//! What the machinery reads from a type:
+//! This crate reads the following from a type:
 //!
-//! - the doc comment of a key is its text in `config.toml`; its first sentence is the hint where a required key is
-//!   missing. The doc comment of a struct documents a section whose key has none;
-//! - `#[serde(default …)]` and `Option` make a key optional. Defaults are shown by serialising them: that is why key
-//!   structs derive `Serialize`, and why [`Secret`] does not;
-//! - `#[schemars(example = &"…")]` on a required key is what `config.toml` shows uncommented, so give one that would
-//!   work (schemars wants the `&` before a string literal);
-//! - enums of words, enums tagged by `#[serde(tag = "type")]` (alone, in maps, or flattened), untagged enums,
+//! - The doc comment of a key is its text in `config.toml`; its first sentence is the hint if a required key is
+//!   missing. The doc comment of a struct documents a section whose key has none.
+//! - `#[serde(default …)]` and `Option` make a key optional. Defaults are shown by serialising them, which is why key
+//!   structs derive `Serialize`, and why [`Secret`] does not.
+//! - `#[schemars(example = &"…")]` on a required key is shown uncommented in `config.toml`, so give one that would
+//!   work (schemars needs the `&` before a string literal).
+//! - Enums of words, enums tagged by `#[serde(tag = "type")]` (alone, in maps, or flattened), untagged enums,
 //!   `#[serde(flatten)]`, maps, lists and `#[schemars(range(…))]` are understood. `alias` and a flattened `Option` are
 //!   not: their keys would be refused as unknown.
 //!
-//! **No value is ever printed.** Problems carry paths, lines, names of keys and kinds of values. A `Deserialize` of
-//! your own keeps to that in its message.
+//! **No value is ever printed.** Problems hold paths, lines, names of keys and kinds of values. The messages of a
+//! `Deserialize` that you write yourself must keep to that.
 //!
-//! [`Problems`] prints no `error:` before itself: who prints an error does.
+//! [`Problems`] prints no `error:` before itself, because the code that prints the error adds it.
 
 mod check;
 mod document;

@@ -1,4 +1,4 @@
-//! From file to checked type: [`load`]; and back to text: [`effective`].
+//! Loads a file into a checked type ([`load`]), and writes it back as text ([`effective`]).
 
 use std::path::Path;
 
@@ -12,11 +12,13 @@ use crate::node::Node;
 use crate::problems::Problems;
 use crate::secret::redact;
 
-/// Reads the file at `path` as a `T`. `owner` adds what only the meaning of the keys can tell.
+/// Reads the file at `path` as a `T`. `owner` adds problems that only the meaning of the keys shows.
 ///
-/// Problems come in three rounds, each with all of its kind: what is not TOML; what does not fit the type (unknown,
-/// missing and mistyped keys, wrong units); what `owner` finds. A key is refused as unknown even where the type
-/// does not say `deny_unknown_fields`.
+/// An unknown key is refused even if the type does not say `deny_unknown_fields`.
+///
+/// # Errors
+/// Problems come in three rounds, and each round reports all of its kind: first what is not TOML, then what does not
+/// fit the type (unknown, missing and mistyped keys, wrong units), then what `owner` finds.
 pub fn load<T>(path: &Path, owner: impl FnOnce(&T, &mut Problems)) -> Result<T, Problems>
 where
     T: DeserializeOwned + JsonSchema,
@@ -30,7 +32,10 @@ where
     parse(path, &text, owner)
 }
 
-/// [`load`] of a text that was read from `path`.
+/// Does the same as [`load`] for a text that was read from `path`.
+///
+/// # Errors
+/// Fails with the same problems as [`load`].
 pub fn parse<T>(path: &Path, text: &str, owner: impl FnOnce(&T, &mut Problems)) -> Result<T, Problems>
 where
     T: DeserializeOwned + JsonSchema,
@@ -55,10 +60,13 @@ where
     }
 }
 
-/// The configuration in force as TOML, every default spelled out.
+/// Writes the configuration in force as TOML, including every default.
 ///
-/// Secrets show as where they lie, for nothing else of them can be serialised. Passwords that someone wrote into a
-/// connection string in spite of that are replaced by `…`.
+/// A secret shows only its place, because nothing else of it can be serialised. Passwords that were nevertheless
+/// written into a connection string are replaced by `…`.
+///
+/// # Errors
+/// Fails if TOML cannot express a value.
 pub fn effective<T: Serialize>(config: &T) -> Result<String, toml::ser::Error> {
     let mut table = toml::Table::try_from(config)?;
     table.iter_mut().for_each(|(_, value)| hide(value));

@@ -1,8 +1,8 @@
-//! What may stand at one place of a configuration, read from the JSON schema that schemars makes of a type.
+//! Describes what one place of a configuration may contain, read from the JSON schema that schemars makes of a type.
 //!
-//! A [`Node`] is a schema with its references, `allOf`s and nullable wrappers folded in; it unfolds one level at a
-//! time, so that types may refer to themselves. Only what schemars makes of serde's attributes is understood; what
-//! is not known counts as [`Shape::Any`] and is left to typed deserialisation.
+//! A [`Node`] is a schema with its references, `allOf`s and nullable wrappers merged into it. It unfolds one level at a
+//! time, so that types may refer to themselves. It understands only what schemars makes of serde's attributes;
+//! anything else counts as [`Shape::Any`] and is left to typed deserialisation.
 
 use serde_json::Value as Json;
 
@@ -21,7 +21,7 @@ pub(crate) struct Node<'a> {
     properties: Vec<(&'a str, &'a Json)>,
     required: Vec<&'a str>,
     rest: Option<&'a Json>,
-    /// The alternatives of an enum; several groups where several enums are flattened into one struct.
+    /// The alternatives of an enum. There are several groups if several enums are flattened into one struct.
     choices: Vec<Vec<&'a Json>>,
     pub range: (Option<i128>, Option<i128>),
 }
@@ -33,14 +33,15 @@ pub(crate) struct Key<'a> {
     pub node: Node<'a>,
 }
 
-/// One variant of a table whose keys depend on a tag (`type = "lake"`): the tag, its own keys, those all share.
+/// One variant of a table whose keys depend on a tag (`type = "lake"`): the tag, the variant's word, and its own and
+/// shared keys.
 pub(crate) struct Variant<'a> {
     pub tag: &'a str,
     pub word: &'a str,
     pub node: Node<'a>,
 }
 
-/// The kind of value a node stands for.
+/// The kind of value that a node describes.
 pub(crate) enum Shape<'a> {
     Any,
     Text,
@@ -49,7 +50,7 @@ pub(crate) enum Shape<'a> {
     Number,
     Size,
     Span,
-    /// One of these words, each with its meaning where documented.
+    /// One of these words, each with its meaning if it is documented.
     Words(Vec<(&'a str, Option<&'a str>)>),
     List(Box<Node<'a>>),
     Table,
@@ -83,7 +84,7 @@ impl<'a> Node<'a> {
         node
     }
 
-    /// Adds what `schema` says; what is already known stays, for it was said nearer to the key.
+    /// Adds what `schema` says. What is already known stays, because it was said closer to the key.
     fn absorb(&mut self, schema: &'a Json) {
         let list = |key| schema.get(key).and_then(Json::as_array).into_iter().flatten();
         let text = |key| schema.get(key).and_then(Json::as_str);
@@ -164,7 +165,7 @@ impl<'a> Node<'a> {
         Some(Shape::Either(nodes))
     }
 
-    /// The keys of a table, in the order of declaration. Where a table has [variants](Self::variants), ask them.
+    /// Lists the keys of a table in the order of declaration. If a table has [variants](Self::variants), use theirs.
     pub fn keys(&self) -> Vec<Key<'a>> {
         let own = self.properties.iter().map(|(name, schema)| {
             let required = self.required.contains(name);
@@ -174,7 +175,7 @@ impl<'a> Node<'a> {
         own.chain(flattened.map(|key| Key { required: false, ..key })).collect()
     }
 
-    /// The key of a variant that is its only key; what is said of the variant is said of the key.
+    /// Returns the only key of a variant. The variant's documentation and example serve for a key that has none.
     fn only_key(&self) -> Option<Key<'a>> {
         let mut key = self.keys().pop()?;
         key.node.doc = key.node.doc.or(self.doc);
@@ -182,7 +183,7 @@ impl<'a> Node<'a> {
         Some(key)
     }
 
-    /// What stands under the keys of a map, whose names are free.
+    /// Describes the values of a map, whose keys are free.
     pub fn values(&self) -> Option<Node<'a>> {
         match self.rest? {
             Json::Bool(false) => None,
@@ -190,7 +191,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The variants of a table that a tag tells apart.
+    /// Lists the variants of a table that are distinguished by a tag.
     pub fn variants(&self) -> Option<Vec<Variant<'a>>> {
         let (alternatives, others) = self.choices.split_first()?;
         let variants = alternatives.iter().map(|schema| {

@@ -1,4 +1,4 @@
-//! Everything that is wrong with a configuration file, in one list: [`Problems`].
+//! Collects everything that is wrong with a configuration file in one list: [`Problems`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// The problems of one file, each with the line and path of the key, and what to do about it.
 ///
-/// Values of keys are never part of it, for one of them may be a password: who pushes a problem keeps to that.
+/// Values of keys are never part of it, because one of them may be a password. Code that pushes a problem must keep to
+/// that.
 #[derive(Clone, Debug)]
 pub struct Problems {
     file: PathBuf,
@@ -29,8 +30,8 @@ impl Problems {
         Problems { file: file.to_owned(), lines, scope: String::new(), list: Vec::new() }
     }
 
-    /// Adds a problem of the key at `path`, as in `sinks.hot.url` or `tables[0].name` (see [`quote`]), counted from
-    /// the scope. The line is that of the key, or of the nearest key around it that the file has.
+    /// Adds a problem of the key at `path`, for example `sinks.hot.url` or `tables[0].name` (see [`quote`]), relative
+    /// to the scope. The line shown is that of the key, or of the nearest enclosing key that the file has.
     pub fn push<'h>(&mut self, path: &str, message: impl Into<String>, hint: impl Into<Option<&'h str>>) {
         let path = join(&self.scope, path);
         let line = self.line(&path);
@@ -38,7 +39,7 @@ impl Problems {
         self.list.push(Problem { line, path, message: message.into(), hint });
     }
 
-    /// Runs `check` with every path it pushes counted from `path`, so that a checker need not know where its keys lie.
+    /// Runs `check`, whose paths are relative to `path`, so that it need not know where in the file its keys are.
     pub fn scope(&mut self, path: &str, check: impl FnOnce(&mut Problems)) {
         let inner = join(&self.scope, path);
         let outer = std::mem::replace(&mut self.scope, inner);
@@ -54,7 +55,7 @@ impl Problems {
         self.list.len()
     }
 
-    /// An empty list over the same file.
+    /// Makes an empty list for the same file.
     pub(crate) fn fresh(&self) -> Problems {
         Problems { list: Vec::new(), ..self.clone() }
     }
@@ -63,12 +64,12 @@ impl Problems {
         self.list.append(&mut other.list);
     }
 
-    /// The list if it is still empty, so that checking goes on; else it is the error.
+    /// Returns the list if it is still empty, so that checking goes on. Otherwise the list is the error.
     pub(crate) fn none_or_err(self) -> Result<Problems, Problems> {
         if self.is_empty() { Ok(self) } else { Err(self) }
     }
 
-    /// A problem of the text itself, where there is no path yet.
+    /// Adds a problem of the text itself, which has no path yet.
     pub(crate) fn push_text(&mut self, line: Option<usize>, message: String, hint: Option<String>) {
         self.list.push(Problem { line, path: String::new(), message, hint });
     }
@@ -106,7 +107,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// `path.key`, where either may be empty.
+/// Joins to `path.key`; either part may be empty.
 pub(crate) fn join(path: &str, key: &str) -> String {
     match (path, key) {
         ("", _) => key.to_owned(),
@@ -116,7 +117,7 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// A key's name as TOML and paths write it: bare, or in quotes where it must be.
+/// Writes a key's name as TOML and paths do: bare, or in quotes if necessary.
 pub fn quote(name: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !name.is_empty() && name.chars().all(bare) {

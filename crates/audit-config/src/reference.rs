@@ -1,4 +1,4 @@
-//! The documented default configuration, written from the types: [`reference`].
+//! Writes the documented default configuration from the types: [`reference`].
 
 use std::fmt::Write;
 
@@ -10,13 +10,13 @@ use crate::problems::{join, quote};
 
 const COLUMNS: usize = 100;
 
-/// The `config.toml` that names every key of `T`, with its documentation and default.
+/// Writes the `config.toml` that names every key of `T`, with its documentation and default.
 ///
-/// - A key with a default stands as `# key = default`: uncommented it changes nothing.
-/// - A required key stands uncommented with its example (`#[schemars(example = …)]`), so that the text is itself a
+/// - A key with a default is written as `# key = default`: removing the comment mark changes nothing.
+/// - A required key is written uncommented with its example (`#[schemars(example = …)]`), so that the text is itself a
 ///   configuration that loads. Without an example it gets an empty value of its kind.
-/// - An optional key without default, or with an empty one, stands as `# key = example` and says so.
-/// - A table is a section. Its header is commented out where its presence changes something.
+/// - An optional key without default, or with an empty one, is written as `# key = example`, with a note that says so.
+/// - A table is a section. Its header is commented out if its presence would change something.
 /// - A map of tables has one section, or one for each value of the tag (`[sinks.lake]` with `type = "lake"`), of
 ///   which only the first is uncommented.
 pub fn reference<T: JsonSchema>() -> String {
@@ -33,7 +33,7 @@ pub fn reference<T: JsonSchema>() -> String {
     format!("{text}\n")
 }
 
-/// A table's place in the text: what its header says.
+/// The header of a table: its path, its brackets, and whether it is uncommented.
 #[derive(Clone, Copy)]
 struct Section<'s> {
     path: &'s str,
@@ -43,13 +43,13 @@ struct Section<'s> {
 
 struct Writer {
     text: String,
-    /// Of sections; a type that contains itself ends somewhere.
+    /// Depth of nested sections. It is limited so that a type that contains itself ends.
     depth: usize,
 }
 
 impl Writer {
-    /// The keys of a table: first those of one line, then those that are sections. `fallback` is what the table holds
-    /// where it is left out as a whole.
+    /// Writes the keys of a table: first those of one line, then those that are sections. `fallback` is the table's
+    /// value if it is left out as a whole.
     fn body(&mut self, node: &Node<'_>, path: &str, fallback: Option<&Json>, live: bool) {
         let keys = node.keys();
         let (sections, lines): (Vec<_>, Vec<_>) = keys.iter().partition(|key| is_section(&key.node));
@@ -95,7 +95,7 @@ impl Writer {
                     self.map(&value, plain);
                 }
                 None => {
-                    // An empty table says no more than its absence where every key has a default.
+                    // An empty table means the same as none if every key has a default.
                     let harmless = default.is_some() && key.node.variants().is_none() && optional(&key.node);
                     self.sections(&key.node, Section { live: live && (key.required || harmless), ..plain }, default);
                 }
@@ -103,7 +103,7 @@ impl Writer {
         }
     }
 
-    /// A map's tables, each under a name of the user's: here the variant's.
+    /// Writes the tables of a map. The user chooses their names; here a table is named after its variant.
     fn map(&mut self, value: &Node<'_>, section: Section<'_>) {
         let Some(variants) = value.variants() else {
             return self.sections(value, Section { path: &join(section.path, "name"), ..section }, None);
@@ -114,7 +114,7 @@ impl Writer {
         }
     }
 
-    /// The doc of several sections in a row.
+    /// Writes the documentation that several sections in a row share.
     fn heading(&mut self, node: &Node<'_>) {
         if let Some(doc) = node.doc {
             write_doc(&mut self.text, doc);
@@ -122,7 +122,7 @@ impl Writer {
         }
     }
 
-    /// The table once, or once for each of its variants.
+    /// Writes the table once, or once for each of its variants.
     fn sections(&mut self, node: &Node<'_>, section: Section<'_>, fallback: Option<&Json>) {
         let Some(variants) = node.variants() else {
             return self.section(node, section, fallback);
@@ -149,7 +149,7 @@ impl Writer {
     }
 }
 
-/// Whether a key is written as a section of its own, rather than on one line.
+/// Tells whether a key is written as a section of its own, rather than on one line.
 fn is_section(node: &Node<'_>) -> bool {
     match node.shape() {
         Shape::Table => {
@@ -161,12 +161,12 @@ fn is_section(node: &Node<'_>) -> bool {
     }
 }
 
-/// Whether no key of the table, or of a table that is always in it, is required.
+/// Tells whether no key of the table is required.
 fn optional(node: &Node<'_>) -> bool {
     node.keys().iter().all(|key| !key.required)
 }
 
-/// The documented example, else the plainest value of the kind.
+/// Returns the documented example, or else the simplest value of the kind.
 fn example(node: &Node<'_>) -> Json {
     if let Some(example) = node.example {
         return example.clone();
@@ -197,7 +197,7 @@ fn toml_literal(value: &Json) -> String {
     toml::Value::try_from(value).map_or_else(|_| String::from("\"\""), |value| value.to_string())
 }
 
-/// Comment lines of at most [`COLUMNS`]; paragraphs and list items of the doc comment stay apart.
+/// Writes comment lines of at most [`COLUMNS`] columns. Paragraphs and list items of the doc comment stay separate.
 fn write_doc(text: &mut String, doc: &str) {
     let mut line = String::from("#");
     for source in doc.lines() {
@@ -221,7 +221,7 @@ fn write_doc(text: &mut String, doc: &str) {
     let _ = writeln!(text, "{line}");
 }
 
-/// What a key may hold where that is one of a few things, with their meaning.
+/// Writes the values that a key may have, with their meaning, if there are only a few.
 fn write_choices(text: &mut String, node: &Node<'_>) {
     let choices: Vec<_> = match node.shape() {
         Shape::Words(words) => words.iter().map(|(word, doc)| (toml_literal(&(*word).into()), *doc)).collect(),

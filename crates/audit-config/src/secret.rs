@@ -1,7 +1,7 @@
-//! Secrets: where one lies ([`SecretRef`], a key of the configuration) and what was found there ([`Secret`]).
+//! Secrets: the place of one ([`SecretRef`], a key of the configuration) and the text found there ([`Secret`]).
 //!
 //! A secret is never part of the configuration file, cannot be serialised, and shows nothing in `Debug`. Only
-//! [`Secret::expose`] gives it out, so that a search for that name finds every place that does.
+//! [`Secret::expose`] returns it, so that a search for that name finds every place that uses one.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -45,7 +45,7 @@ pub enum SecretRef {
     File(PathBuf),
 }
 
-/// Why a secret could not be had. It never contains any part of one.
+/// The reason why a secret could not be read. It never contains any part of the secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     #[error("environment variable {name} is not set")]
@@ -61,7 +61,7 @@ pub enum SecretError {
 }
 
 impl SecretError {
-    /// What a person can do about it.
+    /// Says what a person can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
             SecretError::Unset { .. } => "set it in the daemon's environment, or name a file instead: { file = \"…\" }",
@@ -76,7 +76,11 @@ impl SecretError {
 }
 
 impl SecretRef {
-    /// Reads the secret now. A relative path counts from the working directory.
+    /// Reads the secret now. A relative path is relative to the working directory.
+    ///
+    /// # Errors
+    /// Fails if the variable is not set or the file cannot be read, if others can read the file, or if the secret is
+    /// empty or not UTF-8.
     pub fn resolve(&self) -> Result<Secret, SecretError> {
         let text = match self {
             SecretRef::Env(name) => self.read_env(name)?,
@@ -109,11 +113,14 @@ impl fmt::Display for SecretRef {
     }
 }
 
-/// Reads a file that holds a secret, and that nobody but its owner may read.
+/// Reads a file that holds a secret, and that nobody except its owner may read.
+///
+/// # Errors
+/// Fails if the file cannot be read or others can read it.
 pub fn read_guarded(path: &Path) -> Result<Vec<u8>, SecretError> {
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
-    // Of the file that is open, not of the one that has its name by now.
+    // We check the file that is open, because another file may have its name by now.
     if is_open_to_others(&file.metadata().map_err(unreadable)?) {
         return Err(SecretError::Open { path: path.to_owned() });
     }
@@ -122,7 +129,10 @@ pub fn read_guarded(path: &Path) -> Result<Vec<u8>, SecretError> {
     Ok(bytes)
 }
 
-/// Whether nobody but its owner may read a file that another library reads.
+/// Checks that nobody except its owner may read a file that another library reads.
+///
+/// # Errors
+/// Fails if the file does not exist or others can read it.
 pub fn guarded(path: &Path) -> Result<(), SecretError> {
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
     match is_open_to_others(&std::fs::metadata(path).map_err(unreadable)?) {
@@ -131,7 +141,8 @@ pub fn guarded(path: &Path) -> Result<(), SecretError> {
     }
 }
 
-/// libpq's rule for keys: nobody but the owner may read the file; where root owns it, its group too, in which the daemon's user may be.
+/// Tells whether a file breaks libpq's rule for private keys: nobody except the owner may read it, but if root owns it,
+/// its group may read it too, because the daemon's user may be in that group.
 #[cfg(unix)]
 pub fn is_open_to_others(metadata: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -144,10 +155,10 @@ pub fn is_open_to_others(_: &Metadata) -> bool {
     false
 }
 
-/// `text` without the passwords of URLs (`scheme://user:password@host`) and of `password=…` settings, as in
-/// PostgreSQL's key/value strings and URL queries; `…` stands for them.
+/// Replaces the passwords in `text` by `…`: those of URLs (`scheme://user:password@host`) and of `password=…` settings,
+/// as in PostgreSQL's key/value strings and URL queries.
 ///
-/// For connection strings that are shown. It errs on the side of hiding too much.
+/// It is for connection strings that are shown. It may hide too much, but not too little.
 pub fn redact(text: &str) -> Cow<'_, str> {
     let mut shown = Cow::Borrowed(text);
     if let Some(range) = url_password(&shown) {
@@ -166,13 +177,13 @@ pub fn redact(text: &str) -> Cow<'_, str> {
 
 fn url_password(text: &str) -> Option<std::ops::Range<usize>> {
     let authority = text.find("://")? + 3;
-    // The last `@` before the path: a password that was not percent-encoded may itself hold one, or a slash.
+    // The last `@` ends the password, because one that was not percent-encoded may itself contain `@` or `/`.
     let at = authority + text[authority..].rfind('@')?;
     let colon = authority + text[authority..at].find(':')?;
     Some(colon + 1..at)
 }
 
-/// Where the value of the next `password = value` begins.
+/// Finds the offset at which the value of the next `password = value` begins.
 fn password_setting(text: &str, from: usize) -> Option<usize> {
     let lower = text.to_ascii_lowercase();
     let mut from = from;

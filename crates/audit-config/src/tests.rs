@@ -1,4 +1,4 @@
-//! Whole outputs over one sample configuration with every construct that the crate understands.
+//! Compares whole outputs for one sample configuration that contains every construct the crate understands.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -208,7 +208,7 @@ fn parse(text: &str) -> Result<Config, Problems> {
     crate::parse(Path::new("config.toml"), text, |_: &Config, _| {})
 }
 
-/// Every problem of `text`, none of which may show a value.
+/// Compares all problems of `text`. None of them may show a value.
 fn check(text: &str, expect: Expect) {
     let problems = parse(text).unwrap_err().to_string();
     assert!(!problems.contains("hunter2"), "a value is shown: {problems}");

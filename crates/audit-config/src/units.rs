@@ -1,7 +1,7 @@
 //! Sizes and durations as people write them: [`ByteSize`] (`"16 MiB"`) and [`Span`] (`"5 s"`).
 //!
-//! Both print exactly what they hold, in the unit that gives the smallest whole number, and read back what they
-//! print. A number too large for the type is refused, never cut.
+//! Both print exactly what they hold, in the unit that gives the smallest whole number, and parse what they print.
+//! A number too large for the type is refused, never truncated.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Units by their name as printed, with their factor; of two equal numbers the earlier unit is printed.
+/// Units by their printed name, with their factor. If two units give the same number, the earlier one is printed.
 type Units = [(&'static str, u128)];
 
 const SIZES: &Units = &[
@@ -35,12 +35,12 @@ const SPANS: &Units = &[
     ("ns", 1),
 ];
 
-/// `format` in the JSON schema of a [`ByteSize`]; the check of a document knows the type by it.
+/// `format` in the JSON schema of a [`ByteSize`], by which the check of a document recognises the type.
 pub(crate) const SIZE_FORMAT: &str = "byte-size";
 /// `format` in the JSON schema of a [`Span`].
 pub(crate) const SPAN_FORMAT: &str = "time-span";
 
-/// Why a text is no size or duration. It does not contain the text.
+/// The reason why a text is not a size or duration. It does not contain the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     #[error("not a size: write a whole number and B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in \"16 MiB\"")]
@@ -72,7 +72,7 @@ impl ByteSize {
         ByteSize((count as u64) << 30)
     }
 
-    /// In bytes.
+    /// The size in bytes.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -146,7 +146,7 @@ impl JsonSchema for ByteSize {
     }
 }
 
-/// A length of time: `"250ms"`, `"5 s"`, `"5 min"`, `"1h"`, `"7 d"`. A unit is demanded.
+/// A length of time: `"250ms"`, `"5 s"`, `"5 min"`, `"1h"`, `"7 d"`. A unit is required.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(Duration);
 
@@ -228,8 +228,8 @@ impl JsonSchema for Span {
     }
 }
 
-/// The number times its unit's factor; `bare` is the factor of a number without unit, if that is allowed.
-/// `None` where the text is not a number and a unit.
+/// Returns the number times its unit's factor. `bare` is the factor of a number without unit, if that is allowed.
+/// `None` if the text is not a number and a unit.
 fn parse(text: &str, units: &Units, bare: Option<u128>) -> Option<Result<u128, UnitError>> {
     let text = text.trim();
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));

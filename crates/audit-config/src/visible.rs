@@ -1,16 +1,17 @@
-//! Text from elsewhere, fit to be shown: names of tables, values of rows, answers of servers.
+//! Makes text from other sources safe to show: names of tables, values of rows, answers of servers.
 //!
-//! A line break in a name would begin a line of its own in a log, in a table or in an SQL script's comment, an escape sequence would drive the reader's
-//! terminal, and a mark of direction would show a text in another order than it has.
+//! A line break in a name would begin a new line in a log, in a table or in a comment of an SQL script. An escape
+//! sequence would control the reader's terminal, and a directional mark would show a text in a false order.
 
 use std::borrow::Cow;
 
-/// `text` on one line: control characters, line breaks of all kinds and marks of direction as `\n`, `\u{1b}`.
+/// Returns `text` on one line: control characters, line breaks of all kinds and directional marks are escaped as in
+/// `\n` and `\u{1b}`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, is_unfit)
 }
 
-/// The same of a text that has several lines.
+/// Does the same as [`visible`] for a text of several lines, whose `\n` stay.
 pub fn visible_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c != '\n' && is_unfit(c))
 }
@@ -29,7 +30,8 @@ fn escaped(text: &str, unfit: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Control characters (NEL among them), separators of lines and paragraphs, marks of direction (Unicode, "Bidirectional Algorithm", 2).
+/// Tells whether a character is a control character (NEL is one), a line or paragraph separator, or a directional mark
+/// (Unicode Standard Annex 9, "Unicode Bidirectional Algorithm", section 2).
 fn is_unfit(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

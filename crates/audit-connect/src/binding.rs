@@ -1,4 +1,4 @@
-//! Channel binding `tls-server-end-point` (RFC 5929, section 4.1), which ties a SCRAM login to the TLS session below.
+//! Channel binding `tls-server-end-point` (RFC 5929, section 4.1), which ties a SCRAM login to its TLS session.
 
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256, Sha384, Sha512};
@@ -10,8 +10,8 @@ use x509_cert::der::oid::db::rfc5912::{
     SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
 };
 
-/// The hash of the server's certificate by the hash function of its signature, SHA-256 standing in for SHA-1. None for
-/// signatures without one (Ed25519, RSA-PSS): the server cannot bind to those either.
+/// Hashes the server's certificate with the hash function of its signature, but with SHA-256 instead of SHA-1. `None`
+/// for signatures whose algorithm names no hash function (Ed25519, RSA-PSS): the server cannot bind to those either.
 pub(crate) fn server_end_point(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let algorithm: ObjectIdentifier = Certificate::from_der(certificate).ok()?.signature_algorithm.oid;
     match algorithm {

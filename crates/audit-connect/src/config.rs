@@ -1,4 +1,4 @@
-//! A connection string understood: [`ConnectConfig`].
+//! Interprets a connection string: [`ConnectConfig`].
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,13 +14,13 @@ use crate::parse::Options;
 use crate::password::PasswordSources;
 use crate::ssl::SslOptions;
 
-/// How long one address may take from the first packet to the open session, unless `connect_timeout` says otherwise.
+/// Time that one address may take from the first packet to the open session, unless `connect_timeout` says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where Debian's servers have their sockets, and where the sources' default is.
+/// The socket folders of Debian's servers and of PostgreSQL's own default.
 const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// Options that libpq takes and this program does not: named, so that nobody thinks them misspelt.
+/// Options that libpq accepts and this program does not. They are listed so that the error does not call them unknown.
 const UNSUPPORTED: [&str; 12] = [
     "gsslib",
     "krbsrvname",
@@ -36,7 +36,7 @@ const UNSUPPORTED: [&str; 12] = [
     "sslpassword",
 ];
 
-/// Options that are understood here, for the driver knows fewer of their values.
+/// Options that we interpret ourselves, because the driver does not know them or knows fewer of their values.
 const OURS: [&str; 9] = [
     "connect_timeout",
     "passfile",
@@ -68,7 +68,7 @@ const DRIVER: [&str; 15] = [
     "user",
 ];
 
-/// All that a connection string says, with defaults filled in.
+/// Everything that a connection string says, with defaults filled in.
 #[derive(Clone)]
 pub struct ConnectConfig {
     pub(crate) targets: Vec<Target>,
@@ -82,7 +82,7 @@ pub struct ConnectConfig {
     pub(crate) wanted: Wanted,
     pub(crate) methods: Option<Methods>,
     pub(crate) random_order: bool,
-    /// None: as long as it takes.
+    /// `None` means no limit.
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) tcp: TcpOptions,
 }
@@ -90,7 +90,7 @@ pub struct ConnectConfig {
 /// One host of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// The host as written: the name that the certificate must bear and that the password file is searched for.
+    /// The host as written: the name that the certificate must have and that is looked up in the password file.
     pub(crate) name: String,
     pub(crate) place: Place,
     pub(crate) port: u16,
@@ -105,7 +105,7 @@ pub(crate) enum Place {
 }
 
 impl Target {
-    /// Whether it is meant to be on this machine: by its name, and by the address that is given beside it.
+    /// Tells whether the host is on this machine, both by its name and by the address given with it.
     pub(crate) fn is_loopback(&self) -> bool {
         let is_loopback = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
         matches!(&self.place, Place::Tcp(place) if is_loopback(&self.name) && is_loopback(place))
@@ -118,7 +118,7 @@ pub(crate) struct TcpOptions {
     pub(crate) user_timeout: Option<Duration>,
 }
 
-/// `target_session_attrs`: which server of a cluster will do.
+/// `target_session_attrs`: the kind of server that is accepted from a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Any,
@@ -150,7 +150,8 @@ impl Wanted {
         }
     }
 
-    /// The question to ask a session, and the answer of a server that will do. None where every server will.
+    /// Returns the query to run in a session, and the answer of an acceptable server. `None` if any server is
+    /// acceptable.
     pub(crate) fn question(self) -> Option<(&'static str, &'static str)> {
         const READ_ONLY: &str = "SHOW transaction_read_only";
         const STANDBY: &str = "SELECT pg_catalog.pg_is_in_recovery()";
@@ -201,7 +202,7 @@ impl ConnectConfig {
         })
     }
 
-    /// `user@host:port/database`, with all hosts of the list.
+    /// Describes the target as `user@host:port/database`, with all hosts of the list.
     pub fn describe(&self) -> String {
         let hosts: Vec<String> = self.targets.iter().map(|target| format!("{}:{}", target.name, target.port)).collect();
         format!("{}@{}/{}", self.user, hosts.join(","), self.dbname)
@@ -211,7 +212,8 @@ impl ConnectConfig {
         format!("{}@{}:{}/{}", self.user, target.name, target.port, self.dbname)
     }
 
-    /// The servers of the list, on other machines, whose identity is not checked: anybody on the way can read and alter what is said.
+    /// Lists the servers on other machines whose identity is not verified: anyone on the network path can read and
+    /// alter what is sent.
     pub fn unverified(&self) -> Vec<String> {
         let remote =
             self.targets.iter().filter(|target| matches!(target.place, Place::Tcp(_)) && !target.is_loopback());
@@ -229,22 +231,22 @@ impl ConnectConfig {
         &self.user
     }
 
-    /// Gives a connection up when what it sent stays unacknowledged for so long, unless the connection string has a
-    /// `tcp_user_timeout` of its own.
+    /// Sets the time after which a connection is lost if sent data stays unacknowledged, unless the connection string
+    /// has its own `tcp_user_timeout`.
     pub fn or_tcp_user_timeout(mut self, timeout: Duration) -> ConnectConfig {
         self.tcp.user_timeout = self.tcp.user_timeout.or(Some(timeout));
         self
     }
 }
 
-/// Without the password.
+/// Shows the target without the password.
 impl fmt::Debug for ConnectConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ConnectConfig").field(&self.describe()).finish()
     }
 }
 
-/// Options of libpq that change nothing here, and values of them that would.
+/// Takes out options of libpq that have no effect here, and refuses values of them that would have one.
 fn take_without_effect(options: &mut Options) -> Result<(), ConnectError> {
     options.take("fallback_application_name");
     options.take("sslcompression");
@@ -272,7 +274,7 @@ fn take_milliseconds(options: &mut Options, name: &str) -> Result<Option<Duratio
     Ok(Some(number).filter(|&number| number > 0).map(Duration::from_millis))
 }
 
-/// As in libpq, 0 and less mean no limit.
+/// Takes out `connect_timeout`. As in libpq, 0 and less mean no limit.
 fn take_connect_timeout(options: &mut Options) -> Result<Option<Duration>, ConnectError> {
     let Some(text) = options.take("connect_timeout") else { return Ok(Some(CONNECT_TIMEOUT)) };
     let seconds: i64 = text.parse().map_err(|_| invalid("connect_timeout", "a number of seconds"))?;
@@ -289,7 +291,7 @@ fn refuse_unknown(options: &Options) -> Result<(), ConnectError> {
             let known = DRIVER.iter().chain(&OURS);
             let distance = |known: &str| strsim::damerau_levenshtein(known, name);
             let nearest = known.min_by_key(|known| distance(known)).filter(|known| distance(known) <= 3);
-            // ⚠ It may be a piece of a password that was not quoted.
+            // ⚠ The name may be a piece of a password that was not quoted, so it is not shown next to a password.
             let secret = options.names().any(|name| name == "password");
             let what = if secret {
                 "unknown connection option".to_owned()
@@ -307,7 +309,7 @@ fn refuse_unknown(options: &Options) -> Result<(), ConnectError> {
     Ok(())
 }
 
-/// The driver's errors name the option, never its value.
+/// Passes on the driver's error, which names the option but never its value.
 fn refused_by_driver(error: tokio_postgres::Error) -> ConnectError {
     let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
     ConnectError::config(format!("invalid connection string: {why}"), "see the manual of libpq, \"Connection Strings\"")
@@ -352,7 +354,7 @@ fn targets(driver: &tokio_postgres::Config) -> Result<Vec<Target>, ConnectError>
     Ok((0..count).map(target).collect())
 }
 
-/// A dead peer is noticed after two minutes instead of the two hours that systems wait by default.
+/// Makes the kernel notice a dead peer after two minutes instead of its default of two hours.
 fn keepalive(driver: &tokio_postgres::Config, default_idle: bool) -> socket2::TcpKeepalive {
     let idle = if default_idle { Duration::from_secs(60) } else { driver.get_keepalives_idle() };
     socket2::TcpKeepalive::new()

@@ -48,14 +48,14 @@ fn tls_is_verified_unless_told_otherwise() {
     check("postgres://ann@db.internal/shop?sslmode=prefer", SslMode::Prefer);
     check("postgres://ann@db.internal/shop?sslmode=require", SslMode::Require);
     check("postgres://ann@db.internal/shop?sslmode=verify-ca&sslrootcert=/ca.pem", SslMode::VerifyCa);
-    // What is called this machine is none, if the address is another's.
+    // A host named like this machine is another one if its address is.
     check("host=localhost hostaddr=10.0.0.5 user=ann", SslMode::VerifyFull);
     check("host=127.0.0.1 hostaddr=10.0.0.5 user=ann", SslMode::VerifyFull);
     check("host=localhost hostaddr=127.0.0.1 user=ann", SslMode::Prefer);
     let (config, elsewhere) = (parse("host=localhost user=ann"), "10.0.0.5".parse().unwrap());
     assert_eq!(config.ssl.mode_for(&config.targets[0], Some(elsewhere)), SslMode::VerifyFull);
     check("host=/run/pg user=ann sslmode=verify-full", SslMode::Disable);
-    // A name that is not this machine's is verified, wherever it leads.
+    // A name that is not this machine's is verified, whatever its address.
     check("host=db.internal hostaddr=127.0.0.1 user=ann", SslMode::VerifyFull);
 }
 

@@ -1,4 +1,4 @@
-//! What the configuration says about a PostgreSQL server: [`PgEndpoint`].
+//! The configuration of a PostgreSQL server: [`PgEndpoint`].
 
 use std::fmt;
 use std::path::PathBuf;
@@ -34,23 +34,37 @@ pub struct PgEndpoint {
 }
 
 impl PgEndpoint {
-    /// An endpoint whose password, if it needs one, comes from libpq's usual places.
+    /// Makes an endpoint whose password, if it needs one, comes from libpq's usual places.
     pub fn new(url: impl Into<String>) -> PgEndpoint {
         PgEndpoint { url: url.into(), password_file: None, password_env: None }
     }
 
-    /// Takes the connection string apart. Opens nothing and reads no file.
+    /// Parses the connection string. Opens nothing and reads no file.
+    ///
+    /// # Errors
+    /// Fails with [`ConnectError::Config`] if the string is invalid or says something that we do not support.
     pub fn parse(&self) -> Result<ConnectConfig, ConnectError> {
         ConnectConfig::new(self)
     }
 
-    /// `user@host:port/database`, fit for messages.
+    /// Describes the server as `user@host:port/database`, for messages.
     pub fn describe(&self) -> String {
         self.parse().map_or_else(|_| "(unreadable connection string)".to_owned(), |config| config.describe())
     }
+
+    /// Why anyone on the way could pose as the server, and what to do about it. `None` if nobody could.
+    pub fn unverified(&self) -> Option<(String, String)> {
+        let servers = self.parse().map(|parsed| parsed.unverified()).unwrap_or_default();
+        if servers.is_empty() {
+            return None;
+        }
+        let message = format!("nothing verifies {}: anyone on the way can pose as it", servers.join(" and "));
+        let fix = "set sslmode=verify-full in the url, with sslrootcert=FILE where the CA is your own";
+        Some((message, fix.to_owned()))
+    }
 }
 
-/// Without the password that the URL may hold.
+/// Shows the endpoint without the password that the URL may contain.
 impl fmt::Debug for PgEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PgEndpoint")

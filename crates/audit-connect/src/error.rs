@@ -1,4 +1,4 @@
-//! [`ConnectError`]: why there is no session, what happens next, and what to do about it.
+//! [`ConnectError`]: the reason why there is no session, what happens next, and what to do about it.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::methods::Refused;
 use crate::outcome::Outcome;
 use crate::server_error::ServerError;
 
-/// Why no session could be opened. `endpoint` is `user@host:port/database`; nothing here holds a password.
+/// The reason why no session could be opened. `endpoint` is `user@host:port/database`; nothing here holds a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("{what}")]
@@ -59,7 +59,7 @@ impl ConnectError {
         }
     }
 
-    /// The server's SQLSTATE, where it was the server that said no.
+    /// Returns the server's SQLSTATE if it was the server that refused.
     pub fn sqlstate(&self) -> Option<&SqlState> {
         match self {
             ConnectError::Server { source, .. } => Some(&source.sqlstate),
@@ -67,7 +67,7 @@ impl ConnectError {
         }
     }
 
-    /// What to do about it.
+    /// Says what to do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             ConnectError::Config { hint, .. } | ConnectError::File { hint, .. } | ConnectError::Login { hint, .. } => {
@@ -98,8 +98,8 @@ impl ConnectError {
         ConnectError::Config { what: what.into(), hint: hint.into() }
     }
 
-    /// An error of the stream that ended the session while it was being opened. In TLS 1.3 that is also how a server
-    /// refuses a client's certificate, after a handshake that seemed to succeed.
+    /// Makes the error for a stream that failed while the session was being opened. In TLS 1.3 a server also refuses a
+    /// client's certificate that way, after a handshake that seemed to succeed.
     pub fn lost(endpoint: &str, source: io::Error) -> ConnectError {
         let endpoint = endpoint.to_owned();
         if let Some(refused) = source.get_ref().and_then(|inner| inner.downcast_ref::<Refused>()) {
@@ -116,8 +116,8 @@ impl ConnectError {
         ConnectError::Protocol { endpoint: endpoint.to_owned(), what: what.into() }
     }
 
-    /// Whether the next host of the list is worth a try. As in libpq a refused login ends the search, for the next
-    /// host of the same cluster would only refuse it again, and count it.
+    /// Tells whether the error ends the search for a host. As in libpq, a refused login does, because the next host of
+    /// the same cluster would only refuse it again, and count one more failed login.
     pub(crate) fn ends_search(&self) -> bool {
         match self {
             ConnectError::Server { source, .. } => source.sqlstate.code().starts_with("28"),

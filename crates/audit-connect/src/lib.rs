@@ -1,24 +1,26 @@
-//! Sessions with a PostgreSQL server, as a production database demands them.
+//! Opens sessions with a PostgreSQL server in the way that a production database requires.
 //!
 //! ```text
 //! PgEndpoint ──parse──▶ ConnectConfig ──open──▶ Transport + Login ──▶ tokio_postgres::Client     (connect)
 //!  (config)              (hosts, TLS, …)          (plain or TLS)  └──▶ replication in audit-capture
 //! ```
 //!
-//! Ordinary sessions and replication go the same way up to the open [`Transport`], so connection strings, host lists,
-//! passwords and above all the meaning of `sslmode` are decided once. Three rules:
+//! Ordinary sessions and replication share the code up to the open [`Transport`], so connection strings, host lists,
+//! passwords and above all the meaning of `sslmode` are decided once. There are three rules:
 //!
-//! - **TLS is verified unless told otherwise.** Without an `sslmode` a remote host must show a certificate with its
-//!   name from a trusted CA (`verify-full`); a host on this machine may do without TLS (`prefer`), unless
-//!   `sslrootcert` or `sslnegotiation` show that TLS is meant; Unix sockets have none. libpq's default, `prefer`, can
-//!   be turned off by anyone on the way. Where TLS was agreed on, a failure is never answered with plain text. A password itself, or its MD5 hash, goes
-//!   to no server whose identity was not verified, unless `require_auth` says so.
-//! - **Text looks the same everywhere.** Every session runs under [`PINNED`].
-//! - **No password leaves.** Passwords are read when needed and live in [`Password`], whose `Debug` shows where it came
-//!   from; errors, logs and `Debug` name a server as `user@host:port/database`; of the server's errors only SQLSTATE
-//!   and message remain ([`ServerError`]).
+//! - **TLS is verified by default.** Without an `sslmode` a remote host must show a certificate with its name from a
+//!   trusted CA (`verify-full`). A host on this machine may do without TLS (`prefer`), unless `sslrootcert` or
+//!   `sslnegotiation` show that TLS is wanted. Unix sockets have no TLS. We do not use libpq's default, `prefer`,
+//!   because anyone on the network path can turn its TLS off. After TLS was agreed on, a failure never leads to plain
+//!   text. A password itself, or its MD5 hash, goes to no server whose identity was not verified, unless `require_auth`
+//!   allows it.
+//! - **Text looks the same everywhere.** Every session runs with the settings in [`PINNED`].
+//! - **No password is shown.** Passwords are read when needed and kept in [`Password`], whose `Debug` shows only where
+//!   it came from. Errors, logs and `Debug` name a server as `user@host:port/database`. Of the server's errors we keep
+//!   only SQLSTATE and message ([`ServerError`]).
 //!
-//! An error says what happens next ([`Outcome`], judged by SQLSTATE) and what somebody can do ([`ConnectError::hint`]).
+//! An error says what happens next ([`Outcome`], decided by SQLSTATE) and what a person can do
+//! ([`ConnectError::hint`]).
 
 mod binding;
 mod config;

@@ -1,14 +1,15 @@
-//! Which ways to log in are taken from a server ([`Methods`]), and the look at what it asks for ([`Watch`]).
+//! The login methods that are accepted from a server ([`Methods`]), and the check of what it asks for ([`Watch`]).
 //!
-//! A server that asks for the password itself, or for its MD5 hash, has it afterwards, or enough to log in with. So has whoever passes for the server:
-//! such an answer is given only where the server's identity was verified, or where the connection string asks for it by libpq's `require_auth`. SCRAM
-//! gives nothing away. The look is taken at the bytes, because the driver answers by itself.
+//! A server that asks for the password itself, or for its MD5 hash, has it afterwards, or has enough to log in with. So
+//! has anyone who impersonates the server. Therefore we answer such a request only if the server's identity was
+//! verified, or if the connection string allows the method with libpq's `require_auth`. SCRAM reveals nothing. The
+//! check reads the bytes of the stream, because the driver answers the server by itself.
 
 use std::io;
 
 use crate::error::ConnectError;
 
-/// The ways to log in that a connection string takes.
+/// The login methods that a connection string accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Methods {
     password: bool,
@@ -18,12 +19,12 @@ pub(crate) struct Methods {
 }
 
 impl Methods {
-    /// The default: `trusted`, if nobody but the server can read what is sent.
+    /// Returns the default. `trusted` means that only the server can read what is sent.
     pub(crate) fn usual(trusted: bool) -> Methods {
         Methods { password: trusted, md5: trusted, scram: true, none: true }
     }
 
-    /// A list of methods, or of those that are not taken, each after a `!`.
+    /// Parses a list of accepted methods, or of methods that are not accepted, each after a `!`.
     pub(crate) fn parse(text: &str) -> Result<Methods, ConnectError> {
         let negated = text.starts_with('!');
         let mut methods = Methods { password: negated, md5: negated, scram: negated, none: negated };
@@ -46,7 +47,7 @@ impl Methods {
     }
 }
 
-/// Why a login was ended on this side.
+/// The reason why we ended a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     #[error("the server asks for the password in clear text, and its identity is not verified")]
@@ -75,16 +76,16 @@ impl Refused {
     }
 }
 
-/// Reads along until the server is content.
+/// Follows the bytes from the server until it accepts the login.
 #[derive(Debug)]
 pub(crate) struct Watch {
     methods: Methods,
-    /// Whether the methods are those of `require_auth`.
+    /// True if the methods are those of `require_auth`.
     listed: bool,
-    /// Of the message under way: its type, its length and, of a request to log in, the kind.
+    /// The start of the current message: its type, its length and, in an authentication request, the kind.
     head: [u8; 9],
     known: usize,
-    /// Bytes of its body that are still to come.
+    /// Bytes of its body that are not yet read.
     rest: usize,
     asked: bool,
     done: bool,
@@ -103,7 +104,7 @@ impl Watch {
         }
     }
 
-    /// Takes what was read.
+    /// Takes the bytes that were read.
     pub(crate) fn read(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !self.done && !bytes.is_empty() {
             if self.rest > 0 {
@@ -120,14 +121,14 @@ impl Watch {
         Ok(())
     }
 
-    /// Looks at a message when enough of it is known.
+    /// Checks a message when enough of it was read.
     fn message(&mut self) -> Result<(), Refused> {
         let [kind, a, b, c, d, code @ ..] = self.head;
         let wanted = if kind == b'R' { 9 } else { 5 };
         if self.known < wanted {
             return Ok(());
         }
-        // The length counts itself.
+        // The length field counts itself.
         let body = (u32::from_be_bytes([a, b, c, d]) as usize).saturating_sub(4);
         (self.known, self.rest) = (0, body.saturating_sub(wanted - 5));
         if kind != b'R' {
@@ -163,7 +164,7 @@ mod tests {
         let told =
             |result: io::Result<()>| result.err().and_then(|error| error.get_ref()?.downcast_ref::<Refused>().copied());
         let whole = told(Watch::new(methods, trusted).read(bytes));
-        // However the bytes come.
+        // The result is the same if the bytes come one by one.
         let mut watch = Watch::new(methods, trusted);
         assert_eq!(bytes.iter().find_map(|byte| told(watch.read(&[*byte]))), whole);
         whole

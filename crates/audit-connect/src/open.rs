@@ -1,4 +1,4 @@
-//! The search for a host that gives a session: [`ConnectConfig::open`].
+//! Searches the list for a host that gives a session: [`ConnectConfig::open`].
 
 use std::future::Future;
 use std::io;
@@ -18,7 +18,7 @@ use crate::server_error::ServerError;
 use crate::ssl::SslMode;
 use crate::transport::{Negotiation, Transport, open_tcp};
 
-/// What a client tells a server about itself once the transport stands, and what its messages call that server.
+/// What a client tells a server about itself after the transport is open, and the server's name for messages.
 #[derive(Clone, Debug)]
 pub struct Login {
     /// `user@host:port/database`, for messages.
@@ -34,7 +34,10 @@ pub struct Login {
 }
 
 impl Login {
-    /// The password, for a server that asks for one.
+    /// Returns the password for a server that asks for one.
+    ///
+    /// # Errors
+    /// Fails with [`ConnectError::Login`] if no password is configured.
     pub fn password(&self) -> Result<&Password, ConnectError> {
         match &self.password {
             Found::Password(password) => Ok(password),
@@ -48,26 +51,27 @@ impl Login {
         }
     }
 
-    /// The statement to run in the new session and the answer of a server that will do (`target_session_attrs`), if it
-    /// matters.
+    /// Returns the statement to run in the new session and the answer of an acceptable server (`target_session_attrs`).
+    /// `None` if any server is acceptable.
     pub fn question(&self) -> Option<(&'static str, &'static str)> {
         self.wanted.question()
     }
 
-    /// For a server that gave another answer to [`Login::question`].
+    /// Makes the error for a server that gave another answer to [`Login::question`].
     pub fn wrong_role(&self) -> ConnectError {
         ConnectError::WrongRole { endpoint: self.endpoint.clone(), wanted: self.wanted.name() }
     }
 
-    /// For a login that failed on this side of the wire.
+    /// Makes the error for a login that failed on the client's side.
     pub fn failed(&self, what: impl Into<String>) -> ConnectError {
         let hint = "check the server's authentication method and channel_binding in the url";
         ConnectError::Login { endpoint: self.endpoint.clone(), what: what.into(), hint: hint.to_owned() }
     }
 
-    /// For a server that refused the session.
+    /// Makes the error for a server that refused the session.
     pub fn refused(&self, source: ServerError) -> ConnectError {
-        // PgBouncer's words, for `replication` and for settings. A server knows them all, or names the one that it does not know.
+        // PgBouncer says this about `replication` and about settings. A server knows them all, or names the one that it
+        // does not know.
         if source.message.starts_with("unsupported startup parameter") {
             let what = "it takes no replication connection, or not the settings that the url gives";
             return ConnectError::Pooler { endpoint: self.endpoint.clone(), what };
@@ -101,11 +105,12 @@ impl Login {
 }
 
 impl ConnectConfig {
-    /// Opens a transport to one host after the other and gives it to `start`, until that makes a session of one. Each
-    /// address has `connect_timeout` for all of it.
+    /// Opens a transport to one host after the other and passes it to `start`, until that makes a session of one. The
+    /// transport and the session of each address together may take `connect_timeout`.
     ///
-    /// A login that was refused ends the search. If no host gave a session, the error is one that may pass by itself
-    /// where any of them was: that host may be back at the next try.
+    /// # Errors
+    /// A refused login ends the search. If no host gave a session and the error of one of them may pass by itself, the
+    /// result is such an error, because that host may be available again at the next try.
     pub async fn open<S, F>(
         &self,
         application_name: &str,
@@ -147,7 +152,7 @@ impl ConnectConfig {
         })
     }
 
-    /// The addresses of a host, or why there are none: always at least one entry.
+    /// Lists the addresses of a host, or the reason why there are none. There is always at least one entry.
     async fn addresses<'t>(&self, target: &'t Target, endpoint: &str) -> Vec<Result<Address<'t>, ConnectError>> {
         let unreachable = |source| ConnectError::Unreachable { endpoint: endpoint.to_owned(), source };
         let host = match &target.place {

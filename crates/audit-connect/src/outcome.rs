@@ -1,7 +1,7 @@
-//! What a server's error means for whoever got it, judged by SQLSTATE ([`outcome`]).
+//! What a server's error means for the caller, decided by SQLSTATE ([`outcome`]).
 //!
-//! The list of what somebody must act on is written out; whatever is not on it is tried again (with a ceiling that the
-//! caller sets), since a class invented by a later major or an extension is more often a passing state than a wrong
+//! The codes that need a person's action are listed. Anything else is tried again (up to a limit that the caller sets),
+//! because a class that a later major version or an extension adds is more often a passing state than a wrong
 //! configuration.
 
 use std::error::Error as _;
@@ -12,27 +12,27 @@ use tokio_postgres::error::SqlState;
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// May pass by itself: try again, later.
+    /// The error may pass by itself: try again later.
     Retry,
-    /// Somebody must act first: configuration, rights, certificates, the state of the server.
+    /// A person must act first: on the configuration, privileges, certificates or the state of the server.
     Fix,
-    /// Neither can help: the two programs do not understand each other.
+    /// Neither can help, because the two programs do not understand each other.
     Bug,
 }
 
-/// The outcome of an error that a server reported.
+/// Returns the outcome of an error that a server reported.
 pub fn outcome(sqlstate: &SqlState) -> Outcome {
     let code = sqlstate.code();
     match code {
-        // Slots, locks and tables that somebody else uses.
+        // Slots, locks and tables that another session uses.
         "55006" | "55P03" => Outcome::Retry,
         // A standby refuses writes until it is promoted.
         "25006" => Outcome::Retry,
-        // Dropped databases do not come back, removed WAL segments and damaged pages neither.
+        // Dropped databases, removed WAL segments and damaged pages do not come back.
         "57P04" | "58P01" | "58P02" | "XX001" | "XX002" => Outcome::Fix,
         "08P01" | "42601" => Outcome::Bug,
         _ => match code.get(..2).unwrap_or_default() {
-            // feature not supported; data; constraints; authorization; no such database or schema; privileges, names
+            // Feature not supported; data; constraints; authorization; no such database or schema; privileges, names
             // and types; program limits; prerequisite state (wal_level, an invalidated slot); raised by a trigger.
             "0A" | "22" | "23" | "28" | "3D" | "3F" | "42" | "44" | "54" | "55" | "P0" => Outcome::Fix,
             _ => Outcome::Retry,
@@ -40,7 +40,7 @@ pub fn outcome(sqlstate: &SqlState) -> Outcome {
     }
 }
 
-/// The outcome of an error of a session that was already open.
+/// Returns the outcome of an error of a session that was already open.
 pub fn outcome_of(error: &tokio_postgres::Error) -> Outcome {
     if let Some(sqlstate) = error.code() {
         return outcome(sqlstate);

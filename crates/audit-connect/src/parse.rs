@@ -1,8 +1,8 @@
-//! Connection strings taken apart into options, and put together again for the driver.
+//! Splits connection strings into options, and joins the remaining ones for the driver.
 //!
-//! The driver reads both forms of libpq's connection strings (manual, "Connection Strings"), but refuses options that
-//! it does not know, and knows fewer than libpq. So the options are separated first ([`Options::parse`]), ours are
-//! taken out ([`Options::take`]), and the rest goes to the driver ([`Options::driver_text`]).
+//! The driver reads both forms of libpq's connection strings (PostgreSQL's manual, section "Connection Strings"), but
+//! refuses options that it does not know, and knows fewer than libpq. So we separate the options first
+//! ([`Options::parse`]), take ours out ([`Options::take`]), and pass the rest to the driver ([`Options::driver_text`]).
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
@@ -10,7 +10,7 @@ use crate::error::ConnectError;
 
 /// A connection string's options in their order.
 pub(crate) struct Options {
-    /// For a URL everything before the `?`, as written; None for the key/value form.
+    /// Everything before the `?` of a URL, as written. `None` for the key/value form.
     base: Option<String>,
     options: Vec<(String, String)>,
 }
@@ -38,7 +38,7 @@ impl Options {
         }
     }
 
-    /// What is left, as a connection string of the same form.
+    /// Writes the remaining options as a connection string of the same form.
     pub(crate) fn driver_text(&self) -> String {
         let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
         let quote = |text: &str| text.replace('\\', r"\\").replace('\'', r"\'");
@@ -59,7 +59,7 @@ impl Options {
 
 fn parse_url(text: &str) -> Result<Options, ConnectError> {
     let scheme = text.find("://").map_or(0, |at| at + 3);
-    // A password may hold a `?`, so the query begins after the first `@`, unless the path has begun before it.
+    // A password may contain a `?`, so the query begins after the first `@`, unless a `/` comes before that.
     let credentials = text[scheme..].find(['@', '/']).map_or(scheme, |at| scheme + at);
     let (base, query) = match text[credentials..].find('?') {
         Some(at) => (&text[..credentials + at], &text[credentials + at + 1..]),
@@ -76,11 +76,12 @@ fn parse_url(text: &str) -> Result<Options, ConnectError> {
     Ok(Options { base: Some(base.to_owned()), options })
 }
 
-/// ⚠ Nothing of such a string is repeated: what looks like a host may be a piece of the password.
+/// ⚠ The error repeats nothing of such a string, because what looks like a host may be a piece of the password.
 const UNENCODED: &str = "write user and password percent-encoded: @ as %40, / as %2F, : as %3A, # as %23, ? as %3F, % as %25; or keep the \
                          password out of it, in password_file";
 
-/// Whether what should be hosts and a database, in the part before the query, holds what none of them can: then the password has ended too early.
+/// Tells whether hosts, ports or database, in the part before the query, contain a character that they cannot contain.
+/// Then the password ended too early.
 fn is_cut_wrongly(text: &str) -> bool {
     let place = text.split_once('@').map_or(text, |(_, place)| place);
     let hosts = place.split('/').next().unwrap_or_default();
@@ -115,7 +116,7 @@ fn parse_pairs(text: &str) -> Result<Vec<(String, String)>, ConnectError> {
     Ok(options)
 }
 
-/// A value, quoted or not, and what follows it. A backslash takes the next character as it is.
+/// Returns a value, quoted or not, and the text after it. A backslash takes the next character as it is.
 fn parse_value(text: &str) -> Result<(String, &str), ConnectError> {
     let quoted = text.starts_with('\'');
     let mut chars = text.char_indices().skip(usize::from(quoted));
@@ -131,7 +132,7 @@ fn parse_value(text: &str) -> Result<(String, &str), ConnectError> {
     if quoted { Err(invalid("a quote is not closed")) } else { Ok((value, "")) }
 }
 
-/// What stood there is not repeated: it may be a piece of a password with a blank in it.
+/// Makes an error that does not repeat the text, because it may be a piece of a password that contains a blank.
 fn no_value() -> ConnectError {
     invalid("an option has no value")
 }

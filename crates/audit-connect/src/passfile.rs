@@ -1,11 +1,12 @@
-//! libpq's password file (manual, "The Password File"): lines `hostname:port:database:username:password`, of which the
-//! first that matches counts; `*` matches anything, a backslash takes `:` and `\` as they are.
+//! Reads libpq's password file (PostgreSQL's manual, section "The Password File"). It has lines of the form
+//! `hostname:port:database:username:password`, and the first line that matches counts. `*` matches anything, a
+//! backslash takes `:` and `\` as they are.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// What a line must match.
+/// The values that a line must match.
 pub(crate) struct Wanted<'a> {
     pub(crate) host: &'a str,
     pub(crate) port: u16,
@@ -13,14 +14,14 @@ pub(crate) struct Wanted<'a> {
     pub(crate) user: &'a str,
 }
 
-/// `PGPASSFILE`, else `~/.pgpass`.
+/// Returns `PGPASSFILE`, or else `~/.pgpass`.
 pub(crate) fn default_path() -> Option<PathBuf> {
     let named = env::var_os("PGPASSFILE").filter(|path| !path.is_empty()).map(PathBuf::from);
     named.or_else(|| env::home_dir().map(|home| home.join(".pgpass")))
 }
 
-/// The password for what is wanted; None where there is no such line, or no file. The error says why the file is not
-/// used.
+/// Searches the password for what is wanted. `None` if there is no such line, or no file. The error says why the file
+/// is not used.
 pub(crate) fn search(path: &Path, wanted: &Wanted<'_>) -> Result<Option<Vec<u8>>, String> {
     let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
     if !metadata.is_file() {
@@ -47,7 +48,7 @@ fn password_in(line: &[u8], wanted: &Wanted<'_>) -> Option<Vec<u8>> {
         }
         rest = after;
     }
-    // To the end of the line; a colon in the password may be written without a backslash.
+    // The password reaches to the end of the line; a colon in it may be written without a backslash.
     Some(unescape(rest))
 }
 
@@ -57,7 +58,7 @@ enum Field {
     Text(Vec<u8>),
 }
 
-/// The field up to the next colon, and what follows that.
+/// Returns the field up to the next colon, and the text after the colon.
 fn next_field(text: &[u8]) -> Option<(Field, &[u8])> {
     let mut escaped = false;
     let end = text.iter().position(|&byte| {

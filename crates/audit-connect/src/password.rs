@@ -1,9 +1,9 @@
-//! Where the password comes from: [`PasswordSources`].
+//! The places where the password may come from: [`PasswordSources`].
 //!
-//! In this order: `password_file`, `password_env`, the connection string, `PGPASSWORD`, the password file
-//! (`passfile=`, `PGPASSFILE`, `~/.pgpass`). What the configuration names explicitly must be there; the rest are
-//! libpq's places, of which any may be empty. All are read when a session is opened, so that a rotated password needs
-//! no restart.
+//! They are searched in this order: `password_file`, `password_env`, the connection string, `PGPASSWORD`, the password
+//! file (`passfile=`, `PGPASSFILE`, `~/.pgpass`). A place that the configuration names explicitly must have a password;
+//! the others are libpq's places, and any of them may be empty. Files and variables are read when a session is opened,
+//! so that a rotated password needs no restart.
 
 use std::path::{Path, PathBuf};
 use std::{env, fmt, io};
@@ -16,7 +16,8 @@ use crate::endpoint::PgEndpoint;
 use crate::error::ConnectError;
 use crate::passfile::{self, Wanted};
 
-/// A password and, for hints, where it was found. It is overwritten when it is dropped. Neither `Debug` nor `Display` shows it.
+/// A password and, for hints, the place where it was found. It is overwritten when it is dropped, and `Debug` does not
+/// show it.
 #[derive(Clone)]
 pub struct Password {
     bytes: Zeroizing<Vec<u8>>,
@@ -28,7 +29,7 @@ impl Password {
         &self.bytes
     }
 
-    /// As in "the password came from …".
+    /// The place where the password was found, as in "the password came from …".
     pub fn origin(&self) -> &str {
         &self.origin
     }
@@ -40,11 +41,11 @@ impl fmt::Debug for Password {
     }
 }
 
-/// The result of a search: a password, or why there may be none.
+/// The result of a search: a password, or the possible reason why there is none.
 #[derive(Clone, Debug)]
 pub(crate) enum Found {
     Password(Password),
-    /// With what was wrong with the password file, if anything was.
+    /// No password was found. The text says what was wrong with the password file, if anything was.
     Nothing(Option<String>),
 }
 
@@ -78,7 +79,7 @@ impl PasswordSources {
             (None, Some(name)) => Some(Configured::Env(name.clone())),
             (None, None) => None,
         };
-        // As in libpq an empty password is none.
+        // As in libpq, an empty password counts as none.
         let in_url = in_url.filter(|password| !password.is_empty()).map(|password| Zeroizing::new(password.to_vec()));
         Ok(PasswordSources { configured, in_url, passfile })
     }
@@ -102,7 +103,7 @@ impl PasswordSources {
         match passfile::search(&path, &wanted) {
             Ok(Some(bytes)) => found(bytes, format!("the password file {}", path.display())),
             Ok(None) => Ok(Found::Nothing(None)),
-            // Ignored, as in libpq, for the server may not ask; said again if it does.
+            // Ignored, as in libpq, because the server may not ask for a password. If it does, the hint repeats this.
             Err(why) => {
                 tracing::warn!(file = %path.display(), "password file ignored: {why}");
                 Ok(Found::Nothing(Some(format!("the password file {} was ignored: {why}", path.display()))))
@@ -111,7 +112,7 @@ impl PasswordSources {
     }
 }
 
-/// libpq looks for sockets in the usual folder under the name `localhost`.
+/// Returns the host to look up in the password file. As in libpq, a socket in a usual folder is `localhost` there.
 fn passfile_host(target: &Target) -> &str {
     match &target.place {
         Place::Unix(_) if matches!(target.name.as_str(), "/tmp" | "/var/run/postgresql" | "/run/postgresql") => {
@@ -131,7 +132,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, ConnectError> {
             _ => io::Error::other("other users of this machine can read it"),
         },
     })?;
-    // Editors end a file with a line feed, which is not meant.
+    // Editors end a file with a line break, which is not part of the password.
     for end in [b'\n', b'\r'] {
         bytes.pop_if(|last| *last == end);
     }

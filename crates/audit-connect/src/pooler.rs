@@ -1,7 +1,7 @@
-//! Whether a pooler stands in front of a server and shares sessions between transactions ([`refuse_pooler`]).
+//! Detects a pooler in front of a server that shares sessions between transactions ([`refuse_pooler`]).
 //!
-//! Such a pool breaks what a session of ours rests on: its settings, prepared statements, and that a process of the server is the same one
-//! in the next transaction. A pool in session mode breaks nothing.
+//! Such a pool breaks what our sessions rely on: their settings, their prepared statements, and that the next
+//! transaction runs in the same process of the server. A pool in session mode breaks nothing.
 
 use tokio_postgres::Client;
 
@@ -9,10 +9,13 @@ use crate::endpoint::PgEndpoint;
 use crate::error::ConnectError;
 use crate::session::connect;
 
-/// How often it is tried: another client of the pool may take the session that was free a moment ago.
+/// Number of tries. Several are needed because another client of the pool may take the session that was just free.
 const TRIES: u32 = 3;
 
-/// Refuses an endpoint at which the session of `client`, between two of its transactions, is given to another client.
+/// Refuses an endpoint where a pooler gives the session of `client` to another client between two transactions.
+///
+/// # Errors
+/// Fails with [`ConnectError::Pooler`] if it does, or if a second session cannot be opened.
 pub async fn refuse_pooler(client: &Client, endpoint: &PgEndpoint, application_name: &str) -> Result<(), ConnectError> {
     let second = connect(endpoint, application_name).await?;
     for _ in 0..TRIES {
@@ -27,7 +30,8 @@ pub async fn refuse_pooler(client: &Client, endpoint: &PgEndpoint, application_n
     Ok(())
 }
 
-/// What tells the server's process from all others. None where it cannot be asked: then the session's own work will say why.
+/// Returns a text that identifies the server's process. `None` if the query fails: then the next statement of the
+/// session will report the reason.
 async fn session(client: &Client, before: &str) -> Option<String> {
     let sql =
         "SELECT pid || ' ' || backend_start FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()";

@@ -1,4 +1,4 @@
-//! An error as the server reported it, reduced to what may be shown: [`ServerError`].
+//! An error that the server reported, reduced to the parts that may be shown: [`ServerError`].
 
 use postgres_protocol::message::backend::ErrorFields;
 use tokio_postgres::error::{DbError, SqlState};
@@ -6,10 +6,11 @@ use tokio_postgres::fallible_iterator::FallibleIterator;
 
 use crate::outcome::{Outcome, outcome};
 
-/// SQLSTATE and message of a server's ErrorResponse (protocol, "Error and Notice Message Fields").
+/// SQLSTATE and message of a server's `ErrorResponse` (PostgreSQL's manual, section "Error and Notice Message Fields").
 ///
-/// Detail, hint and context are left out, for they quote rows (`Key (email)=(…) already exists.`). A message is shown only of the SQLSTATE classes
-/// in [`QUOTES_NAMES`], and only if it is the server's own: functions and extensions may put values into theirs.
+/// Detail, hint and context are left out, because they quote rows (`Key (email)=(…) already exists.`). A message is
+/// shown only if its SQLSTATE is of a class in [`QUOTES_NAMES`], and only if it is the server's own: functions and
+/// extensions may put values into their messages.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message} (SQLSTATE {})", sqlstate.code())]
 pub struct ServerError {
@@ -17,19 +18,20 @@ pub struct ServerError {
     pub message: String,
 }
 
-/// Classes whose messages name objects, roles, limits and states: connections, transactions, features, rights, syntax, resources. Not among them are those
-/// that quote the value at fault (22, 23), what functions say (38, 39, P0) and what is not foreseen (XX, but damaged data and indexes).
+/// SQLSTATE classes whose messages name objects, roles, limits and states: connections, transactions, features,
+/// privileges, syntax, resources. Left out are classes that quote the value at fault (22, 23), errors of functions
+/// (38, 39, P0) and internal errors (XX).
 const QUOTES_NAMES: [&str; 22] = [
     "08", "0A", "0B", "0L", "0P", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "53", "54", "55",
     "57", "58", "F0",
 ];
 
-/// The server's file whose errors are those of PL/pgSQL's RAISE, under whichever SQLSTATE.
+/// The server's source file that reports the errors of PL/pgSQL's `RAISE`, which may have any SQLSTATE.
 const RAISE: &str = "pl_exec.c";
 
 impl ServerError {
-    /// From a protocol message. Fields that are missing or malformed are left empty: there is an error to report, and
-    /// no second one shall hide it.
+    /// Reads the error from a protocol message. Fields that are missing or malformed are left empty, because a second
+    /// error must not hide the one to report.
     pub fn from_fields(mut fields: ErrorFields<'_>) -> ServerError {
         let (mut code, mut message, mut raised) = (String::new(), String::new(), false);
         while let Ok(Some(field)) = fields.next() {
@@ -48,7 +50,8 @@ impl ServerError {
         outcome(&self.sqlstate)
     }
 
-    /// With its message and hint whatever the class: of a statement in which no value of a row can be, such as those of `setup`.
+    /// Keeps message and hint whatever the class. Use it only for statements that cannot contain a value of a row, such
+    /// as those of `setup`.
     pub fn whole(error: &DbError) -> ServerError {
         let hint = error.hint().map_or(String::new(), |hint| format!("; {hint}"));
         ServerError { sqlstate: error.code().clone(), message: format!("{}{hint}", error.message()) }
@@ -72,7 +75,7 @@ impl From<&DbError> for ServerError {
 mod tests {
     use super::*;
 
-    /// A function may raise whatever code it likes, and extensions put what they could not read into internal errors.
+    /// A function may raise any code, and extensions put what they could not read into internal errors.
     #[test]
     fn only_messages_that_name_objects_are_shown() {
         let told =

@@ -1,4 +1,4 @@
-//! Ordinary sessions ([`connect`]), and the settings that every session of this program runs under ([`PINNED`]).
+//! Ordinary sessions ([`connect`]), and the settings that every session of this program has ([`PINNED`]).
 
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -19,21 +19,21 @@ use crate::outcome::outcome_of;
 use crate::server_error::ServerError;
 use crate::transport::Transport;
 
-/// Settings of every session, ordinary and replication, whatever the server, database or role have as defaults.
+/// Settings of every session, ordinary and replication, whatever defaults the server, database or role have.
 ///
-/// The first group decides what values look like as text: the stream, COPY and look-ups must print the same value the
-/// same way, for ever. The second keeps the server from ending sessions that wait for a slow sink or a long chunk. The
-/// third is what our statements take for granted. All exist since PostgreSQL 14.
+/// The first group decides how values are written as text: the stream, COPY and look-ups must always print the same
+/// value in the same way. The second group keeps the server from ending sessions that wait for a slow sink or a long
+/// chunk. The third group is what our statements rely on. All of them exist since PostgreSQL 14.
 pub const PINNED: &[(&str, &str)] = &[
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO, YMD"),
     ("IntervalStyle", "postgres"),
     ("TimeZone", "UTC"),
     ("bytea_output", "hex"),
-    // Any value above 0 prints the shortest text that comes back as the same float.
+    // Any value above 0 prints the shortest text that is read back as the same float.
     ("extra_float_digits", "3"),
     ("lc_monetary", "C"),
-    // Objects of other schemas are printed with theirs (regclass and its kin), in quotes where they need them.
+    // Objects of other schemas are printed with their schema (regclass and similar types), in quotes if necessary.
     ("quote_all_identifiers", "off"),
     ("search_path", "pg_catalog"),
     ("xmlbinary", "base64"),
@@ -49,11 +49,12 @@ pub const PINNED: &[(&str, &str)] = &[
     ("standard_conforming_strings", "on"),
 ];
 
-/// Further settings, by the first major that knows them: set by statement, since unknown ones end a session's start.
+/// Further settings with the first major version that knows them. They are set by a statement after the start, because
+/// a server refuses to start a session with an unknown setting.
 pub const PINNED_SINCE: &[(u32, &str, &str)] = &[(17, "transaction_timeout", "0")];
 
-/// The statement that sets [`PINNED_SINCE`] on a server of this version, as `server_version` reports it (`17.4`,
-/// `18beta1`, `15.18 (Debian …)`). Empty where there is nothing to set.
+/// Writes the statement that sets [`PINNED_SINCE`] on a server of this version, as `server_version` reports it (`17.4`,
+/// `18beta1`, `15.18 (Debian …)`). Empty if there is nothing to set.
 pub fn pin_by_version(server_version: &str) -> String {
     let digits = server_version.find(|c: char| !c.is_ascii_digit()).unwrap_or(server_version.len());
     let major: u32 = server_version[..digits].parse().unwrap_or(0);
@@ -62,21 +63,24 @@ pub fn pin_by_version(server_version: &str) -> String {
 }
 
 fn set(name: &str, value: &str) -> String {
-    // A list of schemas is no string: quoted, it would be the name of one.
+    // A list of schemas must not be quoted: in quotes it would be the name of one schema.
     let value = if name == "search_path" { value.to_owned() } else { format!("'{value}'") };
     format!("SET {name} TO {value};")
 }
 
-/// How long what was sent may stay unacknowledged before the connection counts as lost: as long as keepalives need to notice a peer that is
-/// gone. The kernel alone goes on for a quarter of an hour, and sends no keepalives meanwhile.
+/// Time that sent data may stay unacknowledged before the connection counts as lost. Keepalives need as long to notice
+/// a peer that is gone. Without this limit the kernel tries for a quarter of an hour and sends no keepalives meanwhile.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Opens a session under [`PINNED`]. Its connection runs as a task of the current runtime until the client is dropped.
+/// Opens a session with [`PINNED`]. Its connection runs as a task of the current runtime until the client is dropped.
 ///
-/// `application_name` is what the server shows it as, unless the connection string says otherwise.
+/// The server shows the session as `application_name`, unless the connection string gives another one.
 ///
-/// Cancelling a statement through the client's `cancel_token` needs `cancel_query_raw`, since the driver does not know
-/// the address.
+/// Cancelling a statement through the client's `cancel_token` needs `cancel_query_raw`, because the driver does not
+/// know the address.
+///
+/// # Errors
+/// Fails with [`ConnectError`] if the endpoint is invalid or no server of its list gives a session.
 pub async fn connect(endpoint: &PgEndpoint, application_name: &str) -> Result<Client, ConnectError> {
     parse(endpoint)?.open(application_name, start).await
 }
@@ -95,7 +99,7 @@ async fn start(transport: Transport, login: Arc<Login>) -> Result<Client, Connec
     if let Some(options) = &login.options {
         driver.options(options);
     }
-    // Whether there is TLS is settled; "direct" means that the driver does not ask the server again.
+    // The transport has already settled TLS; "direct" means that the driver does not ask the server again.
     let mode = if transport.is_tls() { SslMode::Require } else { SslMode::Disable };
     driver.ssl_mode(mode).ssl_negotiation(SslNegotiation::Direct);
     let connecting = driver.connect_raw(transport, Established);
@@ -103,7 +107,7 @@ async fn start(transport: Transport, login: Arc<Login>) -> Result<Client, Connec
     let pin_newer = pin_by_version(connection.parameter("server_version").unwrap_or_default());
     tokio::spawn(run(connection, login.endpoint.clone()));
 
-    // Before the settings: one of them is what is asked for.
+    // Ask before the settings are set, because one of them (default_transaction_read_only) would change the answer.
     if let Some((question, answer)) = login.question() {
         let rows = client.simple_query(question).await.map_err(|error| failed(&login, error))?;
         let fits = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some(answer));
@@ -116,7 +120,7 @@ async fn start(transport: Transport, login: Arc<Login>) -> Result<Client, Connec
     Ok(client)
 }
 
-/// Drives a connection to its end. Notices are not passed on: a trigger may put values into them.
+/// Drives a connection to its end. The text of notices is not logged, because a trigger may put values into it.
 async fn run(mut connection: Connection<Transport, Transport>, endpoint: String) {
     loop {
         match poll_fn(|cx| connection.poll_message(cx)).await {
@@ -141,7 +145,7 @@ fn failed(login: &Login, error: tokio_postgres::Error) -> ConnectError {
     if let Some(refused) = error.as_db_error() {
         return login.refused(ServerError::from(refused));
     }
-    // The driver keeps the kind of its errors to itself, but for these words.
+    // The driver does not expose the kind of its errors except by these texts.
     match error.to_string().as_str() {
         "invalid configuration" => login.password().err().unwrap_or_else(|| login.failed(cause(&error))),
         "authentication error" => login.failed(cause(&error)),
@@ -158,7 +162,7 @@ fn cause(error: &tokio_postgres::Error) -> String {
     error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// Tells the driver that TLS, if any, is already there.
+/// Tells the driver that TLS, if any, is already established.
 struct Established;
 
 impl TlsConnect<Transport> for Established {

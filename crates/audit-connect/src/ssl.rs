@@ -1,4 +1,4 @@
-//! What a connection string says about TLS ([`SslOptions`]), and the rustls configuration that follows from it.
+//! The TLS options of a connection string ([`SslOptions`]), and the rustls configuration that follows from them.
 
 use std::fs;
 use std::io;
@@ -21,11 +21,11 @@ pub(crate) enum SslMode {
     Disable,
     /// TLS if the server offers it.
     Prefer,
-    /// TLS, with whatever certificate; signed by the CA if `sslrootcert` names one.
+    /// TLS with any certificate, but one signed by the CA if `sslrootcert` names one.
     Require,
     /// The certificate is signed by the CA.
     VerifyCa,
-    /// And bears the host's name.
+    /// The certificate is signed by the CA and has the host's name.
     VerifyFull,
 }
 
@@ -59,7 +59,7 @@ impl SslOptions {
             _ => return Err(ConnectError::config("sslcert and sslkey need each other", "give both, or neither")),
         };
         if root == Some(Root::System) && mode.is_some_and(|mode| mode < SslMode::VerifyFull) {
-            // Anybody can have a certificate from a public CA: without the name it says nothing.
+            // Anyone can get a certificate from a public CA: without the name it proves nothing.
             let what = "sslrootcert=system is pointless with an sslmode that does not check the name";
             return Err(ConnectError::config(what, "use sslmode=verify-full"));
         }
@@ -82,9 +82,9 @@ impl SslOptions {
         self.direct
     }
 
-    /// As configured. Otherwise verified in full; except that packets which never leave this machine may be plain if
-    /// nothing else in the string speaks of TLS. `found` is the address that the host's name led to: that name may lead
-    /// elsewhere. PostgreSQL has no TLS on Unix sockets.
+    /// Returns the configured mode, or else `verify-full`. The exception is a connection that never leaves this
+    /// machine, which may be plain if nothing else in the string asks for TLS. `found` is the address that the host's
+    /// name resolved to, because a local name may lead to another machine. PostgreSQL has no TLS on Unix sockets.
     pub(crate) fn mode_for(&self, target: &Target, found: Option<IpAddr>) -> SslMode {
         let stays = target.is_loopback() && found.is_none_or(|ip| ip.is_loopback());
         match (&target.place, self.mode) {
@@ -95,18 +95,18 @@ impl SslOptions {
         }
     }
 
-    /// Whether nobody else can pass for the server in this mode.
+    /// Tells whether nobody else can impersonate the server in this mode.
     pub(crate) fn verifies(&self, mode: SslMode) -> bool {
         mode >= SslMode::VerifyCa || (mode == SslMode::Require && self.root.is_some())
     }
 
-    /// Reads the files anew each time: certificates are renewed while the daemon runs.
+    /// Reads the files again each time, because certificates are renewed while the daemon runs.
     pub(crate) fn client_config(&self, mode: SslMode) -> Result<Arc<ClientConfig>, ConnectError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let checks = match (mode, &self.root) {
             (SslMode::VerifyFull, root) => Checks::ChainAndName(self.roots(root.as_ref())?),
             (SslMode::VerifyCa, root) => Checks::Chain(self.roots(root.as_ref())?),
-            // As in libpq: who names a CA wants it used.
+            // As in libpq, a CA that is named is used.
             (_, Some(root)) => Checks::Chain(self.roots(Some(root))?),
             (_, None) => Checks::Nothing,
         };
@@ -125,7 +125,7 @@ impl SslOptions {
                 })?
             }
         };
-        // Demanded by direct negotiation, ignored elsewhere.
+        // Direct negotiation requires this; otherwise it is ignored.
         config.alpn_protocols = vec![b"postgresql".to_vec()];
         Ok(Arc::new(config))
     }
@@ -137,13 +137,13 @@ impl SslOptions {
         };
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(certificates.iter().cloned());
-        // The system's are CAs. A file may hold the server's own, self-signed certificate.
+        // The system's certificates are CAs. A file may also hold the server's own self-signed certificate.
         let pinned = if matches!(root, Some(Root::File(_))) { certificates } else { Vec::new() };
         Ok(Roots { store, pinned })
     }
 }
 
-/// What a chain must end in.
+/// The trusted certificates in which a chain must end.
 #[derive(Debug)]
 pub(crate) struct Roots {
     pub(crate) store: RootCertStore,
@@ -199,7 +199,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, ConnectError> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| refuse(pem_error(error), not_a_key))
 }
 
-/// The library's messages quote lines of the file, which may be a key's.
+/// Replaces the library's messages, because they quote lines of the file, which may be a key.
 fn pem_error(error: rustls::pki_types::pem::Error) -> io::Error {
     match error {
         rustls::pki_types::pem::Error::Io(error) => error,

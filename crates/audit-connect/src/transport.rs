@@ -1,7 +1,7 @@
-//! A byte stream to a server, plain or in TLS, before anybody has said hello: [`Transport`].
+//! A byte stream to a server, plain or in TLS, before the session starts: [`Transport`].
 //!
-//! One implementation serves ordinary sessions, where the driver speaks, and replication, where `audit-capture` does:
-//! what `sslmode` means is decided here only.
+//! One implementation serves ordinary sessions, where the driver speaks the protocol, and replication, where
+//! `audit-capture` does. So the meaning of `sslmode` is implemented only once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use crate::error::ConnectError;
 use crate::methods::{Methods, Watch};
 use crate::ssl::SslMode;
 
-/// A stream to a server. Reading and writing are cancellation safe, as those of the stream below are.
+/// A stream to a server. Reading and writing are cancellation safe, like those of the underlying stream.
 pub struct Transport {
     stream: Stream,
     end_point: Option<Vec<u8>>,
@@ -37,21 +37,21 @@ enum Stream {
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
-/// How a TCP stream becomes a transport.
+/// The options that say how a TCP stream becomes a transport.
 pub(crate) struct Negotiation<'a> {
     pub(crate) mode: SslMode,
     pub(crate) direct: bool,
-    /// None exactly if the mode is `disable`.
+    /// `None` exactly if the mode is `disable`.
     pub(crate) tls: Option<Arc<ClientConfig>>,
     pub(crate) host: &'a str,
     pub(crate) endpoint: &'a str,
-    /// Whether TLS in this mode tells who the server is.
+    /// True if TLS in this mode verifies the server's identity.
     pub(crate) verifies: bool,
     pub(crate) methods: Option<Methods>,
 }
 
 impl Transport {
-    /// Whether bytes go through TCP, where small reads are dear.
+    /// Tells whether bytes go through TCP, where small reads are expensive.
     pub fn is_tcp(&self) -> bool {
         !matches!(self.stream, Stream::Unix(_))
     }
@@ -60,12 +60,13 @@ impl Transport {
         matches!(self.stream, Stream::Tls(_))
     }
 
-    /// What a SCRAM login may be bound to: the hash of the server's certificate, `tls-server-end-point`.
+    /// The hash of the server's certificate, to which a SCRAM login may be bound (`tls-server-end-point`).
     pub fn server_end_point(&self) -> Option<&[u8]> {
         self.end_point.as_deref()
     }
 
-    /// The system says whose a socket is, and nobody reads along.
+    /// Makes a transport from a Unix socket. It is trusted, because the system protects the socket and nobody else can
+    /// read what is sent.
     pub(crate) fn unix(stream: UnixStream, methods: Option<Methods>) -> Transport {
         Transport { stream: Stream::Unix(stream), end_point: None, login: Watch::new(methods, true) }
     }
@@ -74,12 +75,12 @@ impl Transport {
         Transport { stream: Stream::Tcp(tcp), end_point: None, login: Watch::new(how.methods, false) }
     }
 
-    /// Asks the server for TLS as the mode demands (protocol, "SSL Session Encryption").
+    /// Asks the server for TLS if the mode needs it (PostgreSQL's manual, section "SSL Session Encryption").
     pub(crate) async fn negotiate(mut tcp: TcpStream, how: &Negotiation<'_>) -> Result<Transport, ConnectError> {
         let Some(config) = &how.tls else { return Ok(Transport::plain(tcp, how)) };
         if !how.direct {
-            // The answer is one byte, read without a buffer: whoever sits between cannot smuggle in plain text that
-            // would later be taken for the server's.
+            // The answer is one byte, read without a buffer, so that an attacker on the path cannot insert plain text
+            // that we would later take for the server's (CVE-2021-23222).
             match ask_for_tls(&mut tcp).await.map_err(|error| ConnectError::lost(how.endpoint, error))? {
                 b'S' => {}
                 b'N' if how.mode == SslMode::Prefer => return Ok(Transport::plain(tcp, how)),
@@ -121,7 +122,7 @@ async fn ask_for_tls(tcp: &mut TcpStream) -> io::Result<u8> {
     tcp.read_u8().await
 }
 
-/// Every call goes to the stream below.
+/// Passes a call on to the underlying stream.
 macro_rules! below {
     ($self:ident, $method:ident ( $($argument:expr),* )) => {
         match &mut $self.as_mut().get_mut().stream {
@@ -171,7 +172,7 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// How the driver learns what to bind a login to.
+/// Tells the driver what to bind a login to.
 impl TlsStream for Transport {
     fn channel_binding(&self) -> ChannelBinding {
         match &self.end_point {

@@ -1,11 +1,12 @@
-//! Checking the server's certificate as libpq's `sslmode`s do: [`ServerVerifier`].
+//! Checks the server's certificate as libpq's `sslmode`s do: [`ServerVerifier`].
 //!
-//! rustls' own verifier knows one mode, chain and name. Two more are needed, and one exception: a file given as
-//! `sslrootcert` may hold the server's own self-signed certificate, as PostgreSQL's manual makes it ("Creating
-//! Certificates"). Path building refuses that (such a certificate is marked as a CA and used as a server's), so a
-//! server that presents exactly a certificate of that file is accepted by comparison, while it is valid.
+//! rustls' own verifier knows one mode, chain and name. We need two more modes and one exception: a file given as
+//! `sslrootcert` may hold the server's own self-signed certificate, made as PostgreSQL's manual shows (section
+//! "Creating Certificates"). Path building refuses such a certificate, because it is marked as a CA but used by a
+//! server. So a server that presents exactly a certificate of that file is accepted by comparison, as long as the
+//! certificate is valid.
 //!
-//! Whatever the mode, the handshake must be signed by the key of the certificate that was shown.
+//! In every mode, the handshake must be signed by the key of the certificate that the server presented.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::lake::{Lake, Table, Type};
 use crate::{Refused, Statement};
 
-/// Years that are projected beyond a table's first: without end they cannot be.
+/// Number of years after a table's first that are projected, because a projection of years needs an end.
 const YEARS: i32 = 20;
 
 pub fn athena(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
@@ -51,7 +51,7 @@ pub fn athena(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
     Ok(all)
 }
 
-/// What the reader of a statement with projected partitions has to know.
+/// Says what the reader of a statement with projected partitions has to know.
 fn why_plain(table: &Table) -> String {
     let until = if table.layout.date { String::new() } else { format!(", to the year {}", last_year(table)) };
     format!("{} by its files; partitions are computed{until}: no crawler, no MSCK REPAIR", table.shown())
@@ -61,7 +61,7 @@ pub fn last_year(table: &Table) -> i32 {
     table.first_year + YEARS
 }
 
-/// Table properties that let Athena compute the partitions.
+/// Returns the table properties that let Athena compute the partitions.
 fn projection(table: &Table, location: &str) -> Map<String, Value> {
     let mut properties = Map::new();
     let mut set = |key: &str, value: String| properties.insert(key.to_owned(), Value::from(value));
@@ -77,7 +77,7 @@ fn projection(table: &Table, location: &str) -> Map<String, Value> {
             });
         };
         match name {
-            // The clock of who asks may be behind the source's: one day more.
+            // One day more, because the clock of the machine that queries may lag behind the source's.
             "date" => range(
                 "date",
                 format!("{:04}-01-01,NOW+1DAYS", table.first_year),
@@ -93,7 +93,8 @@ fn projection(table: &Table, location: &str) -> Map<String, Value> {
     properties
 }
 
-/// The tables of Athena in the Glue Data Catalog, for those who keep it by its API. Views are Athena's own.
+/// Creates Athena's tables in the Glue Data Catalog, for users who maintain it by its API. There are no views, because
+/// those are Athena's own.
 pub fn glue(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
     let schema = lake.schema();
     let database = json!({ "Name": schema });
@@ -144,17 +145,18 @@ pub fn glue(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
     Ok(all)
 }
 
-/// A word of a shell command.
+/// Quotes a text as one word of a shell command.
 fn shell(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// The schema of Redshift's external tables: its own tables and views cannot be in there.
+/// Names the schema of Redshift's external tables, which cannot contain Redshift's own tables and views.
 pub fn external_schema(lake: &Lake) -> String {
     format!("{}_lake", lake.schema())
 }
 
-/// Always by the files: Redshift reads a Delta log only through lists of files that somebody else has to keep up.
+/// Describes the tables by their files in any case: Redshift reads a Delta log only through lists of files that another
+/// program has to maintain.
 pub fn redshift(lake: &Lake) -> Result<Vec<Statement>, Refused> {
     let (engine, schema, external) = (Engine::Redshift, lake.schema(), external_schema(lake));
     let mut all = vec![
@@ -192,7 +194,7 @@ pub fn redshift(lake: &Lake) -> Result<Vec<Statement>, Refused> {
     Ok(all)
 }
 
-/// Copies of the tables inside Redshift.
+/// Copies the tables into Redshift.
 pub fn redshift_load(lake: &Lake) -> Result<Vec<Statement>, Refused> {
     let (engine, schema) = (Engine::Redshift, lake.schema());
     let mut all = Vec::new();

@@ -56,7 +56,7 @@ fn by_files(lake: &Lake, table: &Table) -> Result<String, Refused> {
     })
 }
 
-/// Account, container and path, as three arguments.
+/// Writes account, container and path as three arguments.
 fn blob(account: &str, container: &str, location: &str) -> String {
     let engine = Engine::Clickhouse;
     let host = format!("https://{account}.blob.core.windows.net");

@@ -1,4 +1,4 @@
-//! A source column out of its lake columns: the present type and the former ones, joined into one.
+//! Joins the lake columns of a source column, its present type and former types, into one column.
 
 use crate::lake::{Column, Row, Table, Type};
 
@@ -12,7 +12,7 @@ pub struct Joined<'t> {
     pub forms: Vec<(&'t Column, &'t Row)>,
 }
 
-/// The source's columns, in the order in which they came.
+/// Lists the source's columns in the order in which they were added.
 pub fn joined(table: &Table) -> Vec<Joined<'_>> {
     let mut columns: Vec<Joined<'_>> = Vec::new();
     for column in &table.columns {
@@ -33,7 +33,7 @@ pub fn joined(table: &Table) -> Vec<Joined<'_>> {
     columns
 }
 
-/// The narrowest type that holds every value of both; text where there is none.
+/// Returns the narrowest type that holds every value of both types, or text if there is none.
 fn common(one: Type, other: Type) -> Type {
     use Type::*;
     match (one, other) {
@@ -41,7 +41,7 @@ fn common(one: Type, other: Type) -> Type {
         (Int16, Int32) | (Int32, Int16) => Int32,
         (Int16 | Int32 | Int64, Int64) | (Int64, Int16 | Int32) => Int64,
         (Float32 | Float64 | Int16 | Int32, Float64) | (Float64, Float32 | Int16 | Int32) => Float64,
-        // A float of 32 bits holds integers of 24.
+        // A float of 32 bits holds integers of only 24 bits.
         (Int16 | Int32, Float32) | (Float32, Int16 | Int32) => Float64,
         (Date, Timestamp) | (Timestamp, Date) => Timestamp,
         (one, other) => decimal(one, other).unwrap_or(Text),

@@ -35,7 +35,8 @@ fn by_log(lake: &Lake, table: &Table) -> Result<String, Refused> {
     Ok(format!("SELECT {}\nFROM delta_scan({})", names(table), Engine::Duckdb.literal(&location)))
 }
 
-/// The second part has no rows: it names the columns that no file has yet, for a row of theirs may still be in `fresh/` only.
+/// Reads the files. The second part of the union has no rows: it names the columns that no file has yet, because their
+/// rows may still be only in `fresh/`.
 fn by_files(lake: &Lake, table: &Table) -> Result<String, Refused> {
     let engine = Engine::Duckdb;
     let location = lake.place.locate(engine, &format!("{}/data/**/*.parquet", table.folder))?;

@@ -1,8 +1,8 @@
-//! The engines, and how each writes names, texts and types.
+//! The engines, and the way in which each writes names, texts and types.
 
 use crate::lake::Type;
 
-/// What a view with expressions selects from.
+/// The name of the subquery from which a view with expressions selects.
 pub(crate) const SIDES: &str = "sides";
 
 /// An engine that statements are made for.
@@ -27,7 +27,7 @@ impl Engine {
     pub const ALL: [Engine; 11] =
         [Athena, Glue, Redshift, Bigquery, Synapse, Snowflake, Databricks, Trino, Spark, Duckdb, Clickhouse];
 
-    /// As people write it.
+    /// The name as people write it.
     pub fn name(self) -> &'static str {
         match self {
             Athena => "Athena",
@@ -44,7 +44,7 @@ impl Engine {
         }
     }
 
-    /// As the command line has it.
+    /// The name on the command line.
     pub fn word(self) -> &'static str {
         match self {
             Athena => "athena",
@@ -61,28 +61,28 @@ impl Engine {
         }
     }
 
-    /// Bytes of a statement at most, where that is less than a megabyte or so.
+    /// Maximum length of a statement in bytes, if that is less than about a megabyte.
     pub(crate) fn longest_statement(self) -> Option<usize> {
         match self {
-            // A quota that cannot be raised; the default of max_query_size.
+            // Athena has a quota that cannot be raised; for ClickHouse it is the default of max_query_size.
             Athena | Clickhouse => Some(262_144),
-            // The default of query.max-length; the others cannot be raised.
+            // For Trino it is the default of query.max-length; the others' limits cannot be raised.
             Trino | Bigquery | Snowflake => Some(1_000_000),
             Glue | Redshift | Synapse | Databricks | Spark | Duckdb => None,
         }
     }
 
-    /// What begins a comment, and what ends a statement.
+    /// Returns the text that begins a comment, and the text that ends a statement.
     pub(crate) fn script(self) -> (&'static str, &'static str) {
         match self {
             Glue => ("#", ""),
-            // A view must be alone in its batch.
+            // The statement that creates a view must be alone in its batch.
             Synapse => ("--", "\nGO"),
             _ => ("--", ";"),
         }
     }
 
-    /// A name in quotes. Names here are ASCII letters, digits and `_`, so that nothing in them needs an escape.
+    /// Quotes a name. Names here have only ASCII letters, digits and `_`, so that nothing in them needs an escape.
     pub(crate) fn quote(self, name: &str) -> String {
         match self {
             Bigquery | Databricks | Spark | Clickhouse => format!("`{name}`"),
@@ -91,12 +91,13 @@ impl Engine {
         }
     }
 
-    /// An object in a schema, quoted.
+    /// Quotes the name of an object in a schema.
     pub(crate) fn object(self, schema: &str, name: &str) -> String {
         format!("{}.{}", self.quote(schema), self.quote(name))
     }
 
-    /// A column of what a view selects from, inside an expression. To ClickHouse a bare name would be the view's own column of that name.
+    /// Names a column of the subquery inside an expression of a view. ClickHouse would take a bare name for the view's
+    /// own column of that name.
     pub(crate) fn column(self, name: &str) -> String {
         match self {
             Clickhouse => self.object(SIDES, name),
@@ -104,10 +105,10 @@ impl Engine {
         }
     }
 
-    /// A text as a literal.
+    /// Writes a text as a literal.
     pub(crate) fn literal(self, text: &str) -> String {
         match self {
-            // These know escapes in literals.
+            // These engines have escapes in literals.
             Bigquery | Databricks | Spark | Clickhouse | Snowflake => {
                 format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
             }
@@ -117,7 +118,7 @@ impl Engine {
         }
     }
 
-    /// The engine's name of a type, for a cast or a column.
+    /// Returns the engine's name of a type, for a cast or a column.
     pub(crate) fn type_name(self, kind: &Type) -> String {
         let name = match (self, kind) {
             (_, Type::Decimal(precision, scale)) => return self.decimal(*precision, *scale),
@@ -163,13 +164,13 @@ impl Engine {
             (_, Type::Timestamp) => "TIMESTAMP",
             (Bigquery | Databricks | Spark, Type::Text) => "STRING",
             (Redshift, Type::Text) => "VARCHAR(65535)",
-            // In UTF-8, and compared byte by byte as the lake's own statistics are.
+            // UTF-8, compared byte by byte like the lake's own statistics.
             (Synapse, Type::Text) => "VARCHAR(MAX) COLLATE Latin1_General_100_BIN2_UTF8",
             (_, Type::Text) => "VARCHAR",
             (Bigquery | Databricks | Spark, Type::TextList) => "ARRAY<STRING>",
             (Athena | Glue | Trino, Type::TextList) => "ARRAY(VARCHAR)",
             (Redshift, Type::TextList) => "SUPER",
-            // A list is JSON text there.
+            // Synapse returns a list as JSON text.
             (Synapse, Type::TextList) => "VARCHAR(MAX) COLLATE Latin1_General_100_BIN2_UTF8",
             (Snowflake, Type::TextList) => "ARRAY",
             (Clickhouse, Type::TextList) => "Array(Nullable(String))",
@@ -180,7 +181,7 @@ impl Engine {
 
     fn decimal(self, precision: u8, scale: u8) -> String {
         match self {
-            // NUMERIC has 29 digits before the point and 9 behind it.
+            // NUMERIC has 29 digits before the point and 9 after it.
             Bigquery if scale <= 9 && precision - scale <= 29 => format!("NUMERIC({precision}, {scale})"),
             Bigquery => format!("BIGNUMERIC({precision}, {scale})"),
             Clickhouse => format!("Decimal({precision}, {scale})"),
@@ -189,7 +190,7 @@ impl Engine {
         }
     }
 
-    /// The type of a column that may be null, in the engine's own statements.
+    /// Returns the type of a column that may be null, in the engine's own statements.
     pub(crate) fn column_type(self, kind: &Type) -> String {
         match (self, kind) {
             (Clickhouse, Type::TextList) => self.type_name(kind),
@@ -198,7 +199,7 @@ impl Engine {
         }
     }
 
-    /// The type as Hive writes it, for the statements of Athena and Glue that are Hive's.
+    /// Returns the type as Hive writes it, for the statements of Athena and Glue that use Hive's syntax.
     pub(crate) fn hive_type(kind: &Type) -> String {
         match kind {
             Type::Bool => "boolean".to_owned(),

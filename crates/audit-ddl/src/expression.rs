@@ -1,21 +1,22 @@
-//! Values as text and as JSON text, in each engine's functions.
+//! Expressions for values as text and as JSON text, in each engine's functions.
 //!
-//! JSON is put together from texts, in the form that the record gives each type (`audit-core/src/value.rs`), so that every engine shows what the
-//! hot table shows, to the digit: their own JSON builders disagree on decimals, times, binary values and the order of members.
+//! JSON is assembled from texts in the form that the record gives each type (`audit-core/src/value.rs`), so that every
+//! engine shows exactly what the hot table shows. The engines' own JSON functions differ in decimals, times, binary
+//! values and the order of members.
 
 use crate::engine::Engine;
 use crate::engine::Engine::*;
 use crate::lake::{Column, Row, Type};
 
-/// Arguments of one `concat`: Synapse takes 254, Trino 127.
+/// Maximum number of arguments of one `concat`. Synapse accepts 254, Trino 127.
 const ARGUMENTS: usize = 50;
 
-/// Texts, none of them null, in one.
+/// Concatenates texts, none of which is null.
 pub fn concat(engine: Engine, parts: &[String]) -> String {
     if parts.len() <= ARGUMENTS {
         return match (engine, parts) {
             (_, [one]) => one.clone(),
-            // Its concat takes two.
+            // Redshift's concat accepts only two arguments.
             (Redshift, parts) => parts.join("\n      || "),
             (_, parts) => format!("concat(\n      {})", parts.join(",\n      ")),
         };
@@ -25,12 +26,12 @@ pub fn concat(engine: Engine, parts: &[String]) -> String {
     concat(engine, &chunks)
 }
 
-/// Texts one after the other; null if one is.
+/// Concatenates texts; the result is null if one of them is.
 pub fn join(engine: Engine, parts: &[&str]) -> String {
     parts.join(if engine == Synapse { " + " } else { " || " })
 }
 
-/// The text without its first two characters.
+/// Removes the first two characters of a text.
 pub fn after_two(engine: Engine, text: &str) -> String {
     match engine {
         Synapse => format!("STUFF({text}, 1, 2, N'')"),
@@ -45,23 +46,24 @@ pub fn cast(engine: Engine, value: &str, kind: &Type) -> String {
     }
 }
 
-/// A date as the time at which it begins in UTC, whatever the session's time zone. `plain`: times are those of files outside.
+/// Converts a date to the time at which it begins in UTC, whatever the session's time zone. `plain` says that the times
+/// are those of plain files.
 pub fn midnight(engine: Engine, value: &str, plain: bool) -> String {
     let cast = |value: &str| cast(engine, value, &Type::Timestamp);
     match engine {
         Duckdb => format!("CAST({value} AS TIMESTAMP) AT TIME ZONE 'UTC'"),
-        // There the times in files have no zone.
+        // In Trino the times of plain files have no time zone.
         Trino if plain => format!("CAST({value} AS TIMESTAMP(6))"),
         Trino => format!("with_timezone(CAST({value} AS TIMESTAMP(6)), 'UTC')"),
         Databricks | Spark => format!("timestamp_seconds(CAST(unix_date({value}) AS BIGINT) * 86400)"),
         Snowflake => cast(&format!("TO_TIMESTAMP_LTZ(DATE_PART(EPOCH_SECOND, {value}))")),
         Bigquery => format!("TIMESTAMP({value}, 'UTC')"),
-        // Times without a zone, or with UTC in their type.
+        // These have times without a time zone, or with UTC in their type.
         Athena | Glue | Redshift | Synapse | Clickhouse => cast(value),
     }
 }
 
-/// A value as JSON text; null where it is null.
+/// Writes a value as JSON text; null stays null.
 pub fn json(engine: Engine, column: &Column, row: &Row) -> String {
     let value = engine.column(&column.name);
     let quoted = |text: &str| {
@@ -69,7 +71,7 @@ pub fn json(engine: Engine, column: &Column, row: &Row) -> String {
         join(engine, &[&mark, text, &mark])
     };
     match column.kind {
-        // The null of jsonb, which is a value, stands apart from what is no value.
+        // The null of jsonb is a value, so it is written differently from no value.
         Type::Text if row.json => format!(
             "CASE WHEN {value} = {} THEN {} ELSE {value} END",
             engine.literal("null"),
@@ -86,7 +88,7 @@ pub fn json(engine: Engine, column: &Column, row: &Row) -> String {
     }
 }
 
-/// A value as text, as in JSON but without quotes; null where it is null.
+/// Writes a value as text, as in JSON but without quotes; null stays null.
 pub fn text(engine: Engine, value: &str, kind: Type, zone: bool) -> String {
     match kind {
         Type::Text | Type::TextList => value.to_owned(),
@@ -95,7 +97,7 @@ pub fn text(engine: Engine, value: &str, kind: Type, zone: bool) -> String {
         Type::Int16 | Type::Int32 | Type::Int64 => plain(engine, value),
         Type::Float32 | Type::Float64 => float(engine, value, ""),
         Type::Decimal(_, scale) => match engine {
-            // Elsewhere the text of a decimal has all digits of its scale.
+            // In the other engines the text of a decimal has all digits of its scale.
             Clickhouse => format!("toDecimalString({value}, {scale})"),
             Bigquery => format!("FORMAT('%.{scale}f', {value})"),
             _ => plain(engine, value),
@@ -106,7 +108,7 @@ pub fn text(engine: Engine, value: &str, kind: Type, zone: bool) -> String {
             Bigquery | Athena | Glue | Trino => format!("to_base64({value})"),
             Snowflake => format!("BASE64_ENCODE({value})"),
             Redshift => format!("FROM_VARBYTE({value}, 'base64')"),
-            // No function does it there, but JSON has binary values so.
+            // Synapse has no function for base64, but writes binary values that way in JSON.
             Synapse => format!("JSON_VALUE((SELECT {value} AS b FOR JSON PATH, WITHOUT_ARRAY_WRAPPER), '$.b')"),
             Databricks | Spark => format!("base64({value})"),
         },
@@ -133,7 +135,7 @@ fn plain(engine: Engine, value: &str) -> String {
     }
 }
 
-/// `YYYY-MM-DDTHH:MM:SS[.ffffff]` in UTC, without zeros at the end.
+/// Writes a time in UTC as `YYYY-MM-DDTHH:MM:SS[.ffffff]`, without zeros at the end.
 fn timestamp(engine: Engine, value: &str) -> String {
     match engine {
         Duckdb => format!("replace(CAST({value} AT TIME ZONE 'UTC' AS VARCHAR), ' ', 'T')"),
@@ -155,7 +157,7 @@ fn timestamp(engine: Engine, value: &str) -> String {
     }
 }
 
-/// A number; what is none in `mark`s.
+/// Writes a float. `NaN` and the infinities are enclosed in `mark`s.
 fn float(engine: Engine, value: &str, mark: &str) -> String {
     let (nan, infinite) = match engine {
         Duckdb => (format!("isnan({value})"), format!("isinf({value})")),
@@ -165,12 +167,12 @@ fn float(engine: Engine, value: &str, mark: &str) -> String {
         Databricks | Spark => (format!("isnan({value})"), format!("abs({value}) = double('Infinity')")),
         Snowflake => (format!("{value} = 'NaN'::FLOAT"), format!("ABS({value}) = 'inf'::FLOAT")),
         Redshift => (format!("{value} = 'NaN'::FLOAT8"), format!("ABS({value}) = 'Infinity'::FLOAT8")),
-        // Its floats are finite.
+        // Synapse's floats are always finite.
         Synapse => return format!("CONVERT(VARCHAR(40), {value}, 3)"),
     };
     let literal = |text: &str| engine.literal(&format!("{mark}{text}{mark}"));
     let number = match engine {
-        // A cast of REAL has seven digits there, which is not enough.
+        // In these engines a cast of REAL has only seven digits, which are not enough.
         Athena | Glue | Trino => string(engine, value),
         _ => plain(engine, value),
     };
@@ -182,7 +184,7 @@ fn float(engine: Engine, value: &str, mark: &str) -> String {
     )
 }
 
-/// A text as a JSON string; null where it is null.
+/// Writes a text as a JSON string; null stays null.
 fn string(engine: Engine, value: &str) -> String {
     match engine {
         Duckdb => format!("CAST(to_json({value}) AS VARCHAR)"),
@@ -191,7 +193,7 @@ fn string(engine: Engine, value: &str) -> String {
         Bigquery => format!("IF({value} IS NULL, NULL, TO_JSON_STRING({value}))"),
         Snowflake => format!("TO_JSON(TO_VARIANT({value}))"),
         Redshift => format!("JSON_SERIALIZE(CAST({value} AS SUPER))"),
-        // A list of one text, without its brackets.
+        // Make a list of one text and remove its brackets.
         Databricks | Spark => format!(
             "CASE WHEN {value} IS NOT NULL THEN substr(to_json(array({value})), 2, length(to_json(array({value}))) - 2) END"
         ),
@@ -199,7 +201,8 @@ fn string(engine: Engine, value: &str) -> String {
     }
 }
 
-/// What a typed column cannot hold (`infinity`, `NaN`): PostgreSQL's text, out of `cdc_exact`, as a JSON string.
+/// Reads a value that a typed column cannot hold (`infinity`, `NaN`): PostgreSQL's text from `cdc_exact`, as a JSON
+/// string.
 fn exact(engine: Engine, column: &str) -> String {
     let all = engine.column("cdc_exact");
     match engine {

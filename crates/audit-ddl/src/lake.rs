@@ -1,4 +1,4 @@
-//! What the statements are made of.
+//! The description of a lake from which the statements are made.
 
 use std::str::FromStr;
 
@@ -12,13 +12,13 @@ use crate::place::Place;
 pub struct Lake {
     /// The source's name.
     pub source: String,
-    /// The sink's name, where there are several lakes.
+    /// The sink's name, if there are several lakes.
     pub sink: Option<String>,
-    /// Whose versions these are, where tenants have stores of their own.
+    /// The tenant to which the versions belong, if tenants have their own stores.
     pub tenant: Option<String>,
     pub place: Place,
     pub tables: Vec<Table>,
-    /// Whether these are all tables of the lake: only then the view over all of them is made.
+    /// True if these are all tables of the lake. Only then the view over all of them is made.
     pub whole: bool,
 }
 
@@ -27,14 +27,14 @@ pub struct Lake {
 pub struct Table {
     pub schema: String,
     pub table: String,
-    /// Its folder, from the lake's.
+    /// The table's folder, relative to the lake's.
     pub folder: String,
     pub layout: Layout,
     /// The year of its oldest partition.
     pub first_year: i32,
-    /// Whether it has a file that readers list.
+    /// True if it has a file that readers find by listing.
     pub listed: bool,
-    /// In the order of the Delta schema, without the partition columns.
+    /// The columns in the order of the Delta schema, without the partition columns.
     pub columns: Vec<Column>,
     /// Every `schema_version` that the table has had, ascending.
     pub versions: Vec<u32>,
@@ -45,18 +45,18 @@ pub struct Table {
 pub struct Column {
     pub name: String,
     pub kind: Type,
-    /// What it holds of the source's row; `None` for the record's own columns.
+    /// The column of the source's row; `None` for the record's own columns.
     pub row: Option<Row>,
 }
 
-/// A column of the source, as one lake column has it.
+/// A column of the source, as one lake column stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The column's name at the source.
     pub source: String,
-    /// The text in it is JSON: `jsonb`, arrays.
+    /// True if its text is JSON (`jsonb`, arrays).
     pub json: bool,
-    /// Its times are of `timestamptz`.
+    /// True if its times are of type `timestamptz`.
     pub zone: bool,
     /// The values of `schema_version` whose shape has the source column, ascending.
     pub versions: Vec<u32>,
@@ -74,7 +74,7 @@ pub struct Layout {
 impl Layout {
     pub const DAYS: Layout = Layout { date: false, hour: false };
 
-    /// By the names of the partition columns; `None` for those that no lake of ours has.
+    /// Recognises the layout by the names of the partition columns. `None` if none of our lakes has such columns.
     pub fn of(columns: &[&str]) -> Option<Layout> {
         let (columns, hour) = match columns {
             [days @ .., "hour"] => (days, true),
@@ -87,7 +87,7 @@ impl Layout {
         }
     }
 
-    /// Names and types, in the order of the folders.
+    /// Lists names and types in the order of the folders.
     pub fn columns(self) -> Vec<(&'static str, Type)> {
         let mut columns = match self.date {
             true => vec![("date", Type::Date)],
@@ -109,17 +109,17 @@ pub enum Type {
     Int64,
     Float32,
     Float64,
-    /// Digits, and how many of them behind the point.
+    /// Number of digits, and number of digits after the point.
     Decimal(u8, u8),
     Binary,
     Date,
-    /// Microseconds, UTC.
+    /// Microseconds in UTC.
     Timestamp,
     Text,
     TextList,
 }
 
-/// The type's name is none that a lake writes.
+/// The name is not that of a type which a lake writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no type of a lake's column")]
 pub struct UnknownType;
@@ -127,7 +127,7 @@ pub struct UnknownType;
 impl FromStr for Type {
     type Err = UnknownType;
 
-    /// From the name of a primitive type in a Delta schema; `array` stands for the lists of names, the only ones that a lake has.
+    /// Parses the name of a primitive type in a Delta schema. `array` means a list of names, the only lists in a lake.
     fn from_str(name: &str) -> Result<Type, UnknownType> {
         Ok(match name {
             "boolean" => Type::Bool,
@@ -153,7 +153,7 @@ impl FromStr for Type {
 }
 
 impl Lake {
-    /// The schema, database or dataset that everything is put into. No two sources, lakes or tenants share one.
+    /// Names the schema, database or dataset that contains everything. No two sources, lakes or tenants share one.
     pub(crate) fn schema(&self) -> String {
         let schema = names::lake(&self.source, self.sink.as_deref());
         match &self.tenant {
@@ -163,7 +163,7 @@ impl Lake {
         }
     }
 
-    /// The partition columns, where all tables have the same.
+    /// Returns the partition columns if all tables have the same.
     pub(crate) fn layout(&self) -> Option<Layout> {
         let first = self.tables.first()?.layout;
         self.tables.iter().all(|table| table.layout == first).then_some(first)
@@ -171,7 +171,7 @@ impl Lake {
 }
 
 impl Table {
-    /// `schema.table`, as people know it.
+    /// Writes `schema.table` for people.
     pub(crate) fn shown(&self) -> String {
         let part = |part: &str| match part.contains(['.', '"']) || visible(part) != part {
             true => format!("{part:?}"),
@@ -180,17 +180,17 @@ impl Table {
         format!("{}.{}", part(&self.schema), part(&self.table))
     }
 
-    /// The name of the view.
+    /// Names the view.
     pub(crate) fn view(&self) -> String {
         names::object(&self.schema, &self.table)
     }
 
-    /// The name of the table under the view. No view's name begins so.
+    /// Names the table under the view. No view's name begins with `lake__`.
     pub(crate) fn base(&self) -> String {
         format!("lake__{}", self.view())
     }
 
-    /// Columns of the files, then the partition columns.
+    /// Lists the columns of the files, then the partition columns.
     pub(crate) fn all_columns(&self) -> Vec<(String, Type)> {
         let own = self.columns.iter().map(|column| (column.name.clone(), column.kind));
         own.chain(self.layout.columns().into_iter().map(|(name, kind)| (name.to_owned(), kind))).collect()

@@ -1,16 +1,16 @@
-//! Statements that make a lake queryable in the engines people have: text out of a description of the lake, without I/O.
+//! Writes statements that make a lake queryable in common engines, from a description of the lake, without I/O.
 //!
-//! For each table three layers, the first as the engine's own kind of object:
+//! There are three layers, and the first is made of the engine's own kind of object:
 //!
 //! ```text
-//! lake__public_items   the table as the lake has it: one column for each lake column, former types beside the present one
-//! public_items         a view: a column's former types joined into one, `cdc_changes` shown for created and deleted too
-//! versions             a view over all tables: the record's fields, `changes` as JSON text
+//! lake__public_items   the table as the lake has it: one column for each lake column, also for former types
+//! public_items         a view: a column's former types joined into one, `cdc_changes` shown for created and deleted
+//! too versions             a view over all tables: the record's fields, `changes` as JSON text
 //! ```
 //!
-//! Everything is put into a schema (database, dataset) named as the source, and as the sink where there are several lakes. Statements can be
-//! run again, and are to be when tables change or the lake moves: each creates what is missing and replaces what is there, so that nothing
-//! points at an old place.
+//! Everything is put into a schema (database, dataset) that is named after the source, and after the sink too if there
+//! are several lakes. Statements can be run again, and must be when tables change or the lake moves: each creates what
+//! is missing and replaces what exists, so that nothing points at an old place.
 
 mod aws;
 mod clickhouse;
@@ -34,11 +34,11 @@ pub use engine::Engine;
 pub use lake::{Column, Lake, Layout, Row, Table, Type};
 pub use place::Place;
 
-/// One statement, and what it is for.
+/// One statement and its purpose.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Statement {
     pub why: String,
-    /// SQL; for [`Engine::Glue`] a shell command. Without the sign that ends it.
+    /// The SQL text, or for [`Engine::Glue`] a shell command, without the sign that ends it.
     pub sql: String,
 }
 
@@ -47,7 +47,7 @@ impl Statement {
         Statement { why: why.into(), sql: sql.into() }
     }
 
-    /// Before a table of files outside is made: one that is there may point at another place.
+    /// Drops the definition of an external table before it is made, because an existing one may point at another place.
     fn definition_dropped(table: &str) -> Statement {
         Statement::new("only the definition is dropped", format!("DROP TABLE IF EXISTS {table}"))
     }
@@ -62,10 +62,11 @@ pub struct Refused {
     pub hint: String,
 }
 
-/// The statements for all of the lake's tables. With `plain` the tables are the Parquet files under `data/`, in place of the Delta tables.
+/// Writes the statements for all of the lake's tables. With `plain` they read the Parquet files under `data/` instead
+/// of the Delta tables.
 ///
 /// # Errors
-/// [`Refused`] where the engine cannot read the store that the lake lies in.
+/// Fails with [`Refused`] if the engine cannot read the store that holds the lake.
 pub fn statements(engine: Engine, lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
     let mut all = Vec::new();
     all.extend(match engine {
@@ -90,11 +91,12 @@ pub fn statements(engine: Engine, lake: &Lake, plain: bool) -> Result<Vec<Statem
     Ok(all)
 }
 
-/// The statements as one script: each under its reason, ended as the engine's client expects it.
+/// Writes the statements as one script. A comment before each statement states its purpose, and each ends as the
+/// engine's client expects it.
 pub fn script(engine: Engine, statements: &[Statement]) -> String {
     let (comment, end) = engine.script();
     let show = |statement: &Statement| {
-        // ⚠ Names of tables stand in it: nothing of them may begin a line.
+        // ⚠ The purpose contains names of tables, which must not begin a new line.
         let why: String = statement.why.split('\n').map(|line| format!("{comment} {}\n", visible(line))).collect();
         format!("{why}{}{end}\n", statement.sql)
     };

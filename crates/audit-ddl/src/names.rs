@@ -1,15 +1,15 @@
 //! Names of objects: `public.order_items` becomes `public_order_items`.
 //!
-//! A name belongs to one table for ever, whatever tables come: it can be told which schema and which table it is made of. A schema that holds
-//! no `_` ends at the first one; after any other stands `__`, which then is in neither part. What does not fit into that carries a hash.
-//! The same holds of the schemas that stand for lakes.
+//! A name always belongs to the same table, whatever tables are added, because schema and table can be recovered from
+//! it. A schema without `_` ends at the first `_`. Any other schema is followed by `__`, which neither part contains.
+//! Names that do not fit this rule get a hash. The same is true of the schemas that are made for lakes.
 
 use sha2::{Digest, Sha256};
 
-/// Redshift's limit is 127 bytes; the tables under the views have a prefix.
+/// Maximum length in bytes. Redshift's limit is 127 bytes, and the tables under the views have a prefix.
 const LONGEST: usize = 110;
 
-/// The name for a table's view.
+/// Makes the name of a table's view.
 pub fn object(schema: &str, table: &str) -> String {
     let separator = if schema.contains('_') { "__" } else { "_" };
     let name = format!("{schema}{separator}{table}");
@@ -19,7 +19,7 @@ pub fn object(schema: &str, table: &str) -> String {
     }
 }
 
-/// The name for a lake's schema: its source's, and its sink's where there are several lakes.
+/// Makes the name of a lake's schema from its source's name, and from its sink's if there are several lakes.
 pub fn lake(source: &str, sink: Option<&str>) -> String {
     let parts: Vec<&str> = std::iter::once(source).chain(sink).collect();
     let name = parts.join("__");
@@ -27,7 +27,7 @@ pub fn lake(source: &str, sink: Option<&str>) -> String {
     if fits { name } else { hashed(&parts) }
 }
 
-/// The parts' nearest plain names, and a hash of what they are.
+/// Makes a name from the parts' nearest plain names and a hash of the parts.
 fn hashed(parts: &[&str]) -> String {
     let digest = Sha256::digest(parts.join("\0"));
     let digits: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -36,7 +36,8 @@ fn hashed(parts: &[&str]) -> String {
     format!("{}__{digits}", name.trim_end_matches('_'))
 }
 
-/// Lower-case ASCII letters, digits and single `_` between them, a letter first.
+/// Tells whether a part has only lower-case ASCII letters, digits and single `_` between them, and begins with a
+/// letter.
 fn is_plain(part: &str) -> bool {
     let bytes = part.as_bytes();
     let fits = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
@@ -46,7 +47,7 @@ fn is_plain(part: &str) -> bool {
         && !part.contains("__")
 }
 
-/// The nearest plain name; not unique.
+/// Returns the nearest plain name, which is not unique.
 fn plain(text: &str) -> String {
     let mut name = String::new();
     for c in text.chars() {

@@ -1,16 +1,16 @@
-//! Where the lake lies, and how each engine writes that.
+//! The place of the lake, and the way in which each engine writes it.
 
 use url::Url;
 
 use crate::Refused;
 use crate::engine::Engine;
 
-/// Where a lake lies. Paths have no slash at their ends.
+/// The place of a lake. Paths have no slash at their ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// An absolute path.
     Folder(String),
-    /// `endpoint`: where the store is not Amazon's own.
+    /// A bucket of S3. `endpoint` is set if the store is not Amazon's own.
     S3 {
         bucket: String,
         prefix: String,
@@ -20,7 +20,7 @@ pub enum Place {
         bucket: String,
         prefix: String,
     },
-    /// `account` is a name that the operator has to fill in where the configuration does not know it.
+    /// A container of Azure Blob. `account` is a placeholder for the operator if the configuration does not name it.
     Azure {
         account: String,
         container: String,
@@ -28,11 +28,11 @@ pub enum Place {
     },
 }
 
-/// What stands for the account of an Azure lake whose configuration leaves it to the environment.
+/// Placeholder for the account of an Azure lake whose configuration leaves it to the environment.
 const NO_ACCOUNT: &str = "<account>";
 
 impl Place {
-    /// From the key `url` of a lake, which was checked; `endpoint` and `account` are those of its section `store`.
+    /// Parses a lake's key `url`, which was checked before. `endpoint` and `account` are those of its section `store`.
     pub fn of(url: &str, endpoint: Option<&str>, account: Option<&str>) -> Option<Place> {
         let Ok(parsed) = Url::parse(url) else {
             return url.starts_with('/').then(|| Place::Folder(trimmed(url)));
@@ -61,7 +61,7 @@ impl Place {
         }
     }
 
-    /// A path in the lake as the engine names it; a path that ends in `/` is a folder.
+    /// Writes a path in the lake as the engine names it. A path that ends in `/` is a folder.
     pub(crate) fn locate(&self, engine: Engine, path: &str) -> Result<String, Refused> {
         use Engine::*;
         let join = |prefix: &str| if prefix.is_empty() { path.to_owned() } else { format!("{prefix}/{path}") };

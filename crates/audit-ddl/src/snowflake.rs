@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::lake::{Lake, Table, Type};
 use crate::{Refused, Statement};
 
-/// What the operator has made and allowed to read the bucket: an external volume and a storage integration of this name.
+/// Name of the external volume and the storage integration that the operator made and allowed to read the bucket.
 const INTEGRATION: &str = "cdc_audit";
 const PARQUET: &str = "FILE_FORMAT = (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE)";
 
@@ -77,7 +77,7 @@ fn external(lake: &Lake, table: &Table, stage: &str) -> [Statement; 2] {
     ]
 }
 
-/// A copy inside: COPY knows for 64 days which files it has loaded, and takes each once.
+/// Copies a table into Snowflake. COPY remembers for 64 days which files it has loaded, and loads each once.
 fn load(lake: &Lake, table: &Table, stage: &str) -> [Statement; 2] {
     let engine = Engine::Snowflake;
     let name = engine.object(&lake.schema(), &format!("loaded__{}", table.view()));

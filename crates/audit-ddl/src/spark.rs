@@ -53,7 +53,8 @@ fn columns(engine: Engine, columns: &[(String, Type)], between: &str) -> String 
     columns.iter().map(typed).collect::<Vec<_>>().join(between)
 }
 
-/// Unity Catalog has no partitioned tables of foreign files that find their folders; its function does.
+/// Writes a query with `read_files`, which finds the folders of partitions. Unity Catalog's partitioned tables of
+/// foreign files do not.
 fn read_files(table: &Table, location: &str) -> String {
     let engine = Engine::Databricks;
     format!(

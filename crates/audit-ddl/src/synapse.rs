@@ -1,4 +1,4 @@
-//! Synapse, its serverless SQL pool. Tables are views there: over OPENROWSET, which reads by itself.
+//! Synapse's serverless SQL pool. Tables are views over OPENROWSET, which reads the files itself.
 
 use crate::engine::Engine;
 use crate::lake::{Lake, Table, Type};
@@ -43,7 +43,7 @@ fn by_log(lake: &Lake, table: &Table) -> Result<String, Refused> {
     ))
 }
 
-/// Partitions come out of the path: `filepath(1)` is what the first `*` stands for.
+/// Reads the files. Partition columns come from the path: `filepath(1)` is the text that the first `*` matched.
 fn by_files(lake: &Lake, table: &Table) -> Result<String, Refused> {
     let engine = Engine::Synapse;
     if !table.listed {

@@ -29,7 +29,8 @@ fn row(name: &str, source: &str, kind: Type, versions: &[u32]) -> Column {
     Column { name: name.to_owned(), kind, row: Some(row) }
 }
 
-/// A table with a column of each type, one whose type has changed, and one that came and went; and a table without columns.
+/// A lake with a table that has a column of each type, one whose type changed, and one that was added and dropped; and
+/// with a table without columns.
 fn lake(place: &str, layout: Layout) -> Lake {
     let mut columns = record();
     columns.extend([
@@ -84,7 +85,7 @@ fn place(engine: Engine) -> &'static str {
     }
 }
 
-/// What each engine is told, whole: a change of it is to be seen.
+/// Compares the whole script of each engine, so that every change of one is visible.
 #[test]
 fn each_engine_is_told_the_same_in_its_own_words() {
     for engine in Engine::ALL {
@@ -122,7 +123,7 @@ fn a_table_of_many_columns_stays_within_what_engines_take() {
     assert!(view.sql.split("concat(").all(|concat| arguments(concat) <= 50));
 }
 
-/// What an engine does not take whole is split, or says what it leaves out.
+/// A statement that is too long for an engine is split, or says what it leaves out.
 #[test]
 fn no_statement_is_longer_than_the_engine_takes() {
     let mut lake = lake("s3://acme-audit/shop", Layout::DAYS);
@@ -167,7 +168,7 @@ fn columns_of_the_source_are_never_taken_for_the_views_own() {
     assert!(view.sql.contains("  \"cdc_left\",\n") && view.sql.contains("WHEN \"cdc_left_\" IS NULL"));
 }
 
-/// Statements that are run again point at the place that the lake has now, and never at another lake's objects.
+/// Statements that are run again point at the lake's present place, and never at another lake's objects.
 #[test]
 fn nothing_keeps_an_old_place() {
     for engine in Engine::ALL {
@@ -209,7 +210,7 @@ fn one_table_alone_has_no_view_over_all() {
     assert!(told.contains("\"shop\".\"public_items\"") && !told.contains("\"versions\""), "{told}");
 }
 
-/// Engines end a comment at whichever line break they know.
+/// A comment ends at any line break that the engine knows.
 #[test]
 fn a_name_never_leaves_its_comment() {
     for line_break in ["\n", "\r", "\u{85}", "\u{2028}"] {

@@ -1,11 +1,11 @@
-//! Trino. Delta tables lie in a catalog `delta`, plain files in a catalog `hive`; the operator has made them.
+//! Trino. Delta tables are in a catalog `delta`, plain files in a catalog `hive`. The operator must have made both.
 
 use crate::aws::last_year;
 use crate::engine::Engine;
 use crate::lake::{Lake, Table, Type};
 use crate::{Refused, Statement};
 
-/// An object's name with catalog and schema.
+/// Names an object with catalog and schema.
 pub fn object(lake: &Lake, name: &str, plain: bool) -> String {
     let engine = Engine::Trino;
     format!("{}.{}", engine.quote(catalog(plain)), engine.object(&lake.schema(), name))

@@ -1,4 +1,4 @@
-//! The views over the tables, alike in all engines.
+//! The views over the tables, which are the same in all engines.
 
 use serde_json::Value;
 
@@ -9,8 +9,8 @@ use crate::expression::{after_two, cast, concat, join, json, midnight, text};
 use crate::lake::{Column, Lake, Layout, Table, Type};
 use crate::{aws, trino};
 
-/// A table's view: former types joined, `cdc_changes` of created, snapshot and deleted made of the row. Where that would be longer than what the
-/// engine takes as one statement, `cdc_changes` stays as it is.
+/// Makes a table's view: former types are joined, and `cdc_changes` of created, snapshot and deleted is made from the
+/// row. If that would be longer than the engine accepts as one statement, `cdc_changes` stays as it is.
 pub fn of_table(engine: Engine, lake: &Lake, table: &Table, plain: bool) -> Vec<Statement> {
     let why = format!("{}: former types joined, changes of whole rows shown", table.shown());
     let whole = view(engine, lake, table, plain, true);
@@ -41,14 +41,14 @@ fn view(engine: Engine, lake: &Lake, table: &Table, plain: bool, whole_rows: boo
     let from = match (made, columns.is_empty()) {
         (true, _) => sides.around(engine, &base),
         (false, true) => base,
-        // What names the columns of an expression.
+        // Expressions name their columns by this alias.
         (false, false) => format!("{base} AS {}", engine.quote(SIDES)),
     };
     let view = view_name(engine, lake, &table.view(), plain);
     create_view(engine, &view, &format!("SELECT\n  {}\nFROM {from}", shown.join(",\n  ")))
 }
 
-/// A view, made anew where the engine cannot replace one by another with more columns.
+/// Creates a view, and drops it first if the engine cannot replace a view by one with more columns.
 fn replaced(engine: Engine, view: &str, why: String, create: String) -> Vec<Statement> {
     let drop = || {
         Statement::new("a view is replaced only by one with the same columns", format!("DROP VIEW IF EXISTS {view}"))
@@ -57,7 +57,7 @@ fn replaced(engine: Engine, view: &str, why: String, create: String) -> Vec<Stat
     dropped.into_iter().chain([Statement::new(why, create)]).collect()
 }
 
-/// Why a table's files are described, and what is to be done where there are none.
+/// States the purpose of describing a table's files, and what to do if there are none.
 pub fn why_by_files(table: &Table) -> String {
     match table.listed {
         true => format!("{} by its files", table.shown()),
@@ -65,7 +65,7 @@ pub fn why_by_files(table: &Table) -> String {
     }
 }
 
-/// The columns of a table of which there is no file that could be read.
+/// Selects the columns of a table without rows, because it has no file that could be read.
 pub fn no_rows(engine: Engine, table: &Table) -> String {
     let null = |(name, kind): &(String, Type)| format!("{} AS {}", cast(engine, "NULL", kind), engine.quote(name));
     let columns: Vec<String> = table.all_columns().iter().map(null).collect();
@@ -74,7 +74,7 @@ pub fn no_rows(engine: Engine, table: &Table) -> String {
 
 const UNION: &str = "\nUNION ALL\n";
 
-/// The view over all tables; in parts, where it would be longer than what the engine takes as one statement.
+/// Makes the view over all tables, in parts if it would be longer than the engine accepts as one statement.
 pub fn versions(engine: Engine, lake: &Lake, plain: bool) -> Vec<Statement> {
     let Some(first) = lake.tables.first() else { return Vec::new() };
     let everywhere = |column: &&Column| {
@@ -82,7 +82,7 @@ pub fn versions(engine: Engine, lake: &Lake, plain: bool) -> Vec<Statement> {
         column.row.is_none() && readable(engine, column) && lake.tables.iter().all(has)
     };
     let record = first.columns.iter().filter(everywhere).filter_map(|column| {
-        // What the types cannot hold is in `changes`.
+        // `exact` is left out: values that the types cannot hold are in `changes`.
         let name = column.name.strip_prefix("cdc_").filter(|name| *name != "exact")?;
         Some((engine.quote(&column.name), engine.quote(name)))
     });
@@ -116,7 +116,7 @@ fn union(engine: Engine, view: &str, selects: &[String]) -> String {
     create_view(engine, view, &selects.join(UNION))
 }
 
-/// Selects, as many together as fit into one statement, with a tenth of it for the rest.
+/// Groups the selects so that each group fits into one statement, with a tenth of the length left for the rest of it.
 fn parts(selects: &[String], longest: Option<usize>) -> Vec<&[String]> {
     let room = longest.map_or(usize::MAX, |longest| longest - longest / 10);
     let mut bytes = selects.first().map_or(0, String::len);
@@ -131,7 +131,7 @@ fn parts(selects: &[String], longest: Option<usize>) -> Vec<&[String]> {
     selects.chunk_by(part).collect()
 }
 
-/// The table under a view, as a query names it.
+/// Names the table under a view as a query does.
 fn base(engine: Engine, lake: &Lake, table: &Table, plain: bool) -> String {
     match engine {
         Engine::Redshift => engine.object(&aws::external_schema(lake), &table.base()),
@@ -150,18 +150,18 @@ fn view_name(engine: Engine, lake: &Lake, name: &str, plain: bool) -> String {
 pub fn create_view(engine: Engine, view: &str, query: &str) -> String {
     match engine {
         Engine::Synapse => format!("CREATE OR ALTER VIEW {view} AS\n{query}"),
-        // A view over an external table must look it up when it is asked.
+        // A view over an external table must look the table up when it is queried.
         Engine::Redshift => format!("CREATE OR REPLACE VIEW {view} AS\n{query}\nWITH NO SCHEMA BINDING"),
         _ => format!("CREATE OR REPLACE VIEW {view} AS\n{query}"),
     }
 }
 
-/// Redshift reads a list in a file only joined to its own row.
+/// Tells whether the engine reads a column as it is. Redshift reads a list in a file only joined to its own row.
 fn readable(engine: Engine, column: &Column) -> bool {
     !(engine == Engine::Redshift && column.kind == Type::TextList)
 }
 
-/// Redshift has no partitions that come by themselves: there the times in the files are asked.
+/// Lists the partition columns. Redshift does not find new partitions by itself, so queries use the times in the files.
 fn partition_columns(engine: Engine, layout: Layout) -> Vec<&'static str> {
     match engine {
         Engine::Redshift => Vec::new(),
@@ -187,7 +187,7 @@ fn joined_column(engine: Engine, column: &Joined<'_>, plain: bool) -> String {
     format!("COALESCE({}) AS {name}", forms.join(", "))
 }
 
-/// `cdc_changes` with the whole row where there is no other side: `{"column": [null, v]}`, or `[v, null]`.
+/// Writes `cdc_changes` with the whole row if a version has only one side: `{"column": [null, v]}`, or `[v, null]`.
 fn changes(engine: Engine, table: &Table, columns: &[Joined<'_>], sides: &Sides) -> String {
     let members: Vec<String> = columns.iter().map(|column| member(engine, table, column, sides)).collect();
     let members = after_two(engine, &concat(engine, &members));
@@ -200,7 +200,7 @@ fn changes(engine: Engine, table: &Table, columns: &[Joined<'_>], sides: &Sides)
     )
 }
 
-/// `, "column": [null, v]`, or nothing where the version has no such column or does not know it.
+/// Writes `, "column": [null, v]`, or nothing if the version does not have the column or does not know its value.
 fn member(engine: Engine, table: &Table, column: &Joined<'_>, sides: &Sides) -> String {
     let key = engine.literal(&format!(", {}: ", Value::from(column.source)));
     let mut forms: Vec<String> = column.forms.iter().map(|(form, row)| json(engine, form, row)).collect();
@@ -214,7 +214,8 @@ fn member(engine: Engine, table: &Table, column: &Joined<'_>, sides: &Sides) -> 
     format!("CASE WHEN {} THEN {member} ELSE '' END", wanted.join(" AND "))
 }
 
-/// Whether a version's shape has the column; `None` where all have. Shapes that are yet to come are taken to be as the last.
+/// Writes a condition that a version's shape has the column. `None` if all shapes have it. Later shapes are assumed to
+/// be like the last one.
 fn in_shape(engine: Engine, table: &Table, column: &Joined<'_>) -> Option<String> {
     let has = |version: &u32| column.forms.iter().any(|(_, row)| row.versions.contains(version));
     if table.versions.iter().all(has) {
@@ -236,8 +237,8 @@ fn in_shape(engine: Engine, table: &Table, column: &Joined<'_>) -> Option<String
     Some(if ranges.is_empty() { "1 = 0".to_owned() } else { format!("({})", ranges.join(" OR ")) })
 }
 
-/// Names of what stands on either side of a value: `left` is null where `cdc_changes` stays as it is, `whole` is 0 where null stands for a value
-/// that is not known. None is a name of the table's own.
+/// Names of columns with the texts on either side of a value. `left` is null if `cdc_changes` stays as it is, `whole`
+/// is 0 if null means a value that is not known. The table itself has no column with any of these names.
 struct Sides {
     left: String,
     right: String,
@@ -256,7 +257,7 @@ impl Sides {
         Sides { left: free("cdc_left"), right: free("cdc_right"), whole: free("cdc_whole") }
     }
 
-    /// The table with them.
+    /// Selects the table with these columns added.
     fn around(&self, engine: Engine, base: &str) -> String {
         let (event, known) = (engine.quote("cdc_event"), engine.quote("cdc_before_known"));
         let changes = engine.quote("cdc_changes");

@@ -1,4 +1,4 @@
-//! Nanoseconds and bytes a message, of a narrow table and of a wide one:
+//! Measures nanoseconds and bytes of a message, for a narrow table and a wide one:
 //! `cargo run --release --example rate`.
 
 #![allow(clippy::print_stdout, reason = "it measures")]

@@ -1,4 +1,5 @@
-//! `format = "cloudevents"`: the version record in a CloudEvent, structured mode ([CloudEvents 1.0.2, JSON format][1]).
+//! Writes `format = "cloudevents"`: the version record in a CloudEvent in structured mode
+//! ([CloudEvents 1.0.2, JSON format][1]).
 //!
 //! [1]: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
 
@@ -24,7 +25,7 @@ pub(crate) struct CloudEventsWriter {
 impl CloudEventsWriter {
     pub fn new(source: &str, full_changes: bool) -> CloudEventsWriter {
         let mut head = br#"{"specversion":"1.0","source":"/cdc-audit/"#.to_vec();
-        // It is a URI reference.
+        // The source must be a URI reference, so other characters are percent-encoded.
         for byte in source.bytes() {
             match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
                 true => head.push(byte),
@@ -36,7 +37,7 @@ impl CloudEventsWriter {
         }
         head.extend_from_slice(br#"","id":"#);
         write_json_string(&mut head, &format!("{source}/"));
-        // The position follows.
+        // Remove the closing quote: the position follows.
         head.pop();
         let record = RecordWriter::new(source, full_changes);
         CloudEventsWriter { head, time: Stamp::default(), subject: String::new(), record }

@@ -70,7 +70,7 @@ pub enum Decimals {
 }
 
 impl FormatConfig {
-    /// What the types cannot say.
+    /// Checks what the types cannot express.
     pub fn check(&self, problems: &mut Problems) {
         if self.full_changes && self.format == Format::Debezium {
             let hint = "take the key out, or set another format";
@@ -92,7 +92,7 @@ impl FormatConfig {
         }
     }
 
-    /// Whether a tombstone follows for a key that is gone.
+    /// Tells whether a tombstone follows for a key that is gone.
     pub fn tombstones(&self) -> bool {
         self.tombstones.unwrap_or(self.format == Format::Debezium)
     }

@@ -1,7 +1,7 @@
-//! Versions as messages: what Kafka and a webhook carry. Pure: a version of a batch in, bytes out.
+//! Encodes versions as the messages of Kafka and webhooks. This crate is pure: a version of a batch in, bytes out.
 //!
-//! One version makes one message or several ([`Message::op`]). Keys and values are written into buffers that are used again,
-//! so that a version costs no allocation of its own; every value is one line, without a line feed.
+//! One version makes one or several messages ([`Message::op`]). Keys and values are written into buffers that are
+//! reused, so that a version costs no allocation of its own. Every value is one line, without a line feed.
 
 mod cloudevents;
 mod config;
@@ -21,19 +21,19 @@ use cloudevents::CloudEventsWriter;
 use debezium::DebeziumWriter;
 use record::RecordWriter;
 
-/// What a consumer is given. Its identity is source, position and [`Message::op`].
+/// A message for a consumer. It is identified by source, position and [`Message::op`].
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
-    /// What messages are partitioned and compacted by: the version's `key`, or, in Debezium's form, its columns as JSON. What concerns no
-    /// row (truncations, gaps, errors) has a key of its own, its event and position, since a topic that is compacted takes nothing without
-    /// one. `None` for rows of a table that has no key.
+    /// The key by which messages are partitioned and compacted: the version's `key` or, in Debezium's format, the key's
+    /// columns as JSON. A message about no row (truncation, gap, error) has a key made of its event and position,
+    /// because a compacted topic accepts no message without a key. `None` for rows of a table without a key.
     pub key: Option<&'a [u8]>,
-    /// Whether it is the key of a row: messages of one are to stay in their order.
+    /// True if the key is that of a row: messages of one row must stay in order.
     pub of_row: bool,
-    /// `None` is a tombstone: compaction forgets the key.
+    /// The value. `None` is a tombstone, after which compaction removes the key.
     pub value: Option<&'a [u8]>,
-    /// Tells the messages of one version apart, where it makes several: the header `position` is then `POSITION/op`. `None` for the
-    /// first of them, then `tombstone`, `create`.
+    /// Distinguishes the messages of a version that makes several: the header `position` is then `POSITION/op`. `None`
+    /// for the first message, then `tombstone`, `create`.
     pub op: Option<&'static str>,
 }
 
@@ -43,7 +43,7 @@ pub struct Encoder {
     tombstones: bool,
     writer: Writer,
     value: Vec<u8>,
-    /// The key of what concerns no row.
+    /// Buffer for the key of a message about no row.
     note: Vec<u8>,
 }
 
@@ -54,11 +54,11 @@ enum Writer {
     Debezium(DebeziumWriter),
 }
 
-/// A buffer that one large value has made grow is given back.
+/// Bytes of a buffer that are kept after a message. A buffer that one large value made larger is shrunk to this.
 const KEPT_MAX: usize = 2 << 20;
 
 impl Encoder {
-    /// `source` is the source's configured name. In Debezium's form it is what Debezium calls `topic.prefix`.
+    /// Makes an encoder. `source` is the source's configured name, which Debezium calls `topic.prefix`.
     pub fn new(config: &FormatConfig, source: &str) -> Encoder {
         let writer = match config.format {
             Format::Record => Writer::Record(RecordWriter::new(source, config.full_changes)),
@@ -68,9 +68,11 @@ impl Encoder {
         Encoder { tombstones: config.tombstones(), writer, value: Vec::new(), note: Vec::new() }
     }
 
-    /// Gives the messages of a version to `each`, in their order. An error of `each` ends it and is returned.
+    /// Passes the messages of a version to `each`, in their order. `recorded_at` is the same for all versions of a
+    /// batch.
     ///
-    /// `recorded_at` is the same for all of a batch.
+    /// # Errors
+    /// An error of `each` ends the loop and is returned.
     pub fn messages<E>(
         &mut self,
         version: &Version<'_>,
@@ -96,7 +98,7 @@ impl Encoder {
         let gone = match version.event() {
             _ if !self.tombstones => None,
             Event::Deleted => key,
-            // The row lives on under its new key.
+            // The row continues to exist under its new key, so only the old key is gone.
             event if event.is_update() => version.old_key().map(str::as_bytes),
             _ => None,
         };
@@ -106,12 +108,13 @@ impl Encoder {
         }
     }
 
-    /// The media type of a message's value, where a header has to say it: without one, a receiver takes an event in structured mode for none.
+    /// Returns the media type of a message's value if a header must state it: without the header a receiver does not
+    /// recognise an event in structured mode.
     pub fn content_type(&self) -> Option<&'static str> {
         matches!(self.writer, Writer::CloudEvents(_)).then_some("application/cloudevents+json; charset=UTF-8")
     }
 
-    /// Memory that it holds, in bytes.
+    /// Memory that the encoder holds, in bytes.
     pub fn held_bytes(&self) -> usize {
         let own = match &self.writer {
             Writer::Debezium(writer) => writer.held_bytes(),
@@ -121,12 +124,14 @@ impl Encoder {
     }
 }
 
-/// Whether a version concerns no row. One that was quarantined does not either: under the row's key it would be taken for its last state.
+/// Tells whether a version's message is about no row. A quarantined version counts as such, because a consumer would
+/// take a message under the row's key for the row's last state.
 fn is_note(version: &Version<'_>) -> bool {
     matches!(version.event(), Event::Truncated | Event::Gap | Event::Error)
 }
 
-/// The key of what concerns no row: no other message has it, so that compaction forgets none. `schema`: it carries its own.
+/// Writes the key of a message about no row. No other message has it, so that compaction removes none of them. With
+/// `schema` the key contains its own schema.
 fn write_note_key(out: &mut Vec<u8>, version: &Version<'_>, schema: bool) {
     const SCHEMA: &[u8] = br#"{"schema":{"type":"struct","fields":[{"type":"string","optional":false,"field":"$event"},{"type":"string","optional":false,"field":"position"}],"optional":false,"name":"cdc-audit.Note"},"payload":"#;
     out.clear();

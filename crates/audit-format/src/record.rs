@@ -1,7 +1,8 @@
-//! `format = "record"`: the version record, to the byte what [`audit_core::stored::Record`] serialises to.
+//! Writes `format = "record"`: the version record, byte for byte as [`audit_core::stored::Record`] is serialised.
 //!
-//! `before` and `after` are whole, as far as they are known. `changes` is that which is stored, so that no value is in a message twice; with
-//! `full_changes` that which readers are shown: `[null, v]` for created and snapshot, `[v, null]` for deleted.
+//! `before` and `after` are whole, as far as they are known. `changes` has only what is stored, so that no value is in
+//! a message twice. With `full_changes` it has what readers are shown: `[null, v]` for created and snapshot,
+//! `[v, null]` for deleted.
 
 use std::ops::Range;
 
@@ -14,7 +15,8 @@ use audit_core::version::Event;
 
 use crate::stamp::{Stamp, write_lsn, write_number, write_position};
 
-/// A row with more text than this gets the room that it needs at once: growing by doubling would take memory that nobody planned for.
+/// For a row with more bytes of text than this, all of the needed memory is reserved at once: doubling the buffer would
+/// use more memory than planned.
 const LARGE: usize = 16 << 10;
 
 /// Writes records of one source.
@@ -22,7 +24,7 @@ const LARGE: usize = 16 << 10;
 pub(crate) struct RecordWriter {
     /// `{"source":"…","position":"`
     head: Vec<u8>,
-    /// Which `changes` are written.
+    /// Says which `changes` are written.
     extent: Extent,
     committed_at: Stamp,
     recorded_at: Stamp,
@@ -30,10 +32,10 @@ pub(crate) struct RecordWriter {
     summary: String,
 }
 
-/// Where the sides of a change lie in what was written; `None` for a side that there is none of.
+/// The ranges of a change's name and sides in the written bytes. `None` for a side that does not exist.
 #[derive(Debug)]
 struct ChangeAt {
-    /// With its quotes.
+    /// The column's name, including its quotes.
     name: Range<usize>,
     old: Option<Range<usize>>,
     new: Option<Range<usize>>,
@@ -75,7 +77,7 @@ impl RecordWriter {
         out.push(b'}');
     }
 
-    /// From `event` to `context_verified`.
+    /// Writes the fields from `event` to `context_verified`.
     fn content(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
         text(out, r#","event":"#, Some(version.event().name()));
         out.extend_from_slice(br#","changes":"#);
@@ -110,7 +112,7 @@ impl RecordWriter {
         });
     }
 
-    /// One side of a row, or null. `of`: the summary is made of it, as that side of each column.
+    /// Writes one side of a row, or null. With `of` the summary is made from it, as that side of each column.
     fn image(&mut self, out: &mut Vec<u8>, image: Option<Image<'_>>, of: Option<Side>) {
         let Some(image) = image else { return null(out) };
         let Some(side) = of else { return record::write_image(out, image) };
@@ -122,7 +124,7 @@ impl RecordWriter {
         });
     }
 
-    /// The changes, or null; whether there are any, and where their sides lie.
+    /// Writes the changes, or null, and notes the ranges of their sides. Returns whether there are any.
     fn changes(&mut self, out: &mut Vec<u8>, version: &Version<'_>) -> bool {
         let start = out.len();
         out.push(b'{');
@@ -148,7 +150,7 @@ impl RecordWriter {
         has
     }
 
-    /// From `xid` to `baseline`.
+    /// Writes the fields from `xid` to `baseline`.
     fn place(&mut self, out: &mut Vec<u8>, version: &Version<'_>, recorded_at: Micros) {
         let transaction = version.transaction();
         number(out, r#","xid":"#, transaction.xid);
@@ -181,7 +183,7 @@ impl RecordWriter {
     }
 }
 
-/// About what a record of large values takes, in bytes: each side of an update is in `changes` and by itself.
+/// Estimates the bytes of a record of large values: each side of an update is both in `changes` and by itself.
 fn room(version: &Version<'_>) -> usize {
     let bytes = |image: Option<Image<'_>>| -> usize {
         image.map_or(0, |image| image.iter().filter_map(|(_, value)| value.text()).map(str::len).sum())
@@ -211,7 +213,8 @@ fn text(out: &mut Vec<u8>, name: &str, text: Option<&str>) {
     }
 }
 
-/// A JSON text that somebody else wrote. Control characters in it can only be space between its parts: a message is one line.
+/// Writes a JSON text that another program wrote. Control characters in it can only be white space between its parts;
+/// they become blanks, because a message is one line.
 fn document(out: &mut Vec<u8>, name: &str, json: Option<&str>) {
     out.extend_from_slice(name.as_bytes());
     match json {

@@ -1,4 +1,5 @@
-//! What a message's value is, as [JSON Schema][1] of draft 2020-12: `docs/schemas` holds them, and a test that real messages are such.
+//! The [JSON Schemas][1] (draft 2020-12) of a message's value. `docs/schemas` contains them, and a test checks that
+//! real messages conform to them.
 //!
 //! [1]: https://json-schema.org/draft/2020-12
 
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::config::Format;
 
-/// The schema of the values of a format.
+/// Returns the schema of the values of a format.
 pub fn schema(format: Format) -> Value {
     let (title, mut body) = match format {
         Format::Record => ("A version record", record()),
@@ -24,7 +25,7 @@ pub fn schema(format: Format) -> Value {
 const POSITION: &str = "^[0-9a-f]{4}:[0-9a-f]{16}:[0-9]{10}$";
 const LSN: &str = "^[0-9A-F]{1,8}/[0-9A-F]{1,8}$";
 
-/// All of these, and nothing else.
+/// Describes an object that has all of these properties and no others.
 fn closed(properties: Value) -> Value {
     let names: Vec<&String> = properties.as_object().map(|members| members.keys().collect()).unwrap_or_default();
     json!({ "type": "object", "required": names, "additionalProperties": false, "properties": properties })

@@ -1,10 +1,10 @@
-//! Times and positions as text, written without formatting machinery: every message has several.
+//! Writes times and positions as text without `std::fmt` where possible, because every message has several.
 
 use std::fmt::Write as _;
 
 use audit_core::position::{Lsn, Micros, Position};
 
-/// The text of the last time that was asked for. Versions of one transaction share theirs.
+/// Cache of the text of the last time, because versions of one transaction share their time.
 #[derive(Debug, Default)]
 pub(crate) struct Stamp {
     at: Micros,
@@ -12,7 +12,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// RFC 3339 in UTC with six decimals.
+    /// Returns the time in UTC as in RFC 3339, with six decimals.
     pub fn text(&mut self, at: Micros) -> &[u8] {
         if at != self.at || self.text.is_empty() {
             self.at = at;

@@ -1,4 +1,4 @@
-//! The record as a message is the record as readers are shown it, to the byte.
+//! Checks that the record in a message is byte for byte the record that readers are shown.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -50,12 +50,12 @@ fn written(write: impl FnOnce(&mut Vec<u8>) -> bool) -> Option<Json> {
     write(&mut out).then(|| json(String::from_utf8(out).unwrap()))
 }
 
-/// The record that readers are shown, made the long way.
+/// Makes the record that readers are shown, field by field.
 fn record_of(version: &Version<'_>) -> Record {
     stored(version).complete()
 }
 
-/// Without what says the same again.
+/// Makes the record as it is stored, without what only repeats other fields.
 fn stored(version: &Version<'_>) -> Record {
     let transaction = version.transaction();
     let image = |image: Option<audit_core::batch::Image<'_>>| {
@@ -125,7 +125,7 @@ fn fixture() -> Fixture {
 const COLUMNS: &str = "id int8 key, part text key, name text, price numeric(18,4), ratio float8, at timestamptz, born date, doc jsonb, \
      raw json, tags text[], bin bytea, flag bool, secret text, pin text, owner text, editor text, why text";
 
-/// A value for each of [`COLUMNS`]: as JSON, as the fixture takes it.
+/// A value for each of [`COLUMNS`], as JSON for the fixture.
 fn row() -> impl Strategy<Value = Vec<serde_json::Value>> {
     let text = || prop_oneof![4 => "[a-z_\"\\\\\u{1}\né😀 ]{0,80}".prop_map(serde_json::Value::from), 1 => Just(serde_json::Value::Null)];
     let of = |texts: &'static [&'static str]| prop_oneof![6 => prop::sample::select(texts).prop_map(serde_json::Value::from), 1 => Just(serde_json::Value::Null)];
@@ -162,7 +162,7 @@ fn row() -> impl Strategy<Value = Vec<serde_json::Value>> {
 fn script() -> impl Strategy<Value = String> {
     let change = (0..6u8, row(), row()).prop_map(|(which, old, new)| {
         let whole = |row: &[serde_json::Value]| {
-            // Only what is new can be unchanged TOAST.
+            // Only a new row can have unchanged TOAST values.
             let known =
                 row.iter().map(|value| if value.is_object() { serde_json::json!("old") } else { value.clone() });
             serde_json::Value::Array(known.collect()).to_string()
@@ -208,7 +208,7 @@ proptest! {
             let whole = record_of(version);
             let expected = serde_json::to_string(&whole).unwrap();
             prop_assert_eq!(full.value.as_deref(), Some(expected.as_str()));
-            // Each value of a created, snapshot or deleted row is there once; the summary is the same.
+            // Each value of a created, snapshot or deleted row appears once; the summary is the same.
             let once = serde_json::to_string(&Record { changes: stored(version).changes, ..whole }).unwrap();
             prop_assert_eq!(message.value.as_deref(), Some(once.as_str()));
             let noted = format!("{{\"$event\":\"{}\",\"position\":\"{}\"}}", version.event().name(), version.position());
@@ -256,7 +256,7 @@ fn a_row_of_a_baseline_and_a_gap_are_records_too() {
 fn a_tombstone_follows_for_each_key_that_is_gone() {
     let batches = Fixture::of(LIFE);
     let config = FormatConfig { tombstones: Some(true), ..FormatConfig::default() };
-    // It concerns no row, and no other message has its key.
+    // The truncation concerns no row, and no other message has its key.
     let plain =
         |key: String| if key.starts_with(r#"{"$event":"truncated","#) { "a truncation".to_owned() } else { key };
     let shown: Vec<(Option<String>, bool, Option<&str>)> =

@@ -1,5 +1,5 @@
-//! `docs/schemas` says what messages are, and `docs/formats.md` shows some: both are compared with real ones.
-//! `UPDATE_EXPECT=1` writes the schemas and the examples anew.
+//! Compares `docs/schemas`, which describes messages, and `docs/formats.md`, which shows some, with real messages.
+//! `UPDATE_EXPECT=1` writes the schemas and the examples again.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -13,7 +13,7 @@ use audit_format::{Encoder, Format, FormatConfig, schema};
 use audit_testkit::{Fixture, install};
 use serde_json::Value;
 
-/// Reads lines of JSON: first a schema, then messages; says of each message whether it is such.
+/// Reads lines of JSON, first a schema, then messages, and says of each message whether it conforms.
 const VALIDATE: &str = "\
 import json, sys, jsonschema
 first, *rest = sys.stdin.read().splitlines()
@@ -25,7 +25,7 @@ for line in rest:
     print('yes' if error is None else 'no: ' + error.message[:300].replace(chr(10), ' '))
 ";
 
-/// The versions of `docs/formats.md`, and more of every kind.
+/// The versions of `docs/formats.md`, and further versions of every kind.
 const LIFE: &str = r#"table public.orders (id int8 key, status text, price numeric(10,2), at timestamptz, doc jsonb) full
     begin at=2026-03-01T09:30:00.25Z lsn=0/1A0B530 xid=739
     context {"actor_id": 7, "actor": {"name": "Ann"}, "reason": "price fix"}
@@ -92,7 +92,7 @@ fn real_messages_are_what_the_schemas_say() {
         for (message, said) in messages.iter().zip(valid(format, &messages)) {
             assert_eq!(said, "yes", "{format:?}: {message}");
         }
-        // Without any of its members a message is another thing.
+        // A message that lacks any of its members does not conform.
         let whole: Value = serde_json::from_str(&messages[0]).unwrap();
         let less = whole.as_object().unwrap().keys().map(|name| {
             let mut less = whole.clone();
@@ -124,7 +124,7 @@ fn the_schemas_are_written_down() {
     }
 }
 
-/// The second message of the life above is each format's example: behind `<!-- NAME -->` in a block of JSON.
+/// The second message of the versions above is each format's example, in a block of JSON after `<!-- NAME -->`.
 #[test]
 fn the_examples_are_messages() {
     let path = docs("formats.md");

@@ -1,11 +1,12 @@
-//! An export: JSON Lines, one file for each table, in a folder for each tenant where tenants have stores or tables of their own, and a manifest that proves
-//! them.
+//! Exports versions as JSON Lines: one file for each table, in a folder for each tenant if tenants have their own
+//! stores or tables, and a manifest that proves the files.
 //!
-//! A file has its name only when it is whole and on disk; the manifest is written last. So a folder with a manifest has all that the store
-//! had, and what a hand changed later does not match its digest. How far the store was stands in the manifest too.
+//! A file gets its name only when it is whole and on disk, and the manifest is written last. So a folder with a
+//! manifest has everything that the store had, and a file that was changed later does not match its digest. The
+//! manifest also says how far the store had come.
 //!
-//! Until then the folder has a list of the files that are whole: an export that broke off goes on after the last whole line of the file that
-//! it was writing.
+//! Until then the folder has a list of the files that are whole: an export that broke off continues after the last
+//! whole line of the file that it was writing.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -23,42 +24,42 @@ use crate::store::{Part, Selection, Store, StoreError};
 /// The name of the manifest in the export's folder.
 pub const MANIFEST: &str = "manifest.json";
 
-/// The name of the list of an export that is under way: the manifest without files, then a line for each file that is whole.
+/// The name of the list of an unfinished export: the manifest without files, then a line for each file that is whole.
 const UNFINISHED: &str = "unfinished.jsonl";
 
-/// The table of lost stretches: part of every export, for what is missing belongs to what is handed over.
+/// The table of lost stretches. It is part of every export, because its reader must know what is missing.
 const GAPS: &str = "cdc_audit.gap";
 
-/// What to hand over.
+/// Describes what to export.
 #[derive(Clone, Debug)]
 pub struct ExportRequest {
     pub source: String,
     /// Names of tables; empty for all.
     pub tables: Vec<String>,
-    /// Committed at or after.
+    /// Start of the commit times, inclusive.
     pub since: Option<Micros>,
-    /// Committed before.
+    /// End of the commit times, exclusive.
     pub until: Option<Micros>,
-    /// A folder that is empty or does not exist; with `resume` one in which an export of the same broke off.
+    /// A folder that is empty or does not exist, or with `resume` the folder of the same export that broke off.
     pub to: PathBuf,
     pub resume: bool,
     /// The name of the sink that is read.
     pub sink: String,
-    /// Whose versions, where only one tenant's are asked for.
+    /// The tenant, if only one tenant's versions are exported.
     pub tenant: Option<String>,
-    /// How far the sink is behind, where the daemon says it.
+    /// The sink's lag, if the daemon reports it.
     pub lag: Option<Lag>,
 }
 
-/// How far a sink is behind the source.
+/// The lag of a sink behind the source.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lag {
-    /// Of WAL.
+    /// Bytes of WAL.
     pub bytes: u64,
     pub seconds: f64,
 }
 
-/// What was handed over.
+/// Describes what was exported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub format: String,
@@ -67,34 +68,34 @@ pub struct Manifest {
     pub since: Option<String>,
     pub until: Option<String>,
     pub exported_at: String,
-    /// Where the versions come from, and how far that was.
+    /// The store from which the versions come, and how far it had come.
     pub store: ManifestStore,
     pub rows: u64,
     pub files: Vec<ManifestFile>,
-    /// Folders of the lake that were taken for tables and hold none.
+    /// Folders of the lake that looked like tables and contain none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
 }
 
-/// A sink when the export began.
+/// The state of a sink when the export began.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ManifestStore {
     pub sink: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// Its checkpoint: everything up to here was there, but what is not durable at the source yet.
+    /// The sink's checkpoint: it had everything up to here, except what was not yet durable at the source.
     pub position: Option<Position>,
     pub flushed_lsn: Option<Lsn>,
     pub stored_at: Option<String>,
-    /// As the daemon said; null where it did not answer.
+    /// The lag that the daemon reported; null if it did not answer.
     pub lag: Option<Lag>,
-    /// What was committed before this was there for certain: the time of the export where the sink was not behind, else the latest commit
-    /// time among the versions that it had.
+    /// Everything committed before this time was certainly in the store. It is the time of the export if the sink had
+    /// no lag, or else the latest commit time among the versions that it had.
     pub complete_until: Option<String>,
 }
 
 impl Manifest {
-    /// Whether versions that the export was to have may have come to the store later.
+    /// Tells whether versions that belong to the export may have come to the store later.
     pub fn is_ahead(&self) -> bool {
         let time = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Micros>().ok());
         time(&self.until).is_some_and(|until| time(&self.store.complete_until).is_none_or(|reached| reached < until))
@@ -104,7 +105,7 @@ impl Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestFile {
     pub path: String,
-    /// Whose versions these are, where tenants have stores or tables of their own.
+    /// The tenant to which the versions belong, if tenants have their own stores or tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     pub table: String,
@@ -157,10 +158,11 @@ impl ExportError {
     }
 }
 
-/// Writes the export, or what is left of one. `progress` hears the rows so far. Memory does not grow with the size.
+/// Writes the export, or the rest of one. `progress` gets the number of rows so far. Memory does not grow with the
+/// size.
 ///
 /// # Errors
-/// Whatever was written before an error stays without a manifest.
+/// Fails if the store cannot be read or the folder cannot be used. What was written before stays without a manifest.
 pub async fn export(
     store: &Store,
     request: &ExportRequest,
@@ -187,7 +189,8 @@ pub async fn export(
         files: Vec::new(),
         left_out: Vec::new(),
     };
-    // ⚠ Asked before the first version is read: what comes meanwhile is more, and what is not there yet is not claimed.
+    // ⚠ Read this before the first version: versions that arrive meanwhile are only more than the manifest claims, and
+    // it claims none that are not there yet.
     manifest.store = manifest_store(store, request, &manifest).await?;
     let (mut unfinished, mut whole) = match request.resume {
         true => Unfinished::resume(&request.to, &mut manifest)?,
@@ -220,7 +223,7 @@ pub async fn export(
     Ok(manifest)
 }
 
-/// The tables of each part of the store.
+/// Lists the wanted tables of each part of the store.
 async fn wanted(store: &Store, request: &ExportRequest) -> Result<Vec<(Vec<String>, Part)>, ExportError> {
     let mut wanted = Vec::new();
     for part in store.parts(&request.source).await? {
@@ -233,7 +236,7 @@ async fn wanted(store: &Store, request: &ExportRequest) -> Result<Vec<(Vec<Strin
     Ok(wanted)
 }
 
-/// How far the store is.
+/// Reads how far the store has come.
 async fn manifest_store(
     store: &Store,
     request: &ExportRequest,
@@ -264,7 +267,8 @@ fn prepare(to: &Path) -> Result<(), ExportError> {
     }
 }
 
-/// `None` where a folder of the lake was taken for a table: its first file may be there before its first commit.
+/// Exports one table. `None` if a folder of the lake only looked like a table: its first file may exist before its
+/// first commit.
 async fn one_table(
     part: &Part,
     request: &ExportRequest,
@@ -297,7 +301,7 @@ async fn one_table(
     file.finish().map(Some)
 }
 
-/// The list of an export that is under way.
+/// The list of an unfinished export.
 struct Unfinished {
     path: PathBuf,
     out: File,
@@ -315,7 +319,8 @@ impl Unfinished {
         Ok(unfinished)
     }
 
-    /// The list that is there, and the files that are whole. The manifest becomes the one that was begun.
+    /// Opens the existing list and returns it with the files that are whole. `manifest` takes over the state of the
+    /// store when the export began.
     fn resume(to: &Path, manifest: &mut Manifest) -> Result<(Unfinished, Vec<ManifestFile>), ExportError> {
         let path = to.join(UNFINISHED);
         let nothing = || ExportError::NothingToResume { path: to.to_path_buf() };
@@ -334,14 +339,14 @@ impl Unfinished {
                 return Err(ExportError::Another { path: to.to_path_buf(), what });
             }
         }
-        // A line that a kill has cut is of a file that is written again.
+        // If a kill has cut a line, its file is written again.
         let files = lines.filter_map(|line| serde_json::from_str::<ManifestFile>(line).ok());
         let is_there =
             |file: &ManifestFile| fs::metadata(to.join(&file.path)).is_ok_and(|found| found.len() == file.bytes);
         let files = files.filter(is_there).collect();
         let out = File::options().append(true).open(&path);
         let out = out.map_err(|source| ExportError::Write { path: path.clone(), source })?;
-        // What was complete when it began is what counts for the files of that time.
+        // The files of that time are as complete as the store was when the export began.
         manifest.store = begun.store;
         let mut unfinished = Unfinished { path, out };
         unfinished.write(b"\n")?;

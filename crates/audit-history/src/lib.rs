@@ -1,4 +1,4 @@
-//! Questions over what the sinks hold: the trail of a row, and exports that can be proved.
+//! Reads what the sinks have stored: the trail of a row, and exports that can be verified.
 
 pub mod export;
 mod lines;

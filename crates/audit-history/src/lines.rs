@@ -1,4 +1,4 @@
-//! One table's file of an export, while it is written.
+//! Writes one table's file of an export.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
@@ -13,29 +13,29 @@ use sha2::{Digest, Sha256};
 
 use crate::export::{ExportError, ManifestFile};
 
-/// Bytes of a file's name at most, before what is put after it: most file systems take 255.
+/// Maximum length in bytes of a file's name without its endings. Most file systems accept 255.
 const NAME_MAX: usize = 200;
 
-/// What of a line is needed to go on after it.
+/// The fields of a line that are needed to continue after it.
 #[derive(Deserialize)]
 struct Line {
     position: Position,
     committed_at: String,
 }
 
-/// What is exported is for whoever exported it, whatever the umask.
+/// Makes a folder that only the exporting user can read, whatever the umask.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// To write a file of an export.
+/// Returns the options for writing a file that only the exporting user can read.
 pub fn private() -> OpenOptions {
     let mut options = File::options();
     options.write(true).mode(0o600);
     options
 }
 
-/// One file under way.
+/// A file that is being written.
 pub struct JsonLines {
     out: BufWriter<File>,
     digest: Sha256,
@@ -46,7 +46,7 @@ pub struct JsonLines {
 }
 
 impl JsonLines {
-    /// A new file, or the one that is there, after its last whole line.
+    /// Opens a new file, or an existing one after its last whole line.
     pub fn open(to: &Path, tenant: Option<&str>, table: &str) -> Result<JsonLines, ExportError> {
         let folder = tenant.map(|tenant| format!("tenant={}", bounded(folder_of(tenant), tenant)));
         let name = format!("{}.jsonl", file_name(table));
@@ -80,7 +80,7 @@ impl JsonLines {
         Ok(file)
     }
 
-    /// Counts the whole lines that are there, and cuts off what follows them.
+    /// Counts the whole lines of the file, and cuts off what follows them.
     fn take_up(&mut self) -> io::Result<()> {
         let mut reader = BufReader::with_capacity(1 << 20, self.out.get_ref().try_clone()?);
         loop {
@@ -105,7 +105,7 @@ impl JsonLines {
         Ok(())
     }
 
-    /// Takes the line into account.
+    /// Adds the line to the file's entry and digest.
     fn count(&mut self, position: Position, at: String) {
         self.digest.update(&self.line);
         let entry = &mut self.entry;
@@ -113,7 +113,7 @@ impl JsonLines {
         entry.bytes += self.line.len() as u64;
         entry.first_position.get_or_insert(position);
         entry.last_position = Some(position);
-        // Snapshots and commits of concurrent sessions need not be in the order of their times.
+        // Positions need not be in the order of commit times, for snapshots and for commits of concurrent sessions.
         entry.first_committed_at =
             Some(entry.first_committed_at.take().map_or(at.clone(), |first| first.min(at.clone())));
         entry.last_committed_at = Some(entry.last_committed_at.take().map_or(at.clone(), |last| last.max(at)));
@@ -128,13 +128,14 @@ impl JsonLines {
         Ok(self.entry)
     }
 
-    /// There is nothing to write.
+    /// Removes the file, because there is nothing to write.
     pub fn discard(self) -> Result<(), ExportError> {
         fs::remove_file(&self.part).map_err(|source| ExportError::Write { path: self.part.clone(), source })
     }
 }
 
-/// A table's name as a file's: letters, digits, `_`, `-` and `.` as they are, anything else as `%` and two hex digits for each byte.
+/// Makes a file's name from a table's: letters, digits, `_`, `-` and `.` stay, every other byte becomes `%` and two hex
+/// digits.
 fn file_name(table: &str) -> String {
     let name = table
         .bytes()
@@ -146,7 +147,7 @@ fn file_name(table: &str) -> String {
     bounded(name, table)
 }
 
-/// A name in ASCII that is not too long for a file: cut, and told apart from others by a hash of what it stands for.
+/// Cuts an ASCII name that is too long for a file. A hash of `of` then distinguishes it from others.
 fn bounded(mut name: String, of: &str) -> String {
     if name.len() > NAME_MAX {
         let digest = hex::encode(&Sha256::digest(of)[..8]);

@@ -1,4 +1,4 @@
-//! Where versions are read from: one question, two stores, one record.
+//! The stores from which versions are read: the same queries and records for both kinds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,39 +18,39 @@ pub enum Store {
     Lake(LakeReader),
 }
 
-/// A part of a store that is handed over apart.
+/// A part of a store that is exported separately.
 pub struct Part {
-    /// Whose it is; `None` of what belongs to no tenant.
+    /// The part's tenant; `None` for what belongs to no tenant.
     pub tenant: Option<Arc<str>>,
-    /// Only lost stretches are asked of it, for they concern whoever asks.
+    /// True if only lost stretches are read from it, because these concern every tenant.
     pub gaps_only: bool,
     pub store: Store,
 }
 
-/// Which versions: all of a table that were committed in a span of time.
+/// Selects all versions of a table that were committed in a span of time.
 #[derive(Clone, Debug)]
 pub struct Selection {
     pub source: String,
     pub table: String,
-    /// Committed at or after.
+    /// Start of the commit times, inclusive.
     pub since: Option<Micros>,
-    /// Committed before.
+    /// End of the commit times, exclusive.
     pub until: Option<Micros>,
-    /// Only those that lack an actor or a reason that their table requires.
+    /// True to select only versions that lack an actor or a reason that their table requires.
     pub unattributed: bool,
-    /// Only those after this position.
+    /// Selects only versions after this position.
     pub after: Option<Position>,
 }
 
-/// How far a sink is.
+/// The progress of a sink.
 #[derive(Clone, Debug)]
 pub struct Head {
     pub checkpoint: Checkpoint,
-    /// When it was stored, as the store tells it.
+    /// The time at which the checkpoint was stored, according to the store.
     pub stored_at: Option<Micros>,
 }
 
-/// A store cannot be read.
+/// The reason why a store cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error(transparent)]
@@ -69,7 +69,10 @@ impl StoreError {
 }
 
 impl Store {
-    /// Names of the tables that have versions here.
+    /// Lists the names of the tables that have versions in the store.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
     pub async fn tables(&self, source: &str) -> Result<Vec<String>, StoreError> {
         Ok(match self {
             Store::Hot(hot) => hot.tables(source).await?,
@@ -77,7 +80,10 @@ impl Store {
         })
     }
 
-    /// What belongs to no tenant, then what each tenant has, where tenants have stores or tables of their own.
+    /// Lists what belongs to no tenant, then what belongs to each tenant, if tenants have their own stores or tables.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
     pub async fn parts(&self, source: &str) -> Result<Vec<Part>, StoreError> {
         let part =
             |gaps_only: bool, tenant: Option<&Arc<str>>, store| Part { tenant: tenant.cloned(), gaps_only, store };
@@ -97,7 +103,10 @@ impl Store {
         Ok(parts)
     }
 
-    /// How far the sink is; `None` before its first write.
+    /// Reads the sink's progress; `None` before its first write.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
     pub async fn head(&self, source: &str, sink: &str) -> Result<Option<Head>, StoreError> {
         Ok(match self {
             Store::Hot(hot) => {
@@ -113,7 +122,10 @@ impl Store {
         })
     }
 
-    /// The latest commit time among the versions of these tables.
+    /// Finds the latest commit time among the versions of these tables.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
     pub async fn newest(&self, source: &str, tables: &[String]) -> Result<Option<Micros>, StoreError> {
         Ok(match self {
             Store::Hot(hot) => {
@@ -124,7 +136,10 @@ impl Store {
         })
     }
 
-    /// The table's latest shape.
+    /// Reads the table's latest shape.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
     pub async fn shape(&self, source: &str, table: &str) -> Result<Option<Shape>, StoreError> {
         Ok(self.shapes(source, table).await?.into_iter().max_by_key(|shape| shape.schema_version))
     }
@@ -136,7 +151,10 @@ impl Store {
         })
     }
 
-    /// The trail of one row, newest first, through changes of its key.
+    /// Reads the trail of one row, newest version first, across changes of its key.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, StoreError> {
         let orders = Orders::of(self.shapes(source, table).await?);
         let records = match self {
@@ -146,7 +164,10 @@ impl Store {
         Ok(records.into_iter().map(|record| orders.apply(record)).collect())
     }
 
-    /// Versions in the order of their positions, as a stream.
+    /// Streams the selected versions in the order of their positions.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read; the stream can also end with an error.
     pub async fn versions(
         &self,
         selection: &Selection,
@@ -183,7 +204,7 @@ impl Store {
     }
 }
 
-/// The order of a table's columns in each of its shapes: the same from every store.
+/// The order of a table's columns in each of its shapes, so that every store returns the same order.
 struct Orders(HashMap<u32, ColumnOrder>);
 
 impl Orders {

@@ -1,7 +1,8 @@
-//! What the hot table costs, on a server of its own: each index, and the sink against a bare binary COPY of the same rows.
+//! Measures what the hot table costs, on its own server: each index, and the sink compared with a bare binary COPY of
+//! the same rows.
 //!
-//! `cargo run --release -p audit-hot --example measure -- [ROWS]`. The wide table is that of the project's limits: 20 columns,
-//! some 980 bytes a row.
+//! Run it with `cargo run --release -p audit-hot --example measure -- [ROWS]`. The wide table is the one that the
+//! project's limits assume: 20 columns, about 980 bytes per row.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
 
 use std::fmt::Write as _;
@@ -128,7 +129,7 @@ async fn source(client: &Client, rows: usize) -> (Arc<Table>, Raw) {
     (Arc::new(table), raw)
 }
 
-/// Transactions of 100 rows, ten to a batch.
+/// Makes transactions of 100 rows, ten to a batch.
 fn batches(table: &Arc<Table>, raw: &Raw, updates: bool) -> Vec<Batch> {
     let policy = Policy::default();
     let mut changed = Vec::new();
@@ -161,7 +162,7 @@ fn batches(table: &Arc<Table>, raw: &Raw, updates: bool) -> Vec<Batch> {
     list
 }
 
-/// amount, updated_at and version get other values.
+/// Returns a row whose amount, updated_at and version have other values.
 fn touched(bytes: &[u8], cells: &[Cell]) -> (Vec<u8>, Vec<Cell>) {
     let (mut new_bytes, mut new_cells) = (Vec::new(), Vec::new());
     for (i, cell) in cells.iter().enumerate() {
@@ -178,7 +179,7 @@ fn touched(bytes: &[u8], cells: &[Cell]) -> (Vec<u8>, Vec<Cell>) {
     (new_bytes, new_cells)
 }
 
-/// The stream that a bare COPY sends: all rows, ready made.
+/// The stream of a bare COPY: all rows, already encoded.
 fn encode(batches: &[Batch]) -> Bytes {
     let mut encoder = Encoder {
         source: "bench",
@@ -203,7 +204,7 @@ fn encode(batches: &[Batch]) -> Bytes {
     out.into()
 }
 
-/// Time and CPU time of a process since it began.
+/// Time and CPU time of a process since a given moment.
 struct Span {
     pid: u32,
     begun: Instant,
@@ -220,7 +221,7 @@ impl Span {
     }
 }
 
-/// User and system time of a process, in microseconds: the sum over its threads of what the scheduler counted.
+/// User and system time of a process in microseconds: the sum of what the scheduler counted for each of its threads.
 fn cpu_micros(pid: u32) -> f64 {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let nanos = |thread: std::io::Result<std::fs::DirEntry>| {
@@ -230,7 +231,7 @@ fn cpu_micros(pid: u32) -> f64 {
     threads.map(nanos).sum::<f64>() / 1e3
 }
 
-/// Seconds, and the server's CPU time in microseconds.
+/// Writes with a bare COPY. Returns the seconds, and the server's CPU time in microseconds.
 async fn bare(client: &Client, encoded: &Bytes) -> (f64, f64) {
     empty(client).await;
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
@@ -253,7 +254,7 @@ async fn empty(client: &Client) {
     client.batch_execute("CHECKPOINT").await.unwrap();
 }
 
-/// Latency: a write of one version after the other.
+/// Measures the latency of writing one version after the other.
 async fn one_by_one(server: &Postgres, client: &Client, batch: &Batch) {
     empty(client).await;
     let mut sink = HotSink::new("hot", HotConfig { batch_rows: 1, ..HotConfig::new(server.url("postgres")) });
@@ -262,7 +263,7 @@ async fn one_by_one(server: &Postgres, client: &Client, batch: &Batch) {
         .unwrap();
     sink.begin(Progress::default()).await.unwrap();
     let begun = Instant::now();
-    // Each version becomes a transaction of its own.
+    // Each version becomes its own transaction.
     sink.write(&[batch]).await.unwrap();
     println!(
         "one version a transaction: {:.2} ms on average",
@@ -270,7 +271,7 @@ async fn one_by_one(server: &Postgres, client: &Client, batch: &Batch) {
     );
 }
 
-/// The sink against the bare COPY, in turn.
+/// Compares the sink with the bare COPY, alternating between them.
 async fn compare(server: &Postgres, client: &Client, batches: &[Batch], encoded: &Bytes) {
     let rows = batches.iter().map(Batch::len).sum::<usize>() as f64;
     let (mut ratios, mut cpu, mut line) = (Vec::new(), Vec::new(), String::new());
@@ -312,7 +313,7 @@ async fn compare(server: &Postgres, client: &Client, batches: &[Batch], encoded:
     );
 }
 
-/// The bare COPY under different sets of indexes, in turn; the table is left as it was.
+/// Runs the bare COPY with different sets of indexes, in turn; the table is left as it was.
 async fn indexes(client: &Client, encoded: &Bytes, rows: usize) {
     let all = ["versions_key", "versions_old_key", "versions_actor", "versions_committed_at"];
     let definitions: Vec<String> = {

@@ -1,9 +1,9 @@
-//! The sink's row in `checkpoints` and what belongs to it: taking it, reading it, moving it.
+//! The sink's row in `checkpoints`, and how it is taken over, read and moved.
 //!
-//! The row is owned by whoever last raised its `owner_epoch`, by compare and set. Every transaction moves the row under the
-//! condition that owner and position are what the writer knows; so of two writers one commits, and the other commits
-//! nothing. A session that was lost is taken anew the same way: a COMMIT of the old one that is still on its way either came
-//! before, and is then seen, or fails the comparison.
+//! The owner of the row is the process that last raised its `owner_epoch`, by compare-and-set. Every transaction moves
+//! the row on the condition that owner and position are still what the writer knows, so of two writers one commits and
+//! the other commits nothing. After a lost session the row is taken again in the same way: a COMMIT of the old session
+//! that is still on its way either arrived before, and its position is then read, or its comparison fails.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub(crate) struct Owned {
 
 pub(crate) const COLUMNS: &str = "owner_epoch, system_id, timeline, position, change_lsn, flushed_lsn, timeline_start";
 
-/// The owner epoch and who took it, as text for people. `None` where there is no such row.
+/// The owner epoch and the owner, as text for people. `None` if there is no such row.
 pub(crate) async fn owner(
     client: &Client,
     source: &str,
@@ -42,13 +42,13 @@ pub(crate) async fn owner(
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
-/// How the row's `owner` begins.
+/// The start of the row's `owner` text.
 pub(crate) fn owner_text(process: &str) -> String {
     format!("process {process}")
 }
 
-/// Raises the owner epoch from `known`, and returns the row. `None` where it is no longer `known`. `process` tells this owner
-/// from any other.
+/// Raises the owner epoch from `known` and returns the row, or `None` if the epoch is no longer `known`. `process`
+/// distinguishes this owner from every other one.
 pub(crate) async fn claim(
     endpoint: &PgEndpoint,
     client: &Client,
@@ -57,7 +57,7 @@ pub(crate) async fn claim(
     process: &str,
 ) -> Result<Option<Owned>, SinkError> {
     let taking = |error| failed("taking the checkpoint", error);
-    // The process is this one until the transaction ends.
+    // A pooler that shares sessions cannot give us another server process before the transaction ends.
     client.batch_execute(BEGIN).await.map_err(taking)?;
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.map_err(taking)?.get(0);
     let statement = format!(
@@ -102,7 +102,7 @@ pub(crate) async fn read(client: &Client, source: &str, sink: &str) -> Result<Op
     Ok(row.map(|row| owned(source, &row)).transpose()?.and_then(|owned| owned.checkpoint))
 }
 
-/// There is no such row.
+/// The error for a sink that has no row.
 pub(crate) fn missing(source: &str, sink: &str) -> SinkError {
     SinkError::stop(format!("the hot database has no checkpoint for source {source} and sink {sink}"))
         .hint("run `cdc-audit setup`, which makes the row; if there was one, restore it instead: with an empty one the sink begins anew")
@@ -138,7 +138,7 @@ pub(crate) async fn shapes(client: &Client, source: &str) -> Result<Vec<Shape>, 
     rows.iter().map(shape).collect()
 }
 
-/// Adds a shape, and says whether what is stored under its number is the same.
+/// Adds a shape, and returns whether the shape that is stored under its number is the same one.
 async fn add_shape(client: &Client, source: &str, shape: &Shape) -> Result<bool, tokio_postgres::Error> {
     let statement = "WITH added AS (INSERT INTO cdc_audit.shapes (source, table_name, schema_version, digest, shape) \
          VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING digest) \
@@ -150,7 +150,7 @@ async fn add_shape(client: &Client, source: &str, shape: &Shape) -> Result<bool,
     Ok(rows.iter().all(|row| row.get::<_, String>(0) == shape.digest))
 }
 
-/// Stores new shapes and baselines, within the transaction under way.
+/// Stores new shapes and baselines in the current transaction.
 pub(crate) async fn add(
     client: &Client,
     source: &str,
@@ -187,13 +187,13 @@ async fn set_baseline(
     client.execute(statement, &[&source, &sink, &table, &baseline, &chunk, &progress.done]).await.map(|_| ())
 }
 
-/// Moves the row, if it is owned under this epoch and at the position before.
+/// Moves the row if it is owned under this epoch and is at the expected position.
 pub(crate) const ADVANCE: &str = "UPDATE cdc_audit.checkpoints SET position = $5, change_lsn = $6, flushed_lsn = $7, \
      system_id = $8, timeline = $9, timeline_start = $10, updated_at = clock_timestamp() \
      WHERE source = $1 AND sink = $2 AND owner_epoch = $3 AND position IS NOT DISTINCT FROM $4";
 
-/// Executes the prepared [`ADVANCE`]; false where the row was not as expected. The request is sent when the future is first
-/// polled.
+/// Executes the prepared [`ADVANCE`]. Returns false if the row was not as expected. The request is sent when the future
+/// is first polled.
 pub(crate) async fn advance(
     client: &Client,
     statement: &Statement,

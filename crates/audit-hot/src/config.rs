@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// An audit table in a PostgreSQL database: schema `cdc_audit` there, made by `cdc-audit setup`. A database other than
 /// the source is better; several sources may share one.
-// Unknown keys are found by audit-config, since serde cannot refuse them beside a flattened struct.
+// audit-config finds unknown keys, because serde cannot refuse them in a struct with a flattened field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HotConfig {
     #[serde(flatten)]
@@ -53,7 +53,7 @@ pub enum Side {
 }
 
 impl HotConfig {
-    /// A sink in this database, with everything else as by default.
+    /// Configures a sink in this database, with the default of every other key.
     pub fn new(url: impl Into<String>) -> HotConfig {
         HotConfig {
             endpoint: PgEndpoint::new(url),
@@ -64,7 +64,7 @@ impl HotConfig {
         }
     }
 
-    /// What the types cannot say.
+    /// Checks the rules that the types of the fields cannot express.
     pub fn check(&self, problems: &mut Problems) {
         if let Err(error) = self.endpoint.parse() {
             let hint = error.hint().unwrap_or_else(|| "write it as psql takes it".to_owned());

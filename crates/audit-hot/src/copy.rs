@@ -1,4 +1,5 @@
-//! One COPY: versions encoded and sent piece by piece, so that the server works on one while the next is made.
+//! One COPY. Versions are encoded and sent piece by piece, so that the server works on one piece while the next is
+//! made.
 
 use std::pin::Pin;
 
@@ -10,27 +11,30 @@ use tokio_postgres::{Client, CopyInSink, Error, Statement};
 use crate::encode::Encoder;
 use crate::session::BEGIN;
 
-/// Bytes of one CopyData message. Large enough that its cost does not count, small enough that memory does not either.
+/// Bytes of one `CopyData` message: large enough that its overhead does not matter, small enough that its memory does
+/// not either.
 const PIECE: usize = 128 << 10;
 
-/// A row may begin before the piece is full; this much of it fits without the buffer growing.
+/// Extra capacity of a piece in bytes. The last row of a piece begins before the piece is full; this much of it fits
+/// without growing the buffer.
 const SLACK: usize = 16 << 10;
 
 pub(crate) type Copy = Pin<Box<CopyInSink<Bytes>>>;
 
-/// Begins a transaction and a COPY in it; one round trip for both.
+/// Begins a transaction and a COPY in it, in one round trip.
 pub(crate) async fn begin(client: &Client, copy: &Statement) -> Result<Copy, Error> {
     let begin = client.batch_execute(BEGIN);
     let (_, copy) = tokio::try_join!(begin, start(client, copy))?;
     Ok(copy)
 }
 
-/// Begins a COPY in the present transaction.
+/// Begins a COPY in the current transaction.
 pub(crate) async fn start(client: &Client, copy: &Statement) -> Result<Copy, Error> {
     client.copy_in(copy).await.map(Box::pin)
 }
 
-/// Sends the versions, and returns how many bytes they were. What the server says is known when the caller finishes the COPY.
+/// Sends the versions and returns the number of their bytes. The server's answer arrives when the caller finishes the
+/// COPY.
 pub(crate) async fn send(copy: &mut Copy, encoder: &mut Encoder<'_>, versions: &[Version<'_>]) -> Result<u64, Error> {
     let mut out = Vec::with_capacity(PIECE + SLACK);
     let mut bytes = 0;
@@ -49,7 +53,8 @@ pub(crate) async fn send(copy: &mut Copy, encoder: &mut Encoder<'_>, versions: &
     Ok(bytes)
 }
 
-/// A row of hundreds of megabytes goes in pieces too: each is copied once more on its way to the socket.
+/// Sends even a row of hundreds of megabytes in pieces, because each piece is copied once more on its way to the
+/// socket.
 async fn feed(copy: &mut Copy, mut bytes: Bytes) -> Result<(), Error> {
     while bytes.len() > 2 * PIECE {
         copy.feed(bytes.split_to(PIECE)).await?;

@@ -1,12 +1,13 @@
 //! Versions as PostgreSQL's binary COPY stream ([COPY, "Binary Format"][1]): [`Encoder`].
 //!
-//! Pure, and without an allocation of its own for a row: fields are appended to one buffer, their lengths patched in
-//! afterwards. `jsonb` travels as its version byte and text. What a version holds is decided by [`audit_core::record`],
-//! so that every sink writes the same; only what `jsonb` cannot take is different here, and says so:
+//! The encoder does no I/O and allocates nothing for each row: fields are appended to one buffer, and their lengths are
+//! filled in afterwards. A `jsonb` value is sent as its version byte followed by its text. [`audit_core::record`]
+//! decides what a version holds, so that every sink writes the same. Only what `jsonb` cannot hold differs here, and
+//! the row shows it:
 //!
 //! - a value that would take a field past [`FIELD_MAX`] becomes `{"$too_large": bytes}` and is named in `unknown`;
-//! - a context, and the members of an expanded `json` column, are made fit by [`crate::jsonb`];
-//! - a version that somebody gave up becomes event `error`, without values.
+//! - a context, and the members of an expanded `json` column, are made valid for `jsonb` by [`crate::jsonb`];
+//! - a version that was quarantined becomes an `error` event without values.
 //!
 //! [1]: https://www.postgresql.org/docs/current/sql-copy.html
 
@@ -19,52 +20,52 @@ use crate::jsonb;
 use crate::large::{self, Names};
 use crate::layout::VERSIONS;
 
-/// `jsonb` ends at 256 MiB, and what it takes is more than its text shows: half of that is left to be sure.
+/// Largest field in bytes. A `jsonb` value is limited to 256 MiB and takes more than its text; half of the limit leaves
+/// a safe margin.
 pub const FIELD_MAX: usize = 128 << 20;
 
-/// An actor's name is indexed, and a btree takes 2,704 bytes for an entry. A longer one is cut here; `actor` and `context`
-/// have it whole.
+/// Bytes of `actor_id`. It is indexed, and a btree entry is limited to 2,704 bytes. A longer name is cut here; `actor`
+/// and `context` have it whole.
 const ACTOR_ID_MAX: usize = 1_000;
 
-/// A row with more text than this gets the room that it needs at once.
+/// Bytes of text from which the buffer for a row is reserved in one step.
 const LARGE: usize = 16 << 10;
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-/// The type of the lists' elements.
+/// The OID of `text`, the type of the lists' elements.
 const TEXT_OID: i32 = 25;
 
-/// 0001-01-01, the first commit time that can have a partition. No clock tells an earlier one; the last that [`Micros`] can
-/// hold lies within PostgreSQL's range.
+/// 0001-01-01, the earliest commit time that a partition can hold. No clock shows an earlier time, and the latest that
+/// [`Micros`] can hold is within PostgreSQL's range.
 const COMMITTED_AT_MIN: Micros = Micros(-62_135_596_800_000_000);
 
-/// What versions are written under: the same for all of one database transaction.
+/// Encodes versions, with the values that all versions of one database transaction share.
 #[derive(Debug)]
 pub struct Encoder<'a> {
     pub source: &'a str,
     pub recorded_at: Micros,
-    /// Rows to store beyond what the default is.
+    /// Sides of which the whole row is stored although it is not stored by default.
     pub keep: &'a [config::Side],
     /// [`FIELD_MAX`], or less in tests.
     pub field_max: usize,
-    /// Versions that somebody gave up.
-    /// Counts the values that were too large.
+    /// Number of values that were too large.
     pub too_large: u64,
 }
 
 impl Encoder<'_> {
-    /// The start of a stream.
+    /// Appends the header of a stream.
     pub fn header(out: &mut Vec<u8>) {
         out.extend_from_slice(SIGNATURE);
-        // No flags, no extension.
+        // No flags, no header extension.
         out.extend_from_slice(&[0; 8]);
     }
 
-    /// The end of a stream.
+    /// Appends the trailer of a stream.
     pub fn trailer(out: &mut Vec<u8>) {
         out.extend_from_slice(&(-1i16).to_be_bytes());
     }
 
-    /// Appends a version as one tuple: all of `versions`' columns in their order.
+    /// Appends a version as one tuple: all columns of `versions`, in their order.
     pub fn row(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
         out.extend_from_slice(&(VERSIONS.columns.len() as i16).to_be_bytes());
         text(out, self.source);
@@ -77,16 +78,17 @@ impl Encoder<'_> {
         self.place(out, version);
     }
 
-    /// From `event` to `context_verified`.
+    /// Appends the columns from `event` to `context_verified`.
     fn content(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
         text(out, version.event().name());
         let mut lost = Names::default();
-        // Few versions come near the limit: those that cannot are written by the core without a look at each value.
+        // Few versions come near the limit. All others are written by the core, without a check of each value.
         let bytes = large::bytes(version);
-        // So are expanded columns: a member of `json` may be what `jsonb` refuses.
+        // Versions with expanded columns are checked too, because a member of `json` may be something that `jsonb`
+        // refuses.
         let careful = large::upper_bound(bytes) > self.field_max || version.table().expands();
         if bytes > LARGE {
-            // Growing by doubling would take memory that nobody planned for. What does not fit is not written.
+            // Growing by doubling would take memory that nobody planned for. A value that does not fit is not written.
             out.reserve_exact(bytes.min(self.field_max) + LARGE);
         }
         let max = self.field_max;
@@ -110,7 +112,8 @@ impl Encoder<'_> {
         self.who(out, version);
     }
 
-    /// `before_known` to `included`. The list of what is unknown comes before the last field that can add to it.
+    /// Appends the columns from `before_known` to `included`. `included` is encoded first, because it can still add
+    /// names to `unknown`.
     fn included_and_unknown<'b>(
         &mut self,
         out: &mut Vec<u8>,
@@ -127,7 +130,7 @@ impl Encoder<'_> {
         self.too_large += lost.count;
         let unknown = record::unknown_columns(version).filter(|name| !lost.names.contains(name));
         let unknown = unknown.chain(lost.names.iter().copied());
-        // An empty list is stored as null, which takes no room; the view and the reader show a list.
+        // An empty list is stored as null, which takes no space; the view and the reader show it as a list.
         let mut unknown = unknown.peekable();
         let some = unknown.peek().is_some().then_some(unknown);
         list(out, some);
@@ -141,7 +144,7 @@ impl Encoder<'_> {
         });
     }
 
-    /// `actor_id` to `context_verified`.
+    /// Appends the columns from `actor_id` to `context_verified`.
     fn who(&mut self, out: &mut Vec<u8>, version: &Version<'_>) {
         said(out, version.actor_id().map(|id| &id[..id.floor_char_boundary(ACTOR_ID_MAX)]));
         self.document(out, version.actor());
@@ -167,7 +170,7 @@ impl Encoder<'_> {
         });
     }
 
-    /// From `xid` to `tenant`.
+    /// Appends the columns from `xid` to `tenant`.
     fn place(&self, out: &mut Vec<u8>, version: &Version<'_>) {
         let transaction = version.transaction();
         fixed(out, i64::from(transaction.xid).to_be_bytes());
@@ -184,7 +187,7 @@ impl Encoder<'_> {
         optional(out, version.tenant());
     }
 
-    /// The whole row to store on a side, if any.
+    /// The whole row to store on one side, if any.
     fn image<'b>(&self, version: &Version<'b>, side: record::Side) -> Option<audit_core::batch::Image<'b>> {
         let (kept, image) = match side {
             record::Side::Before => (config::Side::Before, version.before()),
@@ -197,12 +200,12 @@ impl Encoder<'_> {
     }
 }
 
-/// A commit time as it is stored, which also decides the partition.
+/// The commit time as it is stored. It also decides the partition.
 pub(crate) fn committed_at(time: Micros) -> Micros {
     time.max(COMMITTED_AT_MIN)
 }
 
-/// A field's length and content.
+/// Appends a field: its length and its content.
 fn field(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
@@ -236,7 +239,7 @@ fn optional(out: &mut Vec<u8>, value: Option<&str>) {
     }
 }
 
-/// What an application said, in which there may be a character that PostgreSQL's text cannot hold.
+/// Appends text from an application, which may contain the character that PostgreSQL's text cannot hold (U+0000).
 fn said(out: &mut Vec<u8>, value: Option<&str>) {
     match value {
         Some(value) if value.contains('\0') => text(out, &value.replace('\0', "\u{fffd}")),
@@ -244,12 +247,12 @@ fn said(out: &mut Vec<u8>, value: Option<&str>) {
     }
 }
 
-/// A `jsonb` field; null where `write` says that there is nothing.
+/// Appends a `jsonb` field, or null if `write` returns false.
 fn json(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> bool) {
     let start = out.len();
     let mut some = true;
     field(out, |out| {
-        // The version of jsonb's binary form.
+        // The version of the binary format of `jsonb`.
         out.push(1);
         some = write(out);
     });
@@ -259,31 +262,32 @@ fn json(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> bool) {
     }
 }
 
-/// A `text[]`.
+/// Appends a `text[]`.
 fn list<'n>(out: &mut Vec<u8>, names: Option<impl Iterator<Item = &'n str>>) {
     let Some(names) = names else { return null(out) };
     field(out, |out| {
         let start = out.len();
-        // One dimension, no nulls, of text, with its length to come and lower bound 1.
+        // One dimension, no nulls, element type text, the length (filled in below), lower bound 1.
         for word in [1, 0, TEXT_OID, 0, 1] {
             out.extend_from_slice(&word.to_be_bytes());
         }
         let mut count = 0u32;
         for name in names {
-            // A member's name may be anything.
+            // The name of an expanded member may contain any character.
             said(out, Some(name));
             count += 1;
         }
         out[start + 12..start + 16].copy_from_slice(&count.to_be_bytes());
         if count == 0 {
-            // An empty array has no dimension.
+            // An empty array has no dimensions.
             out.truncate(start + 12);
             out[start..start + 4].copy_from_slice(&[0; 4]);
         }
     });
 }
 
-/// As `Display` writes it, but every version has one: without the formatting machinery.
+/// Appends a position as `Display` writes it. Every version has one, so this avoids the cost of the formatting
+/// machinery.
 fn position(out: &mut Vec<u8>, position: Position) {
     let mut hex = |value: u64, digits: u32| {
         for shift in (0..digits).rev() {

@@ -3,7 +3,7 @@
 use audit_connect::{ConnectError, Outcome, ServerError, outcome_of};
 use audit_core::sink::{Action, SinkError};
 
-/// No session could be opened.
+/// The error for a session that could not be opened.
 pub(crate) fn not_connected(error: ConnectError) -> SinkError {
     let hint = error.hint();
     let failure = SinkError::new(action(error.outcome()), "the hot database gives no session").source(error);
@@ -13,7 +13,7 @@ pub(crate) fn not_connected(error: ConnectError) -> SinkError {
     }
 }
 
-/// `doing` failed: "writing versions", say.
+/// The error for a failed action; `doing` names it, for example "writing versions".
 pub(crate) fn failed(doing: &str, error: tokio_postgres::Error) -> SinkError {
     let failure = SinkError::new(action(outcome_of(&error)), format!("{doing} failed in the hot database"));
     let hint = match error.code() {
@@ -41,7 +41,7 @@ fn action(outcome: Outcome) -> Action {
 
 const LOST: &str = "the connection was lost: see that the hot database's server runs; versions wait meanwhile";
 
-/// What a person can do.
+/// The hint for a SQLSTATE: what a person can do.
 pub(crate) fn hint(sqlstate: &str) -> Option<&'static str> {
     Some(match sqlstate {
         "3F000" | "42P01" | "42883" => "run `cdc-audit setup`: it makes what is missing",
@@ -58,14 +58,14 @@ pub(crate) fn hint(sqlstate: &str) -> Option<&'static str> {
     })
 }
 
-/// Whether the server may have refused a row for what is in it: data, constraints, limits of the program, and whatever a
-/// trigger that somebody added says.
+/// Whether the server may have refused a row because of its content: bad data, a constraint, a program limit, or an
+/// exception from a trigger that was added by hand.
 pub(crate) fn may_be_a_row(error: &tokio_postgres::Error) -> bool {
     let code = error.code().map(|code| code.code()).unwrap_or_default();
     ["22", "23", "44", "54", "P0"].iter().any(|class| code.starts_with(class))
 }
 
-/// Whether a table is not there any more.
+/// Whether a table no longer exists.
 pub(crate) fn is_gone(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&tokio_postgres::error::SqlState::UNDEFINED_TABLE)
 }

@@ -1,27 +1,29 @@
-//! JSON that came from an application, made fit for `jsonb`.
+//! Makes JSON from an application fit for `jsonb`.
 //!
-//! A context is any JSON object that somebody's program sent, and a member of a `json` column any JSON at all. `jsonb` refuses
-//! some that are valid: the escape `\u0000`, halves of surrogate pairs, numbers beyond `numeric`, nesting deeper than the
-//! server's stack. None of it may stop the trail, so it is replaced here. Whole values of columns need none of this: what is
-//! `jsonb` there is fit for `jsonb` here, and a `json` document is stored as a string.
+//! A context is any JSON object that an application sent, and a member of a `json` column is any JSON at all. `jsonb`
+//! refuses some JSON that is valid: the escape `\u0000`, single halves of surrogate pairs, numbers beyond `numeric`,
+//! nesting deeper than the server's stack. None of it may stop the trail, so it is replaced here. Whole values of
+//! columns need none of this: what is `jsonb` in the source is valid `jsonb` here, and a `json` document is stored as a
+//! string.
 
 use std::borrow::Cow;
 
 use audit_core::value::write_json_string;
 
-/// Deeper documents are stored as their text. Far below what `max_stack_depth` allows, far above what people write.
+/// Deeper documents are stored as their text. This is far below what `max_stack_depth` allows and far above what people
+/// write.
 const DEPTH_MAX: usize = 200;
 
-/// Longer numbers, and those with longer exponents, are stored as their text: `numeric` ends at 131,072 digits before and
-/// 16,383 after the point.
+/// Longer numbers, and numbers with longer exponents, are stored as their text: `numeric` is limited to 131,072 digits
+/// before the decimal point and 16,383 after it.
 const NUMBER_MAX: usize = 1_000;
 const EXPONENT_DIGITS_MAX: usize = 3;
 
-/// What takes the place of characters that `jsonb` does not know.
+/// Replaces characters that `jsonb` cannot hold.
 const REPLACEMENT: &str = "\\ufffd";
 
-/// The document, changed as little as possible; itself where nothing is wrong. `json` is valid JSON, as
-/// [`audit_core::context::Context`] and PostgreSQL's `json` promise; what is not will be refused by the server.
+/// Returns the document, changed as little as possible, and borrowed if nothing had to change. `json` must be valid
+/// JSON, as [`audit_core::context::Context`] and PostgreSQL's `json` promise; the server refuses anything else.
 pub(crate) fn fit(json: &str) -> Cow<'_, str> {
     if depth(json) > DEPTH_MAX {
         let mut text = b"{\"text\": ".to_vec();
@@ -82,8 +84,8 @@ fn depth(json: &str) -> usize {
     deepest
 }
 
-/// Walks a string from its opening quote and names the escapes (`from..to`) that must go. Returns what follows its closing
-/// quote. The second part is always `None`: strings are mended in place.
+/// Walks a string from its opening quote and reports the escapes (`from..to`) that must be replaced. Returns the index
+/// after the closing quote. The second part is always `None`, because the escapes of a string are replaced one by one.
 fn replace_in_string(json: &str, open: usize, bad: &mut impl FnMut(usize, usize)) -> (usize, Option<String>) {
     let bytes = json.as_bytes();
     let mut at = open + 1;
@@ -108,7 +110,7 @@ fn replace_in_string(json: &str, open: usize, bad: &mut impl FnMut(usize, usize)
     (bytes.len(), None)
 }
 
-/// The code unit of a `\uXXXX` here.
+/// The code unit of the `\uXXXX` at this index, if there is one.
 fn escape(json: &str, at: usize) -> Option<u16> {
     json.get(at..at + 6)?.strip_prefix("\\u").and_then(|digits| u16::from_str_radix(digits, 16).ok())
 }

@@ -1,8 +1,8 @@
-//! Versions that may hold what a `jsonb` does not take: written value by value, with a marker for each that is too large, and with members
-//! of `json` columns made fit by [`crate::jsonb`].
+//! Writes versions that may hold what `jsonb` does not take: value by value, with a marker for each value that is too
+//! large, and with members of `json` columns made valid by [`crate::jsonb`].
 //!
 //! Sizes are judged by an upper bound of what the server will need, before anything is written, so that a value of
-//! hundreds of megabytes costs nothing where it does not fit.
+//! hundreds of megabytes that does not fit costs nothing.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use audit_core::value::{Kind, write_json_string};
 
 use crate::jsonb::fit;
 
-/// The columns whose value did not fit, each once, and how often that was.
+/// The columns whose values did not fit, each named once, and the number of those values.
 #[derive(Debug, Default)]
 pub(crate) struct Names<'b> {
     pub names: Vec<&'b str>,
@@ -29,13 +29,14 @@ pub(crate) fn bytes(version: &Version<'_>) -> usize {
     bytes(version.before()) + bytes(version.after())
 }
 
-/// No field of a version with so many [`bytes`] needs more. Far too high as a rule: it decides only whether to look closer. A
-/// control character takes six bytes as JSON, an array of one-digit numbers as `jsonb` four times its text.
+/// Upper bound of the bytes that any field of a version with this many [`bytes`] needs. It is usually far too high, and
+/// only decides whether each value is checked. A control character takes six bytes as JSON, and an array of one-digit
+/// numbers takes four times its text as `jsonb`.
 pub(crate) fn upper_bound(bytes: usize) -> usize {
     bytes.saturating_mul(6)
 }
 
-/// As [`audit_core::record::write_changes`].
+/// Writes the same as [`audit_core::record::write_changes`], with markers for values that do not fit.
 pub(crate) fn write_changes<'b>(out: &mut Vec<u8>, version: &Version<'b>, max: usize, lost: &mut Names<'b>) -> bool {
     let start = out.len();
     let mut object = Object::open(out, max, lost);
@@ -54,7 +55,8 @@ pub(crate) fn write_changes<'b>(out: &mut Vec<u8>, version: &Version<'b>, max: u
     has
 }
 
-/// As [`audit_core::record::write_image`], for the columns that are `wanted`.
+/// Writes the same as [`audit_core::record::write_image`] for the columns that are `wanted`, with markers for values
+/// that do not fit.
 pub(crate) fn write_image<'b>(
     out: &mut Vec<u8>,
     image: Image<'b>,
@@ -70,7 +72,7 @@ pub(crate) fn write_image<'b>(
     object.close();
 }
 
-/// As [`audit_core::record::write_included`].
+/// Writes the same as [`audit_core::record::write_included`], with markers for values that do not fit.
 pub(crate) fn write_included<'b>(out: &mut Vec<u8>, version: &Version<'b>, max: usize, lost: &mut Names<'b>) -> bool {
     let Some(image) = version.after().or(version.before()) else { return false };
     if !version.table().columns.iter().any(|column| column.included) {
@@ -80,7 +82,7 @@ pub(crate) fn write_included<'b>(out: &mut Vec<u8>, version: &Version<'b>, max: 
     true
 }
 
-/// What stands for a value that does not fit; `bytes` is the length of its text.
+/// Writes the marker that replaces a value that does not fit; `bytes` is the length of its text.
 pub(crate) fn write_marker(out: &mut Vec<u8>, bytes: usize) {
     out.extend_from_slice(b"{\"$too_large\": ");
     out.extend_from_slice(bytes.to_string().as_bytes());
@@ -150,9 +152,10 @@ impl<'o, 'l, 'b> Object<'o, 'l, 'b> {
     }
 }
 
-/// The room that a value needs, as JSON text and as `jsonb`, whichever is more, or a little above it.
+/// The bytes that a value needs, as JSON text or as `jsonb`, whichever is more, or a little above that.
 fn weight(kind: &Kind, text: &str) -> usize {
-    // An element of an array or object takes 4 bytes beside itself, a number at least 8: against 3 bytes of text.
+    // Every element of an array or object takes 4 bytes in addition to itself, a number at least 8, for at least 3
+    // bytes of text.
     let elements = |text: &str| text.bytes().filter(|b| *b == b',').count() * 9;
     match kind {
         Kind::Jsonb => text.len() + elements(text),

@@ -1,14 +1,15 @@
-//! The columns of the tables: one list for what `setup` makes, what the writer fills, and what both check.
+//! The columns of the tables. `setup` makes the tables from this list, the writer fills its columns, and both check
+//! against it.
 //!
-//! All text is `COLLATE "C"`: positions then sort as they do everywhere else, and an index needs no locale, which a new
-//! version of the C library could change under it.
+//! All text is `COLLATE "C"`: positions then sort as they do everywhere else, and no index depends on a locale, whose
+//! order a new version of the C library could change.
 
 /// A column, with its type as `format_type` prints it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Column {
     pub name: &'static str,
     pub sql_type: &'static str,
-    /// What follows the type in CREATE TABLE.
+    /// The rest of the column's definition in CREATE TABLE, after the type.
     pub rest: &'static str,
 }
 
@@ -22,7 +23,7 @@ const fn column(name: &'static str, sql_type: &'static str, rest: &'static str) 
     Column { name, sql_type, rest }
 }
 
-/// The version record, in its order. The writer fills all of them, in this order.
+/// The columns of the version record, in order. The writer fills all of them, in this order.
 pub(crate) const VERSIONS: Table = Table {
     name: "versions",
     columns: &[
@@ -59,8 +60,9 @@ pub(crate) const VERSIONS: Table = Table {
     ],
 };
 
-/// Which table beside the common one holds versions of which table, and of which tenant: empty where that makes no difference. `wanted` is the
-/// configured name with its placeholders filled; `name` is that, or the like where it cannot be a name or is another's.
+/// Registers which table in addition to the common one holds the versions of which table and tenant; `tenant` is empty
+/// if the tenant makes no difference. `wanted` is the configured name with its placeholders filled in. `name` is the
+/// same, or a similar name if `wanted` cannot be a table's name or is already taken.
 pub(crate) const VERSIONS_TABLES: Table = Table {
     name: "versions_tables",
     columns: &[
@@ -73,7 +75,8 @@ pub(crate) const VERSIONS_TABLES: Table = Table {
     ],
 };
 
-/// What one sink has of one source. `position` and what belongs to it are null before the first write.
+/// What one sink has stored of one source. `position` and the columns that belong to it are null before the first
+/// write.
 pub(crate) const CHECKPOINTS: Table = Table {
     name: "checkpoints",
     columns: &[
@@ -91,8 +94,8 @@ pub(crate) const CHECKPOINTS: Table = Table {
     ],
 };
 
-/// How far each table's baseline is. A row of its own for each table, so that a chunk rewrites one small row and not a
-/// document of ten thousand.
+/// How far each table's baseline is. Each table has its own row, so that a chunk rewrites one small row and not a
+/// document about ten thousand tables.
 pub(crate) const BASELINES: Table = Table {
     name: "baselines",
     columns: &[
@@ -105,7 +108,7 @@ pub(crate) const BASELINES: Table = Table {
     ],
 };
 
-/// Every state a table has been in, as [`audit_core::shape::Shape`] writes itself.
+/// Every shape that a table has had, as [`audit_core::shape::Shape`] serialises itself.
 pub(crate) const SHAPES: Table = Table {
     name: "shapes",
     columns: &[
@@ -117,12 +120,12 @@ pub(crate) const SHAPES: Table = Table {
     ],
 };
 
-/// Those for versions first, then those that any checkpoint needs.
+/// All tables: first those for versions, then those that any checkpoint needs.
 pub(crate) const TABLES: [Table; 5] = [VERSIONS, VERSIONS_TABLES, CHECKPOINTS, BASELINES, SHAPES];
 pub(crate) const FOR_VERSIONS: usize = 2;
 
 impl Table {
-    /// `"name" type collation rest, …` as CREATE TABLE takes it.
+    /// The columns as CREATE TABLE takes them: `"name" type collation rest, …`.
     pub fn definition(&self) -> String {
         let line = |column: &Column| {
             let collation = if column.sql_type.starts_with("text") { " COLLATE \"C\"" } else { "" };
@@ -132,7 +135,7 @@ impl Table {
         self.columns.iter().map(line).collect::<Vec<_>>().join(",\n")
     }
 
-    /// `name, name, …`
+    /// The names of the columns, separated by commas: `name, name, …`.
     pub fn names(&self) -> String {
         self.columns.iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
     }

@@ -1,7 +1,7 @@
-//! A checkpoint for a sink that has no transaction of its own: [`CheckpointStore`].
+//! A checkpoint for a sink that has no transactions of its own: [`CheckpointStore`].
 //!
-//! The row in `checkpoints` moves behind what was delivered, by the same compare and set as that of a hot sink. What was
-//! delivered and not yet noted is delivered again after a failure: at least once.
+//! The row in `checkpoints` is moved after the versions were delivered, by the same compare-and-set as the row of a hot
+//! sink. Versions that were delivered before the checkpoint moved are delivered again after a failure: at least once.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct CheckpointStore {
     taken: Option<Taken>,
 }
 
-/// What is known since the checkpoint was taken.
+/// What is known since the checkpoint was taken over.
 #[derive(Debug)]
 struct Taken {
     identity: Identity,
@@ -32,17 +32,17 @@ struct Taken {
     start: Option<Progress>,
     baselines: Baselines,
     shapes: Digests,
-    /// Taken out while it is in use, so that whatever ends early leaves none behind.
+    /// Taken out while it is in use, so that an action that ends early leaves no session behind.
     session: Option<(Client, Statement)>,
 }
 
 impl CheckpointStore {
-    /// Opens nothing yet. `sink` is the sink's name in the configuration.
+    /// Makes the store without opening a session. `sink` is the sink's name in the configuration.
     pub fn new(sink: impl Into<Arc<str>>, endpoint: PgEndpoint) -> CheckpointStore {
         CheckpointStore { owner: Owner::new(sink.into(), endpoint), taken: None }
     }
 
-    /// As [`audit_core::sink::Sink::take`].
+    /// Does the same as [`audit_core::sink::Sink::take`].
     pub async fn take(&mut self, identity: &Identity) -> Result<Stored, SinkError> {
         self.taken = None;
         let (client, advance) = open_for_checkpoint(&self.owner.endpoint, &self.owner.sink).await?;
@@ -63,7 +63,7 @@ impl CheckpointStore {
         Ok(Stored { checkpoint, baselines, shapes })
     }
 
-    /// As [`audit_core::sink::Sink::begin`].
+    /// Does the same as [`audit_core::sink::Sink::begin`].
     pub async fn begin(&mut self, start: Progress) -> Result<(), SinkError> {
         let taken = self.connected().await?;
         taken.start = Some(start);
@@ -73,7 +73,7 @@ impl CheckpointStore {
         self.store(&Unit { progress: start, ..Unit::default() }).await
     }
 
-    /// What of these batches comes next, from the batch `first` on; `None` where everything is stored.
+    /// The next unit of these batches, starting in the batch `first`; `None` if everything is stored.
     pub async fn next<'b>(
         &mut self,
         batches: &[&'b Batch],
@@ -88,7 +88,7 @@ impl CheckpointStore {
         Ok(plan::next(batches, first, &have, limits))
     }
 
-    /// Moves the checkpoint behind a unit, with the shapes and baselines that belong to it.
+    /// Moves the checkpoint past a unit, and stores the shapes and baselines that belong to it.
     pub async fn store(&mut self, unit: &Unit<'_>) -> Result<(), SinkError> {
         self.connected().await?;
         let taken = self.taken.as_mut().ok_or_else(not_taken)?;
@@ -111,13 +111,13 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// What is stored.
+    /// The progress that is stored.
     pub fn durable(&self) -> Progress {
         let checkpoint = self.taken.as_ref().and_then(|taken| taken.checkpoint.as_ref());
         checkpoint.map(Checkpoint::progress).unwrap_or_default()
     }
 
-    /// Whether tables, rights and the sink's row are as they must be. Changes nothing.
+    /// Checks that tables, rights and the sink's row are as they must be. Changes nothing.
     pub async fn probe(&self, source: &str) -> Result<(), SinkError> {
         let (client, _) = open_for_checkpoint(&self.owner.endpoint, &self.owner.sink).await?;
         check_pooler(&client, &self.owner.endpoint, &self.owner.sink).await?;

@@ -1,4 +1,4 @@
-//! The hot audit table in any PostgreSQL: writing and reading it.
+//! The hot audit tables, in any PostgreSQL database: writing and reading them.
 //!
 //! ```text
 //! Batch ──plan──▶ unit ──encode──▶ binary COPY ─┐
@@ -6,8 +6,8 @@
 //!                        shapes, chunks, position ─┘
 //! ```
 //!
-//! [`HotSink`] is the sink, [`setup_statements`] makes its tables, [`HotReader`] reads them. The daemon's role can add
-//! versions and move its checkpoint, and nothing else: see [`schema`].
+//! [`HotSink`] is the sink, [`setup_statements`] makes its tables, and [`HotReader`] reads them. The daemon's role can
+//! add versions and move its checkpoint, and nothing else: see [`schema`].
 
 mod checkpoint;
 mod config;

@@ -1,13 +1,14 @@
-//! What a further table of versions is called.
+//! Chooses the names of further tables of versions.
 //!
-//! Values of rows become part of its name. It is always quoted, so any character will do; what remains is that it fits, with room for what
-//! partitions and its view are called, that it is no name of ours, and that no two tenants share one. The database decides
-//! the last of these (`schema/ensure_versions_table.sql`): who comes first has the name that was wanted, any other the one with a hash.
+//! Values of rows become part of such a name. It is always quoted, so any character is allowed. Three requirements
+//! remain: the name leaves room for the names of its partitions and its view, it is not one of our own names, and no
+//! two tenants share it. The database ensures the last one (`schema/ensure_versions_table.sql`): the first tenant gets
+//! the name that was wanted, any other tenant gets the one with a hash.
 
 use audit_core::versions_table::NAME_MAX;
 use sha2::{Digest, Sha256};
 
-/// Tables of ours, in the hot database or in the source, which may be the same.
+/// Names of our tables, in the hot database or in the source, which may be the same database.
 pub(crate) const OURS: [&str; 15] = [
     "versions",
     "versions_tables",
@@ -26,7 +27,7 @@ pub(crate) const OURS: [&str; 15] = [
     "quarantine",
 ];
 
-/// Digits of the hash behind a name that was cut or is another's.
+/// Number of hexadecimal digits of the hash after a name that was cut or is already taken.
 const HASH: usize = 16;
 
 /// The names that a table may get, best first.
@@ -34,13 +35,13 @@ pub(crate) fn wishes(wanted: &str, tenant: &str) -> Vec<String> {
     let plain = (wanted.len() <= NAME_MAX && !is_ours(wanted)).then(|| wanted.to_owned());
     let hash = Sha256::digest(format!("{}:{wanted}{tenant}", wanted.len()));
     let hash: String = hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect();
-    // One that begins like a partition and ends in a hash would look like one.
+    // A name that begins like a partition's and ends in a hash would look like a partition.
     let wanted = wanted.strip_prefix("v_").unwrap_or(wanted);
     let cut = &wanted[..wanted.floor_char_boundary(NAME_MAX - HASH - 1)];
     plain.into_iter().chain([format!("{cut}_{hash}")]).collect()
 }
 
-/// Whether something of ours is, or may once be, called so: a table, a partition, the view of a table.
+/// Whether one of our objects (a table, a partition, the view of a table) has this name or may get it later.
 pub fn is_ours(name: &str) -> bool {
     let digits = |text: &str, min: usize, max: usize| {
         (min..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())

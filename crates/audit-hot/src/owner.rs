@@ -1,4 +1,4 @@
-//! Who owns a sink's checkpoint: [`Owner`] takes it, and says why it is another's.
+//! The owner of a sink's checkpoint: [`Owner`] takes the checkpoint over, and explains why another process has it.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::failure::failed;
 pub(crate) struct Owner {
     pub sink: Arc<str>,
     pub endpoint: PgEndpoint,
-    /// Tells this owner from any other.
+    /// Distinguishes this owner from every other one.
     process: String,
 }
 
@@ -25,7 +25,7 @@ impl Owner {
         Owner { sink, endpoint, process }
     }
 
-    /// Takes the checkpoint from whoever has it.
+    /// Takes the checkpoint over from its current owner.
     pub async fn claim(&self, client: &Client, source: &str) -> Result<Owned, SinkError> {
         let known = checkpoint::owner(client, source, &self.sink).await;
         let Some((known, _)) = known.map_err(|error| failed("reading the checkpoint", error))? else {
@@ -35,7 +35,7 @@ impl Owner {
         claimed.ok_or_else(|| SinkError::retry(format!("another daemon took sink {} at this moment", self.sink)))
     }
 
-    /// Takes the checkpoint anew. The answer to an earlier try may have been lost: then the row names us already.
+    /// Takes the checkpoint again. If the answer to an earlier attempt was lost, the row already names this process.
     pub async fn claim_again(&self, client: &Client, source: &str, known: i64) -> Result<Owned, SinkError> {
         if let Some(owned) = self.claim_from(client, source, known).await? {
             return Ok(owned);
@@ -57,14 +57,14 @@ impl Owner {
         checkpoint::claim(&self.endpoint, client, (source, &self.sink), known, &self.process).await
     }
 
-    /// Why the checkpoint is not ours, or not where we left it.
+    /// The error for a checkpoint that is no longer ours, or not where we left it.
     pub async fn fenced(&self, client: &Client, source: &str, known: i64) -> SinkError {
         let name = &self.sink;
         match checkpoint::owner(client, source, name).await {
             Err(error) => failed("reading the checkpoint", error),
             Ok(None) => SinkError::stop(format!("the checkpoint of sink {name} is gone from the hot database"))
                 .hint("it was deleted by hand: restore it, or run `cdc-audit setup`, which begins a new one"),
-            // Owner epochs only rise.
+            // Owner epochs only rise, so a lower one means that the database was restored to an older state.
             Ok(Some((epoch, _))) if epoch < known => SinkError::went_back("the hot database"),
             Ok(Some((epoch, _))) if epoch == known => {
                 SinkError::stop(format!("the checkpoint of sink {name} was moved by hand"))

@@ -1,7 +1,7 @@
-//! Which partitions of a table of versions a batch needs, and that they exist before it is written: [`Partitions`].
+//! The partitions of a table of versions that a batch needs; they are made before it is written: [`Partitions`].
 //!
-//! A partition is made in a transaction of its own, by a function that belongs to the owner role. What is known to exist is
-//! remembered for the session, so that this costs a comparison for each transaction of the source.
+//! A partition is made in its own transaction, by a function that belongs to the owner role. The session remembers
+//! which partitions exist, so that this costs one comparison for each version.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -30,9 +30,9 @@ impl Month {
         Month(self.0 + 1)
     }
 
-    /// Days from 2000-01-01, as SQL counts them.
+    /// The first day as the number of days since 2000-01-01, which the SQL function takes.
     fn first_day(self) -> i32 {
-        // 10,957 days from 1970 to 2000.
+        // There are 10,957 days from 1970-01-01 to 2000-01-01.
         (days(self.0.div_euclid(12), self.0.rem_euclid(12) + 1) - 10_957) as i32
     }
 
@@ -42,8 +42,8 @@ impl Month {
     }
 }
 
-/// Year and month of a day, counted from 1970-01-01, in the proleptic Gregorian calendar, of which 400 years have 146,097
-/// days. Years count from March, so that the leap day is the last.
+/// Year and month of a day, which is counted from 1970-01-01, in the proleptic Gregorian calendar. 400 of its years
+/// have 146,097 days. Years are counted from March, so that the leap day is the last day of the year.
 fn year_and_month(day: i64) -> (i32, i32) {
     let day = day + 719_468;
     let of_era = day.rem_euclid(146_097);
@@ -71,20 +71,21 @@ type Wanted = (Option<Arc<str>>, Month);
 pub(crate) struct Partitions {
     of: Arc<str>,
     partitioning: Partitioning,
-    /// Whether next month's is made before it is needed.
+    /// Whether next month's partition is made before it is needed.
     ahead: bool,
     known: HashSet<Wanted>,
 }
 
 impl Partitions {
-    /// `partitioning` as the table has it, whatever is configured. `ahead`: whether it is sure to be written to next month.
+    /// `partitioning` is that of the existing table, whatever is configured. `ahead` says that the table is sure to be
+    /// written to next month.
     pub fn new(of: Arc<str>, partitioning: Partitioning, ahead: bool) -> Partitions {
-        // By table most of ten thousand might stay empty.
+        // If partitioned by table, most of ten thousand partitions might stay empty, so none is made ahead.
         Partitions { of, partitioning, ahead: ahead && partitioning == Partitioning::Month, known: HashSet::new() }
     }
 
-    /// Makes what these versions need and is not known to exist. Where they are of the present month, the next one may be made
-    /// too, so that nothing waits at midnight.
+    /// Makes the partitions that these versions need and that are not known to exist. If the versions are of the
+    /// current month, next month's partition may be made too, so that nothing waits for it at midnight.
     pub async fn ensure(&mut self, client: &Client, versions: &[Version<'_>]) -> Result<(), tokio_postgres::Error> {
         for (table, month) in self.missing(versions) {
             self.make(client, table, month).await?;
@@ -98,7 +99,7 @@ impl Partitions {
         Ok(())
     }
 
-    /// Looks again at everything.
+    /// Forgets which partitions exist, so that each is checked again.
     pub fn forget(&mut self) {
         self.known.clear();
     }
@@ -118,7 +119,7 @@ impl Partitions {
     fn missing(&self, versions: &[Version<'_>]) -> Vec<Wanted> {
         let by_table = self.partitioning == Partitioning::TableAndMonth;
         let mut missing: Vec<Wanted> = Vec::new();
-        // Runs of one month, and of one table, are the rule.
+        // Usually many versions in a row belong to the same month and table.
         let mut last: Option<(Range<i64>, &Arc<str>)> = None;
         for version in versions {
             let time = committed_at(version.transaction().committed_at);

@@ -1,4 +1,4 @@
-//! Whether the daemon could write now: [`probe`].
+//! Checks whether the daemon could write now: [`probe`].
 
 use std::sync::Arc;
 
@@ -16,8 +16,11 @@ use crate::encode::{Encoder, FIELD_MAX};
 use crate::failure::failed;
 use crate::session::{Session, check_pooler};
 
-/// Connects, checks tables and rights, looks for the sink's checkpoint, and writes a row in a transaction that is rolled back.
-/// Nobody is fenced, nothing stays but this month's partition.
+/// Connects, checks tables and rights, looks for the sink's checkpoint, and writes a row in a transaction that is
+/// rolled back. It fences no daemon and leaves nothing but this month's partition.
+///
+/// # Errors
+/// Returns the first of these steps that failed, as the sink would report it.
 pub async fn probe(config: &HotConfig, source: &str, sink: &str) -> Result<(), SinkError> {
     let mut session = Session::open(config, sink).await?;
     check_pooler(&session.client, &config.endpoint, sink).await?;

@@ -1,4 +1,4 @@
-//! Which version it is that the server refuses: [`find`].
+//! Finds the version that the server refuses: [`find`].
 
 use audit_core::batch::Version;
 use tokio_postgres::{Client, Error, Statement};
@@ -7,8 +7,8 @@ use crate::copy;
 use crate::encode::Encoder;
 use crate::failure::may_be_a_row;
 
-/// Tries ever smaller halves, each in a transaction that is rolled back, until one version is left. `None` where the server
-/// takes them now.
+/// Tries smaller and smaller halves, each in a transaction that is rolled back, until one version is left. Returns
+/// `None` if the server takes the versions now.
 pub(crate) async fn find(
     client: &Client,
     statement: &Statement,

@@ -1,4 +1,4 @@
-//! A session with the hot database that may write: opened, checked, and owner of its checkpoint ([`Session::open`]).
+//! A session with the hot database that may write. It is opened and checked here ([`Session::open`]).
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(crate) struct Session {
     pub targets: Targets,
 }
 
-/// What the daemon's role needs, by table: for the versions, and for the rest.
+/// The rights that the daemon's role needs, by table: first for the versions, then for the checkpoint.
 const PRIVILEGES: &[(&str, &str)] = &[
     ("versions", "INSERT"),
     ("checkpoints", "SELECT"),
@@ -52,15 +52,15 @@ async fn open(endpoint: &PgEndpoint, sink: &str) -> Result<Client, SinkError> {
     connect(endpoint, &format!("cdc-audit {sink}")).await.map_err(not_connected)
 }
 
-/// Refuses an endpoint that shares sessions between transactions, once a run.
+/// Refuses an endpoint that shares sessions between transactions. Called once in a run.
 pub(crate) async fn check_pooler(client: &Client, endpoint: &PgEndpoint, sink: &str) -> Result<(), SinkError> {
     refuse_pooler(client, endpoint, &format!("cdc-audit {sink}")).await.map_err(not_connected)
 }
 
-/// What somebody can do about a database that holds not every character.
+/// The hint for a database that cannot store every character.
 const UTF8: &str = "make a database with ENCODING 'UTF8' for it, let the sink's url name it, and run `cdc-audit setup`";
 
-/// Refuses a database whose encoding is another than UTF-8: the first character that it has not would stop the sink.
+/// Refuses a database whose encoding is not UTF-8: the first character that it cannot store would stop the sink.
 pub async fn check_encoding(client: &Client) -> Result<(), SinkError> {
     let asked = client.query_one("SELECT current_setting('server_encoding')", &[]).await;
     let encoding: String = asked.map_err(|error| failed("looking at the encoding", error))?.get(0);
@@ -70,11 +70,11 @@ pub async fn check_encoding(client: &Client) -> Result<(), SinkError> {
     }
 }
 
-/// Begins a transaction that is on the server's disk when its COMMIT returns, whatever the defaults of role and database are. It is said in
-/// each transaction: a session may be another one in the next.
+/// Begins a transaction that is on the server's disk when its COMMIT returns, whatever the defaults of role and
+/// database are. The setting is made in each transaction, because the next transaction may run in another session.
 pub(crate) const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on";
 
-/// The same for a checkpoint alone: whose versions go elsewhere needs no table for them.
+/// Opens a session for a checkpoint alone. A sink that delivers its versions elsewhere needs no tables for them here.
 pub(crate) async fn open_for_checkpoint(endpoint: &PgEndpoint, sink: &str) -> Result<(Client, Statement), SinkError> {
     let client = open(endpoint, sink).await?;
     let (_, tables) = TABLES.split_at(FOR_VERSIONS);
@@ -85,7 +85,8 @@ pub(crate) async fn open_for_checkpoint(endpoint: &PgEndpoint, sink: &str) -> Re
     Ok((client, advance))
 }
 
-/// Compares the tables with what this program writes. Columns that somebody added do no harm unless they demand a value.
+/// Compares the tables with what this program writes. Columns that were added by hand do no harm unless they require a
+/// value.
 pub(crate) async fn check_columns(client: &Client, tables: &[Table]) -> Result<(), SinkError> {
     let statement = "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), \
          a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = '' \
@@ -151,7 +152,8 @@ fn lacking(role: &str, lacks: &[String]) -> Result<(), SinkError> {
     Err(SinkError::stop(message).hint("grant what `cdc-audit setup --dry-run` prints"))
 }
 
-/// How the audit table is partitioned, and whether the role may have partitions and further tables made.
+/// Returns how the audit table is partitioned, after checking that the role may have partitions and further tables
+/// made.
 async fn check_partitions(client: &Client) -> Result<Partitioning, SinkError> {
     let statement = "SELECT ARRAY(SELECT 'EXECUTE on function cdc_audit.' || w.name \
                    FROM unnest(ARRAY['ensure_partition', 'ensure_versions_table']) WITH ORDINALITY AS w (name, nth) \
@@ -170,15 +172,16 @@ async fn check_partitions(client: &Client) -> Result<Partitioning, SinkError> {
     }
 }
 
-/// How long the checkpoint's row may be locked by somebody else before it is seen to. A transaction of ours holds it for
-/// the time of a commit.
+/// How long another session may lock the checkpoint's row before we end that session. Our own transactions hold the row
+/// only as long as a commit takes.
 const BLOCKED_AFTER: Duration = Duration::from_secs(2);
 
-/// How often that is done before the sink gives up at present.
+/// How often blocking sessions are ended before the sink returns an error and is retried.
 const BLOCKED_MAX: u32 = 5;
 
-/// Waits for `statement`, which runs in the session with server process `pid`. Whoever blocks it and runs under the same role
-/// is ended: that is a daemon which was paused in the middle of a commit, while the slot, which is the lock, is ours.
+/// Waits for `statement`, which runs in the session with server process `pid`. A session that blocks it and runs under
+/// the same role is ended: it belongs to a daemon that was paused in the middle of a commit, while we hold the
+/// replication slot, which is the lock.
 pub(crate) async fn unblocked<T>(
     endpoint: &PgEndpoint,
     sink: &str,

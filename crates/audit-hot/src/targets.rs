@@ -1,8 +1,9 @@
-//! The tables that versions go to: the common one and, where `versions_table` names others, those ([`Targets`]).
+//! The tables that versions go to: the common one and, if `versions_table` names others, those ([`Targets`]).
 //!
-//! Which table takes a version follows from its table and, where the name has a place for it, its tenant. That is looked up where either
-//! differs from the version before; the database is asked once a session. Rows of no tenant, or of one whose name is too long, records of what
-//! went wrong and versions that were given up go to the common table.
+//! The table of a version and, if the configured name contains it, its tenant decide which table takes the version.
+//! This is looked up whenever either differs from the previous version; the database is asked once in a session. The
+//! common table takes rows of no tenant or of a tenant whose name is too long, records of errors, and versions that
+//! were quarantined.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -22,10 +23,12 @@ use crate::names;
 use crate::partitions::Partitions;
 use crate::quote::ident;
 
-/// A session forgets which tables there are when it knows more: one with tens of thousands of tenants must not grow for ever.
+/// Number of tables above which a session forgets them all, so that one with tens of thousands of tenants does not grow
+/// for ever.
 const KNOWN_MAX: usize = 1_000;
 
-/// A longer tenant has no table of its own: it is a value of somebody's row, and an index of the tables' names holds it twice.
+/// Bytes of a tenant's name. A longer one gets no table of its own: it is a value from a row, and the index of the
+/// registry holds it twice.
 const TENANT_MAX: usize = 512;
 
 /// A table that takes versions.
@@ -36,15 +39,15 @@ pub(crate) struct Target {
     pub partitions: Partitions,
 }
 
-/// Those that a session has written to.
+/// The tables that a session has written to.
 #[derive(Debug)]
 pub(crate) struct Targets {
     partitioning: Partitioning,
-    /// The common one first.
+    /// All known targets; the common one is the first.
     targets: Vec<Target>,
-    /// By table and tenant, which is empty where it makes no difference.
+    /// Indexes of targets by table and tenant; the tenant is empty if it makes no difference.
     known: HashMap<Arc<str>, HashMap<Box<str>, usize>>,
-    /// It was said that a tenant is too long for a table of its own.
+    /// The warning about tenants that are too long for a table of their own was already logged.
     told_of_long: bool,
 }
 
@@ -62,7 +65,7 @@ impl Targets {
         Ok(Targets { partitioning, targets: vec![common], known: HashMap::new(), told_of_long: false })
     }
 
-    /// How versions are divided.
+    /// How versions are divided between tables.
     pub fn places(&self) -> Places {
         match self.partitioning {
             Partitioning::Month => Places::Own,
@@ -78,13 +81,13 @@ impl Targets {
         &self.targets[group.target]
     }
 
-    /// Whether there is any beside the common one.
+    /// Whether there is any target besides the common one.
     pub fn has_own(&self) -> bool {
         self.targets.len() > 1
     }
 
-    /// Divides a unit by the tables that take its versions, and makes those where they are missing. Of a unit without versions the
-    /// common table takes none.
+    /// Divides a unit by the tables that take its versions, and makes those tables if they are missing. A unit without
+    /// versions gets one empty group, for the common table.
     pub async fn divide<'u, 'b>(
         &mut self,
         client: &Client,
@@ -110,7 +113,7 @@ impl Targets {
     ) -> Result<Vec<Group<'b, 'b>>, Error> {
         let mut divided: Vec<(usize, Vec<Version<'b>>)> = Vec::new();
         let mut places: HashMap<usize, usize> = HashMap::new();
-        // Runs of one table and tenant are the rule.
+        // Usually many versions in a row have the same table and tenant.
         let mut last: Option<(&Arc<Table>, Option<&str>, usize)> = None;
         for version in versions {
             let (table, tenant) = (version.table(), own_tenant(version));
@@ -137,7 +140,7 @@ impl Targets {
         Ok(divided.into_iter().map(|(target, versions)| Group { target, versions: Cow::Owned(versions) }).collect())
     }
 
-    /// The table of this tenant, made where it is missing.
+    /// The table for this tenant, which is made if it is missing.
     async fn own(
         &mut self,
         client: &Client,
@@ -157,7 +160,7 @@ impl Targets {
         let target = match self.targets.iter().position(|target| target.name == name) {
             Some(target) => target,
             None => {
-                // Most of a thousand tenants may have nothing to say next month.
+                // Most of a thousand tenants may have no versions next month.
                 let ahead = tenant.is_empty();
                 self.targets.push(Target::open(client, name, self.partitioning, ahead).await?);
                 self.targets.len() - 1
@@ -167,7 +170,7 @@ impl Targets {
         Ok(target)
     }
 
-    /// Makes the partitions that these need.
+    /// Makes the partitions that these groups need.
     pub async fn ensure(&mut self, client: &Client, groups: &[Group<'_, '_>]) -> Result<(), Error> {
         for group in groups {
             self.targets[group.target].partitions.ensure(client, &group.versions).await?;
@@ -175,7 +178,7 @@ impl Targets {
         Ok(())
     }
 
-    /// Looks again at every partition.
+    /// Forgets which partitions exist, so that each is checked again.
     pub fn forget_partitions(&mut self) {
         self.targets.iter_mut().for_each(|target| target.partitions.forget());
     }
@@ -189,7 +192,8 @@ impl Target {
     }
 }
 
-/// The tenant in whose table a version belongs: empty where it makes no difference, `None` where that is the common table.
+/// The tenant whose table takes a version: empty if the tenant makes no difference, `None` if the common table takes
+/// it.
 fn own_tenant<'b>(version: &Version<'b>) -> Option<&'b str> {
     let own = version.table().versions_table.as_ref()?;
     if matches!(version.event(), Event::Gap | Event::Error) {

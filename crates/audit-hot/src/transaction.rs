@@ -15,7 +15,7 @@ use crate::failure::failed;
 use crate::session::{BEGIN, Session};
 use crate::targets::{Group, Target};
 
-/// What is known since the checkpoint was taken.
+/// What is known since the checkpoint was taken over.
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub identity: Identity,
@@ -25,21 +25,21 @@ pub(crate) struct Taken {
     pub start: Option<Progress>,
     pub baselines: BTreeMap<String, ChunkProgress>,
     pub shapes: Digests,
-    /// Taken out while it is in use, so that whatever ends early leaves none behind.
+    /// Taken out while it is in use, so that an action that ends early leaves no session behind.
     pub session: Option<Session>,
 }
 
-/// One database transaction about to happen.
+/// One database transaction that is about to run.
 pub(crate) struct Transaction<'t, 'b> {
     pub sink: &'t str,
     pub session: &'t Session,
     pub taken: &'t Taken,
     pub unit: &'t Unit<'t>,
-    /// Its versions by the table that takes them; one group at least.
+    /// The unit's versions, grouped by the table that takes them; there is at least one group.
     pub groups: &'t [Group<'t, 'b>],
 }
 
-/// What is so once it was committed.
+/// The new state after the transaction was committed.
 pub(crate) struct Done {
     pub bytes: u64,
     pub checkpoint: Checkpoint,
@@ -48,7 +48,7 @@ pub(crate) struct Done {
 }
 
 pub(crate) enum Failure {
-    /// The checkpoint was not where it should be: somebody else has it.
+    /// The checkpoint was not where it should be: another process has it.
     Lost,
     /// The server refused the rows.
     Copy(Error),
@@ -71,7 +71,7 @@ impl Transaction<'_, '_> {
         Ok(Done { bytes, checkpoint: to, shapes: new_shapes.iter().map(digest).collect(), baselines })
     }
 
-    /// A COPY for each table, then the checkpoint. Returns how many bytes the rows were.
+    /// Writes with one COPY for each table, then moves the checkpoint. Returns the number of bytes of the rows.
     async fn write(
         &self,
         encoder: &mut Encoder<'_>,
@@ -90,7 +90,8 @@ impl Transaction<'_, '_> {
         let mut bytes = copy::send(&mut copy, encoder, &first.versions).await.map_err(Failure::Copy)?;
         let mut last = first;
         for group in others {
-            // One after the other: a COPY that cannot begin would leave the driver with an answer too many.
+            // The COPYs run one after the other: with several in flight, one that cannot begin would leave the driver
+            // with an answer that it does not expect.
             let rows = copy.as_mut().finish().await.map_err(Failure::Copy)?;
             self.all_taken(last, rows)?;
             copy = copy::start(&self.session.client, &self.target(group).copy).await.map_err(Failure::Copy)?;
@@ -106,7 +107,7 @@ impl Transaction<'_, '_> {
         self.session.targets.of(group)
     }
 
-    /// Ends the last COPY, moves the checkpoint, and commits if both went as they must.
+    /// Ends the last COPY, moves the checkpoint, and commits if both succeeded.
     async fn commit(&self, mut copy: Copy, last: &Group<'_, '_>, to: &Checkpoint) -> Result<(), Failure> {
         let (copied, moved) = tokio::join!(copy.as_mut().finish(), self.advance(to));
         let rows = copied.map_err(Failure::Copy)?;
@@ -128,7 +129,7 @@ impl Transaction<'_, '_> {
         Err(Failure::Sink(SinkError::stop(message).hint(hint)))
     }
 
-    /// The rare beginning: with a table's new shape, or with a chunk.
+    /// Begins a transaction that also stores a table's new shape or a chunk, which is rare.
     async fn begin_with(
         &self,
         shapes: &[&Table],
@@ -143,7 +144,7 @@ impl Transaction<'_, '_> {
         copy::start(client, statement).await.map_err(Failure::Copy)
     }
 
-    /// Moves the checkpoint where there is nothing else to store.
+    /// Moves the checkpoint when there is nothing else to store.
     async fn advance_alone(&self, to: &Checkpoint) -> Result<(), Failure> {
         let moving = |error| Failure::Sink(failed("moving the checkpoint", error));
         let (begun, moved) = tokio::join!(self.session.client.batch_execute(BEGIN), self.advance(to));

@@ -1,16 +1,20 @@
 //! The sink: [`HotSink`].
 //!
 //! ```text
-//! write ──plan──▶ unit ──divide──▶ partitions ──▶ BEGIN; shapes; baselines; COPY …; move the checkpoint; COMMIT ──▶ next unit
+//! write ──plan──▶ unit ──divide──▶ partitions ──▶ transaction ──▶ next unit
+//!
+//! transaction: BEGIN; shapes; baselines; COPY …; move the checkpoint; COMMIT
 //! ```
 //!
-//! Exactly once rests on one thing: rows and checkpoint are committed together, and the checkpoint moves only from where this
-//! writer knows it to be, under the owner epoch that this writer raised ([`crate::checkpoint`]). Whatever goes wrong, the
-//! session is thrown away; the next call opens another, raises the owner epoch again, reads what is stored, and plans anew from
-//! there. So a COMMIT whose answer was lost needs no treatment of its own, and a call that is cancelled half-way neither.
+//! Exactly-once rests on one rule: rows and checkpoint are committed together, and the checkpoint moves only from the
+//! position that this writer knows, under the owner epoch that this writer raised ([`crate::checkpoint`]). Whatever
+//! goes wrong, the session is dropped; the next call opens another one, raises the owner epoch again, reads what is
+//! stored, and plans again from there. So a COMMIT whose answer was lost needs no special treatment, and neither does a
+//! call that is cancelled half-way.
 //!
-//! Three round trips make a transaction: BEGIN goes out with COPY, the end of COPY with the checkpoint, and COMMIT when both
-//! are known to be as they must: all rows taken, the checkpoint moved. Each further table of versions ([`crate::targets`]) adds two.
+//! A transaction takes three round trips: BEGIN is sent with COPY, the end of COPY with the checkpoint, and COMMIT
+//! after both are known to have succeeded: all rows are stored and the checkpoint is moved. Each further table of
+//! versions ([`crate::targets`]) adds two.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,12 +40,12 @@ use crate::transaction::{Failure, Taken, Transaction};
 /// What a sink did since it was made, for metrics.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Versions that were committed.
+    /// Number of versions that were committed.
     pub rows: AtomicU64,
-    /// Bytes of COPY streams that were committed.
+    /// Bytes of the COPY streams that were committed.
     pub bytes: AtomicU64,
     pub transactions: AtomicU64,
-    /// Values that were stored as `{"$too_large": bytes}`.
+    /// Number of values that were stored as `{"$too_large": bytes}`.
     pub too_large: AtomicU64,
 }
 
@@ -58,7 +62,8 @@ pub struct HotSink {
 }
 
 impl HotSink {
-    /// Opens nothing yet. `name` is the sink's in the configuration, and part of its checkpoint's identity.
+    /// Makes the sink without opening a session. `name` is the sink's name in the configuration, and part of its
+    /// checkpoint's identity.
     pub fn new(name: impl Into<Arc<str>>, config: HotConfig) -> HotSink {
         let (quarantine, counters) = (Arc::default(), Arc::new(Counters::default()));
         let name = name.into();
@@ -101,7 +106,7 @@ impl HotSink {
         self.taken.as_mut().ok_or_else(|| SinkError::stop("the sink is not taken"))
     }
 
-    /// Stores one unit, rows, shapes, baselines and checkpoint together.
+    /// Stores one unit: rows, shapes, baselines and checkpoint together.
     async fn store(&mut self, unit: &Unit<'_>) -> Result<(), SinkError> {
         let (name, counters) = (self.name.clone(), self.counters.clone());
         let not_taken = self.not_taken();
@@ -144,7 +149,7 @@ impl HotSink {
             Err(Failure::Copy(error)) if may_be_a_row(&error) => {
                 let looking = |error| failed("looking for the version that is refused", error);
                 session.client.batch_execute("ROLLBACK").await.map_err(looking)?;
-                // A partition that was dropped or detached by hand looks the same.
+                // A partition that was dropped or detached by hand causes the same error.
                 session.targets.forget_partitions();
                 let again = session.targets.ensure(&session.client, &groups).await;
                 again.map_err(looking)?;
@@ -163,7 +168,7 @@ impl HotSink {
     }
 }
 
-/// Whoever dropped it while a session wrote to it; the next session makes it anew.
+/// The error for a table that was dropped while a session wrote to it; the next session makes it again.
 fn dropped() -> SinkError {
     SinkError::retry("a table of versions was dropped").hint("it is made anew, without what it held")
 }
@@ -229,7 +234,7 @@ impl Sink for HotSink {
         }
     }
 
-    /// Nothing is held back: [`Sink::write`] returns when all is durable.
+    /// Does nothing, because [`Sink::write`] returns after everything is durable.
     async fn flush(&mut self, _all: bool) -> Result<(), SinkError> {
         Ok(())
     }

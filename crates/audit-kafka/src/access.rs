@@ -1,4 +1,5 @@
-//! How the brokers are reached and who they take us for: `[sinks.NAME.tls]`, `[sinks.NAME.sasl]`, and what librdkafka is told of them.
+//! How the sink connects to the brokers and proves its identity: `[sinks.NAME.tls]`, `[sinks.NAME.sasl]`, and the
+//! settings of librdkafka that follow from them.
 
 use std::path::PathBuf;
 
@@ -120,13 +121,13 @@ impl SaslConfig {
         }
     }
 
-    /// Whether secrets would go over the wire as they are.
+    /// Whether secrets would be sent in clear text.
     pub(crate) fn shows_secrets(&self) -> bool {
         matches!(self.mechanism, Mechanism::Plain | Mechanism::OAuthBearer) && !self.allow_clear_text
     }
 }
 
-/// What every client of these brokers is told. Secrets are read now.
+/// The settings that all clients of these brokers share. Secrets are read now.
 pub(crate) fn client(config: &KafkaConfig) -> Result<ClientConfig, SecretError> {
     let mut client = ClientConfig::new();
     for (key, value) in &config.client {

@@ -5,11 +5,11 @@
 //! | `checkpoint` | [`audit_core::sink::Checkpoint`] |
 //! | `baseline/TABLE` | [`ChunkProgress`] |
 //! | `shape/TABLE/NUMBER` | [`Shape`] |
-//! | `topic/TOPIC` | the table whose versions it has, so that a topic that was deleted is told from one that never was |
-//! | `owner` | [`Owner`]: who took the sink last. No fence, that is the transactional id; it tells whom one was fenced by |
+//! | `topic/TOPIC` | the table whose versions the topic has; shows whether a missing topic was deleted or never existed |
+//! | `owner` | [`Owner`]: who took the sink over last. The fence is the transactional id; this tells who fenced us |
 //!
-//! Where a partition ends is not known for certain: after a change of leaders a reader may be shown an earlier end for a moment. So whoever takes
-//! the sink writes its own `owner` and reads until that comes.
+//! It is not known for certain where a partition ends: after a change of leaders a reader may be shown an earlier end
+//! for a moment. So a process that takes the sink over writes its own `owner` and reads until it finds that record.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -46,12 +46,12 @@ pub(crate) fn topic_key(topic: &str) -> String {
     format!("{TOPIC}{topic}")
 }
 
-/// Who took the sink.
+/// The process that took the sink over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Owner {
-    /// Tells this taking from any other.
+    /// Distinguishes this takeover from every other one.
     pub token: String,
-    /// For people: process and machine.
+    /// Process and machine, as text for people.
     pub process: String,
     pub since: String,
 }
@@ -64,23 +64,23 @@ impl Owner {
     }
 }
 
-/// What the topic says.
+/// The contents of the topic.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub stored: Stored,
-    /// Topic to table.
+    /// The tables by topic.
     pub topics: BTreeMap<String, String>,
     pub owner: Option<Owner>,
-    /// After the last record.
+    /// The offset after the last record.
     pub end: i64,
     shapes: BTreeMap<String, Shape>,
 }
 
-/// Where reading ends.
+/// Where reading stops.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Until<'u> {
     Owner(&'u Owner),
-    /// What a reader is shown as the end.
+    /// What a reader is shown as the end of the topic.
     End,
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn read(
     patience: Duration,
 ) -> Result<Contents, SinkError> {
     for (key, value) in [
-        // Of no use but that librdkafka asks for one: no offset is ever committed under it.
+        // librdkafka demands a group; no offset is ever committed under it.
         ("group.id", group),
         ("enable.auto.commit", "false"),
         ("enable.partition.eof", "true"),
@@ -130,10 +130,11 @@ pub(crate) fn read(
                 }
             }
             Some(Err(error)) => match error.rdkafka_error_code() {
-                // The group is a name and nothing else.
+                // The group is only a name; the reader needs no right to it.
                 Some(Code::GroupAuthorizationFailed) => {}
                 Some(Code::TopicAuthorizationFailed) => return Err(told(&error)),
-                // Whoever took the sink has written to it; others need not wait for a topic that nobody made.
+                // After a takeover the topic exists, because the new owner has written to it, so the error is
+                // temporary. Other readers need not wait for a topic that nobody made.
                 Some(code) if is_unknown(code) && matches!(until, Until::End) => return Err(told(&error)),
                 _ => last = error,
             },

@@ -1,4 +1,4 @@
-//! `[sinks.NAME]` with `type = "kafka"`: where the brokers are, how they know us, what topics hold.
+//! `[sinks.NAME]` with `type = "kafka"`: where the brokers are, how we authenticate, what the topics hold.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::names;
 
 /// Topics of a Kafka cluster: one for each table, and one for the sink's checkpoint, which is written in the same Kafka transaction. Consumers
 /// with `isolation.level=read_committed` see each version once, in order for each key.
-// Unknown keys are found by audit-config, since serde cannot refuse them beside a flattened struct.
+// audit-config finds unknown keys, because serde cannot refuse them in a struct with a flattened field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KafkaConfig {
     /// Brokers to begin with, `host:port`; the others are learnt from them.
@@ -102,7 +102,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// As librdkafka calls it.
+    /// The name that librdkafka uses.
     pub fn name(self) -> &'static str {
         match self {
             Compression::Lz4 => "lz4",
@@ -138,7 +138,8 @@ fn transaction_timeout() -> Span {
     Span::secs(60)
 }
 
-/// What beginnings of librdkafka's names are ours: exactly once, memory and secrets rest on them, or a key of our own says it.
+/// Prefixes of librdkafka's settings that the configuration may not set: exactly-once, memory and secrets depend on
+/// them, or a key of our own sets them.
 const OURS: &[&str] = &[
     "acks",
     "allow.auto.create.topics",
@@ -191,12 +192,13 @@ impl KafkaConfig {
         }
     }
 
-    /// TLS as it is used; `None` without it.
+    /// The TLS settings in use; `None` without TLS.
     pub(crate) fn tls(&self) -> Option<TlsConfig> {
         (!self.plain_text).then(|| self.tls.clone().unwrap_or_default())
     }
 
-    /// Why anyone on the way could read the trail, or pose as a broker, and what to do about it. `None` if nobody could.
+    /// Why others on the network could read the trail or pose as a broker, and what to do about it. `None` if they
+    /// could not.
     pub fn unverified(&self) -> Option<(String, String)> {
         let here = |broker: &String| {
             let host = broker.rsplit_once(':').map_or(broker.as_str(), |(host, _)| host).trim_matches(['[', ']']);
@@ -215,7 +217,7 @@ impl KafkaConfig {
         }
     }
 
-    /// Where it is, for people.
+    /// The addresses of the brokers, as text for people.
     pub fn place(&self) -> String {
         self.brokers.join(",")
     }
@@ -225,14 +227,15 @@ impl KafkaConfig {
         names::fill(&self.checkpoint_topic, &[("source", source), ("sink", sink)])
     }
 
-    /// Whether tables share topics because the template says so.
+    /// Whether the template makes tables share topics.
     pub fn is_shared(&self) -> bool {
         !self.topic.contains("{table}")
     }
 
-    /// Whether rows of different tables may have the same key in a topic: a tombstone, or compaction, would take one for the other.
+    /// Whether rows of different tables may have the same key in one topic: a tombstone or compaction would then remove
+    /// the row of another table.
     pub(crate) fn keys_may_collide(&self) -> bool {
-        // With its schema a key names its table.
+        // With its schema, a key names its table.
         let named = self.format.format == Format::Debezium && self.format.inline_schema;
         self.is_shared() && !named
     }
@@ -257,7 +260,7 @@ impl KafkaConfig {
         }
     }
 
-    /// What the types cannot say.
+    /// Checks the rules that the types of the fields cannot express.
     pub fn check(&self, problems: &mut Problems) {
         let is_broker = |broker: &String| {
             let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
@@ -342,7 +345,7 @@ mod tests {
         assert!(shown.contains("{source}.{schema}.{table}") && shown.contains("Lz4"), "{shown}");
     }
 
-    /// Whoever forgets TLS gets it.
+    /// TLS is the default.
     #[test]
     fn the_trail_goes_over_tls_unless_told_otherwise() {
         let config = |text: &str| {

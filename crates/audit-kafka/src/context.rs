@@ -1,4 +1,5 @@
-//! What librdkafka tells besides results: log lines, errors of connections, messages that were not delivered, and that it wants a token.
+//! What librdkafka reports besides results: log lines, connection errors, messages that were not delivered, and that it
+//! needs a token.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -16,10 +17,10 @@ use rdkafka::message::{DeliveryResult, Headers, Message};
 use rdkafka::producer::ProducerContext;
 use tracing::{debug, warn};
 
-/// The header that says where a version stands.
+/// The header with the position of a version.
 pub(crate) const POSITION: &str = "position";
 
-/// One client's.
+/// The context of one client.
 #[derive(Debug)]
 pub(crate) struct Context {
     sink: String,
@@ -29,19 +30,19 @@ pub(crate) struct Context {
     connection: Mutex<Option<(RDKafkaErrorCode, String)>>,
 }
 
-/// What was not delivered since the transaction began.
+/// The messages that were not delivered since the transaction began.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Failures {
-    /// The first that is a cause, rather than a consequence of another: why, and of which topic.
+    /// The first failure that is a cause rather than a consequence of another one: the error and the topic.
     pub first: Option<(RDKafkaErrorCode, String)>,
-    /// The largest of those that a broker found too large.
+    /// The largest message that a broker found too large.
     pub too_large: Option<TooLarge>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TooLarge {
     pub position: Position,
-    /// Of key and value, in bytes.
+    /// Bytes of key and value.
     pub bytes: usize,
 }
 
@@ -56,7 +57,7 @@ impl Context {
         }
     }
 
-    /// Whether a message was not delivered. Cheap.
+    /// Whether a message was not delivered. This check is cheap.
     pub fn failing(&self) -> bool {
         self.failing.load(Ordering::Acquire)
     }
@@ -65,20 +66,20 @@ impl Context {
         locked(&self.failures).clone()
     }
 
-    /// Begins anew.
+    /// Forgets all failures, for a new transaction.
     pub fn forget(&self) {
         *locked(&self.failures) = Failures::default();
         self.failing.store(false, Ordering::Release);
     }
 
-    /// The last that was wrong with a connection, in librdkafka's words, which hold addresses and mechanisms but no secrets.
+    /// The last connection error, in librdkafka's words, which contain addresses and mechanisms but no secrets.
     pub fn connection(&self) -> Option<(RDKafkaErrorCode, String)> {
         locked(&self.connection).clone()
     }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What lies in these is whole after every step.
+    // The contents are consistent after every step, even if a thread panicked.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -91,7 +92,7 @@ impl ClientContext for Context {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 warn!(sink, facility, "{message}")
             }
-            // What it means for the sink is said by the sink.
+            // The sink itself reports what other messages mean for it.
             _ => debug!(sink, facility, "{message}"),
         }
     }
@@ -100,7 +101,7 @@ impl ClientContext for Context {
         debug!(sink = self.sink.as_str(), %error, "{reason}");
         let Some(code) = error.rdkafka_error_code() else { return };
         let mut last = locked(&self.connection);
-        // That no broker is left follows from something that was said before.
+        // That no broker is left is a consequence of an error that was reported before.
         if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
             *last = Some((code, reason.to_owned()));
         }
@@ -120,7 +121,7 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
         let Err((error, message)) = result else { return };
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-        // Others of the same transaction are given up with the first.
+        // After the first failure the other messages of the same transaction are purged.
         if matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) {
             return;
         }
@@ -140,13 +141,13 @@ impl ProducerContext for Context {
     }
 }
 
-/// What the header [`POSITION`] says; the part behind a slash tells messages of one version apart.
+/// The position in the header [`POSITION`]. The part after a slash only distinguishes messages of one version.
 fn position(headers: Option<&impl Headers>) -> Option<Position> {
     let value = headers?.iter().find(|header| header.key == POSITION)?.value?;
     std::str::from_utf8(value).ok()?.split('/').next()?.parse().ok()
 }
 
-/// How long a token holds that does not say so itself, in milliseconds.
+/// How long a token is used that does not state its own end, in milliseconds.
 const TOKEN_MILLIS: i64 = 5 * 60 * 1000;
 
 fn read_token(path: &Path) -> Result<OAuthToken, Box<dyn Error>> {
@@ -165,7 +166,7 @@ fn read_token(path: &Path) -> Result<OAuthToken, Box<dyn Error>> {
     })
 }
 
-/// What a JSON Web Token says of itself (RFC 7519); nobody here relies on it.
+/// The claims of a JSON Web Token (RFC 7519). They are not verified, because nothing here relies on them.
 fn claims(token: &str) -> Option<serde_json::Value> {
     use base64::Engine as _;
     let body = token.split('.').nth(1)?;

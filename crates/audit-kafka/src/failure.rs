@@ -6,18 +6,19 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use crate::context::Context;
 
-/// A code and what was said with it. Never a message's content: brokers and librdkafka quote none.
+/// An error code and its text. It never contains a message's content: brokers and librdkafka quote none.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Reason(String);
 
-/// A password or key could not be had.
+/// The error for a password or key that could not be read.
 pub(crate) fn no_secret(error: SecretError) -> SinkError {
     let hint = error.hint();
     SinkError::stop("the sink's credentials cannot be read").hint(hint).source(error)
 }
 
-/// No client could be made: a setting, or a file that one names. The value is not repeated, for it may be a secret.
+/// The error for a client that could not be made, because of a setting or a file that a setting names. The value is not
+/// repeated, because it may be a secret.
 pub(crate) fn not_created(error: &KafkaError) -> SinkError {
     let said = match error {
         KafkaError::ClientConfig(_, _, key, _) => format!("librdkafka refuses the setting {key}"),
@@ -29,14 +30,14 @@ pub(crate) fn not_created(error: &KafkaError) -> SinkError {
         .source(Reason(said))
 }
 
-/// `doing` failed. `otherwise` is what happens after an error that may pass.
+/// The error for a failed action; `doing` names it, and `otherwise` is the action after an error that may be temporary.
 pub(crate) fn failed(doing: &str, error: &KafkaError, context: &Context, otherwise: Action) -> SinkError {
-    // An administrator's client has its code in another place.
+    // The code of an administrator's client is in another variant.
     let code = match error {
         KafkaError::AdminOp(code) => Some(*code),
         other => other.rdkafka_error_code(),
     };
-    // Nothing but a time-out is seen of connections that cannot be made.
+    // If no connection can be made, the error itself is only a time-out; the connection's last error says more.
     let vague = code.is_none_or(|code| {
         matches!(code, Code::OperationTimedOut | Code::BrokerTransportFailure | Code::MessageTimedOut)
     });
@@ -61,7 +62,7 @@ const LOST: &str = "see that the brokers run and can be reached; versions wait m
 const UNVERIFIED: &str = "name the brokers' port for TLS, and in tls.ca_file who vouches for them; for brokers without TLS set plain_text = true, \
                           by which anyone on the way can read the trail; versions wait meanwhile";
 
-/// What needs somebody to act, and what he can do. `None` for what may pass.
+/// The action and the hint for an error that a person must resolve; `None` if it may be temporary.
 fn judge(code: Code) -> Option<(Action, &'static str)> {
     let hint = match code {
         Code::Authentication
@@ -99,7 +100,7 @@ fn judge(code: Code) -> Option<(Action, &'static str)> {
     Some((Action::Stop, hint))
 }
 
-/// Whether it may mean that another client has our transactional id.
+/// Whether the error may mean that another client has our transactional id.
 pub(crate) fn is_fence(code: Code) -> bool {
     matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::InvalidProducerIdMapping)
 }

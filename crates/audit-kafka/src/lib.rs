@@ -6,7 +6,7 @@
 //!              shapes, baselines, checkpoint ──────┘
 //! ```
 //!
-//! [`KafkaSink`] is the sink, [`KafkaConfig`] says where it writes, [`set_up`] makes the checkpoint's topic.
+//! [`KafkaSink`] is the sink, [`KafkaConfig`] configures it, and [`set_up`] makes the checkpoint's topic.
 
 mod access;
 mod checkpoint;

@@ -1,12 +1,12 @@
-//! Names of topics out of templates.
+//! Makes names of topics from templates.
 
 use audit_core::shape::TableName;
 use sha2::{Digest, Sha256};
 
-/// The longest name that Kafka allows.
+/// The longest name that Kafka allows, in bytes.
 const NAME_MAX: usize = 249;
 
-/// Whether a template is text that Kafka allows, and names in braces that are known.
+/// Checks that a template consists of text that Kafka allows and of known names in braces.
 pub fn check(template: &str, known: &[&str]) -> Result<(), String> {
     let mut rest = template;
     while let Some((text, behind)) = rest.split_once('{') {
@@ -29,7 +29,7 @@ fn allowed(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
-/// The names put in; each character of them that Kafka does not allow becomes `_`.
+/// Fills in the names; each of their characters that Kafka does not allow becomes `_`.
 pub fn fill(template: &str, names: &[(&str, &str)]) -> String {
     names.iter().fold(template.to_owned(), |text, (name, value)| {
         let plain = |c: char| if c.is_ascii() && allowed(c as u8) { c } else { '_' };
@@ -37,27 +37,28 @@ pub fn fill(template: &str, names: &[(&str, &str)]) -> String {
     })
 }
 
-/// Whether a topic can have a name that was put together.
+/// Whether Kafka allows this name for a topic.
 pub fn is_allowed(name: &str) -> bool {
     name.len() <= NAME_MAX && !matches!(name, "" | "." | "..")
 }
 
-/// The topic of a table; `None` where none can be called so. A name that would be written as another's is followed by a hash of its own:
-/// else anyone who may make a table could write into the topic of another.
+/// The topic of a table; `None` if no topic can have this name. A table's name that could become the same as another
+/// one's gets a hash of its own: otherwise anyone who may make a table could write into another table's topic.
 pub fn topic(template: &str, source: &str, table: &TableName) -> Option<String> {
     let own = if is_plain(&table.schema) && is_plain(&table.table) { table.table.clone() } else { hashed(table) };
     let topic = fill(template, &[("source", source), ("schema", &table.schema), ("table", &own)]);
     is_allowed(&topic).then_some(topic)
 }
 
-/// Whether a name stays as it is, and is told apart from others: `.` stands between names, and a hash is at an end.
+/// Whether a name needs no hash: all its characters are kept, and it cannot be mistaken for another one. `.` separates
+/// names, and a hash comes at the end, so names that contain a `.` or end like a hash are not plain.
 fn is_plain(name: &str) -> bool {
     let hash = name.rsplit_once('-').map_or("", |(_, end)| end);
     let is_hash = hash.len() == HASH && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) && !is_hash
 }
 
-/// Digits of the hash.
+/// Number of hexadecimal digits of the hash.
 const HASH: usize = 8;
 
 fn hashed(table: &TableName) -> String {
@@ -79,7 +80,7 @@ mod tests {
         assert_eq!(name("public", &"x".repeat(250)), None);
         let dots = topic("{table}", "shop", &TableName::new("public", ".."));
         assert!(dots.is_some_and(|dots| dots.starts_with("..-")), "Kafka has no topic `..`");
-        // What a name holds is not a template again.
+        // The names that are filled in are not treated as templates themselves.
         assert_eq!(name("{table}", "users").as_deref(), Some("shop._table_.users-35c1f4c4"));
     }
 
@@ -98,7 +99,7 @@ mod tests {
             .iter()
             .filter_map(|(schema, table)| topic("{schema}.{table}", "shop", &TableName::new(*schema, *table)))
             .collect();
-        // Nor is there a table whose plain name is what another's becomes.
+        // No table's plain name equals the name that another table gets with its hash.
         let forged = names[1].split_once('.').map_or("", |(_, table)| table).to_owned();
         names.extend(topic("{schema}.{table}", "shop", &TableName::new("public", forged)));
         let count = names.len();

@@ -1,4 +1,5 @@
-//! Before the daemon runs: whether it could write ([`probe`]), what it has ([`stored`]), and the topic that it needs ([`set_up`]).
+//! What happens before the daemon runs: checking whether it could write ([`probe`]), reading its checkpoint
+//! ([`stored`]), and making the topic that it needs ([`set_up`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,10 @@ use crate::failure::{failed, no_secret, not_created, of_code};
 use crate::session::{Producer, Settings, no_checkpoint, off};
 use crate::topics::{self, ANSWER, Kind};
 
-/// What `probe` found besides that the daemon could write.
+/// What `probe` found, apart from the fact that the daemon could write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Probed {
-    /// What is risky, each with what can be done.
+    /// The risks, each with what can be done about it.
     pub warnings: Vec<(String, String)>,
 }
 
@@ -33,20 +34,29 @@ fn settings(config: &KafkaConfig, sink: &str) -> Settings {
     }
 }
 
-/// Makes the checkpoint's topic, unless it is there.
+/// Makes the checkpoint's topic, unless it exists.
+///
+/// # Errors
+/// Fails if `checkpoint_topic` gives no valid name, or the brokers do not make the topic.
 pub async fn set_up(config: &KafkaConfig, source: &str, sink: &str) -> Result<(), SinkError> {
     let topic = settings(config, sink).checkpoint_topic(source)?;
     topics::create(config, sink, &[&topic], Kind::Checkpoint).await
 }
 
-/// What the sink has durably, as a reader sees it; takes nothing over.
+/// The sink's committed checkpoint, as a reader sees it. Takes nothing over.
+///
+/// # Errors
+/// Fails if the checkpoint's topic cannot be read.
 pub async fn stored(config: &KafkaConfig, source: &str, sink: &str) -> Result<Option<Checkpoint>, SinkError> {
     let (settings, source) = (settings(config, sink), source.to_owned());
     off(move || settings.read(&source, Until::End)).await.map(|contents| contents.stored.checkpoint)
 }
 
-/// Connects with the sink's credentials, looks for its topics, and writes to the checkpoint's in a transaction that is given up. The
-/// transactional id is another, `….check`, so that nobody is fenced.
+/// Connects with the sink's credentials, looks for its topics, and writes to the checkpoint's topic in a transaction
+/// that is aborted. It uses another transactional id, `….check`, so that no daemon is fenced.
+///
+/// # Errors
+/// Fails if the daemon could not write with this configuration.
 pub async fn probe(config: &KafkaConfig, source: &str, sink: &str) -> Result<Probed, SinkError> {
     let (given, wanted) = (settings(config, sink), source.to_owned());
     let topic = given.checkpoint_topic(source)?;
@@ -57,7 +67,8 @@ pub async fn probe(config: &KafkaConfig, source: &str, sink: &str) -> Result<Pro
     Ok(Probed { warnings })
 }
 
-/// What compaction would do in the topics that were written to. Who may not read their settings is not told.
+/// Warns of what compaction would do in the topics that were written to. Without the right to read their settings there
+/// is no warning.
 async fn compacted(config: &KafkaConfig, source: &str, sink: &str) -> Result<Vec<(String, String)>, SinkError> {
     let (given, named) = (settings(config, sink), source.to_owned());
     let contents = off(move || given.read(&named, Until::End)).await?;
@@ -128,7 +139,8 @@ fn write(settings: &Settings, source: &str, topic: &str) -> Result<(), SinkError
     }
 }
 
-/// The settings of the checkpoint's topic that could cost the checkpoint. Who may not read them is not told.
+/// Warns of settings of the checkpoint's topic that could lose the checkpoint. Without the right to read them there is
+/// no warning.
 async fn limits(config: &KafkaConfig, sink: &str, topic: &str) -> Result<Vec<(String, String)>, SinkError> {
     let client = access::client(config).map_err(no_secret)?;
     let admin: AdminClient<Context> =

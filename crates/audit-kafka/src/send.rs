@@ -1,4 +1,4 @@
-//! A unit's versions, as messages, into the producer's queue ([`Session::send`]).
+//! Puts a unit's versions into the producer's queue, as messages ([`Session::send`]).
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::context::{POSITION, TooLarge};
 use crate::session::{Failure, Producer, Session};
 use crate::topics::code_of;
 
-/// A queue that is full is looked at again after this long.
+/// Interval between attempts to put a message into a full queue.
 const BETWEEN_TRIES: Duration = Duration::from_millis(1);
 
 impl Session {
-    /// Sends a unit in the open transaction, which is opened where there is none.
+    /// Sends a unit in the open transaction. Opens one if there is none.
     pub async fn send(&mut self, unit: &Unit<'_>) -> Result<(), Failure> {
         self.find_topics(unit).await?;
         self.begin()?;
@@ -52,7 +52,7 @@ impl Session {
     }
 }
 
-/// Versions of one table in a row.
+/// Consecutive versions of one table.
 #[derive(Default)]
 struct Run {
     table: Option<Arc<Table>>,
@@ -83,7 +83,7 @@ impl Run {
         let content_type = encoder.content_type();
         encoder.messages(version, recorded_at, |message: Message<'_>| {
             position.clear();
-            // Writing into a String cannot fail.
+            // Writing into a `String` cannot fail.
             let _ = match message.op {
                 Some(op) => write!(position, "{}/{op}", version.position()),
                 None => write!(position, "{}", version.position()),
@@ -106,7 +106,7 @@ impl Run {
             let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).headers(headers());
             (record.key, record.payload) = (message.key, message.value);
             if !message.of_row {
-                // Order holds within a partition only.
+                // Order is kept only within a partition, so messages that concern no row go to one partition.
                 record.partition = Some(0);
             }
             let bytes = message.key.map_or(0, <[u8]>::len) + message.value.map_or(0, <[u8]>::len);
@@ -115,7 +115,7 @@ impl Run {
     }
 }
 
-/// Puts a message into the queue. Waits while it is full: brokers take what they are given, or the messages in it fail after a while.
+/// Puts a message into the queue. Waits while it is full: brokers take the messages in it, or these fail after a while.
 fn enqueue(producer: &Producer, record: BaseRecord<'_, [u8], [u8]>, size: TooLarge) -> Result<(), Failure> {
     let mut record = record;
     loop {
@@ -132,7 +132,7 @@ fn enqueue(producer: &Producer, record: BaseRecord<'_, [u8], [u8]>, size: TooLar
     }
 }
 
-/// Runs what takes processor time, and may wait, so that other tasks of this thread go on elsewhere.
+/// Runs work that takes processor time and may wait, so that other tasks of this thread continue elsewhere.
 fn on_cpu<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),

@@ -1,14 +1,16 @@
 //! A producer that has the sink's transactional id, and what it has sent and stored ([`Session`]).
 //!
 //! ```text
-//! take: init transactions (ends the former owner's) ─▶ write `owner` ─▶ read the checkpoint's topic until `owner` comes
+//! take: init transactions (ends the former owner's) ─▶ write `owner` ─▶ read the checkpoint's topic until `owner`
 //! send: begin ─▶ versions, shapes, baselines ─▶ …            commit: the checkpoint ─▶ commit transaction
 //! ```
 //!
-//! The transactional id is the fence: whoever inits it last is the only one whose transactions brokers commit. Nothing here inits it a second
-//! time, since that would fence whoever took over meanwhile; after an error that is not the transaction's own the session is thrown away, and
-//! the stream begins again with a new `take`, behind the slot's lock. So a commit whose answer was lost needs no treatment of its own: `take`
-//! waits until brokers have ended it in one way or the other, and the checkpoint's topic says in which.
+//! The transactional id is the fence: brokers commit only transactions of the process that initialised it last. A
+//! session never initialises it a second time, because that would fence a process that took the sink over in the
+//! meantime. After an error that is not the transaction's own, the session is dropped and the stream begins again with
+//! a new `take`, which needs the lock of the replication slot. So a commit whose answer was lost needs no special
+//! treatment: `take` waits until the brokers have either committed or aborted it, and the checkpoint's topic shows
+//! which.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,18 +38,19 @@ use crate::topics::{self, Kind, SETTLED, Topics, code_of};
 
 pub(crate) type Producer = ThreadedProducer<Context>;
 
-/// What a session is opened with.
+/// The settings that a session is opened with.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub name: Arc<str>,
     pub config: Arc<KafkaConfig>,
-    /// What messages may take that are not delivered yet, and at most the largest of them, in bytes.
+    /// Bytes that undelivered messages may take in memory; also the limit of the largest message.
     pub memory: usize,
-    /// Of one batch of messages to a partition, before compression, in bytes.
+    /// Bytes of one batch of messages to a partition, before compression.
     pub batch_size: usize,
-    /// Of this process, for people.
+    /// Human-readable name of this process.
     pub process: String,
-    /// Held by whoever takes the sink over, to the end of its thread: one that was given up would fence the next.
+    /// Held during a takeover, until its thread ends: a takeover whose caller gave up would otherwise fence the next
+    /// one.
     pub turn: Arc<Mutex<()>>,
 }
 
@@ -81,16 +84,17 @@ impl Settings {
             ("enable.idempotence", "true".to_owned()),
             ("acks", "all".to_owned()),
             ("compression.type", self.config.compression.name().to_owned()),
-            // What Java's producer does, so that others who write or look up by key agree.
+            // The partitioner of the Java producer, so that others who write or look up by key agree on partitions.
             ("partitioner", "murmur2_random".to_owned()),
             ("queue.buffering.max.kbytes", (queue >> 10).to_string()),
-            // The bytes are the limit.
+            // The limit is on bytes, not on messages.
             ("queue.buffering.max.messages", "0".to_owned()),
             ("message.max.bytes", queue.min(1_000_000_000).to_string()),
             ("batch.size", self.batch_size.to_string()),
             ("delivery.report.only.error", "true".to_owned()),
-            // ⚠ The end of a topic is then where its last record is. The end that consumers of committed records are shown lags while a
-            // broker that has just started still marks the transaction before as committed: it looks like a topic that was put back.
+            // ⚠ With this setting the end of a topic is where its last record is. The end that readers of committed
+            // records are shown lags while a broker that has just started still marks the previous transaction as
+            // committed, and the topic would look as if it was put back to an earlier state.
             ("isolation.level", "read_uncommitted".to_owned()),
         ] {
             client.set(key, value);
@@ -105,8 +109,8 @@ impl Settings {
     }
 }
 
-/// How long taking the sink may wait for brokers: a coordinator that has just started, or that ends what a killed daemon left, answers
-/// only that it is busy.
+/// How long a takeover may wait for brokers: a coordinator that has just started, or that is ending the transaction of
+/// a killed daemon, only answers that it is busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was sent, or what is committed.
@@ -117,11 +121,11 @@ pub(crate) struct State {
     shapes: Digests,
 }
 
-/// Why something was not done.
+/// Why an action failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Sink(SinkError),
-    /// A message is too large for the topic, or for us. The transaction cannot be committed.
+    /// A message is too large for the topic or for our memory limit. The transaction cannot be committed.
     TooLarge(TooLarge),
     /// The producer takes no more messages.
     Queue(Code),
@@ -133,11 +137,11 @@ impl From<SinkError> for Failure {
     }
 }
 
-/// A transaction that is open.
+/// An open transaction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Open {
     pub since: Instant,
-    /// Share of the batches that its versions came from, in bytes.
+    /// Bytes: the share of its versions in their batches.
     pub bytes: usize,
     /// Brokers were asked to commit it, and may have done so.
     asked: bool,
@@ -148,7 +152,7 @@ pub(crate) struct Session {
     identity: Identity,
     owner: Owner,
     checkpoint_topic: Arc<str>,
-    /// Where it ended, as far as this process has read and written.
+    /// Where the checkpoint's topic ended, as far as this process has read and written.
     end: i64,
     producer: Option<Arc<Producer>>,
     pub(crate) topics: Topics,
@@ -157,17 +161,17 @@ pub(crate) struct Session {
     pub start: Progress,
     pub sent: State,
     pub committed: State,
-    /// The sent state has more than another position.
+    /// The sent state differs from the committed one in more than the position.
     news: bool,
     pub open: Option<Open>,
     /// How long the last commit took.
     commit_took: Duration,
 }
 
-/// Of the time, what commits may take while there is much to write: one part in so many.
+/// While there is much to write, commits may take one part in this many of the time.
 const COMMITS_SHARE: u32 = 10;
 
-/// A transaction with this part of `batch_bytes` has much in it.
+/// A transaction has much in it if it holds more than `batch_bytes` divided by this.
 const MUCH: usize = 32;
 
 impl Session {
@@ -221,7 +225,7 @@ impl Session {
         }
     }
 
-    /// Sends what stands beside a unit's versions, and counts both as sent.
+    /// Sends the shapes and baselines of a unit, and counts them and its versions as sent.
     pub fn sent(&mut self, unit: &Unit<'_>) -> Result<(), SinkError> {
         for table in unit.new_shapes(&self.sent.shapes) {
             self.record(&checkpoint::shape_key(&table.shape), table.shape.as_ref())?;
@@ -242,7 +246,7 @@ impl Session {
         send_record(self.producer()?, &self.checkpoint_topic, key, value)
     }
 
-    /// Commits what is open, with the checkpoint in it.
+    /// Commits the open transaction, with the checkpoint in it.
     pub async fn commit(&mut self) -> Result<(), Failure> {
         let Some(progress) = self.sent.progress else { return Ok(()) };
         self.begin()?;
@@ -276,8 +280,8 @@ impl Session {
         Ok(())
     }
 
-    /// When the open transaction is committed, whatever is in it. Brokers take no messages while they commit: a sink that has much to write
-    /// would otherwise wait for them most of the time.
+    /// When the open transaction is committed, however little it holds. Brokers take no messages while they commit, so
+    /// a sink that has much to write would otherwise spend most of its time waiting for commits.
     pub fn due(&self) -> Option<Instant> {
         let (open, config) = (self.open?, &self.settings.config);
         let much = usize::try_from(config.batch_bytes.get()).unwrap_or(usize::MAX) / MUCH;
@@ -293,7 +297,7 @@ impl Session {
         self.due().is_some_and(|due| due <= Instant::now())
     }
 
-    /// [`Session::commit`], if anything is open.
+    /// Does a [`Session::commit`] if a transaction is open.
     pub async fn commit_open(&mut self) -> Result<(), Failure> {
         match self.open {
             Some(_) => self.commit().await,
@@ -304,7 +308,7 @@ impl Session {
     fn not_committed(&mut self, error: &KafkaError) -> Failure {
         match self.undelivered() {
             Err(failure @ Failure::TooLarge(_)) => {
-                // It was not asked for: the producer knows that the transaction cannot be committed.
+                // The producer knows that the transaction cannot be committed, and did not ask the brokers to.
                 if let Some(open) = &mut self.open {
                     open.asked = false;
                 }
@@ -315,7 +319,7 @@ impl Session {
         }
     }
 
-    /// What librdkafka has given up meanwhile.
+    /// Returns an error if librdkafka could not deliver a message.
     pub fn undelivered(&self) -> Result<(), Failure> {
         let producer = self.producer()?;
         let context = producer.client().context();
@@ -329,7 +333,7 @@ impl Session {
                 let message = format!("a record is larger than topic {topic} allows");
                 Err(SinkError::stop(message).hint("raise its max.message.bytes; nothing is lost meanwhile").into())
             }
-            // Whether it is gone is seen to when the stream begins again.
+            // When the stream begins again, it is checked whether the topic is gone.
             (Some((code, topic)), _) if topics::is_unknown(code) => {
                 Err(restart(&format!("topic {topic} was not found")).into())
             }
@@ -343,12 +347,12 @@ impl Session {
         }
     }
 
-    /// Why no message can be sent, where none failed that says it.
+    /// The error for a queue that refuses a message when no failed message shows the cause.
     pub fn refused_by_queue(&self, code: Code) -> SinkError {
         self.broken("sending versions", &KafkaError::MessageProduction(code))
     }
 
-    /// An error of the producer: the session is over, and another `take` may do better.
+    /// The error for a failure of the producer: this session is over, and a new `take` may succeed.
     pub fn broken(&self, doing: &str, error: &KafkaError) -> SinkError {
         match (&self.producer, code_of(error)) {
             (_, code) if is_fence(code) => SinkError::fenced(format!("{doing} failed in Kafka")).source(error.clone()),
@@ -357,7 +361,7 @@ impl Session {
         }
     }
 
-    /// Who fenced us: another daemon, or brokers that gave up a transaction that was open for too long.
+    /// Finds out who fenced us: another daemon, or brokers that aborted a transaction because it was open for too long.
     pub async fn explain(&self, error: SinkError) -> SinkError {
         if error.action != Action::Fenced {
             return error;
@@ -372,14 +376,14 @@ impl Session {
                 );
                 SinkError::fenced(message).hint("let one daemon run for a source; if that is this one, start it again")
             }
-            // The slot says who goes on.
+            // The replication slot decides which daemon continues.
             _ => restart(
                 "brokers gave up the transaction: it was open for longer than transaction_timeout, or is another's",
             ),
         }
     }
 
-    /// Counts a topic as written to, once that is committed.
+    /// Counts a topic as written to after the open transaction is committed.
     pub fn note_topic(&mut self, table: &Table, topic: &str) -> Result<(), SinkError> {
         if !self.topics.written.contains_key(topic) {
             self.record(&checkpoint::topic_key(topic), &table.name.as_ref())?;
@@ -389,7 +393,7 @@ impl Session {
         Ok(())
     }
 
-    /// Undoes what is open. The producer is as good as before.
+    /// Aborts the open transaction. Afterwards the producer can be used as before.
     pub async fn abort(&mut self) -> Result<(), SinkError> {
         if self.open.is_some() {
             let producer = self.producer()?.clone();
@@ -404,7 +408,7 @@ impl Session {
         Ok(())
     }
 
-    /// Looks for the topics of tables that are new to this session, and makes what may be made.
+    /// Looks for the topics of tables that are new to this session, and makes missing ones if that is allowed.
     pub async fn find_topics(&mut self, unit: &Unit<'_>) -> Result<(), SinkError> {
         let mut missing = Vec::new();
         for table in &unit.tables {
@@ -431,7 +435,7 @@ impl Session {
         }
         let missing: Vec<&str> = missing.iter().map(AsRef::as_ref).collect();
         let made = topics::create(&self.settings.config, &self.settings.name, &missing, Kind::Table).await;
-        // What is made again is asked for again.
+        // The topics already count as found in this session; only a restart looks for them again.
         made.map_err(|error| match error.action {
             Action::Retry => SinkError { action: Action::Restart, ..error },
             _ => error,
@@ -446,13 +450,14 @@ impl std::fmt::Debug for Session {
 }
 
 impl Drop for Session {
-    /// Ending a producer takes its time. Consumers need not wait for the time-out of a transaction that nobody asked to commit.
+    /// Ends the producer on another thread, because that takes time. An open transaction that nobody asked to commit is
+    /// aborted, so that consumers need not wait until it times out.
     fn drop(&mut self) {
         let abort = self.open.is_some_and(|open| !open.asked);
         let Some(producer) = self.producer.take() else { return };
         std::thread::spawn(move || {
             if abort {
-                // What is wrong with it was said before.
+                // An error of this producer was already reported.
                 let _ = producer.abort_transaction(Duration::from_secs(5));
             }
         });
@@ -463,7 +468,7 @@ pub(crate) fn restart(message: &str) -> SinkError {
     SinkError::new(Action::Restart, message)
 }
 
-/// Runs what blocks away from the tasks.
+/// Runs blocking work on another thread than the tasks.
 pub(crate) async fn off<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SinkError> + Send + 'static,
 ) -> Result<T, SinkError> {
@@ -474,7 +479,7 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
     tokio::task::spawn_blocking(work).await.map_err(|error| restart("a task ended by itself").source(error))
 }
 
-/// There is no checkpoint's topic.
+/// The error for a missing topic of the checkpoint.
 pub(crate) fn no_checkpoint(topic: &str) -> SinkError {
     SinkError::stop(format!("topic {topic}, which holds the sink's checkpoint, does not exist")).hint(
         "run `cdc-audit setup`, which makes it; if there was one, restore it instead: with an empty one the sink begins anew",
@@ -505,8 +510,9 @@ pub(crate) fn commit(producer: &Producer, patience: Duration) -> Result<(), Kafk
     producer.commit_transaction(patience)
 }
 
-/// Where the checkpoint's topic ends, once everything is delivered, committed or not; `None` where that is not beyond the end that was `known`,
-/// although more was written: then the topic was put back to an earlier state. After a change of leaders an earlier end may be shown for a moment. Blocks.
+/// The end of the checkpoint's topic after everything is delivered, whether committed or not. `None` if that is not
+/// past the `known` end although more was written: then the topic was put back to an earlier state. After a change of
+/// leaders an earlier end may be shown for a moment. Blocks.
 fn end_beyond(producer: &Producer, topic: &str, known: i64, patience: Duration) -> Result<Option<i64>, KafkaError> {
     deliver(producer, patience)?;
     let begun = Instant::now();
@@ -520,9 +526,10 @@ fn end_beyond(producer: &Producer, topic: &str, known: i64, patience: Duration) 
     }
 }
 
-/// Waits until everything is delivered. What is still under way after `patience` is an error: nothing that comes after it counts.
+/// Waits until everything is delivered. Messages that are still on their way after `patience` are an error, because
+/// nothing after them may count as stored.
 fn deliver(producer: &Producer, patience: Duration) -> Result<(), KafkaError> {
-    // The library's own flush looks at its queue every 100 ms only.
+    // The library's own flush checks its queue only every 100 ms.
     let begun = Instant::now();
     while producer.in_flight_count() > 0 && !producer.client().context().failing() && begun.elapsed() < patience {
         std::thread::sleep(Duration::from_micros(500));

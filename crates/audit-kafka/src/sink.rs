@@ -15,26 +15,29 @@ use crate::config::KafkaConfig;
 use crate::context::TooLarge;
 use crate::session::{Failure, Session, Settings, restart};
 
-/// Topics of one cluster, for one source. Versions are durable once their Kafka transaction is committed: by age or by size.
+/// Writes to topics of one cluster, for one source. Versions are durable after their Kafka transaction is committed,
+/// which happens when it is old enough or large enough.
 #[derive(Debug)]
 pub struct KafkaSink {
     settings: Settings,
-    /// Versions that a transaction failed of. The batch of each goes into a transaction of its own, so that it can be named.
+    /// Positions of versions that made a transaction fail. The batch of each goes into its own transaction, so that the
+    /// version can be named.
     suspects: HashSet<Position>,
     quarantine: Arc<Quarantine>,
     session: Option<Session>,
     durable: Progress,
 }
 
-/// Of one batch of messages to a partition, before compression, in bytes: what librdkafka has by default, and what brokers allow.
+/// Bytes of one batch of messages to a partition, before compression: librdkafka's default, and a size that brokers
+/// allow.
 const BATCH_SIZE: usize = 1_000_000;
 
-/// A batch that a broker refuses as too large is made smaller by this factor.
+/// The batch size is divided by this after a broker refused a batch as too large.
 const SMALLER: usize = 8;
 
 impl KafkaSink {
-    /// Opens nothing yet. `name` is the sink's in the configuration, and part of its transactional id. `memory` is what the sink may hold for
-    /// versions that are not delivered yet, in bytes.
+    /// Makes the sink without connecting. `name` is the sink's name in the configuration, and part of its transactional
+    /// id. `memory` is the number of bytes that versions may take in the sink before they are delivered.
     pub fn new(name: impl Into<Arc<str>>, config: &KafkaConfig, memory: usize) -> KafkaSink {
         let settings = Settings {
             name: name.into(),
@@ -57,7 +60,7 @@ impl KafkaSink {
         self.session.as_mut().ok_or_else(|| restart("the sink is not taken over"))
     }
 
-    /// Writes batches `from..to`. With `alone` in a transaction of their own that is committed at the end.
+    /// Writes the batches `from..to`. With `alone` they get their own transaction, which is committed at the end.
     async fn write_some(&mut self, batches: &[&Batch], from: usize, alone: bool) -> Result<(), Failure> {
         let (quarantine, name) = (self.quarantine.clone(), self.settings.name.clone());
         let session = self.session()?;
@@ -91,11 +94,12 @@ impl KafkaSink {
         Ok(())
     }
 
-    /// What is to be done about a message that is too large. `alone`: its batch was the only one of the transaction, and is still at hand.
+    /// Decides what to do about a message that is too large. `alone` means that its batch was the only one in the
+    /// transaction, and that the caller still has it.
     async fn too_large(&mut self, large: TooLarge, alone: bool) -> SinkError {
         let TooLarge { position, bytes } = large;
         if self.settings.batch_size > bytes {
-            // It may have been the company it was in.
+            // The broker may have refused the whole batch of messages, not this message.
             let smaller = (self.settings.batch_size / SMALLER).max(bytes).max(1);
             info!(sink = %self.settings.name, bytes = smaller, "batches of messages are made smaller: a broker takes none so large");
             self.settings.batch_size = smaller;
@@ -115,7 +119,8 @@ impl KafkaSink {
         SinkError::refusing(name, position, message, Some(advice))
     }
 
-    /// What an error leaves: the session goes on behind one that names a version, and is over after others.
+    /// Handles the error of a step: the session continues after an error that names a version, and is over after any
+    /// other.
     async fn settle<T>(&mut self, done: Result<T, Failure>, alone: bool) -> Result<T, SinkError> {
         let error = match done {
             Ok(done) => {
@@ -124,7 +129,7 @@ impl KafkaSink {
             }
             Err(Failure::TooLarge(large)) => self.too_large(large, alone).await,
             Err(Failure::Queue(code)) => match &self.session {
-                // Why the queue takes nothing more was said by a message that failed.
+                // A message that failed shows why the queue takes no more.
                 Some(session) => match session.undelivered() {
                     Err(Failure::Sink(error)) => error,
                     Err(Failure::TooLarge(large)) => self.too_large(large, alone).await,
@@ -152,7 +157,7 @@ impl KafkaSink {
         }
     }
 
-    /// The first batch from `from` on that has a version which a transaction failed of.
+    /// The first batch, starting at `from`, with a version that made a transaction fail.
     fn suspicious(&self, batches: &[&Batch], from: usize) -> Option<usize> {
         if self.suspects.is_empty() {
             return None;
@@ -225,7 +230,7 @@ impl Sink for KafkaSink {
     }
 }
 
-/// This process, as people will look for it.
+/// A description of this process by which people can find it.
 fn process() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("process {} on {}", std::process::id(), host.trim())

@@ -1,4 +1,4 @@
-//! Taking a sink over: initialise its transactional id, write who did, read what is stored.
+//! Takes a sink over: initialises its transactional id, writes the new owner, reads what is stored.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use crate::failure::{failed, is_fence};
 use crate::session::{PATIENCE, Producer, Settings, commit, no_checkpoint, off, restart, send_record};
 use crate::topics::{self, SETTLED, code_of};
 
-/// The producer that is the sink's from now on, and what the checkpoint's topic holds.
+/// The producer that owns the sink from now on, and the contents of the checkpoint's topic.
 pub(crate) async fn take_over(
     settings: &Settings,
     source: &str,
@@ -30,7 +30,7 @@ pub(crate) async fn take_over(
     off(work).await
 }
 
-/// Tells a thread, when it is dropped, that nobody waits for it any more.
+/// When dropped, tells a thread that nobody waits for it any more.
 #[derive(Default)]
 struct GivenUp(Arc<AtomicBool>);
 
@@ -40,10 +40,11 @@ impl Drop for GivenUp {
     }
 }
 
-/// How long initialising the transactional id waits at a time.
+/// How long one attempt to initialise the transactional id waits.
 const STEP: Duration = Duration::from_secs(2);
 
-/// Initialises the transactional id, which fences whoever did before. ⚠ Not once nobody waits for it: a later taking may have been first.
+/// Initialises the transactional id, which fences every process that did so before. ⚠ It is not repeated after the
+/// caller gave up: a later takeover may have succeeded in the meantime, and would be fenced.
 fn init(producer: &Producer, given_up: &AtomicBool) -> Result<(), KafkaError> {
     let begun = Instant::now();
     loop {

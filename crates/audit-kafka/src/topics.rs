@@ -1,4 +1,4 @@
-//! The tables' topics: named, found, made ([`Topics`]).
+//! The tables' topics: their names, and how they are found and made ([`Topics`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,26 +17,26 @@ use crate::context::Context;
 use crate::failure::{failed, no_secret, not_created, of_code};
 use crate::names;
 
-/// How long brokers may take to answer what changes nothing.
+/// How long brokers may take to answer a request that changes nothing.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
-/// Of that, what one request may take before it is asked why.
+/// How long one such request may take before its error is examined.
 const TRY: Duration = Duration::from_secs(2);
 
-/// A broker that has just started does not know all topics yet.
+/// How long a missing topic is looked for, because a broker that has just started does not know all topics yet.
 pub(crate) const SETTLED: Duration = Duration::from_secs(5);
 
-/// Topics by the tables that they have.
+/// The topics, by the tables whose versions they hold.
 #[derive(Debug)]
 pub(crate) struct Topics {
     source: String,
     template: String,
-    /// Whether tables share topics because the template says so.
+    /// Whether the template makes tables share topics.
     shared: bool,
     by_table: BTreeMap<Arc<str>, Arc<str>>,
-    /// Topics that were written to in a committed transaction, or in the open one, and the table that came first.
+    /// Topics that were written to in a committed transaction or in the open one, and the first table in each.
     pub written: BTreeMap<String, String>,
-    /// Those that are in the open transaction alone.
+    /// Topics that were written to in the open transaction only.
     pub open: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ impl Topics {
         self.by_table.get(&table.name)
     }
 
-    /// The table's topic; no two tables have the same but by the template.
+    /// The table's topic. Two tables have the same topic only if the template says so.
     pub fn name(&self, table: &Table) -> Result<Arc<str>, SinkError> {
         let name = table.shape.name();
         let Some(topic) = names::topic(&self.template, &self.source, &name) else {
@@ -73,7 +73,7 @@ impl Topics {
         }
     }
 
-    /// The open transaction was aborted: what it wrote to was not written to.
+    /// Forgets what the open transaction wrote to, because it was aborted.
     pub fn abort(&mut self) {
         for topic in self.open.drain(..) {
             self.written.remove(&topic);
@@ -85,7 +85,8 @@ impl Topics {
     }
 }
 
-/// How many partitions a topic has; `None` where there is no such topic, and none comes within `patience`. Blocks.
+/// The number of partitions of a topic; `None` if the topic does not exist and does not appear within `patience`.
+/// Blocks.
 pub(crate) fn partitions(
     client: &Client<Context>,
     topic: &str,
@@ -98,7 +99,7 @@ pub(crate) fn partitions(
             Ok(metadata) => metadata,
             Err(error) => {
                 let error = failed(&doing, &error, client.context(), Action::Restart);
-                // Credentials that are refused are refused again.
+                // Credentials that were refused once are refused again.
                 if error.action == Action::Stop || begun.elapsed() > ANSWER {
                     return Err(error);
                 }
@@ -120,14 +121,14 @@ pub(crate) fn partitions(
     }
 }
 
-/// What a topic is made with.
+/// What a topic is for, which decides its settings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     Table,
     Checkpoint,
 }
 
-/// The checkpoint's log is read at every start: small segments, cleaned early, keep it short.
+/// The checkpoint's log is read at every start: small segments that are cleaned early keep it short.
 const CHECKPOINT_SETTINGS: [(&str, &str); 4] = [
     ("cleanup.policy", "compact"),
     ("segment.bytes", "4194304"),
@@ -135,7 +136,7 @@ const CHECKPOINT_SETTINGS: [(&str, &str); 4] = [
     ("min.cleanable.dirty.ratio", "0.1"),
 ];
 
-/// Makes topics, unless they are there.
+/// Makes topics, unless they exist.
 pub(crate) async fn create(config: &KafkaConfig, sink: &str, topics: &[&str], kind: Kind) -> Result<(), SinkError> {
     let client = access::client(config).map_err(no_secret)?;
     let admin: AdminClient<Context> =
@@ -167,14 +168,14 @@ pub(crate) async fn create(config: &KafkaConfig, sink: &str, topics: &[&str], ki
     Ok(())
 }
 
-/// What an operator is told who has to make a topic by hand.
+/// The hint for an operator who has to make a topic by hand.
 pub(crate) fn make_by_hand(topic: &str) -> String {
     format!(
         "make it (`kafka-topics.sh --create --topic {topic} --partitions N`), and start again; nothing is lost meanwhile"
     )
 }
 
-/// A topic that was never written to, or was deleted.
+/// The error for a topic that was deleted, or that never existed.
 pub(crate) fn missing(topic: &str, written: bool) -> SinkError {
     let message = match written {
         true => format!("topic {topic} is gone, with the versions that it held"),
@@ -183,12 +184,12 @@ pub(crate) fn missing(topic: &str, written: bool) -> SinkError {
     SinkError::stop(message).hint(make_by_hand(topic))
 }
 
-/// Whether an error says that a topic is not there.
+/// Whether an error means that a topic does not exist.
 pub(crate) fn is_unknown(code: Code) -> bool {
     matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopicId)
 }
 
-/// For callers that have an error of the client at hand.
+/// The code of a client's error.
 pub(crate) fn code_of(error: &KafkaError) -> Code {
     error.rdkafka_error_code().unwrap_or(Code::Unknown)
 }

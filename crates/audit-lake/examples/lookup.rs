@@ -1,7 +1,8 @@
-//! What a lookup of one key reads: `cargo run --release --example lookup -- [versions] [days] [folder]`.
+//! Measures what a lookup of one key reads: `cargo run --release --example lookup -- [versions] [days] [folder]`.
 //!
-//! Writes updates of random keys, ten for each, over some days; asks for the history of some keys; compacts; asks again. A lake that the folder
-//! has already is not written again. Bytes are what the process has read from files, as the kernel counts it, page cache or not.
+//! It writes updates of random keys, ten for each, over some days; asks for the history of some keys; compacts; and
+//! asks again. If the folder already has a lake, that is not written again. Bytes are what the process has read from
+//! files, as the kernel counts it, whether from the page cache or not.
 #![allow(clippy::unwrap_used, clippy::print_stdout, dead_code, reason = "a measurement")]
 
 #[path = "shop/mod.rs"]
@@ -93,7 +94,7 @@ async fn write(config: &LakeConfig, versions: u64, days: u64) {
     sink.flush(true).await.unwrap();
 }
 
-/// What was written too slowly for files of its own, as an hour later.
+/// Rolls fresh files, as the daemon would an hour later.
 async fn roll(config: &mut LakeConfig) {
     config.roll_age = Duration::ZERO.into();
     let mut sink = LakeSink::new("lake", config, 64 << 20).unwrap();

@@ -1,5 +1,5 @@
-//! How fast the lake takes versions in: `cargo run --release -p audit-lake --example throughput -- [narrow|wide] [rows] [insert|update]
-//! [disk|s3]`.
+//! Measures how fast the lake takes in versions:
+//! `cargo run --release -p audit-lake --example throughput -- [narrow|wide] [rows] [insert|update] [disk|s3]`.
 //!
 //! Only the sink is timed.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]

@@ -1,11 +1,13 @@
-//! Files that the log does not name: what a daemon left behind when it was killed between a file and its commit.
+//! Files that the log does not name: a daemon left them behind when it was killed between a file and its commit.
 //!
-//! Readers that list a folder see such a file already. Writing its rows again would show them twice, so the file is taken into the log as it is
-//! (*adopted*), and the stream, which begins again at or before its first row, passes over what it holds. A file whose rows others have is
-//! removed instead: it was put by a daemon that was fenced meanwhile.
+//! Readers that list a folder see such a file already. Writing its rows again would show them twice, so the file is
+//! taken into the log as it is (*adopted*), and the stream, which begins again at or before its first row, skips the
+//! rows that it holds. A file whose rows are also in other files is removed instead: it was put by a daemon that had
+//! been fenced.
 //!
-//! ⚠ Neither is done before the table has a commit of our own. It carries our owner epoch; without it the daemon that wrote the file, woken
-//! late, could still commit it, after it was removed or beside our adoption.
+//! ⚠ Neither is done before the table has a commit of our own, which carries our owner epoch. Without that commit, the
+//! daemon that wrote the file could wake up late and still commit it, after it was removed or in addition to our
+//! adoption.
 
 use std::collections::HashSet;
 
@@ -31,7 +33,7 @@ use crate::schema::{self, RowPlan};
 use crate::stats;
 use crate::store::Store;
 
-/// Files removed at a time.
+/// Number of files that are removed at a time.
 const CONCURRENT: usize = 16;
 
 /// A file of ours in a table's folder.
@@ -41,7 +43,7 @@ pub struct Seen {
     pub meta: ObjectMeta,
 }
 
-/// What is to be done with the files of a folder.
+/// What to do with the files of a folder.
 #[derive(Debug, Default)]
 pub struct Found {
     pub adopt: Vec<Seen>,
@@ -54,13 +56,14 @@ impl Found {
     }
 }
 
-/// Looks through a partition's folder for files of the stream, and for files of chunks that another daemon's have taken the place of.
+/// Examines a partition's folder for files of the stream, and for files with chunks that were replaced by another
+/// daemon's.
 ///
-/// Files in the log hold no version beyond `position`, and no version or chunk twice: so a file that begins beyond it is unknown to the log,
-/// and where no two files overlap every other one is in it. Only an overlap asks for the log itself. Rolls that were not finished are settled
-/// before; one of this daemon's that is under way is left alone.
+/// Files in the log hold no version beyond `position`, and no version or chunk twice. So a file that begins beyond
+/// `position` is not in the log, and if no two files overlap, every other file is in it. Only an overlap makes it
+/// necessary to read the log itself. Unfinished rolls were settled before; a running roll of this daemon is left alone.
 ///
-/// `stored` is how far the table's baseline is, as home says it.
+/// `stored` is how far the table's baseline is, according to home.
 pub async fn look_at(
     log: &TableLog,
     partition: Partition,
@@ -78,7 +81,7 @@ pub async fn look_at(
     let known = if overlap || repeated { names_in_log(log, &folder).await? } else { HashSet::new() };
     let mut found = Found::default();
     if repeated {
-        // What this daemon itself has put is not committed yet; what is beyond the log waits for its turn.
+        // Files that this daemon has put are not committed yet, and chunks beyond `stored` are handled later.
         let is_late = |file: &Seen| {
             let chunks = file
                 .name
@@ -101,27 +104,28 @@ pub async fn look_at(
     Ok(found)
 }
 
-/// Whether two of these files of the stream, in their order, have a version of one stretch.
+/// Whether two of these files of the stream, which are sorted, overlap.
 fn overlaps(files: &[Seen]) -> bool {
     files.windows(2).any(|pair| pair[0].name.overlaps(&pair[1].name))
 }
 
-/// Whether two files of the stream among these have a version of one stretch.
+/// Whether two files of the stream among these overlap.
 pub fn overlap(mut files: Vec<Seen>) -> bool {
     files.retain(|file| file.name.chunks.is_none());
     files.sort_by_key(|file| (file.name.first, file.name.last));
     overlaps(&files)
 }
 
-/// Whether two of these files, in the order of their chunks, may hold the same one: as such, or in another baseline than the log's.
+/// Whether two of these files, which are sorted by their chunks, may hold the same chunk: one with the same number, or
+/// one of another baseline than the log's.
 fn repeats_a_chunk(files: &[Seen], baseline: u32) -> bool {
     let chunks: Vec<Chunks> = files.iter().filter_map(|file| file.name.chunks).collect();
     let repeats = |pair: &[Chunks]| pair[0].baseline == pair[1].baseline && pair[1].first <= pair[0].last;
     chunks.windows(2).any(repeats) || chunks.iter().any(|chunks| chunks.baseline != baseline)
 }
 
-/// Looks through a whole table of the home for files of the baseline that is under way, in the order of their chunks. What was spread over
-/// several tables is not there until the log says so.
+/// Examines a whole table of home for files of the current baseline, in the order of their chunks. Chunks that were
+/// spread over several tables do not count until the log says so.
 pub async fn look_at_baseline(log: &TableLog, owner: u64) -> Result<Found, LakeError> {
     let stored = log.txn().baseline;
     let mut found = Found::default();
@@ -137,8 +141,9 @@ pub async fn look_at_baseline(log: &TableLog, owner: u64) -> Result<Found, LakeE
     Ok(found)
 }
 
-/// The same in a tenant's table: its files of the last chunks that home has, by whoever made home say so, belong to it; all others are of chunks
-/// that are read again. What the table itself has of those chunks is in its log, or was rewritten since.
+/// Examines a tenant's table in the same way. Files of the last chunks that home has, from the daemon that wrote home's
+/// commit, belong to the table; all other files hold chunks that are read again. The table's own rows of those chunks
+/// are in its log, or were rewritten since.
 pub async fn look_at_spread(log: &TableLog, stored: ChunkProgress, by: u64, owner: u64) -> Result<Found, LakeError> {
     let mut found = Found::default();
     let own = log.txn().baseline;
@@ -154,7 +159,7 @@ pub async fn look_at_spread(log: &TableLog, stored: ChunkProgress, by: u64, owne
     Ok(found)
 }
 
-/// Files with chunks that the log does not name, in their order.
+/// Files with chunks that the log does not name, in order.
 async fn unnamed_chunks(log: &TableLog, owner: u64) -> Result<Vec<(Chunks, Seen)>, LakeError> {
     let seen = list(log, DATA, owner).await?;
     let mut seen: Vec<_> = seen.into_iter().filter_map(|file| Some((file.name.chunks?, file))).collect();
@@ -172,13 +177,13 @@ pub async fn list(log: &TableLog, folder: &str, owner: u64) -> Result<Vec<Seen>,
     list_in(log.store(), &log.folder, folder, &log.table, owner).await
 }
 
-/// The same where the log is not at hand; `of` is the table's folder.
+/// Does the same without an open log; `of` is the table's folder.
 pub async fn list_in(store: &Store, of: &str, folder: &str, table: &str, owner: u64) -> Result<Vec<Seen>, LakeError> {
     let path = Path::from(format!("{of}/{folder}"));
     let failed = |error| LakeError::store("list", store.show(&path), error);
     let listed: Vec<ObjectMeta> = store.objects().list(Some(&path)).try_collect().await.map_err(failed)?;
     let ours = |meta: ObjectMeta| FileName::of_path(&meta.location).map(|name| Seen { name, meta });
-    // What `compact` makes is its own affair.
+    // Files of `compact` are handled by `compact` itself.
     let seen: Vec<Seen> = listed.into_iter().filter_map(ours).filter(|file| file.name.mark.is_none()).collect();
     match seen.iter().map(|file| file.name.owner).max() {
         Some(theirs) if theirs > owner => {
@@ -194,12 +199,12 @@ async fn names_in_log(log: &TableLog, folder: &str) -> Result<HashSet<String>, L
     Ok(files.into_iter().map(|file| file.name.to_string()).collect())
 }
 
-/// The files under `folder` that the log has. A day's folder holds its hours'.
+/// The files under `folder` that the log has. A day's folder contains the folders of its hours.
 pub async fn files_in_log(log: &TableLog, folder: &str) -> Result<Vec<LogFile>, LakeError> {
     Ok(listed_in_log(log, folder).await?.0)
 }
 
-/// The same, and the version of the log that says so.
+/// The same, and the version of the log that was read.
 pub async fn listed_in_log(log: &TableLog, folder: &str) -> Result<(Vec<LogFile>, u64), LakeError> {
     let mut found = Vec::new();
     if log.state.is_none() {
@@ -228,7 +233,8 @@ pub struct Adopted {
     pub schema: SchemaRef,
 }
 
-/// How the log will name the file, and what it holds. Whoever put it may have ended before its folder was synced.
+/// Reads what the log needs to name the file, and what the file holds. The daemon that put it may have been killed
+/// before its folder was synced, so this syncs it.
 pub async fn read(log: &TableLog, file: &Seen) -> Result<Adopted, LakeError> {
     log.store().sync(&file.meta.location).await?;
     let path = log.store().show(&file.meta.location);
@@ -254,7 +260,7 @@ fn chunks_of(footer: &ParquetMetaData) -> Option<ChunkNote> {
     serde_json::from_str(note).ok()
 }
 
-/// Removes files that nobody should have put; the table has a commit of ours.
+/// Removes files whose versions are in other files; the table has a commit of ours.
 pub async fn remove(log: &TableLog, files: impl Iterator<Item = Path>) -> Result<(), LakeError> {
     let said = files.inspect(|path| {
         tracing::warn!(path = %log.store().show(path), "removing a file whose versions another commit has");
@@ -270,7 +276,7 @@ pub async fn delete(log: &TableLog, files: impl Iterator<Item = Path>) -> Result
     Ok(())
 }
 
-/// The same where the log is not at hand, in any order.
+/// Does the same without an open log, in any order.
 pub async fn delete_from(store: &Store, files: Vec<Path>) -> Result<(), LakeError> {
     let deleted = futures::stream::iter(files).map(|path| delete_one(store, path));
     deleted.buffer_unordered(CONCURRENT).try_collect().await

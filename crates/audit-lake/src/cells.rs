@@ -1,4 +1,4 @@
-//! Values of one column on their way into an Arrow array, parsed straight from PostgreSQL's text.
+//! Collects the values of one column for an Arrow array, parsed directly from PostgreSQL's text.
 
 use std::sync::Arc;
 
@@ -29,19 +29,19 @@ pub enum Cells {
     TextList(ListBuilder<StringBuilder>),
 }
 
-/// What became of a value.
+/// What happened to a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     Whole,
-    /// The type cannot hold it: null was taken in its place.
+    /// The type cannot hold the value exactly: null was appended instead.
     Inexact,
 }
 
-/// Arrow's text arrays count in 32 bits. One value may fill half of that, which is PostgreSQL's own limit; rows are taken out of
-/// their builders long before they come near it together.
+/// Largest value in bytes. Arrow's text arrays use 32-bit offsets. One value may fill half of that range, which is
+/// PostgreSQL's own limit; rows leave their builders long before together they come near the whole of it.
 pub const VALUE_MAX: usize = i32::MAX as usize / 2;
 
-/// How much longer than PostgreSQL's text its JSON form can be: every character may become an escape.
+/// How many times longer than PostgreSQL's text its JSON form can be, because every character may become an escape.
 const JSON_GROWTH: usize = 8;
 
 impl Cells {
@@ -99,7 +99,7 @@ impl Cells {
         }
     }
 
-    /// Appends a value in PostgreSQL's text form; it fits.
+    /// Appends a value in PostgreSQL's text form. The caller has checked that it fits.
     pub fn append(&mut self, text: &str, scratch: &mut Vec<u8>) -> Taken {
         let taken = match self {
             Cells::Bool(cells) => boolean(text).map(|value| cells.append_value(value)),
@@ -119,7 +119,8 @@ impl Cells {
                 cells.append_value(text);
                 Some(())
             }
-            // The text of jsonb is JSON already. Its null is a text like any other: SQL's is no value at all.
+            // The text of jsonb is JSON already. Its `null` is text like any other, because an SQL NULL is not a value
+            // at all.
             Cells::Json(cells, Kind::Jsonb) if !text.is_empty() => {
                 cells.append_value(text);
                 Some(())

@@ -1,8 +1,9 @@
-//! The lake's checkpoint: what every table of the lake has, and who owns the lake.
+//! The lake's checkpoint: how far every table of the lake is, and who owns the lake.
 //!
-//! `_cdc_audit/checkpoint/<20 digits>.json`, each written once, create-only; the highest number holds. Taking ownership is writing the next
-//! number with the owner epoch raised by one: whoever wrote the one before finds its next number taken, by another, and stops. The checkpoint
-//! may lag behind the tables' own positions, never lead.
+//! It is stored as `_cdc_audit/checkpoint/<20 digits>.json`; each file is written once, create-only, and the one with
+//! the highest number is current. A daemon takes the lake over by writing the next number with the owner epoch raised
+//! by one. The former owner then finds that its next number is taken by another daemon, and stops. The checkpoint may
+//! lag behind the tables' own positions, but never run ahead of them.
 
 use audit_core::batch::Progress;
 use audit_core::position::Micros;
@@ -16,23 +17,23 @@ use crate::error::{LakeError, fault};
 use crate::layout::CHECKPOINTS;
 use crate::store::Store;
 
-/// Checkpoints that are kept.
+/// Number of checkpoints that are kept.
 const KEPT: u64 = 10;
-/// Numbers that are tried when another daemon writes at the same time.
+/// Number of attempts when another daemon writes at the same time.
 const RACES_MAX: u32 = 10;
 
-/// A checkpoint as it lies in the store.
+/// A checkpoint as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Note {
     format: u32,
     source: String,
     owner_epoch: u64,
-    /// Random, to tell whose put an "exists" speaks of.
+    /// Random. After an "exists" answer it shows whether the stored note is our own.
     owner_id: String,
-    /// For people.
+    /// When it was written, as text for people.
     written_at: String,
-    /// `null` until the lake has its first.
+    /// `null` before the lake's first checkpoint.
     checkpoint: Option<Checkpoint>,
 }
 
@@ -82,7 +83,7 @@ impl Checkpoints {
         self.note.owner_epoch
     }
 
-    /// What is stored.
+    /// The stored checkpoint.
     pub fn stored(&self) -> Option<&Checkpoint> {
         self.note.checkpoint.as_ref()
     }
@@ -107,14 +108,14 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// The last number must be there still: the next one after a hole would say that the lake has what is gone.
+    /// The last checkpoint must still exist: a next number after a gap would claim that the lake has what was lost.
     pub async fn is_still_there(&self) -> Result<(), LakeError> {
         let path = path_of(self.number);
         if read(&self.store, &path).await?.is_some_and(|note| note.owner_id == self.note.owner_id) {
             return Ok(());
         }
         match newest(&self.store).await? {
-            // It was removed as too old by an owner that came later.
+            // A later owner removed it because it was too old.
             Some((number, theirs)) if number > self.number => Err(self.fenced(&theirs)),
             _ => Err(LakeError::WentBack { path: self.store.show(&path) }),
         }
@@ -125,7 +126,7 @@ impl Checkpoints {
         LakeError::Fenced { what, theirs: theirs.owner_epoch, ours: self.owner() }
     }
 
-    /// Puts the note under its number; `Some` is what another daemon has put there.
+    /// Puts the note under its number. `Some` is the note that another daemon has put there.
     async fn put(&mut self) -> Result<Option<Note>, LakeError> {
         self.note.written_at = Micros::now().to_string();
         let path = path_of(self.number);
@@ -135,8 +136,8 @@ impl Checkpoints {
         match self.store.objects().put_opts(&path, json.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(None),
             Err(error) => match read(&self.store, &path).await? {
-                // Ours: a put that was answered late, or not at all, or that failed at its end. It may hold another time of writing, and an
-                // earlier try's progress.
+                // It is ours: a put that was answered late or not at all, or that failed at its last step. It may have
+                // another time of writing, and the progress of an earlier attempt.
                 Some(note) if note.owner_id == self.note.owner_id && note.checkpoint == self.note.checkpoint => {
                     self.store.sync(&path).await.map(|()| None)
                 }
@@ -150,7 +151,7 @@ impl Checkpoints {
         }
     }
 
-    /// Removes what is no longer kept. A leftover does no harm.
+    /// Removes the checkpoint that is no longer kept. One that is left over does no harm.
     async fn forget(&self) {
         if let Some(old) = self.number.checked_sub(KEPT).filter(|old| *old > 0) {
             let path = path_of(old);
@@ -163,8 +164,8 @@ impl Checkpoints {
     }
 }
 
-/// Sees that what is there cannot be created again. A store that overwrites it has no fence between two daemons: nothing of the lake would be
-/// safe there.
+/// Checks that an existing object cannot be created again. A store that overwrites it gives no fence between two
+/// daemons, and nothing in the lake would be safe.
 pub(crate) async fn prove_create_only(store: &Store, path: &Path, content: PutPayload) -> Result<(), LakeError> {
     match store.objects().put_opts(path, content, PutMode::Create.into()).await {
         Err(StoreError::AlreadyExists { .. }) => Ok(()),
@@ -181,7 +182,7 @@ pub async fn stored(store: &Store) -> Result<Option<(Checkpoint, Option<Micros>)
     Ok(note.and_then(|note| Some((note.checkpoint?, note.written_at.parse().ok()))))
 }
 
-/// The source that the lake belongs to, as its newest checkpoint says.
+/// The source that the lake belongs to, according to its newest checkpoint.
 pub async fn source(store: &Store) -> Result<Option<String>, LakeError> {
     Ok(newest(store).await?.map(|(_, note)| note.source))
 }
@@ -201,7 +202,7 @@ async fn newest(store: &Store) -> Result<Option<(u64, Note)>, LakeError> {
             .map_err(|error| LakeError::store("list", store.show(&folder), error))?;
         let number = |path: &Path| path.filename()?.strip_suffix(".json")?.parse::<u64>().ok();
         let Some(number) = listed.iter().filter_map(|meta| number(&meta.location)).max() else { return Ok(None) };
-        // The daemon that still owns the lake may have removed it since.
+        // The daemon that still owns the lake may have removed it since it was listed.
         if let Some(note) = read(store, &path_of(number)).await? {
             return Ok(Some((number, note)));
         }

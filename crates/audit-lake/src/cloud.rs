@@ -1,7 +1,8 @@
-//! Opening a bucket: `object_store`'s clients, set as a lake needs them.
+//! Opens a bucket with `object_store`'s clients, configured as a lake needs them.
 //!
-//! Settings come from the environment first, as each cloud names its variables, and the configuration has the last word. What the lake's
-//! guarantees rest on is not open to either: conditional puts are on, and S3 is sent the SHA-256 of what is written.
+//! Settings are read from the environment first, under each cloud's own names of variables, and the configuration
+//! overrides them. Neither can change the settings that the lake's guarantees depend on: conditional puts are on, and
+//! S3 is sent the SHA-256 of what is written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,14 +19,15 @@ use url::Url;
 use crate::error::LakeError;
 use crate::place::{Addressing, Bucket, Cloud, Encryption, StoreConfig};
 
-/// Shares HTTP clients between buckets: each has its own pool of connections, and its own copy of all certificates that are trusted.
+/// Shares HTTP clients between buckets, because each client has its own pool of connections and its own copy of all
+/// trusted certificates.
 #[derive(Clone, Debug, Default)]
 pub struct Connector(Arc<Mutex<HashMap<String, HttpClient>>>);
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> Result<HttpClient, Error> {
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those of a store and those of a metadata service differ; there is no other way to compare them.
+        // The options for a store differ from those for a metadata service; there is no other way to compare them.
         match clients.entry(format!("{options:?}")) {
             Entry::Occupied(known) => Ok(known.get().clone()),
             Entry::Vacant(free) => Ok(free.insert(ReqwestConnector::default().connect(options)?).clone()),
@@ -33,11 +35,11 @@ impl HttpConnector for Connector {
     }
 }
 
-/// The whole bucket. Nothing is asked of it yet.
+/// Opens the whole bucket, without sending a request yet.
 pub fn open(bucket: &Bucket, config: &StoreConfig, connector: &Connector) -> Result<Arc<dyn ObjectStore>, LakeError> {
     let failed = |source: Error| LakeError::Open { path: bucket.url.to_string(), source: Box::new(source) };
     let client = client(config)?;
-    // The deadline ends the tries; their number only bounds what a clock that jumps could do.
+    // The deadline ends the attempts; their number is only a limit in case the clock jumps.
     let retry = RetryConfig { max_retries: 1000, retry_timeout: config.retry_for.get(), ..RetryConfig::default() };
     let secret = secret(config.secret_key.as_ref())?;
     Ok(match bucket.cloud {
@@ -86,7 +88,7 @@ fn s3(bucket: &Bucket, config: &StoreConfig, secret: Option<String>) -> Result<A
     if let Some(endpoint) = &config.endpoint {
         let host = bucket.url.host_str().filter(|_| virtual_host);
         let endpoint = host.map_or_else(|| endpoint.clone(), |bucket| before_host(endpoint, bucket));
-        // The key of AWS_ENDPOINT_URL_S3, which outweighs the one of `with_endpoint`.
+        // This is the key of `AWS_ENDPOINT_URL_S3`, which overrides the one that `with_endpoint` sets.
         builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
     }
     if let Some(id) = &config.access_key_id {
@@ -108,7 +110,7 @@ fn s3(bucket: &Bucket, config: &StoreConfig, secret: Option<String>) -> Result<A
     Ok(builder)
 }
 
-/// `https://host` as `https://bucket.host`, which the client expects of an endpoint in this style.
+/// Turns `https://host` into `https://bucket.host`, which the client expects as the endpoint in this style.
 fn before_host(endpoint: &str, bucket: &str) -> String {
     let with = |mut url: Url| {
         let host = format!("{bucket}.{}", url.host_str()?);

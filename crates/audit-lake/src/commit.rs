@@ -1,16 +1,18 @@
-//! A table's Delta log, as its writer sees it: read once, then written by compare and set.
+//! A table's Delta log as its writer sees it: read once, then written by compare-and-set.
 //!
-//! A commit is one object whose name is the next version, put create-only. It holds the `add` actions of the files and, as application
-//! transactions, where the table stands (`<source>/epoch`, `/lsn`, `/seq`, the chunks of its baseline) and who wrote it (`/owner`), so that
-//! data and checkpoint are one. Every commit names all of them: the newest one tells everything.
+//! A commit is one object, put create-only, whose name is the next version. It holds the `add` actions of the files
+//! and, as application transactions, the table's state (`<source>/epoch`, `/lsn`, `/seq`, the chunks of its baseline)
+//! and its writer (`/owner`), so that data and checkpoint are one. Every commit names all of them, so the newest commit
+//! alone gives the whole state.
 //!
-//! Nothing here retries blindly. After any answer but plain success the log is read: the commit is ours exactly if it names our files.
-//! A higher owner fences us; a writer of a lower one that got in first makes us begin again from what the log has now; a commit of another
-//! tool is stepped over, but for the fresh files that it has taken away: none of them is rolled any more. What is found ours after a failed
-//! put is synced before it counts.
+//! Nothing here retries blindly. After any answer except plain success the log is read: the commit is ours if and only
+//! if it names our files. A higher owner epoch fences us. If a writer with a lower epoch committed first, we begin
+//! again from what the log has now. A commit of another tool is stepped over, but the fresh files that it removed are
+//! remembered: none of them is rolled any more. A commit that is found to be ours after a failed put is synced before
+//! it counts.
 //!
-//! Commits are written through `deltalake-core`'s log store rather than its `CommitBuilder`: that one needs a snapshot with the list of all
-//! files in memory, for every table, and lists the log before each commit.
+//! Commits are written through `deltalake-core`'s log store and not through its `CommitBuilder`, because that one
+//! needs, for every table, a snapshot with the list of all files in memory, and lists the log before each commit.
 
 mod compaction;
 mod txn;
@@ -45,16 +47,17 @@ pub const SHAPES_KEY: &str = "cdc_audit.shapes";
 pub const SOURCE_KEY: &str = "cdc_audit.source";
 pub const TABLE_KEY: &str = "cdc_audit.table";
 
-/// A Delta checkpoint is written every so many commits: readers read the newest and what follows.
+/// Number of commits after which a Delta checkpoint is written: readers read the newest one and the commits after it.
 pub const CHECKPOINT_INTERVAL: u64 = 50;
-/// The log is cleaned up with every so many of these: that lists it.
+/// Number of Delta checkpoints after which the log is cleaned up, which lists it.
 const CLEANUP_INTERVAL: u64 = 20;
-/// Commits of other tools that are stepped over in one go.
+/// Number of commits by others that one commit steps over.
 const RACES_MAX: u32 = 10;
-/// Protocol versions up to these are understood when another tool has raised them; the first are the ones we write.
+/// Protocol versions for readers and for writers. New tables get these, and a table whose versions another tool has
+/// raised above them is refused.
 const PROTOCOL: (i32, i32) = (1, 2);
 
-/// What the log of a table says.
+/// The state of a table according to its log.
 #[derive(Clone, Debug)]
 pub struct State {
     pub version: u64,
@@ -70,22 +73,22 @@ pub struct State {
 #[derive(Clone, Debug)]
 pub struct Change {
     pub adds: Vec<Add>,
-    /// Files that those take the place of.
+    /// Files that `adds` replaces.
     pub removes: Vec<Remove>,
     pub txn: Txn,
-    /// Columns and shapes, where they are not what the log has.
+    /// Columns and shapes, if they differ from what the log has.
     pub schema: Option<(Vec<DeltaField>, Vec<Shape>)>,
 }
 
-/// The log of one table. `state` is `None` where there is no table yet.
+/// The log of one table. `state` is `None` if there is no table yet.
 #[derive(Debug)]
 pub struct TableLog {
     pub table: Arc<str>,
     pub folder: Arc<str>,
     pub state: Option<State>,
-    /// Of a table that is not there yet.
+    /// For a table that does not exist yet.
     partitioning: Partitioning,
-    /// Names of fresh files that entries of other tools have taken away, as far as such entries were stepped over.
+    /// Names of fresh files that other tools' log entries have removed, as far as such entries were stepped over.
     taken_away: HashSet<String>,
     source: Arc<str>,
     store: Store,
@@ -94,7 +97,7 @@ pub struct TableLog {
 }
 
 impl TableLog {
-    /// Opens the log; `partitioning` is for a table that is not there yet.
+    /// Opens the log; `partitioning` is for a table that does not exist yet.
     pub async fn open(
         store: &Store,
         source: &Arc<str>,
@@ -108,7 +111,7 @@ impl TableLog {
         Ok(opened)
     }
 
-    /// Of the table in `folder`, whatever it is called; `None` where no table is.
+    /// Opens the log of the table in `folder`, whatever it is called; `None` if there is no table.
     pub async fn open_folder(store: &Store, source: &Arc<str>, folder: &str) -> Result<Option<TableLog>, LakeError> {
         let mut opened = TableLog::at(store, source, folder)?;
         opened.reload().await?;
@@ -139,7 +142,7 @@ impl TableLog {
         self.state.as_ref().map_or(self.partitioning, |state| state.partitioning)
     }
 
-    /// What the table has, for those who are about to add to it.
+    /// The table's columns, for a writer that is about to add to it.
     pub fn fields(&self, keep_before: bool) -> Vec<DeltaField> {
         let first = || first_fields(keep_before, self.partitioning);
         self.state.as_ref().map_or_else(first, |state| state.fields.clone())
@@ -163,7 +166,7 @@ impl TableLog {
         let built = tokio::task::spawn_blocking(move || Snapshot::builder_for(url).build(task.as_ref()));
         match built.await.map_err(LakeError::Task)? {
             Ok(snapshot) => Ok(Some((snapshot, engine))),
-            // The kernel has no kind of error for it.
+            // The kernel has no kind of error for a missing log.
             Err(error) if error.to_string().contains("No files in log segment") => Ok(None),
             Err(error) => Err(self.failed(error)),
         }
@@ -202,7 +205,8 @@ impl TableLog {
         }
     }
 
-    /// Commits; on success `state` is what the log says. A repeat after an error changes nothing if the first one went through.
+    /// Commits. On success `state` is what the log says. A repeat after an error changes nothing if the first attempt
+    /// succeeded.
     pub async fn commit(&mut self, change: &Change) -> Result<(), LakeError> {
         self.is_still_there().await?;
         let base = self.txn();
@@ -234,7 +238,7 @@ impl TableLog {
                 let what = format!("table {}", self.table);
                 return Err(LakeError::Fenced { what, theirs: now.owner, ours: change.txn.owner });
             }
-            // A commit of our own without files, whose answer was lost, moves nothing.
+            // If our own commit without files succeeded but its answer was lost, the table's state is unchanged.
             let same_place = (now.position, now.baseline) == (base.position, base.baseline);
             let same_fields = self.state.as_ref().map(|state| &state.fields) == fields.as_ref();
             if !same_place || (change.schema.is_some() && !same_fields) {
@@ -244,8 +248,8 @@ impl TableLog {
         Err(LakeError::Contended { table: self.table.to_string(), attempts: RACES_MAX })
     }
 
-    /// The last entry that is known must be there still: the next one after a hole would spoil the log, and hide what is gone. The entry alone may
-    /// also have been cleaned up by another tool.
+    /// The last known entry must still exist: an entry after a gap would damage the log and hide what was lost. The
+    /// entry alone may also have been cleaned up by another tool.
     async fn is_still_there(&mut self) -> Result<(), LakeError> {
         let Some(known) = self.state.as_ref().map(|state| state.version) else { return Ok(()) };
         let path = Path::from(format!("{}/_delta_log/{known:020}.json", self.folder));
@@ -264,12 +268,12 @@ impl TableLog {
         self.state.as_ref().map_or(0, |state| state.version)
     }
 
-    /// Reads the log as it is now, and what its entries from `first` on take away.
+    /// Reads the log as it is now, and which files its entries from `first` on remove.
     async fn step_over(&mut self, first: u64) -> Result<(), LakeError> {
         self.reload().await?;
         for version in first..=self.version() {
             let Some(actions) = self.entry(version).await? else {
-                // Cleaned up already: what it took away is not to be learnt any more.
+                // It was already cleaned up, so it is not known what it removed.
                 return Err(LakeError::Rewritten { table: self.table.to_string() });
             };
             let fresh = removed(&actions).filter(|path| path.starts_with(FRESH));
@@ -278,7 +282,8 @@ impl TableLog {
         Ok(())
     }
 
-    /// The state after an entry of ours that an earlier try has written: a table that began with it has that try's id.
+    /// The state after an entry of ours that an earlier attempt wrote: a table that began with that entry has that
+    /// attempt's id.
     fn as_written(&self, state: State, actions: &[Action]) -> Result<State, LakeError> {
         let metadata = actions.iter().find_map(|action| match action {
             Action::Metadata(metadata) => Some(serde_json::to_value(metadata)),
@@ -292,7 +297,8 @@ impl TableLog {
         }
     }
 
-    /// Makes durable what was found in the log: whoever put it may have ended before its folder was synced.
+    /// Makes what was found in the log durable: the process that put it may have been killed before its folder was
+    /// synced.
     pub async fn sync(&self) -> Result<(), LakeError> {
         match self.state {
             Some(_) => self.store.sync(&Path::from(format!("{}/_delta_log/last", self.folder))).await,
@@ -300,12 +306,12 @@ impl TableLog {
         }
     }
 
-    /// Those to be rolled are read anew, and no file that was taken away is among them.
+    /// Forgets the removed files. The files to be rolled are about to be read again, and no removed file is among them.
     pub fn forget_taken_away(&mut self) {
         self.taken_away.clear();
     }
 
-    /// The entry's bytes, and the state it leads to.
+    /// The bytes of the log entry, and the state that it leads to.
     fn prepare(&self, version: u64, change: &Change) -> Result<(bytes::Bytes, State), LakeError> {
         let failed = |error| LakeError::log(&self.table, error);
         let mut next = match &self.state {
@@ -338,7 +344,8 @@ impl TableLog {
         bytes.map(|bytes| get_actions(version, &bytes).map_err(failed)).transpose()
     }
 
-    /// Writes the Delta checkpoint and cleans up the log where that is due. Readers gain by it; nothing is lost when it fails.
+    /// Writes the Delta checkpoint and cleans up the log if that is due. Readers benefit from it; nothing is lost if it
+    /// fails.
     pub async fn maintain(&self) {
         let due = self.state.as_ref().is_some_and(|state| (state.version + 1).is_multiple_of(CHECKPOINT_INTERVAL));
         if due && let Err(error) = self.write_checkpoint().await {
@@ -370,7 +377,7 @@ impl TableLog {
             KernelError::Backtraced { source, .. } => is_broken(source),
             other => is_broken(other),
         };
-        // A store out of reach while a file is read says nothing about the file.
+        // An error of the store while it reads a file is no sign that the file is broken.
         let lost = from_store(&error).is_some_and(|error| !matches!(error, object_store::Error::NotFound { .. }));
         if broken && !lost { self.altered(error.to_string()) } else { LakeError::log(&self.table, error) }
     }
@@ -384,7 +391,7 @@ impl TableLog {
     }
 }
 
-/// Who made a commit, for those who read the log's history.
+/// The program that made a commit, for people who read the log's history.
 fn client() -> std::collections::HashMap<String, Value> {
     let client = concat!("cdc-audit.", env!("CARGO_PKG_VERSION"));
     [("clientVersion".to_string(), json!(client))].into()
@@ -401,7 +408,8 @@ fn is_broken(error: &KernelError) -> bool {
     )
 }
 
-/// Whether a log entry is the one that `change` meant to write: the same files, and the same word on where the table stands.
+/// Whether a log entry is the one that `change` meant to write: with the same files and the same application
+/// transactions.
 fn is_ours(actions: &[Action], change: &Change, source: &str) -> bool {
     let paths = actions.iter().filter_map(|action| match action {
         Action::Add(add) => Some(&add.path),
@@ -414,7 +422,7 @@ fn is_ours(actions: &[Action], change: &Change, source: &str) -> bool {
     paths.eq(change.adds.iter().map(|add| &add.path)) && change.txn.transactions(source).into_iter().all(says)
 }
 
-/// Paths of the files that an entry takes away.
+/// Paths of the files that an entry removes.
 fn removed(actions: &[Action]) -> impl Iterator<Item = &str> {
     actions.iter().filter_map(|action| match action {
         Action::Remove(removed) => Some(removed.path.as_str()),
@@ -422,7 +430,7 @@ fn removed(actions: &[Action]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What names a file of ours in its table, however another tool has spelt its folders.
+/// The name that identifies a file of ours in its table, however another tool spells its folders.
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
@@ -435,8 +443,8 @@ impl State {
             "cdc_audit.format": "1",
             "delta.appendOnly": "true",
             "delta.checkpointInterval": CHECKPOINT_INTERVAL.to_string(),
-            // A commit every few seconds, with files that are replaced within the hour: Delta's defaults would keep a hundred
-            // thousand of either.
+            // There is a commit every few seconds, with files that are replaced within the hour: with Delta's defaults
+            // a hundred thousand commits and as many replaced files would be kept.
             "delta.logRetentionDuration": "interval 2 days",
             "delta.deletedFileRetentionDuration": "interval 1 day",
         });

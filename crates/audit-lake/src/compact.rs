@@ -1,10 +1,11 @@
-//! Compaction: files of `data/` made into fewer and larger ones, sorted by key and position, in lakes that nobody lists.
+//! Compaction: makes the files of `data/` fewer, larger, and sorted by key and position, in lakes that no reader lists.
 //!
-//! It owns nothing and may run anywhere, beside the daemon or in it. A file is made of others of one partition, then one commit names it
-//! in their place, if they are all still there; the daemon steps over such commits. What was replaced stays for readers of an older state of
-//! the log: a note under `_cdc_audit/replaced` says which files, and a later run removes them. The note is written first, so that nothing is
-//! forgotten by a kill, and believed only as far as the log agrees: a file that the log names is never removed, nor one that a run which sleeps
-//! may still commit: it is given up in the log first.
+//! It owns nothing and may run anywhere, inside the daemon or next to it. A file is made from others of one partition,
+//! then one commit names it instead of them if all of them are still in the log; the daemon steps over such commits.
+//! Replaced files stay for readers of an older state of the log: a note under `_cdc_audit/replaced` lists them, and a
+//! later run removes them. The note is written first, so that a kill loses track of nothing, and is trusted only as far
+//! as the log agrees: a file that the log names is never removed, and a file that a paused run may still commit is
+//! first abandoned in the log.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -29,13 +30,14 @@ use crate::read::LakeReader;
 use crate::store::Store;
 use crate::tenants::Stores;
 
-/// Where it is noted what was replaced.
+/// The folder of the notes on replaced files.
 const NOTES: &str = "_cdc_audit/replaced";
-/// When the last run over the whole lake ended.
+/// Records when the last run over the whole lake ended.
 const LAST_RUN: &str = "_cdc_audit/compacted.json";
 /// A partition that is still written to is compacted when it has this many files.
 const OPEN_FILES_MIN: usize = 8;
-/// What a run that was killed has left is removed when it is this old; a run that took so long from a file to its commit begins again.
+/// Microseconds after which files of a killed run are removed; a run that took this long from a file to its commit
+/// begins again.
 const LEFT_AFTER: i64 = 86_400_000_000;
 
 /// What a run has done to one table.
@@ -44,57 +46,57 @@ pub struct Compacted {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<Arc<str>>,
     pub table: String,
-    /// Files that were replaced, and their bytes.
+    /// Number of files that were replaced. `bytes` is their size.
     pub files: u64,
     pub bytes: u64,
-    /// Files that took their place, and their bytes.
+    /// Number of files that replaced them. `into_bytes` is their size.
     pub into: u64,
     pub into_bytes: u64,
-    /// Of all files in `data/`, how many there are now.
+    /// Number of all files that are in `data/` now.
     pub left: u64,
 }
 
-/// What a run works with.
+/// The settings and the store that a run works with.
 #[derive(Clone, Debug)]
 pub struct Compactor {
     stores: Stores,
-    /// The one that is compacted: home's, or a tenant's.
+    /// The store that is compacted: home's or a tenant's.
     store: Store,
     pub tenant: Option<Arc<str>>,
     source: Arc<str>,
     files: encode::Settings,
     target: u64,
-    /// Partitions that are older are left alone, in microseconds.
+    /// Age in microseconds. Older partitions are left alone.
     within: i64,
     grace: i64,
     window: usize,
 }
 
-/// A run over the whole lake, by its end in microseconds.
+/// When the last run over the whole lake ended, in microseconds since 1970.
 #[derive(Debug, Serialize, Deserialize)]
 struct LastRun {
     at: i64,
 }
 
-/// Replaced by one commit.
+/// The files that one commit replaces.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Note {
     /// The table's folder.
     table: String,
     at: i64,
-    /// From the table's folder, as the others.
+    /// Path from the table's folder, like those of the replaced files.
     made: String,
     replaced: Vec<String>,
 }
 
 impl Compactor {
-    /// Of a lake without tenants. `memory` is what a run may take, in bytes: about.
+    /// Compacts a lake without tenants. `memory` is about how many bytes a run may take.
     pub fn new(config: &LakeConfig, store: Store, source: &str, memory: usize) -> Result<Compactor, LakeError> {
         Compactor::of(config, Stores::alone(store), source, memory)
     }
 
-    /// Of the home; [`Compactor::each`] has one for each tenant too.
+    /// Compacts home; [`Compactor::each`] also returns one compactor for each tenant.
     pub fn of(config: &LakeConfig, stores: Stores, source: &str, memory: usize) -> Result<Compactor, LakeError> {
         let row_group =
             usize::try_from(config.row_group_bytes.get()).unwrap_or(usize::MAX).min((memory / 2).max(1 << 20));
@@ -112,7 +114,7 @@ impl Compactor {
         })
     }
 
-    /// One for home, and one for each tenant.
+    /// One compactor for home, and one for each tenant.
     pub async fn each(&self) -> Result<Vec<Compactor>, LakeError> {
         let tenants = self.stores.known().await?.into_iter().map(|tenant| {
             let store = self.stores.of(Some(&tenant)).map_err(|error| error.of_tenant(&tenant))?;
@@ -130,8 +132,8 @@ impl Compactor {
         }
     }
 
-    /// Compacts one table after the other, in home and of all tenants, and removes what earlier runs have replaced. What fails of one table, or
-    /// of one store, is logged, and the others go on. Then it is noted in the home that a run has ended.
+    /// Compacts one table after the other, in home and for all tenants, and removes what earlier runs have replaced. If
+    /// a table or a store fails, this is logged and the others continue. At the end, home records that a run has ended.
     pub async fn all(&self) -> Result<(), LakeError> {
         for one in self.each().await? {
             if let Err(error) = one.all_of_store().await {
@@ -147,7 +149,7 @@ impl Compactor {
                 Ok(done) if done.into > 0 => {
                     tracing::info!(table, files = done.files, into = done.into, "compacted");
                 }
-                // Its first file may be there, and not its first commit.
+                // The table may have its first file but not its first commit.
                 Ok(_) | Err(LakeError::NoTable { .. }) => {}
                 Err(error) => self.failed(Some(&table), &error),
             }
@@ -160,7 +162,7 @@ impl Compactor {
         tracing::warn!(table, tenant = self.tenant.as_deref(), %error, cause, "could not compact; trying again the next time");
     }
 
-    /// When the last run over the whole lake ended, as the home says it.
+    /// When the last run over the whole lake ended, according to home.
     pub async fn last_run(&self) -> Result<Option<Micros>, LakeError> {
         let path = Path::from(LAST_RUN);
         let failed = |error| LakeError::store("read", self.store.show(&path), error);
@@ -169,11 +171,11 @@ impl Compactor {
             Err(StoreError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
-        // What cannot be read says nothing: then a run is due.
+        // A record that cannot be read counts as none: then a run is due.
         Ok(serde_json::from_slice(&bytes).ok().map(|run: LastRun| Micros(run.at)))
     }
 
-    /// Any daemon may write this over another's: it decides about nothing but when the next run begins.
+    /// Any daemon may overwrite another's record: it only decides when the next run begins.
     async fn note_run(&self) -> Result<(), LakeError> {
         let path = Path::from(LAST_RUN);
         let run = serde_json::to_vec_pretty(&LastRun { at: Micros::now().0 });
@@ -222,7 +224,7 @@ impl Compactor {
         }
     }
 
-    /// How far the table's baseline is. A tenant's table does not hear of chunks that have no row of its own.
+    /// How far the table's baseline is. A tenant's table does not learn of chunks that have none of its rows.
     async fn baseline(&self, log: &TableLog) -> Result<ChunkProgress, LakeError> {
         let own = log.txn().baseline;
         if self.tenant.is_none() || own.baseline == 0 || own.done {
@@ -232,9 +234,9 @@ impl Compactor {
         Ok(home.txn().baseline)
     }
 
-    /// The files that are to become one each: of one partition, one after the other, no more than fill a file.
+    /// Groups of files that become one file each: consecutive files of one partition, as many as fill a file.
     fn groups(&self, log: &TableLog, baseline: ChunkProgress, files: Vec<LogFile>) -> Vec<Vec<LogFile>> {
-        // Chunks of a baseline that is under way are found by their files.
+        // Chunks of an unfinished baseline are found by their files, so these stay.
         let under_way = |file: &LogFile| {
             !baseline.done && file.name.chunks.is_some_and(|chunks| chunks.baseline == baseline.baseline)
         };
@@ -254,7 +256,7 @@ impl Compactor {
             let mut group = Vec::new();
             let mut bytes = 0;
             for file in files {
-                // What is full already is not written again for the sake of a small file beside it.
+                // A full file is not rewritten because of a small file next to it.
                 let full = file.name.mark.is_some() && file.size >= self.target / 2;
                 if full || bytes >= self.target {
                     groups.push(std::mem::take(&mut group));
@@ -270,7 +272,7 @@ impl Compactor {
         groups
     }
 
-    /// The same, divided at files that stay as they are for the length of their values.
+    /// Divides the groups at files that stay unchanged because they have long values.
     async fn without_long_values(
         &self,
         context: &FileContext,
@@ -280,7 +282,7 @@ impl Compactor {
         for group in groups {
             let mut part = Vec::new();
             for file in group {
-                // What was made by a run before has none.
+                // A file that an earlier run made has no long values.
                 if file.name.mark.is_none() && has_long_values(context, &file).await? {
                     divided.push(std::mem::take(&mut part));
                 } else {
@@ -292,7 +294,8 @@ impl Compactor {
         Ok(divided)
     }
 
-    /// Notes what will be replaced, then commits; false where another run was faster. The files were listed at version `listed` of the log.
+    /// Writes the note on what will be replaced, then commits. Returns false if another run was faster. The files were
+    /// listed at version `listed` of the log.
     async fn replace(&self, log: &mut TableLog, merged: &Merged, listed: u64) -> Result<bool, LakeError> {
         let note = Note {
             table: log.folder.to_string(),
@@ -304,7 +307,7 @@ impl Compactor {
         let bytes = serde_json::to_vec_pretty(&note).map_err(|error| LakeError::altered(&path, error.to_string()))?;
         let put = self.store.objects().put_opts(&path, bytes.into(), PutMode::Create.into()).await;
         match put {
-            // The name is random: what is there is an earlier try's.
+            // The name is random, so an existing note is from an earlier attempt.
             Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
             Err(error) => return Err(LakeError::store("write", self.store.show(&path), error)),
         }
@@ -318,7 +321,7 @@ impl Compactor {
         Ok(replaced == Replaced::Done)
     }
 
-    /// Removes files that were replaced long enough ago; how many.
+    /// Removes files that were replaced long enough ago. Returns their number.
     pub async fn sweep(&self) -> Result<u64, LakeError> {
         let mut removed = 0;
         for (path, note) in self.notes().await? {
@@ -351,13 +354,13 @@ impl Compactor {
         let failed = |error| LakeError::store("read", self.store.show(path), error);
         let bytes = match self.store.objects().get(path).await {
             Ok(found) => found.bytes().await.map_err(failed)?,
-            // Another run has swept it.
+            // Another run has already processed it.
             Err(StoreError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
         let note: Note = serde_json::from_slice(&bytes)
             .map_err(|error| LakeError::altered(self.store.show(path), error.to_string()))?;
-        // A folder of a table holds a dot; a note that names anything else is not ours to follow.
+        // A table's folder contains a dot. A note that names anything else is not trusted.
         let sound = note.table.contains('.') && note.table != OWN_FOLDER && !note.table.contains('/');
         let inside = |path: &String| path.starts_with("data/") && !path.contains("..");
         if !(sound && inside(&note.made) && note.replaced.iter().all(inside)) {
@@ -377,7 +380,7 @@ impl Compactor {
             if others.contains(&note.made) {
                 unnamed().collect()
             } else if note.at.saturating_add(LEFT_AFTER) <= Micros::now().0 && log.give_up(&note.made).await? {
-                // What another run has replaced meanwhile is for its own note to remove.
+                // Files that another run has replaced in the meantime are removed because of its own note.
                 std::iter::once(&note.made).chain(unnamed().filter(|path| !others.contains(*path))).collect()
             } else {
                 return Ok(0);
@@ -389,8 +392,8 @@ impl Compactor {
         Ok(count)
     }
 
-    /// What other runs have replaced in the table, or are about to. Read after the log: a note is there before its commit, so a file that
-    /// was in the log, and is not now, stands in a note until it is removed.
+    /// Files that other runs have replaced in the table, or are about to. This is read after the log: a note is written
+    /// before its commit, so a file that was in the log and no longer is remains in a note until it is removed.
     async fn replaced_by_others(&self, own: &Path, table: &str) -> Result<HashSet<String>, LakeError> {
         let notes = self.notes().await?;
         let others = notes.into_iter().filter(|(path, note)| path != own && note.table == table);

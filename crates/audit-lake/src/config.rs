@@ -1,4 +1,4 @@
-//! The keys of a lake sink, and what they must fulfil.
+//! The keys of a lake sink, and the checks of their values.
 
 use audit_config::{ByteSize, Problems, Span};
 use schemars::JsonSchema;
@@ -160,7 +160,7 @@ fn listing_readers() -> bool {
 }
 
 impl LakeConfig {
-    /// The defaults, at `url`.
+    /// The defaults, with this `url`.
     pub fn at(url: impl Into<String>) -> LakeConfig {
         LakeConfig {
             url: url.into(),
@@ -187,7 +187,7 @@ impl LakeConfig {
         }
     }
 
-    /// Where the checkpoint lies: all of the lake, but for tenants.
+    /// Where the checkpoint is stored, together with everything except the tenants' versions.
     pub fn home_url(&self) -> &str {
         self.home.as_deref().unwrap_or(&self.url)
     }
@@ -196,7 +196,7 @@ impl LakeConfig {
         self.url.contains(TENANT)
     }
 
-    /// The places of home and of tenants, against each other.
+    /// Checks the places of home and of tenants against each other.
     fn check_tenants(&self, problems: &mut Problems) {
         let Some(home) = &self.home else {
             let hint = "give a place for what belongs to no tenant: home = \"s3://acme-audit/shop\"";
@@ -215,7 +215,7 @@ impl LakeConfig {
             let hint = "let it stand once in the bucket's name, with room for 34 characters, or once in the path";
             return problems.push("url", "`{tenant}` cannot stand there", hint);
         }
-        // Of a name that is kept as it is, and of one that is not.
+        // One name is kept as it is, the other one is not.
         for tenant in ["acme", "A/b"] {
             match tenants::place_of(&self.url, &home, tenant) {
                 Ok(place) if place.is_like(&home) => {}
@@ -235,7 +235,7 @@ impl LakeConfig {
         }
     }
 
-    /// What the types cannot say.
+    /// Checks the rules that the types of the fields cannot express.
     pub fn check(&self, problems: &mut Problems) {
         if self.home.is_some() || self.has_tenants() {
             self.check_tenants(problems);

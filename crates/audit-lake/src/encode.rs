@@ -15,7 +15,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use crate::config::{Compression, LakeConfig};
 use crate::schema::RECORD_COLUMNS;
 
-/// What an open writer holds beside what it says it holds: compressors and dictionaries, about.
+/// About how many bytes an open writer holds in addition to what it reports: compressors and dictionaries.
 pub const WRITER_BYTES: usize = 4 << 20;
 
 /// How files are encoded.
@@ -27,7 +27,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// `row_group_bytes` is what memory allows.
+    /// `row_group_bytes` is the size that memory allows.
     pub fn new(config: &LakeConfig, row_group_bytes: usize) -> Result<Settings> {
         let codec = match config.compression {
             Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(config.zstd_level)?),
@@ -40,34 +40,36 @@ impl Settings {
     }
 }
 
-/// What is known of a file's rows when its writer opens.
+/// What is known about a file's rows when its writer opens.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rows {
-    /// How many a row group has, where it is known.
+    /// Number of rows in a row group, if known.
     pub group: Option<usize>,
-    /// Large rows may be among what follows.
+    /// Large rows may follow.
     pub large: bool,
-    /// Those of a row group come in the order of key and position.
+    /// The rows of a row group are sorted by key and position.
     pub by_key: bool,
 }
 
-/// Rows looked at to tell whether a column's values repeat.
+/// Number of rows that are examined to find out whether a column's values repeat.
 const SAMPLE: usize = 1024;
-/// With a larger share of distinct values a dictionary costs more than it saves.
+/// If a larger share of the values is distinct, a dictionary costs more than it saves.
 const DISTINCT_MAX: f64 = 0.5;
-/// Columns with values this long have neither dictionary nor statistics: both would keep copies of them.
+/// Bytes of a value from which its column has neither dictionary nor statistics, because both would keep copies of such
+/// values.
 const LONG: usize = 64 << 10;
-/// False positives of the Bloom filter on `cdc_key`.
+/// Rate of false positives of the Bloom filter on `cdc_key`.
 const BLOOM: f64 = 0.01;
 
-/// Columns that have a dictionary, and the configured codec if that is zstd: both take about a quarter of a megabyte for each column while a row
-/// group is encoded, whatever it holds. Further ones are compressed with snappy, which takes none.
+/// Number of columns that have a dictionary and, if it is zstd, the configured codec: both take about a quarter of a
+/// megabyte for each column while a row group is encoded, whatever it holds. Further columns are compressed with
+/// snappy, which takes none.
 const RICH_COLUMNS: usize = 64;
 
 /// A row with more bytes than this is large. Such rows are only in files that were opened for them.
 pub const LARGE: usize = 4 << 20;
 
-/// Opens a writer for files that begin with `first`.
+/// Opens a writer for a file that begins with `first`.
 pub fn open(first: &RecordBatch, settings: &Settings, rows: Rows) -> Result<ArrowWriter<Vec<u8>>> {
     let row_group = rows.group.unwrap_or(settings.row_group_rows).min(settings.row_group_rows);
     let bloom = BloomFilterProperties::builder().with_fpp(BLOOM).with_max_ndv(row_group as u64).build();
@@ -97,7 +99,7 @@ pub fn open(first: &RecordBatch, settings: &Settings, rows: Rows) -> Result<Arro
     ArrowWriter::try_new(Vec::new(), first.schema(), Some(properties.build()))
 }
 
-/// What rows are sorted by: a footer that names these says it of its row groups.
+/// The columns that rows are sorted by. A footer that names them declares its row groups sorted.
 pub const SORTED_BY: [&str; 2] = ["cdc_key", "cdc_position"];
 
 fn sorting_columns(first: &RecordBatch) -> Vec<SortingColumn> {
@@ -107,10 +109,10 @@ fn sorting_columns(first: &RecordBatch) -> Vec<SortingColumn> {
     SORTED_BY.iter().filter_map(place).map(column).collect()
 }
 
-/// JSON texts: nobody asks for a range of them.
+/// JSON texts without statistics, because nobody queries a range of them.
 const NOT_ASKED: [&str; 5] = ["cdc_changes", "cdc_included", "cdc_actor", "cdc_context", "cdc_exact"];
 
-/// The columns as Parquet has them: those of a struct each for itself.
+/// The columns as Parquet has them: each field of a struct is a column of its own.
 fn leaves(batch: &RecordBatch) -> Vec<(ColumnPath, ArrayRef)> {
     let mut leaves = Vec::new();
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
@@ -150,7 +152,7 @@ fn mostly_distinct(column: &ArrayRef) -> bool {
     present >= 64 && distinct as f64 > DISTINCT_MAX * present as f64
 }
 
-/// The distinct values of a column whose values all have one width.
+/// The distinct values of a column whose values all have the same width.
 fn fixed_values(column: &ArrayRef) -> Option<HashSet<Vec<u8>>> {
     let width = column.data_type().primitive_width()?;
     let data = column.to_data();
@@ -158,7 +160,7 @@ fn fixed_values(column: &ArrayRef) -> Option<HashSet<Vec<u8>>> {
     Some(bytes.chunks(width).take(column.len()).map(<[u8]>::to_vec).collect())
 }
 
-/// Runs what takes processor time so that other tasks of this thread go on elsewhere.
+/// Runs work that takes processor time, so that other tasks of this thread continue elsewhere.
 pub fn on_cpu<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),

@@ -1,4 +1,4 @@
-//! Parquet read from the object store.
+//! Reads Parquet from the object store.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub enum Fetched {
 }
 
 impl Fetched {
-    /// Reads files whole that are no larger than `whole`: one request in place of two or more.
+    /// Opens a file. One that is no larger than `whole` is read completely: one request instead of two or more.
     pub async fn open(reader: ObjectReader, whole: u64) -> Result<Fetched> {
         if reader.size > whole {
             return Ok(Fetched::Part(reader));
@@ -78,7 +78,7 @@ fn slice(bytes: &Bytes, range: Range<u64>) -> Result<Bytes> {
     }
 }
 
-/// Read with the footer in one request: enough for it in most files.
+/// Bytes that are read with the footer in one request, which is enough for the footer of most files.
 const FOOTER_BYTES: usize = 64 << 10;
 
 fn external(error: object_store::Error) -> ParquetError {

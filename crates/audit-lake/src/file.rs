@@ -1,12 +1,14 @@
 //! One file while it is written: rows, then row groups, then an object in the store.
 //!
-//! Rows gather in builders, then as Arrow until they are a row group: that is sorted by key and position, then encoded. So a file of one row group is
-//! sorted whole; in a larger one each row group is, as `sorting_columns` in a footer says it. Files with large rows stay as they came.
+//! Rows are collected in builders, then as Arrow until they fill a row group, which is sorted by key and position and
+//! then encoded. So a file of one row group is sorted completely; in a larger one each row group is sorted, which
+//! `sorting_columns` in its footer declares. Files with large rows keep the order in which the rows came.
 //!
-//! A file gets its name, which tells its last version, when it is whole; so readers that list never see part of a file. On disk a closed row
-//! group leaves memory at once: a larger file is written to a staged name. In a bucket nothing can be renamed: row groups wait, encoded, until
-//! their file is whole, within what the sink may hold; then it is one put, or an upload in parts where it is large. Only the former is
-//! create-only, on every cloud. The latter needs not be: the name is this daemon's alone, and whoever puts it again puts the same bytes.
+//! A file gets its name, which contains its last version, when it is complete, so readers that list never see a part of
+//! a file. On disk a finished row group leaves memory at once: a larger file is written under a staged name. In a
+//! bucket nothing can be renamed: encoded row groups wait in memory until their file is complete, within the sink's
+//! memory limit. Then the file is one put or, if it is large, an upload in parts. Only the put is create-only on every
+//! cloud. The upload need not be: only this daemon uses the name, and a repeat puts the same bytes.
 
 use std::sync::Arc;
 
@@ -35,20 +37,20 @@ use crate::sort::{Order, Sorter};
 use crate::stats;
 use crate::store::Store;
 
-/// Keys of a file's Parquet metadata.
+/// The key of a file's Parquet metadata that holds its chunks.
 pub const CHUNKS_KEY: &str = "cdc_audit.chunks";
 
 /// Rows leave their builders in steps of about this size.
 const STEP_BYTES: usize = 2 << 20;
 const STEP_ROWS: usize = 8192;
-/// What a file holds from its first row on, beside its rows, for each builder of a column, about.
+/// About how many bytes a file holds from its first row on for each builder of a column, in addition to its rows.
 const BUILDER_BYTES: usize = 512;
-/// What an open file remembers of each column of each row group for its footer, about.
+/// About how many bytes an open file keeps for its footer for each column of each row group.
 const CHUNK_BYTES: usize = 1024;
-/// The largest file that is one put.
+/// Size in bytes of the largest file that is written with one put.
 const PUT_BYTES: usize = 2 * PART_BYTES;
 
-/// The chunks in a file, as its metadata has them.
+/// The chunks in a file, as stored in its metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkNote {
     pub baseline: u32,
@@ -64,7 +66,7 @@ impl ChunkNote {
     }
 }
 
-/// What files need to know of the sink they belong to.
+/// What files need to know about the sink that they belong to.
 #[derive(Clone, Debug)]
 pub struct FileContext {
     pub store: Store,
@@ -73,9 +75,9 @@ pub struct FileContext {
     pub folder: Arc<str>,
     pub owner: u64,
     pub settings: encode::Settings,
-    /// A file with this many bytes, or rows, goes to `data/`.
+    /// A file that reaches these limits goes to `data/`.
     pub data: Limits,
-    /// Some readers list `data/`: what the log does not name must not stay there.
+    /// Some readers list `data/`, so a file that the log does not name must not stay there.
     pub listed: bool,
 }
 
@@ -100,23 +102,23 @@ pub struct OpenFile {
     /// Rows of its chunks go to other tables too.
     pub spread: bool,
     pub rows_total: u64,
-    /// Of encoded rows.
+    /// Bytes of encoded rows.
     pub encoded_bytes: u64,
-    /// Large rows may come: set before the writer opens, or never.
+    /// Large rows may come. It is set before the writer opens or never.
     pub large: bool,
     first: Position,
     last: Position,
     plan: Arc<RowPlan>,
     rows: Rows,
-    /// Of the row group that is to come.
+    /// Rows of the next row group.
     group: Group,
     writer: Option<ArrowWriter<Vec<u8>>>,
-    /// Encoded and not yet uploaded.
+    /// Bytes that are encoded but not uploaded.
     pending: Vec<Bytes>,
     upload: Option<Upload>,
 }
 
-/// Rows as they came.
+/// Rows in the order in which they came.
 #[derive(Debug, Default)]
 struct Group {
     batches: Vec<RecordBatch>,
@@ -159,7 +161,7 @@ struct Upload {
     staged: Path,
 }
 
-/// A file that is whole, but perhaps not in its place.
+/// A complete file that may not have been put in its place yet.
 #[derive(Clone, Debug)]
 pub struct WholeFile {
     body: Body,
@@ -192,12 +194,12 @@ impl OpenFile {
         }
     }
 
-    /// Whether a large row may come in.
+    /// Whether a large row may be added.
     pub fn takes_large(&self) -> bool {
         self.large || self.writer.is_none()
     }
 
-    /// Appends a version; true when rows should be encoded before more come.
+    /// Appends a version. Returns true if rows should be encoded before more are added.
     pub fn append(&mut self, version: &Version<'_>, shared: Shared<'_>) -> Result<bool, TooLarge> {
         self.rows.append(version, shared)?;
         self.large |= version.is_larger_than(encode::LARGE);
@@ -210,12 +212,12 @@ impl OpenFile {
         self.is_due()
     }
 
-    /// Whether rows should leave their builders before more come.
+    /// Whether rows should leave their builders before more are added.
     pub fn is_due(&self) -> bool {
         self.rows.bytes() >= STEP_BYTES || self.rows.len() >= STEP_ROWS
     }
 
-    /// Memory held, in bytes.
+    /// Memory in use, in bytes.
     pub fn held_bytes(&self) -> usize {
         let writer = self.writer.as_ref().map_or(0, |writer| writer.memory_size() + encode::WRITER_BYTES);
         let rows = BUILDER_BYTES * self.plan.builders() + self.rows.bytes() + self.group.bytes;
@@ -227,12 +229,13 @@ impl OpenFile {
         row_groups * self.plan.builders() * CHUNK_BYTES
     }
 
-    /// Whether it has reached its size, or what it remembers of many columns takes as much as a row group.
+    /// Whether the file has reached its size, or what it keeps for the footer of many columns takes as much memory as a
+    /// row group.
     pub fn is_full(&self, limits: Limits, settings: &encode::Settings) -> bool {
         limits.reached(self.size(), self.rows_total) || self.footer_bytes() >= settings.row_group_bytes
     }
 
-    /// Adds the rows that were appended to their row group, and encodes it if it is full. Takes processor time.
+    /// Adds the appended rows to their row group, and encodes the group if it is full. Takes processor time.
     pub fn encode(&mut self, context: &FileContext) -> Result<(), LakeError> {
         self.gather(context)?;
         if self.large || self.group.is_full(&context.settings) { self.encode_group(context, false) } else { Ok(()) }
@@ -247,7 +250,7 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Encodes the rows that were gathered, in their order, as a row group.
+    /// Encodes the collected rows, in their order, as a row group.
     fn encode_group(&mut self, context: &FileContext, closing: bool) -> Result<(), LakeError> {
         let failed = |source| LakeError::Parquet { table: context.table.to_string(), source };
         let group = std::mem::take(&mut self.group);
@@ -259,7 +262,7 @@ impl OpenFile {
             };
             writer.write(batch).map_err(failed)
         })?;
-        // Large rows are encoded at once, and end their row group by its size.
+        // Large rows are encoded at once, and their size ends the row group.
         if rows.by_key { self.flush(context) } else { self.drain(context) }
     }
 
@@ -271,7 +274,7 @@ impl OpenFile {
         self.drain(context)
     }
 
-    /// Takes what is encoded out of the writer.
+    /// Takes the encoded bytes out of the writer.
     fn drain(&mut self, context: &FileContext) -> Result<(), LakeError> {
         if let Some(writer) = &mut self.writer {
             let failed =
@@ -295,7 +298,7 @@ impl OpenFile {
         self.pending.iter().map(Bytes::len).sum()
     }
 
-    /// Encodes all rows but those in builders, if there are others, and ends their row group. Takes processor time.
+    /// Encodes all rows and ends their row group, unless the only rows are still in builders. Takes processor time.
     pub fn end_row_group(&mut self, context: &FileContext) -> Result<(), LakeError> {
         if self.writer.is_none() && self.group.rows == 0 {
             return Ok(());
@@ -338,7 +341,7 @@ impl OpenFile {
         upload.parts.put_part(part.into()).await.map_err(lost)
     }
 
-    /// Ends the file. What is in memory is lost with an error: the stream has to begin again.
+    /// Ends the file. After an error the rows in memory are lost, and the stream has to begin again.
     pub async fn close(mut self, context: &FileContext) -> Result<WholeFile, LakeError> {
         let failed = |source| LakeError::Parquet { table: context.table.to_string(), source };
         let (footer, this) = encode::on_cpu(move || {
@@ -364,13 +367,13 @@ impl OpenFile {
     async fn seal(mut self, context: &FileContext, stats: String) -> Result<WholeFile, LakeError> {
         let chunks = self.chunks.map(|note| note.named(self.spread));
         let name = FileName { first: self.first, last: self.last, owner: context.owner, chunks, mark: None };
-        // A baseline is read once: its chunks are found in `data/` after a kill, however small they are.
-        // Rolls sort in little memory: a file with large rows stays what it is.
+        // A baseline is read only once, so its chunks must be found in `data/` after a kill, however small they are.
+        // Rolls sort in little memory, so a file with large rows is not rolled.
         let stays = chunks.is_some() || self.large;
         let fresh = !stays && !context.data.reached(self.encoded_bytes, self.rows_total);
         let root = if fresh { FRESH } else { DATA };
         let add = add_action(root, self.partition, &name, self.encoded_bytes, stats);
-        // What follows what was staged is staged too.
+        // If a part of the file was staged, the rest is staged too.
         let stage = self.upload.is_some() || self.wants_upload(context);
         let rest = std::mem::take(&mut self.pending);
         if !stage {
@@ -404,7 +407,8 @@ pub fn add_action(root: &str, partition: Partition, name: &FileName, size: u64, 
 }
 
 impl WholeFile {
-    /// Gives the file its place among the table's, and says how the log names it. A repeat changes nothing.
+    /// Gives the file its place among the table's files, and returns the `add` action for the log. A repeat changes
+    /// nothing.
     pub async fn put(&self, context: &FileContext) -> Result<Add, LakeError> {
         fault!("lake::before_put");
         let objects = context.store.objects();
@@ -421,7 +425,8 @@ impl WholeFile {
         };
         match put {
             Ok(()) => {}
-            // The name is this daemon's alone, so it holds these bytes: an earlier try whose answer was lost, or that failed at its end.
+            // Only this daemon uses the name, so the object holds these bytes: an earlier attempt lost its answer or
+            // failed at its end.
             Err(StoreError::AlreadyExists { .. } | StoreError::NotFound { .. })
                 if objects.head(&path).await.is_ok_and(|meta| meta.size == self.add.size as u64) =>
             {

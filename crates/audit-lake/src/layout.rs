@@ -7,11 +7,11 @@
 //! <lake>/_cdc_audit/checkpoint/<20 digits>.json
 //! ```
 //!
-//! A file is named by its first and last version and the epoch of the daemon that wrote it; a file of a baseline by its chunks too:
-//! `0001-0000000016b37430-0000000000_0001-0000000016b3a0f8-0000000004_3.parquet`, `…_3_b1-1-12.parquet` (`s1-1-12` where chunks are
-//! spread over tenants); one that
-//! `compact` made by a random mark. No colon, for Spark and Hadoop
-//! cannot list it; and no two daemons ever write the same name.
+//! The name of a file contains its first and last version and the epoch of the daemon that wrote it, for example
+//! `0001-0000000016b37430-0000000000_0001-0000000016b3a0f8-0000000004_3.parquet`. The name of a file of a baseline also
+//! contains its chunks, `…_3_b1-1-12.parquet` (`s1-1-12` if the chunks are spread over tenants), and that of a file
+//! that `compact` made a random mark. There is no colon, because Spark and Hadoop cannot list it, and no two daemons
+//! ever write the same name.
 
 use std::fmt;
 
@@ -19,27 +19,28 @@ use audit_core::position::{Lsn, Position};
 use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
-/// The lake's own folder. Table folders always hold a dot that is no first character, so none has this name.
+/// The lake's own folder. Table folders always contain a dot after their first character, so none has this name.
 pub const OWN_FOLDER: &str = "_cdc_audit";
-/// Where writes are staged.
+/// The folder where writes are staged.
 pub const TMP: &str = "_cdc_audit/tmp";
-/// Where the lake's checkpoints lie.
+/// The folder of the lake's checkpoints.
 pub const CHECKPOINTS: &str = "_cdc_audit/checkpoint";
-/// The folder, in a table's, that readers list.
+/// The folder, in a table's folder, that readers list.
 pub const DATA: &str = "data";
-/// The folder of small recent files: in the Delta log, and unseen by readers that list.
+/// The folder of small recent files: they are in the Delta log, and invisible to readers that list.
 pub const FRESH: &str = "fresh";
-/// The table that `gap` records go to.
+/// The table of `gap` records.
 pub const GAPS: &str = "cdc_audit.gap";
 
-/// Longer folder names are cut and end in a hash: file systems allow 255 bytes.
+/// Longest folder name in bytes, because file systems allow 255. A longer name is cut and ends in a hash.
 const FOLDER_MAX: usize = 200;
 
 /// The folder of the table that is shown as `name` (see [`audit_core::shape::TableName`]).
 ///
-/// ASCII letters, digits, `_` and `.` stand for themselves; every other byte, and a `_` or `.` at the beginning, is written as `-` and two
-/// hex digits. It is percent-encoding with another sign: readers disagree on whether `%` in a path is to be decoded, and a leading `_` or
-/// `.` would hide the folder from many. Since `name` quotes parts that hold dots, `"a.b".c` and `a."b.c"` differ.
+/// ASCII letters, digits, `_` and `.` are kept; every other byte, and a `_` or `.` at the beginning, is written as `-`
+/// and two hex digits. This is percent-encoding with another character: readers disagree on whether `%` in a path must
+/// be decoded, and a leading `_` or `.` would hide the folder from many. Because `name` quotes parts that contain dots,
+/// `"a.b".c` and `a."b.c"` get different folders.
 pub fn table_folder(name: &str) -> String {
     let mut folder = String::with_capacity(name.len());
     for (at, byte) in name.bytes().enumerate() {
@@ -52,14 +53,14 @@ pub fn table_folder(name: &str) -> String {
     if folder.len() > FOLDER_MAX {
         let hash = Sha256::digest(name.as_bytes());
         folder.truncate(FOLDER_MAX - 34);
-        // `--` follows from no name.
+        // No encoded name contains `--`.
         folder.push_str("--");
         hash[..16].iter().for_each(|byte| folder.push_str(&format!("{byte:02x}")));
     }
     folder
 }
 
-/// The table whose folder this is; `None` where the folder does not say, for its name was too long.
+/// The table that this folder belongs to; `None` if its name was too long and the folder's name does not contain it.
 pub fn table_name(folder: &str) -> Option<String> {
     let mut name = Vec::with_capacity(folder.len());
     let mut bytes = folder.bytes();
@@ -75,17 +76,18 @@ pub fn table_name(folder: &str) -> Option<String> {
     String::from_utf8(name).ok()
 }
 
-/// The chunks of a baseline that a file holds whole.
+/// The chunks of a baseline that a file holds completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Chunks {
     pub baseline: u32,
     pub first: u32,
     pub last: u32,
-    /// Other tables, of other tenants, may have rows of these chunks: the file counts only if home says that all of them have theirs.
+    /// Tables of other tenants may have rows of these chunks: the file counts only if home says that all of them have
+    /// theirs.
     pub spread: bool,
 }
 
-/// What a file's name tells.
+/// The parts of a file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileName {
     pub first: Position,
@@ -93,7 +95,8 @@ pub struct FileName {
     /// The owner epoch of the daemon that wrote it.
     pub owner: u64,
     pub chunks: Option<Chunks>,
-    /// Random, of a file that was made of others by `compact`: the daemon never takes it for one of its own.
+    /// Random mark of a file that `compact` made from others; because of it the daemon never treats the file as its
+    /// own.
     pub mark: Option<u64>,
 }
 
@@ -112,7 +115,7 @@ impl fmt::Display for FileName {
 }
 
 impl FileName {
-    /// `None` for a name that none of ours is.
+    /// Returns `None` for a name that is not one of ours.
     pub fn parse(name: &str) -> Option<FileName> {
         let mut parts = name.strip_suffix(".parquet")?.split('_');
         let (first, last) = (undash(parts.next()?)?, undash(parts.next()?)?);
@@ -143,7 +146,7 @@ impl FileName {
         self.first <= position && position <= self.last
     }
 
-    /// Whether both have a version of one stretch.
+    /// Whether the ranges of both files overlap.
     pub fn overlaps(&self, other: &FileName) -> bool {
         self.first <= other.last && other.first <= self.last
     }

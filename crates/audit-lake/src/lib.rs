@@ -1,8 +1,9 @@
 //! The lake: Parquet files in Delta tables, written exactly once and read back.
 //!
-//! For each captured table one Delta table, in folders by UTC commit date. Two kinds of readers see each version exactly once: those that
-//! read the Delta log, because every commit holds its position as an application transaction and is written by compare and set; and those that
-//! list the folders `data/`, because a file that a kill left without its commit is adopted, never written again ([`adopt`]).
+//! Each captured table has one Delta table, in folders by UTC commit date. Two kinds of readers see each version
+//! exactly once: readers of the Delta log, because every commit holds its position as an application transaction and is
+//! written by compare-and-set; and readers that list the folders `data/`, because a file that a kill left without its
+//! commit is adopted and never written again ([`adopt`]).
 //!
 //! ```text
 //! Batch ──▶ OpenTable ──rows──▶ OpenFile ──Parquet──▶ object store ──▶ Delta commit ──▶ the lake's checkpoint
@@ -11,8 +12,9 @@
 //!
 //! Small files go to `fresh/`, which only the log names, and are rolled into larger ones ([`table`], [`merge`]).
 //!
-//! Order makes it hold: data before the log that names it, the log before the checkpoint that counts on it, each durable before the next
-//! begins. What is missing after a kill at any point is in the stream again, since the checkpoint lags.
+//! The order of writes guarantees this: data is written before the log that names it, and the log before the checkpoint
+//! that depends on it; each is durable before the next begins. Versions that are missing after a kill at any point are
+//! sent again, because the checkpoint lags.
 
 mod adopt;
 mod cells;

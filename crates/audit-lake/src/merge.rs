@@ -1,7 +1,8 @@
-//! Several files of one partition made into one, sorted by key and position.
+//! Makes one file, sorted by key and position, from several files of one partition.
 //!
-//! Rows are read as a stream, sorted within a window of memory and beyond it by way of scratch files, encoded, and uploaded in parts under the
-//! file's final name: whatever the amount of data, memory stays. Nothing is committed here.
+//! Rows are read as a stream, sorted in a window of memory and, if they exceed it, with scratch files, then encoded and
+//! uploaded in parts under the file's final name. So memory stays limited, whatever the amount of data. Nothing is
+//! committed here.
 
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ use crate::stats;
 #[derive(Clone, Debug)]
 pub struct LogFile {
     pub name: FileName,
-    /// The folder in the table's: `data` or `fresh`.
+    /// The folder in the table's folder: `data` or `fresh`.
     pub root: &'static str,
     pub partition: Partition,
     pub size: u64,
@@ -42,14 +43,14 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// `path` is from the table's folder.
+    /// The file at `path`, which is relative to the table's folder; `None` if it is not one of ours.
     pub fn at(path: &str, by: Partitioning, size: u64, rows: u64) -> Option<LogFile> {
         let root = [DATA, FRESH].into_iter().find(|root| path.split('/').next() == Some(root))?;
         let name = FileName::parse(path.rsplit('/').next()?)?;
         Some(LogFile { name, root, partition: Partition::from_path(by, path)?, size, rows })
     }
 
-    /// A file of ours that is committed.
+    /// The file of an `add` action that we committed.
     pub fn of_add(add: &Add, by: Partitioning) -> Option<LogFile> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -60,12 +61,12 @@ impl LogFile {
         LogFile::at(&add.path, by, add.size as u64, stats.num_records)
     }
 
-    /// From the table's folder.
+    /// The path relative to the table's folder.
     pub fn path(&self) -> String {
         format!("{}/{}", self.partition.folder(self.root), self.name)
     }
 
-    /// The `remove` action of a file whose rows another one has.
+    /// The `remove` action of a file whose rows are in another one.
     pub fn removal(&self) -> Remove {
         Remove {
             path: self.path(),
@@ -79,25 +80,26 @@ impl LogFile {
     }
 }
 
-/// What is made of some files.
+/// The result of merging files.
 #[derive(Clone, Debug)]
 pub struct Merged {
-    /// Its rows are those of the files that `replaces` names, with the same identity each.
+    /// Its rows are those of the files in `replaces`, each with the same identity.
     pub add: Add,
     pub replaces: Vec<LogFile>,
 }
 
-/// Rows of one file that are decoded at a time, and the bytes that they should not exceed by much.
+/// Number of rows of one file that are decoded at a time, and the bytes that they should not exceed by much.
 const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Files read at a time: what a roll takes in a bucket is the time that its requests take.
+/// Number of files that are read at a time: in a bucket, most of a roll's time is spent on requests.
 pub const READ_AHEAD: usize = 16;
-/// The part of the window that files may take which are read ahead, one through this.
+/// Files that are read ahead may take one part in this many of the window.
 const READ_SHARE: u64 = 4;
 
-/// Merges the first of `files`, all of one partition, as many as have one schema, into a file in `data/`. `window` is what is sorted in
-/// memory, in bytes. `mark` tells files apart that are made of the same ones by more than one process.
+/// Merges the first of `files`, which are all of one partition, into a file in `data/`: as many as have the same
+/// schema. `window` is the number of bytes that are sorted in memory. `mark` distinguishes files that several processes
+/// make from the same ones.
 pub async fn merge(
     context: &FileContext,
     files: &[LogFile],
@@ -133,7 +135,7 @@ pub async fn merge(
     Ok(Some(Merged { add, replaces }))
 }
 
-/// Files that are read together: no more bytes than these, or one.
+/// Groups of files that are read together: at most `bytes` bytes, or a single file.
 fn groups(files: &[LogFile], bytes: u64) -> Vec<Vec<LogFile>> {
     let (mut groups, mut rest) = (Vec::new(), files);
     while !rest.is_empty() {
@@ -149,7 +151,8 @@ fn groups(files: &[LogFile], bytes: u64) -> Vec<Vec<LogFile>> {
     groups
 }
 
-/// Whether a file has values that were kept out of its statistics for their length: to sort them takes memory that nobody planned for.
+/// Whether a file has values that are not in its statistics because they are long: sorting them would take memory that
+/// nobody planned for.
 pub async fn has_long_values(context: &FileContext, file: &LogFile) -> Result<bool, LakeError> {
     let input = Input::open(context, file, 0).await?;
     let of_row = |name: &str| RECORD_COLUMNS.iter().all(|(known, ..)| *known != name);
@@ -170,7 +173,7 @@ struct Input {
 }
 
 impl Input {
-    /// Reads the file whole if it is no larger than `whole`, else its footer.
+    /// Reads the whole file if it is no larger than `whole`, otherwise its footer.
     async fn open(context: &FileContext, file: &LogFile, whole: u64) -> Result<Input, LakeError> {
         let path = Path::from(format!("{}/{}", context.folder, file.path()));
         let shown = context.store.show(&path);
@@ -179,7 +182,7 @@ impl Input {
         let mut reader = Fetched::open(reader, whole).await.map_err(failed)?;
         let footer = reader.get_metadata(None).await.map_err(failed)?;
         let metadata = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new()).map_err(failed)?;
-        // What a file says of its chunks is no part of its rows.
+        // A file's metadata about its chunks is not part of its rows.
         let schema = Schema::new(metadata.schema().fields().clone()).into();
         Ok(Input { schema, shown, metadata, reader })
     }
@@ -197,7 +200,7 @@ impl Input {
     }
 }
 
-/// Rows that are decoded at a time, by what they take on average.
+/// Number of rows that are decoded at a time, according to their average size.
 fn batch_rows(footer: &ParquetMetaData) -> usize {
     let bytes: i64 = footer.row_groups().iter().map(|group| group.total_byte_size()).sum();
     let row = bytes / footer.file_metadata().num_rows().max(1);
@@ -245,8 +248,8 @@ fn encode(
     Ok(std::mem::take(writer.inner_mut()))
 }
 
-/// An object that is written as a stream: one create-only put where it is small, else parts of one size. The latter overwrite, as everywhere;
-/// the name is this process's own.
+/// An object that is written as a stream: one create-only put if it is small, otherwise parts of equal size. The latter
+/// overwrite an existing object, as everywhere, but only this process uses the name.
 struct Target<'c> {
     context: &'c FileContext,
     path: Path,
@@ -291,13 +294,13 @@ impl<'c> Target<'c> {
         let Some(parts) = &mut self.parts else { return Ok(()) };
         let put = parts.put_part(part.into()).await;
         if put.is_err() {
-            // Best effort: what a kill leaves is for the bucket's own rules to remove.
+            // This is best effort: the bucket's own rules remove what a kill leaves.
             let _ = parts.abort().await;
         }
         put.map_err(failed)
     }
 
-    /// Ends the object; its size in bytes.
+    /// Ends the object. Returns its size in bytes.
     async fn finish(mut self) -> Result<u64, LakeError> {
         let rest = self.waiting.split().freeze();
         if self.parts.is_some() && !rest.is_empty() {
@@ -312,7 +315,7 @@ impl<'c> Target<'c> {
         let options = PutOptions { attributes: self.attributes.clone(), ..PutMode::Create.into() };
         match objects.put_opts(&self.path, rest.into(), options).await {
             Ok(_) => Ok(self.size),
-            // An earlier try whose answer was lost.
+            // An earlier attempt lost its answer.
             Err(StoreError::AlreadyExists { .. })
                 if objects.head(&self.path).await.is_ok_and(|meta| meta.size == self.size) =>
             {

@@ -1,10 +1,11 @@
-//! From PostgreSQL's text forms to typed values. `None` is what the type cannot hold exactly: the caller keeps the text.
+//! Parses PostgreSQL's text forms into typed values. The result is `None` if the type cannot hold the value exactly;
+//! the caller then keeps the text.
 //!
-//! Dates and times outside the years 1 to 9999 count as such: engines differ on them.
+//! Dates and times outside the years 1 to 9999 are treated as such values, because engines handle them differently.
 
 use audit_core::position::days;
 
-/// `numeric` with a fixed scale, as the number of its last decimals.
+/// Parses a `numeric` with a fixed scale into its number of smallest decimal units.
 pub fn decimal(text: &str, scale: u8) -> Option<i128> {
     let bytes = text.as_bytes();
     let (negative, digits) = match bytes.split_first() {
@@ -35,7 +36,7 @@ pub fn decimal(text: &str, scale: u8) -> Option<i128> {
     any.then_some(if negative { -value } else { value })
 }
 
-/// Two decimal digits.
+/// Parses two decimal digits.
 fn two(bytes: &[u8]) -> Option<u32> {
     match bytes {
         [a @ b'0'..=b'9', b @ b'0'..=b'9'] => Some(u32::from(a - b'0') * 10 + u32::from(b - b'0')),
@@ -43,7 +44,7 @@ fn two(bytes: &[u8]) -> Option<u32> {
     }
 }
 
-/// `YYYY-MM-DD` as days since 1970-01-01.
+/// Parses `YYYY-MM-DD` into days since 1970-01-01.
 pub fn date(text: &str) -> Option<i32> {
     let bytes = text.as_bytes();
     if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
@@ -57,7 +58,7 @@ pub fn date(text: &str) -> Option<i32> {
     Some(days(year as i32, month as u8, day as u8))
 }
 
-/// `YYYY-MM-DD HH:MM:SS[.ffffff]`, with `+00` behind it if `zone`, as microseconds since 1970-01-01.
+/// Parses `YYYY-MM-DD HH:MM:SS[.ffffff]`, followed by `+00` if `zone`, into microseconds since 1970-01-01.
 pub fn timestamp(text: &str, zone: bool) -> Option<i64> {
     let text = if zone { text.strip_suffix("+00")? } else { text };
     let days = date(text.get(..10)?)?;
@@ -87,7 +88,7 @@ pub fn timestamp(text: &str, zone: bool) -> Option<i64> {
     Some(seconds * 1_000_000 + micros)
 }
 
-/// `\x…` appended to `out`; on `None` nothing is.
+/// Appends the bytes of `\x…` to `out`; on `None` nothing is appended.
 pub fn bytea(text: &str, out: &mut Vec<u8>) -> Option<()> {
     let start = out.len();
     let digits = text.strip_prefix("\\x")?.as_bytes();

@@ -24,7 +24,7 @@ pub enum Partitioning {
 impl Partitioning {
     const ALL: [Partitioning; 3] = [Partitioning::Day, Partitioning::Date, Partitioning::Hour];
 
-    /// The partition columns: in the paths of the files and in the Delta log, not in the files.
+    /// The partition columns. They are in the paths of the files and in the Delta log, not in the files.
     pub fn columns(self) -> &'static [(&'static str, Form)] {
         match self {
             Partitioning::Day => &[("year", Form::Int32), ("month", Form::Int32), ("day", Form::Int32)],
@@ -40,7 +40,7 @@ impl Partitioning {
         self.columns().iter().map(|(name, _)| (*name).to_string()).collect()
     }
 
-    /// The one with these columns.
+    /// The partitioning that has these columns.
     pub fn of_names(names: &[String]) -> Option<Partitioning> {
         Partitioning::ALL.into_iter().find(|by| by.names() == names)
     }
@@ -53,11 +53,11 @@ impl Partitioning {
     }
 }
 
-/// The versions of one day, or hour.
+/// The versions of one day or hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition {
     by: Partitioning,
-    /// Days, or hours, since 1970-01-01.
+    /// Number of days or hours since 1970-01-01.
     number: i64,
 }
 
@@ -66,7 +66,7 @@ impl Partition {
         Partition { by, number: at.0.div_euclid(by.micros()) }
     }
 
-    /// The partition columns' values, padded as paths have them.
+    /// The values of the partition columns, padded as in paths.
     fn padded(self) -> Vec<(&'static str, String)> {
         let at = Micros(self.number * self.by.micros());
         let (year, month, day) = at.date();
@@ -82,23 +82,24 @@ impl Partition {
         self.by.columns().iter().map(|(name, _)| *name).zip(values).collect()
     }
 
-    /// The partition's folder, from the table's: `data/year=2026/month=03/day=01`. `root` is one of the folders of a table.
+    /// The partition's folder, relative to the table's: `data/year=2026/month=03/day=01`. `root` is one of the table's
+    /// own folders.
     pub fn folder(self, root: &str) -> String {
         let mut folder = root.to_string();
         for (name, value) in self.padded() {
-            // A String takes everything.
+            // Writing into a `String` cannot fail.
             let _ = write!(folder, "/{name}={value}");
         }
         folder
     }
 
-    /// The partition columns' values as the Delta log has them: integers without zeros before them.
+    /// The values of the partition columns as the Delta log has them: integers without leading zeros.
     pub fn values(self) -> impl Iterator<Item = (String, Option<String>)> {
         let plain = |value: String| value.parse::<i64>().map_or(value, |number| number.to_string());
         self.padded().into_iter().map(move |(name, value)| (name.to_string(), Some(plain(value))))
     }
 
-    /// Reads the partition out of a file's path.
+    /// Reads the partition from a file's path.
     pub fn from_path(by: Partitioning, path: &str) -> Option<Partition> {
         let part = |name: &str| path.split('/').find_map(|segment| segment.strip_prefix(name)?.strip_prefix('='));
         let (date, hour) = match by {

@@ -1,15 +1,16 @@
-//! Uploads of large objects, in parts.
+//! Uploads large objects in parts.
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Attributes, Error as StoreError, ObjectStore, PutMultipartOptions, PutPayload};
 
-/// Parts of an upload. The clouds want 5 MiB at least, some want all the same.
+/// Bytes of a part. The clouds require at least 5 MiB, and some require parts of equal size.
 pub const PART_BYTES: usize = 8 << 20;
-/// Parts of one object that are under way at a time.
+/// Number of parts of one object that are uploaded at a time.
 const CONCURRENT: usize = 4;
 
-/// Puts a large object. What broke off is given up with its parts; what a kill leaves of one is for the bucket's own rules to remove.
+/// Puts a large object. A failed upload is aborted together with its parts; the bucket's own rules remove what a kill
+/// leaves.
 pub async fn put(
     objects: &dyn ObjectStore,
     path: &Path,
@@ -25,13 +26,13 @@ pub async fn put(
         Err(error) => Err(error),
     };
     if done.is_err() {
-        // Best effort: of a completion whose answer was lost nothing is left to give up.
+        // This is best effort: if the upload was completed but its answer was lost, there is nothing to abort.
         let _ = upload.abort().await;
     }
     done
 }
 
-/// The same bytes in parts of one size, the last one smaller.
+/// The same bytes in parts of equal size; the last one may be smaller.
 fn divided(payload: PutPayload) -> Vec<PutPayload> {
     let (mut parts, mut part, mut room) = (Vec::new(), Vec::new(), PART_BYTES);
     for mut piece in payload {

@@ -1,4 +1,5 @@
-//! Where a lake lies, and how that place is reached: [`Place`] out of the key `url`, [`StoreConfig`] for what an address cannot say.
+//! Where a lake is, and how that place is reached: [`Place`] is parsed from the key `url`, [`StoreConfig`] holds what
+//! an address cannot express.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,18 +12,18 @@ use url::Url;
 
 use crate::error::LakeError;
 
-/// Where a lake lies.
+/// Where a lake is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Folder(PathBuf),
     Bucket(Bucket),
 }
 
-/// A part of a bucket, or of a container.
+/// A part of a bucket or container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
     pub cloud: Cloud,
-    /// As it was written; it holds no secret.
+    /// The url as it was configured; it contains no secret.
     pub url: Url,
     pub prefix: Path,
 }
@@ -35,9 +36,9 @@ pub enum Cloud {
 }
 
 impl Place {
-    /// An absolute path, or a URL: `file:///`, `s3://`, `gs://`, `az://` or `abfss://`.
+    /// Parses an absolute path or a URL: `file:///`, `s3://`, `gs://`, `az://` or `abfss://`.
     pub fn parse(text: &str) -> Result<Place, LakeError> {
-        // Nothing behind a question mark is repeated: some tools put signatures there.
+        // Text after a question mark is never repeated, because some tools put signatures there.
         let shown = || audit_config::redact(text.split(['?', '#']).next().unwrap_or_default()).into_owned();
         let refused = || LakeError::Place { url: shown() };
         let cloud = match text.split_once("://") {
@@ -53,7 +54,7 @@ impl Place {
         };
         let url = Url::parse(text).map_err(|_| refused())?;
         let plain = url.password().is_none() && url.query().is_none() && url.fragment().is_none();
-        // In abfss:// the container stands where others have a user.
+        // In an `abfss://` URL the container is where other URLs have the user.
         let named = url.username().is_empty() != (url.scheme() == "abfss");
         if !plain || !named || url.port().is_some() || url.host_str().is_none_or(str::is_empty) {
             return Err(refused());
@@ -62,7 +63,7 @@ impl Place {
         Ok(Place::Bucket(Bucket { cloud, url, prefix }))
     }
 
-    /// Whether both are of one kind: on disk, or in one cloud and addressed alike.
+    /// Whether both are of the same kind: both on disk, or both in one cloud with the same form of address.
     pub(crate) fn is_like(&self, other: &Place) -> bool {
         match (self, other) {
             (Place::Folder(_), Place::Folder(_)) => true,
@@ -71,7 +72,7 @@ impl Place {
         }
     }
 
-    /// Whether one lies in the other.
+    /// Whether one is inside the other.
     pub(crate) fn overlaps(&self, other: &Place) -> bool {
         match (self, other) {
             (Place::Folder(one), Place::Folder(other)) => one.starts_with(other) || other.starts_with(one),
@@ -85,7 +86,7 @@ impl Place {
 }
 
 impl Bucket {
-    /// What tells it from others that are reached with the same settings.
+    /// Identifies the bucket among those that are reached with the same settings.
     pub(crate) fn name(&self) -> (&str, &str, Option<&str>) {
         (self.url.scheme(), self.url.username(), self.url.host_str())
     }
@@ -192,7 +193,8 @@ pub enum Encryption {
 }
 
 impl StoreConfig {
-    /// What the types cannot say, and keys that say nothing about this kind of store.
+    /// Checks the rules that the types of the fields cannot express, and reports keys that do not apply to this kind of
+    /// store.
     pub fn check(&self, bucket: &Bucket, problems: &mut Problems) {
         let cloud = bucket.cloud;
         let of = |key, given, clouds: &[Cloud]| (given && !clouds.contains(&cloud)).then_some(key);

@@ -1,4 +1,4 @@
-//! Whether the daemon could write now: [`probe`].
+//! Checks whether the daemon could write now: [`probe`].
 
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
@@ -9,8 +9,13 @@ use crate::error::LakeError;
 use crate::layout::TMP;
 use crate::tenants::Stores;
 
-/// Looks whose the lake is, then writes an object that is nobody's data, sees that it cannot be created again, reads it back and removes it.
-/// Returns how many tenants the lake knows; their stores are not looked at. Nobody is fenced; the lake's folder is made where it is missing. Only what a kill of the probe itself leaves stays, and the next start sweeps it.
+/// Checks which source the lake belongs to, then writes an object that holds no data, checks that it cannot be created
+/// again, reads it back and removes it. Returns the number of tenants that the lake knows; their stores are not
+/// checked. No daemon is fenced; the lake's folder is made if it is missing. Nothing else stays, unless the probe
+/// itself is killed; the next start removes what it left.
+///
+/// # Errors
+/// Returns the first of these steps that failed.
 pub async fn probe(config: &LakeConfig, source: &str) -> Result<usize, LakeError> {
     let stores = Stores::open(config, true)?;
     let store = stores.home();
@@ -26,7 +31,8 @@ pub async fn probe(config: &LakeConfig, source: &str) -> Result<usize, LakeError
         move |error| LakeError::store(doing, shown, error)
     };
     match store.objects().put_opts(&path, content.clone().into(), PutMode::Create.into()).await {
-        // The client's own second try found what the first had done; whether it did is read below.
+        // `AlreadyExists` means that the client's own second attempt found the result of the first; the content is
+        // checked below.
         Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
         Err(error) => return Err(failed("write")(error)),
     }

@@ -1,4 +1,5 @@
-//! Versions on their way into a file: appended to Arrow builders, one for each column, without an allocation of their own.
+//! Versions on their way into a file. They are appended to Arrow builders, one for each column, without an allocation
+//! for each version.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use audit_core::value::write_json_string;
 use crate::cells::{Cells, Taken, VALUE_MAX};
 use crate::schema::{BEFORE, Form, RowPlan, list_item};
 
-/// What all rows of a write share.
+/// The values that all rows of a write share.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
     pub source: &'a str,
@@ -31,7 +32,7 @@ pub struct TooLarge {
     pub column: String,
 }
 
-/// What is made of a value before it is appended keeps this much room for the next.
+/// Bytes of capacity that a scratch buffer keeps for the next value.
 const SCRATCH_MAX: usize = 1 << 20;
 
 /// Rows that are not encoded yet.
@@ -44,14 +45,14 @@ pub struct Rows {
     before_valid: Vec<bool>,
     len: usize,
     bytes: usize,
-    /// What each row takes beside its texts.
+    /// Bytes that each row takes in addition to its texts.
     width: usize,
     exact: String,
     derived: Derived,
     scratch: Vec<u8>,
 }
 
-/// JSON made from a version's values, before anything of it is appended: it may be too large.
+/// JSON that is made from a version's values before any of them is appended, because it may be too large.
 #[derive(Debug, Default)]
 struct Derived {
     changes: Vec<u8>,
@@ -75,7 +76,8 @@ impl Derived {
     }
 }
 
-/// The columns of the record. Those that are always null, or change only with the write, are made when the rows are taken.
+/// The columns of the record. Those that are always null, or are the same in all rows of a write, are made when the
+/// rows are taken out.
 #[derive(Debug)]
 struct RecordColumns {
     source: StringBuilder,
@@ -154,7 +156,7 @@ impl RecordColumns {
         }
     }
 
-    /// What every record has: where it stands and what it is about. Returns about how many bytes that took.
+    /// Appends what every record has: its position and what it is about. Returns about how many bytes that took.
     fn identity(&mut self, version: &Version<'_>, event: &str, shared: Shared<'_>) -> usize {
         let (table, transaction, position) = (version.table(), version.transaction(), version.position());
         self.source.append_value(shared.source);
@@ -187,7 +189,7 @@ impl RecordColumns {
         texts.into_iter().map(|(cells, text)| append_text(cells, text)).sum()
     }
 
-    /// Keys, changes and the lists of names.
+    /// Appends the keys, the changes and the lists of names. Returns about how many bytes that took.
     fn what(&mut self, version: &Version<'_>, derived: &Derived) -> usize {
         let mut bytes = append_text(&mut self.key, version.key()) + append_text(&mut self.old_key, version.old_key());
         self.before_known.append_value(version.before_known());
@@ -246,7 +248,7 @@ fn append_text(cells: &mut StringBuilder, text: Option<&str>) -> usize {
     text.map_or(0, str::len)
 }
 
-/// Appends what `some` says is a JSON text; such texts are valid UTF-8.
+/// Appends a JSON text, which is always valid UTF-8, or null if not `some`. Returns the length of the text.
 fn append_json(cells: &mut StringBuilder, json: &[u8], some: bool) -> usize {
     match std::str::from_utf8(json) {
         Ok(text) if some => {
@@ -276,7 +278,7 @@ fn append_shown(cells: &mut StringBuilder, shown: std::fmt::Arguments<'_>) {
     cells.append_value("");
 }
 
-/// 16 lower-case hex digits.
+/// Appends 16 lower-case hex digits.
 fn append_hex(cells: &mut StringBuilder, value: u64) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut digits = [0u8; 16];
@@ -308,12 +310,12 @@ impl Rows {
         self.len
     }
 
-    /// About the memory that the rows take.
+    /// About how many bytes of memory the rows take.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Appends a version, or refuses it as it is.
+    /// Appends a version. If it is refused, nothing of it is appended.
     pub fn append(&mut self, version: &Version<'_>, shared: Shared<'_>) -> Result<(), TooLarge> {
         let image = version.after().or(version.before());
         let before = version.before().filter(|_| self.plan.before && version.after().is_some());
@@ -398,7 +400,7 @@ fn append_nulls(cells: &mut [Cells]) {
     cells.iter_mut().for_each(Cells::append_null);
 }
 
-/// Where one side of a version goes.
+/// Where the values of one side of a version are appended.
 struct Into<'r> {
     plan: &'r RowPlan,
     exact: &'r mut String,
@@ -406,7 +408,8 @@ struct Into<'r> {
 }
 
 impl Into<'_> {
-    /// Appends the values; what a typed column cannot hold is noted as text. Returns about how many bytes texts took.
+    /// Appends the values. A value that a typed column cannot hold is noted as text. Returns about how many bytes the
+    /// texts took.
     fn append(&mut self, cells: &mut [Cells], image: Image<'_>, prefix: &str) -> usize {
         let mut bytes = 0;
         for (target, (_, value)) in self.plan.targets.iter().zip(image.iter()) {

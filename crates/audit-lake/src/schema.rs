@@ -1,8 +1,9 @@
-//! Columns: from the record and a table's rows to the Delta schema and the Parquet files.
+//! Maps the columns of the record and of a table's rows to the Delta schema and the Parquet files.
 //!
-//! A lake column is one source column with one form: where the type or the protection of a column changes, a new lake column begins
-//! (`name__2`), and where it changes back the old one goes on. Field metadata says which source column a lake column holds, and how.
-//! Columns are never removed: rows that were written stay readable under the name they were written with.
+//! A lake column is one source column with one form: if the type or the protection of a column changes, a new lake
+//! column begins (`name__2`), and if it changes back, the old one continues. Field metadata says which source column a
+//! lake column holds, and how. Columns are never removed: rows stay readable under the name that they were written
+//! with.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,10 +22,10 @@ pub const SOURCE_KIND: &str = "cdc_audit.kind";
 pub const SOURCE_TYPE: &str = "cdc_audit.type";
 pub const SOURCE_METHOD: &str = "cdc_audit.method";
 
-/// The name of the struct that holds the row before, where it is kept.
+/// The name of the struct that holds the row before the change, if that is kept.
 pub const BEFORE: &str = "cdc_before";
 
-/// A field of the Delta schema, as its JSON has it (Delta protocol, "Schema Serialization Format").
+/// A field of the Delta schema, as in its JSON (Delta protocol, "Schema Serialization Format").
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeltaField {
     pub name: String,
@@ -47,18 +48,18 @@ pub enum Form {
     Decimal(u8, i8),
     Binary,
     Date,
-    /// Microseconds, UTC. Without zone the source's column had none: its wall clock is taken for UTC.
+    /// Microseconds in UTC. Without `zone` the source's column had no time zone: its wall clock is treated as UTC.
     Timestamp {
         zone: bool,
     },
     /// PostgreSQL's text.
     Text,
-    /// JSON text: jsonb as it is, a list in the form that the record gives the kind.
+    /// JSON text: jsonb as it is, a list in the form that the record gives its kind.
     Json(Kind),
     TextList,
 }
 
-/// What Arrow and Delta hold at most.
+/// The highest precision that Arrow and Delta can hold.
 const DECIMAL_PRECISION_MAX: u16 = 38;
 
 impl Form {
@@ -70,7 +71,7 @@ impl Form {
             Kind::Int8 => Form::Int64,
             Kind::Float4 => Form::Float32,
             Kind::Float8 => Form::Float64,
-            // A scale may exceed the precision in PostgreSQL, not in Arrow.
+            // In PostgreSQL, but not in Arrow, the scale may exceed the precision.
             Kind::Numeric(Some((precision, scale @ 0..)))
                 if *precision.max(&(*scale as u16)) <= DECIMAL_PRECISION_MAX =>
             {
@@ -102,7 +103,8 @@ impl Form {
         }
     }
 
-    /// What each row takes in an array of this form, in bytes, whether it has a value or not. What texts hold comes on top.
+    /// Bytes that each row takes in an array of this form, whether it has a value or not. The contents of texts come on
+    /// top of this.
     pub fn width(&self) -> usize {
         match self {
             Form::Bool => 1,
@@ -110,12 +112,12 @@ impl Form {
             Form::Int32 | Form::Float32 | Form::Date => 4,
             Form::Int64 | Form::Float64 | Form::Timestamp { .. } => 8,
             Form::Decimal(..) => 16,
-            // Where it begins.
+            // The offset at which the text begins.
             Form::Binary | Form::Text | Form::Json(_) | Form::TextList => 4,
         }
     }
 
-    /// Whether the length of its values differs.
+    /// Whether its values differ in length.
     pub fn is_text(&self) -> bool {
         matches!(self, Form::Binary | Form::Text | Form::Json(_) | Form::TextList)
     }
@@ -143,8 +145,8 @@ pub fn list_item() -> Field {
     Field::new("element", DataType::Utf8, true)
 }
 
-/// The record's own columns in their order: name, form, whether a value may be missing. `cdc_commit_lsn` and `cdc_lsn` are 16 lower-case
-/// hex digits, which sort as text.
+/// The record's own columns, in order: name, form, whether a value may be missing. `cdc_commit_lsn` and `cdc_lsn` are
+/// 16 lower-case hex digits, which sort correctly as text.
 pub const RECORD_COLUMNS: [(&str, Form, bool); 29] = [
     ("cdc_source", Form::Text, false),
     ("cdc_position", Form::Text, false),
@@ -174,7 +176,8 @@ pub const RECORD_COLUMNS: [(&str, Form, bool); 29] = [
     ("cdc_schema_version", Form::Int32, false),
     ("cdc_baseline", Form::Int32, true),
     ("cdc_tenant", Form::Text, true),
-    // What a typed column cannot hold exactly is null there, and its text is here: {"lake column": "PostgreSQL's text"}.
+    // A value that a typed column cannot hold exactly is null there, and its text is here: {"lake column":
+    // "PostgreSQL's text"}.
     ("cdc_exact", Form::Text, true),
 ];
 
@@ -182,23 +185,24 @@ pub const RECORD_COLUMNS: [(&str, Form, bool); 29] = [
 #[derive(Debug)]
 pub struct RowPlan {
     pub schema: SchemaRef,
-    /// For each of the table's kept columns the lake column that it goes to; `None` for columns that are kept for another purpose.
+    /// For each of the table's kept columns, the lake column that it goes to; `None` for columns that are kept for
+    /// another purpose.
     pub targets: Vec<Option<usize>>,
     /// The lake columns of this shape: name and form.
     pub columns: Vec<(String, Form)>,
-    /// Whether the files have the row before.
+    /// Whether the files have the row before the change.
     pub before: bool,
 }
 
 impl RowPlan {
-    /// What a row takes in memory, in bytes, beside its record and what its texts hold: a table of many columns takes most of it for NULLs.
-    /// Buffers double when they are full: up to half of them is free.
+    /// Bytes that a row takes in memory in addition to its record and its texts: in a table of many columns, NULLs take
+    /// most of them. Buffers double when they are full, so up to half of them is unused.
     pub fn width(&self) -> usize {
         let row: usize = self.columns.iter().map(|(_, form)| form.width()).sum();
         2 * row * self.images()
     }
 
-    /// Builders that a file of such rows has.
+    /// Number of builders that a file of such rows has.
     pub fn builders(&self) -> usize {
         RECORD_COLUMNS.len() + self.columns.len() * self.images()
     }
@@ -233,7 +237,7 @@ fn before_field() -> DeltaField {
     }
 }
 
-/// Lays out `table`, adding to `fields` what it needs and they lack; true if something was added.
+/// Lays out `table`, adding to `fields` what is missing. Returns true if something was added.
 pub fn plan(table: &Table, keep_before: bool, fields: &mut Vec<DeltaField>) -> (RowPlan, bool) {
     let known = fields.len();
     let mut columns = Vec::new();
@@ -249,7 +253,7 @@ pub fn plan(table: &Table, keep_before: bool, fields: &mut Vec<DeltaField>) -> (
         targets.push(Some(columns.len()));
         columns.push((fields[at].name.clone(), Form::of(&column.kind)));
     }
-    // A struct without fields is no Parquet: a table without tracked columns keeps no row before.
+    // Parquet has no structs without fields, so a table without tracked columns keeps no row before the change.
     let before = keep_before && !columns.is_empty();
     let grown = before && widen_before(&used, fields);
     let plan = RowPlan { schema: arrow_schema(&used, &columns, before), targets, columns, before };
@@ -281,7 +285,8 @@ fn find_or_add(column: &Column, fields: &mut Vec<DeltaField>) -> usize {
     fields.len() - 1
 }
 
-/// The lake name of a source column: characters outside `[A-Za-z0-9_]` replaced, unique without regard to case.
+/// The lake name of a source column: characters outside `[A-Za-z0-9_]` are replaced, and it is unique regardless of
+/// case.
 fn free_name(column: &str, fields: &[DeltaField]) -> String {
     let plain: String = column.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
     let free = |name: &str| {
@@ -291,7 +296,7 @@ fn free_name(column: &str, fields: &[DeltaField]) -> String {
     std::iter::once(plain.clone()).chain(numbered).find(|name| free(name)).unwrap_or(plain)
 }
 
-/// Gives `cdc_before` the fields it lacks.
+/// Adds to `cdc_before` the fields that it lacks.
 fn widen_before(used: &[DeltaField], fields: &mut Vec<DeltaField>) -> bool {
     let at = fields.iter().position(|field| field.name == BEFORE).unwrap_or_else(|| {
         fields.push(before_field());
@@ -314,7 +319,7 @@ fn arrow_schema(used: &[DeltaField], columns: &[(String, Form)], before: bool) -
     if before {
         fields.push(Field::new_struct(BEFORE, row.clone(), true));
     }
-    // A file says for itself what its columns hold, should the log be lost.
+    // A file describes its own columns, in case the log is lost.
     let metadata = |field: &DeltaField| {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
         field.metadata.iter().map(|(key, value)| (key.clone(), text(value))).collect::<HashMap<_, _>>()
@@ -323,13 +328,13 @@ fn arrow_schema(used: &[DeltaField], columns: &[(String, Form)], before: bool) -
     Arc::new(Schema::new(fields))
 }
 
-/// The row's columns in a file, from its own schema.
+/// The row's columns in a file, from the file's own schema.
 pub fn columns_of(schema: &Schema) -> Vec<(String, Form)> {
     let kind = |field: &Field| field.metadata().get(SOURCE_KIND)?.parse::<Kind>().ok();
     schema.fields().iter().filter_map(|field| Some((field.name().clone(), Form::of(&kind(field)?)))).collect()
 }
 
-/// Adds the columns of a file that `fields` lack; true if there were any.
+/// Adds a file's columns that are missing in `fields`. Returns true if there were any.
 pub fn add_columns_of(schema: &Schema, fields: &mut Vec<DeltaField>) -> bool {
     let known = fields.len();
     for field in schema.fields() {

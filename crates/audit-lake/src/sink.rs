@@ -19,12 +19,13 @@ use crate::store::Store;
 use crate::table::fresh::Rolls;
 use crate::tenants::Stores;
 
-/// The lake as a sink. Versions are durable once their table's files are closed and committed: by size, rows, age, or when memory is short.
+/// The lake as a sink. Versions are durable after their table's files are closed and committed, which happens because
+/// of size, rows, age, or lack of memory.
 #[derive(Debug)]
 pub struct LakeSink {
     settings: Settings,
     config: Box<LakeConfig>,
-    /// Where they are given; else the places that the config names are opened.
+    /// The stores, if they were given; otherwise the places in the configuration are opened.
     stores: Option<Stores>,
     quarantine: Arc<Quarantine>,
     session: Option<Session>,
@@ -32,14 +33,14 @@ pub struct LakeSink {
 }
 
 impl LakeSink {
-    /// `memory` is what the sink may hold for versions that are not durable yet, in bytes: about; a row group is ended, and tables are closed
-    /// early, where it is short.
+    /// Makes the sink. `memory` is about how many bytes versions may take before they are durable; if it is short, a
+    /// row group is ended, and tables are closed early.
     pub fn new(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize) -> Result<LakeSink, LakeError> {
         Place::parse(config.home_url())?;
         LakeSink::with(name, config, memory, None)
     }
 
-    /// Over any object store; `config.url` is only shown.
+    /// A sink over any object store; `config.url` is only shown.
     pub fn over(
         name: impl Into<Arc<str>>,
         config: &LakeConfig,
@@ -55,7 +56,8 @@ impl LakeSink {
         memory: usize,
         stores: Option<Stores>,
     ) -> Result<LakeSink, LakeError> {
-        // An open row group is the least that a table under load holds: a third, so that two fit beside the rows that wait.
+        // An open row group is the least that a table under load holds. It may take a third of the memory, so that two
+        // fit in addition to the rows that wait.
         let row_group_bytes = config.row_group_bytes.get().min(config.file_bytes.get());
         let row_group_bytes = usize::try_from(row_group_bytes).unwrap_or(usize::MAX).min((memory / 3).max(1 << 20));
         let files = encode::Settings::new(config, row_group_bytes).map_err(|source| LakeError::Settings { source })?;
@@ -88,7 +90,7 @@ impl LakeSink {
         self.session.as_mut().ok_or_else(|| SinkError::new(Action::Restart, "the lake is not taken over"))
     }
 
-    /// What an error leaves: after all but `Retry` the sink holds nothing any more.
+    /// Handles an error: after every error except `Retry` the sink holds nothing any more.
     fn failed(&mut self, error: impl Into<SinkError>) -> SinkError {
         let error = error.into();
         if error.action != Action::Retry {

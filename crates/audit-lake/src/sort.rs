@@ -1,6 +1,7 @@
-//! Rows in another order than they come in: sorted in memory, and by way of scratch files where they are more than fit.
+//! Sorts rows: in memory and, if they exceed it, with scratch files.
 //!
-//! A scratch file has no name and is gone with the process. It holds what the lake's own files hold: protected versions.
+//! A scratch file has no name and disappears with the process. It holds what the lake's own files hold: protected
+//! versions.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -18,25 +19,26 @@ use crate::encode::SORTED_BY;
 
 type Result<T> = std::result::Result<T, ArrowError>;
 
-/// What rows are sorted by.
+/// The columns that rows are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// By key, rows without one first; of one key by position.
+    /// By key, rows without a key first, then by position.
     Key,
     Position,
 }
 
-/// Rows of a batch that is given out, at most.
+/// Maximum number of rows in a batch of the result.
 const OUT_ROWS: usize = 4096;
-/// Bytes of such a batch, about: of rows that are all in memory, and of others, of which one for each scratch file is in memory while they are merged.
+/// About how many bytes such a batch has: if all rows are in memory, and if there are scratch files, for each of which
+/// one batch is in memory while they are merged.
 const OUT_ALONE_BYTES: usize = 1 << 20;
 const OUT_BYTES: usize = 128 << 10;
 
-/// Takes rows in.
+/// Collects the rows.
 #[derive(Debug)]
 pub struct Sorter {
     order: Order,
-    /// What is sorted in memory, in bytes.
+    /// Bytes that are sorted in memory.
     window: usize,
     rows: Vec<RecordBatch>,
     bytes: usize,
@@ -48,7 +50,7 @@ impl Sorter {
         Sorter { order, window, rows: Vec::new(), bytes: 0, scratch: Vec::new() }
     }
 
-    /// Takes rows in; all batches have one schema. Takes processor time, and may write to disk.
+    /// Adds rows; all batches must have the same schema. Takes processor time, and may write to disk.
     pub fn push(&mut self, batch: RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
@@ -71,13 +73,13 @@ impl Sorter {
         Ok(())
     }
 
-    /// `out` is what is given out at a time, in bytes.
+    /// Sorts the rows in memory. `out` is the number of bytes in a batch of the result.
     fn in_memory(&mut self, out: usize) -> Result<Option<Memory>> {
         let (rows, bytes) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.bytes));
         if rows.is_empty() { Ok(None) } else { Memory::sort(rows, bytes / out, self.order).map(Some) }
     }
 
-    /// All rows in their order.
+    /// All rows, sorted.
     pub fn finish(mut self) -> Result<Sorted> {
         let out = if self.scratch.is_empty() { OUT_ALONE_BYTES } else { OUT_BYTES };
         let rest = self.in_memory(out)?.map(Run::Memory);
@@ -134,7 +136,7 @@ impl Run {
     }
 }
 
-/// Rows as they came, and the order that they have to have.
+/// Rows as they came, and their sorted order.
 #[derive(Debug)]
 pub struct Memory {
     batches: Vec<RecordBatch>,
@@ -144,7 +146,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// `parts` is how many batches are made of them, about.
+    /// Sorts the rows. `parts` is about the number of batches that they are returned in.
     fn sort(batches: Vec<RecordBatch>, parts: usize, order: Order) -> Result<Memory> {
         let places: Vec<Places> = batches.iter().map(|batch| Places::of(batch, order)).collect::<Result<_>>()?;
         let mut rows: Vec<(usize, usize)> = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
@@ -172,7 +174,7 @@ impl Memory {
     }
 }
 
-/// Gives the rows out.
+/// Returns the sorted rows.
 #[derive(Debug)]
 pub enum Sorted {
     One(Run),
@@ -180,7 +182,7 @@ pub enum Sorted {
 }
 
 impl Sorted {
-    /// The next rows; `None` behind the last.
+    /// The next rows; `None` after the last.
     pub fn next(&mut self) -> Result<Option<RecordBatch>> {
         match self {
             Sorted::One(run) => run.next(),
@@ -193,7 +195,7 @@ impl Sorted {
 #[derive(Debug)]
 struct Head {
     run: usize,
-    /// Index of its batch among those that rows are taken from now.
+    /// Index of its batch in `slots`.
     slot: usize,
     row: usize,
     places: Places,
@@ -219,13 +221,13 @@ impl PartialEq for Head {
 
 impl Eq for Head {}
 
-/// Several runs, merged.
+/// Several runs that are merged.
 #[derive(Debug)]
 pub struct Merge {
     order: Order,
     runs: Vec<Run>,
     heads: BinaryHeap<Reverse<Head>>,
-    /// Batches that rows are taken from.
+    /// Batches that rows are currently taken from.
     slots: Vec<RecordBatch>,
 }
 
@@ -238,7 +240,7 @@ impl Merge {
         Ok(merge)
     }
 
-    /// Puts the next batch of a run among the heads, if there is one.
+    /// Adds the next batch of a run to the heads, if there is one.
     fn refill(&mut self, run: usize) -> Result<()> {
         if let Some(batch) = self.runs[run].next()? {
             let places = Places::of(&batch, self.order)?;
@@ -249,7 +251,7 @@ impl Merge {
     }
 
     fn next(&mut self) -> Result<Option<RecordBatch>> {
-        // What a run has left is rarely all of the batches that were read for it: enough of them, and the rows go out.
+        // Batches that are used up stay in memory until the rows are returned, so their number is limited too.
         let most = 2 * self.runs.len();
         let mut rows = Vec::new();
         while rows.len() < OUT_ROWS && self.slots.len() <= most {
@@ -270,7 +272,7 @@ impl Merge {
         Ok(Some(next))
     }
 
-    /// Keeps the batches that have rows left.
+    /// Keeps only the batches that have rows left.
     fn drop_used(&mut self) {
         let slots = std::mem::take(&mut self.slots);
         let mut heads = std::mem::take(&mut self.heads).into_vec();

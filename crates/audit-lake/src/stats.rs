@@ -1,7 +1,8 @@
 //! A file's statistics in the Delta log, taken from its Parquet footer (Delta protocol, "Per-file Statistics").
 //!
-//! Bounds are exact, or text that Parquet cut: a prefix below, a prefix raised above. What has no safe bound (floats, where NaN is left out
-//! of Parquet's; lists; JSON) has none. Readers skip files by them, so a wrong one would hide rows.
+//! Bounds are exact, or text that Parquet shortened: a prefix as the lower bound, a raised prefix as the upper. Columns
+//! without a safe bound (floats, because Parquet's bounds ignore NaN; lists; JSON) have none. Readers skip files by
+//! these bounds, so a wrong one would hide rows.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +19,11 @@ use serde_json::value::RawValue;
 
 use crate::schema::{Form, RECORD_COLUMNS, RowPlan};
 
-/// Row columns with statistics, at most, as other writers of Delta tables have it. All of it is read with the log.
+/// Maximum number of row columns with statistics, as in other writers of Delta tables. Statistics are all read with the
+/// log.
 const ROW_COLUMNS_MAX: usize = 32;
 
-/// Columns of the record that are asked for.
+/// Columns of the record that are queried.
 const ASKED: [&str; 4] = ["cdc_position", "cdc_key", "cdc_old_key", "cdc_committed_at"];
 
 #[derive(Serialize)]
@@ -63,7 +65,7 @@ fn add_column(stats: &mut Stats, footer: &ParquetMetaData, schema: &Schema, name
     ) {
         return Ok(());
     }
-    // A row group that has values but no bound leaves the file without one.
+    // If a row group has values but no bound, the file has no bound.
     let bounded = |bounds: &ArrayRef| {
         let groups = footer.row_groups().iter().zip(nulls.values());
         groups.enumerate().all(|(at, (group, nulls))| bounds.is_valid(at) || *nulls == group.num_rows() as u64)
@@ -107,18 +109,19 @@ fn bound(bounds: &ArrayRef, form: &Form, greatest: bool) -> Option<Box<RawValue>
     RawValue::from_string(json).ok()
 }
 
-/// `YYYY-MM-DD`, of days since 1970-01-01; `None` outside the years that the lake's typed columns hold, which others write each in their way.
+/// Formats days since 1970-01-01 as `YYYY-MM-DD`; `None` outside the years that the lake's typed columns hold, because
+/// writers differ on those.
 pub fn date(day: i32) -> Option<String> {
     time(i64::from(day).checked_mul(86_400_000_000)?)?.get(..10).map(str::to_string)
 }
 
-/// `YYYY-MM-DDTHH:MM:SS.ffffffZ`, of microseconds since 1970-01-01; `None` outside the same years.
+/// Formats microseconds since 1970-01-01 as `YYYY-MM-DDTHH:MM:SS.ffffffZ`; `None` outside the same years.
 pub fn time(micros: i64) -> Option<String> {
     let at = Micros(micros);
     (1..=9999).contains(&at.date().0).then(|| at.to_string())
 }
 
-/// A decimal digit by digit: a JSON number, and PostgreSQL's text.
+/// Writes a decimal digit by digit. The result is both a JSON number and PostgreSQL's text.
 pub fn decimal(value: i128, scale: i8) -> String {
     let scale = usize::from(scale.unsigned_abs());
     let sign = if value < 0 { "-" } else { "" };

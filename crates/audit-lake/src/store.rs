@@ -1,9 +1,10 @@
-//! The object store under the lake, and the only place that knows it may be a local disk.
+//! The object store of the lake, and the only place that knows that it may be a local disk.
 //!
-//! [`DurableLocal`] gives a local folder what the clouds promise: an object is there whole or not at all, a create never replaces, and what
-//! was acknowledged survives a power failure. `object_store`'s own `LocalFileSystem` never calls fsync and leaves `name#1` beside the data
-//! when it is killed. Here every write is staged under `_cdc_audit/tmp`, synced, linked or renamed into place, and the folders that name it
-//! are synced too, up to the lake's own. Leftovers of a kill lie in `_cdc_audit/tmp` only, where [`Store::sweep`] removes them.
+//! [`DurableLocal`] gives a local folder the guarantees of the clouds: an object exists completely or not at all, a
+//! create never replaces, and acknowledged writes survive a power failure. `object_store`'s own `LocalFileSystem` never
+//! calls fsync, and leaves `name#1` next to the data when it is killed. Here every write is staged under
+//! `_cdc_audit/tmp`, synced, then linked or renamed into place, and the folders that contain it are synced too, up to
+//! the lake's own. A kill leaves files only in `_cdc_audit/tmp`, where [`Store::sweep`] removes them.
 
 mod opener;
 
@@ -39,17 +40,17 @@ use crate::place::Place;
 
 pub use opener::Opener;
 
-/// A lake's object store, its root being the lake's.
+/// A lake's object store, whose root is the lake's.
 #[derive(Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     shown: Arc<str>,
-    /// The lake's folder, where it is on a local disk.
+    /// The lake's folder, if it is on a local disk.
     folder: Option<Arc<FilePath>>,
     data: Attributes,
 }
 
-/// Without the client: some print their credentials.
+/// Prints the store without its client, because some clients print their credentials.
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("shown", &self.shown).finish_non_exhaustive()
@@ -57,24 +58,25 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the lake's home; with `create` its folder is made where it is missing. Buckets are never made.
+    /// Opens the lake's home; with `create` a missing folder is made. Buckets are never made.
     pub fn open(config: &LakeConfig, create: bool) -> std::result::Result<Store, LakeError> {
         Opener::new(&config.store, create).open(&Place::parse(config.home_url())?)
     }
 
-    /// A lake in any object store, at its root.
+    /// A lake at the root of any object store.
     pub fn over(objects: Arc<dyn ObjectStore>, shown: &str) -> Store {
         Store { objects, shown: shown.into(), folder: None, data: Attributes::default() }
     }
 
-    /// Whether an object can be written piece by piece under one name and then be given another. In a bucket it would have to be copied:
-    /// a second write, in the bucket's own storage class, and by GCS's client under the opposite condition.
+    /// Whether an object can be written piece by piece under one name and then be renamed. In a bucket it would have to
+    /// be copied: a second write, in the bucket's own storage class, and GCS's client makes it under the opposite
+    /// condition.
     pub(crate) fn stages(&self) -> bool {
         self.folder.is_some()
     }
 
-    /// Makes the name of an object that was found durable. One that another process has put, or a put of our own that failed at its last
-    /// step, can be seen before it is on disk. In a bucket none can.
+    /// Makes the name of a found object durable. An object that another process has put, or a put of our own that
+    /// failed at its last step, can be visible before it is on disk. In a bucket this cannot happen.
     pub(crate) async fn sync(&self, found: &Path) -> std::result::Result<(), LakeError> {
         let Some(root) = self.folder.clone() else { return Ok(()) };
         let path = root.join(found.as_ref());
@@ -86,7 +88,8 @@ impl Store {
         synced.map_err(|error| LakeError::store("sync", self.show(found), describe(found.to_string(), error)))
     }
 
-    /// What a file of a table is put with, by its path from the table's folder. The storage class is for files that stay.
+    /// The attributes that a table's file is put with, by its path relative to the table's folder. Only files that stay
+    /// get the storage class.
     pub(crate) fn attributes_of(&self, path: &str) -> Attributes {
         if path.starts_with(DATA) { self.data.clone() } else { Attributes::new() }
     }
@@ -104,15 +107,15 @@ impl Store {
         &self.shown
     }
 
-    /// The Delta log of the table in `folder`. Its URL has a scheme of its own: the store under it is reached through the object store
-    /// alone.
+    /// The Delta log of the table in `folder`. Its URL has its own scheme, so that the store is only reached through
+    /// this object store.
     pub(crate) fn table_log(&self, folder: &str) -> std::result::Result<(LogStoreRef, Url), LakeError> {
         let url = Url::parse(&format!("lake:///{folder}/")).map_err(|error| LakeError::log(folder, error))?;
         let prefixed = Arc::new(PrefixStore::new(self.objects.clone(), Path::from(folder)));
         Ok((default_logstore(prefixed, self.objects.clone(), &url, &StorageConfig::default()), url))
     }
 
-    /// Removes what broken writes left behind.
+    /// Removes what interrupted writes left behind.
     pub(crate) async fn sweep(&self) -> std::result::Result<(), LakeError> {
         let tmp = Path::from(TMP);
         let left: Vec<ObjectMeta> = self
@@ -131,7 +134,7 @@ impl Store {
     }
 }
 
-/// See the module's text.
+/// A local folder with the guarantees that the module's documentation describes.
 #[derive(Clone, Debug)]
 pub struct DurableLocal {
     inner: Arc<LocalFileSystem>,
@@ -142,18 +145,18 @@ pub struct DurableLocal {
 struct Disk {
     root: PathBuf,
     tmp: PathBuf,
-    /// Names of this process's staged files.
+    /// Prefix of the names of this process's staged files.
     run: String,
     next: AtomicU64,
     /// Folders whose entry in their parent is known to be on disk.
     synced: Mutex<HashSet<PathBuf>>,
 }
 
-/// Folders remembered as synced, at most; past that they are synced again, which is only slower.
+/// Maximum number of folders that are remembered as synced; beyond it they are synced again, which is only slower.
 const SYNCED_MAX: usize = 10_000;
 
 impl DurableLocal {
-    /// `root` must exist.
+    /// Opens `root`, which must exist.
     pub fn new(root: &FilePath) -> io::Result<DurableLocal> {
         let root = fs::canonicalize(root)?;
         let inner = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
@@ -194,7 +197,7 @@ impl Disk {
         Ok((File::options().write(true).create_new(true).open(&path)?, path))
     }
 
-    /// Writes an object: staged, synced, then given its name.
+    /// Writes an object: it is staged, synced, then given its name.
     fn put(&self, target: &FilePath, create: bool, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         let (mut file, staged) = self.stage()?;
         if let Err(error) = write(&mut file).and_then(|()| sync_file(&file)) {
@@ -231,7 +234,7 @@ impl Disk {
         self.ensure_folder(folder)?;
         let put = || if create { fs::hard_link(staged, target) } else { fs::rename(staged, target) };
         let first = put();
-        // A folder that was removed since it was seen is made anew.
+        // A folder that was removed since it was last seen is made again.
         let put = match first {
             Err(error) if error.kind() == ErrorKind::NotFound && staged.exists() => {
                 self.synced.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -243,7 +246,8 @@ impl Disk {
         if create || put.is_err() {
             let _ = fs::remove_file(staged);
         }
-        // What is there may be an earlier try's, whose folder could not be synced; whoever takes it for his counts on it.
+        // The existing file may be from an earlier attempt whose folder could not be synced, and a caller that takes it
+        // for its own relies on it.
         if put.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
             sync_folder(folder)?;
         }
@@ -332,7 +336,7 @@ impl ObjectStore for DurableLocal {
         self.inner.list(prefix)
     }
 
-    /// In order of path, as the clouds list and as readers of a Delta log expect.
+    /// Lists in order of path, as the clouds do and as readers of a Delta log expect.
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
         let listed = self.inner.list_with_offset(prefix, offset);
         let sorted = async move {
@@ -351,7 +355,8 @@ impl ObjectStore for DurableLocal {
         let create = matches!(options.mode, CopyMode::Create);
         let (source, target) = (self.inner.path_to_filesystem(from)?, self.inner.path_to_filesystem(to)?);
         self.blocking(to, move |disk| {
-            // Bytes of its own: of two names of one file, renaming one to the other would leave both.
+            // The target gets its own bytes: if two names belong to the same file, renaming one to the other leaves
+            // both.
             let mut source = File::open(&source)?;
             disk.put(&target, create, |file| io::copy(&mut source, file).map(|_| ()))
         })

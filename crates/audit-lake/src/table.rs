@@ -1,7 +1,8 @@
 //! One table of the lake while it is written: its log, its open files, and what of them is not committed yet.
 //!
-//! A table is open (rows come in) or closing (its files are whole, then put, then committed). Closing goes on from where an error left it;
-//! no row is taken in before it is through, so that one commit has all partitions of one stretch of the stream.
+//! A table is open (rows are added) or closing (its files are completed, then put, then committed). Closing continues
+//! where an error interrupted it. No row is added before it is finished, so that one commit has all partitions of one
+//! range of the stream.
 
 pub mod chunks;
 pub mod fresh;
@@ -31,7 +32,7 @@ use crate::schema::{self, DeltaField, RowPlan};
 use crate::table::chunks::OpenChunks;
 use crate::table::fresh::Fresh;
 
-/// A table of a tenant, or of the home.
+/// A table of a tenant or of home.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableId {
     pub tenant: Option<Arc<str>>,
@@ -44,33 +45,33 @@ impl TableId {
     }
 }
 
-/// What must happen before more rows of the table can come in.
+/// What must happen before more rows can be added to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Its files are to be closed and committed.
+    /// Its files must be closed and committed.
     Close,
-    /// The folder of this partition is to be looked at.
+    /// The folder of this partition must be examined.
     Visit(Partition),
-    /// Rows are to be encoded, perhaps uploaded.
+    /// Rows must be encoded and perhaps uploaded.
     Encode,
 }
 
-/// See the module's text.
+/// A table that is written, as the module's documentation describes.
 #[derive(Debug)]
 pub struct OpenTable {
     pub log: TableLog,
     pub tenant: Option<Arc<str>>,
-    /// The last version of the stream that was taken in, or passed over as stored.
+    /// The last version of the stream that was taken in, or skipped because it was stored.
     pub taken: Position,
-    /// How far the baseline is, as home says it.
+    /// How far the baseline is, according to home.
     pub baseline: ChunkProgress,
-    /// Where the stream stood before the first version that is not committed.
+    /// The progress of the stream before the first version that is not committed.
     pub before_first: Option<Progress>,
     /// When that version came.
     pub since: Option<Instant>,
-    /// Memory held when it was last counted.
+    /// Bytes of memory in use when they were last counted.
     pub counted: usize,
-    /// Rises with each write to any table; the smallest was written least recently.
+    /// Rises with each write to any table; the smallest value belongs to the table that was written least recently.
     pub touched: u64,
     context: FileContext,
     limits: Limits,
@@ -79,16 +80,16 @@ pub struct OpenTable {
     /// Columns and shapes that the next commit adds.
     schema: Option<(Vec<DeltaField>, Vec<Shape>)>,
     files: BTreeMap<Partition, OpenFile>,
-    /// Files that rows can no longer be added to, while the end of an adopted file is waited for.
+    /// Files that get no more rows and wait until the stream has passed the end of an adopted file.
     aside: Vec<OpenFile>,
     chunks: OpenChunks,
-    /// Partitions whose folder was looked at.
+    /// Partitions whose folder was examined.
     visited: BTreeSet<Partition>,
     adopted: BTreeMap<Partition, Vec<Adopted>>,
     pub fresh: Fresh,
     whole: Vec<WholeFile>,
     adds: Vec<Add>,
-    /// Where the stream will stand in the table once what is being closed is committed.
+    /// The stream's position in the table after the commit of what is being closed.
     commit_to: Option<Position>,
 }
 
@@ -142,8 +143,9 @@ impl OpenTable {
         !self.files.is_empty() || !self.aside.is_empty() || self.is_closing() || self.adopts()
     }
 
-    /// Whether nothing can be committed before the stream, which is at `seen`, is at the end of an adopted file: a commit says that the table
-    /// has everything up to its position, and rows of other partitions may still come before that end.
+    /// Whether nothing can be committed before the stream, whose position is `seen`, reaches the end of an adopted
+    /// file: a commit says that the table has everything up to its position, and rows of other partitions may still
+    /// come before that end.
     pub fn waits(&self, seen: Position) -> bool {
         !self.is_closing() && self.adopted_to().is_some_and(|last| last > seen)
     }
@@ -152,13 +154,14 @@ impl OpenTable {
         self.adopted.values().flatten().map(|file| file.name.last).max()
     }
 
-    /// When its files are to be committed for their age. A table that waits is not due: nothing would come of it.
+    /// When its files must be committed because of their age. A table that waits is not due, because the attempt would
+    /// have no effect.
     pub fn due(&self, age: Duration, seen: Position) -> Option<Instant> {
         let begun = self.since.filter(|_| self.is_dirty() && !self.waits(seen))?;
         Some(if self.is_closing() { begun } else { begun + age })
     }
 
-    /// Whether nothing would be lost if the table were opened anew.
+    /// Whether nothing would be lost if the table were dropped from memory and opened again.
     pub fn is_idle(&self) -> bool {
         !self.is_dirty() && !self.has_chunks()
     }
@@ -167,12 +170,12 @@ impl OpenTable {
         self.adopted.values().any(|files| !files.is_empty())
     }
 
-    /// Closing has begun and is not through.
+    /// Whether closing has begun but is not finished.
     pub fn is_closing(&self) -> bool {
         !self.whole.is_empty() || !self.adds.is_empty()
     }
 
-    /// Memory held, in bytes.
+    /// Bytes of memory in use.
     pub fn held_bytes(&self) -> usize {
         let whole = self.whole.iter().chain(self.chunks.whole()).map(WholeFile::held_bytes).sum::<usize>();
         self.open_files().map(OpenFile::held_bytes).sum::<usize>() + whole
@@ -186,7 +189,7 @@ impl OpenTable {
         self.files.values_mut().chain(&mut self.aside).chain(self.chunks.file_mut())
     }
 
-    /// Lays out rows of the stream, if its files can have them.
+    /// Lays out rows of the stream, if its files can hold them.
     fn lay_out(&mut self, table: &Arc<Table>) -> Result<Arc<RowPlan>, Need> {
         let present = self.layout.take();
         let (layout, fits) = self.laid_out(table, present, self.files.is_empty());
@@ -195,7 +198,8 @@ impl OpenTable {
         if fits { Ok(plan) } else { Err(Need::Close) }
     }
 
-    /// Lays out rows of `table`, as `present` does where it can. False where open files have another layout: then it stays.
+    /// Lays out rows of `table`, in the same way as `present` if possible. Returns false if open files have another
+    /// layout, which then stays.
     fn laid_out(&mut self, table: &Arc<Table>, present: Option<Layout>, free: bool) -> (Layout, bool) {
         if let Some(layout) = present.as_ref().filter(|layout| Arc::ptr_eq(&layout.table, table)) {
             return (layout.clone(), true);
@@ -227,7 +231,7 @@ impl OpenTable {
         (Layout { table: table.clone(), plan }, true)
     }
 
-    /// Takes in a version of the stream. `before` is where the stream stood before it.
+    /// Takes in a version of the stream. `append.before` is the stream's progress before it.
     pub fn append(&mut self, version: &Version<'_>, append: Append<'_>) -> Result<Option<Need>, TooLarge> {
         let position = version.position();
         if self.is_closing() || self.is_cut_at(position) {
@@ -261,12 +265,12 @@ impl OpenTable {
         Partition::of(self.log.partitioning(), version.transaction().committed_at)
     }
 
-    /// Whether adopted files end before `position`: they are committed before anything later comes in.
+    /// Whether adopted files end before `position`: they are committed before anything later is taken in.
     fn is_cut_at(&self, position: Position) -> bool {
         self.adopted_to().is_some_and(|last| last < position)
     }
 
-    /// Whether the files have reached their size.
+    /// Whether one of the files has reached its size.
     pub fn is_full(&self) -> bool {
         let full = |file: &OpenFile| file.is_full(self.limits, &self.context.settings);
         self.files.values().chain(self.chunks.file()).any(full)
@@ -291,7 +295,7 @@ impl OpenTable {
         Ok(())
     }
 
-    /// Ends the row groups of all files and uploads them: the most that can be given back without closing files.
+    /// Ends the row groups of all files and uploads them: the most memory that can be freed without closing files.
     pub async fn shrink(&mut self) -> Result<(), LakeError> {
         let context = self.context.clone();
         for file in self.open_files_mut() {
@@ -301,7 +305,7 @@ impl OpenTable {
         Ok(())
     }
 
-    /// Looks at a partition's folder before its first row: unknown files are adopted or removed.
+    /// Examines a partition's folder before its first row: unknown files are adopted or removed.
     pub async fn visit(&mut self, partition: Partition) -> Result<(), LakeError> {
         let position = self.log.txn().position;
         let found = adopt::look_at(&self.log, partition, position, self.baseline, self.context.owner).await?;
@@ -313,7 +317,8 @@ impl OpenTable {
         self.leave(partition).await
     }
 
-    /// Reads the unknown files that are kept, for the next commit to name, and removes the others; both under a commit of our own.
+    /// Reads the unknown files that are kept, so that the next commit names them, and removes the others; both happen
+    /// after a commit of our own.
     async fn settle(&mut self, found: &Found) -> Result<Vec<Adopted>, LakeError> {
         self.own().await?;
         fault!("lake::before_adopt");
@@ -326,8 +331,8 @@ impl OpenTable {
         Ok(files)
     }
 
-    /// Removes files whose versions others have; the log has a commit of ours. Where nobody lists, a compaction may have replaced them: then
-    /// they stay for readers of an older state of the log.
+    /// Removes files whose versions are in other files; the log has a commit of ours. If no reader lists, a compaction
+    /// may have replaced them: then they stay for readers of an older state of the log.
     async fn drop_late(&mut self, found: &Found) -> Result<(), LakeError> {
         let paths = found.remove.iter().map(|seen| seen.meta.location.clone());
         if self.context.listed {
@@ -342,7 +347,7 @@ impl OpenTable {
         Ok(())
     }
 
-    /// Columns of adopted files that the log does not know yet.
+    /// Adds columns of adopted files that the log does not know yet.
     fn add_columns(&mut self, files: &[Adopted]) {
         let (mut fields, shapes) = self.schema.clone().unwrap_or_else(|| {
             let shapes = self.log.state.as_ref().map_or_else(Vec::new, |state| state.shapes.clone());
@@ -357,7 +362,8 @@ impl OpenTable {
         }
     }
 
-    /// When a new partition begins, those before it are looked at once more: a daemon that was fenced may have put a file there late.
+    /// When a new partition begins, examines the earlier ones once more: a daemon that was fenced may have put a file
+    /// there late.
     async fn leave(&mut self, begun: Partition) -> Result<(), LakeError> {
         let left: Vec<Partition> =
             self.visited.range(..begun).copied().filter(|partition| !self.files.contains_key(partition)).collect();
@@ -373,7 +379,7 @@ impl OpenTable {
     /// Removes what a daemon that was fenced has put into a partition late.
     pub async fn look_again(&mut self, partition: Partition) -> Result<(), LakeError> {
         let owner = self.context.owner;
-        // A file beyond what was taken in waits until the stream is there.
+        // A file beyond what was taken in stays until the stream has reached it.
         let found = adopt::look_at(&self.log, partition, self.taken, self.baseline, owner).await?;
         if found.remove.is_empty() {
             return Ok(());
@@ -388,7 +394,7 @@ impl OpenTable {
         self.commit_bare(Txn { owner: self.context.owner, ..txn }).await
     }
 
-    /// A commit without files, if the log does not say so already. Where there is no table, it makes one.
+    /// Makes a commit without files, unless the log already says the same. If there is no table, this makes it.
     async fn commit_bare(&mut self, txn: Txn) -> Result<(), LakeError> {
         if self.log.txn() == txn && self.log.state.is_some() {
             return Ok(());
@@ -403,8 +409,9 @@ impl OpenTable {
         Ok(())
     }
 
-    /// Closes the table's files and commits them; `seen` is how far the stream is. What is in memory is lost with an error of action
-    /// `Restart`; after others, call it again. Files of a table that waits ([`OpenTable::waits`]) get no more rows, and are committed later.
+    /// Closes the table's files and commits them; `seen` is how far the stream is. After an error with the action
+    /// `Restart` the rows in memory are lost; after other errors, call it again. Files of a table that waits
+    /// ([`OpenTable::waits`]) get no more rows, and are committed later.
     pub async fn close(&mut self, seen: Position) -> Result<(), LakeError> {
         if self.waits(seen) {
             self.aside.extend(std::mem::take(&mut self.files).into_values());
@@ -433,8 +440,8 @@ impl OpenTable {
         self.commit().await
     }
 
-    /// Removes the files that lost to an earlier owner's commit: what they hold comes again. They are this daemon's own, but even so only
-    /// after a commit of its own.
+    /// Removes the files that lost against an earlier owner's commit; their rows are sent again. They are this daemon's
+    /// own files, but even these are removed only after a commit of its own.
     async fn withdraw(&mut self, adds: Vec<Add>) -> Result<(), LakeError> {
         self.own().await?;
         let paths = adds.into_iter().map(|add| Path::from(format!("{}/{}", self.log.folder, add.path)));
@@ -466,7 +473,7 @@ impl OpenTable {
     }
 }
 
-/// What goes with a version into its file.
+/// What is stored with a version in its file.
 #[derive(Clone, Copy, Debug)]
 pub struct Append<'a> {
     pub shared: Shared<'a>,

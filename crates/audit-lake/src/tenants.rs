@@ -1,4 +1,4 @@
-//! The stores of a lake: its home and, where the key `url` names tenants, one for each of them.
+//! The stores of a lake: its home and, if the key `url` names tenants, one for each of them.
 //!
 //! ```text
 //! s3://acme-audit/shop/_cdc_audit/checkpoint/            home: the one checkpoint, the one owner epoch
@@ -8,9 +8,10 @@
 //! s3://tenant-initech-audit/shop/public.orders/          the tenant's: a Delta table like any other
 //! ```
 //!
-//! A plain lake is one that has a home and nothing else. A tenant is noted at home, create-only, before anything is put to its store: so whoever
-//! comes later finds every store there is. Names of tenants are values of rows, and become part of a path or of a bucket's name: they are
-//! written so that no two tenants share a place and that no place lies outside what `url` says ([`in_path`], [`in_bucket`]).
+//! A plain lake has only a home. A tenant is noted in home, create-only, before anything is put into its store, so a
+//! later daemon finds every store that exists. Names of tenants are values of rows, and become part of a path or of a
+//! bucket's name: they are written so that no two tenants share a place and that no place is outside of what `url` says
+//! ([`in_path`], [`in_bucket`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,18 +29,18 @@ use crate::layout::OWN_FOLDER;
 use crate::place::Place;
 use crate::store::{Opener, Store};
 
-/// What stands in `url` for a tenant.
+/// The placeholder for a tenant in `url`.
 pub const TENANT: &str = "{tenant}";
-/// Stores that are asked at a time.
+/// Number of stores that are asked at a time.
 const CONCURRENT: usize = 16;
-/// A longer name is cut in a path, and ends in a hash.
+/// Longest name in a path, in bytes. A longer one is cut and ends in a hash.
 const PATH_MAX: usize = 150;
-/// Buckets have names of this length at most, on every cloud.
+/// Longest name of a bucket, on every cloud.
 const BUCKET_MAX: usize = 63;
-/// What [`in_bucket`] writes of a name that it cannot keep.
+/// Length of what [`in_bucket`] writes for a name that it cannot keep.
 const HASHED: usize = 34;
 
-/// See the module's text. A clone is the same lake.
+/// The stores of a lake. A clone belongs to the same lake.
 #[derive(Clone, Debug)]
 pub struct Stores {
     home: Store,
@@ -52,7 +53,7 @@ struct Tenants {
     opener: Opener,
 }
 
-/// Without the client, as [`Store`].
+/// Prints them without the client, like [`Store`].
 impl fmt::Debug for Tenants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tenants").field("url", &self.url).finish_non_exhaustive()
@@ -64,7 +65,8 @@ impl fmt::Debug for Tenants {
 #[serde(deny_unknown_fields)]
 struct Note {
     tenant: String,
-    /// Where its store is, or home's own place where it has none. It never moves: what was written before would be written again.
+    /// Where its store is, or home's own place if it has none. It never changes, because otherwise earlier versions
+    /// would be written again.
     url: String,
 }
 
@@ -75,7 +77,7 @@ pub enum Goes {
     ToHome,
 }
 
-/// What a tenant's store knows of home. Not its address, for the store may be handed over.
+/// What a tenant's store knows of home. This is not home's address, because the store may be handed over to the tenant.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Claim {
@@ -83,7 +85,7 @@ struct Claim {
 }
 
 impl Stores {
-    /// Opens the home; with `create` folders are made where they are missing.
+    /// Opens home; with `create` missing folders are made.
     pub fn open(config: &LakeConfig, create: bool) -> Result<Stores, LakeError> {
         let place = Place::parse(config.home_url())?;
         let opener = Opener::new(&config.store, create);
@@ -105,7 +107,7 @@ impl Stores {
         self.tenants.is_some()
     }
 
-    /// A tenant's store, or home. A bucket is not asked yet; of a folder an error says that it is not there.
+    /// A tenant's store, or home. No request is sent to a bucket; a folder that does not exist is an error.
     pub fn of(&self, tenant: Option<&str>) -> Result<Store, LakeError> {
         match (tenant, &self.tenants) {
             (None, _) => Ok(self.home.clone()),
@@ -114,7 +116,7 @@ impl Stores {
         }
     }
 
-    /// Where a tenant's store is, as `url` would say it.
+    /// Where a tenant's store is, in the form of `url`.
     pub fn url_of(&self, tenant: &str) -> Result<String, LakeError> {
         let tenants = self.tenants.as_ref().ok_or_else(|| LakeError::NoTenant { tenant: tenant.to_string() })?;
         Ok(tenants.place(tenant)?.to_string())
@@ -123,7 +125,7 @@ impl Stores {
     /// The tenants whose stores may hold something, in order.
     ///
     /// # Errors
-    /// One of them was noted at another place than `url` says now.
+    /// Fails if one of them was noted at another place than `url` says now.
     pub async fn known(&self) -> Result<Vec<Arc<str>>, LakeError> {
         if !self.has_tenants() {
             return Ok(Vec::new());
@@ -154,10 +156,12 @@ impl Stores {
         self.tenants.as_ref().is_some_and(|tenants| note.url == tenants.home.to_string())
     }
 
-    /// Notes a tenant at home, then says in its store which home it belongs to. Done before anything is put there; a repeat changes nothing.
+    /// Notes a tenant in home, then writes into its store which home it belongs to. This is done before anything else
+    /// is put there; a repeat changes nothing.
     ///
     /// # Errors
-    /// The store of a tenant that was never noted is not there, or lets nobody in ([`LakeError::has_no_store`]); then nothing is noted.
+    /// If the store of a tenant that was never noted does not exist or refuses access ([`LakeError::has_no_store`]),
+    /// this fails and nothing is noted.
     pub async fn note(&self, tenant: &str) -> Result<Goes, LakeError> {
         let noted = match read(&self.home, &note_path(tenant)).await? {
             Some(noted) => noted,
@@ -173,22 +177,23 @@ impl Stores {
         self.claim(tenant).await.map(|()| Goes::ToStore)
     }
 
-    /// Notes that a tenant has no store: its rows go home from now on, for good. Unless another daemon has found its store meanwhile.
+    /// Notes that a tenant has no store: from now on its rows go to home, permanently, unless another daemon has found
+    /// its store in the meantime.
     pub async fn send_home(&self, tenant: &str) -> Result<Goes, LakeError> {
         let Some(tenants) = &self.tenants else { return Err(LakeError::NoTenant { tenant: tenant.to_string() }) };
         let noted = self.decide(tenant, tenants.home.to_string()).await?;
         Ok(if self.is_home(&noted) { Goes::ToHome } else { Goes::ToStore })
     }
 
-    /// ⚠ One object says for all daemons where a tenant's rows go, and is created once: else a row could go to the store and, sent again after a
-    /// kill, to home.
+    /// ⚠ One object decides for all daemons where a tenant's rows go, and is created only once: otherwise a row could
+    /// go to the store and, when it is sent again after a kill, to home.
     async fn decide(&self, tenant: &str, url: String) -> Result<Note, LakeError> {
         let note = Note { tenant: tenant.to_string(), url };
         let found = create(&self.home, &note_path(tenant), &note).await?;
         Ok(found.unwrap_or(note))
     }
 
-    /// Whether there is a place for the tenant, without putting anything there.
+    /// Checks that there is a place for the tenant, without putting anything there.
     async fn look(&self, tenant: &str) -> Result<(), LakeError> {
         let store = self.of(Some(tenant))?;
         let listed = store.objects().list_with_delimiter(None).await;
@@ -221,12 +226,13 @@ fn note_path(tenant: &str) -> Path {
     Path::from(format!("{OWN_FOLDER}/tenants/{}.json", folder_of(tenant)))
 }
 
-/// A tenant's name as a folder's, from which no other tenant's folder and no other place follows.
+/// The folder's name for a tenant's name. No other tenant gets the same folder, and it leads to no other place.
 pub fn folder_of(tenant: &str) -> String {
     in_path(tenant, false)
 }
 
-/// Where a tenant's store is. A name that would lead into the home, or the home into it, is written in another way.
+/// Where a tenant's store is. A name that would put the store inside home, or home inside the store, is written in
+/// another way.
 pub(crate) fn place_of(url: &str, home: &Place, tenant: &str) -> Result<Place, LakeError> {
     for plain in [true, false] {
         let place = Place::parse(&fill(url, tenant, plain))?;
@@ -237,7 +243,7 @@ pub(crate) fn place_of(url: &str, home: &Place, tenant: &str) -> Result<Place, L
     Err(LakeError::Place { url: url.to_string() })
 }
 
-/// The authority of a url: what names the bucket, and what comes before and behind it.
+/// Splits a url into what precedes the authority, the authority, which names the bucket, and what follows it.
 fn authority(url: &str) -> (&str, &str, &str) {
     let start = url.find("://").map_or(0, |at| at + 3);
     let end = match start {
@@ -247,13 +253,14 @@ fn authority(url: &str) -> (&str, &str, &str) {
     (&url[..start], &url[start..end], &url[end..])
 }
 
-/// How long a tenant's name may be in a bucket's; `None` where it is no part of it.
+/// How long a tenant's name may be in a bucket's name; `None` if it is not part of it.
 pub(crate) fn room_in_bucket(url: &str) -> Option<usize> {
     let bucket = authority(url).1.split('@').next().unwrap_or_default();
     bucket.contains(TENANT).then(|| BUCKET_MAX.saturating_sub(bucket.replace(TENANT, "").len()))
 }
 
-/// Whether `{tenant}` stands where it can: not twice in a bucket's name, not in an account's, and with room for every name.
+/// Whether `{tenant}` is where it can be: at most once in a bucket's name, not in an account's, and with room for every
+/// name.
 pub(crate) fn is_sound(url: &str) -> bool {
     let (scheme, bucket, path) = authority(url);
     let (container, account) = bucket.split_once('@').unwrap_or((bucket, ""));
@@ -271,9 +278,9 @@ fn fill(url: &str, tenant: &str, plain: bool) -> String {
     format!("{scheme}{bucket}{}", path.replace(TENANT, &in_path(tenant, !plain)))
 }
 
-/// A tenant's name as part of a path: ASCII letters, digits, `_`, `.` and a `-` between two letters or digits stand for themselves; any other
-/// byte, and a `_` or `.` at the beginning, is written as `--` and two hex digits. So a UUID stays what it is, and nothing is a slash or `..`.
-/// With `escaped` every byte is written so.
+/// A tenant's name as part of a path. ASCII letters, digits, `_`, `.` and a `-` between two letters or digits are kept;
+/// any other byte, and a `_` or `.` at the beginning, is written as `--` and two hex digits. So a UUID stays as it is,
+/// and no name contains a slash or is `..`. With `escaped` every byte is written in this way.
 fn in_path(tenant: &str, escaped: bool) -> String {
     let bytes = tenant.as_bytes();
     let is_plain = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
@@ -291,15 +298,16 @@ fn in_path(tenant: &str, escaped: bool) -> String {
     }
     if name.len() > PATH_MAX {
         name.truncate(PATH_MAX - 35);
-        // `x` is no hex digit: no other name has this end.
+        // `x` is not a hex digit, so no other name ends like this.
         name.push_str("--x");
         name.push_str(&hex(&Sha256::digest(bytes)[..16]));
     }
     name
 }
 
-/// A tenant's name as part of a bucket's: small letters, digits, and single `-` between them, where they fit into `room`; else, and where such a
-/// name begins with `x-`, `x-` and a hash of it. No cloud allows much more.
+/// A tenant's name as part of a bucket's name. Lower-case letters, digits, and single `-` between them are kept if they
+/// fit into `room`. Any other name, and one that begins with `x-`, becomes `x-` and a hash of it. No cloud allows much
+/// more.
 fn in_bucket(tenant: &str, room: usize, plain: bool) -> String {
     let words = |name: &str| {
         let word = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
@@ -315,7 +323,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Creates an object; `Some` is what was there before, perhaps by an earlier try whose answer was lost.
+/// Creates an object. `Some` is what already existed, perhaps from an earlier attempt whose answer was lost.
 async fn create<T: Serialize + DeserializeOwned>(
     store: &Store,
     path: &Path,

@@ -1,20 +1,19 @@
-//! The lake broken off at every step, and taken up again.
+//! The lake is interrupted at every step, and then continued.
 //!
-//! Each run lets one passage of one fault point fail and drops the sink there, as a kill would leave it. A new sink takes the lake over, the
-//! stream begins again where the lake's checkpoint says, chunks that it lacks are read again at a later
-//! watermark, on another day. Then both
-//! kinds of readers must see each version once.
+//! Each run makes one passage of one fault point fail and drops the sink there, as a kill would leave it. A new sink
+//! takes the lake over, the stream begins again where the lake's checkpoint says, and chunks that it lacks are read
+//! again at a later watermark, on another day. Then both kinds of readers must see each version once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-/// Files that wait for the stream to come to their end.
+/// Files that wait until the stream reaches their end.
 #[path = "faults/adopted.rs"]
 mod adopted;
 #[path = "common/mod.rs"]
 mod common;
-/// Compactions beside one another.
+/// Compactions that run at the same time.
 #[path = "faults/compactions.rs"]
 mod compactions;
-/// Two daemons, and a disk that fails, at one moment.
+/// Two daemons, or a failing disk, at a certain moment.
 #[path = "faults/moments.rs"]
 mod moments;
 /// Rolls that are not finished.
@@ -42,7 +41,7 @@ const POINTS: [&str; 8] = [
     "lake::before_adopt",
 ];
 
-/// Lets passage `passage` of `point` fail; false if there is no such passage.
+/// Makes passage `passage` of `point` fail. Returns false if there is no such passage.
 async fn broken_off(lake: Lake, point: &str, passage: u32, whole: bool) -> bool {
     let mut world = World::new();
     fail::cfg(point, &format!("{passage}*off->1*return->off")).unwrap();
@@ -78,7 +77,7 @@ async fn broken_off_anywhere_each_version_is_there_once() {
     println!("{runs} runs");
 }
 
-/// The second daemon dies while it takes up what the first has left, the third finishes.
+/// The second daemon dies while it recovers what the first has left; the third one finishes.
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_off_while_taking_up_what_was_left() {
     let _scenario = FailScenario::setup();
@@ -111,7 +110,7 @@ async fn broken_off_while_taking_up_what_was_left() {
     assert!(runs > 200);
 }
 
-/// The same call again, on the same sink, after an error that allows it.
+/// The same call is repeated on the same sink, after an error that can be retried.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_was_lost_is_read_from_the_log() {
     let _scenario = FailScenario::setup();
@@ -150,7 +149,8 @@ async fn an_answer_that_was_lost_is_read_from_the_log() {
     }
 }
 
-/// ⚠ Local disk: `object_store` never calls fsync. What could not be synced is not there, and whoever wrote it hears of it.
+/// ⚠ On a local disk, because `object_store` never calls fsync. What could not be synced does not count, and the writer
+/// gets an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn local_disk_is_synced_file_and_folder_before_a_write_counts() {
     let _scenario = FailScenario::setup();
@@ -174,8 +174,8 @@ async fn local_disk_is_synced_file_and_folder_before_a_write_counts() {
     }
 }
 
-/// ⚠ Before a daemon adopts or removes a file that the log does not name, it commits its owner epoch: the one that wrote the file wakes up and
-/// can neither commit it nor anything else.
+/// ⚠ Before a daemon adopts or removes a file that the log does not name, it commits its owner epoch: the daemon that
+/// wrote the file wakes up and can commit neither the file nor anything else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_writer_that_wakes_commits_nothing() {
     let _scenario = FailScenario::setup();
@@ -192,29 +192,30 @@ async fn a_fenced_writer_that_wakes_commits_nothing() {
         let paused = common::write(&mut first, &more).await.unwrap_err();
         assert_eq!(paused.action, Action::Retry);
         fail::remove(point);
-        // Another takes over and writes the same versions, or adopts them.
+        // Another daemon takes over and writes the same versions, or adopts them.
         let (mut second, _) = lake.taken().await;
         common::write(&mut second, &more).await.unwrap();
         assert_eq!(lake.agreed("public.users").await.len(), 3);
         let files = lake.listed_files("public.users").len();
-        // The first wakes.
+        // The first wakes up.
         let error = first.flush(true).await.unwrap_err();
         assert_eq!(error.action, Action::Fenced, "{error}");
         assert_eq!(lake.delta_rows("public.users").await.len(), 3);
         if file_is_there {
             assert_eq!(lake.listed_files("public.users").len(), files);
         } else {
-            // Its put was in flight: readers that list see it until the next sweep, which comes with the next day.
+            // Its put was in flight: readers that list see the file until the next sweep, which comes with the next
+            // day.
             assert_eq!(lake.listed_files("public.users").len(), files + 1);
         }
         let tomorrow = fixture.batches("begin at=2026-03-02T00:00:00Z\ninsert public.users [4, \"Dan\"]\ncommit");
         common::write(&mut second, &tomorrow).await.unwrap();
         assert_eq!(lake.agreed("public.users").await.len(), 4);
-        // Also where the sweep is a later daemon's, for a day that it writes to.
     }
 }
 
-/// ⚠ A writer that was overtaken by an earlier owner's commit compares positions anew: what it holds is not committed beside it.
+/// ⚠ A writer that was overtaken by an earlier owner's commit compares positions again: what it holds is not committed
+/// in addition.
 #[tokio::test(flavor = "multi_thread")]
 async fn positions_are_compared_anew_after_a_conflict() {
     let _scenario = FailScenario::setup();
@@ -241,7 +242,7 @@ async fn positions_are_compared_anew_after_a_conflict() {
     assert_eq!(lake.agreed("public.users").await.len(), 3);
 }
 
-/// A chunk's file that a fenced daemon has put late is swept by the next daemon that writes to its day.
+/// A chunk's file that a fenced daemon has put late is removed by the next daemon that writes to its day.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_file_of_a_chunk_is_swept_with_its_day() {
     let _scenario = FailScenario::setup();
@@ -255,7 +256,7 @@ async fn a_late_file_of_a_chunk_is_swept_with_its_day() {
     fail::cfg("lake::before_put", "1*return->off").unwrap();
     common::write(&mut first, &chunks[..1]).await.unwrap_err();
     fail::remove("lake::before_put");
-    // Another takes over and reads both chunks; then the first wakes, in the middle of its put.
+    // Another daemon takes over and reads both chunks; then the first wakes up, in the middle of its put.
     let (mut second, _) = lake.taken().await;
     common::write(&mut second, &chunks).await.unwrap();
     assert_eq!(first.flush(true).await.unwrap_err().action, Action::Fenced);

@@ -1,6 +1,7 @@
-//! The lake in a bucket: the same promises as on disk, whatever becomes of requests.
+//! The lake in a bucket: it gives the same guarantees as on disk, whatever happens to requests.
 //!
-//! Every test runs on a folder and on the three kinds of object stores; faults strike through a proxy between the sink and the store.
+//! Every test runs on a folder and on the three kinds of object stores; a proxy between the sink and the store makes
+//! requests fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 macro_rules! on_every_bucket {
@@ -26,13 +27,13 @@ macro_rules! on_every_store {
 
 #[path = "common/mod.rs"]
 mod common;
-/// What is sent with a request: classes, checksums, encryption; and stores that do not keep a lake's conditions.
+/// What is sent with a request: classes, checksums, encryption; and stores that do not fulfil a lake's conditions.
 #[path = "stores/requests.rs"]
 mod requests;
 /// A bucket for each tenant.
 #[path = "stores/tenants.rs"]
 mod tenants;
-/// Faults, and kills, at every request that writes.
+/// Faults and kills at every request that writes.
 #[path = "stores/trouble.rs"]
 mod trouble;
 
@@ -44,7 +45,7 @@ use common::story::{TABLES, World, check, first_run, next_run};
 use common::{Lake, write};
 use futures::TryStreamExt;
 
-/// Where lakes are made: in folders, or in a bucket behind a proxy.
+/// Where lakes are made: in folders, or in a bucket that is reached through a proxy.
 pub struct Site(Option<(&'static ObjectServer, FaultProxy)>);
 
 impl Site {
@@ -64,12 +65,12 @@ impl Site {
         }
     }
 
-    /// One where everything is fresh at first, and rolled.
+    /// A lake where everything is fresh at first, and rolled later.
     pub fn lake_of(&self, fresh: bool) -> Lake {
         if fresh { self.lake().fresh() } else { self.lake() }
     }
 
-    /// Whether files are fresh: both ways, where that takes no minutes.
+    /// Whether files are fresh: both values, unless that takes minutes.
     pub fn modes(&self) -> &'static [bool] {
         if self.is_slow() && !audit_testkit::thorough() { &[true] } else { &[false, true] }
     }
@@ -78,7 +79,7 @@ impl Site {
         self.0.as_ref().is_some_and(|(server, _)| server.kind() == ObjectKind::Azure)
     }
 
-    /// What stands before a bucket.
+    /// The proxy in front of the bucket.
     pub fn proxy(&self) -> &FaultProxy {
         &self.0.as_ref().unwrap().1
     }
@@ -119,7 +120,7 @@ async fn what_is_written_is_read_back(site: Site) {
     assert_eq!(exported.len() as u64, reader.count("shop", TABLES[0], None, None).await.unwrap());
 }
 
-/// Each file small at first, then one for each day, then sorted anew.
+/// Every file is small at first, then there is one for each day, then that is sorted.
 async fn fresh_files_are_rolled_and_compacted(site: Site) {
     let (mut lake, mut world) = (site.lake_of(true), World::new());
     first_run(&lake, &world, true).await.unwrap();
@@ -192,7 +193,7 @@ pub fn large(fixture: &mut Fixture) -> Vec<Batch> {
     fixture.batches(&text)
 }
 
-/// Larger than one put: staged on disk, in parts in a bucket.
+/// A file that is larger than one put is staged on disk, or uploaded in parts in a bucket.
 async fn a_large_file_is_there_whole(site: Site) {
     let (lake, mut fixture) = (site.lake(), Fixture::default());
     lake.write(&large(&mut fixture)).await;
@@ -202,7 +203,7 @@ async fn a_large_file_is_there_whole(site: Site) {
     assert!(sizes.len() == 1 && sizes[0] > 17 << 20, "{sizes:?}");
 }
 
-/// Delta checkpoints are Parquet files that are written, found and read through the store too.
+/// Delta checkpoints are Parquet files that are also written, found and read through the store.
 async fn a_long_log_gets_checkpoints(site: Site) {
     let (lake, mut fixture) = (site.lake(), Fixture::default());
     let (mut sink, _) = lake.taken().await;

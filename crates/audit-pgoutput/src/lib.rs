@@ -1,8 +1,9 @@
-//! pgoutput, protocol version 1 with `messages`: bytes to [`Message`].
+//! Decodes pgoutput, protocol version 1 with the option `messages`: bytes to [`Message`].
 //!
-//! Source: PostgreSQL's manual, "Logical Replication Message Formats". The decoder is pure, borrows from the received bytes,
-//! allocates only for relations, never panics, and says of malformed input which kind of message it was and at which offset it
-//! broke. Columns are asked for as text, so a binary column is malformed here.
+//! Source: PostgreSQL's manual, section "Logical Replication Message Formats". The decoder is pure, borrows from the
+//! received bytes, allocates only for relations and lists of truncated tables, and never panics. Its error names the
+//! kind of the malformed message and the offset of the fault. We request columns as text, so a binary column is
+//! malformed here.
 
 mod reader;
 
@@ -12,7 +13,7 @@ use audit_core::shape::{Identity, Relation, RelationColumn, TableName};
 
 use reader::Reader;
 
-/// One message of the stream.
+/// One message of the stream. `relation` is the OID of a table that a [`Message::Relation`] has described before.
 #[derive(Debug)]
 pub enum Message<'a> {
     Begin {
@@ -50,7 +51,7 @@ pub enum Message<'a> {
     Truncate {
         relations: Vec<u32>,
     },
-    /// What `pg_logical_emit_message` wrote.
+    /// A message that `pg_logical_emit_message` wrote.
     Logical {
         transactional: bool,
         prefix: &'a str,
@@ -58,7 +59,7 @@ pub enum Message<'a> {
     },
 }
 
-/// Malformed input. Holds no byte of it.
+/// The input is malformed. The error holds no byte of it, only the `offset` of the fault in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {message} message: {problem} at byte {offset}")]
 pub struct DecodeError {
@@ -85,7 +86,7 @@ pub enum Problem {
     Kind,
 }
 
-/// Room for the cells of a message's rows, used again for each message.
+/// Buffers for the cells of a message's rows, reused for each message.
 #[derive(Debug, Default)]
 pub struct Scratch {
     old: Vec<Cell>,
@@ -95,7 +96,7 @@ pub struct Scratch {
 /// Decodes the data of one XLogData message.
 ///
 /// # Errors
-/// [`DecodeError`] for anything that is not exactly one message of protocol version 1.
+/// Fails with [`DecodeError`] for anything that is not exactly one message of protocol version 1.
 pub fn decode<'a>(data: &'a [u8], scratch: &'a mut Scratch) -> Result<Message<'a>, DecodeError> {
     let name = data.first().map_or("empty", |kind| message_name(*kind));
     let mut reader = Reader::new(data);
@@ -168,7 +169,7 @@ fn body<'a>(reader: &mut Reader<'a>, data: &'a [u8], scratch: &'a mut Scratch) -
         b'T' => {
             let count = reader.u32()?;
             let _cascade_and_restart_identity = reader.u8()?;
-            // Four bytes each: a count beyond the message reserves nothing.
+            // Each OID has four bytes: a count that does not fit into the message reserves no memory.
             let mut relations = Vec::with_capacity(reader.fits(count, 4)?);
             for _ in 0..count {
                 relations.push(reader.u32()?);
@@ -202,7 +203,7 @@ fn old_kind<'a>(tag: u8) -> Result<fn(Row<'a>) -> Old<'a>, Problem> {
 fn relation(reader: &mut Reader<'_>) -> Result<Relation, Problem> {
     let oid = reader.u32()?;
     let schema = match reader.name()? {
-        // The manual: empty for pg_catalog.
+        // According to the manual, the name is empty for pg_catalog.
         "" => "pg_catalog",
         schema => schema,
     };

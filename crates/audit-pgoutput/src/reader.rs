@@ -1,4 +1,4 @@
-//! Reads big-endian fields off a byte slice and knows how far it got.
+//! Reads big-endian fields from a byte slice and keeps the offset that it has reached.
 
 use crate::Problem;
 
@@ -16,7 +16,7 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    /// Everything must have been read.
+    /// Checks that every byte has been read.
     pub fn finish(&self) -> Result<(), Problem> {
         if self.at == self.data.len() { Ok(()) } else { Err(Problem::Long) }
     }
@@ -43,7 +43,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// `length` bytes, and where they start.
+    /// Reads `length` bytes and returns the offset at which they start with them.
     pub fn bytes(&mut self, length: u32) -> Result<(usize, &'a [u8]), Problem> {
         let start = self.at;
         let end = start.checked_add(length as usize).ok_or(Problem::Length)?;
@@ -52,7 +52,7 @@ impl<'a> Reader<'a> {
         Ok((start, bytes))
     }
 
-    /// A text that ends with a zero byte.
+    /// Reads a text that ends with a zero byte.
     pub fn name(&mut self) -> Result<&'a str, Problem> {
         let rest = self.data.get(self.at..).unwrap_or_default();
         let end = rest.iter().position(|byte| *byte == 0).ok_or(Problem::Name)?;
@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
         Ok(name)
     }
 
-    /// Whether `count` items of at least `size` bytes can follow.
+    /// Returns `count` if so many items of at least `size` bytes each fit into the rest of the message.
     pub fn fits(&self, count: u32, size: usize) -> Result<usize, Problem> {
         let count = count as usize;
         let fits = count.checked_mul(size).is_some_and(|bytes| bytes <= self.data.len() - self.at);

@@ -5,7 +5,7 @@ use audit_core::change::Value;
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
-/// Bytes from words: numbers with a width (`u16:3`), quoted texts with a closing zero, plain texts without.
+/// Makes bytes from words: numbers have a width (`u16:3`), quoted texts get a closing zero, plain texts do not.
 fn bytes(words: &str) -> Vec<u8> {
     let mut out = Vec::new();
     for word in words.split_whitespace() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use audit_config::{ByteSize, Problems, SecretRef, Span};
 use audit_format::{Format, FormatConfig};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use url::{Host, Url};
 
 /// Batches of messages, posted to an HTTP receiver: at least once, in order. Its checkpoint lies in the database of a hot sink, else
@@ -15,6 +15,7 @@ use url::{Host, Url};
 pub struct WebhookConfig {
     /// Where batches are posted, by https; http only to this machine. No error or log line shows more of it than the host.
     #[schemars(example = &"https://receiver.internal/cdc")]
+    #[serde(serialize_with = "shown")]
     pub url: String,
 
     /// The secret under which requests are signed (HMAC-SHA-256, as standardwebhooks.com says): `whsec_` and base64, or any text.
@@ -106,13 +107,14 @@ impl WebhookConfig {
 
     /// Where the receiver is, without what may be secret in its address.
     pub fn place(&self) -> String {
-        Url::parse(&self.url).map_or_else(|_| "the receiver".to_owned(), |url| url.origin().ascii_serialization())
+        place(&self.url)
     }
 
-    /// The address as it may be shown: what comes after the host may be a secret.
-    pub fn shown_url(&self) -> String {
-        let bare = Url::parse(&self.url).is_ok_and(|url| url.path() == "/" && url.query().is_none());
-        if bare { format!("{}/", self.place()) } else { format!("{}/…", self.place()) }
+    /// Why the receiver cannot tell who requests are from, and what to do about it. `None` if it can.
+    pub fn unverified(&self) -> Option<(String, String)> {
+        let message = "requests are not signed: the receiver cannot tell who they are from";
+        let fix = "set secret, and let the receiver verify webhook-signature";
+        self.secret.is_none().then(|| (message.to_owned(), fix.to_owned()))
     }
 
     pub(crate) fn content_type(&self) -> &'static str {
@@ -122,6 +124,18 @@ impl WebhookConfig {
             (Body::Lines, _) => "application/x-ndjson",
         }
     }
+}
+
+/// An address is shown without what comes after the host, which may be a secret.
+fn shown<S: Serializer>(url: &str, to: S) -> Result<S::Ok, S::Error> {
+    let place = place(url);
+    let bare = Url::parse(url).is_ok_and(|url| url.path() == "/" && url.query().is_none());
+    let shown = if bare { format!("{place}/") } else { format!("{place}/…") };
+    to.serialize_str(&shown)
+}
+
+fn place(url: &str) -> String {
+    Url::parse(url).map_or_else(|_| "the receiver".to_owned(), |url| url.origin().ascii_serialization())
 }
 
 fn is_here(url: &Url) -> bool {

@@ -1,16 +1,12 @@
 //! `config.toml`, whole: the sections come from the crates that they configure.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
 
 use audit_capture::baseline::BaselineConfig;
 use audit_capture::config::SourceConfig;
-use audit_config::{Problems, quote};
 use audit_connect::PgEndpoint;
 use audit_core::protect::Policy;
 use audit_core::rules::{Rules, TableRule};
-use audit_core::versions_table::COMMON;
 use audit_hot::HotConfig;
 use audit_kafka::KafkaConfig;
 use audit_lake::LakeConfig;
@@ -21,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::protection::{KeyError, ProtectionConfig};
 
+mod check;
 mod keys;
 #[cfg(test)]
 mod mistakes;
@@ -94,110 +91,24 @@ pub enum LogFormat {
 }
 
 impl Config {
-    /// Reads and checks the file: all problems in one go, before anything is touched.
-    pub fn load(path: &Path) -> Result<Config, Problems> {
-        audit_config::load(path, |config: &Config, problems| config.check(problems))
-    }
-
-    pub(crate) fn check(&self, problems: &mut Problems) {
-        problems.scope("source", |problems| self.source.check(problems));
-        problems.scope("baseline", |problems| self.baseline.check(problems));
-        for (name, sink) in &self.sinks {
-            problems.scope(&format!("sinks.{}", quote(name)), |problems| match sink {
-                SinkConfig::Hot(hot) => hot.check(problems),
-                SinkConfig::Lake(lake) => lake.check(problems),
-                SinkConfig::Kafka(kafka) => kafka.check(problems),
-                SinkConfig::Webhook(webhook) => {
-                    webhook.check(problems);
-                    if webhook.checkpoint.as_ref().is_some_and(|hot| self.hot(hot).is_none()) {
-                        problems.push(
-                            "checkpoint",
-                            "there is no hot sink of this name",
-                            "name one, or take the key out",
-                        );
-                    }
-                }
-            });
-        }
-        if self.sinks.is_empty() {
-            problems.push("sinks", "there is no sink", Some("name at least one: [sinks.hot] or [sinks.archive]"));
-        }
-        for name in self.sinks.keys().filter(|name| !is_name(name)) {
-            let path = format!("sinks.{}", quote(name));
-            problems.push(&path, "a sink's name may hold a-z, 0-9, - and _", Some("choose another name"));
-        }
-        if self.http.listen.parse::<SocketAddr>().is_err() {
-            problems.push("http.listen", "not an address with a port", Some("give one like \"127.0.0.1:9187\""));
-        }
-        if self.pipeline.memory().is_none() {
-            problems.push("pipeline.memory_limit", "too small", Some("give at least \"80 MiB\""));
-        }
-        self.check_keys(problems);
-        self.protection.check_names(&self.rules(), problems);
-        problems.scope("protection", |problems| self.protection.check(problems));
-        for (index, rule) in self.tables.iter().enumerate() {
-            let path = format!("tables[{index}]");
-            if rule.only.is_some() && rule.ignore.is_some() {
-                problems.push(&format!("{path}.only"), "given together with `ignore`", Some("keep one of the two"));
-            }
-            if rule.only.as_ref().is_some_and(Vec::is_empty) {
-                let hint = "name some columns, or say `capture = false` to leave tables out";
-                problems.push(&format!("{path}.only"), "names no column", Some(hint));
-            }
-            if rule.events.as_ref().is_some_and(Vec::is_empty) {
-                let hint = "say `capture = false` to leave tables out";
-                problems.push(&format!("{path}.events"), "selects no event", Some(hint));
-            }
-            if rule.key.as_ref().is_some_and(Vec::is_empty) {
-                problems.push(&format!("{path}.key"), "names no column", Some("name some, or take the key out"));
-            }
-            for name in rule.sinks.iter().flatten().filter(|name| !self.sinks.contains_key(*name)) {
-                let names: Vec<&str> = self.sinks.keys().map(String::as_str).collect();
-                let hint = format!("the sinks are {}", names.join(", "));
-                problems.push(&format!("{path}.sinks"), format!("there is no sink {name:?}"), Some(hint.as_str()));
-            }
-            if rule.sinks.as_ref().is_some_and(Vec::is_empty) {
-                problems.push(
-                    &format!("{path}.sinks"),
-                    "names no sink",
-                    Some("say `capture = false` to leave tables out"),
-                );
-            }
-            problems.scope(&path, |problems| {
-                self.check_versions_table(rule, problems);
-                self.protection.check_table(rule, problems);
-            });
-        }
-    }
-
-    fn check_versions_table(&self, rule: &TableRule, problems: &mut Problems) {
-        const KEY: &str = "versions_table";
-        let Some(own) = &rule.versions_table else { return };
-        if own.literal().is_some_and(|name| name != COMMON && audit_hot::is_ours(name)) {
-            let hint = "choose another: this one is of cdc-audit, or may once be a partition's or a view's";
-            problems.push(KEY, "the name is not free", hint);
-        }
-        if own.has_tenant() && rule.tenant.is_none() {
-            problems.push(KEY, "nothing says who the tenant is", "name the column in `tenant`, beside it");
-        }
-        if !self.sinks.keys().any(|name| self.hot(name).is_some()) {
-            problems.push(KEY, "there is no hot sink", "add one with type = \"hot\", or take the key out");
-        }
-    }
-
-    fn hot(&self, name: &str) -> Option<&HotConfig> {
+    /// The hot sink of this name.
+    pub fn hot(&self, name: &str) -> Option<&HotConfig> {
         match self.sinks.get(name) {
             Some(SinkConfig::Hot(hot)) => Some(hot),
             _ => None,
         }
     }
 
-    /// The database where a webhook's checkpoint lies: a hot sink's, else the source.
-    pub fn checkpoint_endpoint(&self, webhook: &WebhookConfig) -> &PgEndpoint {
-        let first = || self.sinks.keys().find_map(|name| self.hot(name));
-        let hot = match &webhook.checkpoint {
+    /// All hot sinks.
+    pub fn hot_sinks(&self) -> impl Iterator<Item = &HotConfig> {
+        self.sinks.keys().filter_map(|name| self.hot(name))
+    }
+
+    /// The database of the hot sink of this name, else of the first one, else the source's.
+    pub fn hot_or_source(&self, name: Option<&str>) -> &PgEndpoint {
+        let hot = match name {
             Some(name) => self.hot(name),
-            None => first(),
+            None => self.hot_sinks().next(),
         };
         hot.map_or(&self.source.endpoint, |hot| &hot.endpoint)
     }
@@ -217,12 +128,12 @@ impl Config {
     }
 }
 
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use audit_config::Problems;
+
     use super::*;
 
     /// `cargo xtask config` writes the file.

@@ -188,9 +188,12 @@ fn completed(block: &str) -> String {
     if !block.contains("[sinks.") {
         text += "\n[sinks.hot]\ntype = 'hot'\nurl = 'postgres://localhost/audit'\n";
     }
-    if !block.contains("[protection]") {
-        text += "\n[protection]\nhash_key = { env = 'HASH' }\nrow_key = { env = 'ROWS' }\n";
+    if !block.contains("[protection]\n") {
+        text += "\n[protection]\n";
     }
+    let keys = ["hash_key", "row_key"].into_iter().filter(|key| !block.contains(key));
+    let keys: String = keys.map(|key| format!("{key} = {{ env = '{key}' }}\n")).collect();
+    text = text.replace("[protection]\n", &format!("[protection]\n{keys}"));
     if !block.contains("[protection.keys.pii]") {
         text += "\n[protection.keys.pii]\nmaster = { type = 'local', file = '/keyring' }\n";
     }

@@ -98,6 +98,12 @@ impl From<audit_connect::ConnectError> for CliError {
     }
 }
 
+impl From<audit_capture::QueryError> for CliError {
+    fn from(error: audit_capture::QueryError) -> CliError {
+        CliError::of(&error).hint(error.hint().map(str::to_owned))
+    }
+}
+
 impl From<tokio_postgres::Error> for CliError {
     fn from(error: tokio_postgres::Error) -> CliError {
         match error.as_db_error() {

@@ -1,5 +1,7 @@
 //! The program: reads arguments, prints, exits. What it does is in the libraries.
 
+mod access;
+mod admin;
 mod allocator;
 mod cli;
 mod config;
@@ -11,7 +13,11 @@ mod error;
 mod faults;
 mod http;
 mod logging;
+mod output;
 mod reveal;
+mod role;
+mod sinks;
+mod store;
 mod wiring;
 
 use std::path::PathBuf;

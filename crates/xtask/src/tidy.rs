@@ -1,5 +1,6 @@
 //! What the compiler cannot check: that the table in `ARCHITECTURE.md` is true (every crate has a row, and imports what the
-//! row says), that `tests/rules.toml` is (every rule is where it says, and has its test), and what must not stay in the tree.
+//! row says), that `tests/rules.toml` is (every rule is where it says, and has its test), that only one folder of the program
+//! knows the types of sinks, and what must not stay in the tree.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -127,7 +128,20 @@ fn contents(file: &Path, problems: &mut Vec<String>) {
         if let Some(leftover) = leftover(line) {
             problems.push(format!("{name}:{number} holds {leftover:?}"));
         }
+        if names_a_type_of_sink(&name.to_string(), line) {
+            problems.push(format!("{name}:{number} names a type of sink: ask {} instead", KNOW_SINKS[0]));
+        }
     }
+}
+
+/// Where the types of sinks are known: what each of them does, and the enum.
+const KNOW_SINKS: [&str; 2] = ["crates/cdc-audit/src/sinks/", "crates/cdc-audit/src/config.rs"];
+
+/// Whether a line, outside of these, has an arm for one type of sink. The compiler would not find all of them when a type is added.
+fn names_a_type_of_sink(file: &str, line: &str) -> bool {
+    let mut named = line.split(concat!("SinkConfig", "::")).skip(1);
+    let is_known = KNOW_SINKS.iter().any(|known| file.starts_with(known));
+    !is_known && named.any(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()))
 }
 
 /// Promises nobody keeps, and paths of one machine. Spelt so that this file does not hold them.
@@ -171,6 +185,14 @@ mod tests {
         assert_eq!(check("cdc-audit", "audit-testkit", Kind::Normal), 1);
         assert_eq!(check("audit-hot", "audit-testkit", Kind::Dev), 0);
         assert_eq!(check("audit-new", "audit-core", Kind::Normal), 1);
+    }
+
+    #[test]
+    fn a_type_of_sink_is_known_in_one_folder() {
+        let arm = concat!("    Sink", "Config::Hot(hot) => 1,");
+        assert!(names_a_type_of_sink("crates/cdc-audit/src/cli/check.rs", arm));
+        assert!(!names_a_type_of_sink("crates/cdc-audit/src/sinks/mod.rs", arm));
+        assert!(!names_a_type_of_sink("crates/cdc-audit/src/cli/check.rs", concat!("map(Sink", "Config::remains)")));
     }
 
     #[test]

@@ -19,7 +19,7 @@ impl Certificates {
         }
         certificate(dir, "server", "/CN=server", "subjectAltName=DNS:localhost", Some("ca"));
         certificate(dir, "client", "/CN=ann", "extendedKeyUsage=clientAuth", Some("ca"));
-        // As PostgreSQL's manual makes one: a CA by default, used as a server's.
+        // Made as in PostgreSQL's manual: it is a CA by default, but used by a server.
         certificate(dir, "self", "/CN=self", "subjectAltName=DNS:localhost", None);
         certificates
     }

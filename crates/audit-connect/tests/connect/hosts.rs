@@ -18,7 +18,7 @@ async fn a_unix_socket_and_a_list_of_hosts() {
         let client = connect(&url).await.unwrap();
         assert_eq!(ask(&client, "SELECT coalesce(inet_client_addr()::text, 'socket')").await, "socket", "{url}");
     }
-    // Nobody listens at the first two.
+    // No server listens at the first two.
     let dead = unused_port();
     let list = format!("postgres://postgres@127.0.0.1:{dead},%2Fnowhere:1,127.0.0.1:{port}/postgres");
     connect(&list).await.unwrap();
@@ -33,7 +33,7 @@ async fn a_server_that_is_down_is_tried_again() {
     let error = refused(connect(&url).await);
     assert_eq!(error.outcome(), Outcome::Retry, "{}", text(&error));
     assert!(text(&error).contains("cannot reach postgres@"), "{}", text(&error));
-    // What the open session reports is retried as well.
+    // An error that the open session reports is also retried.
     let error = client.query_one("SELECT 1", &[]).await.unwrap_err();
     assert_eq!(audit_connect::outcome_of(&error), Outcome::Retry, "{error:?}");
     let error = refused(connect("postgres://ann@no-such-host.invalid/shop").await);

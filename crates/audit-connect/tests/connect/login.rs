@@ -7,7 +7,7 @@ use audit_testkit::Postgres;
 
 use crate::{ask, connect, refused, text};
 
-/// One role for each method, all with the password `secret-pw`.
+/// A server with one role for each method, all with the password `secret-pw`.
 static SERVER: LazyLock<Postgres> = LazyLock::new(|| {
     let server = Postgres::builder(15)
         .access("host all scram 127.0.0.1/32 scram-sha-256")
@@ -28,7 +28,7 @@ fn url(role: &str) -> String {
     format!("postgres://{role}@127.0.0.1:{}/postgres", SERVER.port())
 }
 
-/// Whatever the server asks for: the way to it is this machine's own.
+/// A URL that allows any method, because the connection stays on this machine.
 fn allowed(role: &str) -> String {
     url(role) + "?require_auth=scram-sha-256,md5,password,none"
 }
@@ -48,7 +48,7 @@ async fn every_method_the_server_may_ask_for() {
     }
 }
 
-/// Anybody may take the port while the server is down, and would only have to ask.
+/// Anyone could take the port while the server is down, and would only have to ask for the password.
 #[tokio::test]
 async fn a_password_goes_to_no_server_that_nothing_verifies() {
     for (role, what) in [("md5", "MD5 hash"), ("clear", "clear text")] {
@@ -102,7 +102,7 @@ async fn passwords_come_from_files() {
         ..PgEndpoint::new(url("scram:wrong-secret"))
     };
     audit_connect::connect(&endpoint, "audit-test").await.unwrap();
-    // Rotated: the next session takes the new one.
+    // After a rotation the next session uses the new password.
     fs::write(password_file.path(), "wrong-secret").unwrap();
     audit_connect::connect(&endpoint, "audit-test").await.err().unwrap();
     fs::set_permissions(password_file.path(), fs::Permissions::from_mode(0o644)).unwrap();
@@ -117,7 +117,7 @@ async fn passwords_come_from_files() {
     assert!(text(&error).contains("/nowhere/pw"), "{}", text(&error));
 }
 
-/// Variables belong to the whole process, which tests share: the real ones are tried in a process of their own.
+/// Variables belong to the whole process, which tests share, so this test tries the real ones in a separate process.
 #[test]
 fn passwords_come_from_the_environment() {
     let passfile = file("*:*:*:scram:secret-pw\n", 0o600);

@@ -1,10 +1,10 @@
-//! Sessions with real servers.
+//! Tests sessions with real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod certificates;
 mod hosts; // host lists, Unix sockets, roles of servers, servers that do not answer
 mod login; // methods, passwords and where they come from
-mod settings; // what every session runs under
+mod settings; // the settings of every session
 mod tls; // sslmode from disable to verify-full, client certificates, channel binding
 
 use audit_connect::{ConnectError, PgEndpoint};
@@ -18,7 +18,7 @@ async fn ask(client: &Client, query: &str) -> String {
     client.query_one(query, &[]).await.unwrap().get(0)
 }
 
-/// The error with its cause and hint in one text, for comparing; and a check that it holds no secret.
+/// Writes the error with its cause and hint as one text to compare, and checks that it holds no secret.
 fn text(error: &ConnectError) -> String {
     let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     let hint = error.hint().unwrap_or_default();

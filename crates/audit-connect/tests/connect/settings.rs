@@ -3,7 +3,7 @@ use audit_testkit::Postgres;
 
 use crate::{ask, connect};
 
-/// Defaults that a database or a role may have, all of them wrong for us.
+/// Defaults that a database or a role may have. All of them are wrong for us.
 const ODD: &str = "\
     ALTER DATABASE odd SET DateStyle = 'SQL, DMY';
     ALTER DATABASE odd SET IntervalStyle = 'iso_8601';

@@ -30,7 +30,7 @@ async fn sslmode_means_what_libpq_says() {
     let server = server(&certificates, "server");
     let ca = certificates.path("ca.crt").display().to_string();
     let other = certificates.path("other.crt").display().to_string();
-    // Whether there is TLS, or a part of the error.
+    // The expected value says whether there is TLS, or is a part of the error.
     let cases = [
         ("localhost", "sslmode=disable".to_owned(), Ok("false")),
         ("localhost", "sslmode=prefer".to_owned(), Ok("true")),
@@ -45,7 +45,7 @@ async fn sslmode_means_what_libpq_says() {
         ("localhost", format!("sslrootcert={ca}"), Ok("true")),
         ("localhost", format!("sslrootcert={other}"), Err("is not accepted")),
         ("db.example", format!("sslmode=verify-full&sslrootcert={ca}"), Err("subjectAltName")),
-        // Without an sslmode a remote host is verified in full.
+        // Without an sslmode, chain and name of a remote host are verified.
         ("db.example", format!("sslrootcert={ca}"), Err("subjectAltName")),
         ("localhost", "sslmode=verify-full&sslrootcert=/nowhere/ca.crt".to_owned(), Err("/nowhere/ca.crt")),
     ];
@@ -69,7 +69,7 @@ async fn sslmode_means_what_libpq_says() {
 async fn the_systems_cas_do_not_vouch_for_a_private_one() {
     let certificates = Certificates::new();
     let server = server(&certificates, "server");
-    // On a machine without ca-certificates the refusal comes before the connection; either way there is one.
+    // On a machine without ca-certificates the refusal comes before the connection, but it always comes.
     let error = refused(connect(&url(&server, "localhost", "sslrootcert=system")).await);
     assert_eq!(error.outcome(), Outcome::Fix);
     assert!(text(&error).contains("sslrootcert=FILE"), "{}", text(&error));
@@ -112,7 +112,7 @@ async fn a_client_certificate_logs_in() {
     let none = format!("host=localhost port={} user=ann dbname=postgres sslrootcert={}", server.port(), path("ca.crt"));
     assert_eq!(refused(connect(&none).await).sqlstate().map(|code| code.code()), Some("28000"));
 
-    // Signed by a CA that the server does not know: refused after the handshake, as far as the client can see.
+    // The server does not know the CA of this certificate; the client sees the refusal only after the handshake.
     let error = refused(connect(&url(&path("other.crt"), &path("other.key"))).await);
     assert_eq!(error.outcome(), Outcome::Fix, "{}", text(&error));
     assert!(text(&error).contains("client certificate"), "{}", text(&error));
@@ -137,7 +137,7 @@ async fn scram_is_bound_to_the_channel() {
     for binding in ["require", "prefer", "disable"] {
         connect(&url(&format!("channel_binding={binding}"))).await.unwrap();
     }
-    // Trust over TLS does not use it, and is refused where it is required.
+    // The method trust over TLS does not use channel binding, and is refused if channel binding is required.
     let trusted =
         format!("host=localhost port={} user=postgres sslrootcert={ca} channel_binding=require", server.port());
     let error = refused(connect(&trusted).await);

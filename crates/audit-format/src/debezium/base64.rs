@@ -1,4 +1,4 @@
-//! Bytes as JSON: base64 (RFC 4648, section 4), written without a copy between.
+//! Writes bytes as JSON strings in base64 (RFC 4648, section 4), without an intermediate copy.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -15,7 +15,7 @@ pub(super) fn write_base64(out: &mut Vec<u8>, mut bytes: impl Iterator<Item = u8
     out.push(b'"');
 }
 
-/// The bytes of PostgreSQL's text form of `bytea`: `\x00ff`. `None` where it is none.
+/// Decodes PostgreSQL's text form of `bytea`: `\x00ff`. `None` if the text is not of that form.
 pub(super) fn bytea(text: &str) -> Option<impl Iterator<Item = u8>> {
     let digits = text.strip_prefix("\\x")?.as_bytes();
     let hex = |digit: u8| (digit as char).to_digit(16).map(|digit| digit as u8);

@@ -1,6 +1,7 @@
-//! What Debezium makes of a column by its type: [`Form`], and its Kafka Connect schema.
+//! The form that Debezium gives a column because of its type ([`Form`]), and its Kafka Connect schema.
 //!
-//! The source is Debezium's own output (`tests/debezium/types.sql` goes through both) and its [documentation][1].
+//! The sources are Debezium's own output (a test sends `tests/debezium/types.sql` through both programs) and its
+//! [documentation][1].
 //!
 //! [1]: https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-data-types
 
@@ -11,13 +12,13 @@ use audit_core::value::{Kind, numeric_modifier, write_json_string};
 use crate::config::Decimals;
 use crate::stamp::write_number;
 
-/// How a column's values are written.
+/// The way in which a column's values are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Bool,
-    /// `bit(1)`, a boolean.
+    /// `bit(1)`, written as a boolean.
     Bit,
-    /// So many bits; the least significant byte first, as short as it goes.
+    /// This many bits, written with the least significant byte first and in as few bytes as possible.
     Bits(i32),
     Int16,
     Int32,
@@ -34,33 +35,33 @@ pub(super) enum Form {
     MoneyText,
     Bytes,
     Date,
-    /// Milliseconds of the day.
+    /// Milliseconds since midnight.
     Time,
     MicroTime,
     ZonedTime,
-    /// Milliseconds.
+    /// Milliseconds since 1970.
     Timestamp,
     MicroTimestamp,
-    /// With so many decimals.
+    /// A text with this many decimals.
     ZonedTimestamp(usize),
     Interval,
     Point,
     Hstore,
-    /// PostgreSQL's text, under a name or none.
+    /// PostgreSQL's text, whose schema may have a name.
     Text(Option<&'static str>),
-    /// Its items in storage order, whatever dimensions it has.
+    /// The array's items in storage order, whatever its dimensions.
     Array(Box<Form>),
 }
 
 const UUID: &str = "io.debezium.data.Uuid";
 const JSON: &str = "io.debezium.data.Json";
 
-/// PostgreSQL's own limit on the length of `bit varying`, which Debezium gives where none is declared.
+/// PostgreSQL's own limit on the length of `bit varying`, which Debezium uses if no length is declared.
 const BITS_MAX: i32 = i32::MAX;
 
 impl Form {
     pub fn of(column: &Column, shape: &ShapeColumn, decimals: Decimals) -> Form {
-        // What protection leaves is text.
+        // A protected value is text.
         if column.protection.is_some() {
             return Form::Text(None);
         }
@@ -104,7 +105,7 @@ impl Form {
             Kind::TimestampTz => Form::ZonedTimestamp(usize::try_from(typmod).unwrap_or(6).min(6)),
             Kind::Uuid => Form::Text(Some(UUID)),
             Kind::Json | Kind::Jsonb => Form::Text(Some(JSON)),
-            // Types of extensions go by name: their numbers differ from database to database.
+            // Types of extensions are recognised by name, because their OIDs differ between databases.
             Kind::Text => match type_name.rsplit('.').next().unwrap_or_default() {
                 "hstore" => Form::Hstore,
                 "ltree" => Form::Text(Some("io.debezium.data.Ltree")),
@@ -118,7 +119,7 @@ impl Form {
         Form::Array(Box::new(self))
     }
 
-    /// Its type in Kafka Connect.
+    /// The form's type in Kafka Connect.
     fn connect_type(&self) -> &'static str {
         match self {
             Form::Bool | Form::Bit => "boolean",
@@ -134,7 +135,7 @@ impl Form {
         }
     }
 
-    /// The name that says what the type does not.
+    /// The schema's name, which says what the type alone does not.
     fn name(&self) -> Option<&'static str> {
         Some(match self {
             Form::Bits(_) => "io.debezium.data.Bits",
@@ -155,7 +156,7 @@ impl Form {
         })
     }
 
-    /// Appends the schema as the JSON converter writes it; `field` is the field that it describes, if it is one's.
+    /// Appends the schema as the JSON converter writes it. `field` is the name of the described field, if it is one.
     pub fn write_schema(&self, out: &mut Vec<u8>, optional: bool, field: Option<&str>) {
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(self.connect_type().as_bytes());
@@ -212,7 +213,7 @@ impl Form {
     }
 }
 
-/// Up to three decimals are milliseconds.
+/// Returns the form of a `time`: up to three decimals are written in milliseconds, more in microseconds.
 fn time(typmod: i32) -> Form {
     if (0..=3).contains(&typmod) { Form::Time } else { Form::MicroTime }
 }
@@ -221,14 +222,15 @@ fn time(typmod: i32) -> Form {
 mod tests {
     use super::*;
 
-    /// The stream has a domain's own number and no modifier: what is below it is known as far as its kind says (docs/formats.md).
+    /// The stream has the domain's own OID and no modifier, so its base type is known only by its kind
+    /// (docs/formats.md).
     #[test]
     fn a_domain_is_written_by_its_kind() {
         let form = |kind| Form::of_kind(&kind, -1, "public.of_mine", Decimals::Precise);
         assert_eq!(form(Kind::Int4), Form::Int32);
         assert_eq!(form(Kind::Uuid), Form::Text(Some(UUID)));
         assert_eq!(form(Kind::Timestamp), Form::MicroTimestamp, "over timestamp(3) too");
-        // Over time, timetz, money, interval, xml, bit, point, oid.
+        // Domains over time, timetz, money, interval, xml, bit, point and oid.
         assert_eq!(form(Kind::Text), Form::Text(None));
     }
 }

@@ -1,5 +1,5 @@
-//! `format = "debezium"`: the envelope that Debezium's connector for PostgreSQL writes, with its defaults, so that what was made for
-//! Debezium reads it unchanged. `docs/formats.md` says what differs.
+//! Writes `format = "debezium"`: the envelope that Debezium's connector for PostgreSQL writes with its defaults, so
+//! that consumers made for Debezium read it without changes. `docs/formats.md` lists the differences.
 
 mod base64;
 mod form;
@@ -31,11 +31,11 @@ pub(crate) struct DebeziumWriter {
     plans: Plans,
     key: Vec<u8>,
     value: Vec<u8>,
-    /// Of gaps and of what was quarantined.
+    /// Writes the content of gaps and quarantined versions.
     record: RecordWriter,
 }
 
-/// One state of a row on either side.
+/// The row before and after the change.
 #[derive(Clone, Copy)]
 struct Sides<'b> {
     before: Option<Image<'b>>,
@@ -64,7 +64,7 @@ impl DebeziumWriter {
         }
     }
 
-    /// Gives back what one large value has made grow.
+    /// Shrinks the buffers that one large value made larger.
     pub fn shrink_to(&mut self, bytes: usize) {
         for buffer in [&mut self.key, &mut self.value] {
             buffer.clear();
@@ -76,7 +76,7 @@ impl DebeziumWriter {
         self.key.capacity() + self.value.capacity()
     }
 
-    /// See [`crate::Encoder::messages`].
+    /// Passes the messages of a version to `each`, as [`crate::Encoder::messages`] describes.
     pub fn messages<E>(
         &mut self,
         version: &Version<'_>,
@@ -98,7 +98,7 @@ impl DebeziumWriter {
                 row("u", before, after)
             }
             Event::Updated | Event::Discarded | Event::Restored => {
-                // A row under another key is another row.
+                // For Debezium a row with another key is another row: the old one is deleted, the new one created.
                 self.deleted(version, version.old_key(), recorded_at, &mut each)?;
                 self.row(version, recorded_at, "c", Sides { before: None, after });
                 self.key(version, version.key(), after);
@@ -112,7 +112,7 @@ impl DebeziumWriter {
         each(Message { key, of_row: key.is_some(), value: Some(&self.value), op: None })
     }
 
-    /// Gives the message that was written, under a key of its own.
+    /// Passes on the message that was written, under the key of a message about no row.
     fn without_row<E>(
         &mut self,
         version: &Version<'_>,
@@ -122,7 +122,7 @@ impl DebeziumWriter {
         each(Message { key: Some(&self.key), of_row: false, value: Some(&self.value), op: None })
     }
 
-    /// The row before goes, and its key with it.
+    /// Passes on the deletion of the old row and, if configured, the tombstone of its key.
     fn deleted<E>(
         &mut self,
         version: &Version<'_>,
@@ -166,14 +166,15 @@ impl DebeziumWriter {
         }
     }
 
-    /// What concerns no row as a message of Debezium's own kind (`op` is `m`): its content is the version record.
+    /// Passes on a version about no row as Debezium's kind for messages (`op` is `m`). Its content is the version
+    /// record.
     fn note<E>(
         &mut self,
         version: &Version<'_>,
         recorded_at: Micros,
         each: impl FnMut(Message<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        // The key comes after the content, which is written into its buffer.
+        // The key's buffer first holds the content, because the key is written only after it.
         self.key.clear();
         self.record.write(&mut self.key, version, recorded_at);
         let out = &mut self.value;
@@ -192,7 +193,8 @@ impl DebeziumWriter {
     }
 }
 
-/// Where the change stood. `sequence` is the commit's position and the change's, so that it rises from change to change.
+/// Writes the place of the change. `sequence` is the LSN of the commit and that of the change, so that it rises from
+/// change to change.
 fn write_source(out: &mut Vec<u8>, (head, database): (&[u8], &[u8]), version: &Version<'_>, plan: Option<&Plan>) {
     let transaction = version.transaction();
     let (commit_lsn, lsn) = (transaction.commit_lsn.0 as i64, version.lsn().0 as i64);

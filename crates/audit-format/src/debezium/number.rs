@@ -1,9 +1,9 @@
-//! `numeric` as Kafka Connect's `Decimal` carries it: an unscaled integer in two's complement, big-endian, as short as it goes
-//! (Java's `BigInteger.toByteArray`), and its scale.
+//! Writes `numeric` as Kafka Connect's `Decimal`: an unscaled integer in two's complement, big-endian, in as few bytes
+//! as possible (Java's `BigInteger.toByteArray`), and its scale.
 
 use super::base64::write_base64;
 
-/// A decimal text: `-12.50` is digits `12` and `50`. Not for `NaN` and the infinities.
+/// A parsed decimal text: `-12.50` has the digits `12` and `50`. `NaN` and the infinities are not decimals.
 #[derive(Clone, Copy)]
 pub(super) struct Decimal<'a> {
     negative: bool,
@@ -26,7 +26,7 @@ impl<'a> Decimal<'a> {
         })
     }
 
-    /// Without zeros at the fraction's end.
+    /// Removes zeros at the end of the fraction.
     pub fn shortest(self) -> Decimal<'a> {
         Decimal { fraction: self.fraction.trim_end_matches('0'), ..self }
     }
@@ -35,7 +35,8 @@ impl<'a> Decimal<'a> {
         i16::try_from(self.fraction.len()).unwrap_or(i16::MAX)
     }
 
-    /// Appends the unscaled value at a scale as a JSON string in base64; false, and nothing, where it has more digits than that.
+    /// Appends the unscaled value at a scale as a JSON string in base64. Returns false, and appends nothing, if the
+    /// number has more digits than the scale keeps.
     pub fn write_unscaled(self, out: &mut Vec<u8>, scale: i16) -> bool {
         let (cut, zeros) = (self.scale() - scale.max(0), usize::from(scale.unsigned_abs()));
         if scale < 0 {
@@ -52,13 +53,14 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// Appends `$1,234.50` as an unscaled value of two decimals: whatever the locale puts between them, the digits are these.
+/// Appends `$1,234.50` as an unscaled value of two decimals. Only the digits count, because the locale decides what is
+/// between them.
 pub(super) fn write_money(out: &mut Vec<u8>, text: &str) -> bool {
     let negative = text.contains(['-', '(']);
     write_integer(out, negative, text.bytes().filter(u8::is_ascii_digit))
 }
 
-/// `$1,234.50` as `1234.50`.
+/// Writes `$1,234.50` as `1234.50`.
 pub(super) fn money_text(text: &str) -> String {
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let (whole, cents) = digits.split_at(digits.len().saturating_sub(2));
@@ -66,7 +68,7 @@ pub(super) fn money_text(text: &str) -> String {
     format!("{sign}{}.{cents:0>2}", if whole.is_empty() { "0" } else { whole })
 }
 
-/// So many decimal digits fit into an `i128`.
+/// Number of decimal digits that always fit into an `i128`.
 const FAST_DIGITS: usize = 38;
 
 fn write_integer(out: &mut Vec<u8>, negative: bool, digits: impl Iterator<Item = u8> + Clone) -> bool {
@@ -81,9 +83,9 @@ fn write_integer(out: &mut Vec<u8>, negative: bool, digits: impl Iterator<Item =
     true
 }
 
-/// Two's complement, big-endian, of a number of any length.
+/// Returns a number of any length in two's complement, big-endian.
 fn large(negative: bool, digits: impl Iterator<Item = u8>) -> Vec<u8> {
-    // Least significant first.
+    // The least significant limb comes first.
     let mut limbs: Vec<u32> = Vec::new();
     let mut multiply_add = |factor: u32, summand: u32| {
         let mut carry = u64::from(summand);
@@ -105,7 +107,7 @@ fn large(negative: bool, digits: impl Iterator<Item = u8>) -> Vec<u8> {
         }
     }
     multiply_add(power, chunk);
-    // Room for the sign.
+    // Make room for the sign.
     limbs.push(0);
     let mut bytes: Vec<u8> = limbs.iter().rev().flat_map(|limb| limb.to_be_bytes()).collect();
     if negative {
@@ -140,7 +142,7 @@ mod tests {
         }
     }
 
-    /// Expected values are Java's, as Debezium writes them.
+    /// The expected values are Java's, as Debezium writes them.
     #[test]
     fn decimals_become_the_bytes_of_a_big_integer() {
         for (text, scale, expected) in [

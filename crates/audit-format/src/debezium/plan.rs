@@ -1,4 +1,4 @@
-//! What is the same for all messages of a table in one shape: schemas, names and forms, made once.
+//! The parts that are the same in all messages of a table with one shape (schemas, names and forms), made once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::form::Form;
 use super::value::write_value;
 use crate::config::{Decimals, FormatConfig};
 
-/// The plans of the tables that were seen, by name; a table in a new shape replaces its plan.
+/// The plans of the tables that were seen, by name. A table with a new shape replaces its plan.
 #[derive(Debug)]
 pub(super) struct Plans {
     source: String,
@@ -25,10 +25,10 @@ pub(super) struct Plans {
 #[derive(Debug)]
 pub(super) struct Plan {
     table: Arc<Table>,
-    /// For each of the table's columns, where it is part of rows.
+    /// One entry for each of the table's columns; `None` if the column is not tracked.
     fields: Vec<Option<Field>>,
     key: Vec<KeyField>,
-    /// What comes before the payload: the schema, or nothing.
+    /// The bytes before the payload: the schema, or nothing.
     pub value_head: Vec<u8>,
     key_head: Vec<u8>,
     key_tail: &'static [u8],
@@ -47,7 +47,7 @@ struct Field {
 struct KeyField {
     label: Vec<u8>,
     form: Form,
-    /// Index into the table's columns, where its value is the row's own.
+    /// Index into the table's columns, if the key has the row's own value.
     column: Option<usize>,
 }
 
@@ -62,7 +62,7 @@ impl Plans {
     }
 
     pub fn of(&mut self, table: &Arc<Table>) -> &Plan {
-        // The entry API would copy the name for every version.
+        // `HashMap::entry` would need an owned name for every version.
         if !self.known.get(&table.name).is_some_and(|plan| Arc::ptr_eq(&plan.table, table)) {
             let plan = Plan::new(table, &self.source, self.inline_schema, self.decimals);
             self.known.insert(table.name.clone(), plan);
@@ -87,7 +87,8 @@ impl Plan {
                 let own =
                     |column: &audit_core::table::Column| column.source == part.source && column.protection.is_none();
                 let column = table.columns.iter().position(own).filter(|_| !part.protected);
-                // Where something may be found in it, two rows may have the same cell, a mask; their keys differ.
+                // If sensitive content may be found in the column, two rows may show the same mask in it, but their
+                // keys differ. So the version's key is used.
                 let column = column.filter(|at| table.columns[*at].inside.is_none());
                 KeyField { label: label(&part.name), form: column.map_or(Form::Text(None), form), column }
             })
@@ -123,7 +124,8 @@ impl Plan {
         out.push(b'}');
     }
 
-    /// Appends the key: its columns out of the row, or, where those are not the row's own, out of the version's `key`.
+    /// Appends the key. Its columns come from the row or, if the row does not have the key's own values, from the
+    /// version's `key`.
     pub fn write_key(&self, out: &mut Vec<u8>, key: &str, image: Option<Image<'_>>) {
         out.extend_from_slice(&self.key_head);
         out.push(b'{');
@@ -145,7 +147,7 @@ impl Plan {
     }
 }
 
-/// The text of an element of a key of several columns, which is a JSON array.
+/// Returns the text of one element of a key of several columns, which is a JSON array.
 fn text_of(key: &str, at: usize) -> Option<String> {
     let parts: Vec<&RawValue> = serde_json::from_str(key).ok()?;
     let part = parts.get(at)?.get();
@@ -159,7 +161,7 @@ fn label(name: &str) -> Vec<u8> {
     label
 }
 
-/// `connect.name` of the parts that all tables share.
+/// The schemas of the parts that all tables share: `source`, `transaction`, `op` and times, `message`.
 const SOURCE_SCHEMA: &[u8] = br#"{"type":"struct","fields":[{"type":"string","optional":false,"field":"version"},{"type":"string","optional":false,"field":"connector"},{"type":"string","optional":false,"field":"name"},{"type":"int64","optional":false,"field":"ts_ms"},{"type":"string","optional":true,"name":"io.debezium.data.Enum","version":1,"parameters":{"allowed":"true,first,first_in_data_collection,last_in_data_collection,last,false,incremental"},"default":"false","field":"snapshot"},{"type":"string","optional":false,"field":"db"},{"type":"string","optional":true,"field":"sequence"},{"type":"int64","optional":true,"field":"ts_us"},{"type":"int64","optional":true,"field":"ts_ns"},{"type":"string","optional":false,"field":"schema"},{"type":"string","optional":false,"field":"table"},{"type":"int64","optional":true,"field":"txId"},{"type":"int64","optional":true,"field":"lsn"},{"type":"int64","optional":true,"field":"xmin"},{"type":"string","optional":true,"field":"origin"},{"type":"int64","optional":true,"field":"origin_lsn"}],"optional":false,"name":"io.debezium.connector.postgresql.Source","version":1,"field":"source"}"#;
 const TRANSACTION_SCHEMA: &[u8] = br#"{"type":"struct","fields":[{"type":"string","optional":false,"field":"id"},{"type":"int64","optional":false,"field":"total_order"},{"type":"int64","optional":false,"field":"data_collection_order"}],"optional":true,"name":"event.block","version":1,"field":"transaction"}"#;
 const TIMES_SCHEMA: &[u8] = br#"{"type":"string","optional":false,"field":"op"},{"type":"int64","optional":true,"field":"ts_ms"},{"type":"int64","optional":true,"field":"ts_us"},{"type":"int64","optional":true,"field":"ts_ns"}"#;
@@ -204,7 +206,7 @@ fn write_key_schema(out: &mut Vec<u8>, table: &Table, key: &[KeyField], name: &s
     out.extend_from_slice(br#"},"payload":"#);
 }
 
-/// Appends the schema of a message that concerns no row.
+/// Appends the schema of a message about no row.
 pub(super) fn write_note_schema(out: &mut Vec<u8>) {
     let head = br#"{"schema":{"type":"struct","fields":[{"type":"string","optional":false,"field":"op"},{"type":"int64","optional":true,"field":"ts_ms"},"#;
     let tail = br#"],"optional":false,"name":"io.debezium.connector.postgresql.MessageValue","version":1},"payload":"#;

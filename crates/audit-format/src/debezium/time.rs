@@ -1,17 +1,17 @@
-//! Dates, times and intervals in PostgreSQL's text form as the numbers and texts of `io.debezium.time`.
+//! Converts dates, times and intervals from PostgreSQL's text form to the numbers and texts of `io.debezium.time`.
 
 use std::io::Write as _;
 
 const DAY_MICROS: i64 = 86_400_000_000;
-/// A month has 365.25 / 12 days.
+/// Microseconds of a month, which has 365.25 / 12 days.
 const MONTH_MICROS: i64 = 2_629_800_000_000;
 
-/// What Debezium makes of an infinite date: days.
+/// The days that Debezium writes for an infinite date.
 const INFINITE_DATES: (i64, i64) = (-2_147_472_692, -2_147_472_691);
-/// What Debezium makes of an infinite timestamp: milliseconds.
+/// The milliseconds that Debezium writes for an infinite timestamp.
 const INFINITE_MILLIS: (i64, i64) = (9_223_372_036_825_200, -9_223_372_036_832_400);
 
-/// Days since 1970-01-01.
+/// Returns the days since 1970-01-01.
 pub(super) fn days(text: &str) -> Option<i64> {
     match text {
         "infinity" => Some(INFINITE_DATES.0),
@@ -20,7 +20,8 @@ pub(super) fn days(text: &str) -> Option<i64> {
     }
 }
 
-/// Microseconds since 1970-01-01 of a timestamp without time zone. The last that PostgreSQL knows take more than 64 bits.
+/// Returns the microseconds since 1970-01-01 of a timestamp without time zone. PostgreSQL's latest timestamps need more
+/// than 64 bits.
 pub(super) fn timestamp_micros(text: &str) -> Option<i128> {
     match text {
         "infinity" => return Some(i128::from(INFINITE_MILLIS.0) * 1_000),
@@ -33,7 +34,7 @@ pub(super) fn timestamp_micros(text: &str) -> Option<i128> {
     Some(i128::from(days) * i128::from(DAY_MICROS) + i128::from(time_micros(time)?))
 }
 
-/// Microseconds since midnight: `09:30:01.123456`, up to `24:00:00`.
+/// Returns the microseconds since midnight of a time such as `09:30:01.123456`, up to `24:00:00`.
 pub(super) fn time_micros(text: &str) -> Option<i64> {
     let mut parts = text.split(':');
     let (hours, minutes, rest) = (parts.next()?, parts.next()?, parts.next());
@@ -49,7 +50,7 @@ pub(super) fn time_micros(text: &str) -> Option<i64> {
     hours.checked_add(number(minutes)? * 60 + number(seconds)?)?.checked_mul(1_000_000)?.checked_add(micros)
 }
 
-/// Appends a time with time zone in UTC, as a JSON string without zeros at its end: `07:30:01.5Z`.
+/// Appends a time with time zone as a JSON string in UTC, without zeros at the end: `07:30:01.5Z`.
 pub(super) fn write_zoned_time(out: &mut Vec<u8>, text: &str) -> Option<()> {
     let at = text.rfind(['+', '-'])?;
     let (time, offset) = text.split_at(at);
@@ -76,14 +77,14 @@ pub(super) fn write_zoned_time(out: &mut Vec<u8>, text: &str) -> Option<()> {
     Some(())
 }
 
-/// Appends a timestamp with time zone, which the source sends in UTC, as a JSON string with so many decimals:
+/// Appends a timestamp with time zone, which the source sends in UTC, as a JSON string with this number of decimals:
 /// `2026-03-01T07:30:01.120000Z`.
 pub(super) fn write_zoned_timestamp(out: &mut Vec<u8>, text: &str, decimals: usize) -> Option<()> {
     let (body, before_christ) = without_era(text);
     let (date, time) = body.strip_suffix("+00")?.split_once(' ')?;
     let civil = Civil::date((date, before_christ))?;
     let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
-    // Java writes years beyond 9999 with a sign, and the year before 1 as 0000.
+    // Java writes years after 9999 with a sign, and the year before 1 as 0000.
     let _ = match civil.year {
         year @ 0..=9_999 => write!(out, "\"{year:04}"),
         year if year < 0 => write!(out, "\"-{:04}", -year),
@@ -97,7 +98,8 @@ pub(super) fn write_zoned_timestamp(out: &mut Vec<u8>, text: &str, decimals: usi
     Some(())
 }
 
-/// Microseconds of an interval in PostgreSQL's own style (`1 year 2 mons -3 days 04:05:06.789`); the nearest that fits.
+/// Returns the microseconds of an interval in PostgreSQL's own style (`1 year 2 mons -3 days 04:05:06.789`), limited to
+/// the range of the type.
 pub(super) fn interval_micros(text: &str) -> Option<i64> {
     match text {
         "infinity" => return Some(i64::MAX),
@@ -128,7 +130,7 @@ pub(super) fn interval_micros(text: &str) -> Option<i64> {
     Some(i64::try_from(total).unwrap_or(if total < 0 { i64::MIN } else { i64::MAX }))
 }
 
-/// A day of the proleptic Gregorian calendar; 1 BC is the year 0.
+/// A day of the proleptic Gregorian calendar, in which 1 BC is the year 0.
 #[derive(Clone, Copy)]
 struct Civil {
     year: i64,
@@ -144,7 +146,8 @@ impl Civil {
         ((1..=12).contains(&month) && (1..=31).contains(&day)).then_some(Civil { year, month, day })
     }
 
-    /// Days since 1970-01-01. Years begin in March here, so that the leap day comes last; 719,468 days lie between 0000-03-01 and then.
+    /// Returns the days since 1970-01-01. The calculation lets years begin in March, so that the leap day is the last
+    /// day; 0000-03-01 is 719,468 days before 1970-01-01.
     fn days(self) -> i64 {
         let year = self.year - i64::from(self.month <= 2);
         let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));

@@ -1,4 +1,4 @@
-//! A value in the [`Form`] of its column.
+//! Writes a value in the [`Form`] of its column.
 
 use std::io::Write as _;
 
@@ -11,14 +11,14 @@ use super::number::{Decimal, money_text, write_money};
 use super::time;
 use crate::stamp::write_number;
 
-/// What stands for a value that nobody has: an unchanged TOAST value without an old row.
+/// The placeholder for a value that is not known: an unchanged TOAST value without an old row.
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
 
-/// The same where uuids are expected: version 3 of that name.
+/// The same placeholder as a UUID: version 3 of that name.
 const UNAVAILABLE_UUID: &str = "b68a35a7-17ad-35b3-af2a-ae46edb4545a";
 
-/// Appends a value. Text that is not of its type becomes null, as does what the form cannot carry (`NaN` as a `Decimal`). `new` says
-/// that an unknown value is one that was not sent again.
+/// Appends a value. Text that is not of its type becomes null, and so does a value that the form cannot hold (`NaN` as
+/// a `Decimal`). `new` says that an unknown value is one that was not sent again.
 pub(super) fn write_value(out: &mut Vec<u8>, form: &Form, value: Value<&str>, new: bool) {
     let start = out.len();
     let written = match value {
@@ -75,7 +75,8 @@ fn write_text(out: &mut Vec<u8>, form: &Form, text: &str) -> Option<()> {
     Some(())
 }
 
-/// JSON knows no numbers that are none: they are strings. A whole number gets a decimal, so that it is known to be a float.
+/// Writes a float. `NaN` and the infinities become strings, because JSON has no such numbers. A whole number gets a
+/// decimal, so that it is recognised as a float.
 fn write_float(out: &mut Vec<u8>, text: &str) -> Option<()> {
     if text.parse::<f64>().ok()?.is_finite() {
         out.extend_from_slice(text.as_bytes());
@@ -88,7 +89,7 @@ fn write_float(out: &mut Vec<u8>, text: &str) -> Option<()> {
     Some(())
 }
 
-/// The bytes of `101`, least significant first, without zeros at the end.
+/// Returns the bytes of a bit string such as `101`, the least significant first, without zero bytes at the end.
 fn bits(text: &str) -> Option<impl Iterator<Item = u8>> {
     let digits = text.as_bytes();
     let from_first = digits.iter().position(|b| *b == b'1').map_or(&[][..], |first| &digits[first..]);
@@ -96,7 +97,7 @@ fn bits(text: &str) -> Option<impl Iterator<Item = u8>> {
     digits.iter().all(|b| matches!(b, b'0' | b'1')).then(|| from_first.rchunks(8).map(byte))
 }
 
-/// `(1.5,-2)`, with its well-known binary form: little-endian, type 1.
+/// Writes `(1.5,-2)` as a point with its well-known binary form: little-endian, type 1.
 fn write_point(out: &mut Vec<u8>, text: &str) -> Option<()> {
     let (x, y) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
     let (left, right): (f64, f64) = (x.parse().ok()?, y.parse().ok()?);
@@ -111,7 +112,7 @@ fn write_point(out: &mut Vec<u8>, text: &str) -> Option<()> {
     Some(())
 }
 
-/// `"a"=>"1", "b"=>NULL` as a JSON text.
+/// Converts `"a"=>"1", "b"=>NULL` to a JSON text.
 fn hstore(text: &str) -> Option<String> {
     let mut json = vec![b'{'];
     let mut rest = text;
@@ -140,7 +141,7 @@ fn hstore(text: &str) -> Option<String> {
     String::from_utf8(json).ok()
 }
 
-/// The items of an array in storage order: a Connect schema has one dimension, and no bounds.
+/// Writes the items of an array in storage order, because a Connect schema has only one dimension, and no bounds.
 fn write_array(out: &mut Vec<u8>, element: &Form, text: &str) -> Option<()> {
     let mut rest = if text.starts_with('[') { text.split_once('=')?.1 } else { text };
     let mut depth = 0usize;
@@ -188,7 +189,7 @@ fn write_unavailable(out: &mut Vec<u8>, form: &Form) -> Option<()> {
             match element.as_ref() {
                 Form::Text(Some(name)) if name.ends_with("Uuid") => write_json_string(out, UNAVAILABLE_UUID),
                 Form::Text(_) => write_json_string(out, UNAVAILABLE),
-                // The bytes of the text, each an item.
+                // Each byte of the text is an item.
                 Form::Int32 | Form::Int64 | Form::Date => {
                     for (at, byte) in UNAVAILABLE.bytes().enumerate() {
                         let _ = write!(out, "{}{byte}", if at == 0 { "" } else { "," });

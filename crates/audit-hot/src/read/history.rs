@@ -1,7 +1,7 @@
 //! The trail of one row through changes of its key.
 //!
-//! The trail is a list of stretches: a key, and the positions between which it was this row's. A version that altered the
-//! key has the new one as `key` and the old one as `old_key`, and so joins two stretches:
+//! The trail is a list of stretches: a key, and the range of positions in which the row had it. A version that changed
+//! the key has the new key as `key` and the old one as `old_key`, and so joins two stretches:
 //!
 //! ```text
 //! key A   ──created───updated──┐                        asked for: B
@@ -21,14 +21,14 @@ use super::row::record;
 use super::{ReadError, failed};
 use crate::layout::VERSIONS;
 
-/// A row whose key changed more often is followed no further.
+/// Maximum number of stretches. The trail of a row whose key changed more often is followed no further.
 const STRETCHES_MAX: usize = 1_000;
 
-/// Sorts before, and after, every position's text.
+/// Texts that sort before and after every position's text.
 const START: &str = "";
 const END: &str = "g";
 
-/// What happened under `key` from `from` to before `to`.
+/// The versions under `key` from position `from` until before `to`.
 #[derive(Clone, Debug)]
 struct Stretch {
     key: String,
@@ -49,7 +49,7 @@ struct Trail<'t> {
     source: &'t str,
     table: &'t str,
     places: Places,
-    /// Where truncations are, which concern all tenants.
+    /// The tables that belong to no tenant. They hold truncations, which concern all tenants.
     homes: Places,
 }
 
@@ -72,7 +72,7 @@ pub(super) async fn history(
     }
     versions.sort_unstable_by_key(|version| version.position);
     versions.dedup_by_key(|version| version.position);
-    // What is older than the limit allows must not decide about truncations.
+    // Versions that are beyond the limit must not decide which truncations are shown.
     let surplus = versions.len().saturating_sub(limit as usize);
     versions.drain(..surplus);
     if let Some(oldest) = versions.first() {
@@ -84,7 +84,7 @@ pub(super) async fn history(
     Ok(versions)
 }
 
-/// Adds the truncations that found the row there. Both lists are in order.
+/// Adds those truncations that removed the row. Both lists are in order of position.
 fn with_truncations(versions: Vec<Record>, truncations: Vec<Record>) -> Vec<Record> {
     let mut all: Vec<Record> = versions.into_iter().chain(truncations).collect();
     all.sort_by_key(|version| version.position);
@@ -111,7 +111,7 @@ impl Trail<'_> {
         Ok(stretches)
     }
 
-    /// The row had `key` before `to`.
+    /// Follows the row, which had `key` before position `to`, into its past.
     async fn backward(&self, stretches: &mut Vec<Stretch>, key: Option<String>, to: String) -> Result<(), ReadError> {
         let (mut next, mut to) = (key, to);
         while let Some(key) = next.take().filter(|_| stretches.len() < STRETCHES_MAX) {
@@ -121,7 +121,7 @@ impl Trail<'_> {
             let turn = own.into_iter().chain(left).max_by(|a, b| a.position.cmp(&b.position));
             let mut from = START.to_owned();
             if let Some(turn) = turn {
-                // An earlier row that was deleted, or that left this key, is another's history.
+                // An earlier row that was deleted, or that gave this key up, has its own history.
                 let another = turn.event == "deleted" || turn.old_key.as_deref() == Some(&key);
                 from = if another { after(&turn.position) } else { turn.position.clone() };
                 next = if another { None } else { turn.old_key };
@@ -131,7 +131,7 @@ impl Trail<'_> {
         Ok(())
     }
 
-    /// The row has `key` from `from` on.
+    /// Follows the row, which has `key` from position `from` on, into its future.
     async fn forward(&self, stretches: &mut Vec<Stretch>, key: Option<String>, from: String) -> Result<(), ReadError> {
         let (mut next, mut from) = (key, from);
         while let Some(key) = next.take().filter(|_| stretches.len() < STRETCHES_MAX) {
@@ -172,8 +172,8 @@ impl Trail<'_> {
         rows.iter().map(record).collect()
     }
 
-    /// `column` is `key` or `old_key`, and has an index on its first 200 characters. A limit in `order` holds for each part of the places, and
-    /// so does the order.
+    /// Reads rows by `column`, which is `key` or `old_key`; both have an index on their first 200 characters. A limit
+    /// and an order in `order` apply to each part of the places separately.
     async fn rows(
         &self,
         columns: &str,
@@ -209,7 +209,7 @@ impl Trail<'_> {
     }
 }
 
-/// Sorts right after a position's text.
+/// A text that sorts immediately after a position's text.
 fn after(position: &str) -> String {
     format!("{position}0")
 }

@@ -1,6 +1,6 @@
 //! Reading the trail back: [`HotReader`].
 //!
-//! Rows come as [`Record`]s, the struct that every store's reader gives. Nothing is held in memory beyond what is asked for:
+//! Rows are returned as [`Record`]s, the type that every store's reader returns. Memory holds only what is asked for:
 //! an export is a stream, whatever its size.
 
 mod history;
@@ -25,7 +25,7 @@ use crate::session::check_columns;
 use places::{Places, Whose};
 use row::{Time, record};
 
-/// The trail could not be read.
+/// Why the trail could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("the hot database gives no session")]
@@ -43,7 +43,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// What to do about it.
+    /// A hint on what to do about the error.
     pub fn hint(&self) -> Option<String> {
         match self {
             ReadError::Connect(error) => error.hint(),
@@ -69,29 +69,30 @@ fn failed(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> ReadErro
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     pub source: String,
-    /// Names of tables; empty for all.
+    /// Names of tables; an empty list means all.
     pub tables: Vec<String>,
-    /// Committed at or after.
+    /// Only versions that were committed at or after this time.
     pub since: Option<Micros>,
-    /// Committed before.
+    /// Only versions that were committed before this time.
     pub until: Option<Micros>,
-    /// Only those that lack an actor or a reason that their table requires.
+    /// Only versions that lack an actor or a reason that their table requires.
     pub unattributed: bool,
 }
 
-/// How far a sink is, as its row says.
+/// How far a sink is, according to its row.
 #[derive(Clone, Debug)]
 pub struct SinkState {
     pub sink: String,
     pub owner_epoch: i64,
-    /// Who took it last, for people.
+    /// The process that took the checkpoint over last, as text for people.
     pub owner: Option<String>,
     /// `None` before the first write.
     pub checkpoint: Option<Checkpoint>,
     pub updated_at: Micros,
 }
 
-/// A session that reads, all of it or what one tenant has. Its role needs SELECT on the tables. A clone is the same session.
+/// A session that reads everything or what one tenant has. Its role needs SELECT on the tables. Clones share the
+/// session.
 #[derive(Clone)]
 pub struct HotReader {
     client: Arc<Client>,
@@ -110,22 +111,23 @@ impl HotReader {
         HotReader { client: self.client.clone(), whose }
     }
 
-    /// What belongs to no tenant, or lies in no tenant's table.
+    /// Reads only what belongs to no tenant, or is in no tenant's table.
     pub fn of_home(&self) -> HotReader {
         self.of(Whose::Homes)
     }
 
-    /// What lies in one tenant's tables.
+    /// Reads only what is in one tenant's tables.
     ///
     /// # Errors
-    /// [`ReadError::NoTenant`] where it has none.
+    /// Returns [`ReadError::NoTenant`] if the tenant has no tables.
     pub async fn of_tenant(&self, source: &str, tenant: &str) -> Result<HotReader, ReadError> {
         let known = self.tenants(source).await?.into_iter().find(|known| known == tenant);
         let tenant = known.ok_or_else(|| ReadError::NoTenant { tenant: tenant.to_owned() })?;
         Ok(self.of(Whose::Tenants(tenant.into())))
     }
 
-    /// One reader for home and one for each tenant that has tables of its own; where none has, one for all.
+    /// One reader for home and one for each tenant that has its own tables. If no tenant has any, a single reader for
+    /// everything.
     pub async fn each(&self, source: &str) -> Result<Vec<HotReader>, ReadError> {
         let tenants = match &self.whose {
             Whose::Everybodys => self.tenants(source).await?,
@@ -138,7 +140,7 @@ impl HotReader {
         Ok([Whose::Homes].into_iter().chain(tenants).map(|whose| self.of(whose)).collect())
     }
 
-    /// Whose versions these are; `None` of those that are not one tenant's.
+    /// The tenant whose versions this reader reads; `None` if it does not read a single tenant's.
     pub fn tenant(&self) -> Option<&Arc<str>> {
         match &self.whose {
             Whose::Tenants(tenant) => Some(tenant),
@@ -153,15 +155,16 @@ impl HotReader {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// The trail of one row, newest first, at most `limit` versions: what happened under this key, what happened to the same
-    /// row under the keys it had before and after, and the truncations that removed it.
+    /// The trail of one row, newest first, at most `limit` versions: what happened under this key, what happened to the
+    /// same row under its earlier and later keys, and the truncations that removed it.
     ///
-    /// A key that was used again after a deletion names more than one row: all of them are shown.
+    /// A key that was used again after a deletion belongs to more than one row: the versions of all of them are
+    /// returned.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, ReadError> {
         history::history(&self.client, &self.whose, (source, table), key, limit).await
     }
 
-    /// Versions in the order of their positions. The server sorts; nothing gathers here.
+    /// Streams versions in the order of their positions. The server sorts them; nothing is collected here.
     pub async fn export(
         &self,
         selection: &Selection,
@@ -201,7 +204,7 @@ impl HotReader {
         rows.iter().map(shape).collect()
     }
 
-    /// The latest commit time among the versions that [`HotReader::export`] would give.
+    /// The latest commit time of the versions that [`HotReader::export`] would return.
     pub async fn newest(&self, selection: &Selection) -> Result<Option<Micros>, ReadError> {
         let (condition, since, until) = selection.condition();
         let places = Places::of(&self.client, &self.whose, &selection.source, &selection.tables).await?.all();
@@ -211,7 +214,7 @@ impl HotReader {
         Ok(row.get::<_, Option<Time>>(0).map(|Time(at)| at))
     }
 
-    /// How many versions [`HotReader::export`] would give.
+    /// The number of versions that [`HotReader::export`] would return.
     pub async fn count(&self, selection: &Selection) -> Result<u64, ReadError> {
         let (condition, since, until) = selection.condition();
         let places = Places::of(&self.client, &self.whose, &selection.source, &selection.tables).await?.all();
@@ -221,7 +224,7 @@ impl HotReader {
         Ok(row.get::<_, i64>(0) as u64)
     }
 
-    /// All sinks that store a source's checkpoint here.
+    /// All sinks that store their checkpoint for a source here.
     pub async fn sinks(&self, source: &str) -> Result<Vec<SinkState>, ReadError> {
         let statement = format!(
             "SELECT {}, sink, owner, updated_at FROM cdc_audit.checkpoints WHERE source = $1 ORDER BY sink",
@@ -246,7 +249,7 @@ impl HotReader {
 }
 
 impl Selection {
-    /// SQL with parameters in the order of [`parameters`].
+    /// The WHERE condition, whose parameters are in the order of [`parameters`].
     fn condition(&self) -> (String, Option<Time>, Option<Time>) {
         let mut condition = "source = $1".to_owned();
         let mut parameter = 1;

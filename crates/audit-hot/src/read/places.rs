@@ -1,4 +1,4 @@
-//! Where versions lie: in the common table, and in those that the registry names ([`Places`]).
+//! The tables that hold versions: the common table, and those that the registry names ([`Places`]).
 
 use audit_core::versions_table::COMMON;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use super::{ReadError, failed};
 use crate::layout::VERSIONS;
 use crate::quote::ident;
 
-/// A statement reads so many tables at most: each is locked with all its partitions and indexes.
+/// Maximum number of tables in one statement, because each is locked with all its partitions and indexes.
 const TABLES_MAX: usize = 32;
 
-/// Whose versions are read.
+/// Whose versions are read: everybody's, those that belong to no tenant, or one tenant's.
 #[derive(Clone, Debug)]
 pub(super) enum Whose {
     Everybodys,
@@ -19,11 +19,11 @@ pub(super) enum Whose {
     Tenants(Arc<str>),
 }
 
-/// Names of tables in schema `cdc_audit`.
+/// Names of tables in the schema `cdc_audit`.
 pub(super) struct Places(Vec<String>);
 
 impl Places {
-    /// Those that may hold versions of these tables; of all where there are none.
+    /// The tables that may hold versions of `tables`, or of any table if `tables` is empty.
     pub async fn of(client: &Client, whose: &Whose, source: &str, tables: &[String]) -> Result<Places, ReadError> {
         let statement = "SELECT DISTINCT name FROM cdc_audit.versions_tables WHERE source = $1 \
             AND (cardinality($2::text[]) = 0 OR table_name = ANY ($2)) AND ($3::text IS NULL OR tenant = $3) \
@@ -39,12 +39,12 @@ impl Places {
         Ok(Places(common.into_iter().chain(rows.iter().map(|row| row.get(0))).collect()))
     }
 
-    /// Something to select from: all of them.
+    /// A FROM item with the rows of all tables.
     pub fn all(&self) -> String {
         from(&self.0)
     }
 
-    /// The same in parts, for questions whose answers can be put together.
+    /// The same in several FROM items, for queries whose results can be combined.
     pub fn parts(&self) -> impl Iterator<Item = String> {
         self.0.chunks(TABLES_MAX).map(from)
     }

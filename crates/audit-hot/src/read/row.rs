@@ -10,7 +10,7 @@ use tokio_postgres::types::{self, FromSql, IsNull, PgLsn, ToSql, Type, accepts, 
 
 use super::ReadError;
 
-/// The columns must be all of [`crate::layout::VERSIONS`], in its order.
+/// Reads a row. Its columns must be all of [`crate::layout::VERSIONS`], in the same order.
 pub(super) fn record(row: &Row) -> Result<Record, ReadError> {
     let mut columns = Columns { row, next: 0 };
     let record = Record {
@@ -81,7 +81,7 @@ impl<'r> Columns<'r> {
     }
 }
 
-/// A `timestamptz`: on the wire, microseconds since 2000-01-01.
+/// A `timestamptz`, which is sent as microseconds since 2000-01-01.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Time(pub Micros);
 

@@ -1,13 +1,13 @@
-//! The key store and the log of who opened what: tables beside those of the versions.
+//! The key store and the access log: tables next to those of the versions.
 //!
 //! ```text
-//! cdc_audit.data_keys      wrapped keys of the classes                      the daemon may SELECT, INSERT
-//! cdc_audit.subject_keys   wrapped keys of data subjects                    SELECT, INSERT
-//! cdc_audit.access_log     every value that was opened, or was not, and     INSERT, and not of who and when
-//!                          every key that was destroyed
+//! cdc_audit.data_keys      wrapped keys of the classes                   the daemon may SELECT, INSERT
+//! cdc_audit.subject_keys   wrapped keys of data subjects                 SELECT, INSERT
+//! cdc_audit.access_log     every value that was decrypted or refused,    INSERT, but not into `at` and `db_user`
+//!                          and every key that was destroyed
 //! ```
 //!
-//! Nobody but their owner changes or deletes a row: keys are wrapped anew and destroyed under `--as`.
+//! Only the owner can change or delete a row: keys are rewrapped and destroyed under the role that `--as` names.
 
 use super::{SetupOptions, Statement, push};
 use crate::quote::ident;
@@ -39,7 +39,7 @@ const LOG_INDEXES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Who opens values logs that, and can neither choose under which name nor when.
+/// A role that decrypts values adds rows to the log, but can set neither the role name nor the time in them.
 const LOGS: &str =
     "INSERT (os_user, requested_by, action, purpose, source, table_name, key, position, field, key_id, success)";
 

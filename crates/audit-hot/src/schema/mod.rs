@@ -10,20 +10,21 @@
 //! cdc_audit.ensure_partition(table, month, name)     SECURITY DEFINER; EXECUTE
 //! ```
 //!
-//! and what makes and knows further tables of versions ([`own`]); where values are encrypted, the key store beside them ([`keys`]).
+//! Together with these it makes the function and the registry for further tables of versions ([`own`]) and, if values
+//! are encrypted, the key store ([`keys`]).
 //!
-//! Nobody needs to be superuser. Where an owner role is named, everything is its, and the writer can neither change nor
-//! delete what it wrote, nor drop a partition: that is why partitions are made by a function. Without one, the role that
-//! runs `setup` owns everything, and a daemon that logs in as that role could rewrite its own trail.
+//! Nobody needs to be superuser. If an owner role is named, it owns everything, and the writer can neither change nor
+//! delete what it wrote, nor drop a partition: this is why a function makes the partitions. Without an owner role, the
+//! role that runs `setup` owns everything, and a daemon that logs in as that role could rewrite its own trail.
 //!
-//! The list may be executed as often as one likes. It runs in one session and, since DDL is transactional, should run in
+//! The list can be executed any number of times. It needs one session and, since DDL is transactional, should run in
 //! one transaction.
 //!
-//! The tables have neither unique index nor primary key on the position: exactly once follows from the checkpoint, which
-//! moves in the transaction that brings the rows, and an index would cost more than a third of what the four that answer
-//! questions do.
+//! The tables have neither a unique index nor a primary key on the position: exactly-once follows from the checkpoint,
+//! which moves in the same transaction as the rows, and such an index would cost more than a third of what the four
+//! indexes that serve queries cost.
 //!
-//! The daemon skips every table of schema `cdc_audit` in the stream, so that nothing loops where these tables lie in the
+//! The daemon skips every table of schema `cdc_audit` in the stream, so that nothing loops if these tables are in the
 //! source database and its publication is FOR ALL TABLES.
 
 mod keys;
@@ -34,39 +35,40 @@ use crate::layout::{BASELINES, CHECKPOINTS, SHAPES, VERSIONS};
 use crate::names;
 use crate::quote::{ident, literal};
 
-/// A statement, and what it is for, as `setup` prints it.
+/// A statement, and its purpose as `setup` prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
     pub why: &'static str,
     pub sql: String,
 }
 
-/// Whose tables, and for whom.
+/// The owner of the tables, and the roles and sinks that use them.
 #[derive(Clone, Debug, Default)]
 pub struct SetupOptions {
     pub source: String,
-    /// Names of the sinks whose checkpoint lies in this database.
+    /// Names of the sinks whose checkpoint is stored in this database.
     pub sinks: Vec<String>,
-    /// None of them keeps versions here.
+    /// None of the sinks stores versions here.
     pub checkpoints_alone: bool,
-    /// The key store lies here, with the log of who opened what.
+    /// The key store and the access log are in this database.
     pub keys: bool,
     pub partitioning: Partitioning,
-    /// Owns the tables; made (NOLOGIN) where it is missing, for which the role that runs `setup` needs CREATEROLE. `None`:
-    /// that role itself.
+    /// Owns the tables. The role is made (NOLOGIN) if it is missing, for which the role that runs `setup` needs
+    /// CREATEROLE. `None` means the role that runs `setup`.
     pub owner: Option<String>,
-    /// The daemon's role, which must exist. `None`: the owner.
+    /// The daemon's role, which must exist. `None` means the owner.
     pub writer: Option<String>,
-    /// May read what was recorded, and open encrypted values as far as the key service lets it; must exist.
+    /// May read what was recorded, and decrypt values as far as the key service allows it. The role must exist.
     pub reader: Option<String>,
-    /// May read who opened and destroyed what, how far each sink is, and what is missing; no version, no key. Must exist.
+    /// May read who decrypted and destroyed what, how far each sink is, and which changes are missing; no versions and
+    /// no keys. The role must exist.
     pub auditor: Option<String>,
 }
 
 const ENSURE_PARTITION: &str = include_str!("ensure_partition.sql");
 const TRAIL: &str = include_str!("trail.sql");
 
-/// Everything that `setup` does in the hot database, in order.
+/// All statements of `setup` for the hot database, in order.
 pub fn setup_statements(options: &SetupOptions) -> Vec<Statement> {
     let mut list = Vec::new();
     owner_role(options, &mut list);
@@ -134,7 +136,7 @@ fn owner_role(options: &SetupOptions, list: &mut Vec<Statement>) {
     );
     if let Some(owner) = &options.owner {
         let name = ident(owner);
-        // Where the source's own objects made the schema it may be another's.
+        // If the source's own setup made the schema, another role may own it.
         push(
             list,
             "the owner makes the tables there",
@@ -151,8 +153,9 @@ fn owner_role(options: &SetupOptions, list: &mut Vec<Statement>) {
     }
 }
 
-/// Fails where the schema, or what has a name of ours in it, belongs to a role that could not have made it for us: that role would read what
-/// is written there, or have its code run by the daemon. To be a member of the role proves nothing: it may have given the membership.
+/// Fails if the schema, or an object in it with one of our names, belongs to a role that could not have made it for us:
+/// that role could read what is written there, or have the daemon run its code. Membership in the role proves nothing,
+/// because that role may have granted it itself.
 fn only_ours(options: &SetupOptions) -> String {
     let roles =
         options.owner.iter().chain(&options.writer).map(|role| format!(", {}", literal(role))).collect::<String>();
@@ -257,8 +260,9 @@ DO $do$ DECLARE plain name; BEGIN
   END IF;
 END $do$";
 
-/// What they cost, in CPU time of the server for one row of a wide table (20 columns), beside the COPY itself; from `examples/measure.rs`,
-/// PostgreSQL 15, a machine that was busy with other work. No transaction had an actor, and no key changed.
+/// What each index costs: CPU time of the server for one row of a wide table (20 columns), in addition to the COPY
+/// itself. Measured with `examples/measure.rs` on PostgreSQL 15 and a machine that was busy with other work. No
+/// transaction had an actor, and no key changed.
 ///
 /// | | updates, changes alone | inserts, whole rows | bytes a row |
 /// | --- | --- | --- | --- |
@@ -371,9 +375,10 @@ fn grants(options: &SetupOptions, list: &mut Vec<Statement>) {
     }
 }
 
-/// Takes away what [`setup_statements`] made, but for the key store: what lies in lakes and topics is readable only through it. With `keep_history` everything that was recorded stays readable, and the
-/// daemon's role loses its rights. Without it everything goes, history included; refused where another source's history
-/// lies in the same tables. Roles stay: they may own other things.
+/// Statements that remove what [`setup_statements`] made, except the key store: versions in lakes and topics can only
+/// be read with its keys. With `keep_history` everything that was recorded stays readable, and the daemon's role loses
+/// its rights. Without it everything is removed, including the history; this is refused if the same tables hold another
+/// source's history. Roles stay, because they may own other objects.
 pub fn teardown_statements(options: &SetupOptions, keep_history: bool) -> Vec<Statement> {
     let mut list = Vec::new();
     if let Some(owner) = &options.owner {

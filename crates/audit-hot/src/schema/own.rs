@@ -1,13 +1,15 @@
-//! Tables that take versions in place of the common one: what `setup` makes for them.
+//! Tables that take versions instead of the common one: what `setup` makes for them.
 //!
 //! ```text
 //! cdc_audit.versions_tables    which table holds which versions; the writer has no right to it, the reader may SELECT
 //! cdc_audit.ensure_versions_table(source, table, tenant, wanted, names)    SECURITY DEFINER; EXECUTE
-//! cdc_audit.share_versions_table(name)    its view, `name_trail`, and the rights that the common table gives; for the owner alone
+//! cdc_audit.share_versions_table(name)    its view, `name_trail`, and the same rights as in the common table; the
+//!                                         owner alone may execute it
 //! ```
 //!
-//! Such a table is `LIKE` the common one, so that columns, defaults, compression and indexes are the same, is partitioned in the same way by
-//! the same function, and a tenant's takes no row of another's: a constraint says so.
+//! Such a table is made `LIKE` the common one, so that columns, defaults, compression and indexes are the same, and it
+//! is partitioned in the same way by the same function. A constraint ensures that a tenant's table takes no row of
+//! another tenant.
 
 use super::{SetupOptions, Statement, TRAIL, push};
 use crate::layout::VERSIONS_TABLES;
@@ -42,7 +44,7 @@ pub(super) fn grant_to_writer(writer: &str, list: &mut Vec<Statement>) {
     push(list, "and further tables", format!("GRANT EXECUTE ON FUNCTION {ENSURE_ARGUMENTS} TO {}", ident(writer)));
 }
 
-/// Whoever got rights in the common table since.
+/// Gives further tables the rights that roles got in the common table since those tables were made.
 pub(super) fn share(options: &SetupOptions, list: &mut Vec<Statement>) {
     if !options.checkpoints_alone {
         push(
@@ -54,7 +56,7 @@ pub(super) fn share(options: &SetupOptions, list: &mut Vec<Statement>) {
     }
 }
 
-/// Executes `statement`, in which `own` is the name, for each table that is there.
+/// Executes `statement`, in which `own` is the table's name, for each table that exists.
 fn for_each(statement: &str) -> String {
     format!(
         "DO $do$ DECLARE own text; BEGIN\n  \

@@ -1,4 +1,4 @@
-//! What goes wrong, and that nothing is lost or doubled by it.
+//! Failures, and that none of them loses or doubles a version.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ async fn whoever_took_the_sink_last_writes_alone() {
     let (mut first, mut second) = (hot.taken().await, hot.taken().await);
     fenced(&write(&mut first, &users(0, 3)).await.unwrap_err());
     write(&mut second, &users(0, 3)).await.unwrap();
-    // The first does not come back by itself.
+    // The first sink does not recover by itself.
     fenced(&write(&mut first, &users(0, 3)).await.unwrap_err());
     assert_eq!(hot.sql("SELECT count(*) FROM cdc_audit.versions"), "3");
 }
@@ -51,7 +51,7 @@ async fn a_fenced_daemon_that_has_nothing_to_write_finds_out_too() {
     assert_eq!(hot.sql("SELECT flushed_lsn FROM cdc_audit.checkpoints"), "0/0");
 }
 
-/// Everything was done, and nobody learnt of it.
+/// Everything was stored, but the answer never arrived.
 #[tokio::test]
 async fn a_lost_answer_to_commit_doubles_nothing() {
     let hot = Hot::new().await;
@@ -62,7 +62,8 @@ async fn a_lost_answer_to_commit_doubles_nothing() {
     let mut fixture = Fixture::default();
     fixture.batches("table public.users (id int4 key, name text)\nbegin\ninsert public.users [0, \"x\"]\ncommit");
     let mut lost = 0;
-    // Later and later, until nothing is lost any more: the answer to COMMIT is the last, and longer than a step.
+    // The connection is cut later and later, until nothing is lost any more: the answer to COMMIT is the last one, and
+    // longer than a step.
     for id in 1.. {
         let rows = || hot.sql("SELECT count(*) FROM cdc_audit.versions");
         let (had, known) = (rows(), sink.durable());
@@ -80,7 +81,7 @@ async fn a_lost_answer_to_commit_doubles_nothing() {
     assert_eq!(hot.sql(counts), "0|1");
 }
 
-/// Cut at every byte that the server answers, in turn.
+/// The connection is cut at every byte that the server answers, in turn.
 #[tokio::test]
 async fn a_connection_may_break_anywhere() {
     let hot = Hot::new().await;
@@ -104,7 +105,7 @@ async fn a_connection_may_break_anywhere() {
     assert_eq!(hot.sql(counts), "60|60|59");
 }
 
-/// The same while a session is opened anew, until the owner epoch is raised and the answer to that is lost.
+/// The same while a session is opened again, until the owner epoch is raised and the answer to that is lost.
 #[tokio::test]
 async fn taking_the_checkpoint_again_may_be_cut_off_anywhere() {
     let hot = Hot::new().await;
@@ -123,12 +124,12 @@ async fn taking_the_checkpoint_again_may_be_cut_off_anywhere() {
     }
     let counts = "SELECT count(*), count(DISTINCT key), max(key::int) FROM cdc_audit.versions";
     assert_eq!(hot.sql(counts), "150|150|149");
-    // Each session that wrote took the checkpoint once; beyond that, answers to taking it were lost.
+    // Each session that wrote took the checkpoint once; any higher epoch shows that answers to taking it were lost.
     let epoch: u32 = hot.sql("SELECT owner_epoch FROM cdc_audit.checkpoints").parse().unwrap();
     assert!(epoch > 1 + 150, "{epoch}: no answer to taking the checkpoint was lost");
 }
 
-/// A write that is dropped half-way leaves nothing behind that the next one stumbles over.
+/// A write that is cancelled half-way leaves nothing behind that disturbs the next one.
 #[tokio::test]
 async fn a_cancelled_write_is_repeated_whole() {
     let hot = Hot::new().await;
@@ -177,7 +178,8 @@ fn goes_no_further<T: std::fmt::Debug>(result: Result<T, SinkError>) {
     ends(&error, Action::Restart, "went back to an earlier state than this process has stored");
 }
 
-/// A standby that lagged, or a backup: what was reported as durable is acknowledged, and will not be sent again by itself.
+/// A standby that lagged, or a backup: progress that was reported as durable was acknowledged, and will not be sent
+/// again by itself.
 #[tokio::test]
 async fn a_database_that_was_put_back_is_not_written_on() {
     let hot = Hot::new().await;
@@ -198,7 +200,7 @@ async fn a_database_that_was_put_back_is_not_written_on() {
     goes_no_further(write(&mut sink, &more).await);
     goes_no_further(write(&mut sink, &more).await);
     assert_eq!((hot.trail(), sink.durable()), ("0|created|0".into(), stood));
-    // Taken again, it says what is there.
+    // After a new takeover the sink reports what is stored.
     let stored = take(&mut sink).await.unwrap().checkpoint.unwrap();
     assert!(stored.position < stood.position);
     write(&mut sink, &lost).await.unwrap();
@@ -206,7 +208,7 @@ async fn a_database_that_was_put_back_is_not_written_on() {
     assert_eq!(hot.trail(), "0|created|0\n0|created|1\n0|created|2");
 }
 
-/// The same where what was lost is a chunk of a baseline, or only an idle position; and where the copy is older than this process.
+/// The same if only a chunk of a baseline or an idle position was lost, and if the copy is older than this process.
 #[tokio::test]
 async fn chunks_and_idle_positions_are_missed_too() {
     let hot = Hot::new().await;
@@ -237,7 +239,7 @@ async fn chunks_and_idle_positions_are_missed_too() {
     assert!(write(&mut older, &more).await.is_err());
 }
 
-/// What is delivered elsewhere has its checkpoint here.
+/// A sink that delivers elsewhere has its checkpoint here.
 #[tokio::test]
 async fn a_checkpoint_alone_that_was_put_back_is_not_moved_on() {
     let hot = Hot::new().await;
@@ -255,7 +257,7 @@ async fn a_checkpoint_alone_that_was_put_back_is_not_moved_on() {
     assert_eq!(hot.sql("SELECT flushed_lsn FROM cdc_audit.checkpoints"), "0/0");
 }
 
-/// A daemon that was stopped between the checkpoint and the end of its transaction holds the row for ever.
+/// A daemon that was paused between moving the checkpoint and the end of its transaction holds the row for ever.
 #[tokio::test]
 async fn an_owner_that_sleeps_in_a_transaction_is_put_out() {
     let hot = Hot::new().await;
@@ -282,7 +284,7 @@ async fn a_checkpoint_moved_by_hand_stops_the_sink() {
     stop(&take(&mut hot.sink()).await.unwrap_err(), "no checkpoint for source shop and sink hot");
 }
 
-/// What the server refuses stops the sink at a position, and goes on only by command.
+/// A version that the server refuses stops the sink at its position; the sink continues only after a command.
 #[tokio::test]
 async fn a_refused_version_is_named_and_may_be_quarantined() {
     let hot = Hot::new().await;
@@ -306,7 +308,7 @@ async fn a_refused_version_is_named_and_may_be_quarantined() {
     assert_eq!(hot.sql(given_up), r#"error|37|||{"error": "refused by the sink and quarantined", "event": "created"}"#);
 }
 
-/// What an error says comes from the server's SQLSTATE, not from what it quotes.
+/// The error message is derived from the server's SQLSTATE, not from the text that the server quotes.
 #[tokio::test]
 async fn an_error_holds_no_value() {
     let hot = Hot::new().await;
@@ -371,7 +373,7 @@ async fn tables_altered_by_hand_are_found_before_anything_is_written() {
     write(&mut hot.taken().await, &users(0, 1)).await.unwrap();
 }
 
-/// Rows that a trigger swallows are not passed over in silence.
+/// Rows that a trigger discards are not skipped in silence.
 #[tokio::test]
 async fn a_trigger_that_drops_rows_is_noticed() {
     let hot = Hot::new().await;
@@ -389,7 +391,7 @@ async fn a_read_only_server_is_waited_for() {
     let mut sink = hot.taken().await;
     let read_only = format!("ALTER DATABASE {} SET default_transaction_read_only = on", hot.database.name);
     hot.sql(&read_only);
-    // The daemon pins the setting, which only says what a transaction is by default.
+    // The daemon's sessions set this themselves, because it is only the default for transactions.
     write(&mut sink, &users(0, 1)).await.unwrap();
     write(&mut hot.taken().await, &users(0, 1)).await.unwrap();
 

@@ -1,4 +1,4 @@
-//! A database with the tables in it, and sinks on it.
+//! A database with the tables in it, and sinks that write to it.
 
 use audit_core::batch::Batch;
 use audit_core::position::Lsn;
@@ -55,7 +55,7 @@ impl Hot {
         HotReader::connect(&self.config.endpoint).await.unwrap()
     }
 
-    /// A copy of the database as it is now. Sessions end.
+    /// Makes a copy of the database as it is now. All sessions end.
     pub fn copy(&self) -> String {
         let (name, copy) = (&self.database.name, audit_testkit::unique("copy"));
         self.end_sessions();
@@ -63,7 +63,7 @@ impl Hot {
         copy
     }
 
-    /// The copy takes the database's place.
+    /// Replaces the database with the copy.
     pub fn put_back(&self, copy: &str) {
         let name = &self.database.name;
         self.database.server.execute("postgres", &format!("DROP DATABASE {name} WITH (FORCE)"));
@@ -78,13 +78,13 @@ impl Hot {
         audit_testkit::eventually("sessions end", || self.database.server.execute("postgres", &count) == "0");
     }
 
-    /// What psql prints.
+    /// Runs statements, and returns what psql prints.
     #[track_caller]
     pub fn sql(&self, statements: &str) -> String {
         self.database.execute(statements)
     }
 
-    /// `seq event key`, in order of position.
+    /// All versions as `seq event key`, in order of position.
     #[track_caller]
     pub fn trail(&self) -> String {
         self.sql("SELECT seq, event, key FROM cdc_audit.versions ORDER BY position")

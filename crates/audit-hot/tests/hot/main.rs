@@ -1,9 +1,9 @@
 //! The hot audit table against real servers.
 //!
 //! - `store`: batches arrive once, whatever is repeated; chunks, shapes, partitions, checkpoints
-//! - `values`: every kind of value becomes the JSON that the record promises, and what `jsonb` cannot take is said
+//! - `values`: every kind of value becomes the JSON that the record promises, and what `jsonb` cannot hold is marked
 //! - `faults`: two owners, lost answers, lost sessions, a paused owner, refused versions, a table altered by hand
-//! - `own`: tables that take versions in place of the common one
+//! - `own`: tables that take versions instead of the common one
 //! - `roles`: who may do what; setup and teardown, again and again
 //! - `read`: the trail of a row through its keys, exports
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]

@@ -1,4 +1,4 @@
-//! Tables that take versions in place of the common one.
+//! Tables that take versions instead of the common one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::roles::{run, teardown_roles, url_of, with_roles};
 
 const ORDERS: &str = "table public.orders (id int4 key, owner text) full\n";
 
-/// A source whose tables of this pattern go to a table of their own.
+/// A source whose tables that match this pattern have their own table of versions.
 fn source(pattern: &str, versions_table: &str) -> Fixture {
     let rule = TableRule {
         name: pattern.into(),
@@ -135,7 +135,7 @@ async fn each_tenant_has_a_table_and_the_rest_is_common() {
            snapshot public.orders [8, "c"]
            commit"#
     ));
-    // A row that is given up is an error record, of no tenant.
+    // A row that is quarantined becomes an error record, which belongs to no tenant.
     let given_up = batches[0].versions().nth(1).unwrap().position();
     sink.quarantine(Arc::new([(given_up, Quarantined::default())].into()));
     write(&mut sink, &batches).await.unwrap();
@@ -182,7 +182,7 @@ async fn each_tenant_has_a_table_and_the_rest_is_common() {
     assert_eq!(reader.each("other").await.unwrap().len(), 1);
 }
 
-/// Whatever a tenant is called, it has a table for itself, and breaks nothing of ours.
+/// Whatever a tenant is called, it gets its own table and breaks nothing of ours.
 #[tokio::test]
 async fn names_of_tenants_do_no_harm() {
     let hot = Hot::new().await;
@@ -241,7 +241,7 @@ async fn names_of_tenants_do_no_harm() {
     setup(&hot.database, &SetupOptions { keys: true, ..options() });
 }
 
-/// A tenant is a value of a row: of any length.
+/// A tenant is a value of a row, so it can have any length.
 #[tokio::test]
 async fn a_tenant_that_is_too_long_has_no_table_of_its_own() {
     let hot = Hot::new().await;
@@ -261,7 +261,7 @@ async fn a_tenant_that_is_too_long_has_no_table_of_its_own() {
     assert_eq!(exported(&reader, &["public.orders"]).await, "0 1 2 3");
 }
 
-/// Two that would come to one name are kept apart, whoever comes first; one table may want the same for several.
+/// Tenants whose names would collide are kept apart, whichever comes first; several tables may want the same name.
 #[tokio::test]
 async fn names_that_would_collide_are_kept_apart() {
     let hot = Hot::new().await;
@@ -275,7 +275,7 @@ async fn names_that_would_collide_are_kept_apart() {
     for (tenant, keys) in [("b_c", "1 3"), ("c", "2")] {
         assert_eq!(exported(&reader.of_tenant("shop", tenant).await.unwrap(), &[]).await, keys);
     }
-    // Even by hand no row comes to another's table.
+    // Even by hand no row can be added to another tenant's table.
     let steal = "INSERT INTO cdc_audit.a_b_c SELECT * FROM cdc_audit.trail_of_c";
     let name = hot.sql("SELECT quote_ident(name) FROM cdc_audit.versions_tables WHERE tenant = 'c'");
     let client = hot.database.client().await;
@@ -288,7 +288,7 @@ async fn names_that_would_collide_are_kept_apart() {
     assert_eq!(hot.sql("SELECT string_agg(key, ' ' ORDER BY position) FROM cdc_audit.both"), "1 2");
 }
 
-/// Rows in three tables and the checkpoint, or nothing.
+/// Rows in three tables and the checkpoint are stored together, or nothing is.
 #[tokio::test]
 async fn a_connection_may_break_between_tables() {
     let hot = Hot::new().await;
@@ -341,7 +341,7 @@ async fn a_refused_version_stops_all_tables_at_its_position() {
     assert_eq!(held(&hot), expected(&[("of_a", "0 3 6"), ("of_b", "1 4"), ("versions", "2 5 7")]));
 }
 
-/// What was written before stays where it is, and is found.
+/// Versions that were written before stay where they are, and are found.
 #[tokio::test]
 async fn a_table_may_move_to_another_table_of_versions() {
     let hot = Hot::new().await;
@@ -362,7 +362,7 @@ async fn a_table_may_move_to_another_table_of_versions() {
     assert_eq!(exported(&reader, &["public.orders"]).await, "1 1 1 1 1");
 }
 
-/// The way of a key through tables of versions: a row that changed its tenant and its key at once.
+/// A key is followed through tables of versions: the row changed its tenant and its key at once.
 #[tokio::test]
 async fn a_row_is_followed_through_tables() {
     let hot = Hot::new().await;
@@ -400,7 +400,7 @@ async fn a_table_dropped_by_hand_is_made_again() {
     assert_eq!(held(&hot), expected(&[("of_a", "2"), ("versions", "1 2")]));
 }
 
-/// The writer adds to a table of its own as it does to the common one, and the reader reads it.
+/// The writer adds to a further table as it does to the common one, and the reader reads it.
 #[tokio::test]
 async fn rights_are_those_of_the_common_table() {
     for major in [14, 17] {
@@ -433,7 +433,7 @@ async fn rights_are_those_of_the_common_table() {
             let error = client.batch_execute(&sql).await.unwrap_err();
             assert_eq!(error.code().unwrap().code(), "22023", "{wrong}: {error:?}");
         }
-        // What exists is never taken for a table of versions.
+        // An existing table is never mistaken for a table of versions.
         let taken =
             "SELECT cdc_audit.ensure_versions_table('shop', 't', '', 'checkpoints', ARRAY['checkpoints', 'versions'])";
         assert_eq!(client.batch_execute(taken).await.unwrap_err().code().unwrap().code(), "42P07");
@@ -445,7 +445,7 @@ async fn rights_are_those_of_the_common_table() {
             reader.query("SELECT * FROM cdc_audit.of_a_trail", &[]).await.map(|rows| rows.len()).ok()
         };
         assert_eq!(read(options.reader.as_ref().unwrap()).await, Some(1));
-        // Who gets the right later gets it in every table.
+        // A role that gets the right later gets it in every table.
         let late = options.reader.replace(audit_testkit::unique("late").replace('-', "_")).unwrap();
         let role = options.reader.clone().unwrap();
         database.execute(&format!("CREATE ROLE {role} LOGIN"));

@@ -1,4 +1,4 @@
-//! The trail read back.
+//! The trail is read back.
 
 use audit_core::position::{Lsn, Micros};
 use audit_core::stored::Record;
@@ -36,7 +36,7 @@ async fn a_row_is_followed_through_the_changes_of_its_key() {
     );
     write(&mut hot.taken().await, &batches).await.unwrap();
     let reader = hot.reader().await;
-    // Asked for by its last key, the row that had it: and the other one that has it now.
+    // Asked for by its last key: the row that had it, and also the other row that has it now.
     let row = ["8 deleted 3", "5 updated 3", "3 updated 2", "2 updated 2", "0 created 1"];
     assert_eq!(history(&reader, "3").await, [&["9 created 3"], &row[..]].concat());
     assert_eq!(history(&reader, "2").await, [&row[..1], &["7 created 2"], &row[1..]].concat());
@@ -131,7 +131,7 @@ async fn an_export_is_in_order_of_position_and_within_its_bounds() {
             month + 100
         )
     };
-    // Commit times need not follow the WAL.
+    // Commit times need not follow the order of the WAL.
     let text: String = [5, 3, 7, 4].iter().map(|month| transaction(*month, "t")).collect();
     let text = format!("table public.t (id int4 key)\ntable public.u (id int4 key)\n{text}{}", transaction(6, "u"));
     write(&mut hot.taken().await, &Fixture::of(&text)).await.unwrap();
@@ -154,7 +154,7 @@ async fn an_export_is_in_order_of_position_and_within_its_bounds() {
     assert_eq!(keys(Selection { source: "none".into(), ..all }).await, "");
 }
 
-/// What was not read yet stays at the server.
+/// Rows that were not read yet stay on the server.
 #[tokio::test]
 async fn an_export_gathers_nothing() {
     let hot = Hot::new().await;
@@ -169,7 +169,7 @@ async fn an_export_gathers_nothing() {
     let mut rows = Box::pin(reader.export(&selection).await.unwrap());
     assert!(rows.next().await.unwrap().is_ok());
     let before = resident();
-    // The server has sent what the socket takes, and waits.
+    // The server has sent what fits into the socket, and waits.
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite' AND datname = current_database()";
     audit_testkit::eventually_async("the server waits for us", async || hot.sql(waiting) == "1").await;

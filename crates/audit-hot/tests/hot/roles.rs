@@ -1,4 +1,4 @@
-//! Who may do what, and that setup and teardown do what they say.
+//! What each role may do, and that setup and teardown do what they announce.
 
 use audit_connect::PgEndpoint;
 use audit_core::sink::Sink;
@@ -34,7 +34,7 @@ fn batches() -> Vec<audit_core::batch::Batch> {
     )
 }
 
-/// A database with an owner, a writer and a reader, set up by a role that is not superuser.
+/// A database with an owner, a writer, a reader and an auditor, set up by a role that is not superuser.
 pub async fn with_roles(major: u16) -> (Database, SetupOptions) {
     let database = shared_db(major).await;
     let [admin, owner, writer, reader, auditor] =
@@ -97,7 +97,7 @@ async fn the_daemons_role_can_do_its_job_and_no_more() {
             let error = client.batch_execute(&format!("SELECT cdc_audit.ensure_partition({wrong})")).await.unwrap_err();
             assert_eq!(error.code().unwrap().code(), "22023", "{wrong}: {error:?}");
         }
-        // A function of the same name in a schema of the caller's own is not what the owner's function calls.
+        // The owner's function does not call a function of the same name in a schema that the caller made.
         client.batch_execute("CREATE TEMP TABLE pg_inherits (inhrelid oid)").await.ok();
         client.batch_execute("SELECT cdc_audit.ensure_partition(NULL, '2034-01-01')").await.unwrap();
         assert_eq!(database.execute("SELECT to_regclass('cdc_audit.versions_2034_01') IS NOT NULL"), "t");
@@ -113,7 +113,7 @@ async fn the_daemons_role_can_do_its_job_and_no_more() {
     }
 }
 
-/// Roles belong to the whole server, which other tests use.
+/// Removes the roles, because they belong to the whole server, which other tests use.
 pub fn teardown_roles(database: &Database, options: &SetupOptions) {
     for role in [&options.owner, &options.writer, &options.reader].into_iter().flatten() {
         database.execute(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"));
@@ -194,12 +194,12 @@ async fn teardown_takes_away_what_it_says() {
     run(&client, &teardown_statements(&options(), true)).await;
     assert_eq!(hot.sql("SELECT count(*) FROM cdc_audit.trail"), "2");
 
-    // Another source's history is not ours to drop.
+    // Another source's history must not be dropped.
     setup(&hot.database, &SetupOptions { source: "crm".into(), ..options() });
     let refused = client.batch_execute(&teardown_statements(&options(), false)[0].sql).await.unwrap_err();
     assert!(refused.as_db_error().unwrap().message().contains("other sources"), "{refused:?}");
     hot.sql("DELETE FROM cdc_audit.checkpoints WHERE source = 'crm'");
-    // Where somebody else's objects are in the schema, it stays.
+    // If the schema contains objects of others, it stays.
     hot.sql("CREATE TABLE cdc_audit.chunks ()");
     run(&client, &teardown_statements(&options(), false)).await;
     let left = "SELECT relname FROM pg_class WHERE relnamespace = 'cdc_audit'::regnamespace";
@@ -228,7 +228,7 @@ async fn every_supported_server_will_do() {
     }
 }
 
-/// Statements that a person reads before they run.
+/// The quoted names, in statements that a person reads before they run.
 #[test]
 fn names_are_quoted() {
     let odd = SetupOptions {
@@ -244,7 +244,7 @@ fn names_are_quoted() {
     }
 }
 
-/// Who looks after the trail sees who opened what, how far sinks are, and what is missing: no version, no key.
+/// An auditor sees who decrypted what, how far sinks are, and what is missing, but no version and no key.
 #[tokio::test]
 async fn an_auditor_reads_the_access_log_and_no_version() {
     let (database, options) = with_roles(15).await;
@@ -270,7 +270,7 @@ async fn an_auditor_reads_the_access_log_and_no_version() {
         let error = client.batch_execute(forbidden).await.expect_err(forbidden);
         assert_eq!(error.code().unwrap().code(), "42501", "{forbidden}: {error:?}");
     }
-    // Reading sees keys and adds none.
+    // The reader role can read keys but cannot add any.
     let reader = connect(&url_of(&database, options.reader.as_ref().unwrap())).await;
     reader.batch_execute("SELECT wrapped FROM cdc_audit.data_keys").await.unwrap();
     for forbidden in ["INSERT INTO cdc_audit.data_keys SELECT", "SELECT * FROM cdc_audit.access_log"] {

@@ -1,4 +1,4 @@
-//! Batches arrive once, whatever is repeated.
+//! Batches are stored once, whatever is repeated.
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
@@ -36,7 +36,7 @@ async fn a_repeat_changes_nothing() {
     assert_eq!(hot.trail(), trail);
     assert_eq!(sink.durable(), fixture.progress());
 
-    // And after a start, by whoever comes next.
+    // The same after a restart, with another sink.
     let mut next = hot.sink();
     let stored = take(&mut next).await.unwrap();
     let checkpoint = stored.checkpoint.unwrap();
@@ -62,7 +62,7 @@ async fn a_stretch_that_needs_not_be_stored_is_left_out() {
     let mut sink = hot.sink();
     sink.take(&crate::fixture::identity()).await.unwrap();
     sink.begin(batches[0].progress).await.unwrap();
-    // Nothing was stored yet, so where the stream begins is stored at once.
+    // Nothing was stored yet, so the position at which the stream begins is stored at once.
     assert_eq!(sink.durable(), batches[0].progress);
     write(&mut sink, &batches).await.unwrap();
     assert_eq!(hot.trail(), "1|created|2");
@@ -159,7 +159,7 @@ async fn chunks_arrive_whole_once_and_only_where_they_are_wanted() {
     let by_transaction = "SELECT count(*), max(baseline) FROM cdc_audit.versions GROUP BY xmin ORDER BY min(position)";
     assert_eq!(hot.sql(by_transaction), "3|1\n1|");
 
-    // Read again at a new watermark: the first is stored, the second is not.
+    // The table is read again at a new watermark: the first chunk is stored, the second is not.
     let again = fixture.batches(
         r#"chunk public.users chunk=1 for=lake,hot
            begin
@@ -208,13 +208,13 @@ async fn shapes_are_stored_with_the_batch_that_first_uses_them() {
     assert_eq!(hot.sql(shapes), "public.users|1|2\npublic.users|2|3");
     assert_eq!(hot.sql("SELECT schema_version FROM cdc_audit.versions ORDER BY position"), "1\n2");
 
-    // A number that means something else already.
+    // A number that already means another shape.
     hot.sql("UPDATE cdc_audit.shapes SET digest = 'x' WHERE schema_version = 2; DELETE FROM cdc_audit.shapes WHERE schema_version = 1");
     hot.sql("TRUNCATE cdc_audit.versions; UPDATE cdc_audit.checkpoints SET position = NULL");
     let mut next = hot.sink();
     next.take(&crate::fixture::identity()).await.unwrap();
     next.begin(Default::default()).await.unwrap();
-    // As a daemon that never saw what is stored.
+    // The sink behaves as a daemon that never saw what is stored.
     hot.sql("UPDATE cdc_audit.shapes SET schema_version = 1");
     let error = write(&mut next, &batches).await.unwrap_err();
     assert!(error.message.contains("another shape of public.users under version 1"), "{error}");
@@ -268,7 +268,7 @@ async fn each_table_has_partitions_of_its_own() {
     assert_eq!(hot.sql("SELECT count(DISTINCT tableoid), count(*) FROM cdc_audit.versions"), "2|3");
 }
 
-/// ⚠ Under PARTITION OF this would wait until the report is done.
+/// ⚠ With PARTITION OF, the new partition would wait until the report is done.
 #[tokio::test]
 async fn a_new_month_waits_for_no_report() {
     let hot = Hot::new().await;
@@ -305,10 +305,11 @@ async fn the_time_of_recording_is_the_daemons() {
     assert!((before..=Micros::now()).contains(&history[0].recorded_at));
 }
 
-/// Each table's partition takes its locks, and a server has so many for all its sessions.
+/// Each table's partition takes locks, and a server has a limited number for all its sessions.
 #[tokio::test]
 async fn a_transaction_over_any_number_of_tables_and_tenants_is_stored() {
-    // Some 1,500 locks, of which a table takes three at least: what 2,500 tables are to a server with the defaults.
+    // This server has about 1,500 locks, of which a table takes at least three: as tight as 2,500 tables are for a
+    // server with the defaults.
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     let server = SERVER.get_or_init(|| Postgres::builder(15).setting("max_connections", "20").start());
     for (partitioning, own, count) in
@@ -345,7 +346,7 @@ async fn a_transaction_over_any_number_of_tables_and_tenants_is_stored() {
     }
 }
 
-/// Two names may share the beginning of their hash; each has a partition all the same.
+/// The hashes of two names may begin alike; each still gets its own partition.
 #[tokio::test]
 async fn tables_whose_names_hash_alike_have_partitions_of_their_own() {
     let hot = Hot::with(Partitioning::TableAndMonth, 15).await;
@@ -364,7 +365,7 @@ async fn tables_whose_names_hash_alike_have_partitions_of_their_own() {
     assert_eq!(found, format!("{0}|{0}", 2 * names.len()));
 }
 
-/// It is said in each transaction: whatever the session, the database or the role has as its default.
+/// The setting is made in each transaction, whatever the default of the session, the database or the role is.
 #[tokio::test]
 async fn every_commit_waits_for_the_disk() {
     let hot = Hot::new().await;
@@ -384,7 +385,7 @@ async fn every_commit_waits_for_the_disk() {
     write(&mut sink, &first).await.unwrap();
     write(&mut sink, &fixture.batches("begin\ninsert public.users [2, \"x\"]\ncommit")).await.unwrap();
     write(&mut sink, &fixture.batches("idle 0/99000")).await.unwrap();
-    // Taking it, beginning, with a shape, without one, and a position alone.
+    // A takeover, the beginning, a unit with a shape, one without, and a position alone.
     let seen = hot.sql("SELECT what, setting, count(*) FROM public.seen GROUP BY 1, 2 ORDER BY 1");
     assert_eq!(seen, "checkpoints UPDATE|on|5\nshapes INSERT|on|1");
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::fixture::{Hot, take, write};
 
-/// PostgreSQL says how it prints a value; the JSON that the core makes of it must be what `jsonb` takes.
+/// PostgreSQL decides how it prints a value; the JSON that the core makes of it must be valid for `jsonb`.
 #[tokio::test]
 async fn every_type_goes_into_jsonb() {
     let hot = Hot::new().await;
@@ -79,7 +79,7 @@ async fn every_type_goes_into_jsonb() {
             .unwrap_or_else(|error| panic!("{sql_type} {expression}: {error:?}"));
         let kind = audit_core::value::Kind::of(found.columns()[1].type_().oid(), -1).unwrap();
         columns.push(format!("c{i} {kind}"));
-        // concat() prints a value as the stream does; a cast to text is a conversion of its own.
+        // `concat()` prints a value as the stream does; a cast to text is a different conversion.
         row.push(serde_json::Value::String(found.get(0)));
     }
     let row = serde_json::Value::Array(row);
@@ -300,7 +300,7 @@ async fn keys_and_names_of_any_size_are_stored() {
     assert_eq!(events, ["updated", "created"]);
 }
 
-/// What protection left of the values is all that is stored.
+/// Only what protection leaves of a value is stored.
 #[tokio::test]
 async fn a_protected_value_is_nowhere_in_the_table() {
     let hot = Hot::new().await;

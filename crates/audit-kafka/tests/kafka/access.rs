@@ -11,7 +11,7 @@ use crate::place::{Place, shown};
 
 const TABLE: &str = "table public.users (id int4 key)\nbegin\ninsert public.users [1]\ncommit";
 
-/// A file of the test, and where it lies.
+/// A file of the test, and its path.
 fn file(folder: &TempDir, name: &str, text: &str) -> std::path::PathBuf {
     let path = folder.path().join(name);
     audit_testkit::write_secret(&path, text);
@@ -70,7 +70,7 @@ async fn a_wrong_password_is_said_and_not_shown() {
     assert!(shown(&probed).contains("credentials"), "{}", shown(&probed));
 }
 
-/// A token that nobody signed, as this broker takes it.
+/// An unsigned token, which this broker accepts.
 fn token(seconds: i64) -> String {
     let now = audit_core::position::Micros::now().0 / 1_000_000;
     let part = |text: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
@@ -120,7 +120,7 @@ async fn a_broker_must_be_vouched_for_and_a_client_shows_its_certificate() {
     place.config.client = BTreeMap::from([("socket.connection.setup.timeout.ms".to_owned(), "2000".to_owned())]);
     let error = audit_kafka::probe(&place.config, &place.source, "stream").await.unwrap_err();
     assert!(shown(&error).to_lowercase().contains("certificate"), "{}", shown(&error));
-    // Told otherwise, it is taken as it is.
+    // Without verification the certificate is accepted.
     place.config.tls = Some(TlsConfig { verify: false, ca_file: None, ..refused });
     audit_kafka::probe(&place.config, &place.source, "stream").await.unwrap();
 }

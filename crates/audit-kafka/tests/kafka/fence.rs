@@ -30,7 +30,7 @@ async fn who_takes_the_sink_fences_who_had_it() {
     place.holds(&place.topic("users"), &all);
 }
 
-/// A daemon is paused in the middle of a transaction, and wakes when another has gone on.
+/// A daemon is paused in the middle of a transaction, and wakes up after another one has taken over.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_zombie_has_open_is_never_seen() {
     let place = Place::on(Kafka::shared().await).await;
@@ -45,7 +45,7 @@ async fn what_a_zombie_has_open_is_never_seen() {
     place.holds(&place.topic("users"), &batches);
 }
 
-/// Brokers gave up the transaction, but nobody else has the sink: the stream begins again.
+/// Brokers aborted the transaction, but no other process has the sink: the stream begins again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_took_too_long_is_no_fence() {
     let mut place = Place::on(Kafka::shared().await).await;
@@ -53,7 +53,7 @@ async fn a_transaction_that_took_too_long_is_no_fence() {
     let batches = Fixture::of(TABLE);
     let mut sink = place.taken().await;
     sink.write(&batches.iter().collect::<Vec<_>>()).await.unwrap();
-    // What is slept here is the broker's patience.
+    // This sleeps until the broker's patience has run out.
     let error = loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
         match sink.flush(true).await {

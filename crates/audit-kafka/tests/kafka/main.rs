@@ -3,11 +3,11 @@
 
 // A source and its sink, and what a consumer sees of it.
 mod place;
-// What arrives, where, and how often.
+// What is written, where, and how often.
 mod written;
-// Two daemons.
+// Two daemons for one sink.
 mod fence;
-// Brokers that go, answers that are lost, topics that are deleted, messages that are too large.
+// Brokers that stop, answers that are lost, topics that are deleted, messages that are too large.
 mod faults;
 // Passwords, tokens and certificates.
 mod access;

@@ -15,17 +15,17 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 pub const MEMORY: usize = 24 << 20;
 const ANSWER: Duration = Duration::from_secs(30);
-/// How long a coordinator may take until every partition has its mark that a transaction is committed.
+/// How long a coordinator may take until every partition has the mark that a transaction is committed.
 const MARKED: Duration = Duration::from_secs(180);
 
-/// A source of its own on a broker.
+/// A source of its own, on a broker.
 pub struct Place {
     pub source: String,
     pub config: KafkaConfig,
     brokers: String,
 }
 
-/// What a consumer is given.
+/// A record as a consumer gets it.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub partition: i32,
@@ -41,14 +41,14 @@ impl Seen {
 }
 
 impl Place {
-    /// With the topic of the sink's checkpoint.
+    /// A place where the topic of the sink's checkpoint exists.
     pub async fn on(kafka: &Kafka) -> Place {
         let place = Place::bare(kafka);
         audit_kafka::set_up(&place.config, &place.source, "stream").await.unwrap();
         place
     }
 
-    /// With nothing.
+    /// A place without any topic.
     pub fn bare(kafka: &Kafka) -> Place {
         let mut config = KafkaConfig::at(kafka.brokers());
         config.plain_text = true;
@@ -64,14 +64,14 @@ impl Place {
         KafkaSink::new("stream", &self.config, MEMORY)
     }
 
-    /// A sink that was taken over, behind everything that it has.
+    /// A sink that was taken over and continues after everything that is stored.
     pub async fn taken(&self) -> KafkaSink {
         let mut sink = self.sink();
         self.take(&mut sink).await;
         sink
     }
 
-    /// Takes it over, as often as that must be tried.
+    /// Takes the sink over, trying as often as needed.
     pub async fn take(&self, sink: &mut KafkaSink) -> Stored {
         loop {
             match sink.take(&self.identity()).await {
@@ -86,7 +86,7 @@ impl Place {
         }
     }
 
-    /// Writes and commits, from the beginning whenever the sink says so.
+    /// Writes and commits, and begins again whenever the sink asks for it.
     pub async fn deliver(&self, sink: &mut KafkaSink, batches: &[Batch]) -> Result<Progress, SinkError> {
         let batches: Vec<&Batch> = batches.iter().collect();
         loop {
@@ -131,7 +131,7 @@ impl Place {
         self.admin().delete_topics(&[topic], &options).await.unwrap().remove(0).unwrap();
     }
 
-    /// The checkpoint's topic is made anew, with these records.
+    /// Makes the checkpoint's topic again, with only these records.
     pub async fn put_back(&self, topic: &str, records: &[Seen]) {
         self.delete_topic(topic).await;
         while audit_kafka::set_up(&self.config, &self.source, "stream").await.is_err() {
@@ -147,7 +147,7 @@ impl Place {
         producer.flush(ANSWER).unwrap();
     }
 
-    /// Everything in a topic, partition by partition.
+    /// All records of a topic, partition by partition.
     pub fn read(&self, topic: &str) -> Vec<Seen> {
         self.read_as(topic, "read_committed")
     }
@@ -184,8 +184,8 @@ impl Place {
         seen
     }
 
-    /// The topic has the versions of these batches, each once. A coordinator answers that a transaction is committed before every partition says
-    /// so, and long before where its broker has just started.
+    /// Checks that the topic has the versions of these batches, each once. A coordinator answers that a transaction is
+    /// committed before every partition has the mark, and long before if its broker has just started.
     pub fn holds(&self, topic: &str, batches: &[Batch]) {
         let expected = expected(batches);
         let mut positions = self.positions(topic);
@@ -197,7 +197,7 @@ impl Place {
         assert_eq!(positions, expected);
     }
 
-    /// The positions in a topic, sorted; each once.
+    /// The positions in a topic, sorted.
     pub fn positions(&self, topic: &str) -> Vec<String> {
         let mut positions: Vec<String> =
             self.read(topic).iter().map(|seen| seen.header("position").to_owned()).collect();
@@ -206,7 +206,7 @@ impl Place {
     }
 }
 
-/// The positions of batches, as they must arrive.
+/// The positions of batches, as they must be written.
 pub fn expected(batches: &[Batch]) -> Vec<String> {
     batches.iter().flat_map(|batch| batch.versions().map(|version| version.position().to_string())).collect()
 }

@@ -67,12 +67,12 @@ async fn a_message_says_what_and_where_and_goes_by_its_key() {
     assert_eq!(created.header("schema_version"), "1");
     assert_eq!(value["source"], place.source.as_str());
     assert_eq!(value["after"]["name"], "Ann");
-    // Of a key that changed and of the deletion.
+    // The tombstones of a key that changed and of the deletion.
     let tombstones: Vec<_> = users.iter().filter(|seen| seen.value.is_none()).collect();
     let keys: Vec<_> = tombstones.iter().map(|seen| seen.key.as_deref().unwrap()).collect();
     assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), 2, "{tombstones:?}");
     assert!(tombstones.iter().all(|seen| seen.header("position").ends_with("/tombstone")));
-    // What has no key stands in one partition, so that order holds.
+    // Rows without a key go to one partition, so that their order is kept.
     let log = place.read(&place.topic("log"));
     assert!(log.iter().all(|seen| seen.key.is_none() && seen.partition == 0));
     assert!(told("truncated").iter().all(|seen| seen.partition == 0));
@@ -82,7 +82,8 @@ async fn a_message_says_what_and_where_and_goes_by_its_key() {
     );
 }
 
-/// Brokers refuse messages without a key in such topics: what concerns no row has a key of its own, which compaction never removes.
+/// Brokers refuse messages without a key in compacted topics. So a message that concerns no row has its own key, which
+/// compaction never removes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compacted_topic_takes_truncations_gaps_and_errors() {
     const ROWS: &str = r#"
@@ -113,13 +114,13 @@ async fn a_compacted_topic_takes_truncations_gaps_and_errors() {
         let keys: BTreeSet<&str> = notes.iter().filter_map(|seen| seen.key.as_deref()).collect();
         assert!(keys.len() == 4 && keys.iter().all(|key| key.contains("$event")), "{keys:?}");
         assert!(notes.iter().all(|seen| seen.partition == 0));
-        // A receiver tells an event in structured mode by this header alone (Kafka binding of CloudEvents, 3).
+        // A receiver recognises an event in structured mode by this header alone (Kafka binding of CloudEvents, 3).
         let expected = if format == Format::CloudEvents { "application/cloudevents+json; charset=UTF-8" } else { "" };
         assert!(seen.iter().all(|seen| seen.header("content-type") == expected), "{format:?}");
     }
 }
 
-/// `check` says what compaction would do to what was written.
+/// `check` reports what compaction would do to the versions that were written.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_looks_at_compacted_topics() {
     let mut place = Place::on(Kafka::shared().await).await;
@@ -241,7 +242,7 @@ async fn two_tables_get_one_topic_only_if_it_is_meant() {
     let batches = Fixture::of(
         "table public.ä (id int4 key)\ntable crm.ä (id int4 key)\nbegin\ninsert public.ä [1]\ninsert crm.ä [1]\ncommit",
     );
-    // Characters that Kafka does not allow make no two names alike.
+    // Names stay different although Kafka does not allow some of their characters.
     place.config.topic = "{source}.{table}".to_owned();
     let mut sink = place.taken().await;
     place.deliver(&mut sink, &batches).await.unwrap();
@@ -269,7 +270,7 @@ async fn without_its_checkpoint_a_sink_does_not_begin() {
     assert!(shown(&error).contains("cdc-audit setup"), "{}", shown(&error));
     assert!(audit_kafka::probe(&place.config, &place.source, "stream").await.is_err());
     assert!(audit_kafka::stored(&place.config, &place.source, "stream").await.is_err());
-    // As often as one likes.
+    // Setup can be repeated any number of times.
     audit_kafka::set_up(&place.config, &place.source, "stream").await.unwrap();
     audit_kafka::set_up(&place.config, &place.source, "stream").await.unwrap();
     audit_kafka::probe(&place.config, &place.source, "stream").await.unwrap();

@@ -77,7 +77,7 @@ pub const WIDE: [(&str, &str); 20] = [
     ("version", "int4"),
 ];
 
-/// Words like prose, sliced as the measured table's are.
+/// Words like prose, from which texts are cut as in the measured table.
 pub fn prose() -> String {
     let mut random = Random(42);
     let words: Vec<String> =

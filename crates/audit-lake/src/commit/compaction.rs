@@ -1,8 +1,10 @@
-//! Commits of a compaction, beside the daemon that owns the table: no transaction of the daemon's moves.
+//! Commits of a compaction, made while a daemon may own the table: the daemon's application transactions stay as they
+//! are.
 //!
-//! ⚠ A file may take the place of others only if they are all still there, and other runs replace files at the same time: every entry since the
-//! list of files was read is looked at, up to the commit itself. And what a run has made is removed by others only under a commit that says so:
-//! the run itself, woken late, finds that commit on its way.
+//! ⚠ A file may replace others only if all of them are still in the log, and other runs replace files at the same time.
+//! So every entry since the list of files was read is checked, up to the commit itself. A file that a run has made is
+//! removed by others only after a commit that announces it: a run that wakes up late finds that commit before it can
+//! commit its own.
 
 use deltalake_core::kernel::transaction::CommitData;
 use deltalake_core::kernel::{Action, Add, Transaction};
@@ -13,29 +15,29 @@ use super::{TableLog, client, file_name, removed};
 use crate::error::{LakeError, fault};
 use crate::merge::Merged;
 
-/// Entries of others that are stepped over in one go.
+/// Number of other entries that one commit steps over.
 const STEPS_MAX: usize = 1000;
 
 /// How [`TableLog::replace`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replaced {
     Done,
-    /// Another run has replaced one of the files, or given the new one up.
+    /// Another run has replaced one of the files, or has abandoned the new one.
     Changed,
 }
 
-/// What an entry of the log means to a commit of a compaction.
+/// What an entry of the log means for a commit of a compaction.
 enum Met {
     /// It is this commit.
     Ours,
-    /// It rules this commit out.
+    /// It makes this commit impossible.
     Against,
     Neither,
 }
 
 impl TableLog {
-    /// Names a file in the place of those it was made of, which were listed from the log at version `listed`. Repeated after an answer that
-    /// was lost, it finds its own commit.
+    /// Names a file instead of those it was made of, which were listed from the log at version `listed`. If it is
+    /// repeated after a lost answer, it finds its own commit.
     pub async fn replace(&mut self, merged: &Merged, listed: u64) -> Result<Replaced, LakeError> {
         let replaces: Vec<String> = merged.replaces.iter().map(|file| file.name.to_string()).collect();
         let given_up = given_up(&merged.add.path);
@@ -60,8 +62,8 @@ impl TableLog {
         Ok(done)
     }
 
-    /// Commits that what another run has made at `path`, and the log does not name, never will be named: that run finds it, and stops. False
-    /// where the log names it after all.
+    /// Commits that a file at `path`, which another run has made and the log does not name, will never be named: that
+    /// run finds this commit and stops. Returns false if the log names the file after all.
     pub async fn give_up(&mut self, path: &str) -> Result<bool, LakeError> {
         fault!("lake::before_give_up");
         let meet = |entry: &[Action]| if names(entry, path) { Met::Against } else { Met::Neither };
@@ -71,7 +73,7 @@ impl TableLog {
         self.insert(data, self.version(), meet).await
     }
 
-    /// Writes an entry, unless one after `known` rules it out; whether it is there.
+    /// Writes an entry, unless an entry after `known` makes it impossible. Returns whether the entry is in the log.
     async fn insert(
         &mut self,
         data: CommitData,
@@ -80,8 +82,8 @@ impl TableLog {
     ) -> Result<bool, LakeError> {
         self.is_still_there().await?;
         let bytes = data.get_bytes().map_err(|error| LakeError::log(&self.table, error))?;
-        // Entries that were there when the log was read are only looked at: since then it may have been cleaned up, and what is put at a
-        // number before its checkpoint is read by nobody.
+        // Entries that existed when the log was read are only examined: the log may have been cleaned up since, and
+        // nobody reads an entry whose number is below its checkpoint.
         for version in known + 1..=self.version() {
             match self.entry(version).await?.map(|entry| meet(&entry)) {
                 Some(Met::Ours) => return Ok(true),
@@ -104,7 +106,7 @@ impl TableLog {
     }
 }
 
-/// The application transaction that gives up what a run has made.
+/// The application transaction that abandons a file of a run.
 fn given_up(path: &str) -> String {
     format!("compact/{}", file_name(path))
 }

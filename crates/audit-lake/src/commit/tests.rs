@@ -25,19 +25,19 @@ fn id(log: &TableLog) -> &Value {
     &log.state.as_ref().unwrap().metadata["id"]
 }
 
-/// Two handles of one daemon: what the one commits, the other has sent and never heard of.
+/// Two handles of one daemon: one of them commits what the other one has sent without receiving the answer.
 #[tokio::test]
 async fn an_entry_is_ours_only_if_it_says_the_same() {
     let store = store();
     let owned = Txn { owner: 1, ..Txn::default() };
     open(&store).await.commit(&change(owned, true)).await.unwrap();
     let (mut unheard, mut log) = (open(&store).await, open(&store).await);
-    // The lost answer was to another commit without files, of the same owner.
+    // The lost answer was that of another commit without files, by the same owner.
     unheard.commit(&change(owned, false)).await.unwrap();
     let chunk = ChunkProgress { baseline: 1, chunk: 1, done: false };
     log.commit(&change(Txn { baseline: chunk, ..owned }, false)).await.unwrap();
     assert_eq!(open(&store).await.txn().baseline, chunk);
-    // A repeat of the same one is recognised, and not written again.
+    // A repeat of the same commit is recognised and not written again.
     let (mut unheard, mut log) = (open(&store).await, open(&store).await);
     let chunk = ChunkProgress { chunk: 2, ..chunk };
     unheard.commit(&change(Txn { baseline: chunk, ..owned }, false)).await.unwrap();
@@ -61,7 +61,7 @@ fn fresh_file() -> Add {
     Add { path: "fresh/year=2026/month=03/day=01/a.parquet".into(), ..Add::default() }
 }
 
-/// Another tool's entry, which takes the file away under its own spelling of the path.
+/// An entry of another tool that removes the file under its own spelling of the path.
 async fn rewritten(store: &Store, file: &Add) {
     let log = open(store).await;
     let path = file.path.replace('=', "%3D");

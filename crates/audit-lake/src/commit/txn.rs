@@ -1,23 +1,24 @@
-//! Where a table stands, as application transactions of its Delta log.
+//! A table's state, as application transactions of its Delta log.
 
 use audit_core::position::{Lsn, Position};
 use audit_core::sink::ChunkProgress;
 use deltalake_core::kernel::Transaction;
 
-/// Where a table stands, and who says so.
+/// A table's state, and the owner that committed it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
     /// The last version of the stream that the table has.
     pub position: Position,
-    /// In a tenant's table: of the last chunks that it has rows of. Home says how far the baseline is.
+    /// In a tenant's table: the last chunks of which it has rows. Home says how far the baseline is.
     pub baseline: ChunkProgress,
     /// The owner epoch of the daemon that committed last.
     pub owner: u64,
-    /// In home, while tables of tenants may still have to commit their rows of the last chunks: the owner epoch in the names of those files.
+    /// In home, while tenants' tables may still have to commit their rows of the last chunks: the owner epoch in the
+    /// names of those files.
     pub spread_by: u64,
 }
 
-/// The application transactions, each `<source>/<name>`.
+/// The names of the application transactions; each is stored as `<source>/<name>`.
 pub const NAMES: [&str; 8] = ["epoch", "lsn", "seq", "owner", "baseline", "chunk", "chunks_done", "spread_by"];
 
 pub type Numbers = [Option<i64>; NAMES.len()];
@@ -27,7 +28,7 @@ impl Txn {
         let Txn { position, baseline, owner, spread_by } = self;
         [
             i64::from(position.epoch),
-            // A WAL position has 64 bits; the sign holds the highest.
+            // A WAL position has 64 bits; the sign bit holds the highest.
             position.commit_lsn.0 as i64,
             i64::from(position.seq),
             *owner as i64,
@@ -48,7 +49,7 @@ impl Txn {
                 chunk: u32::try_from(chunk?).ok()?,
                 done: done? != 0,
             },
-            // Lakes that began before there were tenants do not have it.
+            // Lakes that are older than tenants do not have it.
             spread_by: spread_by.unwrap_or_default() as u64,
         })
     }

@@ -1,4 +1,4 @@
-//! What a table's log says about its columns, for those who make statements of it.
+//! Describes a table's columns from its log, for programs that generate statements about it.
 
 use audit_core::position::Micros;
 use audit_core::shape::Shape;
@@ -13,17 +13,17 @@ use crate::schema::{SOURCE_COLUMN, SOURCE_KIND};
 /// A table of a lake.
 #[derive(Clone, Debug)]
 pub struct TableDescription {
-    /// Its folder, from the lake's.
+    /// The folder, relative to the lake's.
     pub folder: String,
-    /// In the order of the folders.
+    /// The partition columns, in the order of the folders.
     pub partition_columns: Vec<String>,
-    /// In the order of the Delta schema, partition columns included.
+    /// The columns, in the order of the Delta schema, partition columns included.
     pub fields: Vec<FieldDescription>,
-    /// Oldest first; none for the table of gaps.
+    /// The shapes, oldest first; the table of gaps has none.
     pub shapes: Vec<Shape>,
-    /// The year of its oldest partition that readers list; of now where there is none.
+    /// The year of the oldest partition that readers list; the current year if there is none.
     pub first_year: i32,
-    /// Whether it has a file that readers list.
+    /// Whether the table has a file that readers list.
     pub listed: bool,
 }
 
@@ -31,9 +31,9 @@ pub struct TableDescription {
 #[derive(Clone, Debug)]
 pub struct FieldDescription {
     pub name: String,
-    /// The name of the primitive type (Delta protocol, "Schema Serialization Format"), else `array` or `struct`.
+    /// The name of the primitive type (Delta protocol, "Schema Serialization Format"), otherwise `array` or `struct`.
     pub kind: String,
-    /// Name and kind of the source's column that it holds; `None` for the record's own columns.
+    /// Name and kind of the source's column that this one holds; `None` for the record's own columns.
     pub source: Option<(String, String)>,
 }
 
@@ -70,7 +70,7 @@ async fn is_listed(log: &TableLog) -> Result<bool, LakeError> {
     Ok(false)
 }
 
-/// Out of the names of the folders: `year=2026`, or `date=2026-03-01`.
+/// Reads the oldest year from the names of the folders: `year=2026` or `date=2026-03-01`.
 async fn first_year(log: &TableLog) -> Result<i32, LakeError> {
     let data = Path::from(format!("{}/{DATA}", log.folder));
     let listed = log.store().objects().list_with_delimiter(Some(&data)).await;

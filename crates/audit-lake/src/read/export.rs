@@ -1,11 +1,11 @@
-//! A table's versions in order of position, as a stream.
+//! Streams a table's versions in order of position.
 //!
-//! Files are ordered by their first versions and opened when the stream comes to them. Files of several partitions, or of a baseline, overlap;
-//! then their rows are merged. Where one owner followed another there may be more than two at a time, but not many. A file whose rows are
-//! sorted by key is sorted by position when it is opened.
+//! Files are ordered by their first versions, and opened when the stream reaches them. Files of several partitions or
+//! of a baseline overlap; their rows are merged. After changes of the owner more than two files may overlap, but not
+//! many. A file whose rows are sorted by key is sorted by position when it is opened.
 //!
-//! An export may take longer than files that were replaced are kept. Where one is gone the log is read again, and the stream goes on after the
-//! last position that it gave, up to where the table was when it began.
+//! An export may take longer than replaced files are kept. If a file is gone, the log is read again, and the stream
+//! continues after the last position that it returned, up to the table's end at the time when the export began.
 
 use std::collections::VecDeque;
 
@@ -22,10 +22,10 @@ use crate::error::LakeError;
 use crate::fetch::ObjectReader;
 use crate::sort::{Order, Sorted, Sorter};
 
-/// Rows decoded at a time, of each open file.
+/// Number of rows of each open file that are decoded at a time.
 const BATCH_ROWS: usize = 512;
 
-/// Of a file that is sorted anew, in bytes.
+/// Bytes of a file that are sorted in memory.
 const SORT_BYTES: usize = 32 << 20;
 
 /// What was asked for.
@@ -39,13 +39,13 @@ struct Merge {
     asked: Asked,
     waiting: VecDeque<DataFile>,
     open: Vec<Cursor>,
-    /// What was given or passed over.
+    /// The last position that was returned or skipped.
     done: Option<Position>,
-    /// The last version that was there at the beginning.
+    /// The last version that existed when the export began.
     last: Option<Position>,
 }
 
-/// Where the stream stands in a file.
+/// The current position in a file.
 struct Cursor {
     path: String,
     source: Source,
@@ -54,7 +54,7 @@ struct Cursor {
     position: Position,
 }
 
-/// Where the rows of a file come from, in order of position.
+/// The rows of a file, in order of position.
 enum Source {
     File(Box<ParquetRecordBatchStream<ObjectReader>>),
     Sorted(Sorted),
@@ -76,7 +76,7 @@ impl Source {
     }
 }
 
-/// Versions after the position `after`, committed at or after `since` and before `until`.
+/// Streams the versions after the position `after` that were committed at or after `since` and before `until`.
 pub async fn export(
     logs: Vec<TableLog>,
     after: Option<Position>,
@@ -95,7 +95,7 @@ pub async fn export(
 }
 
 impl Asked {
-    /// The files that the log names now, without those of which everything is done.
+    /// The files that the log names now, except those that are completely done.
     async fn files(&self, done: Option<Position>) -> Result<Vec<DataFile>, LakeError> {
         let mut files = files::select(&self.logs, |stats| stats.may_be_committed(self.since, self.until)).await?;
         files.retain(|file| done.is_none_or(|done| file.name.last > done));
@@ -117,7 +117,8 @@ impl Merge {
         }
     }
 
-    /// A roll or a compaction has replaced a file that was still to be read. One that the log still names is lost.
+    /// Continues after a roll or a compaction has replaced a file that was still to be read. A missing file that the
+    /// log still names is lost, which is an error.
     async fn read_log_again(&mut self, error: LakeError) -> Result<(), LakeError> {
         let files = self.asked.files(self.done).await?;
         if matches!(&error, LakeError::Read { path, .. } if files.iter().any(|file| file.shown() == *path)) {
@@ -141,7 +142,8 @@ impl Merge {
             let committed_at = cursor.rows.committed_at(cursor.at);
             let wanted = self.done.is_none_or(|done| position > done) && self.asked.is_in_span(committed_at);
             let record = if wanted { Some(cursor.rows.record(cursor.at, &cursor.path)?) } else { None };
-            // What is read here is done only if the step to the next row succeeds; else it would be passed over when the log is read again.
+            // This row is done only if the step to the next row succeeds; otherwise it would be skipped when the log is
+            // read again.
             if !cursor.advance().await? {
                 self.open.swap_remove(at);
             }
@@ -173,7 +175,7 @@ impl Merge {
 }
 
 impl Cursor {
-    /// Goes to the next row; false at the end.
+    /// Moves to the next row. Returns false at the end.
     async fn advance(&mut self) -> Result<bool, LakeError> {
         self.at += 1;
         if self.at < self.rows.len() {

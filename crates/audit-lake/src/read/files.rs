@@ -1,4 +1,4 @@
-//! The files of a table, and which of them can hold what is asked for.
+//! Selects the files of a table that may hold what is asked for.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub struct DataFile {
     pub rows: u64,
 }
 
-/// What the log says of a file's values. Whatever it does not say may be there.
+/// The log's statistics of a file. A value that they do not exclude may be in the file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Stats {
@@ -43,7 +43,7 @@ impl Stats {
         self.null_count.get(column)?.as_u64()
     }
 
-    /// Whether a text column may hold the value. Bounds are cut, but stay bounds.
+    /// Whether a text column may hold the value. Bounds may be shortened, but remain valid bounds.
     pub fn may_hold(&self, column: &str, text: &str) -> bool {
         if self.num_records.is_some() && self.nulls(column) == self.num_records {
             return false;
@@ -57,9 +57,9 @@ impl Stats {
         self.nulls(column) != Some(0)
     }
 
-    /// Whether a version may have been committed in the span.
+    /// Whether a version may have been committed in the time span.
     pub fn may_be_committed(&self, since: Option<Micros>, until: Option<Micros>) -> bool {
-        // Both print alike, and so sort as they are.
+        // Both are printed in the same format, so the texts sort like the times.
         let bound = |bounds: &BTreeMap<String, Value>| {
             bounds.get("cdc_committed_at").and_then(Value::as_str).map(str::to_string)
         };
@@ -70,13 +70,13 @@ impl Stats {
 }
 
 impl DataFile {
-    /// As messages show it.
+    /// The path as messages show it.
     pub fn shown(&self) -> String {
         self.store.show(&self.path)
     }
 }
 
-/// The files for which `wanted` holds, in order of their first versions.
+/// The files for which `wanted` returns true, in order of their first versions.
 pub async fn select(logs: &[TableLog], wanted: impl Fn(&Stats) -> bool) -> Result<Vec<DataFile>, LakeError> {
     let mut files = Vec::new();
     for log in logs {
@@ -106,7 +106,7 @@ async fn select_of(log: &TableLog, wanted: &impl Fn(&Stats) -> bool) -> Result<V
     Ok(files)
 }
 
-/// The latest commit time in the files that end at or before `up_to`, as far as the logs tell it.
+/// The latest commit time in the files that end at or before `up_to`, as far as the logs contain it.
 pub async fn newest(logs: &[TableLog], up_to: Position) -> Result<Option<Micros>, LakeError> {
     let mut newest: Option<Micros> = None;
     for log in logs {

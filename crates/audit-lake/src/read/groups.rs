@@ -1,6 +1,7 @@
-//! Which row groups of a file may have a value in a column, by their bounds and Bloom filters.
+//! Selects the row groups of a file that may have a value in a column, by their bounds and Bloom filters.
 //!
-//! The filters are most of what a look-up of one key reads, and it asks the same of the same files more than once: what they said is kept.
+//! The filters are most of what a look-up of one key reads, and it asks the same files the same question more than
+//! once, so the answers are kept.
 
 use std::collections::HashMap;
 
@@ -10,17 +11,18 @@ use parquet::file::metadata::RowGroupMetaData;
 
 use crate::fetch::ObjectReader;
 
-/// More answers than this are forgotten: a row that had a thousand keys, in a lake of thousands of files, must not fill the memory.
+/// Number of answers after which all are forgotten: a row that had a thousand keys, in a lake of thousands of files,
+/// must not fill the memory.
 const KNOWN_MAX: usize = 50_000;
 
 type Builder = ParquetRecordBatchStreamBuilder<ObjectReader>;
 
-/// What is known so far: by file, column and value, whether each row group may have it.
+/// The answers so far: by file, column and value, whether each row group may have it.
 #[derive(Debug, Default)]
 pub struct Groups(HashMap<(String, &'static str, String), Vec<bool>>);
 
 impl Groups {
-    /// The row groups of the file, named as it is `shown`, in which one of `columns` may have one of `values`.
+    /// The row groups of the file named `shown` in which one of `columns` may have one of `values`.
     pub async fn select(
         &mut self,
         shown: &str,
@@ -45,7 +47,7 @@ impl Groups {
     }
 }
 
-/// For each value whether each row group may have it. A filter is read once for all of them.
+/// For each value, whether each row group may have it. A filter is read once for all values.
 async fn ask(builder: &mut Builder, column: &str, values: &[&String]) -> Result<Vec<Vec<bool>>> {
     let groups = builder.metadata().num_row_groups();
     let mut answers = vec![vec![false; groups]; values.len()];
@@ -69,7 +71,7 @@ async fn ask(builder: &mut Builder, column: &str, values: &[&String]) -> Result<
     Ok(answers)
 }
 
-/// Whether the bounds of a column leave room for a value.
+/// Whether a value is within the bounds of a column.
 fn is_within(group: &RowGroupMetaData, column: usize, value: &str) -> bool {
     let Some(statistics) = group.column(column).statistics() else { return true };
     let (min, max) = (statistics.min_bytes_opt(), statistics.max_bytes_opt());

@@ -1,7 +1,7 @@
 //! The trail of one row through changes of its key.
 //!
-//! The trail is a list of stretches: a key, and the positions between which it was this row's. A version that altered the key has the new one
-//! as `key` and the old one as `old_key`, and so joins two stretches:
+//! The trail is a list of stretches: a key, and the range of positions in which the row had it. A version that changed
+//! the key has the new key as `key` and the old one as `old_key`, and so joins two stretches:
 //!
 //! ```text
 //! key A   ──created───updated──┐                        asked for: B
@@ -27,16 +27,16 @@ use super::record::Rows;
 use crate::commit::TableLog;
 use crate::error::LakeError;
 
-/// How often a history is begun, while files are replaced and removed under it.
+/// Number of times that a history is begun while files are being replaced and removed.
 const TRIES_MAX: u32 = 10;
-/// A row whose key changed more often is followed no further.
+/// Maximum number of stretches. The trail of a row whose key changed more often is followed no further.
 const STRETCHES_MAX: usize = 1_000;
 const BATCH_ROWS: usize = 512;
 
-/// Before, and after, every position.
+/// The beginning of a stretch that has no earlier bound.
 const START: Option<Position> = None;
 
-/// What happened under `key`, at or after `from` and before `to`.
+/// The versions under `key`, at or after `from` and before `to`.
 #[derive(Clone, Debug)]
 struct Stretch {
     key: String,
@@ -50,7 +50,7 @@ impl Stretch {
     }
 }
 
-/// A version that begins or ends a stretch: it created or deleted the row, or altered its key.
+/// A version that begins or ends a stretch: it created or deleted the row, or changed its key.
 #[derive(Clone, Debug)]
 struct Turn {
     position: Position,
@@ -65,7 +65,7 @@ impl Turn {
     }
 }
 
-/// The log is read again where a file was replaced and removed meanwhile.
+/// Reads the trail. If a file was replaced and removed in the meantime, the log is read again.
 pub async fn history(logs: &[TableLog], key: &str, limit: usize) -> Result<Vec<Record>, LakeError> {
     let mut tries = 1;
     loop {
@@ -80,14 +80,14 @@ async fn read_history(logs: &[TableLog], key: &str, limit: usize) -> Result<Vec<
     let mut trail = Trail { logs, turns: HashMap::new(), groups: Groups::default() };
     let stretches = trail.stretches(key).await?;
     let mut newest = trail.versions(&stretches, limit).await?;
-    // What is older than the limit allows must not decide about truncations.
+    // Versions that are beyond the limit must not decide which truncations are shown.
     if let Some(oldest) = newest.keys().next().copied() {
         trail.add_truncations(oldest, &mut newest).await?;
     }
     Ok(newest.into_values().rev().take(limit).collect())
 }
 
-/// Right after a position.
+/// The position immediately after a position.
 fn after(position: Position) -> Position {
     match position.seq.checked_add(1) {
         Some(seq) => Position { seq, ..position },
@@ -96,9 +96,9 @@ fn after(position: Position) -> Position {
 }
 
 struct Trail<'t> {
-    /// Of one table, wherever it has versions of the row.
+    /// The logs of one table, in every store that may have versions of the row.
     logs: &'t [TableLog],
-    /// By key, those that have it before or after, in order.
+    /// By key: the turns that have it as `key` or `old_key`, in order.
     turns: HashMap<String, Vec<Turn>>,
     groups: Groups,
 }
@@ -118,7 +118,7 @@ impl Trail<'_> {
         Ok(stretches)
     }
 
-    /// The row had `key` before `to`.
+    /// Follows the row, which had `key` before position `to`, into its past.
     async fn backward(
         &mut self,
         stretches: &mut Vec<Stretch>,
@@ -130,7 +130,7 @@ impl Trail<'_> {
             let turn = self.turns(&key).await?.iter().rev().find(|turn| turn.position < to);
             let mut from = START;
             if let Some(turn) = turn {
-                // An earlier row that was deleted, or that left this key, is another's history.
+                // An earlier row that was deleted, or that gave this key up, has its own history.
                 let another = turn.deleted || turn.leaves(&key);
                 from = Some(if another { after(turn.position) } else { turn.position });
                 next = if another { None } else { turn.old_key.clone() };
@@ -144,7 +144,7 @@ impl Trail<'_> {
         Ok(())
     }
 
-    /// The row has `key` from `from` on.
+    /// Follows the row, which has `key` from position `from` on, into its future.
     async fn forward(
         &mut self,
         stretches: &mut Vec<Stretch>,
@@ -185,7 +185,7 @@ impl Trail<'_> {
         files.sort_by_key(|file| std::cmp::Reverse(file.name.last));
         let keys: Vec<String> = stretches.iter().map(|stretch| stretch.key.clone()).collect();
         for file in files {
-            // Files are in order of their last versions: nothing newer follows.
+            // Files are sorted by their last versions, so no newer version follows.
             if newest.len() >= limit && newest.keys().next().is_some_and(|oldest| file.name.last < *oldest) {
                 break;
             }
@@ -206,7 +206,7 @@ impl Trail<'_> {
         Ok(newest)
     }
 
-    /// Adds the truncations after `oldest` that found the row there.
+    /// Adds the truncations after `oldest` that removed the row.
     async fn add_truncations(
         &mut self,
         oldest: Position,
@@ -270,7 +270,7 @@ async fn read_turns(logs: &[TableLog], key: &str, groups: &mut Groups) -> Result
     Ok(turns)
 }
 
-/// The rows of a file in which one of `columns` has one of `values`; only the columns `asked` for, or all.
+/// The rows of a file in which one of `columns` has one of `values`, with the columns in `asked`, or all.
 async fn matching(
     file: &DataFile,
     columns: &[&'static str],
@@ -300,7 +300,7 @@ async fn matching(
     stream.try_collect().await.map_err(failed)
 }
 
-/// For each row whether one of its columns has one of the values.
+/// For each row, whether one of its columns has one of the values.
 fn any_equal(batch: &RecordBatch, values: &[String]) -> BooleanArray {
     let columns: Vec<_> = batch.columns().iter().filter_map(|column| column.as_string_opt::<i32>()).collect();
     let equal = |row: usize| {

@@ -1,8 +1,8 @@
 //! Reading the lake back: [`LakeReader`].
 //!
-//! The Delta log says which files a table has and what is in them at most; files, row groups and pages that cannot hold what is asked for are
-//! not read. Rows come as [`Record`]s, the struct that every store's reader gives. An export is a stream that holds one row group of each
-//! file it stands in, whatever its size.
+//! The Delta log names the files of a table and gives bounds of their contents; files, row groups and pages that cannot
+//! hold what is asked for are not read. Rows are returned as [`Record`]s, the type that every store's reader returns.
+//! An export is a stream that holds one row group of each file that it is reading, whatever the size of the export.
 
 mod describe;
 mod export;
@@ -33,10 +33,10 @@ use crate::tenants::Stores;
 
 pub use describe::{FieldDescription, TableDescription};
 
-/// Tables whose log is read at a time.
+/// Number of tables whose logs are read at a time.
 const CONCURRENT: usize = 16;
 
-/// A lake that is read: all of it, or what one tenant has.
+/// A lake that is read: everything or what one tenant has.
 #[derive(Clone, Debug)]
 pub struct LakeReader {
     stores: Stores,
@@ -51,7 +51,7 @@ enum Whose {
 }
 
 impl LakeReader {
-    /// Opens a lake. It must be there.
+    /// Opens a lake, which must exist.
     pub fn open(config: &LakeConfig) -> Result<LakeReader, LakeError> {
         Ok(LakeReader::of(&Stores::open(config, false)?))
     }
@@ -60,27 +60,27 @@ impl LakeReader {
         LakeReader::of(&Stores::alone(store))
     }
 
-    /// All of it.
+    /// Reads everything.
     pub(crate) fn of(stores: &Stores) -> LakeReader {
         LakeReader { stores: stores.clone(), whose: Whose::Everybodys }
     }
 
-    /// What belongs to no tenant.
+    /// Reads only what belongs to no tenant.
     pub fn of_home(&self) -> LakeReader {
         LakeReader { stores: self.stores.clone(), whose: Whose::Homes }
     }
 
-    /// What one tenant has.
+    /// Reads only what one tenant has.
     ///
     /// # Errors
-    /// [`LakeError::NoTenant`] where the lake does not know it.
+    /// Returns [`LakeError::NoTenant`] if the lake does not know the tenant.
     pub async fn of_tenant(&self, tenant: &str) -> Result<LakeReader, LakeError> {
         let known = self.stores.known().await?.into_iter().find(|known| **known == *tenant);
         let tenant = known.ok_or_else(|| LakeError::NoTenant { tenant: tenant.to_string() })?;
         Ok(LakeReader { stores: self.stores.clone(), whose: Whose::Tenants(tenant) })
     }
 
-    /// One reader for home and one for each tenant; of a lake without tenants one for all of it.
+    /// One reader for home and one for each tenant; a lake without tenants has one for home.
     pub async fn each(&self) -> Result<Vec<LakeReader>, LakeError> {
         let whose = match &self.whose {
             Whose::Everybodys => {
@@ -92,7 +92,7 @@ impl LakeReader {
         Ok(whose.into_iter().map(|whose| LakeReader { stores: self.stores.clone(), whose }).collect())
     }
 
-    /// Whose versions these are; `None` of those that are not one tenant's.
+    /// The tenant whose versions this reader reads; `None` if it does not read a single tenant's.
     pub fn tenant(&self) -> Option<&Arc<str>> {
         match &self.whose {
             Whose::Tenants(tenant) => Some(tenant),
@@ -112,7 +112,7 @@ impl LakeReader {
         }
     }
 
-    /// Names of the tables that have versions here, in order; none where the lake is another source's.
+    /// Names of the tables that have versions here, in order; none if the lake belongs to another source.
     pub async fn tables(&self, source: &str) -> Result<Vec<String>, LakeError> {
         if checkpoint::source(self.stores.home()).await?.as_deref() != Some(source) {
             return Ok(Vec::new());
@@ -128,13 +128,14 @@ impl LakeReader {
         Ok(all.into_iter().collect())
     }
 
-    /// What the lake has, and since when; `None` before the first write, and where it is another source's.
+    /// The lake's checkpoint, and when it was written; `None` before the first write, or if the lake belongs to another
+    /// source.
     pub async fn checkpoint(&self, source: &str) -> Result<Option<(Checkpoint, Option<Micros>)>, LakeError> {
         Ok(checkpoint::stored(self.stores.home()).await?.filter(|(stored, _)| stored.source == source))
     }
 
-    /// The latest commit time among the versions of these tables up to the lake's checkpoint, as their logs tell it. ⚠ Each table is committed
-    /// for itself: one that is beyond the checkpoint says nothing of the others.
+    /// The latest commit time among the versions of these tables up to the lake's checkpoint, according to their logs.
+    /// ⚠ Each table is committed separately, so one that is past the checkpoint does not show how far the others are.
     pub async fn newest(&self, source: &str, tables: &[String]) -> Result<Option<Micros>, LakeError> {
         let Some((Checkpoint { position: up_to, .. }, _)) = self.checkpoint(source).await? else { return Ok(None) };
         let newest = |table: &String| {
@@ -152,17 +153,19 @@ impl LakeReader {
         Ok(found.into_iter().flatten().max())
     }
 
-    /// The trail of one row, newest first, at most `limit` versions: what happened under this key, what happened to the same row under the
-    /// keys it had before and after, and the truncations that removed it.
+    /// The trail of one row, newest first, at most `limit` versions: what happened under this key, what happened to the
+    /// same row under its earlier and later keys, and the truncations that removed it.
     ///
-    /// A key that was used again after a deletion names more than one row: all of them are shown.
+    /// A key that was used again after a deletion belongs to more than one row: the versions of all of them are
+    /// returned.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, LakeError> {
         let logs = self.logs(source, table).await?;
         history::history(&logs, key, limit as usize).await
     }
 
-    /// A table's versions in the order of their positions, committed at or after `since` and before `until`. Of several tenants' files many
-    /// are open at a time: one tenant after the other ([`LakeReader::each`]) takes less memory.
+    /// Streams a table's versions that were committed at or after `since` and before `until`, in the order of their
+    /// positions. With several tenants many files are open at a time; reading one tenant after the other
+    /// ([`LakeReader::each`]) takes less memory.
     pub async fn export(
         &self,
         source: &str,
@@ -173,7 +176,7 @@ impl LakeReader {
         self.export_after(source, table, None, since, until).await
     }
 
-    /// The same, of the versions after a position: the rest of an export that broke off there.
+    /// Streams only the versions after a position: the rest of an export that stopped there.
     pub async fn export_after(
         &self,
         source: &str,
@@ -186,7 +189,7 @@ impl LakeReader {
         export::export(logs, after, since, until).await
     }
 
-    /// How many versions [`LakeReader::export`] would give at most; exact where no bounds are given.
+    /// Upper bound of the number of versions that [`LakeReader::export`] returns; exact without `since` and `until`.
     pub async fn count(
         &self,
         source: &str,
@@ -213,14 +216,14 @@ impl LakeReader {
         Ok(shapes)
     }
 
-    /// What a table's log says about its columns, its partitions and its shapes. Of one tenant's, or of the home's.
+    /// Describes a table's columns, partitions and shapes according to its log, in one tenant's store or in home.
     pub async fn describe(&self, source: &str, table: &str) -> Result<TableDescription, LakeError> {
         let logs = self.logs(source, table).await?;
         let log = logs.first().ok_or_else(|| LakeError::NoTable { table: table.to_string() })?;
         describe::describe(log).await
     }
 
-    /// Where the described tables lie, as the key `url` of a lake says it.
+    /// Where the described tables are, in the form of a lake's key `url`.
     pub fn url(&self) -> Result<String, LakeError> {
         match &self.whose {
             Whose::Tenants(tenant) => self.stores.url_of(tenant),
@@ -228,7 +231,7 @@ impl LakeReader {
         }
     }
 
-    /// The table's log in every store that has it.
+    /// The table's log in every store that has the table.
     async fn logs(&self, source: &str, table: &str) -> Result<Vec<TableLog>, LakeError> {
         let source: Arc<str> = source.into();
         let open = |store: Store| {
@@ -257,7 +260,7 @@ async fn table_names(store: &Store, source: &Arc<str>) -> Result<Vec<String>, La
             None => cut.push(folder.to_string()),
         }
     }
-    // Names too long for a folder's are in the table's metadata only.
+    // Names that are too long for a folder's name are only in the table's metadata.
     let open = |folder: String| async move { TableLog::open_folder(store, source, &folder).await };
     let logs: Vec<Option<TableLog>> =
         futures::stream::iter(cut).map(open).buffer_unordered(CONCURRENT).try_collect().await?;

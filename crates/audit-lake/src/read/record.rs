@@ -1,6 +1,6 @@
-//! Rows of a lake's file as [`Record`]s.
+//! Converts rows of a lake's file into [`Record`]s.
 //!
-//! Typed values become JSON by the way of PostgreSQL's text, so that lake and hot show the same.
+//! Typed values become JSON by way of PostgreSQL's text, so that lake and hot show the same.
 
 use std::fmt::Write as _;
 
@@ -22,7 +22,7 @@ use crate::stats;
 #[derive(Debug)]
 pub struct Rows {
     batch: RecordBatch,
-    /// The row's own columns: source name, lake name, kind, index.
+    /// The row's own columns.
     columns: Vec<RowColumn>,
 }
 
@@ -55,7 +55,7 @@ impl Rows {
         self.batch.num_rows()
     }
 
-    /// A text column of the record.
+    /// The value of a text column of the record.
     pub fn text(&self, column: &str, at: usize) -> Option<&str> {
         let column = self.batch.column_by_name(column)?.as_string_opt::<i32>()?;
         column.is_valid(at).then(|| column.value(at))
@@ -98,7 +98,7 @@ impl Rows {
         Some(names.as_string_opt::<i32>()?.iter().flatten().map(str::to_string).collect())
     }
 
-    /// The record of row `at`, complete.
+    /// The complete record of row `at`.
     pub fn record(&self, at: usize, path: &str) -> Result<Record, LakeError> {
         let text = |column: &str| self.text(column, at).map(str::to_string);
         let needed = |column: &'static str| text(column).ok_or_else(|| missing(path, column));
@@ -111,7 +111,8 @@ impl Rows {
         let unknown = self.names("cdc_unknown", at).unwrap_or_default();
         let before_known = self.boolean("cdc_before_known", at).unwrap_or(false);
         let exact = self.exact(at);
-        // What is not known of a row before is null in its columns; what is known of it then is a key, and no part of a key is null.
+        // Values of the row before that are not known are null in its columns. What is known of it then is its key, and
+        // no part of a key is null.
         let known_only = event == "deleted" && !before_known;
         let image = || self.image(self.batch.columns(), at, "", &exact, &unknown, known_only);
         let (before, after) = match event.as_str() {
@@ -157,7 +158,7 @@ impl Rows {
         Ok(record.complete())
     }
 
-    /// Texts of values that their typed columns cannot hold.
+    /// The texts of values that their typed columns cannot hold.
     fn exact(&self, at: usize) -> Map<String, Value> {
         self.text("cdc_exact", at).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
@@ -167,7 +168,7 @@ impl Rows {
         if !kept.is_valid(at) {
             return None;
         }
-        // Its fields are those of the row, by name.
+        // Its fields are the row's columns, by name.
         let fields: &Fields = kept.fields();
         let mut columns = self.batch.columns().to_vec();
         for column in &self.columns {
@@ -178,7 +179,7 @@ impl Rows {
         Some(self.image(&columns, at, "cdc_before.", exact, &[], !whole))
     }
 
-    /// One side of the row as an object; what is unknown is left out.
+    /// One side of the row as an object; unknown values are left out.
     fn image(
         &self,
         columns: &[ArrayRef],
@@ -219,7 +220,7 @@ fn missing(path: &str, column: &str) -> LakeError {
 /// Appends a value as JSON.
 fn write_value(out: &mut Vec<u8>, kind: &Kind, array: &ArrayRef, at: usize) {
     match Form::of(kind) {
-        // Lists have the record's form already, and so has jsonb, but for its null.
+        // A list already has the record's form, and so has jsonb, except for its `null`.
         Form::Json(Kind::Array(_)) => {
             out.extend_from_slice(array.as_string_opt::<i32>().map_or("null", |texts| texts.value(at)).as_bytes())
         }
@@ -230,8 +231,8 @@ fn write_value(out: &mut Vec<u8>, kind: &Kind, array: &ArrayRef, at: usize) {
     }
 }
 
-/// A typed value in the text form that PostgreSQL gives it; `None` where the column has another type than its form,
-/// or a time that the lake does not write.
+/// A typed value in the text form that PostgreSQL gives it; `None` if the column has another type than its form, or a
+/// time that the lake does not write.
 fn postgres_text(form: &Form, array: &ArrayRef, at: usize) -> Option<String> {
     Some(match form {
         Form::Bool => if array.as_boolean_opt()?.value(at) { "t" } else { "f" }.to_string(),
@@ -270,7 +271,7 @@ fn float(value: f64, shown: String) -> String {
     }
 }
 
-/// `YYYY-MM-DD HH:MM:SS[.ffffff][+00]`, without trailing zeros.
+/// Formats a time as `YYYY-MM-DD HH:MM:SS[.ffffff][+00]`, without trailing zeros.
 fn timestamp(micros: i64, zone: bool) -> Option<String> {
     let shown = stats::time(micros)?;
     let (date, time) = shown.strip_suffix('Z')?.split_once('T')?;

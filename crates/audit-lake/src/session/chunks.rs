@@ -1,4 +1,4 @@
-//! Chunks of baselines. The tables that have rows of one are committed together: see [`crate::table::chunks`].
+//! Chunks of baselines. The tables that have rows of a chunk commit it together: see [`crate::table::chunks`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,16 +17,16 @@ use crate::file::ChunkNote;
 use crate::rows::Shared;
 use crate::table::{Append, Need, OpenTable, TableId};
 
-/// Chunks of one table that are taken in and not committed.
+/// Chunks of one table that are taken in but not committed.
 #[derive(Debug)]
 pub struct Group {
     note: ChunkNote,
     since: Instant,
-    /// Tables with rows of them.
+    /// Tables with rows of these chunks.
     members: Vec<TableId>,
-    /// Nothing more comes in: they are being committed.
+    /// The chunks are being committed, so no more can join.
     closing: bool,
-    /// Home has them.
+    /// Home has committed them.
     decided: bool,
 }
 
@@ -57,7 +57,7 @@ impl Group {
     }
 }
 
-/// What tables of tenants do with chunks.
+/// A step that tenants' tables take with chunks.
 #[derive(Clone, Copy)]
 enum Step {
     Put(ChunkNote),
@@ -76,7 +76,7 @@ impl Step {
     }
 }
 
-/// Takes a step with several tables at a time, with all of them whatever becomes of one.
+/// Takes a step with several tables at a time, and with all of them even if one fails.
 async fn each(tables: &mut Vec<OpenTable>, step: Step) -> Result<(), LakeError> {
     let under_way = futures::stream::iter(std::mem::take(tables)).map(|table| step.take(table));
     let mut errors = Vec::new();
@@ -88,7 +88,8 @@ async fn each(tables: &mut Vec<OpenTable>, step: Step) -> Result<(), LakeError> 
     errors.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Commits of the stream that an error broke off come first: what they say of a table's log is what chunks go on from.
+/// Finishes commits of the stream that an error interrupted, because the chunks' commits build on the state of the
+/// tables' logs.
 async fn finish(home: &mut OpenTable, others: &mut [OpenTable], seen: Position) -> Result<(), LakeError> {
     for table in others.iter_mut().chain([home]).filter(|table| table.is_closing()) {
         table.close(seen).await?;
@@ -142,7 +143,8 @@ impl Session {
         (taken.baseline, taken.chunk)
     }
 
-    /// Whether a chunk can join those that are there. Home takes part even without rows of it, so that it knows the table's shape.
+    /// Whether a chunk can join those that were taken in. Home takes part even if it has no rows of the chunk, so that
+    /// it knows the table's shape.
     fn takes_chunk(&mut self, batch: &Batch, mark: &ChunkMark, route: &Route, large: bool) -> bool {
         let mut fits = self.chunks.get(&mark.table).is_none_or(|group| group.note.baseline == mark.baseline);
         let Some(first) = batch.versions().next() else { return fits };
@@ -184,7 +186,7 @@ impl Session {
         }
     }
 
-    /// The chunk is whole.
+    /// Adds a chunk that was taken in completely.
     fn join(&mut self, mark: &ChunkMark, ids: Vec<TableId>) {
         let note = ChunkNote { baseline: mark.baseline, first: mark.chunk, last: mark.chunk, done: mark.last };
         let begun = || Group { note, since: Instant::now(), members: Vec::new(), closing: false, decided: false };
@@ -197,7 +199,7 @@ impl Session {
         }
     }
 
-    /// Goes on with commits of chunks that an error broke off.
+    /// Continues commits of chunks that an error interrupted.
     pub(super) async fn finish_chunks(&mut self) -> Result<(), LakeError> {
         let closing = self.chunks.iter().filter(|(_, group)| group.closing).map(|(name, _)| name.clone());
         for name in closing.collect::<Vec<_>>() {
@@ -206,7 +208,7 @@ impl Session {
         Ok(())
     }
 
-    /// Commits the chunks of a table that are taken in. After an error that allows it, call it again.
+    /// Commits the chunks of a table that were taken in. Call it again after an error that can be retried.
     pub(super) async fn close_chunks(&mut self, name: &Arc<str>) -> Result<(), LakeError> {
         let home = TableId::at_home(name);
         self.open_tables(std::slice::from_ref(&home)).await?;

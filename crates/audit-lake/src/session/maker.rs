@@ -28,7 +28,8 @@ pub struct Maker {
 }
 
 impl Maker {
-    /// Of a tenant whose bucket is gone none: whoever removed it removed what it held. Rows that come for it later find that out.
+    /// The folders of the tables in home's or a tenant's store. A tenant whose bucket is gone has none, because its
+    /// contents were removed with it. Rows that come for this tenant later meet the missing bucket.
     pub async fn table_folders(&self, tenant: Option<&str>) -> Result<Vec<String>, LakeError> {
         let named = |error: LakeError| match tenant {
             Some(tenant) => error.of_tenant(tenant),
@@ -50,7 +51,8 @@ impl Maker {
         Ok(listed.common_prefixes.into_iter().filter_map(name).filter(|name| name != OWN_FOLDER).collect())
     }
 
-    /// `baseline` is how far the table's is, as home says; `has_fresh`: it may have fresh files.
+    /// Opens a table. `baseline` is how far the table's baseline is, according to home; `has_fresh` says that it may
+    /// have fresh files.
     pub async fn open(
         &self,
         id: TableId,
@@ -76,7 +78,8 @@ impl Maker {
         }
     }
 
-    /// ⚠ What the log says is counted on from here on, so it is synced: the daemon that wrote it may have been killed before it did.
+    /// ⚠ From here on the log's contents are relied on, so the log is synced: the daemon that wrote it may have been
+    /// killed before it did that.
     async fn table(
         &self,
         log: TableLog,
@@ -101,8 +104,8 @@ impl Maker {
         Ok(table)
     }
 
-    /// The home's table in `folder`, with what was left behind of its baseline and of its rolls taken up. The lake has everything up to
-    /// `stored`.
+    /// Opens home's table in `folder`, and recovers what was left behind of its baseline and its rolls. The lake has
+    /// everything up to `stored`.
     pub async fn look_at_home(
         &self,
         folder: String,
@@ -117,7 +120,8 @@ impl Maker {
         let under_way = txn.baseline.baseline > 0 && !txn.baseline.done;
         let mut table = self.table(log, None, None).await?;
         if has_tenants && (under_way || txn.spread_by > 0) {
-            // ⚠ Tenants' files of chunks that do not count are removed: whoever put them must not make them count any more.
+            // ⚠ Tenants' files of chunks that do not count are removed, so the daemon that put them must not be able to
+            // make them count any more.
             table.own().await?;
         }
         if under_way {
@@ -127,7 +131,7 @@ impl Maker {
         Ok(Some(table))
     }
 
-    /// The same of a tenant's table; `home` is what home knows of it.
+    /// Opens a tenant's table in the same way; `home` is what home knows of it.
     pub async fn look_at_tenants(
         &self,
         tenant: Arc<str>,
@@ -153,7 +157,7 @@ impl Maker {
             (Some(log), _) => log,
             (None, unsettled) => {
                 no_log(&store, folder, stored).await?;
-                // It may still have its first file, of chunks that home has.
+                // It may still have its first file, with chunks that home has.
                 let Some(home) = unsettled else { return Ok(None) };
                 TableLog::open(&store, &self.source, &home.table, self.settings.partitioning).await?
             }
@@ -170,8 +174,8 @@ impl Maker {
     }
 }
 
-/// A table that was never committed to has no file that the checkpoint counts in. Else its log was removed, and to begin another would
-/// hide those files from whoever reads it.
+/// Checks that a table without a log was never committed to: then it has no file that the checkpoint covers. Otherwise
+/// its log was removed, and a new log would hide those files from its readers.
 async fn no_log(store: &Store, folder: &str, stored: Position) -> Result<(), LakeError> {
     for root in [DATA, FRESH] {
         let root = Path::from(format!("{folder}/{root}"));

@@ -1,5 +1,5 @@
-//! What a session does beside the stream, which goes on meanwhile: rolls, one at a time, whose commits come between those of the stream; and
-//! compactions, which commit for themselves.
+//! Work of a session next to the stream, which continues: rolls, one at a time, whose commits come between those of the
+//! stream; and compactions, which make their own commits.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,12 @@ use crate::error::LakeError;
 use crate::merge::{Merged, merge};
 use crate::table::{OpenTable, TableId};
 
-/// How soon a roll's end is seen.
+/// How soon the end of a roll is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Opening tables for their rolls takes the stream no more than one part in so many of its time.
+/// Opening tables for their rolls may take one part in this many of the stream's time.
 const REOPEN_SHARE: u32 = 5;
 
-/// A roll that is under way.
+/// A running roll.
 #[derive(Debug)]
 pub struct Rolling {
     pub(super) table: TableId,
@@ -31,7 +31,7 @@ impl Drop for Rolling {
     }
 }
 
-/// Compactions on a schedule, which the lake remembers: sessions come and go more often than runs.
+/// Scheduled compactions. The lake records the last run, because sessions begin and end more often than runs.
 #[derive(Debug)]
 pub struct Compacting {
     compactor: Compactor,
@@ -41,10 +41,10 @@ pub struct Compacting {
 }
 
 impl Compacting {
-    /// The next run is due `every` after the last one ended, whichever daemon made it.
+    /// The next run is due `every` after the end of the last one, whichever daemon made it.
     pub async fn new(compactor: Compactor, every: Duration) -> Result<Compacting, LakeError> {
         let since = compactor.last_run().await?.map(|last| Micros::now().0.saturating_sub(last.0));
-        // A clock that was set back must not put a run off for ever.
+        // A clock that was set back must not postpone a run for ever.
         let since = since.map_or(every, |since| Duration::from_micros(since.max(0) as u64));
         Ok(Compacting { compactor, every, next: Instant::now() + every.saturating_sub(since), task: None })
     }
@@ -53,12 +53,12 @@ impl Compacting {
         self.task.is_some()
     }
 
-    /// When it will next have something to do.
+    /// When there will next be something to do.
     fn due(&self) -> Instant {
         if self.is_running() { Instant::now() + Duration::from_secs(1) } else { self.next }
     }
 
-    /// Begins a run that is due, and hears of one that has ended.
+    /// Starts a run that is due, and handles the end of a run.
     async fn tend(&mut self) {
         if let Some(task) = self.task.take_if(|task| task.is_finished()) {
             let done = task.await.map_err(LakeError::Task).flatten();
@@ -84,14 +84,14 @@ impl Drop for Compacting {
 }
 
 impl Session {
-    /// What tables may hold: less while something else sorts and encodes beside them.
+    /// Bytes that tables may hold: less while a roll or a compaction sorts and encodes at the same time.
     pub(super) fn room(&self) -> usize {
         let compacting = self.compacting.as_ref().is_some_and(Compacting::is_running);
         self.settings.budget / (1 + usize::from(self.rolling.is_some()) + usize::from(compacting))
     }
 
-    /// Commits a roll that is through, begins the next, and removes what was replaced long enough ago. What fails of it is a matter of one
-    /// table: the stream goes on, and so do rolls of others.
+    /// Commits a finished roll, starts the next one, and removes files that were replaced long enough ago. A failure
+    /// concerns only one table: the stream and other tables' rolls continue.
     pub(super) async fn tend_fresh(&mut self) -> Result<(), LakeError> {
         self.finish_roll().await?;
         self.start_roll().await?;
@@ -142,7 +142,8 @@ impl Session {
         due.min_by_key(|(due, _)| *due).map(|(_, table)| table.id())
     }
 
-    /// Opens tables whose files are due and that are not in memory: some at a time, and not all of the time.
+    /// Opens tables that are not in memory and whose files are due: only some at a time, and only during a part of the
+    /// time.
     async fn reopen(&mut self) -> Result<(), LakeError> {
         let begun = Instant::now();
         if begun < self.reopen_not_before {
@@ -179,7 +180,8 @@ impl Session {
             self.held_back.remove(id);
             return Ok(());
         };
-        // A third of what the sink may hold, beside the half that is left to the stream: rows that are sorted, and a row group.
+        // A roll takes a third of the sink's memory, in two equal parts, for the rows that are sorted and for a row group;
+        // half of the memory is left to the stream.
         let part = self.settings.budget / 6;
         context.settings.row_group_bytes = context.settings.row_group_bytes.min(part.max(1 << 20));
         let task = tokio::spawn(async move { merge(&context, &files, part, None).await });

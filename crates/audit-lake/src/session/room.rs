@@ -7,14 +7,14 @@ use super::Session;
 use crate::error::LakeError;
 use crate::table::{OpenTable, TableId};
 
-/// Tables kept in memory with nothing to commit.
+/// Number of tables that are kept in memory although they have nothing to commit.
 const IDLE_TABLES_MAX: usize = 500;
 
 impl Session {
-    /// Gives memory back: tables written least recently are closed first; the one that is left ends its row group,
-    /// where what is encoded can leave memory before the file is whole.
+    /// Frees memory. Tables that were written least recently are closed first; a single table that is left ends its row
+    /// group instead, if encoded data can leave memory before the file is complete.
     pub(super) async fn make_room(&mut self) -> Result<(), LakeError> {
-        // Tables that had nothing to give.
+        // Tables that could free nothing.
         let mut spent = HashSet::new();
         while self.held > self.room() {
             let Some((id, before, closes)) = self.least_recently_written(&spent) else { break };
@@ -27,8 +27,8 @@ impl Session {
         Ok(())
     }
 
-    /// With what it holds, and whether it is to be closed: not where it is the only one that holds something and can give up part of that,
-    /// nor where it cannot be closed now.
+    /// The table that was written least recently, the bytes that it holds, and whether to close it. It is not closed if
+    /// it cannot be closed now, or if it is the only one that holds anything and can free a part of that instead.
     fn least_recently_written(&self, spent: &HashSet<TableId>) -> Option<(TableId, usize, bool)> {
         let full = || self.tables.values().filter(|table| table.counted > 0);
         let oldest = full().filter(|table| !spent.contains(&table.id())).min_by_key(|table| table.touched)?;
@@ -53,8 +53,9 @@ impl Session {
         closed
     }
 
-    /// Lets go of tables that were not written to for long. Of those with fresh files it is remembered when these are due; those that are due
-    /// now go last, for they would be opened again at once.
+    /// Drops tables from memory that were not written to for a long time. For those with fresh files the session
+    /// remembers when these are due; tables that are due now are dropped last, because they would be opened again at
+    /// once.
     pub(super) fn forget_idle(&mut self) {
         let rolling = self.rolling.as_ref().map(|rolling| &rolling.table);
         let idle = self.tables.values().filter(|table| table.is_idle());

@@ -1,4 +1,4 @@
-//! Which table each version of a batch belongs to.
+//! Finds the table that each version of a batch belongs to.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use audit_core::table::Table;
 
 use crate::table::TableId;
 
-/// Of versions that this lake does not get.
+/// The index of versions that this lake does not get.
 const NOWHERE: u32 = u32::MAX;
 
-/// The tables of a batch, and for each of its versions the index of its own.
+/// The tables of a batch, and for each of its versions the index of its table.
 #[derive(Debug)]
 pub struct Route {
     pub ids: Vec<TableId>,
@@ -20,8 +20,8 @@ pub struct Route {
 }
 
 impl Route {
-    /// `tenants`: a version goes to its tenant, as protection left that, and to home where it has none, or is one of those that `at_home` names,
-    /// and where it is quarantined.
+    /// Routes each version. With `tenants`, a version goes to its tenant, whose name is taken after protection; it goes
+    /// to home if it has no tenant, if its tenant is in `at_home`, or if it is quarantined.
     pub fn of(batch: &Batch, sink: &str, tenants: bool, at_home: &HashSet<Arc<str>>, quarantine: &Quarantine) -> Route {
         let mut route = Route { ids: Vec::new(), indices: Vec::with_capacity(batch.len()) };
         let mut known: HashMap<(&str, Option<&str>), u32> = HashMap::new();
@@ -44,7 +44,7 @@ impl Route {
         route
     }
 
-    /// For each version the index of its table among those from `first` on; it may lie beyond them.
+    /// For each version, the index of its table among those from `first` on; it may be out of their range.
     pub fn targets(&self, first: usize) -> impl Iterator<Item = usize> {
         self.indices.iter().map(move |index| (*index as usize).wrapping_sub(first))
     }

@@ -1,4 +1,4 @@
-//! The beginning of a session: the lake is taken over, read, and what was left behind is taken up.
+//! The beginning of a session: the lake is taken over and read, and what was left behind is recovered.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::layout::CHECKPOINTS;
 use crate::table::{OpenTable, TableId};
 use crate::tenants::Stores;
 
-/// What tables of tenants need to know of home's.
+/// What tenants' tables need to know of home's table.
 #[derive(Clone, Debug)]
 pub struct AtHome {
     pub table: Arc<str>,
@@ -27,14 +27,14 @@ pub struct AtHome {
 }
 
 impl AtHome {
-    /// Whether tables of tenants may have files of chunks that their logs do not name.
+    /// Whether tenants' tables may have files of chunks that their logs do not name.
     pub fn is_unsettled(&self) -> bool {
         self.txn.spread_by > 0 || (self.txn.baseline.baseline > 0 && !self.txn.baseline.done)
     }
 }
 
 impl Session {
-    /// Takes the lake over and says what it has.
+    /// Takes the lake over, and returns what it has stored.
     pub async fn take(
         stores: Stores,
         settings: Settings,
@@ -71,7 +71,7 @@ impl Session {
         Ok((session, stored))
     }
 
-    /// Reads the shapes and baselines of all tables, and adopts whole chunks that were left behind.
+    /// Reads the shapes and baselines of all tables, and adopts complete chunks that were left behind.
     async fn stored(&mut self) -> Result<Stored, LakeError> {
         let mut stored = Stored { checkpoint: self.checkpoints.stored().cloned(), ..Stored::default() };
         let tenants = self.stores.known().await?;
@@ -81,7 +81,7 @@ impl Session {
             let mut table = self.maker().open(TableId::at_home(&home.table), None, false).await?;
             table.commit_chunks(home.txn.baseline, 0).await?;
         }
-        // A lake with tables and without a checkpoint was robbed of it: its tables may be ahead of where a stream would begin.
+        // A lake that has tables but no checkpoint has lost it: the tables may be ahead of where a stream would begin.
         if stored.checkpoint.is_none() && !stored.shapes.is_empty() {
             let path = self.stores.home().show(&CHECKPOINTS.into());
             return Err(LakeError::altered(path, "the lake has tables, and no checkpoint"));
@@ -89,7 +89,7 @@ impl Session {
         Ok(stored)
     }
 
-    /// The home's tables by folder, where tables of tenants need to know of them.
+    /// Home's tables by folder, if tenants' tables need to know of them.
     async fn look_at_home(
         &mut self,
         has_tenants: bool,
@@ -154,7 +154,7 @@ impl Session {
         Ok(())
     }
 
-    /// Keeps a table whose fresh files are to be rolled.
+    /// Keeps a table in memory if it has fresh files to roll.
     fn keep_fresh(&mut self, table: OpenTable) {
         if !table.fresh.is_empty() {
             self.put_back(table);

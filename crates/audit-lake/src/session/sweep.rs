@@ -1,5 +1,5 @@
-//! Removes files that rolls have replaced, some time after that. Tables need not be in memory for it: a lake of thousands of tables would
-//! open each of them once more for every roll.
+//! Removes files that rolls have replaced, some time later. Tables need not be in memory for this: otherwise a lake of
+//! thousands of tables would open each of them once more for every roll.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::partition::Partition;
 use crate::table::fresh::{Gone, GoneFile};
 use crate::table::{OpenTable, TableId};
 
-/// Files removed in one go, before the stream goes on.
+/// Number of files that are removed in one go, before the stream continues.
 const SWEEP_MAX: usize = 256;
 
 /// Files that no log names any more, by the time at which they may be removed.
@@ -36,12 +36,12 @@ impl Replaced {
         }
     }
 
-    /// When the first may be removed.
+    /// When the first file may be removed.
     pub fn due(&self) -> Option<Instant> {
         self.due.first_key_value().map(|(due, _)| *due)
     }
 
-    /// Takes out files that are due, by table.
+    /// Takes out the files that are due, by table.
     fn take_due(&mut self, now: Instant) -> BTreeMap<TableId, Vec<GoneFile>> {
         let (mut taken, mut count) = (BTreeMap::<TableId, Vec<GoneFile>>::new(), 0);
         while count < SWEEP_MAX
@@ -57,7 +57,7 @@ impl Replaced {
 }
 
 impl Session {
-    /// Removes what was replaced long enough ago.
+    /// Removes files that were replaced long enough ago.
     pub(super) async fn sweep(&mut self) -> Result<(), LakeError> {
         for (id, files) in self.replaced.take_due(Instant::now()) {
             let Err(error) = self.sweep_table(&id, &files).await else {
@@ -76,7 +76,7 @@ impl Session {
             self.look_again(id, partition).await?;
         }
         if files.iter().any(|file| !file.fenced) {
-            // ⚠ First a commit of our own: else whoever put the file could still commit it.
+            // ⚠ A commit of our own comes first: otherwise the daemon that put the file could still commit it.
             self.with_table(id, async |table| table.own().await).await?;
         }
         let store = self.stores.of(id.tenant.as_deref())?;
@@ -84,7 +84,8 @@ impl Session {
         adopt::delete_from(&store, paths).await
     }
 
-    /// Looks at a partition that was rolled into some time ago: a daemon that was fenced may have put a roll of the same files there since.
+    /// Checks a partition again some time after a roll into it: a daemon that was fenced may have put a roll of the
+    /// same files there since.
     async fn look_again(&mut self, id: &TableId, partition: Partition) -> Result<(), LakeError> {
         let store = self.stores.of(id.tenant.as_deref())?;
         let owner = self.checkpoints.owner();
@@ -95,7 +96,7 @@ impl Session {
         self.with_table(id, async |table| table.look_again(partition).await).await
     }
 
-    /// Does something with a table, which is opened where it is not in memory.
+    /// Does something with a table, which is opened if it is not in memory.
     async fn with_table(
         &mut self,
         id: &TableId,

@@ -1,5 +1,6 @@
-//! Tenants that rows come for: each is noted before anything is put to its store. One that has no store is waited for, for a while; then its
-//! rows go home. Who may write a tenant's column could stop the lake otherwise, with a value that nobody has made a bucket for.
+//! The tenants that rows come for. Each is noted before anything is put into its store. The sink waits for a store that
+//! is missing, but only for a while; then the tenant's rows go to home. Otherwise anyone who may write a tenant's
+//! column could stop the lake with a value for which nobody has made a bucket.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,24 +16,25 @@ use crate::error::LakeError;
 use crate::table::TableId;
 use crate::tenants::Goes;
 
-/// After a tenant was sent home, others that have no store are sent there at once for so long: many such values must not add up.
+/// After a tenant was sent home, other tenants without a store are sent there at once for this long: many such values
+/// must not add up to a long wait.
 const NO_WAIT: Duration = Duration::from_secs(3600);
 
 /// The tenants that this session has met.
 #[derive(Debug, Default)]
 pub struct Tenants {
-    /// They are noted, and have stores.
+    /// Tenants that are noted and have a store.
     noted: HashSet<Arc<str>>,
-    /// They have none: their rows go home.
+    /// Tenants without a store: their rows go to home.
     at_home: HashSet<Arc<str>>,
-    /// Whose store is not there, since when.
+    /// Tenants whose store is missing, and since when.
     missing: HashMap<Arc<str>, Instant>,
-    /// When the last one was sent home.
+    /// When the last tenant was sent home.
     sent_at: Option<Instant>,
 }
 
 impl Tenants {
-    /// Whether a store was missing for long enough.
+    /// Whether a store has been missing for long enough.
     fn is_lost(&mut self, tenant: &Arc<str>, wait: Duration) -> bool {
         let since = *self.missing.entry(tenant.clone()).or_insert_with(Instant::now);
         since.elapsed() >= wait || self.sent_at.is_some_and(|at| at.elapsed() < NO_WAIT)
@@ -40,7 +42,7 @@ impl Tenants {
 }
 
 impl Session {
-    /// Which table each version goes to; tenants among them are noted.
+    /// Finds the table of each version, and notes the tenants among them.
     pub(super) async fn route(&mut self, batch: &Batch, quarantine: &Quarantine) -> Result<Route, LakeError> {
         loop {
             let has_tenants = self.stores.has_tenants();
@@ -51,7 +53,7 @@ impl Session {
         }
     }
 
-    /// Notes tenants that are new. False if one of them has no store.
+    /// Notes new tenants. Returns false if one of them has no store.
     async fn meet(&mut self, ids: &[TableId]) -> Result<bool, LakeError> {
         let tenants = ids.iter().filter_map(|id| id.tenant.clone());
         let new: HashSet<Arc<str>> = tenants.filter(|tenant| !self.tenants.noted.contains(tenant)).collect();
@@ -94,7 +96,7 @@ impl Session {
         Ok(goes)
     }
 
-    /// Tenants whose rows go home, of those that rows came for.
+    /// A message for each tenant whose rows go to home, among those that rows came for.
     pub(super) fn sent_home(&self) -> impl Iterator<Item = String> {
         self.tenants.at_home.iter().map(|tenant| format!("tenant {tenant:?} has no store: its rows go to the home"))
     }

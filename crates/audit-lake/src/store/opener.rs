@@ -1,4 +1,4 @@
-//! Opening the stores of a lake: its home's, and its tenants'.
+//! Opens the stores of a lake: home's and its tenants'.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -14,16 +14,16 @@ use crate::cloud;
 use crate::error::LakeError;
 use crate::place::{Place, StoreConfig};
 
-/// Buckets and folders that are remembered as open, at most.
+/// Maximum number of buckets and folders that are remembered as open.
 const OPEN_MAX: usize = 64;
 
-/// Opens the stores of one lake. Those in one bucket share its client; what was opened last is remembered.
+/// Opens the stores of one lake. Stores in the same bucket share its client; those opened last are remembered.
 #[derive(Clone)]
 pub struct Opener {
     config: Arc<StoreConfig>,
     create: bool,
     connector: cloud::Connector,
-    /// By bucket or folder, the last one used at the end.
+    /// Open stores by bucket or folder; the one used last is at the end.
     opened: Arc<Mutex<Vec<Opened>>>,
 }
 
@@ -35,7 +35,7 @@ impl Opener {
         Opener { config, create, connector, opened: Arc::default() }
     }
 
-    /// With `create` a folder is made where it is missing.
+    /// Opens a store. With `create` a missing folder is made.
     pub fn open(&self, place: &Place) -> Result<Store, LakeError> {
         let shown = place.to_string();
         match place {
@@ -86,7 +86,8 @@ fn make_folder(path: &FilePath) -> io::Result<()> {
     }
     let Some(parent) = path.parent() else { return Err(ErrorKind::InvalidInput.into()) };
     make_folder(parent)?;
-    // ⚠ What a lake holds is for its owner alone, whatever the umask; whoever wants readers opens the folder to them, or makes it first.
+    // ⚠ A lake is readable only for its owner, whatever the umask is. An operator who wants others to read it changes
+    // the folder's mode, or makes the folder first.
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         _ => sync_folder(parent),

@@ -1,9 +1,10 @@
-//! Chunks of a baseline in a table: rows that are taken in apart from the stream's, and committed apart.
+//! Chunks of a baseline in a table: their rows are taken in and committed separately from the stream's.
 //!
-//! A chunk's rows may go to several tables, of several tenants. Home then decides: every table puts its file, which readers of its log do not see
-//! yet; one commit in home's table says how far the baseline is, and with it that these files count; then every table commits its own. What a
-//! kill leaves before home's commit is removed and read again, what it leaves behind it is committed by the next daemon
-//! ([`OpenTable::adopt_spread`]), which makes a commit of its own in home first: whoever put those files can decide nothing any more.
+//! A chunk's rows may go to several tables, of several tenants. Home then decides. First every table puts its file,
+//! which readers of its log do not see yet. Then one commit in home's table says how far the baseline is, and thereby
+//! that these files count. Then every table commits its own file. What a kill leaves before home's commit is removed
+//! and read again. What it leaves after home's commit is committed by the next daemon ([`OpenTable::adopt_spread`]),
+//! which first makes its own commit in home, so that the daemon that put those files can decide nothing any more.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::error::LakeError;
 use crate::file::{ChunkNote, OpenFile, WholeFile};
 use crate::rows::TooLarge;
 
-/// What of a table's chunks is not committed.
+/// What is not committed of a table's chunks.
 #[derive(Debug, Default)]
 pub struct OpenChunks {
     layout: Option<Layout>,
@@ -48,7 +49,8 @@ impl OpenTable {
         self.chunks.file.is_some() || self.chunks.whole.is_some() || !self.chunks.adds.is_empty()
     }
 
-    /// Whether rows of another chunk, of which `first` is one, can join those that are there. `large`: one of them is a large row.
+    /// Whether the rows of another chunk, which begins with `first`, can join those that were taken in. `large` says
+    /// that one of them is a large row.
     pub fn takes_chunk(&mut self, first: &Version<'_>, large: bool) -> bool {
         let partition = self.partition(first);
         let other = |file: &OpenFile| file.partition != partition || (large && !file.takes_large());
@@ -62,8 +64,8 @@ impl OpenTable {
         fits.then_some(())
     }
 
-    /// Takes in a version of a chunk, once [`OpenTable::takes_chunk`] has said yes. All of the chunk's versions follow one another, without a
-    /// commit between them.
+    /// Takes in a version of a chunk after [`OpenTable::takes_chunk`] has returned true. All versions of the chunk
+    /// follow one another, without a commit between them.
     pub fn append_snapshot(
         &mut self,
         version: &Version<'_>,
@@ -80,8 +82,8 @@ impl OpenTable {
         Ok(file.append(version, append.shared)?.then_some(Need::Encode))
     }
 
-    /// In home, before the first file of a baseline's chunks is put anywhere: sees that the log knows of the baseline, and that nobody before
-    /// us can say any more how far it is.
+    /// Called in home before the first file of a baseline's chunks is put anywhere. Makes sure that the log knows of
+    /// the baseline, and that no earlier daemon can change how far it is any more.
     pub async fn begin_baseline(&mut self, baseline: u32) -> Result<(), LakeError> {
         let txn = self.log.txn();
         let begun = match txn.baseline.baseline == baseline {
@@ -96,7 +98,7 @@ impl OpenTable {
         Ok(())
     }
 
-    /// Puts the file of these chunks, if there is one. A repeat after an error goes on.
+    /// Puts the file of these chunks, if there is one. A repeat after an error continues.
     pub async fn put_chunks(&mut self, note: ChunkNote, spread: bool) -> Result<(), LakeError> {
         if let Some(mut file) = self.chunks.file.take() {
             (file.chunks, file.spread) = (Some(note), spread);
@@ -110,7 +112,7 @@ impl OpenTable {
         Ok(())
     }
 
-    /// Commits what was put, and that the baseline is so far. A repeat changes nothing.
+    /// Commits what was put, and how far the baseline is. A repeat changes nothing.
     pub async fn commit_chunks(&mut self, progress: ChunkProgress, spread_by: u64) -> Result<(), LakeError> {
         let txn = Txn { baseline: progress, owner: self.context.owner, spread_by, ..self.log.txn() };
         if self.chunks.adds.is_empty() {
@@ -126,13 +128,14 @@ impl OpenTable {
         Ok(())
     }
 
-    /// Removes what was put and lost to an earlier owner's commit.
+    /// Removes what was put and lost against an earlier owner's commit.
     pub async fn withdraw_chunks(&mut self) -> Result<(), LakeError> {
         let adds = std::mem::take(&mut self.chunks.adds);
         if adds.is_empty() { Ok(()) } else { self.withdraw(adds).await }
     }
 
-    /// In home: adopts chunks that an earlier daemon left whole but uncommitted. Called before anything else is written.
+    /// Called in home before anything else is written: adopts chunks that an earlier daemon left complete but
+    /// uncommitted.
     pub async fn adopt_chunks(&mut self) -> Result<(), LakeError> {
         let found = adopt::look_at_baseline(&self.log, self.context.owner).await?;
         if found.is_empty() {
@@ -145,8 +148,8 @@ impl OpenTable {
         self.commit_chunks(progress, self.log.txn().spread_by).await
     }
 
-    /// In a tenant's table: commits what an earlier daemon put of chunks that count, as home says, and removes what does not. `shapes` are
-    /// home's, for a table that was never committed to.
+    /// Called in a tenant's table: commits the files that an earlier daemon put for chunks that count, according to
+    /// home, and removes those that do not. `shapes` are home's, for a table that was never committed to.
     pub async fn adopt_spread(&mut self, home: Txn, shapes: &[Shape]) -> Result<(), LakeError> {
         let found = adopt::look_at_spread(&self.log, home.baseline, home.spread_by, self.context.owner).await?;
         if found.is_empty() {

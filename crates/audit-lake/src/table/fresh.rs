@@ -1,8 +1,9 @@
-//! Fresh files: which of them the log names, when they are rolled, and what was replaced.
+//! Fresh files: which of them the log names, when they are rolled, and which files were replaced.
 //!
-//! A roll makes one file of `data/` of the fresh ones, then one commit that names it and no longer names them. Readers that list see their
-//! versions with the put, readers of the log with the commit of each fresh file; nobody sees them twice. Broken off between the two, it is
-//! settled before any other roll: the file is committed if it has all that the log has in its range, else removed.
+//! A roll makes one file of `data/` from fresh files, then makes one commit that names the new file and removes the
+//! others. Readers that list see the versions after the put, readers of the log after the commit of each fresh file; no
+//! reader sees them twice. A roll that is interrupted between the put and the commit is settled before any other roll:
+//! its file is committed if it has all that the log has in its range, and removed otherwise.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use crate::layout::{DATA, FRESH};
 use crate::merge::{LogFile, Merged};
 use crate::partition::Partition;
 
-/// When fresh files are rolled, and how long what was replaced stays.
+/// When fresh files are rolled, and how long replaced files stay.
 #[derive(Clone, Copy, Debug)]
 pub struct Rolls {
     pub age: Duration,
@@ -28,14 +29,14 @@ pub struct Rolls {
     pub full: Limits,
 }
 
-/// See the module's text.
+/// The fresh files of a table.
 #[derive(Debug, Default)]
 pub struct Fresh {
-    /// In order of their first versions.
+    /// By partition, in order of their first versions.
     files: BTreeMap<Partition, Vec<FreshFile>>,
-    /// What the log does not name any more, until the session takes it over.
+    /// Files that the log does not name any more, until the session takes them over.
     gone: Gone,
-    /// When a roll broke off that is not settled yet.
+    /// When a roll was interrupted that is not settled yet.
     unsettled: Option<Instant>,
 }
 
@@ -49,7 +50,7 @@ struct FreshFile {
 #[derive(Debug, Default)]
 pub struct Gone {
     pub files: Vec<GoneFile>,
-    /// These are all that the table has: what was known of them before is out of date.
+    /// These are all such files of the table: what was known before is out of date.
     pub all: bool,
 }
 
@@ -57,9 +58,9 @@ pub struct Gone {
 pub struct GoneFile {
     pub path: Path,
     pub partition: Partition,
-    /// When it was replaced. `None`: so long ago that no reader can want it, or it was never in the log.
+    /// When it was replaced. `None` means so long ago that no reader can need it, or that it was never in the log.
     pub since: Option<Instant>,
-    /// The log has had a commit of ours since the file was put: nobody else can commit it any more.
+    /// The log has had a commit of ours since the file was put: no other daemon can commit it any more.
     pub fenced: bool,
 }
 
@@ -68,17 +69,17 @@ impl Fresh {
         self.files.is_empty() && self.gone.files.is_empty()
     }
 
-    /// What is to be removed some time later.
+    /// Takes out the files that are to be removed some time later.
     pub fn take_gone(&mut self) -> Gone {
         std::mem::take(&mut self.gone)
     }
 
-    /// A file that readers of an older state of the log may still want. The log has a commit of ours.
+    /// Adds a file that readers of an older state of the log may still need. The log has a commit of ours.
     pub fn leave(&mut self, path: Path, partition: Partition) {
         self.gone.files.push(GoneFile { path, partition, since: Some(Instant::now()), fenced: true });
     }
 
-    /// Takes in what a commit has added.
+    /// Takes in the files that a commit has added.
     pub fn committed(&mut self, adds: &[LogFile]) {
         let since = Instant::now();
         for file in adds.iter().filter(|file| file.root == FRESH) {
@@ -97,7 +98,7 @@ impl Fresh {
     }
 }
 
-/// When a partition's files are to be rolled.
+/// When a partition's files must be rolled.
 fn due(files: &[FreshFile], rolls: &Rolls) -> Option<Instant> {
     let oldest = files.iter().map(|file| file.since).min()?;
     let sum = |of: fn(&LogFile) -> u64| files.iter().map(|file| of(&file.file)).sum::<u64>();
@@ -106,7 +107,7 @@ fn due(files: &[FreshFile], rolls: &Rolls) -> Option<Instant> {
 }
 
 impl OpenTable {
-    /// Learns what the log has in `fresh/`, and settles what an earlier daemon, or a roll that broke off, has left.
+    /// Reads what the log has in `fresh/`, and settles what an earlier daemon or an interrupted roll has left.
     pub async fn load_fresh(&mut self) -> Result<(), LakeError> {
         let now = Instant::now();
         self.log.forget_taken_away();
@@ -126,8 +127,8 @@ impl OpenTable {
         Ok(())
     }
 
-    /// Files in `data/` that the log does not name and that end at or before the table's position are rolls that were not finished, or came
-    /// late. `gone` are the fresh files that the log does not name.
+    /// Settles files in `data/` that the log does not name and that end at or before the table's position: rolls that
+    /// were not finished or came late. `gone` are the fresh files that the log does not name.
     async fn settle_rolls(&mut self, gone: Vec<Seen>) -> Result<(), LakeError> {
         let by = self.log.partitioning();
         let gone: Vec<(Partition, Seen)> = gone
@@ -151,8 +152,8 @@ impl OpenTable {
             }
             rolled.extend(seen);
         }
-        // ⚠ Readers of an older state of the log want what was replaced from the roll's commit on, not from when this daemon sees it: else
-        // a table that is opened anew again and again keeps it for ever.
+        // ⚠ Readers of an older state of the log need the replaced files for a time that begins with the roll's commit,
+        // not when this daemon sees them: otherwise a table that is opened again and again would keep them for ever.
         self.fresh.gone.files.extend(gone.into_iter().map(|(partition, seen)| {
             let replaces = |roll: &&Seen| roll.name.holds(seen.name.first) && roll.name.holds(seen.name.last);
             let since = rolled.iter().filter(replaces).filter_map(written).max();
@@ -162,7 +163,7 @@ impl OpenTable {
     }
 
     async fn settle_roll(&mut self, partition: Partition, file: &Seen) -> Result<(), LakeError> {
-        // ⚠ First a commit of our own: else whoever put the file could still commit it.
+        // ⚠ A commit of our own comes first: otherwise the daemon that put the file could still commit it.
         self.own().await?;
         fault!("lake::before_adopt");
         let found = adopt::read(&self.log, file).await?;
@@ -175,14 +176,15 @@ impl OpenTable {
             return self.replace(Merged { add: found.add, replaces }).await;
         }
         if !self.context.listed {
-            // Perhaps replaced by a compaction: for readers of an older state of the log it stays a while.
+            // It may have been replaced by a compaction, so it stays for a while, for readers of an older state of the
+            // log.
             self.fresh.leave(file.meta.location.clone(), partition);
             return Ok(());
         }
         adopt::remove(&self.log, std::iter::once(file.meta.location.clone())).await
     }
 
-    /// Commits a file in the place of those that it was made of.
+    /// Commits a file instead of those that it was made of.
     pub async fn replace(&mut self, merged: Merged) -> Result<(), LakeError> {
         let txn = Txn { owner: self.context.owner, ..self.log.txn() };
         let add = Add { data_change: false, ..merged.add };
@@ -193,7 +195,7 @@ impl OpenTable {
         Ok(())
     }
 
-    /// When fresh files are due to be rolled, or what a roll has left is to be settled.
+    /// When fresh files must be rolled, or what a roll has left must be settled.
     pub fn fresh_due(&self, rolls: &Rolls) -> Option<Instant> {
         self.fresh.files.values().filter_map(|files| due(files, rolls)).chain(self.fresh.unsettled).min()
     }
@@ -211,7 +213,7 @@ impl OpenTable {
         Some(files.iter().take_while(fits).map(|file| file.file.clone()).collect())
     }
 
-    /// Whether a roll that broke off is to be settled before the next.
+    /// Whether an interrupted roll must be settled before the next one.
     pub fn is_unsettled(&self) -> bool {
         self.fresh.unsettled.is_some()
     }
@@ -221,7 +223,8 @@ impl OpenTable {
     }
 }
 
-/// When the store had the file; `None` if that is longer ago than this machine's clock knows.
+/// When the file was written, according to the store; `None` if that is longer ago than this machine's clock can
+/// express.
 fn written(seen: &Seen) -> Option<Instant> {
     let age = Micros::now().0 - seen.meta.last_modified.timestamp_micros();
     Instant::now().checked_sub(Duration::from_micros(u64::try_from(age).unwrap_or(0)))

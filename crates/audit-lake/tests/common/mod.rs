@@ -1,4 +1,4 @@
-//! A lake in a folder of its own, and the two kinds of readers.
+//! A lake in its own folder, and the two kinds of readers.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub const MEMORY: usize = 64 << 20;
 pub mod story;
 pub mod tenants;
 
-/// Where a lake's files lie, or those of one of its tenants: what readers see there.
+/// The folder of a lake's or a tenant's files, as readers see it.
 pub struct View(PathBuf);
 
 /// A lake on disk, or in a bucket of which the folder holds a copy.
@@ -36,7 +36,7 @@ pub struct Lake {
     pub folder: TempDir,
     view: View,
     pub config: LakeConfig,
-    /// Where the lake is in a bucket: how it is reached without any proxy.
+    /// If the lake is in a bucket: how it is reached without a proxy.
     direct: Option<LakeConfig>,
 }
 
@@ -50,17 +50,17 @@ impl std::ops::Deref for Lake {
 
 impl Lake {
     pub fn new() -> Lake {
-        // In memory, where there is such a place: hundreds of lakes are synced hundreds of times.
+        // In memory if possible, because hundreds of lakes are synced hundreds of times.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let mut config = LakeConfig::at(folder.path().to_str().unwrap());
-        // Nothing is closed by its age, and nothing is fresh, unless a test says so.
+        // Nothing is closed because of its age, and nothing is fresh, unless a test sets it.
         config.file_age = Duration::from_secs(3600).into();
         config.data_bytes = ByteSize::mib(0);
         let view = View::of(folder.path());
         Lake { folder, view, config, direct: None }
     }
 
-    /// In a bucket, under a prefix of its own, reached at `port`.
+    /// A lake in a bucket, under its own prefix, which is reached at `port`.
     pub fn in_bucket(server: &ObjectServer, port: u16) -> Lake {
         let prefix = unique("lake");
         let config = |port| {
@@ -72,7 +72,7 @@ impl Lake {
         Lake { config: config(port), direct: Some(config(server.port())), ..Lake::new() }
     }
 
-    /// Every file is fresh, and rolled with the next call; what was replaced goes at once.
+    /// Makes every file fresh; it is rolled with the next call, and replaced files are removed at once.
     pub fn fresh(mut self) -> Lake {
         for config in std::iter::once(&mut self.config).chain(&mut self.direct) {
             config.data_bytes = ByteSize::gib(1);
@@ -83,12 +83,12 @@ impl Lake {
         self
     }
 
-    /// The lake's objects, past any proxy.
+    /// The lake's objects, without a proxy.
     pub fn store(&self) -> Store {
         Store::open(self.direct.as_ref().unwrap_or(&self.config), true).unwrap()
     }
 
-    /// Copies what is in the bucket into the folder, where readers look.
+    /// Copies the bucket's contents into the folder, where readers look.
     pub async fn mirror(&self) {
         if self.direct.is_none() {
             return;
@@ -114,7 +114,7 @@ impl Lake {
         LakeSink::new("lake", &self.config, MEMORY).unwrap()
     }
 
-    /// A sink that has taken the lake over, and begins where the lake stands.
+    /// A sink that has taken the lake over, and begins at the lake's checkpoint.
     pub async fn taken(&self) -> (LakeSink, Stored) {
         let mut sink = self.sink();
         let stored = sink.take(&identity()).await.unwrap();
@@ -123,7 +123,7 @@ impl Lake {
         (sink, stored)
     }
 
-    /// Takes the lake over, writes the batches, makes all of them durable.
+    /// Takes the lake over, writes the batches, and makes all of them durable.
     pub async fn write(&self, batches: &[Batch]) -> LakeSink {
         let (mut sink, _) = self.taken().await;
         write(&mut sink, batches).await.unwrap();
@@ -204,8 +204,8 @@ impl View {
         files.into_iter().map(seen).collect()
     }
 
-    /// Both kinds of readers see the same, each version once; those that list do not see what is fresh. Between a roll's file and its commit
-    /// they see what the log has in fresh files.
+    /// Checks that both kinds of readers see the same, each version once; readers that list do not see fresh files.
+    /// Between a roll's file and its commit they see what the log has in fresh files.
     pub async fn agreed(&self, table: &str) -> Vec<String> {
         let (delta, mut listed) = (self.delta_rows(table).await, self.listed_rows(table));
         let fresh = self.fresh_rows(table).await;
@@ -219,7 +219,7 @@ impl View {
     }
 }
 
-/// A lake's config out of its lines of TOML.
+/// Parses a lake's configuration from its lines of TOML.
 pub fn parsed(toml: &str) -> LakeConfig {
     let check = |config: &LakeConfig, problems: &mut audit_config::Problems| config.check(problems);
     audit_config::parse(Path::new("lake.toml"), toml, check).unwrap_or_else(|problems| panic!("{problems}"))
@@ -229,18 +229,18 @@ pub fn identity() -> Identity {
     Identity { source: "shop".into(), system_id: 7, timeline: 1, timeline_start: Lsn::ZERO }
 }
 
-/// Where the fixtures' source stands before its first transaction.
+/// The position of the fixtures' source before its first transaction.
 pub fn start() -> Progress {
     Progress { position: Position::new(1, Lsn(0), 0), ..Progress::default() }
 }
 
-/// Rolls what is due, and removes what was replaced; breaks off where a roll fails.
+/// Rolls what is due, and removes what was replaced; stops if a roll fails.
 pub async fn roll(sink: &mut LakeSink) -> Result<(), SinkError> {
     roll_until(sink, |sink| !sink.troubles().is_empty()).await?;
     sink.troubles().pop().map_or(Ok(()), |trouble| Err(SinkError::retry(trouble)))
 }
 
-/// The same whatever fails.
+/// The same, but continues whatever fails.
 pub async fn roll_on(sink: &mut LakeSink) -> Result<(), SinkError> {
     roll_until(sink, |_| false).await
 }
@@ -291,7 +291,7 @@ pub fn rows_of(batches: &[RecordBatch]) -> Vec<String> {
     rows
 }
 
-/// All columns of the row at `position`, as Arrow shows them; nulls are left out.
+/// All columns of the row at index `at`, as Arrow shows them; nulls are left out.
 pub fn row_at(batches: &[RecordBatch], at: usize) -> BTreeMap<String, String> {
     let mut seen = 0;
     for batch in batches {

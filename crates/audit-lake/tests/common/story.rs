@@ -1,4 +1,4 @@
-//! What is written to a lake again and again, with trouble in between: two tables, three days, a baseline of three rows.
+//! What is written to a lake again and again, with faults in between: two tables, three days, a baseline of three rows.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::{Lake, identity, roll, start};
 
 pub const TABLES: [&str; 2] = ["public.users", "public.orders"];
 
-/// Two tables, transactions over two days and back again, in batches that cut them.
+/// Two tables, transactions over two days and back again, in batches that divide them.
 const STREAM: &str = r#"
     table public.users (id int4 key, name text) full
     table public.orders (id int4 key, total numeric(10,2)) full
@@ -46,12 +46,12 @@ pub const CHUNKS: [&str; 2] = [
        snapshot public.users [102, "Oldest"]"#,
 ];
 
-/// What the runs write. Chunks come in the middle of the stream at first; those that are lacking later are read again at its end.
+/// What the runs write. At first, chunks come in the middle of the stream; missing chunks are read again at its end.
 pub struct World {
     pub fixture: Fixture,
     pub stream: Vec<Batch>,
     chunks: Vec<Batch>,
-    /// What is read of them later.
+    /// The chunks as they are when they are read later.
     again: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ impl World {
         World::of(Fixture::default(), STREAM, &CHUNKS, &CHUNKS)
     }
 
-    /// `again` is what the chunks have when they are read later.
+    /// `again` are the chunks' contents when they are read later.
     pub fn of(mut fixture: Fixture, stream: &str, chunks: &[&str], again: &[&str]) -> World {
         let (head, tail) = stream.split_once("---").unwrap();
         let mut stream = fixture.batches(head);
@@ -74,7 +74,7 @@ pub fn read_at(chunk: &str, day: u32) -> String {
     format!("begin at=2026-03-{day:02}T12:00:00Z\n{chunk}\ncommit")
 }
 
-/// The first run of all, from take to the end.
+/// The very first run, from the takeover to the end.
 pub async fn first_run(lake: &Lake, world: &World, whole: bool) -> Result<(), SinkError> {
     let mut sink = lake.sink();
     sink.take(&identity()).await?;
@@ -96,7 +96,7 @@ pub async fn first_run(lake: &Lake, world: &World, whole: bool) -> Result<(), Si
     roll(&mut sink).await
 }
 
-/// Another run, from what is stored.
+/// Another run, which continues after what is stored.
 pub async fn next_run(lake: &Lake, world: &mut World, day: u32) -> Result<(), SinkError> {
     let mut sink = lake.sink();
     let stored = sink.take(&identity()).await?;

@@ -1,4 +1,5 @@
-//! The same story in a lake that keeps tenants apart: rows of three tenants and of none, one that moves, chunks that are spread.
+//! The same story in a lake that keeps tenants apart: rows of three tenants and of none, one that moves, chunks that
+//! are spread.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -51,7 +52,7 @@ const CHUNKS: [&str; 2] = [
        snapshot public.users [104, "Eldest", "initech"]"#,
 ];
 
-/// Rows have moved meanwhile: half a chunk that stayed would be there twice, or not at all.
+/// Rows have moved in the meantime: if half a chunk stayed, they would be there twice or not at all.
 const AGAIN: [&str; 2] = [
     r#"chunk public.users baseline=1 chunk=1 for=lake
        snapshot public.users [100, "Old", "hooli"]
@@ -80,14 +81,14 @@ pub fn on_disk() -> Lake {
     apart(Lake::new())
 }
 
-/// The same with its home in `home`, and tenants beside it.
+/// The lake with its home in `home`, and its tenants next to it.
 pub fn apart(mut lake: Lake) -> Lake {
     let place = std::mem::take(&mut lake.config.url);
     (lake.config.url, lake.config.home) = (format!("{place}/of-{{tenant}}/lake"), Some(format!("{place}/home")));
     lake
 }
 
-/// Where each tenant's files lie, and home's, by name; home's is empty.
+/// The folders of the files of each tenant and of home, by name; home's name is empty.
 pub fn places(lake: &Lake) -> BTreeMap<String, PathBuf> {
     let of = |tenant: &str| lake.folder.path().join(format!("of-{}/lake", folder_of(tenant)));
     let tenants = ["acme", "Initech/..", "hooli", "initech"];
@@ -107,7 +108,8 @@ fn expected(world: &World, table: &str, tenant: &str) -> Vec<String> {
     rows
 }
 
-/// Each tenant has its versions once, for both kinds of readers; of the rows that existed, each is in one place, once.
+/// Checks that each tenant has its versions once, for both kinds of readers, and that each of the rows that existed is
+/// in one place, once.
 pub async fn check(places: &BTreeMap<String, PathBuf>, world: &World) {
     let mut snapshots = Vec::new();
     for (tenant, path) in places {

@@ -17,7 +17,7 @@ fn insert(fixture: &mut Fixture, id: u32, day: u32) -> Vec<Batch> {
     fixture.batches(&format!("begin at=2026-03-{day:02}T10:00:00Z\ninsert public.users [{id}, \"x\"]\ncommit"))
 }
 
-/// Writes `batches` and dies after its first file was put.
+/// Writes `batches`, and dies after its first file was put.
 async fn leave_a_file(lake: &Lake, head: &[Batch], batches: &[Batch]) {
     let (mut first, _) = lake.taken().await;
     write(&mut first, head).await.unwrap();
@@ -28,8 +28,8 @@ async fn leave_a_file(lake: &Lake, head: &[Batch], batches: &[Batch]) {
     fail::remove("lake::before_commit");
 }
 
-/// ⚠ A table that waits for the end of an adopted file is not due: a flush does nothing about it, and would be due again at once, before
-/// anything more of the stream is taken in.
+/// ⚠ A table that waits for the end of an adopted file is not due: a flush would have no effect, and would be due again
+/// at once, before any more of the stream is taken in.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_waits_for_the_end_of_an_adopted_file_is_not_due() {
     let _scenario = FailScenario::setup();
@@ -52,7 +52,7 @@ async fn a_table_that_waits_for_the_end_of_an_adopted_file_is_not_due() {
     assert_eq!(lake.agreed(USERS).await.len(), 4);
 }
 
-/// What it holds cannot be closed, but others give back what they hold.
+/// What such a table holds cannot be closed, but other tables free their memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_of_others_is_bounded_while_a_table_waits() {
     let _scenario = FailScenario::setup();
@@ -79,8 +79,8 @@ async fn memory_of_others_is_bounded_while_a_table_waits() {
     }
 }
 
-/// ⚠ Rows of other partitions that need a file of another layout get one while the end of an adopted file is waited for: what is there cannot
-/// be committed yet, and to try again and again would never end.
+/// ⚠ While the table waits for the end of an adopted file, rows of other partitions that need a file with another
+/// layout get one: the existing files cannot be committed yet, and retrying would never end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layout_may_change_before_the_end_of_an_adopted_file() {
     let _scenario = FailScenario::setup();

@@ -13,7 +13,7 @@ use crate::common::{Lake, write};
 const USERS: &str = "public.users";
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// A lake that nobody lists, with four files of each of three past days.
+/// A lake that no reader lists, with four files for each of three past days.
 async fn written() -> Lake {
     let (mut lake, mut fixture) = (Lake::new(), Fixture::default());
     lake.config.listing_readers = false;
@@ -38,7 +38,7 @@ fn notes(lake: &Lake) -> Vec<PathBuf> {
     std::fs::read_dir(folder).map_or_else(|_| Vec::new(), |notes| notes.map(|note| note.unwrap().path()).collect())
 }
 
-/// A run that stands still after its first note, before the commit.
+/// A run that is paused after its first note, before the commit.
 async fn paused_run(lake: &Lake) -> JoinHandle<Result<Compacted, LakeError>> {
     fail::cfg("lake::before_compact", "1*pause->off").unwrap();
     let run = compactor(lake);
@@ -49,7 +49,7 @@ async fn paused_run(lake: &Lake) -> JoinHandle<Result<Compacted, LakeError>> {
     run
 }
 
-/// A day and more passes for all notes.
+/// Makes all notes more than a day older.
 fn age_notes(lake: &Lake) {
     for path in notes(lake) {
         let mut note: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -58,20 +58,21 @@ fn age_notes(lake: &Lake) {
     }
 }
 
-/// What the log names is there, and nothing else.
+/// Checks that the files that the log names exist, and no others.
 async fn assert_tidy(lake: &Lake, rows: &[String]) {
     assert_eq!(lake.delta_rows(USERS).await, rows);
     assert_eq!(lake.listed_files(USERS).len(), lake.delta_files(USERS).await.len());
 }
 
-/// ⚠ Files are listed once, and committed group by group: what another run replaces meanwhile is seen, whichever group's commit came between.
+/// ⚠ Files are listed once, and committed group by group: files that another run replaces in the meantime are noticed,
+/// whichever group's commit came between.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_entry_since_the_list_is_looked_at() {
     let _scenario = FailScenario::setup();
     let mut lake = written().await;
     let before = lake.delta_rows(USERS).await;
     let first = paused_run(&lake).await;
-    // The second leaves the first day alone.
+    // The second run leaves the first day alone.
     let since = Micros::now().0 - "2026-03-02T00:00:00Z".parse::<Micros>().unwrap().0;
     lake.config.compact_within = Duration::from_micros(since as u64).into();
     let second = compactor(&lake).table(USERS).await.unwrap();
@@ -83,7 +84,8 @@ async fn every_entry_since_the_list_is_looked_at() {
     assert_tidy(&lake, &before).await;
 }
 
-/// ⚠ What a run has made and not committed is removed only under a commit that says so: the run may only sleep.
+/// ⚠ A file that a run has made but not committed is removed only after a commit that announces it, because the run may
+/// only be paused.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_run_has_made_is_given_up_in_the_log_before_it_is_removed() {
     let _scenario = FailScenario::setup();
@@ -103,7 +105,7 @@ async fn what_a_run_has_made_is_given_up_in_the_log_before_it_is_removed() {
     assert_tidy(&lake, &before).await;
 }
 
-/// And a run that commits while its file is about to be given up keeps it.
+/// A run that commits its file just before that is abandoned keeps the file.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_committed_meanwhile_stays() {
     let _scenario = FailScenario::setup();
@@ -114,7 +116,8 @@ async fn what_was_committed_meanwhile_stays() {
     fail::cfg("lake::before_give_up", "1*pause->off").unwrap();
     let other = compactor(&lake);
     let sweep = tokio::spawn(async move { other.sweep().await });
-    // The sweep has read the log, or will: either way the file is the log's by the time that it is given up.
+    // The sweep has read the log or will read it: either way the log names the file before the sweep tries to abandon
+    // it.
     fail::remove("lake::before_compact");
     assert_eq!(sleeping.await.unwrap().unwrap().into, 3);
     fail::remove("lake::before_give_up");
@@ -122,7 +125,7 @@ async fn what_was_committed_meanwhile_stays() {
     assert_eq!(lake.delta_rows(USERS).await, before);
 }
 
-/// A run that was killed after another had replaced its files leaves nothing for ever.
+/// A run that was killed after another one had replaced its files leaves nothing for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_run_has_made_goes_after_a_day() {
     let _scenario = FailScenario::setup();

@@ -23,7 +23,7 @@ async fn take_in(sink: &mut LakeSink, batches: &[Batch]) {
     sink.write(&batches.iter().collect::<Vec<_>>()).await.unwrap();
 }
 
-/// Writes until the fault point, and stands still there.
+/// Writes until the fault point, and pauses there.
 async fn pause_at(point: &str, sink: &mut LakeSink, batches: &[Batch]) {
     fail::cfg(point, "1*return->off").unwrap();
     let paused = write(sink, batches).await.unwrap_err();
@@ -31,15 +31,15 @@ async fn pause_at(point: &str, sink: &mut LakeSink, batches: &[Batch]) {
     fail::remove(point);
 }
 
-/// What a paused daemon does when it wakes.
+/// What a paused daemon does when it wakes up.
 async fn wake(sink: &mut LakeSink) -> SinkError {
     let error = sink.flush(true).await.unwrap_err();
     assert_eq!(error.action, Action::Fenced, "{error}");
     error
 }
 
-/// ⚠ Before a daemon adopts a file that the log does not name, it makes a commit of its own: whoever put the file and wakes in between
-/// can no longer commit it.
+/// ⚠ Before a daemon adopts a file that the log does not name, it makes a commit of its own: the daemon that put the
+/// file can no longer commit it if it wakes up in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_adopted_only_under_a_commit_of_ones_own() {
     let _scenario = FailScenario::setup();
@@ -47,7 +47,7 @@ async fn a_file_is_adopted_only_under_a_commit_of_ones_own() {
     let (mut first, _) = lake.taken().await;
     write(&mut first, &head).await.unwrap();
     pause_at("lake::before_commit", &mut first, &more).await;
-    // The second has found the file, and has not committed it yet.
+    // The second has found the file, but has not committed it yet.
     let (mut second, _) = lake.taken().await;
     take_in(&mut second, &more).await;
     wake(&mut first).await;
@@ -56,7 +56,7 @@ async fn a_file_is_adopted_only_under_a_commit_of_ones_own() {
     assert_eq!(lake.agreed("public.users").await.len(), 3);
 }
 
-/// ⚠ The same before it removes one: a log that names a file which is gone cannot be read.
+/// ⚠ The same before it removes one: a log cannot be read if it names a file that is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_removed_only_under_a_commit_of_ones_own() {
     let _scenario = FailScenario::setup();
@@ -71,7 +71,7 @@ async fn a_file_is_removed_only_under_a_commit_of_ones_own() {
     assert_eq!(first.flush(true).await.unwrap_err().action, Action::Retry);
     fail::remove("lake::before_commit");
     assert_eq!(lake.listed_files("public.users").len(), 3);
-    // The third has removed one of the files, whichever.
+    // The third has removed one of the files; it does not matter which.
     let (mut third, _) = lake.taken().await;
     take_in(&mut third, &more).await;
     assert_eq!(lake.listed_files("public.users").len(), 2);
@@ -81,7 +81,8 @@ async fn a_file_is_removed_only_under_a_commit_of_ones_own() {
     assert_eq!(lake.agreed("public.users").await.len(), 3);
 }
 
-/// ⚠ The owner epoch is in the name of a file: a put that arrives late replaces nothing that another daemon has committed.
+/// ⚠ The owner epoch is in the name of a file: a put that arrives late replaces nothing that another daemon has
+/// committed.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_daemon_overwrites_what_another_has_committed() {
     let _scenario = FailScenario::setup();
@@ -97,7 +98,8 @@ async fn no_daemon_overwrites_what_another_has_committed() {
     assert_eq!(now.len(), committed.len() + 1, "the late file has a name of its own: {now:?}");
 }
 
-/// Every checkpoint is written create-only, under the next number: a daemon that was fenced finds its next number taken.
+/// Every checkpoint is written create-only, under the next number: a daemon that was fenced finds its next number
+/// taken.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_daemon_that_has_nothing_to_write_finds_out_too() {
     let _scenario = FailScenario::setup();
@@ -112,7 +114,7 @@ async fn a_fenced_daemon_that_has_nothing_to_write_finds_out_too() {
     assert_eq!(second.durable(), idle[0].progress);
 }
 
-/// ⚠ A file's name is durable only with the folder that holds it: here the folder itself is an old one.
+/// ⚠ A file's name is only durable together with the folder that contains it; here the folder itself already existed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_counts_once_its_folder_is_synced() {
     let _scenario = FailScenario::setup();
@@ -122,7 +124,7 @@ async fn a_write_counts_once_its_folder_is_synced() {
     fail::cfg("lake::sync_folder", "return").unwrap();
     let error = write(&mut sink, &more).await.unwrap_err();
     assert_eq!(error.action, Action::Retry, "{error}");
-    // Nor later, when the repeated write finds the file that the first has left there.
+    // It does not count later either, when the repeated write finds the file that the first one has left there.
     for _ in 0..5 {
         assert_eq!(sink.flush(true).await.unwrap_err().action, Action::Retry);
         assert_eq!(sink.durable(), head[0].progress);
@@ -133,7 +135,8 @@ async fn a_write_counts_once_its_folder_is_synced() {
     assert_eq!(sink.durable(), more[0].progress);
 }
 
-/// Rows of a chunk before the one that is refused are not there twice after that was given up: a refusal drops what is in memory.
+/// After a refused version of a chunk was quarantined, the chunk's earlier rows are not stored twice: a refusal drops
+/// what is in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_is_refused_midway_leaves_nothing() {
     let _scenario = FailScenario::setup();
@@ -168,7 +171,8 @@ async fn syncs(work: impl Future) -> u32 {
     count.load(Ordering::Relaxed)
 }
 
-/// ⚠ The same of each sync alone: what is found to be ours after a put that failed at its end counts once it is synced.
+/// ⚠ The same for each sync separately: what is found to be ours after a put that failed at its end counts only after
+/// it is synced.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_found_is_synced_before_it_counts() {
     let _scenario = FailScenario::setup();
@@ -198,7 +202,7 @@ async fn whatever_is_found_is_synced_before_it_counts() {
     }
 }
 
-/// ⚠ A daemon counts on what the tables' logs say; the one that wrote it may have been killed before it could sync it.
+/// ⚠ A daemon relies on the tables' logs; the daemon that wrote them may have been killed before it could sync them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_is_synced_by_the_next_daemon() {
     let _scenario = FailScenario::setup();
@@ -207,6 +211,6 @@ async fn a_log_is_synced_by_the_next_daemon() {
     let without = syncs(async { drop(lake.taken().await) }).await;
     lake.write(&head).await;
     let with = syncs(async { drop(lake.taken().await) }).await;
-    // The log's folder, the table's, the lake's.
+    // The log's folder, the table's and the lake's.
     assert_eq!(with, without + 3);
 }

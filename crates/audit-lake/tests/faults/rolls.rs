@@ -14,8 +14,8 @@ use crate::common::{Lake, roll, roll_on, write};
 
 const USERS: &str = "public.users";
 
-/// ⚠ A file in `data/` that the log does not name is an unfinished roll where it ends at or before the table's position: it is adopted if it
-/// has the rows of the fresh files in its range.
+/// ⚠ A file in `data/` that the log does not name is an unfinished roll if it ends at or before the table's position:
+/// it is adopted if it has the rows of the fresh files in its range.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_roll_that_was_put_and_not_committed_is_adopted() {
     let _scenario = FailScenario::setup();
@@ -34,7 +34,7 @@ async fn a_roll_that_was_put_and_not_committed_is_adopted() {
             assert!(passage > 3 && broken.is_ok(), "there are more rolls than {passage}");
             return;
         }
-        // Another roll may have been under way.
+        // Another roll may have been running.
         let times =
             |lake: &Lake| -> Vec<_> { lake.files().into_iter().filter(|(path, ..)| left.contains(path)).collect() };
         let put_at = times(&lake);
@@ -48,12 +48,12 @@ async fn a_roll_that_was_put_and_not_committed_is_adopted() {
     }
 }
 
-/// ⚠ And it is removed if it has not: readers that list would see versions that are rolled again.
+/// ⚠ Otherwise it is removed: readers that list would see versions that are rolled again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_roll_of_other_rows_is_removed() {
     let _scenario = FailScenario::setup();
     let (lake, world) = (Lake::new().fresh(), World::new());
-    // Fresh files stay, for each roll fails.
+    // Fresh files stay, because each roll fails.
     fail::cfg("lake::before_merge", "return").unwrap();
     let (mut sink, _) = lake.taken().await;
     for batch in &world.stream {
@@ -70,7 +70,7 @@ async fn a_roll_of_other_rows_is_removed() {
     assert_eq!(files.len(), 2, "{fresh:?}");
     let names: Vec<FileName> =
         files.iter().map(|path| FileName::parse(path.file_name().unwrap().to_str().unwrap()).unwrap()).collect();
-    // One fresh file's rows under a name that claims both files' range.
+    // One fresh file's rows, under a name that claims the range of both files.
     let claimed = FileName {
         first: names.iter().map(|name| name.first).min().unwrap(),
         last: names.iter().map(|name| name.last).max().unwrap(),
@@ -87,7 +87,7 @@ async fn a_roll_of_other_rows_is_removed() {
     assert_eq!(lake.listed_rows(USERS), positions(&world.stream, USERS));
 }
 
-/// A roll that fails does not hold up the stream, and is tried again from a settled state.
+/// A roll that fails does not stop the stream, and is tried again from a settled state.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stream_goes_on_while_rolls_fail() {
     let _scenario = FailScenario::setup();
@@ -105,7 +105,7 @@ async fn the_stream_goes_on_while_rolls_fail() {
     }
 }
 
-/// ⚠ A table that cannot be rolled waits for itself: others are rolled, the stream goes on, and the table is named.
+/// ⚠ Only the table that cannot be rolled waits: others are rolled, the stream continues, and the table is named.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_cannot_be_rolled_holds_nothing_else_back() {
     let _scenario = FailScenario::setup();
@@ -134,15 +134,16 @@ async fn a_table_that_cannot_be_rolled_holds_nothing_else_back() {
     }
 }
 
-/// ⚠ A roll that a fenced daemon puts late, into a partition that nothing is written to any more, is found when what it was made of is removed,
-/// also by the next owner: readers that list would see its versions twice for ever.
+/// ⚠ A fenced daemon puts a roll late, into a partition that is not written to any more. It is found when the files
+/// that it was made of are removed, also by the next owner: otherwise readers that list would see its versions twice
+/// for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_roll_that_comes_late_is_removed() {
     let _scenario = FailScenario::setup();
     for by_next_owner in [false, true] {
         let (mut lake, mut fixture) = (Lake::new().fresh(), Fixture::default());
         lake.config.partition_by = Partitioning::Hour;
-        // Longer than a flush takes from a roll's commit to what was replaced.
+        // This is longer than a flush takes from a roll's commit to the removal of replaced files.
         lake.config.grace = Duration::from_secs(5).into();
         let mut insert = |hour: u32, id: u32| {
             let table = if id == 1 { "table public.users (id int4 key, name text) full\n" } else { "" };
@@ -165,7 +166,7 @@ async fn a_roll_that_comes_late_is_removed() {
         })
         .await;
         write(&mut second, &insert(10, 3)).await.unwrap();
-        // The first wakes: its file comes late.
+        // The first wakes up: its file comes late.
         wake.send(()).unwrap();
         until("the first puts its file", async || rolled(&lake) == 2).await;
         until("the first hears of it", async || {
@@ -185,7 +186,7 @@ async fn a_roll_that_comes_late_is_removed() {
     }
 }
 
-/// The first to pass the point waits there until it is woken; the flag says that it does.
+/// The first thread that reaches the point waits there until it is woken; the flag shows that it waits.
 fn pause_once(point: &str) -> (mpsc::SyncSender<()>, Arc<AtomicBool>) {
     let (wake, woken) = mpsc::sync_channel(1);
     let (woken, paused) = (Mutex::new(Some(woken)), Arc::new(AtomicBool::new(false)));
@@ -209,7 +210,7 @@ async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// A compaction is broken off before its commit or behind it: readers of the log see the same, and another run goes on from there.
+/// A compaction is interrupted before or after its commit: readers of the log see the same, and another run continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compaction_that_broke_off_changes_nothing() {
     let _scenario = FailScenario::setup();

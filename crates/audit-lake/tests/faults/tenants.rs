@@ -9,7 +9,7 @@ use crate::common::{Lake, View, write};
 
 const USERS: &str = "public.users";
 
-/// Lets passage `passage` of `point` fail; false if there is no such passage.
+/// Makes passage `passage` of `point` fail. Returns false if there is no such passage.
 async fn broken_off(lake: Lake, point: &str, passage: u32, whole: bool) -> bool {
     let (mut world, places) = (world(), places(&lake));
     fail::cfg(point, &format!("{passage}*off->1*return->off")).unwrap();
@@ -18,7 +18,7 @@ async fn broken_off(lake: Lake, point: &str, passage: u32, whole: bool) -> bool 
     let Err(error) = broken else { return false };
     assert_eq!(error.action, Action::Retry, "{error}");
     for day in [5, 6] {
-        // The second time from the start: nothing is written twice.
+        // The second run begins from the start: nothing is written twice.
         next_run(&lake, &mut world, day).await.unwrap();
         check(&places, &world).await;
     }
@@ -43,7 +43,7 @@ async fn broken_off_anywhere_each_tenant_has_each_version_once() {
     println!("{runs} runs");
 }
 
-/// The second daemon dies while it takes up what the first has left, the third finishes.
+/// The second daemon dies while it recovers what the first has left; the third one finishes.
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_off_while_taking_up_what_tenants_were_left() {
     let _scenario = FailScenario::setup();
@@ -78,7 +78,7 @@ async fn broken_off_while_taking_up_what_tenants_were_left() {
     assert!(runs > 30);
 }
 
-/// Chunks of rows that are nobody's, of one tenant, and of two.
+/// Chunks with rows of no tenant, of one tenant, and of two.
 fn chunks() -> (Vec<Batch>, Vec<Batch>) {
     let mut fixture = fixture();
     let head = fixture.batches(
@@ -102,12 +102,12 @@ async fn snapshots(lake: &Lake) -> usize {
     count
 }
 
-/// ⚠ Home decides whether a chunk that is spread over tenants counts: a daemon that is paused before that, and wakes after another took over,
-/// can make it count no more; its files are removed and the chunk is read again.
+/// ⚠ Home decides whether a chunk that is spread over tenants counts. A daemon that is paused before that, and wakes up
+/// after another took over, cannot make it count any more; its files are removed and the chunk is read again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spread_chunk_counts_when_home_says_so() {
     let _scenario = FailScenario::setup();
-    // Behind home's first commit of the baseline: its decision, two tenants' commits, and home's last word.
+    // After home's first commit of the baseline: its decision, the commits of two tenants, and home's final commit.
     for passage in 1.. {
         let (lake, (head, chunk)) = (on_disk(), chunks());
         let (mut first, _) = lake.taken().await;

@@ -16,11 +16,11 @@ fn insert(fixture: &mut Fixture, at: &str, ids: impl IntoIterator<Item = u32>) -
     fixture.batches(&format!("begin at={at}\n{rows}commit"))
 }
 
-/// A lake that nobody lists, with files of three past days.
+/// A lake that no reader lists, with files of three past days.
 async fn written() -> (Lake, Fixture) {
     let (mut lake, mut fixture) = (Lake::new(), Fixture::default());
     lake.config.listing_readers = false;
-    // The days of the tests are long past.
+    // The days of the tests are in the distant past.
     lake.config.compact_within = Duration::from_secs(100 * 365 * 86_400).into();
     lake.config.grace = Duration::ZERO.into();
     let (mut sink, _) = lake.taken().await;
@@ -66,12 +66,12 @@ async fn files_of_a_partition_become_one_that_is_sorted() {
             .collect();
         assert!(rows.is_sorted());
     }
-    // The replaced files go with the next sweep, and once.
+    // The replaced files are removed by the next sweep, and only once.
     assert_eq!(lake.listed_files(USERS).len(), 15);
     assert_eq!(compactor.sweep().await.unwrap(), 12);
     assert_eq!(compactor.sweep().await.unwrap(), 0);
     assert_eq!(lake.listed_files(USERS).len(), 3);
-    // A second run finds nothing to do; the daemon goes on, on the same days too.
+    // A second run finds nothing to do; the daemon continues, also on the same days.
     assert_eq!(
         compactor.table(USERS).await.unwrap(),
         Compacted { table: USERS.into(), left: 3, ..Compacted::default() }
@@ -94,7 +94,7 @@ async fn the_daemon_goes_on_beside_it() {
     let (lake, mut fixture) = written().await;
     let before = lake.delta_rows(USERS).await.len();
     let (mut sink, _) = lake.taken().await;
-    // In memory, not committed: the daemon's commit steps over those of the compaction.
+    // Rows in memory that are not committed: the daemon's commit steps over those of the compaction.
     let more = insert(&mut fixture, "2026-03-03T12:00:00Z", [700, 701]);
     sink.write(&more.iter().collect::<Vec<_>>()).await.unwrap();
     compactor(&lake).all().await.unwrap();
@@ -103,7 +103,7 @@ async fn the_daemon_goes_on_beside_it() {
     write(&mut sink, &insert(&mut fixture, "2026-03-04T12:00:00Z", [702])).await.unwrap();
     assert_eq!(lake.delta_rows(USERS).await.len(), before + 3);
     drop(sink);
-    // A new daemon that writes to a compacted day removes nothing of it.
+    // A new daemon that writes to a compacted day removes none of its files.
     lake.write(&insert(&mut fixture, "2026-03-01T13:00:00Z", [703])).await;
     assert_eq!(lake.delta_rows(USERS).await.len(), before + 4);
 }
@@ -148,14 +148,15 @@ async fn the_daemon_compacts_on_schedule() {
     assert_eq!(lake.delta_rows(USERS).await, before);
 }
 
-/// ⚠ Sessions are shorter than a day: the next run is due by what the lake says, not by a timer that begins anew with each of them.
+/// ⚠ Sessions are shorter than a day: the lake's record decides when the next run is due, not a timer that starts again
+/// with each session.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lake_remembers_when_it_was_compacted() {
     let (mut lake, _) = written().await;
     lake.config.compact_every = Some(Duration::from_secs(86_400).into());
     let note = lake.path().join("_cdc_audit/compacted.json");
     let soon = |sink: &LakeSink| sink.due().is_some_and(|due| due < Instant::now() + Duration::from_secs(3600));
-    // Nobody ever did; then its time has come.
+    // There was no run yet, so one is due.
     for at in ["", "{\"at\": 0}"] {
         if !at.is_empty() {
             std::fs::write(&note, at).unwrap();
@@ -172,7 +173,7 @@ async fn the_lake_remembers_when_it_was_compacted() {
     }
 }
 
-/// ⚠ One table that cannot be compacted is one table's matter.
+/// ⚠ A table that cannot be compacted affects no other table.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_bad_table_does_not_end_a_run() {
     let (lake, mut fixture) = written().await;
@@ -184,7 +185,8 @@ async fn one_bad_table_does_not_end_a_run() {
     assert_eq!(lake.delta_files(USERS).await.len(), 3, "compacted all the same");
 }
 
-/// To sort values of megabytes takes memory that nobody planned for; and a table that has no log yet is nothing to stop at.
+/// Sorting values of megabytes would take memory that nobody planned for. A table that has no log yet does not stop the
+/// run.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_with_long_values_stay_as_they_are() {
     let (lake, mut fixture) = written().await;
@@ -198,7 +200,7 @@ async fn files_with_long_values_stay_as_they_are() {
     compactor(&lake).all().await.unwrap();
     assert_eq!(lake.delta_rows(USERS).await, before);
     let now = lake.delta_files(USERS).await;
-    // Three days; what is before and behind the long value on the first of them, and itself.
+    // Three days; on the first one there are the files before and after the long value, and the file with it.
     assert_eq!(now.len(), 5, "{now:?}");
     assert_eq!(now.iter().filter(|path| kept.contains(path)).count(), 1);
 }

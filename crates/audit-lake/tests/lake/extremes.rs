@@ -1,4 +1,4 @@
-//! The ends of what each type holds come back as they went in, and no bound of a file hides them.
+//! The extreme values of each type are read back as they were written, and no bound of a file hides them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 
 use crate::common::Lake;
 
-/// A kind, its extreme values as PostgreSQL prints them, and the bounds of a file that has all of them; some kinds have none.
+/// A kind, its extreme values as PostgreSQL prints them, and the bounds of a file that has all of them; some kinds have
+/// no bounds.
 type Extremes = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);
 
 const EXTREMES: &[Extremes] = &[

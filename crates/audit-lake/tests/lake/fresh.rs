@@ -38,7 +38,7 @@ async fn small_files_are_fresh_until_they_are_rolled() {
     assert_eq!(fresh_files(&lake), 3);
     drop(sink);
 
-    // Another daemon finds them, and rolls them without any row of that table coming.
+    // Another daemon finds them, and rolls them although no row of that table comes.
     lake.config.roll_age = Duration::ZERO.into();
     let (mut sink, _) = lake.taken().await;
     roll(&mut sink).await.unwrap();
@@ -48,7 +48,7 @@ async fn small_files_are_fresh_until_they_are_rolled() {
     let keys: Vec<&str> = batches[0].column_by_name("cdc_key").unwrap().as_string::<i32>().iter().flatten().collect();
     assert_eq!(keys, ["1", "2", "3", "4", "5", "6"], "sorted by key");
 
-    // In the order of positions all the same where that is asked for.
+    // An export still returns them in order of position.
     let reader = LakeReader::over(lake.store());
     let exported: Vec<_> =
         reader.export("shop", USERS, None, None).await.unwrap().try_collect::<Vec<_>>().await.unwrap();
@@ -74,7 +74,8 @@ async fn what_was_replaced_stays_for_its_grace() {
     assert_eq!(lake.agreed(USERS).await.len(), 2);
 }
 
-/// ⚠ The grace of what was replaced begins with the roll, not when a daemon first sees it: one that starts again every hour would keep it for ever.
+/// ⚠ The grace period of replaced files begins with the roll, not when a daemon first sees them: a daemon that restarts
+/// every hour would keep them for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_replaced_goes_after_its_grace_whoever_owns_the_lake() {
     let (mut lake, mut fixture) = (Lake::new().fresh(), Fixture::default());
@@ -104,7 +105,7 @@ async fn a_batch_that_is_large_enough_has_a_file_of_its_own() {
     write(&mut sink, &insert(&mut fixture, true, 0..999)).await.unwrap();
     write(&mut sink, &insert(&mut fixture, false, 1000..2000)).await.unwrap();
     assert_eq!((lake.listed_rows(USERS).len(), lake.fresh_rows(USERS).await.len()), (1000, 999));
-    // Fresh files that fill one are rolled whatever their age.
+    // Fresh files that fill one file are rolled whatever their age.
     lake.config.file_rows = 1500;
     let (mut sink, _) = lake.taken().await;
     write(&mut sink, &insert(&mut fixture, false, 2000..2600)).await.unwrap();
@@ -113,7 +114,7 @@ async fn a_batch_that_is_large_enough_has_a_file_of_its_own() {
     lake.agreed(USERS).await;
 }
 
-/// Too large for one row group: each is sorted, and says so.
+/// The files are too large for one row group: each row group is sorted, and declares it.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_go_to_data_at_once_are_sorted_row_group_by_row_group() {
     let (mut lake, mut fixture) = (Lake::new().fresh(), Fixture::default());
@@ -145,7 +146,7 @@ async fn files_that_go_to_data_at_once_are_sorted_row_group_by_row_group() {
     assert!(exported.iter().map(|record| record.position).is_sorted());
 }
 
-/// More rows than are sorted in memory, in two shapes: what differs in its columns is rolled apart.
+/// There are more rows than are sorted in memory, in two shapes: rows with different columns are rolled separately.
 #[tokio::test(flavor = "multi_thread")]
 async fn rolls_sort_more_than_fits_into_memory() {
     let (lake, mut fixture) = (Lake::new().fresh(), Fixture::default());

@@ -4,17 +4,17 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-/// Columns: names, types, evolution, what is kept exactly.
+/// Columns: names, types, evolution, and what is kept exactly.
 mod columns;
-/// Files made into fewer.
+/// Files that are made into fewer.
 mod compact;
-/// The ends of what each type holds.
+/// The extreme values of each type.
 mod extremes;
 /// Fresh files, partitions and compression.
 mod fresh;
-/// Who owns a lake, and what a hand altered.
+/// Who owns a lake, and changes that were made by hand.
 mod owner;
-/// Put back to an earlier state.
+/// Lakes that were put back to an earlier state.
 mod put_back;
 /// History and export.
 mod read;

@@ -16,7 +16,7 @@ async fn the_owner_epoch_is_the_fence() {
     write(&mut first, &batches).await.unwrap();
     let (mut second, stored) = lake.taken().await;
     assert_eq!(stored.checkpoint.unwrap().progress(), batches[0].progress);
-    // The first wakes and finds that it is no longer the owner; nothing of it is committed.
+    // The first wakes up and finds that it is no longer the owner; none of its versions is committed.
     let more = fixture.batches("begin\ninsert public.t [2]\ncommit");
     write(&mut second, &more).await.unwrap();
     let error = write(&mut first, &more).await.unwrap_err();
@@ -34,7 +34,7 @@ async fn a_prefix_belongs_to_one_source() {
     let error = lake.sink().take(&other).await.unwrap_err();
     assert_eq!(error.action, Action::Stop);
     assert!(error.message.contains("belongs to source \"shop\""), "{error}");
-    // Nor by its tables alone.
+    // The tables alone are enough to refuse it.
     fs::remove_dir_all(lake.path().join("_cdc_audit")).unwrap();
     let error = lake.sink().take(&other).await.unwrap_err();
     assert_eq!(error.action, Action::Stop, "{error}");
@@ -111,7 +111,8 @@ async fn a_lake_that_cannot_be_written_says_so() {
     }
 }
 
-/// With thousands of tables, one that has nothing new costs a look at its log when a daemon starts, and no request after that.
+/// With thousands of tables, one that has nothing new costs one read of its log when a daemon starts, and no request
+/// after that.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_tables_are_not_touched() {
     let lake = Lake::new();

@@ -1,4 +1,4 @@
-//! A lake that is put back to an earlier state under a running daemon.
+//! A lake that is put back to an earlier state while a daemon runs.
 
 use std::path::Path;
 
@@ -33,14 +33,14 @@ fn put_back(lake: &Lake, from: &Path) {
     copy(from, lake.path());
 }
 
-/// One row of each of these tables, in a transaction.
+/// One row for each of these tables, in a transaction.
 fn rows(fixture: &mut Fixture, tables: &[&str], id: u32) -> Vec<Batch> {
     let rows: String = tables.iter().map(|table| format!("insert public.{table} [{id}]\n")).collect();
     fixture.batches(&format!("begin\n{rows}commit"))
 }
 
-/// What was reported as durable is acknowledged, and will not be sent again by itself. The log of the table that is written to may be whole: then
-/// it is the checkpoint that tells what another table has lost.
+/// Progress that was reported as durable was acknowledged, and will not be sent again by itself. The log of the table
+/// that is written to may be complete: then the checkpoint shows what another table has lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_that_was_put_back_is_not_written_on() {
     for (lost, more, tells) in [
@@ -65,7 +65,7 @@ async fn a_lake_that_was_put_back_is_not_written_on() {
         let more = rows(&mut fixture, more, 3);
         went_back(&write(&mut sink, &more).await.unwrap_err(), tells);
         assert_eq!(sink.durable(), stood);
-        // Taken again it says what is there; what is sent again is stored once.
+        // After a new takeover the sink reports what is stored; versions that are sent again are stored once.
         let (mut sink, stored) = lake.taken().await;
         assert!(stored.checkpoint.unwrap().flushed_lsn < stood.flushed_lsn);
         write(&mut sink, &lost).await.unwrap();
@@ -79,7 +79,7 @@ async fn a_lake_that_was_put_back_is_not_written_on() {
     }
 }
 
-/// ⚠ Then the checkpoint stands, and nothing of what the table has lost would be sent again.
+/// ⚠ In this case the checkpoint is intact, and nothing that the table has lost would be sent again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_alone_that_was_put_back_stops_the_sink() {
     let (lake, earlier) = (Lake::new(), tempfile::tempdir().unwrap());
@@ -96,7 +96,7 @@ async fn a_table_alone_that_was_put_back_stops_the_sink() {
     assert!(error.message.contains("this table alone was put back"), "{error}");
 }
 
-/// An entry that another tool cleaned up is no earlier state.
+/// An entry that another tool cleaned up does not mean an earlier state.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_was_cleaned_up_is_not_missed() {
     let lake = Lake::new();

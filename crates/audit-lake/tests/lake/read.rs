@@ -73,7 +73,7 @@ async fn the_trail_of_a_row_is_followed_through_its_keys_and_to_its_truncation()
     assert_eq!(trail("3", 100).await, expected);
     assert_eq!(trail("3", 2).await, expected[..2]);
     assert_eq!(trail("9", 100).await.len(), 2);
-    // A key that was used again names more than one row.
+    // A key that was used again belongs to more than one row.
     assert_eq!(trail("1", 100).await.len(), 5);
     assert_eq!(trail("none", 100).await, [""; 0]);
     let missing = reader(&lake).history("shop", "public.none", "1", 1).await.unwrap_err();
@@ -129,7 +129,7 @@ async fn an_export_is_in_order_of_position_over_days_chunks_and_files() {
     assert_eq!(reader(&lake).count("shop", "public.t", None, None).await.unwrap(), 5);
 }
 
-/// ⚠ What a table has beyond the lake's checkpoint, other tables may lack.
+/// ⚠ Other tables may lack what one table has beyond the lake's checkpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_commit_is_one_that_every_table_has() {
     let lake = Lake::new();
@@ -147,7 +147,7 @@ async fn the_newest_commit_is_one_that_every_table_has() {
     assert_eq!(newest().await, at("2026-03-01T10:00:00Z"));
     lake.write(&fixture.batches("begin at=2026-03-01T11:00:00Z\ninsert public.t [2]\ncommit")).await;
     assert_eq!(newest().await, at("2026-03-01T11:00:00Z"));
-    // As it is between a table's commit and the checkpoint.
+    // The state between a table's commit and the checkpoint.
     for later in notes().iter().filter(|path| !known.contains(path)) {
         std::fs::remove_file(later).unwrap();
     }
@@ -178,12 +178,12 @@ async fn what_is_not_known_is_left_out() {
     assert!(!records[0].before_known && records[0].changed.is_none());
 }
 
-/// Notes which objects are read.
+/// Records which objects are read.
 #[derive(Debug)]
 struct Noting {
     inner: DurableLocal,
     read: Arc<Mutex<Vec<String>>>,
-    /// How many data files are gone when they are asked for.
+    /// Number of data files that are gone when they are asked for.
     gone: AtomicU32,
 }
 
@@ -253,7 +253,8 @@ async fn files_that_cannot_hold_the_key_are_not_read() {
     let mut fixture = Fixture::default();
     fixture.batches("table public.t (id text key, v text) full");
     for file in 0..10 {
-        // Keys of a file lie apart from those of others, but for a hole in the middle that only the Bloom filter knows.
+        // The key ranges of the files do not overlap. In the middle of each range there is a gap that only the Bloom
+        // filter knows.
         let text = format!("begin\ninsert public.t [\"{file}a\", \"x\"]\ninsert public.t [\"{file}z\", \"x\"]\ncommit");
         crate::common::write(&mut sink, &fixture.batches(&text)).await.unwrap();
     }
@@ -275,7 +276,7 @@ async fn files_that_cannot_hold_the_key_are_not_read() {
     assert_eq!(data("a").await, (0, 0));
 }
 
-/// Files are replaced and removed while they are read: an export goes on after the last version that it gave.
+/// Files are replaced and removed while they are read: an export continues after the last version that it returned.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_goes_on_where_its_files_were_replaced() {
     let mut lake = Lake::new().fresh();
@@ -308,7 +309,7 @@ async fn an_export_goes_on_where_its_files_were_replaced() {
     let rest: Vec<Record> = rest.try_collect().await.unwrap();
     assert_eq!(rest.len(), 9);
 
-    // What the log names and is not there is an error, and no end.
+    // If a file that the log names does not exist, the export ends with an error.
     for file in lake.listed_files("public.t") {
         std::fs::remove_file(file).unwrap();
     }

@@ -12,7 +12,7 @@ const SCRIPT: &str = include_str!("skipping.py");
 const SPARK: &str = include_str!("skipping_spark.py");
 const TABLE: &str = "public.t";
 
-/// Four days, a file each, of five row groups with a thousand keys each.
+/// Four days with a file each, of five row groups with a thousand keys each.
 async fn four_days() -> Lake {
     let mut lake = Lake::new();
     lake.config.row_group_rows = 1000;
@@ -31,13 +31,14 @@ async fn four_days() -> Lake {
     lake
 }
 
-/// What each engine's plan says that it reads for one key, and for one day: of four files, and of the twenty row groups in them.
+/// What each engine reads for one key and for one day, according to its plan: of four files, and of the twenty row
+/// groups in them.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_and_one_day_are_looked_up_in_few_files_and_row_groups() {
     let lake = four_days().await;
     let folder = lake.path().join(table_folder(TABLE));
     let ask = |script: &str, more: &[&str]| {
-        // ClickHouse reads files below its working folder.
+        // ClickHouse only reads files below its working folder.
         let mut python = Command::new(python());
         python.current_dir("/").args(["-c", script]).arg(&folder).args(["k3001234", "2026-03-03"]).args(more);
         let output = python.output().expect("`cargo xtask test` installs the engines");
@@ -77,7 +78,8 @@ async fn one_key_and_one_day_are_looked_up_in_few_files_and_row_groups() {
     }
 }
 
-/// The oldest protocol of Delta: a reader that knows nothing newer (Synapse, Athena, BigQuery) reads these logs.
+/// The logs have the oldest protocol of Delta: a reader that knows nothing newer (Synapse, Athena, BigQuery) can read
+/// them.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_asks_nothing_of_its_readers() {
     let lake = four_days().await;

@@ -74,7 +74,7 @@ async fn a_listing_from_an_offset_is_in_order() {
     assert_eq!(numbers, expected);
 }
 
-/// ⚠ What a kill left half-written lies in one place, and does not stay.
+/// ⚠ What a kill left half-written is in one place, and is removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn leftovers_of_a_kill_are_swept() {
     let lake = Lake::new();

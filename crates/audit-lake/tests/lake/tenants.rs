@@ -74,7 +74,7 @@ async fn compaction_goes_through_all_tenants() {
     check(&places(&lake), &world).await;
 }
 
-/// More tenants than tables are kept in memory, each with fresh files: they are rolled all the same.
+/// There are more tenants than tables are kept in memory, each with fresh files; all of them are rolled.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_and_fresh_files_are_bounded_with_many_tenants() {
     const TENANTS: usize = 600;
@@ -114,7 +114,7 @@ async fn memory_and_fresh_files_are_bounded_with_many_tenants() {
         let files = View::of(lake.folder.path()).files();
         files.iter().filter(|(path, ..)| path.to_str().unwrap().contains("/fresh/")).count()
     };
-    // ⚠ What was replaced goes after its grace, whether its table is in memory or not.
+    // ⚠ Replaced files are removed after their grace period, whether their table is in memory or not.
     let begun = std::time::Instant::now();
     while fresh(&lake) > 0 {
         assert!(begun.elapsed() < std::time::Duration::from_secs(120), "{} fresh files stay", fresh(&lake));
@@ -123,7 +123,8 @@ async fn memory_and_fresh_files_are_bounded_with_many_tenants() {
     }
 }
 
-/// ⚠ A tenant's store that is removed while the daemon runs: its fresh files cannot be rolled, and nothing else waits for them.
+/// ⚠ A tenant's store is removed while the daemon runs: its fresh files cannot be rolled, but nothing else waits for
+/// them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_that_was_removed_holds_nothing_back() {
     let (lake, world) = (on_disk().fresh(), world());
@@ -141,7 +142,8 @@ async fn a_tenant_that_was_removed_holds_nothing_back() {
             assert!(View::of(place).fresh_rows(table).await.is_empty(), "{table} of {tenant:?} waits");
         }
     }
-    // The recipe: stop, remove its store and its note, start. What comes for it then begins a new store.
+    // The recipe: stop the daemon, remove the store and its note, start the daemon. Rows that come for the tenant then
+    // begin a new store.
     drop(sink);
     fs::remove_file(lake.folder.path().join("home/_cdc_audit/tenants/acme.json")).unwrap();
     let (mut sink, _) = lake.taken().await;
@@ -170,19 +172,19 @@ async fn a_store_belongs_to_one_home_and_stays_where_it_is() {
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("home.json") && cause.contains("another home"), "{cause}");
 
-    // The same lake with tenants elsewhere: what they have would be written again.
+    // The same lake with its tenants at another place: what they have would be written again.
     let mut moved = lake.config.clone();
     moved.url = format!("{folder}/moved-{{tenant}}");
     let error = LakeSink::new("lake", &moved, MEMORY).unwrap().take(&identity()).await.unwrap_err();
     assert_eq!(error.action, Action::Stop, "{error}");
     assert!(error.message.contains("/lake, and not ") && error.hint.unwrap().contains("stays where it is"));
 
-    // One that was removed with all it held.
+    // A tenant whose store was removed with all its contents.
     fs::remove_dir_all(format!("{folder}/of-hooli")).unwrap();
     lake.taken().await;
 }
 
-/// What was given up is known by its position only.
+/// Only the position of a quarantined version is known, so it goes to home.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_given_up_goes_home() {
     let (lake, mut fixture) = (on_disk(), fixture());

@@ -1,4 +1,4 @@
-//! Rolls in a store whose answers take their time.
+//! Rolls in a store whose answers are slow.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::common::{Lake, MEMORY, identity, roll, start, write};
 
 const FILES: usize = 8;
 
-/// Answers requests for fresh files when all of them are asked for.
+/// Answers requests for fresh files only after all of them were asked for.
 #[derive(Debug)]
 struct Together {
     inner: InMemory,
@@ -69,7 +69,7 @@ impl ObjectStore for Together {
     }
 }
 
-/// One after the other, the requests of 720 files take longer than anything else of a roll.
+/// If sent one after the other, the requests of 720 files take longer than anything else in a roll.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_roll_reads_its_files_at_a_time() {
     let store = Arc::new(Together { inner: InMemory::new(), asked: Barrier::new(FILES) });

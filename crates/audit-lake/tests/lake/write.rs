@@ -38,12 +38,12 @@ async fn a_transaction_is_there_once_for_both_kinds_of_readers() {
     // A repeat changes nothing.
     write(&mut sink, &batches).await.unwrap();
     assert_eq!(lake.agreed("public.users").await, rows);
-    // Nor does one after a restart.
+    // A repeat after a restart changes nothing either.
     lake.write(&batches).await;
     assert_eq!(lake.agreed("public.users").await, rows);
 }
 
-/// Inserts into public.users, each its own transaction.
+/// Inserts into `public.users`, each in its own transaction.
 fn inserts(fixture: &mut Fixture, keys: std::ops::Range<u32>) -> Vec<Batch> {
     let insert = |key| format!("begin\ninsert public.users [{key}, \"n\", 1]\ncommit\n");
     fixture.batches(&keys.map(insert).collect::<String>())
@@ -63,7 +63,7 @@ async fn files_close_by_rows_size_and_age() {
     assert!((5000..10_000).contains(&closed), "{closed}");
     assert!(sink.held_bytes() > 0);
 
-    // By age: due says when, flush does it then and no earlier.
+    // By age: `due` returns the time, and `flush` closes the file then and no earlier.
     let due = sink.due().unwrap();
     assert!(due > Instant::now());
     sink.flush(false).await.unwrap();
@@ -86,7 +86,7 @@ async fn files_close_by_rows_size_and_age() {
     let mut random = 1u64;
     let mut text = String::from("begin\n");
     for key in 0..16_384u32 {
-        // Hex digits, of which zstd leaves half.
+        // Hex digits, which zstd compresses to half.
         let noise: String = (0..120)
             .map(|_| {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -196,7 +196,7 @@ async fn many_tables_share_the_memory_and_the_least_recent_closes_first() {
             }
         }
     }
-    // The table written last still waits, the first was closed for it.
+    // The table that was written last still waits; the first one was closed to make room for it.
     assert!(lake.agreed("public.t59").await.len() < 150);
     assert!(lake.agreed("public.t0").await.len() >= 50);
     sink.flush(true).await.unwrap();
@@ -270,7 +270,7 @@ async fn the_log_is_read_by_the_oldest_readers_and_says_what_is_in_the_files() {
     );
 }
 
-/// Delta checkpoints come by themselves; the log can be read from one without the commits before it.
+/// Delta checkpoints are written automatically; the log can be read from one without the commits before it.
 #[tokio::test(flavor = "multi_thread")]
 async fn delta_checkpoints_are_written_and_positions_survive_log_clean_up() {
     let lake = Lake::new();
@@ -286,7 +286,7 @@ async fn delta_checkpoints_are_written_and_positions_survive_log_clean_up() {
     let log = lake.path().join("public.users/_delta_log");
     assert!(log.join("00000000000000000049.checkpoint.parquet").exists());
     assert!(log.join("_last_checkpoint").exists());
-    // What log clean-up removes after its time.
+    // What the clean-up of the log removes after some time.
     for version in 0..49 {
         std::fs::remove_file(log.join(format!("{version:020}.json"))).unwrap();
     }
@@ -301,7 +301,7 @@ async fn large_rows_are_in_files_that_were_opened_for_them() {
     lake.config.keep_before = true;
     let mut fixture = Fixture::default();
     let mut batches = fixture.batches(USERS);
-    // Enough that a file for small rows is being written.
+    // Enough rows that a file for small rows is being written.
     batches.extend(inserts(&mut fixture, 0..10_000));
     let large = "0123456789abcdef".repeat(512 << 10);
     let snapshots = |keys: std::ops::Range<u32>| -> String {

@@ -9,7 +9,7 @@ use crate::Site;
 use crate::common::Lake;
 use crate::common::story::{World, first_run};
 
-/// Everything that was asked from here on.
+/// Records all requests from here on.
 fn noted(site: &Site) -> Arc<Mutex<Vec<Request>>> {
     let noted = Arc::new(Mutex::new(Vec::new()));
     let notes = Arc::clone(&noted);
@@ -30,7 +30,7 @@ fn is_data(request: &Request) -> bool {
     request.target.contains("year")
 }
 
-/// Lifecycle and storage class reach data files alone: the log is read all the time.
+/// Lifecycle rules and storage class apply only to data files, because the log is read all the time.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_data_files_have_the_storage_class() {
     for (kind, header, class) in [
@@ -49,7 +49,7 @@ async fn only_data_files_have_the_storage_class() {
     }
 }
 
-/// What two daemons must not both write is put under a condition; whatever goes to S3 has its checksum.
+/// A put that two daemons must not both succeed with has a condition; every put to S3 has its checksum.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_put_has_its_condition_and_its_checksum() {
     for (kind, header, value) in [
@@ -85,7 +85,7 @@ async fn every_object_is_written_with_the_encryption_that_was_asked_for() {
     }
 }
 
-/// ⚠ A store that overwrites what is to be created has no fence: two daemons would replace each other's commits there.
+/// ⚠ A store that overwrites what should be created gives no fence: two daemons would replace each other's commits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_conditional_puts_is_refused() {
     let site = Site::of(ObjectKind::Gcs).await;
@@ -100,7 +100,7 @@ async fn a_store_without_conditional_puts_is_refused() {
     probe(&lake.config, "shop").await.unwrap();
 }
 
-/// A private authority is trusted where `ca_file` names it, and only there.
+/// A private authority is trusted only if `ca_file` names it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_authority_is_trusted_by_its_file() {
     let authority = Authority::new();
@@ -119,7 +119,7 @@ async fn a_private_authority_is_trusted_by_its_file() {
     assert!(error.to_string().contains("ca.pem"), "{error}");
 }
 
-/// What the store says of credentials is passed on, the credentials are not.
+/// What the store says about credentials is passed on; the credentials are not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_is_refused_and_not_repeated() {
     for kind in [ObjectKind::S3, ObjectKind::Azure] {

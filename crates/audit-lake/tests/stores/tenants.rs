@@ -12,7 +12,7 @@ use crate::common::tenants::{apart, check, fixture, places, world};
 use crate::common::{Lake, View, identity, start, write};
 use crate::trouble::strike;
 
-/// A lake with a bucket for each tenant. The names of tenants that no bucket can have are hashed.
+/// A lake with a bucket for each tenant. Names of tenants that no bucket can have are hashed.
 struct Buckets {
     lake: Lake,
     server: &'static ObjectServer,
@@ -31,7 +31,7 @@ impl Buckets {
         self.server.make_bucket(&format!("{}-{tenant}", self.infix)).join("lake")
     }
 
-    /// Where each tenant's files lie, and home's; all buckets are made.
+    /// The folders of the files of each tenant and of home; all buckets are made.
     fn places(&self) -> BTreeMap<String, PathBuf> {
         let home = self.lake.config.home.as_deref().unwrap().rsplit('/').next().unwrap();
         let names = [("acme", "acme"), ("hooli", "hooli"), ("initech", "initech"), ("Initech/..", HASHED)];
@@ -40,7 +40,7 @@ impl Buckets {
     }
 }
 
-/// `Initech/..`
+/// The bucket's name for the tenant `Initech/..`.
 const HASHED: &str = "x-36700f5d03f82effffe096840397997c";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +79,8 @@ async fn each_tenant_has_a_prefix(site: Site) {
     }
 }
 
-/// A bucket that is not there stops the sink by name, and nothing else is lost: once it is made, the same call goes on.
+/// A missing bucket stops the sink with an error that names it, and nothing is lost: after it is made, the same call
+/// continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_is_missing_is_waited_for() {
     let site = Site::of(ObjectKind::S3).await;
@@ -110,7 +111,7 @@ async fn a_bucket_that_is_missing_is_waited_for() {
     assert_eq!(View::of(&hooli).agreed("public.t").await.len(), 1);
     drop(sink);
 
-    // One that was removed: whoever starts passes over it, until rows come for it.
+    // A bucket that was removed is skipped by a daemon that starts, until rows come for it.
     std::fs::remove_dir_all(hooli.parent().unwrap()).unwrap();
     let (mut sink, stored) = buckets.lake.taken().await;
     assert_eq!(stored.checkpoint.unwrap().progress(), batches[1].progress);
@@ -120,7 +121,8 @@ async fn a_bucket_that_is_missing_is_waited_for() {
     assert_eq!(write(&mut sink, &more).await.unwrap_err().action, Action::Retry);
 }
 
-/// ⚠ A tenant that nobody made a bucket for is waited for, for a while; then its rows go home for good, once, whatever is made or killed later.
+/// ⚠ The sink waits for the bucket of a tenant, but only for a while; then the tenant's rows go to home permanently,
+/// once, whatever is made or killed later.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_tenant_without_a_bucket_go_home_after_a_while() {
     let site = Site::of(ObjectKind::S3).await;
@@ -140,7 +142,7 @@ async fn rows_of_a_tenant_without_a_bucket_go_home_after_a_while() {
     let home = buckets.lake.config.home.as_deref().unwrap().rsplit('/').next().unwrap();
     let home = View::of(&buckets.server.folder(home));
     assert_eq!(home.agreed("public.t").await.len(), 1);
-    // Its bucket is made, and the daemon is killed before its checkpoint: the row stays where it is, and so do those that come.
+    // The bucket is made, and the daemon is killed before its checkpoint: the row stays in home, and so do later ones.
     let made = buckets.make("madeup");
     let mut sink = buckets.lake.sink();
     sink.take(&identity()).await.unwrap();
@@ -149,7 +151,7 @@ async fn rows_of_a_tenant_without_a_bucket_go_home_after_a_while() {
     write(&mut sink, &insert(3, "madeup")).await.unwrap();
     assert_eq!(home.agreed("public.t").await.len(), 2);
     assert!(View::of(&made).agreed("public.t").await.is_empty());
-    // Stopped, its note removed, started: it has a store from now on.
+    // The daemon is stopped, the note is removed, the daemon is started: the tenant has a store from now on.
     drop(sink);
     let notes = home.path().join("_cdc_audit/tenants");
     std::fs::remove_file(notes.join("madeup.json")).unwrap();
@@ -159,7 +161,7 @@ async fn rows_of_a_tenant_without_a_bucket_go_home_after_a_while() {
     assert_eq!((sink.troubles(), View::of(&acme).agreed("public.t").await.len()), (Vec::new(), 1));
 }
 
-/// A kill when the store has done what was asked, before anyone heard of it.
+/// A kill after the store has done what was asked, but before its answer arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_requests_that_write() {
     let site = Site::of(ObjectKind::S3).await;

@@ -9,7 +9,7 @@ use crate::common::story::{World, check, first_run, next_run};
 use crate::common::{Lake, identity, roll, start, write};
 use crate::{LARGE_ROWS, Site, large, writes};
 
-/// What the daemon does with an error that a repeat may heal.
+/// Does what the daemon does after an error that can be retried.
 macro_rules! insist {
     ($call:expr) => {{
         let mut tries = 0;
@@ -22,7 +22,7 @@ macro_rules! insist {
     }};
 }
 
-/// A run as the daemon does it: the same call again after an error that allows it.
+/// A run as the daemon does it: the same call is repeated after an error that can be retried.
 async fn insisting(lake: &Lake, stream: &[Batch]) -> Result<(), SinkError> {
     let mut sink = lake.sink();
     let stored = insist!(sink.take(&identity()))?;
@@ -35,7 +35,8 @@ async fn insisting(lake: &Lake, stream: &[Batch]) -> Result<(), SinkError> {
     insist!(roll(&mut sink))
 }
 
-/// The same, with a new sink after an error that demands one, or that lasts: what a table is held back for is tried again later.
+/// The same, with a new sink after an error that demands one or that lasts: what a table waits for is tried again
+/// later.
 async fn through(lake: &Lake, stream: &[Batch]) {
     for _ in 0..50 {
         match insisting(lake, stream).await {
@@ -49,7 +50,7 @@ async fn through(lake: &Lake, stream: &[Batch]) {
     panic!("no way through");
 }
 
-/// The stream alone, as both kinds of readers see it.
+/// Checks that both kinds of readers see the stream alone.
 async fn only_the_stream(lake: &Lake, world: &World) {
     lake.mirror().await;
     for table in crate::TABLES {
@@ -58,7 +59,7 @@ async fn only_the_stream(lake: &Lake, world: &World) {
     }
 }
 
-/// Strikes the request that writes of this number.
+/// Makes the request that writes with this number fail.
 pub fn strike(number: u64, fault: Fault) -> impl FnMut(&Request, u64) -> Option<Fault> + Send + 'static {
     let mut seen = 0;
     move |request, _| {
@@ -70,7 +71,8 @@ pub fn strike(number: u64, fault: Fault) -> impl FnMut(&Request, u64) -> Option<
     }
 }
 
-/// One fault at one request. In a thorough run every fault meets every request that writes, else each request one of them.
+/// One fault at one request. In a thorough run every fault meets every request that writes, otherwise each request
+/// meets one fault.
 async fn struck_at_every_write(site: Site) {
     let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| *fault != Fault::DoneButSilent).collect();
     let rounds = if thorough() { faults.len() as u64 } else { 1 };
@@ -93,7 +95,7 @@ async fn struck_at_every_write(site: Site) {
     assert!(runs >= 10 * rounds, "{runs} runs");
 }
 
-/// A kill when the store has done what was asked, before anyone heard of it.
+/// A kill after the store has done what was asked, but before its answer arrives.
 async fn killed_at_every_write(site: Site) {
     // Azurite takes ten times as long as the others.
     let step = if site.is_slow() && !thorough() { 4 } else { 1 };
@@ -122,13 +124,13 @@ async fn killed_at_every_write(site: Site) {
     assert!(runs * step >= 15, "{runs} runs");
 }
 
-/// Every fifth request is struck by something, whatever it asks.
+/// Every fifth request fails in some way, whatever it asks.
 async fn a_store_that_fails_all_the_time(site: Site) {
     let rounds = if thorough() { 30 } else { 3 };
     let mut struck = 0;
     for round in 0..rounds {
         let (lake, world) = (site.lake_of(round % 2 == 1), World::new());
-        // The same requests do not always come in the same order, so chance here is only in what they meet.
+        // The order of the requests is not always the same, so chance only decides which faults they meet.
         let word = Arc::new(AtomicU64::new(round + 1));
         let next = move || {
             let mixed = word
@@ -140,7 +142,7 @@ async fn a_store_that_fails_all_the_time(site: Site) {
         };
         site.proxy().plan(move |_, _| {
             let (hit, which) = (next().is_multiple_of(5), next() as usize);
-            // One that waits for the client's patience to end is rare.
+            // A fault that waits until the client gives up is rare.
             let fault = Fault::ALL[which % Fault::ALL.len()];
             let rare = fault == Fault::DoneButSilent && !next().is_multiple_of(4);
             (hit && !rare).then_some(fault)
@@ -153,7 +155,7 @@ async fn a_store_that_fails_all_the_time(site: Site) {
     assert!(struck > 5 * rounds, "{struck} in {rounds} rounds");
 }
 
-/// An upload in parts: started, sent, ended, each struck.
+/// An upload in parts: started, sent, ended; each step fails once.
 async fn a_large_file_struck_at_every_request(site: Site) {
     let mut fixture = Fixture::default();
     let batches = large(&mut fixture);

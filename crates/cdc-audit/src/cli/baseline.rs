@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use audit_capture::baseline::{BaselineError, Requested, request};
 
-use crate::cli::output::print;
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::print;
 
 #[derive(Debug, clap::Args)]
 #[command(

@@ -3,21 +3,19 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use audit_capture::check::{Area, Finding, Input, Pace, ProbeError, SinkProbe, State, check, would_start};
+use audit_capture::check::{Area, Finding, Input, SinkProbe, State, check, would_start};
 use audit_config::visible;
-use audit_connect::PgEndpoint;
-use audit_core::sink::Checkpoint;
-use audit_hot::CheckpointStore;
+use audit_pipeline::Chain;
 use audit_pipeline::run::RunError;
 use comfy_table::Color;
 use serde_json::json;
 
-use crate::cli::access::Reader;
-use crate::cli::attribution;
-use crate::cli::output::{on_terminal, print, print_json, table};
-use crate::cli::store::open;
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
+use crate::output::{on_terminal, print, print_json, table};
+use crate::sinks::Probed;
+
+mod attribution;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -62,71 +60,21 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(code::NOT_READY) })
 }
 
-async fn probe(config: &Config, name: &str, sink: &SinkConfig, warnings: &mut Vec<Finding>) -> SinkProbe {
-    let (outcome, pace) = match sink {
-        SinkConfig::Hot(hot) => {
-            let probed = audit_hot::probe(hot, &config.source.name, name).await;
-            let place = hot.endpoint.describe();
-            (
-                probed.map(|()| format!("written to {place} and rolled back")).map_err(|e| failure(&e, e.hint.clone())),
-                None,
-            )
-        }
-        SinkConfig::Lake(lake) => {
-            let probed = audit_lake::probe(lake, &config.source.name).await;
-            let place = lake.home_url();
-            let outcome = probed.map(|tenants| match &lake.home {
-                Some(_) => format!("written to {place}, read, removed; {tenants} tenants are known"),
-                None => format!("written to {place}, read, removed"),
-            });
-            (outcome.map_err(|error| failure(&error, error.hint())), pace_of(lake))
-        }
-        SinkConfig::Webhook(webhook) => {
-            let checkpoint = config.checkpoint_endpoint(webhook);
-            let probed = audit_webhook::probe(name, webhook, checkpoint.clone(), &config.source.name).await;
-            let said = format!("{} answers; the checkpoint lies in {}", webhook.place(), checkpoint.describe());
-            (probed.map(|()| said).map_err(|error| failure(&error, error.hint.clone())), None)
-        }
-        SinkConfig::Kafka(kafka) => {
-            let probed = audit_kafka::probe(kafka, &config.source.name, name).await;
-            let outcome = probed.map(|probed| {
-                let finding = |(message, fix)| Finding {
-                    area: Area::Sink,
-                    subject: name.to_owned(),
-                    state: State::Warn,
-                    message,
-                    fix: Some(fix),
-                };
-                warnings.extend(probed.warnings.into_iter().map(finding));
-                format!("written to {} in a transaction that is aborted", kafka.place())
-            });
-            (outcome.map_err(|error| failure(&error, error.hint.clone())), None)
-        }
-    };
+async fn probe(config: &Config, name: &str, sink: &SinkConfig, findings: &mut Vec<Finding>) -> SinkProbe {
+    let Probed { outcome, pace, warnings } = sink.probe(name, config).await;
+    findings.extend(warnings.into_iter().map(|said| warning(Area::Sink, name, said)));
     SinkProbe { name: name.to_owned(), outcome, pace }
 }
 
-fn pace_of(lake: &audit_lake::LakeConfig) -> Option<Pace> {
-    let file_age = lake.file_age.get();
-    let rolls = lake.data_bytes.get() > 0 && lake.home_url().contains("://") && !lake.home_url().starts_with("file:");
-    (!file_age.is_zero()).then(|| Pace { file_age, roll_age: rolls.then(|| lake.roll_age.get()) })
-}
-
-fn failure(error: &dyn std::error::Error, hint: Option<String>) -> ProbeError {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        message = format!("{message}: {error}");
-        cause = error.source();
-    }
-    ProbeError { message, hint }
+fn warning(area: Area, subject: &str, (message, fix): (String, String)) -> Finding {
+    Finding { area, subject: subject.to_owned(), state: State::Warn, message, fix: Some(fix) }
 }
 
 /// Whether the stream would continue what the sinks have. What cannot be reached or read at all is said by others.
 async fn continuity(config: &Config) -> Vec<Finding> {
     let mut checkpoints = Vec::new();
     for (name, sink) in &config.sinks {
-        if let Some(checkpoint) = checkpoint(config, name, sink).await {
+        if let Some(checkpoint) = sink.stored(name, config).await {
             checkpoints.push((Arc::from(name.as_str()), Some(checkpoint)));
         }
     }
@@ -163,50 +111,10 @@ async fn continuity(config: &Config) -> Vec<Finding> {
     }
 }
 
-/// What a sink has; nothing where that cannot be read.
-async fn checkpoint(config: &Config, name: &str, sink: &SinkConfig) -> Option<Checkpoint> {
-    let source = &config.source.name;
-    match sink {
-        SinkConfig::Hot(_) | SinkConfig::Lake(_) => {
-            let store = open(config, Some(name), None, &Reader::default()).await.ok()?;
-            store.head(source, name).await.ok()?.map(|head| head.checkpoint)
-        }
-        SinkConfig::Kafka(kafka) => audit_kafka::stored(kafka, source, name).await.ok()?,
-        SinkConfig::Webhook(webhook) => {
-            let store = CheckpointStore::new(name, config.checkpoint_endpoint(webhook).clone());
-            store.read(source).await.ok()?
-        }
-    }
-}
-
 /// Connections on whose way anybody could read along, or pose as the other side; and what receivers cannot verify.
 fn unverified(config: &Config) -> Vec<Finding> {
-    let finding = |area, subject: &str, (message, fix): (String, String)| Finding {
-        area,
-        subject: subject.to_owned(),
-        state: State::Warn,
-        message,
-        fix: Some(fix),
-    };
-    let server = |endpoint: &PgEndpoint| {
-        let servers = endpoint.parse().map(|parsed| parsed.unverified()).unwrap_or_default();
-        let message = || format!("nothing verifies {}: anyone on the way can pose as it", servers.join(" and "));
-        let fix = "set sslmode=verify-full in the url, with sslrootcert=FILE where the CA is your own";
-        (!servers.is_empty()).then(|| (message(), fix.to_owned()))
-    };
-    let sink = |(name, sink): (&String, &SinkConfig)| {
-        let said = match sink {
-            SinkConfig::Hot(hot) => server(&hot.endpoint),
-            SinkConfig::Kafka(kafka) => kafka.unverified(),
-            SinkConfig::Webhook(webhook) if webhook.secret.is_none() => Some((
-                "requests are not signed: the receiver cannot tell who they are from".to_owned(),
-                "set secret, and let the receiver verify webhook-signature".to_owned(),
-            )),
-            SinkConfig::Webhook(_) | SinkConfig::Lake(_) => None,
-        };
-        said.map(|said| finding(Area::Sink, name, said))
-    };
-    let source = server(&config.source.endpoint).map(|said| finding(Area::Server, &config.source.name, said));
+    let sink = |(name, sink): (&String, &SinkConfig)| Some(warning(Area::Sink, name, sink.unverified()?));
+    let source = config.source.endpoint.unverified().map(|said| warning(Area::Server, &config.source.name, said));
     source.into_iter().chain(config.sinks.iter().filter_map(sink)).collect()
 }
 
@@ -217,7 +125,7 @@ fn keys(config: &Config) -> Option<Finding> {
         area: Area::Protection,
         subject: "keys".to_owned(),
         state: State::Fail,
-        message: failure(&error, None).message,
+        message: Chain(&error).to_string(),
         fix: Some(error.hint()),
     })
 }
@@ -230,7 +138,7 @@ async fn key_classes(config: &Config) -> Vec<Finding> {
         Ok(Some(keyring)) => keyring,
         Ok(None) => return Vec::new(),
         Err(error) => {
-            let message = failure(&error, None).message;
+            let message = Chain(&error).to_string();
             return vec![finding("keys".to_owned(), State::Fail, message, Some(error.hint()))];
         }
     };
@@ -240,7 +148,7 @@ async fn key_classes(config: &Config) -> Vec<Finding> {
             finding(format!("keys of class {class}"), State::Ok, "can be made, wrapped and stored".to_owned(), None)
         }
         Err(error) => {
-            let message = failure(&error, None).message;
+            let message = Chain(&error).to_string();
             finding(format!("keys of class {class}"), State::Fail, message, Some(error.hint()))
         }
     });

@@ -7,10 +7,10 @@ use audit_config::visible;
 use audit_lake::{Compacted, Compactor, LakeError, Stores};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::output::{bytes, print, print_json, table};
-use crate::cli::store::lake;
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::{bytes, print, print_json, table};
+use crate::sinks::lake::{failed, named};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -37,7 +37,7 @@ pub struct Args {
 const MEMORY: usize = 192 << 20;
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let (name, lake) = lake(config, args.sink.as_deref())?;
+    let (name, lake) = named(config, args.sink.as_deref())?;
     if lake.listing_readers {
         return Err(CliError::new(format!(
             "the files of sink {name} stay as they were written, for readers that list its folders"
@@ -45,7 +45,6 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         .hint(format!("say `listing_readers = false` in [sinks.{name}] if every reader reads the Delta log"))
         .code(code::USAGE));
     }
-    let failed = |error: LakeError| CliError::of(&error).hint(error.hint());
     let stores = Stores::open(lake, false).map_err(failed)?;
     let compactor = Compactor::of(lake, stores, &config.source.name, MEMORY).map_err(failed)?;
     let mut each = compactor.each().await.map_err(failed)?;

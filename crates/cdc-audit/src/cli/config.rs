@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::output::print;
-use crate::config::{Config, SinkConfig};
+use crate::config::Config;
 use crate::error::CliError;
+use crate::output::print;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  cdc-audit config > config.toml\n  cdc-audit config --effective")]
@@ -17,13 +17,7 @@ pub struct Args {
 
 pub fn run(args: Args, path: &Path) -> Result<ExitCode, CliError> {
     if args.effective {
-        let mut config = Config::load(path)?;
-        // A token may be part of a receiver's address.
-        for sink in config.sinks.values_mut() {
-            if let SinkConfig::Webhook(webhook) = sink {
-                webhook.url = webhook.shown_url();
-            }
-        }
+        let config = Config::load(path)?;
         let text = audit_config::effective(&config)
             .map_err(|error| CliError::new("the configuration cannot be shown").detail(error.to_string()))?;
         print(text.trim_end())?;

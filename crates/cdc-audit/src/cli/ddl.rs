@@ -10,10 +10,10 @@ use audit_lake::{FieldDescription, LakeConfig, LakeError, LakeReader, TableDescr
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use futures::{StreamExt, TryStreamExt};
 
-use crate::cli::output::{print_exactly, print_json};
-use crate::cli::store::{lake, lake_reader};
-use crate::config::{Config, SinkConfig};
+use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::{print_exactly, print_json};
+use crate::sinks::lake;
 
 /// Tables whose log is read at a time.
 const CONCURRENT: usize = 16;
@@ -51,11 +51,11 @@ fn engine() -> impl TypedValueParser<Value = Engine> {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let (name, lake) = lake(config, args.sink.as_deref())?;
-    let reader = lake_reader(lake, args.tenant.as_deref()).await?;
-    let lakes = config.sinks.values().filter(|sink| matches!(sink, SinkConfig::Lake(_))).count();
+    let (name, settings) = lake::named(config, args.sink.as_deref())?;
+    let reader = lake::reader(settings, args.tenant.as_deref()).await?;
+    let lakes = lake::all(config).len();
     let mut statements = Vec::new();
-    for mut described in describe(lake, &reader, &config.source.name, args.table.as_deref()).await? {
+    for mut described in describe(settings, &reader, &config.source.name, args.table.as_deref()).await? {
         described.sink = (lakes > 1).then(|| name.to_owned());
         let more = audit_ddl::statements(args.engine, &described, args.plain)
             .map_err(|refused| CliError::new(refused.to_string()).hint(refused.hint).code(code::USAGE))?;

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, stdin};
 
-use crate::cli::access::{Purpose, Reader, report, revealer};
-use crate::cli::output::print_exactly;
+use crate::access::{Purpose, report, revealer};
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::print_exactly;
+use crate::role::Reader;
 
 #[derive(Debug, clap::Args)]
 #[command(

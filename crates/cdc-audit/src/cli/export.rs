@@ -9,12 +9,12 @@ use audit_history::{ExportRequest, Lag, Manifest};
 use audit_pipeline::status::{Phase, StatusReport};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::access::Reader;
-use crate::cli::output::{argument, bytes, print, print_json, table};
 use crate::cli::status::ask;
-use crate::cli::store::open_named;
 use crate::config::Config;
 use crate::error::CliError;
+use crate::output::{argument, bytes, print, print_json, table};
+use crate::role::Reader;
+use crate::store::open_named;
 
 #[derive(Debug, clap::Args)]
 #[command(

@@ -8,12 +8,13 @@ use audit_core::value::Kind;
 use audit_history::Store;
 use serde_json::value::RawValue;
 
-use crate::cli::access::{Purpose, Reader, report, revealer};
-use crate::cli::output::{argument, print, print_json, table};
-use crate::cli::store::open;
+use crate::access::{Purpose, report, revealer};
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::{argument, print, print_json, table};
 use crate::reveal::Revealer;
+use crate::role::Reader;
+use crate::store::open;
 
 #[derive(Debug, clap::Args)]
 #[command(

@@ -8,11 +8,10 @@ use audit_cipher::{KeyId, Kind};
 use audit_keys::{Access, Generation, KeyAdmin, KeyError, StoredKey, append_version};
 use serde_json::json;
 
-use crate::cli::access::os_user;
-use crate::cli::admin::endpoint;
-use crate::cli::output::{argument, print, print_json, table};
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::{argument, print, print_json, table};
+use crate::role::{endpoint, os_user};
 
 #[derive(Debug, clap::Args)]
 #[command(

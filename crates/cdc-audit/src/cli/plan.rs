@@ -21,9 +21,9 @@ use comfy_table::Color;
 use serde::{Deserialize, Serialize};
 
 use self::sample::samples;
-use crate::cli::output::{print, print_json, table};
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::{print, print_json, table};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  cdc-audit plan\n  cdc-audit plan --table public.users --json\n  \

@@ -6,11 +6,10 @@ use audit_capture::QueryError;
 use audit_core::position::Position;
 use audit_core::sink::ALL_SINKS;
 
-use crate::cli::access::os_user;
-use crate::cli::admin::endpoint;
-use crate::cli::output::print;
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::print;
+use crate::role::{endpoint, os_user};
 
 #[derive(Debug, clap::Args)]
 #[command(

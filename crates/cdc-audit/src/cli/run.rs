@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use audit_capture::baseline::Progress;
@@ -25,13 +26,13 @@ use crate::wiring;
 pub struct Args {
     /// Go on, once, where WAL was lost; a `gap` record in every sink says what is missing.
     #[arg(long)]
-    pub accept_gap: bool,
+    accept_gap: bool,
     /// Where a gap was accepted, read every table anew: what the lost changes left behind becomes a baseline of the next number.
     #[arg(long, requires = "accept_gap")]
-    pub new_baseline: bool,
+    new_baseline: bool,
     /// Stop once everything that committed before this WAL position is durable in every sink.
     #[arg(long, value_name = "LSN")]
-    pub until: Option<Lsn>,
+    until: Option<Lsn>,
 }
 
 pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
@@ -40,7 +41,12 @@ pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
             .hint("set baseline.enabled = true".to_string())
             .code(code::USAGE));
     }
-    let daemon = Arc::new(wiring::daemon(&config, &args)?);
+    let daemon = Arc::new(Daemon {
+        accept_gap: AtomicBool::new(args.accept_gap),
+        new_baseline: args.new_baseline,
+        until: args.until,
+        ..wiring::daemon(&config)?
+    });
     let listener = tokio::net::TcpListener::bind(&config.http.listen).await.map_err(|error| {
         CliError::new(format!("cannot listen on {}", config.http.listen))
             .detail(error.to_string())

@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use audit_capture::{Plan, Refusal, Step, apply, setup};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use crate::cli::admin::{HotDatabase, Who, as_json, comment, hot_plan, refused, show};
-use crate::cli::kafka;
-use crate::cli::output::{print, print_json};
+use crate::admin::{HotDatabase, Who, as_json, comment, hot_plan, refused, show};
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::{print, print_json};
+use crate::sinks::Needs;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -74,7 +74,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     for target in &targets {
         execute(&args, target, daemon.as_ref()).await?;
     }
-    let topics = kafka::set_up(config, args.dry_run, args.json).await?;
+    let topics = topics(&args, config).await?;
     report(&args, &targets, topics)
 }
 
@@ -138,7 +138,24 @@ async fn execute(args: &Args, target: &Target, daemon: Option<&Client>) -> Resul
     printed
 }
 
-fn report(args: &Args, targets: &[Target], topics: Vec<serde_json::Value>) -> Result<ExitCode, CliError> {
+/// Makes the topics that sinks need, unless they are there; returns the steps for a script to read.
+async fn topics(args: &Args, config: &Config) -> Result<Vec<Value>, CliError> {
+    const WHY: &str = "the sink's checkpoint";
+    let mut steps = Vec::new();
+    for (name, sink) in &config.sinks {
+        let Needs::Topic { place, topic } = sink.needs(name, config) else { continue };
+        if !args.json {
+            print(format!("-- {name} {place}\n\n-- {WHY}\n-- topic {topic}: compacted, one partition\n"))?;
+        }
+        steps.push(json!({ "on": place, "step": "topic", "topic": topic, "why": WHY }));
+        if !args.dry_run {
+            sink.set_up(name, config).await?;
+        }
+    }
+    Ok(steps)
+}
+
+fn report(args: &Args, targets: &[Target], topics: Vec<Value>) -> Result<ExitCode, CliError> {
     let by_hand = targets.iter().flat_map(|target| target.plan.by_hand()).count();
     if args.json {
         let mut steps: Vec<_> = targets.iter().flat_map(|target| as_json(&target.place, &target.plan)).collect();

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use audit_pipeline::status::{Phase, StatusReport, UncapturedReport};
 
-use crate::cli::output::{bytes, print, print_json, table};
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::{bytes, print, print_json, table};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  cdc-audit status\n  cdc-audit status --json | jq .lag_bytes")]

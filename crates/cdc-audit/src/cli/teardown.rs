@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use audit_capture::{Plan, Step, apply, teardown};
 use tokio_postgres::Client;
 
-use crate::cli::admin::{Who, comment, hot_plan, refused, show};
-use crate::cli::output::print;
-use crate::config::{Config, SinkConfig};
+use crate::admin::{Who, comment, hot_plan, refused, show};
+use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::print;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -50,15 +50,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         print("")?;
     }
     for (name, sink) in &config.sinks {
-        match sink {
-            SinkConfig::Hot(_) | SinkConfig::Webhook(_) => {}
-            SinkConfig::Lake(lake) => {
-                print(format!("-- {name}: the lake {} stays; remove it yourself if nobody needs it", lake.url))?
-            }
-            SinkConfig::Kafka(kafka) => print(format!(
-                "-- {name}: the topics on {} stay; remove them yourself if nobody needs them",
-                kafka.place()
-            ))?,
+        if let Some(what) = sink.remains() {
+            print(format!("-- {name}: {what}"))?;
         }
     }
     if !args.yes {

@@ -5,7 +5,8 @@ use audit_connect::PgEndpoint;
 use audit_core::method::Protect;
 use audit_keys::Keyring;
 
-use super::{Config, is_name};
+use super::Config;
+use super::check::is_name;
 use crate::reveal::NamedDomain;
 
 impl Config {
@@ -27,12 +28,7 @@ impl Config {
 
     /// The database of the key store: a hot sink's, else the source.
     pub fn key_store(&self) -> &PgEndpoint {
-        let first = || self.sinks.keys().find_map(|name| self.hot(name));
-        let hot = match &self.protection.key_store {
-            Some(name) => self.hot(name),
-            None => first(),
-        };
-        hot.map_or(&self.source.endpoint, |hot| &hot.endpoint)
+        self.hot_or_source(self.protection.key_store.as_deref())
     }
 
     /// The domains of tokens that have names.

@@ -11,7 +11,7 @@ use audit_keys::KeyClass;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::is_name;
+use super::check::is_name;
 
 /// What happens to sensitive columns in every table. A table's own `protect` comes first.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -6,9 +6,11 @@ use audit_connect::PgEndpoint;
 use audit_hot::SetupOptions;
 use serde_json::{Value, json};
 
-use crate::cli::output::{on_terminal, print_exactly};
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
+use crate::output::{on_terminal, print_exactly};
+use crate::role::{database, endpoint};
+use crate::sinks::Needs;
 
 /// Who does it, where the daemon's own roles may not.
 #[derive(Debug, clap::Args)]
@@ -49,34 +51,34 @@ impl Who {
     }
 
     /// The databases of the hot sinks, and those where checkpoints of webhooks lie, each with the sinks in it.
-    pub fn hot(&self, config: &Config) -> Result<Vec<HotDatabase>, CliError> {
-        let mut databases: Vec<(String, HotDatabase)> = Vec::new();
+    pub fn hot<'c>(&self, config: &'c Config) -> Result<Vec<HotDatabase>, CliError> {
+        let needed = |(name, sink): (&'c String, &'c SinkConfig)| match sink.needs(name, config) {
+            Needs::Tables { endpoint, versions } => Some((name, endpoint, versions)),
+            Needs::Topic { .. } | Needs::Nothing => None,
+        };
+        let mut tables: Vec<_> = config.sinks.iter().filter_map(needed).collect();
         // Hot sinks first: a webhook's checkpoint lies beside their versions.
-        for (name, sink) in &config.sinks {
-            let SinkConfig::Hot(hot) = sink else { continue };
-            let known = self.database(&mut databases, config, name, &hot.endpoint)?;
-            known.options.sinks.push(name.clone());
-            if !known.options.checkpoints_alone && known.options.partitioning != hot.partitioning {
+        tables.sort_by_key(|(.., versions)| versions.is_none());
+        let mut databases: Vec<(String, HotDatabase)> = Vec::new();
+        for (name, endpoint, versions) in &tables {
+            let known = self.database(&mut databases, config, name, endpoint)?;
+            known.options.sinks.push((*name).clone());
+            let Some(partitioning) = *versions else { continue };
+            if !known.options.checkpoints_alone && known.options.partitioning != partitioning {
                 return Err(CliError::new(format!(
                     "hot sink {name} shares a database with another, and is partitioned in another way"
                 ))
                 .hint("set the same `partitioning` for both, or give them databases of their own".to_owned())
                 .code(code::USAGE));
             }
-            (known.options.partitioning, known.options.checkpoints_alone) = (hot.partitioning, false);
-        }
-        for (name, sink) in &config.sinks {
-            let SinkConfig::Webhook(webhook) = sink else { continue };
-            let known = self.database(&mut databases, config, name, config.checkpoint_endpoint(webhook))?;
-            known.options.sinks.push(name.clone());
+            (known.options.partitioning, known.options.checkpoints_alone) = (partitioning, false);
         }
         if !config.protection.keys.is_empty() {
             // In the database of a hot sink, which is known by now, or in the source's, which belongs to none.
             self.database(&mut databases, config, "", config.key_store())?.options.keys = true;
         }
         let given = self.sink_as.iter().filter_map(|text| text.split_once('=').map(|(name, _)| name));
-        let has_database =
-            |name: &str| matches!(config.sinks.get(name), Some(SinkConfig::Hot(_) | SinkConfig::Webhook(_)));
+        let has_database = |name: &str| tables.iter().any(|(known, ..)| *known == name);
         if let Some(unknown) = given.into_iter().find(|name| !has_database(name)) {
             return Err(CliError::new(format!("--sink-as: there is no hot sink {unknown}")).code(code::USAGE));
         }
@@ -124,22 +126,6 @@ impl Who {
             _ => Ok(own.clone()),
         }
     }
-}
-
-/// A connection string from the command line, where everybody on the machine can read it.
-pub fn endpoint(option: &str, url: &str) -> Result<PgEndpoint, CliError> {
-    if audit_config::redact(url) != url {
-        return Err(CliError::new(format!("{option}: no password on the command line"))
-            .hint("put it into ~/.pgpass (or the file that PGPASSFILE names), or into PGPASSWORD".to_owned())
-            .code(code::USAGE));
-    }
-    Ok(PgEndpoint::new(url))
-}
-
-/// Hosts, port and database, without the role.
-pub fn database(endpoint: &PgEndpoint) -> String {
-    let described = endpoint.describe();
-    described.split_once('@').map_or(described.clone(), |(_, place)| place.to_owned())
 }
 
 /// Statements for a hot sink's database, all of them or none.
@@ -200,12 +186,6 @@ pub fn refused(plan: &Plan) -> Result<(), CliError> {
     let Some((first, rest)) = plan.refusals.split_first() else { return Ok(()) };
     let error = CliError::new(first.message.clone()).hint(first.hint.clone());
     Err(rest.iter().fold(error, |error, refusal| error.detail(format!("and {}: {}", refusal.message, refusal.hint))))
-}
-
-impl From<audit_capture::QueryError> for CliError {
-    fn from(error: audit_capture::QueryError) -> CliError {
-        CliError::of(&error).hint(error.hint().map(str::to_owned))
-    }
 }
 
 #[cfg(test)]

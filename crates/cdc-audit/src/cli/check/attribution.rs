@@ -9,12 +9,12 @@ use audit_history::{Selection, Store};
 use futures::StreamExt;
 use serde_json::json;
 
-use crate::cli::access::Reader;
 use crate::cli::export::time;
-use crate::cli::output::{on_terminal, print_json, table};
-use crate::cli::store::open;
 use crate::config::Config;
 use crate::error::{CliError, code};
+use crate::output::{on_terminal, print_json, table};
+use crate::role::Reader;
+use crate::store::open;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
