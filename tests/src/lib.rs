@@ -1,9 +1,10 @@
 //! What the tests of the whole program share. The tests themselves: `e2e/` (the daemon between real servers), `kill/`
 //! (the same, killed), `refuse/` (bad situations), `memory/` (its limit), `cli/` (what commands print), `readers/` (other
-//! engines over the lake), `deploy/` (what an operator installs).
+//! engines over the lake), `deploy/` (what an operator installs), `conformance/` (what every sink owes the daemon).
 //!
 //! - [`world`]: everything around one daemon
 //! - [`hot`], [`lake`], [`kafka`]: reading the sinks back, without the program
+//! - [`receiver`]: an HTTP server that takes what a webhook sends, and fails when told to
 //! - [`trail`], [`value`]: one form for what was read, and comparing it
 //! - [`tables`], [`decoded`]: what the source itself says: its tables, and the changes that `test_decoding` saw
 //! - [`oracle`], [`replay`]: a trail against those
@@ -16,6 +17,7 @@ pub mod hot;
 pub mod kafka;
 pub mod lake;
 pub mod oracle;
+pub mod receiver;
 pub mod replay;
 pub mod script;
 pub mod tables;

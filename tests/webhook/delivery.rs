@@ -1,12 +1,13 @@
 use audit_testkit::shared;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cdc_audit_tests::receiver::{Receiver, Request, messages};
 use cdc_audit_tests::world::World;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::receiver::{Receiver, Request, TABLE, compare, messages, world, write};
+use crate::shop::{TABLE, compare, world, write};
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 

@@ -1,8 +1,9 @@
 use audit_testkit::{PATIENCE, shared};
 use cdc_audit_tests::dice::Dice;
+use cdc_audit_tests::receiver::{Reaction, Receiver};
 use cdc_audit_tests::{seed, thorough};
 
-use crate::receiver::{Reaction, Receiver, compare, world, write};
+use crate::shop::{compare, world, write};
 
 /// Where a webhook can be killed; the other kill tests leave these out.
 const POINTS: &[&str] = &["webhook::before_post", "webhook::after_post", "webhook::after_checkpoint"];

@@ -1,6 +1,6 @@
 //! The webhook between real servers: a receiver that fails in every way, and a daemon that is killed.
 //!
-//! - [`receiver`]: an HTTP server that does as it is told;
+//! - [`shop`]: a source with one table, and what the receiver must have of it;
 //! - [`delivery`]: what arrives, signed and in order, wherever the checkpoint lies;
 //! - [`trouble`]: receivers that fail, refuse, hang and cut;
 //! - [`kills`]: a daemon that is killed loses nothing.
@@ -8,5 +8,5 @@
 
 mod delivery;
 mod kills;
-mod receiver;
+mod shop;
 mod trouble;

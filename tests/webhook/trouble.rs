@@ -1,10 +1,11 @@
+use cdc_audit_tests::receiver::{Reaction, Receiver};
 use std::collections::HashMap;
 
 use audit_testkit::shared;
 use cdc_audit_tests::world::World;
 use serde_json::Value;
 
-use crate::receiver::{Reaction, Receiver, compare, world, write};
+use crate::shop::{compare, world, write};
 
 /// The same id is the same content.
 fn repeats_are_repeats(receiver: &Receiver) {

@@ -83,7 +83,7 @@ pub(crate) fn owned(source: &str, row: &Row) -> Result<Owned, SinkError> {
     let number = |column: usize| row.get::<_, Option<i64>>(column);
     let checkpoint = Checkpoint {
         source: source.to_owned(),
-        // The same 64 bits that pg_control_system() shows.
+        // The same 64 bits that `pg_control_system()` shows.
         system_id: number(1).ok_or_else(wrong)? as u64,
         timeline: number(2).and_then(|timeline| u32::try_from(timeline).ok()).ok_or_else(wrong)?,
         timeline_start: lsn(6),

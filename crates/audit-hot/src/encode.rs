@@ -1,4 +1,4 @@
-//! Versions as PostgreSQL's binary COPY stream ([COPY, "Binary Format"][1]): [`Encoder`].
+//! Encodes versions as PostgreSQL's binary COPY stream ([COPY, "Binary Format"][1]): [`Encoder`].
 //!
 //! The encoder does no I/O and allocates nothing for each row: fields are appended to one buffer, and their lengths are
 //! filled in afterwards. A `jsonb` value is sent as its version byte followed by its text. [`audit_core::record`]

@@ -43,6 +43,9 @@ impl CheckpointStore {
     }
 
     /// Does the same as [`audit_core::sink::Sink::take`].
+    ///
+    /// # Errors
+    /// Fails if the database cannot be used, or if another daemon takes the checkpoint at the same moment.
     pub async fn take(&mut self, identity: &Identity) -> Result<Stored, SinkError> {
         self.taken = None;
         let (client, advance) = open_for_checkpoint(&self.owner.endpoint, &self.owner.sink).await?;
@@ -64,6 +67,9 @@ impl CheckpointStore {
     }
 
     /// Does the same as [`audit_core::sink::Sink::begin`].
+    ///
+    /// # Errors
+    /// Fails like [`CheckpointStore::store`].
     pub async fn begin(&mut self, start: Progress) -> Result<(), SinkError> {
         let taken = self.connected().await?;
         taken.start = Some(start);
@@ -74,6 +80,9 @@ impl CheckpointStore {
     }
 
     /// The next unit of these batches, starting in the batch `first`; `None` if everything is stored.
+    ///
+    /// # Errors
+    /// Fails if a lost session cannot be replaced, or if another daemon owns the checkpoint.
     pub async fn next<'b>(
         &mut self,
         batches: &[&'b Batch],
@@ -89,6 +98,9 @@ impl CheckpointStore {
     }
 
     /// Moves the checkpoint past a unit, and stores the shapes and baselines that belong to it.
+    ///
+    /// # Errors
+    /// Fails if the database does not commit, or if another daemon owns the checkpoint.
     pub async fn store(&mut self, unit: &Unit<'_>) -> Result<(), SinkError> {
         self.connected().await?;
         let taken = self.taken.as_mut().ok_or_else(not_taken)?;
@@ -118,6 +130,9 @@ impl CheckpointStore {
     }
 
     /// Checks that tables, rights and the sink's row are as they must be. Changes nothing.
+    ///
+    /// # Errors
+    /// Fails if a table, a right or the row is missing.
     pub async fn probe(&self, source: &str) -> Result<(), SinkError> {
         let (client, _) = open_for_checkpoint(&self.owner.endpoint, &self.owner.sink).await?;
         check_pooler(&client, &self.owner.endpoint, &self.owner.sink).await?;
@@ -129,6 +144,9 @@ impl CheckpointStore {
     }
 
     /// The checkpoint as it is now, whoever owns it.
+    ///
+    /// # Errors
+    /// Fails if the row cannot be read.
     pub async fn read(&self, source: &str) -> Result<Option<Checkpoint>, SinkError> {
         let (client, _) = open_for_checkpoint(&self.owner.endpoint, &self.owner.sink).await?;
         checkpoint::read(&client, source, &self.owner.sink).await

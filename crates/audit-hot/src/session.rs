@@ -61,6 +61,9 @@ pub(crate) async fn check_pooler(client: &Client, endpoint: &PgEndpoint, sink: &
 const UTF8: &str = "make a database with ENCODING 'UTF8' for it, let the sink's url name it, and run `cdc-audit setup`";
 
 /// Refuses a database whose encoding is not UTF-8: the first character that it cannot store would stop the sink.
+///
+/// # Errors
+/// Fails if the encoding cannot be read or is not UTF-8.
 pub async fn check_encoding(client: &Client) -> Result<(), SinkError> {
     let asked = client.query_one("SELECT current_setting('server_encoding')", &[]).await;
     let encoding: String = asked.map_err(|error| failed("looking at the encoding", error))?.get(0);

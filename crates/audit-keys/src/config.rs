@@ -142,13 +142,13 @@ impl Default for Connection {
 }
 
 impl KeyClass {
-    /// A class with this master key, with everything else as by default.
+    /// Makes a class with this master key and the default of everything else.
     pub fn new(master: Master) -> KeyClass {
         let (former, rotate_after, rotate_count) = (Vec::new(), rotate_after(), rotate_count());
         KeyClass { master, former, rotate_after, rotate_count, subjects_max: subjects_max() }
     }
 
-    /// What the types cannot say.
+    /// Checks what the types cannot express.
     pub fn check(&self, problems: &mut Problems) {
         problems.scope("master", |problems| self.master.check(problems));
         for (index, former) in self.former.iter().enumerate() {
@@ -204,7 +204,7 @@ impl Master {
     }
 }
 
-/// Keys and credentials travel there: by https, but to this machine.
+/// Checks an address to which keys and credentials are sent: it must use https, except on this machine.
 fn address(key: &str, text: &str, problems: &mut Problems) {
     let Ok(url) = Url::parse(text) else {
         return problems.push(key, "not an address", "give one like https://host:port");
@@ -216,12 +216,12 @@ fn address(key: &str, text: &str, problems: &mut Problems) {
     }
 }
 
-/// Whether nobody on the way can read what is sent there.
+/// Tells whether nobody on the network path can read what is sent to an address.
 pub(crate) fn is_guarded(url: &Url) -> bool {
     (url.scheme() == "https" && url.has_host()) || (url.scheme() == "http" && is_here(url))
 }
 
-/// Whether it is on this machine.
+/// Tells whether an address is on this machine.
 pub(crate) fn is_here(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -235,7 +235,7 @@ fn rotate_after() -> Span {
     Span::days(1)
 }
 
-/// Far below what AES-GCM allows, and some hours of a busy source.
+/// Far below the limit of AES-GCM, and enough for some hours of a busy source.
 fn rotate_count() -> u64 {
     1 << 30
 }

@@ -1,4 +1,4 @@
-//! Why a key cannot be had.
+//! The reasons why a key cannot be loaded.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ use audit_connect::{ConnectError, ServerError};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// It never holds a key, a value, a token, or what a service said beyond its error's code.
+/// The reason why a key cannot be loaded. It never holds a key, a value, a token, or any text of a service except its
+/// error code.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error("{service} cannot be reached")]
@@ -66,7 +67,7 @@ impl KeyError {
         KeyError::Store { doing, source }
     }
 
-    /// What a person can do.
+    /// Says what a person can do about it.
     pub fn hint(&self) -> String {
         match self {
             KeyError::Unreachable { .. } => {
@@ -105,13 +106,13 @@ impl KeyError {
 }
 
 impl OpenError {
-    /// Whether the value is gone because its data subject was erased.
+    /// Tells whether the value is lost because its data subject was erased.
     pub fn is_erased(&self) -> bool {
         matches!(self, OpenError::Key(KeyError::Destroyed { key }) if key.kind() == Kind::Subject)
     }
 }
 
-/// Why a value cannot be shown.
+/// The reason why a value cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]

@@ -1,7 +1,7 @@
-//! The wrapped keys that this process uses, kept so that they can be stored again ([`Kept`]).
+//! Keeps the wrapped keys that this process uses, so that they can be stored again ([`Kept`]).
 //!
-//! A key store that goes back to an earlier state (a backup was restored, or a copy that lagged took over) loses keys under which values
-//! were encrypted since. The process that made them still has their wrapped form.
+//! A key store that goes back to an earlier state (a backup was restored, or a lagging copy took over) loses keys under
+//! which values were encrypted meanwhile. The process that made them still has their wrapped form.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -9,7 +9,7 @@ use audit_cipher::{KeyId, Kind};
 
 use crate::store::{StoredKey, StoredSubject};
 
-/// Keys of each sort that are kept, about 300 bytes each: the newest.
+/// Maximum number of keys of each sort that are kept: the newest ones, about 300 bytes each.
 const KEPT_MAX: usize = 10_000;
 
 #[derive(Debug, Default)]
@@ -47,7 +47,8 @@ impl Kept {
         (keys.collect(), self.subjects.iter().map(|key| key.key.clone()).collect())
     }
 
-    /// Those of `asked` that are not in the store, while `found` are; what was destroyed there is kept no longer.
+    /// Returns the kept keys of `asked` that are not among `found`, which the store has. Keys that were destroyed there
+    /// are no longer kept.
     pub fn lost(&mut self, asked: &[KeyId], found: &[(KeyId, bool)]) -> (Vec<StoredKey>, Vec<StoredSubject>) {
         let destroyed: HashSet<&KeyId> = found.iter().filter(|(_, destroyed)| *destroyed).map(|(id, _)| id).collect();
         self.keys.retain(|key| !destroyed.contains(&key.key));
@@ -58,7 +59,7 @@ impl Kept {
         (keys.collect(), self.subjects.iter().filter(|key| lost.contains(&key.key)).cloned().collect())
     }
 
-    /// Another key took its place.
+    /// Forgets a key, because another one took its place.
     pub fn forget(&mut self, key: &KeyId) {
         self.keys.retain(|kept| kept.key != *key);
         self.subjects.retain(|kept| kept.key != *key);

@@ -17,45 +17,50 @@ use crate::kept::Kept;
 use crate::master::Place;
 use crate::store::{KeyStore, StoredKey, StoredSubject};
 
-/// The keys of one source, for a daemon: it encrypts through [`Keyring::sealer`], and comes here for what that lacks.
+/// The keys of one source, for a daemon. It encrypts with [`Keyring::sealer`], and gets missing keys from here.
 #[derive(Debug)]
 pub struct Keyring {
     source: String,
     sealer: Arc<Sealer>,
     classes: BTreeMap<String, Class>,
     store: KeyStore,
-    /// The classes' keys for their subjects, which wrap new ones.
+    /// The classes' keys for subjects, which wrap new subjects' keys.
     subjects: Mutex<HashMap<ClassId, (KeyId, SecretKey)>>,
     kept: Mutex<Kept>,
     waiting: watch::Sender<Option<Waiting>>,
 }
 
-/// A key that cannot be had at present.
+/// A key that cannot be loaded at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     pub class: String,
     /// The error with its causes, without anything secret.
     pub why: String,
     pub hint: String,
-    /// How often it was tried.
+    /// Number of tries so far.
     pub tries: u32,
 }
 
-/// What is known about a subject is believed for this long: a key that is destroyed is not used for new values after it.
+/// A subject's key is used for this long before it is fetched again, so a destroyed key encrypts no new values after
+/// it.
 const SUBJECT_FOR: Duration = Duration::from_secs(300);
 
-/// Pauses between tries to get a key: doubled up to the longest.
+/// First pause between tries to get a key. It doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// How often it is looked for data keys that come to their end.
+/// Pause between two checks for data keys that are about to end.
 const LOOK: Duration = Duration::from_secs(15);
 
-/// Who stores a key together with another process finds that one's key at the second look.
+/// Number of attempts to find or store a key. A process that is slower than another one finds that one's key at the
+/// second attempt.
 const LOOKS: u32 = 3;
 
 impl Keyring {
     /// Reads certificates; connects to nothing. `store` is the database of the key store.
+    ///
+    /// # Errors
+    /// Fails if a class's master key is configured wrongly or its certificates cannot be read.
     pub fn new(
         source: &str,
         configs: &BTreeMap<String, KeyClass>,
@@ -79,17 +84,18 @@ impl Keyring {
         })
     }
 
-    /// What encrypts. There is one for each keyring, and should be one for each process.
+    /// Returns the part that encrypts. There is one for each keyring, and there should be only one in each process.
     pub fn sealer(&self) -> &Arc<Sealer> {
         &self.sealer
     }
 
-    /// What is waited for, for whoever reports it.
+    /// Returns a channel that tells which key is waited for, for status reports.
     pub fn waiting(&self) -> watch::Receiver<Option<Waiting>> {
         self.waiting.subscribe()
     }
 
-    /// Gets these keys and installs them, however long that takes: until then nothing can be encrypted, and nothing may go on unencrypted.
+    /// Gets these keys and installs them, however long that takes: before that nothing can be encrypted, and nothing
+    /// may be passed on unencrypted.
     pub async fn obtain(&self, wanted: &[Wanted]) {
         let mut pause = PAUSE;
         let mut tries = 0;
@@ -108,8 +114,8 @@ impl Keyring {
         }
     }
 
-    /// Makes the keys that are to follow others, in time. Runs until it is dropped. What fails is tried again at the next look; the key
-    /// in use is good until its end, where [`Keyring::obtain`] takes over.
+    /// Replaces keys in time. It runs until it is dropped. A failure is tried again at the next check; the key in use
+    /// is good until its end, and after that [`Keyring::obtain`] waits for a new one.
     pub async fn renew(&self) {
         loop {
             self.renew_once().await;
@@ -117,8 +123,8 @@ impl Keyring {
         }
     }
 
-    /// Stores the keys again that the key store has lost. What was encrypted under them would be lost with them, and so would what is
-    /// encrypted from now on. Without an answer of the store there is nothing to be done: the next look asks again.
+    /// Stores the keys again that the key store has lost. Otherwise everything that was or will be encrypted under them
+    /// would be lost too. If the store does not answer, the next check asks again.
     pub async fn put_back_lost(&self) {
         let mut kept = self.kept.lock().await;
         if kept.is_empty() {
@@ -148,7 +154,7 @@ impl Keyring {
             if self.store.add(key).await? {
                 continue;
             }
-            // Of its kind the class has another one now: that is used from here on.
+            // The class now has another key of this kind, which is used from now on.
             self.kept.lock().await.forget(&key.key);
             if let Some(class) = self.sealer.class(&key.class) {
                 self.subjects.lock().await.remove(&class);
@@ -163,7 +169,7 @@ impl Keyring {
         let ids: Vec<KeyId> = subjects.iter().map(|subject| subject.key.clone()).collect();
         let there: HashSet<KeyId> = self.store.found(&[], &ids).await?.into_iter().map(|(key, _)| key).collect();
         for subject in subjects.iter().filter(|subject| !there.contains(&subject.key)) {
-            // It has another one now.
+            // The subject now has another key.
             self.kept.lock().await.forget(&subject.key);
             if let Some(class) = self.sealer.class(&subject.class) {
                 self.provide(&[Wanted::Subject(class, subject.subject)]).await?;
@@ -172,7 +178,8 @@ impl Keyring {
         Ok(())
     }
 
-    /// One look of [`Keyring::renew`]: puts back what the store has lost, follows the data keys that come to their end, and those that somebody retired or destroyed.
+    /// Makes one check of [`Keyring::renew`]: puts back what the store has lost, and replaces data keys that are about
+    /// to end or that a person retired or destroyed.
     pub async fn renew_once(&self) {
         self.put_back_lost().await;
         let mut due = self.sealer.due();
@@ -180,7 +187,7 @@ impl Keyring {
         let keys: Vec<KeyId> = used.iter().map(|(_, key)| key.clone()).collect();
         let ended = match keys.is_empty() {
             true => Vec::new(),
-            // No answer is no reason to do without the key.
+            // If the store does not answer, the keys stay in use.
             false => self.store.ended(&keys).await.unwrap_or_default(),
         };
         due.extend(used.iter().filter(|(_, key)| ended.contains(key)).map(|(class, _)| Wanted::Data(*class)));
@@ -194,7 +201,10 @@ impl Keyring {
         }
     }
 
-    /// Gets these keys and installs them, in one try. Whatever is new is stored, wrapped, before.
+    /// Gets these keys and installs them, in one try. A new key is stored in wrapped form before it is installed.
+    ///
+    /// # Errors
+    /// Fails if a key service or the key store refuses or cannot be reached.
     pub async fn provide(&self, wanted: &[Wanted]) -> Result<(), KeyError> {
         let mut subjects: BTreeMap<ClassId, Vec<SubjectId>> = BTreeMap::new();
         for wanted in wanted {
@@ -202,7 +212,7 @@ impl Keyring {
                 Wanted::Data(class) => {
                     let (id, key) = (KeyId::generate(Kind::Data), SecretKey::generate());
                     if !self.add(class, &id, &key).await? {
-                        // Nobody could read what is encrypted under a key that is not stored.
+                        // Nobody could read values that are encrypted under a key that is not stored.
                         return Err(KeyError::NotStored { key: id });
                     }
                     self.sealer.install_data(class, id, &key);
@@ -221,7 +231,7 @@ impl Keyring {
         Ok(())
     }
 
-    /// Stores a key, wrapped. `false` where there is a lasting one of its kind already.
+    /// Stores a key in wrapped form. Returns `false` if there is already a lasting key of its kind.
     async fn add(&self, class: ClassId, id: &KeyId, key: &SecretKey) -> Result<bool, KeyError> {
         let name = self.sealer.name(class);
         let wrapped = self.class(name)?.master.wrap(key, &self.place(name, id)).await?;
@@ -243,7 +253,8 @@ impl Keyring {
         Ok(added)
     }
 
-    /// Whether keys could be had now: each class's master key wraps a key that nobody keeps, and the key store is looked at.
+    /// Checks for each class whether keys could be made now: its master key wraps a key that is thrown away, and the
+    /// key store is read.
     pub async fn probe(&self) -> Vec<(&str, Result<(), KeyError>)> {
         let mut found = Vec::new();
         for (name, class) in &self.classes {
@@ -258,7 +269,7 @@ impl Keyring {
         found
     }
 
-    /// The one key of its kind that the class has: the stored one, else a new one.
+    /// Returns the only key of its kind that the class has: the stored one, or else a new one.
     async fn lasting(&self, class: ClassId, kind: Kind) -> Result<(KeyId, SecretKey), KeyError> {
         let name = self.sealer.name(class);
         let mut made = KeyId::generate(kind);
@@ -288,7 +299,7 @@ impl Keyring {
         Ok((id, key))
     }
 
-    /// Fetches the keys of subjects, and makes those that are missing, all of them in one statement each.
+    /// Fetches the keys of subjects, and makes the missing ones, with one statement for each of the two steps.
     async fn provide_subjects(&self, class: ClassId, wanted: &[SubjectId]) -> Result<(), KeyError> {
         let (under, wrapping) = self.subjects_key(class).await?;
         let name = self.sealer.name(class);
@@ -326,7 +337,7 @@ impl Keyring {
     }
 }
 
-/// A key for a subject, wrapped by its class's key for subjects.
+/// Makes a key for a subject, wrapped by its class's key for subjects.
 pub(crate) fn new_subject(
     source: &str,
     class: &str,
@@ -349,14 +360,14 @@ pub(crate) fn new_subject(
     Ok(stored)
 }
 
-/// `None` where it was destroyed.
+/// Unwraps a subject's key. `None` if it was destroyed.
 pub(crate) fn unwrap_subject(stored: &StoredSubject, wrapping: &SecretKey) -> Result<Option<SecretKey>, KeyError> {
     let Some(wrapped) = &stored.wrapped else { return Ok(None) };
     let key = unwrap_key(wrapped, wrapping, &subject_context(stored));
     key.map(Some).map_err(|_| KeyError::Damaged { key: stored.key.clone() })
 }
 
-/// What a subject's wrapped key is bound to.
+/// Writes the context to which a subject's wrapped key is bound.
 fn subject_context(stored: &StoredSubject) -> Vec<u8> {
     let StoredSubject { key, source, class, subject, generation, under, .. } = stored;
     let subject: String = subject.0.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -369,7 +380,7 @@ fn class_of(wanted: &Wanted) -> ClassId {
     }
 }
 
-/// An error and its causes, on one line.
+/// Writes an error and its causes on one line.
 fn chain(error: &KeyError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);

@@ -1,13 +1,16 @@
-//! Where keys come from: master keys in key services, data keys in the key store, and what opens values again.
+//! Makes, stores and fetches keys, and opens values again: master keys in key services, data keys in the key store.
 //!
 //! ```text
-//! master key (key service) ──wraps──▶ data key, token key, subjects' key (key store) ──▶ values        Keyring: makes, installs into Sealer
-//!                                                         └──wraps──▶ key of a data subject ──▶ values  Opener: fetches, unwraps, opens
+//! master key (key service) ──wraps──▶ data key, token key, subjects' key (key store) ──▶ values
+//!                                                         └──wraps──▶ key of a data subject ──▶ values
+//!
+//! Keyring: makes keys, installs them into the Sealer       Opener: fetches keys, unwraps them, opens values
 //! ```
 //!
-//! A wrapped key is durable in the key store before anything is encrypted under it. A daemon makes a new data key when it first needs one,
-//! and so never unwraps those of earlier runs: who may only wrap can run it, unless tokens or data subjects are configured, whose keys last.
-//! Nothing here is retried: who waits decides how.
+//! A wrapped key is durable in the key store before anything is encrypted under it. A daemon makes a new data key when
+//! it first needs one, and so never unwraps those of earlier runs. So a daemon that may only wrap is enough, unless
+//! tokens or data subjects are configured, whose keys last. Only [`Keyring::obtain`] and [`Keyring::renew`] try again;
+//! all other callers decide themselves how to wait.
 
 mod access;
 mod admin;

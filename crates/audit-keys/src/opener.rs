@@ -1,4 +1,4 @@
-//! Opens stored values again, for whoever may unwrap their keys ([`Opener`]).
+//! Opens stored values again, for anyone who may unwrap their keys ([`Opener`]).
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -17,7 +17,8 @@ use crate::keyring::unwrap_subject;
 use crate::master::Place;
 use crate::store::KeyStore;
 
-/// Opens values, by [`Opener::reveal`] alone, which logs them. Keys that it unwrapped are kept for a while, and no more than so many.
+/// Opens values, only through [`Opener::reveal`], which logs them. Unwrapped keys are kept for a limited time and in a
+/// limited number.
 #[derive(Debug)]
 pub struct Opener {
     classes: BTreeMap<String, Class>,
@@ -25,14 +26,17 @@ pub struct Opener {
     unwrapped: Mutex<LruCache<KeyId, (SecretKey, Instant)>>,
 }
 
-/// Unwrapped keys that are kept.
+/// Maximum number of unwrapped keys that are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
 
-/// For how long. A key that is destroyed, and a right that is taken away, counts after it.
+/// Time for which they are kept. A destroyed key or a revoked right takes effect after it at the latest.
 const KEPT_FOR: Duration = Duration::from_secs(300);
 
 impl Opener {
     /// Reads certificates; connects to nothing.
+    ///
+    /// # Errors
+    /// Fails if a class's master key is configured wrongly or its certificates cannot be read.
     pub fn new(
         configs: &BTreeMap<String, KeyClass>,
         store: PgEndpoint,
@@ -42,27 +46,33 @@ impl Opener {
         Ok(Opener { classes: Class::all(configs)?, store, unwrapped: Mutex::new(LruCache::new(KEPT)) })
     }
 
-    /// Opens a ciphertext, in whichever of these contexts it was made.
+    /// Opens a ciphertext that was made in one of these contexts.
     pub(crate) async fn open(&self, text: &str, aads: &[Vec<u8>]) -> Result<Zeroizing<String>, OpenError> {
         let form = Form::parse(text)?;
         let key = self.key(&form.key).await?;
         Ok(aads.iter().find_map(|aad| open(&form, &key, aad).ok()).ok_or(Unopened)?)
     }
 
-    /// Opens a token, in whichever of these domains it was made for.
+    /// Opens a token that was made for one of these domains.
     pub(crate) async fn open_token(&self, text: &str, domains: &[Vec<u8>]) -> Result<Zeroizing<String>, OpenError> {
         let form = Form::parse(text)?;
         let key = self.key(&form.key).await?;
         Ok(domains.iter().find_map(|domain| open_token(&form, &key, domain).ok()).ok_or(Unopened)?)
     }
 
-    /// How a text claims to be protected, and the key that it names.
+    /// Returns the method by which a text claims to be protected, and the key that it names.
+    ///
+    /// # Errors
+    /// Fails if the text is not a protected value.
     pub fn form(text: &str) -> Result<(Method, KeyId), OpenError> {
         let form = Form::parse(text)?;
         Ok((form.method, form.key))
     }
 
-    /// Whether the session's role may do what the daemon's does, and not only read.
+    /// Tells whether the session's role may add keys like the daemon's, and not only read.
+    ///
+    /// # Errors
+    /// Fails if the key store cannot be read.
     pub async fn may_add_keys(&self) -> Result<bool, KeyError> {
         self.store.may_add().await
     }
@@ -85,7 +95,7 @@ impl Opener {
         let key = match id.kind() {
             Kind::Subject => {
                 let stored = self.store.subject_key(id).await?;
-                // First, so that a key which was destroyed is no question for a key service.
+                // Check this first, so that no key service is asked about a destroyed key.
                 if stored.wrapped.is_none() {
                     return Err(KeyError::Destroyed { key: id.clone() });
                 }

@@ -1,7 +1,9 @@
-//! The key store: wrapped keys, in tables of a PostgreSQL database ([`KeyStore`]).
+//! The key store: wrapped keys in tables of a PostgreSQL database ([`KeyStore`]).
 //!
-//! One place on purpose: a key that is destroyed there is destroyed everywhere. `cdc-audit setup` makes the tables; the daemon's role may read
-//! and add, and change nothing.
+//! There is only one store on purpose: a key that is destroyed there is destroyed everywhere. `cdc-audit setup` makes
+//! the tables. The daemon's role may read and add keys, but change nothing.
+//!
+//! Every function that uses the database fails with a [`KeyError`] if there is no session or the statement fails.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,12 +32,13 @@ pub struct StoredKey {
     pub source: String,
     pub class: String,
     pub kind: Kind,
-    /// The name of the master key that wrapped it last, and what came of that; nothing more where the key was destroyed.
+    /// The name of the master key that wrapped it last.
     pub master: String,
+    /// The wrapped key; `None` if the key was destroyed.
     pub text: Option<String>,
     /// RFC 3339, in UTC.
     pub created_at: String,
-    /// Nothing new is to be encrypted under it since.
+    /// The time since which nothing new may be encrypted under it.
     pub retired_at: Option<String>,
     pub destroyed_at: Option<String>,
 }
@@ -50,11 +53,12 @@ pub struct StoredSubject {
     pub generation: i32,
     /// The class's key that wraps it.
     pub under: KeyId,
-    /// `None` where the key was destroyed.
+    /// The wrapped key; `None` if the key was destroyed.
     pub wrapped: Option<Vec<u8>>,
 }
 
-/// One key of a data subject: a new one is made where the one before was destroyed and the subject is to have values again.
+/// One key of a data subject. Another one is made if the previous one was destroyed and the subject shall have values
+/// again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
     pub number: i32,
@@ -63,7 +67,7 @@ pub struct Generation {
     pub destroyed_at: Option<String>,
 }
 
-/// How long other transactions are waited for: a report may take hours.
+/// Maximum time to wait for other transactions. It is limited because a report may take hours.
 const UNSEEN_MAX: Duration = Duration::from_secs(30);
 
 fn table_of(kind: Kind) -> &'static str {
@@ -76,7 +80,10 @@ fn table_of(kind: Kind) -> &'static str {
 const TIME: &str = r#"'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"#;
 
 impl StoredKey {
-    /// What is to be unwrapped.
+    /// Returns the wrapped form.
+    ///
+    /// # Errors
+    /// Fails with [`KeyError::Destroyed`] if the key was destroyed.
     pub fn wrapped(&self) -> Result<Wrapped, KeyError> {
         let destroyed = || KeyError::Destroyed { key: self.key.clone() };
         Ok(Wrapped { master: self.master.clone(), text: self.text.clone().ok_or_else(destroyed)? })
@@ -114,12 +121,12 @@ impl StoredSubject {
 }
 
 impl KeyStore {
-    /// Opens nothing yet.
+    /// Makes a key store that opens its session at the first use.
     pub fn new(endpoint: PgEndpoint, application_name: impl Into<String>) -> KeyStore {
         KeyStore { endpoint, application_name: application_name.into(), session: Mutex::new(None) }
     }
 
-    /// Stores a new key, durably. `false` where the class has a lasting one of this kind already.
+    /// Stores a new key durably. Returns `false` if the class already has a lasting key of this kind.
     pub async fn add(&self, key: &StoredKey) -> Result<bool, KeyError> {
         let wrapped = key.wrapped()?;
         let statement = "INSERT INTO cdc_audit.data_keys (key_id, source, class, kind, master, wrapped) \
@@ -130,31 +137,31 @@ impl KeyStore {
         Ok(added > 0)
     }
 
-    /// Whether the session's role may add keys.
+    /// Tells whether the session's role may add keys.
     pub async fn may_add(&self) -> Result<bool, KeyError> {
         let statement = "SELECT pg_catalog.has_table_privilege('cdc_audit.data_keys', 'INSERT')";
         let rows = self.query("looking at the role's rights", statement, &[]).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
-    /// The key of this name.
+    /// Reads the key with this name.
     pub async fn key(&self, key: &KeyId) -> Result<StoredKey, KeyError> {
         let rows = self.keys("WHERE key_id = $1", &[&key.as_str()]).await?;
         rows.into_iter().next().ok_or_else(|| KeyError::NoKey { key: key.clone() })
     }
 
-    /// The key of a kind of which a class has only one.
+    /// Reads the key of a kind of which a class has only one.
     pub async fn lasting(&self, source: &str, class: &str, kind: Kind) -> Result<Option<StoredKey>, KeyError> {
         let only = "WHERE source = $1 AND class = $2 AND kind = $3 AND destroyed_at IS NULL";
         Ok(self.keys(only, &[&source, &class, &kind.as_str()]).await?.into_iter().next())
     }
 
-    /// All keys of a source but its subjects', oldest first.
+    /// Lists all keys of a source except its subjects' keys, oldest first.
     pub async fn list(&self, source: &str) -> Result<Vec<StoredKey>, KeyError> {
         self.keys("WHERE source = $1 ORDER BY created_at, key_id", &[&source]).await
     }
 
-    /// Puts another wrapping in place of the one that was read. `false` where somebody else was faster.
+    /// Replaces the wrapped form that was read by another one. Returns `false` if another session changed it first.
     pub async fn rewrap(&self, key: &StoredKey, to: &Wrapped) -> Result<bool, KeyError> {
         let statement = "UPDATE cdc_audit.data_keys SET master = $3, wrapped = $4, rewrapped_at = clock_timestamp() \
              WHERE key_id = $1 AND wrapped = $2";
@@ -165,14 +172,14 @@ impl KeyStore {
         Ok(changed > 0)
     }
 
-    /// Marks the data keys of a class, so that daemons that use one of them make another. How many those were.
+    /// Marks the data keys of a class, so that daemons that use one of them make another. Returns their number.
     pub async fn retire(&self, source: &str, class: &str) -> Result<u64, KeyError> {
         let statement = "UPDATE cdc_audit.data_keys SET retired_at = clock_timestamp() \
              WHERE source = $1 AND class = $2 AND kind = 'data' AND retired_at IS NULL AND destroyed_at IS NULL";
         self.execute("retiring data keys", statement, &[&source, &class]).await
     }
 
-    /// Which of these keys are to be used no more.
+    /// Returns those of these keys that must no longer be used.
     pub async fn ended(&self, keys: &[KeyId]) -> Result<Vec<KeyId>, KeyError> {
         let statement = "SELECT key_id FROM cdc_audit.data_keys \
              WHERE key_id = ANY ($1) AND (retired_at IS NOT NULL OR destroyed_at IS NOT NULL)";
@@ -181,7 +188,7 @@ impl KeyStore {
         Ok(rows.iter().filter_map(|row| KeyId::parse(row.get(0))).collect())
     }
 
-    /// Of these keys of classes and of data subjects, those that have a row, and whether they were destroyed.
+    /// Returns those of these keys of classes and of data subjects that have a row, and whether they were destroyed.
     pub async fn found(&self, classes: &[KeyId], subjects: &[KeyId]) -> Result<Vec<(KeyId, bool)>, KeyError> {
         let statement = "SELECT key_id, destroyed_at IS NOT NULL FROM cdc_audit.data_keys WHERE key_id = ANY ($1) UNION ALL \
              SELECT key_id, destroyed_at IS NOT NULL FROM cdc_audit.subject_keys WHERE key_id = ANY ($2)";
@@ -190,14 +197,16 @@ impl KeyStore {
         Ok(rows.iter().filter_map(|row| Some((KeyId::parse(row.get(0))?, row.get(1)))).collect())
     }
 
-    /// Removes a key for ever; its row stays, and the access log says who did it. `false` where there is none, or not any more.
+    /// Removes a key permanently. Its row stays, and the access log says who did it. Returns `false` if there is no
+    /// such key, or it was already destroyed.
     pub async fn destroy(&self, key: &KeyId, by: &Access) -> Result<bool, KeyError> {
         let only = "key_id = $5";
         let gone = self.remove(table_of(key.kind()), only, by, &[&key.as_str()]).await?;
         Ok(!gone.is_empty())
     }
 
-    /// Removes keys and notes it, in one statement. `only` is about parameters from `$5` on. The keys that are gone now.
+    /// Removes keys and logs it, in one statement, and returns the removed keys. `only` is a condition whose parameters
+    /// begin at `$5`.
     async fn remove(
         &self,
         table: &str,
@@ -221,7 +230,7 @@ impl KeyStore {
         Ok(rows.iter().filter_map(|row| KeyId::parse(row.get(0))).collect())
     }
 
-    /// The newest keys of these subjects, of those that have one.
+    /// Reads the newest key of each of these subjects that has one.
     pub async fn subjects(
         &self,
         source: &str,
@@ -233,19 +242,19 @@ impl KeyStore {
         self.subject_keys("DISTINCT ON (subject)", only, &[&source, &class, &wanted]).await
     }
 
-    /// The subject's key of this name.
+    /// Reads the subject's key with this name.
     pub async fn subject_key(&self, key: &KeyId) -> Result<StoredSubject, KeyError> {
         let rows = self.subject_keys("", "WHERE key_id = $1", &[&key.as_str()]).await?;
         rows.into_iter().next().ok_or_else(|| KeyError::NoKey { key: key.clone() })
     }
 
-    /// The next keys of a source's subjects, by name; none at the end.
+    /// Reads the next keys of a source's subjects in the order of their names. An empty list is the end.
     pub async fn page_of_subjects(&self, source: &str, after: Option<&KeyId>) -> Result<Vec<StoredSubject>, KeyError> {
         let after = after.map_or("", KeyId::as_str);
         self.subject_keys("", "WHERE source = $1 AND key_id > $2 ORDER BY key_id LIMIT 1000", &[&source, &after]).await
     }
 
-    /// Stores keys of subjects, durably and in one go. Where another process was faster, its keys stay.
+    /// Stores keys of subjects durably in one statement. If another process was faster, its keys stay.
     pub async fn add_subjects(&self, keys: &[StoredSubject]) -> Result<(), KeyError> {
         let statement = "INSERT INTO cdc_audit.subject_keys (key_id, source, class, subject, generation, under, wrapped) \
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::integer[], $6::text[], $7::bytea[]) \
@@ -261,7 +270,7 @@ impl KeyStore {
         self.execute("storing keys of data subjects", statement, &values).await.map(drop)
     }
 
-    /// The keys that a subject has and had, oldest first.
+    /// Lists a subject's present and former keys, oldest first.
     pub async fn generations(
         &self,
         source: &str,
@@ -278,7 +287,7 @@ impl KeyStore {
         Ok(rows.iter().map(read).collect())
     }
 
-    /// Destroys every key that a subject has, and notes who did it. The keys that are gone now.
+    /// Destroys every key of a subject, logs who did it, and returns the destroyed keys.
     pub async fn destroy_subject(
         &self,
         source: &str,
@@ -290,20 +299,20 @@ impl KeyStore {
         self.remove("subject_keys", only, by, &[&source, &class, &subject.0.as_slice()]).await
     }
 
-    /// Writes a table of keys anew, so that its file does not hold those that were destroyed. Others wait meanwhile.
+    /// Rewrites a table of keys, so that its file no longer contains destroyed keys. Other sessions wait meanwhile.
     pub async fn rewrite(&self, kind: Kind) -> Result<(), KeyError> {
         const DOING: &str = "writing the table of keys anew";
         self.unseen().await?;
         let client = self.session().await?;
         let vacuum = format!("VACUUM (FULL) cdc_audit.{}", table_of(kind));
-        // A statement each: VACUUM takes no part in a transaction.
+        // Each is a separate statement, because VACUUM cannot run in a transaction.
         for statement in ["SET lock_timeout TO '30s'", vacuum.as_str(), "SET lock_timeout TO 0"] {
             client.batch_execute(statement).await.map_err(|error| KeyError::store(DOING, error))?;
         }
         Ok(())
     }
 
-    /// Waits until no other transaction of the database sees what was removed: it would be kept for that one.
+    /// Waits until no other transaction of the database sees the removed keys, because VACUUM would keep them for it.
     async fn unseen(&self) -> Result<(), KeyError> {
         const DOING: &str = "waiting for transactions that still see the key";
         let now = self.query(DOING, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text", &[]).await?;
@@ -367,7 +376,7 @@ impl KeyStore {
         client.execute(statement, values).await.map_err(|error| KeyError::store(doing, error))
     }
 
-    /// A session whose commits are durable, whatever the database has as its default.
+    /// Returns a session whose commits are durable, whatever the database's default is.
     async fn session(&self) -> Result<Arc<Client>, KeyError> {
         let mut session = self.session.lock().await;
         if let Some(client) = session.as_ref().filter(|client| !client.is_closed()) {

@@ -397,7 +397,7 @@ fn client() -> std::collections::HashMap<String, Value> {
     [("clientVersion".to_string(), json!(client))].into()
 }
 
-/// Delta's default.
+/// Delta's default retention of the log.
 const LOG_RETENTION: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
 
 /// Whether reading again cannot help.

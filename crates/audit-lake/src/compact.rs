@@ -92,11 +92,17 @@ struct Note {
 
 impl Compactor {
     /// Compacts a lake without tenants. `memory` is about how many bytes a run may take.
+    ///
+    /// # Errors
+    /// Fails if the compression settings are invalid.
     pub fn new(config: &LakeConfig, store: Store, source: &str, memory: usize) -> Result<Compactor, LakeError> {
         Compactor::of(config, Stores::alone(store), source, memory)
     }
 
     /// Compacts home; [`Compactor::each`] also returns one compactor for each tenant.
+    ///
+    /// # Errors
+    /// Fails if the compression settings are invalid.
     pub fn of(config: &LakeConfig, stores: Stores, source: &str, memory: usize) -> Result<Compactor, LakeError> {
         let row_group =
             usize::try_from(config.row_group_bytes.get()).unwrap_or(usize::MAX).min((memory / 2).max(1 << 20));
@@ -115,6 +121,9 @@ impl Compactor {
     }
 
     /// One compactor for home, and one for each tenant.
+    ///
+    /// # Errors
+    /// Fails if home cannot be read, or if a tenant's store cannot be opened.
     pub async fn each(&self) -> Result<Vec<Compactor>, LakeError> {
         let tenants = self.stores.known().await?.into_iter().map(|tenant| {
             let store = self.stores.of(Some(&tenant)).map_err(|error| error.of_tenant(&tenant))?;
@@ -124,6 +133,9 @@ impl Compactor {
     }
 
     /// The tables of the store.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
     pub async fn tables(&self) -> Result<Vec<String>, LakeError> {
         let reader = LakeReader::of(&self.stores);
         match &self.tenant {
@@ -134,6 +146,9 @@ impl Compactor {
 
     /// Compacts one table after the other, in home and for all tenants, and removes what earlier runs have replaced. If
     /// a table or a store fails, this is logged and the others continue. At the end, home records that a run has ended.
+    ///
+    /// # Errors
+    /// Fails if the tenants cannot be read, or if the end of the run cannot be recorded.
     pub async fn all(&self) -> Result<(), LakeError> {
         for one in self.each().await? {
             if let Err(error) = one.all_of_store().await {
@@ -163,6 +178,9 @@ impl Compactor {
     }
 
     /// When the last run over the whole lake ended, according to home.
+    ///
+    /// # Errors
+    /// Fails if home cannot be read.
     pub async fn last_run(&self) -> Result<Option<Micros>, LakeError> {
         let path = Path::from(LAST_RUN);
         let failed = |error| LakeError::store("read", self.store.show(&path), error);
@@ -185,6 +203,9 @@ impl Compactor {
     }
 
     /// Compacts one table.
+    ///
+    /// # Errors
+    /// Returns [`LakeError::NoTable`] if the store has no such table, and fails if it cannot be read or written.
     pub async fn table(&self, table: &str) -> Result<Compacted, LakeError> {
         let mut log = TableLog::open(&self.store, &self.source, table, Default::default()).await?;
         if log.state.is_none() {
@@ -322,6 +343,9 @@ impl Compactor {
     }
 
     /// Removes files that were replaced long enough ago. Returns their number.
+    ///
+    /// # Errors
+    /// Fails if a note cannot be read or names files outside of a table's data, or if a file cannot be removed.
     pub async fn sweep(&self) -> Result<u64, LakeError> {
         let mut removed = 0;
         for (path, note) in self.notes().await? {

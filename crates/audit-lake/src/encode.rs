@@ -1,4 +1,4 @@
-//! How rows become Parquet.
+//! Encodes rows as Parquet.
 
 use std::collections::HashSet;
 

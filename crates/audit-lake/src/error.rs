@@ -1,4 +1,4 @@
-//! What can go wrong in a lake, and what is to be done about it.
+//! What can go wrong in a lake, and what to do about it.
 
 use std::error::Error;
 use std::fmt;
@@ -8,7 +8,7 @@ use audit_config::SecretError;
 use audit_core::position::Position;
 use audit_core::sink::{Action, SinkError};
 
-/// A lake could not be read or written. Messages name tables, paths and positions, never a value.
+/// Why a lake could not be read or written. Messages name tables, paths and positions, never a value.
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
     #[error("{url:?} is no place for a lake")]
@@ -104,8 +104,8 @@ pub enum LakeError {
 
 type Cause = Box<dyn Error + Send + Sync>;
 
-/// What a store's error was caused by, in one line. The store's own words repeat each other, name a path that is named already, and hold
-/// whole answers, in which some stores repeat what was signed.
+/// The cause of a store's error, in one line. The store's own text repeats itself, names a path that is named already,
+/// and contains whole answers, in which some stores repeat what was signed.
 #[derive(Debug)]
 struct Said(object_store::Error);
 
@@ -132,7 +132,7 @@ fn cause(error: object_store::Error) -> Cause {
     Said(error).into()
 }
 
-/// What an error was caused by, also where it is not said.
+/// The cause of an error, even if its text does not show it.
 fn deeper<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
     match error.downcast_ref::<Said>() {
         Some(said) => Some(&said.0),
@@ -140,7 +140,7 @@ fn deeper<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'stat
     }
 }
 
-/// The store's part in an error.
+/// The store's error among the causes of an error.
 pub(crate) fn from_store<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e object_store::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -169,7 +169,7 @@ impl LakeError {
         LakeError::Altered { path: path.to_string(), what: what.into() }
     }
 
-    /// The same, of this tenant's store.
+    /// The same error, in this tenant's store.
     pub(crate) fn of_tenant(self, tenant: &str) -> LakeError {
         match self {
             LakeError::Tenant { .. } => self,
@@ -177,21 +177,21 @@ impl LakeError {
         }
     }
 
-    /// Whether the bucket or folder itself is not there.
+    /// Whether the bucket or folder itself is missing.
     pub(crate) fn is_missing(&self) -> bool {
-        // Listing does not say so by its kind.
+        // The error of a list request has no kind for this.
         let said = |error: &object_store::Error| error.to_string().contains("status code: 404");
         let missing =
             |error: &object_store::Error| matches!(error, object_store::Error::NotFound { .. }) || said(error);
         self.io_kind() == Some(ErrorKind::NotFound) || from_store(self).is_some_and(missing)
     }
 
-    /// Whether it says that the place of a tenant is not there, or nobody is let in.
+    /// Whether the store of a tenant is missing or refuses access.
     pub(crate) fn has_no_store(&self) -> bool {
         matches!(self, LakeError::Tenant { .. }) && (self.is_missing() || self.refused())
     }
 
-    /// Whether another daemon came first: what this one knows of the lake does not hold any more.
+    /// Whether another daemon was faster, so that what this one knows of the lake is out of date.
     pub(crate) fn is_lost_race(&self) -> bool {
         match self {
             LakeError::Fenced { .. } | LakeError::Overtaken { .. } => true,
@@ -200,7 +200,8 @@ impl LakeError {
         }
     }
 
-    /// Whether a file that a log has named was removed before it could be read: what took its place is in the log as it is now.
+    /// Whether a file that a log named was removed before it could be read: the log, read again, names the file that
+    /// replaced it.
     pub(crate) fn is_gone(&self) -> bool {
         let missing = |error: &object_store::Error| matches!(error, object_store::Error::NotFound { .. });
         matches!(self, LakeError::Read { .. }) && from_store(self).is_some_and(missing)
@@ -231,7 +232,7 @@ impl LakeError {
         }
     }
 
-    /// What a person can do.
+    /// A hint on what a person can do about the error.
     pub fn hint(&self) -> Option<String> {
         let io = match self.io_kind() {
             Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
@@ -294,10 +295,10 @@ impl LakeError {
         io.or(Some(own).filter(|own| !own.is_empty())).map(str::to_string)
     }
 
-    /// Whether a bucket does not let us in.
+    /// Whether a bucket refuses access.
     fn refused(&self) -> bool {
         use object_store::Error::{PermissionDenied, Unauthenticated};
-        // Listing does not say so by its kind.
+        // The error of a list request has no kind for this.
         let said = |error: &object_store::Error| error.to_string().contains("status code: 403");
         from_store(self)
             .is_some_and(|error| matches!(error, PermissionDenied { .. } | Unauthenticated { .. }) || said(error))
@@ -339,7 +340,7 @@ impl From<LakeError> for SinkError {
     }
 }
 
-/// Fails here when a test says so. Without the feature `fault-points` it is nothing.
+/// Returns an error here if a test demands it. Without the feature `fault-points` this does nothing.
 macro_rules! fault {
     ($name:literal) => {
         fail::fail_point!($name, |_| Err($crate::error::LakeError::Fault($name)));

@@ -37,6 +37,9 @@ pub enum Cloud {
 
 impl Place {
     /// Parses an absolute path or a URL: `file:///`, `s3://`, `gs://`, `az://` or `abfss://`.
+    ///
+    /// # Errors
+    /// Returns [`LakeError::Place`] for any other text.
     pub fn parse(text: &str) -> Result<Place, LakeError> {
         // Text after a question mark is never repeated, because some tools put signatures there.
         let shown = || audit_config::redact(text.split(['?', '#']).next().unwrap_or_default()).into_owned();

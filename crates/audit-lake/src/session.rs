@@ -1,4 +1,5 @@
-//! What the sink does from one `take` to the next error: versions to tables, tables to commits, commits to the lake's checkpoint.
+//! The work of the sink from one `take` to the next error: it brings versions to tables, tables to commits, and commits
+//! to the lake's checkpoint.
 
 mod chunks;
 mod held_back;
@@ -36,11 +37,13 @@ use crate::table::fresh::Rolls;
 use crate::table::{Append, Need, OpenTable, TableId};
 use crate::tenants::Stores;
 
-/// Tables opened, or closed, at a time.
+/// Number of tables that are opened or closed at a time.
 const CONCURRENT: usize = 16;
-/// Tables that a batch's versions are given out to at a time: what is open beyond it can be closed in between.
+/// Number of tables that a batch's versions are distributed to at a time. Between two such groups, tables that are open
+/// can be closed to free memory.
 const ACTIVE_MAX: usize = 256;
-/// The checkpoint follows the commits after this, at most: with many tables it would otherwise be as many requests again.
+/// Longest time until the checkpoint follows the commits. With many tables a checkpoint for each commit would double
+/// the number of requests.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 /// Settings that a session gets from its sink.
@@ -51,20 +54,20 @@ pub struct Settings {
     /// When a table's files are closed.
     pub limits: Limits,
     pub file_age: Duration,
-    /// What is smaller is fresh.
+    /// Files that are smaller than this are fresh.
     pub data: Limits,
     pub rolls: Rolls,
-    /// How long a tenant's store that is not there is waited for.
+    /// How long the sink waits for a tenant's store that is missing.
     pub tenant_wait: Duration,
     /// Some readers list `data/`.
     pub listed: bool,
-    /// Of tables that begin.
+    /// Partitioning of new tables.
     pub partitioning: Partitioning,
     pub keep_before: bool,
     pub budget: usize,
 }
 
-/// See the module's text.
+/// A session of the sink, which owns the lake.
 #[derive(Debug)]
 pub struct Session {
     settings: Settings,
@@ -74,12 +77,12 @@ pub struct Session {
     tables: HashMap<TableId, OpenTable>,
     /// Tables that are not in memory and have fresh files, and when those are due to be rolled.
     parked: HashMap<TableId, Instant>,
-    /// Chunks that are taken in and not committed, by table.
+    /// Chunks that are taken in but not committed, by table.
     chunks: BTreeMap<Arc<str>, Group>,
-    /// How far the baselines of tables are, as home says.
+    /// How far the baselines of tables are, according to home.
     baselines: HashMap<Arc<str>, ChunkProgress>,
     tenants: Tenants,
-    /// How far the stream is: all of it up to here was taken in.
+    /// The stream's progress: everything up to here was taken in.
     seen: Progress,
     /// The last change of the stream before the next version.
     last: (Position, Lsn),
@@ -94,7 +97,7 @@ pub struct Session {
     reopen_not_before: Instant,
 }
 
-/// Why a write did not go through.
+/// Why a write failed.
 #[derive(Debug)]
 pub enum WriteError {
     Lake(LakeError),
@@ -127,7 +130,7 @@ impl Session {
         Ok(())
     }
 
-    /// What the stored checkpoint says.
+    /// The progress of the stored checkpoint.
     pub fn durable(&self) -> Progress {
         self.checkpoints.stored().map_or(Progress::default(), |stored| stored.progress())
     }
@@ -136,8 +139,9 @@ impl Session {
         self.held
     }
 
-    /// ⚠ Where a table alone went back, the lake's checkpoint stands: begun again, the lake would go on as if nothing were missing. What was
-    /// lost is not sent again, so a person has to see it.
+    /// Finds out whether the whole lake was put back. ⚠ If only a table was, the lake's checkpoint is intact: after a
+    /// new takeover the lake would continue as if nothing were missing. What was lost is not sent again, so a person
+    /// has to resolve it.
     pub async fn judged(&mut self, error: LakeError) -> LakeError {
         let path = match error {
             LakeError::WentBack { path } => path,
@@ -179,7 +183,18 @@ impl Session {
         Ok(())
     }
 
-    /// `targets` says for each version its index among the tables that are active; it may lie beyond them.
+    /// Appends a batch's versions to the active tables. `targets` has for each version the index of its table; an index
+    /// may be out of the range of `active`, and its version is then skipped.
+    ///
+    /// ```text
+    /// next version ──append──▶ taken in ──▶ next version
+    ///                │ Need
+    ///                ▼
+    ///             satisfy: close the table, visit the partition ──▶ append the same version again
+    ///                      encode, upload                       ──▶ next version
+    /// ```
+    ///
+    /// Appending takes processor time and runs within [`on_cpu`]; `satisfy` waits for the store and runs outside of it.
     async fn append_rows(
         &mut self,
         batch: &Batch,
@@ -290,13 +305,14 @@ impl Session {
             self.put_back(table);
             errors.extend(closed.err());
         }
-        // Not beside a commit of the same table whose answer was lost.
+        // Chunks are not committed if a table's commit failed: the answer to a commit of the same table may have been
+        // lost.
         let chunks_due = |group: &Group| errors.is_empty() && (all || group.due(age) <= now);
         let names = self.chunks.iter().filter(|(_, group)| chunks_due(group)).map(|(name, _)| name.clone());
         for name in names.collect::<Vec<_>>() {
             errors.extend(self.close_chunks(&name).await.err());
         }
-        // An error that ends the session outweighs those that a repeat may heal.
+        // An error that ends the session is more important than errors that may disappear after a repeat.
         errors.sort_by_key(|error| error.is_retry());
         match errors.into_iter().next() {
             Some(error) => Err(error),
@@ -321,7 +337,7 @@ impl Session {
         Ok(())
     }
 
-    /// When the checkpoint may be stored: soon where commits moved it, rarely where only idle WAL did.
+    /// When the checkpoint may be stored: soon if commits moved it, rarely if only idle WAL did.
     fn checkpoint_due(&self, committed: Progress) -> Instant {
         let moved = committed.position > self.durable().position;
         self.stored_at + if moved { CHECKPOINT_EVERY.min(self.settings.file_age) } else { self.settings.file_age }
@@ -344,7 +360,7 @@ fn refused(sink: &str, version: &Version<'_>, error: &TooLarge) -> WriteError {
     WriteError::Refused(SinkError::refusing(sink, position, message, Some("ignore the column")))
 }
 
-/// Does what a table needs before more rows come in. `position` is that of the next version, or the last.
+/// Does what a table needs before more rows are added. `position` is that of the next version or of the last one.
 async fn satisfy(table: &mut OpenTable, need: Need, position: Position) -> Result<(), LakeError> {
     match need {
         Need::Close => table.close(position).await,

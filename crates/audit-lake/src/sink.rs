@@ -35,12 +35,18 @@ pub struct LakeSink {
 impl LakeSink {
     /// Makes the sink. `memory` is about how many bytes versions may take before they are durable; if it is short, a
     /// row group is ended, and tables are closed early.
+    ///
+    /// # Errors
+    /// Fails if home's place or the compression settings are invalid.
     pub fn new(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize) -> Result<LakeSink, LakeError> {
         Place::parse(config.home_url())?;
         LakeSink::with(name, config, memory, None)
     }
 
     /// A sink over any object store; `config.url` is only shown.
+    ///
+    /// # Errors
+    /// Fails if the compression settings are invalid.
     pub fn over(
         name: impl Into<Arc<str>>,
         config: &LakeConfig,

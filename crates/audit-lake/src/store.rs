@@ -59,6 +59,9 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Opens the lake's home; with `create` a missing folder is made. Buckets are never made.
+    ///
+    /// # Errors
+    /// Fails if the place is invalid or cannot be opened.
     pub fn open(config: &LakeConfig, create: bool) -> std::result::Result<Store, LakeError> {
         Opener::new(&config.store, create).open(&Place::parse(config.home_url())?)
     }
@@ -157,6 +160,9 @@ const SYNCED_MAX: usize = 10_000;
 
 impl DurableLocal {
     /// Opens `root`, which must exist.
+    ///
+    /// # Errors
+    /// Fails if `root` does not exist or cannot be accessed.
     pub fn new(root: &FilePath) -> io::Result<DurableLocal> {
         let root = fs::canonicalize(root)?;
         let inner = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;

@@ -86,6 +86,9 @@ struct Claim {
 
 impl Stores {
     /// Opens home; with `create` missing folders are made.
+    ///
+    /// # Errors
+    /// Fails if home's place is invalid or cannot be opened.
     pub fn open(config: &LakeConfig, create: bool) -> Result<Stores, LakeError> {
         let place = Place::parse(config.home_url())?;
         let opener = Opener::new(&config.store, create);
@@ -108,6 +111,10 @@ impl Stores {
     }
 
     /// A tenant's store, or home. No request is sent to a bucket; a folder that does not exist is an error.
+    ///
+    /// # Errors
+    /// Returns [`LakeError::NoTenant`] for a tenant in a lake without tenants, and fails if the tenant's place cannot
+    /// be opened.
     pub fn of(&self, tenant: Option<&str>) -> Result<Store, LakeError> {
         match (tenant, &self.tenants) {
             (None, _) => Ok(self.home.clone()),
@@ -117,6 +124,9 @@ impl Stores {
     }
 
     /// Where a tenant's store is, in the form of `url`.
+    ///
+    /// # Errors
+    /// Returns [`LakeError::NoTenant`] in a lake without tenants, and fails if `url` gives no place for the tenant.
     pub fn url_of(&self, tenant: &str) -> Result<String, LakeError> {
         let tenants = self.tenants.as_ref().ok_or_else(|| LakeError::NoTenant { tenant: tenant.to_string() })?;
         Ok(tenants.place(tenant)?.to_string())
@@ -179,6 +189,9 @@ impl Stores {
 
     /// Notes that a tenant has no store: from now on its rows go to home, permanently, unless another daemon has found
     /// its store in the meantime.
+    ///
+    /// # Errors
+    /// Returns [`LakeError::NoTenant`] in a lake without tenants, and fails if home cannot be written.
     pub async fn send_home(&self, tenant: &str) -> Result<Goes, LakeError> {
         let Some(tenants) = &self.tenants else { return Err(LakeError::NoTenant { tenant: tenant.to_string() }) };
         let noted = self.decide(tenant, tenants.home.to_string()).await?;

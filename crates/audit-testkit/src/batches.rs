@@ -1,11 +1,11 @@
-//! Text to batches: [`Fixture`], for tests of sinks and of whatever reads them.
+//! Makes batches from a text, for tests of sinks and their readers: [`Fixture`].
 //!
-//! A fixture plays the source: it assembles, makes versions and protects them through the core, as the daemon does. One
-//! line, one event:
+//! A fixture takes the role of the source: it assembles, makes versions and protects them with the core, as the daemon
+//! does. Each line is one event:
 //!
 //! ```text
-//! table public.users (id int4 key, "a b" text, price numeric(18,4)) full     identity: full (default), default, nothing
-//! begin                                  or: begin at=2026-03-01T09:30:00Z lsn=0/5000 xid=7 (`at` also in microseconds)
+//! table public.users (id int4 key, "a b" text, price numeric(18,4)) full    identity: full (default), default, nothing
+//! begin                                 or: begin at=2026-03-01T09:30:00Z lsn=0/5000 xid=7 (`at` also in microseconds)
 //! context {"actor_id": "u1"}             a logical message; `context {}` clears
 //! insert public.users [1, "Ann", 2.5]    values as JSON: text, numbers, true and false, null, {} for "not sent"
 //! update public.users [1, "Ann", 2.5] -> [1, "Bea", 2.5]
@@ -21,7 +21,7 @@
 //! snapshot public.users [1, "Ann", 2.5]
 //! ```
 //!
-//! Whatever is left out is the same in every run: positions count on, transactions commit one second apart.
+//! Everything that is left out is the same in every run: positions count up, transactions commit one second apart.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,11 +38,12 @@ use audit_core::table::Table;
 use audit_core::value::Kind;
 use audit_core::version::{Event, version};
 
-/// A source that says what the text says. Its position, tables and rules stay from one [`Fixture::batches`] to the next.
+/// A source that makes the changes in a text. Its position, tables and rules stay from one [`Fixture::batches`] to the
+/// next.
 pub struct Fixture {
     rules: Rules,
     policy: Policy,
-    /// Of the transactions that begin from now on.
+    /// The epoch of the transactions that begin from now on.
     epoch: u16,
     assembler: Assembler,
     tables: BTreeMap<String, (History, Arc<Table>)>,
@@ -51,7 +52,7 @@ pub struct Fixture {
     xid: u32,
 }
 
-/// 2026-03-01T00:00:00Z
+/// 2026-03-01T00:00:00Z in microseconds since 1970.
 const FIRST_COMMIT: i64 = 1_772_323_200_000_000;
 
 impl Default for Fixture {
@@ -70,18 +71,18 @@ impl Default for Fixture {
 }
 
 impl Fixture {
-    /// The batches that a text makes, from a source of its own.
+    /// Makes the batches of a text with a new source.
     #[track_caller]
     pub fn of(text: &str) -> Vec<Batch> {
         Fixture::default().batches(text)
     }
 
-    /// A source under these rules and keys.
+    /// Makes a source with these rules and keys.
     pub fn under(rules: Rules, policy: Policy) -> Fixture {
         Fixture { rules, policy, ..Fixture::default() }
     }
 
-    /// The batches that the next lines make.
+    /// Makes the batches of the next lines.
     #[track_caller]
     pub fn batches(&mut self, text: &str) -> Vec<Batch> {
         let mut batches = vec![Batch::default()];
@@ -98,7 +99,7 @@ impl Fixture {
         batches
     }
 
-    /// Where the source stands.
+    /// The source's present progress.
     pub fn progress(&self) -> Progress {
         self.assembler.progress()
     }
@@ -109,7 +110,7 @@ impl Fixture {
         &self.tables.get(name).unwrap_or_else(|| panic!("the fixture has no table {name}")).1
     }
 
-    /// Goes on in another epoch, from this position in its WAL.
+    /// Continues in another epoch, from this position in its WAL.
     pub fn epoch(&mut self, epoch: u16, lsn: Lsn) {
         let position = Position::new(epoch, Lsn(0), 0);
         self.assembler = Assembler::new(Progress { position, change_lsn: Lsn(0), flushed_lsn: lsn });
@@ -165,7 +166,7 @@ impl Fixture {
         self.assembler.begin(self.epoch, transaction).ok()
     }
 
-    /// A change, through everything that the core does with it.
+    /// Makes a change and lets the core process it completely.
     fn change(&mut self, batch: &mut Batch, verb: &str, rest: &str) -> Option<()> {
         let (name, rest) = rest.split_once(' ').unwrap_or((rest, ""));
         let table = self.table(name).clone();
@@ -208,7 +209,7 @@ impl Fixture {
         Some(())
     }
 
-    /// A table's first state, or its next.
+    /// Declares a table's first or next state.
     fn declare(&mut self, text: &str) -> Option<()> {
         let (name, rest) = text.split_once('(')?;
         let (columns, identity) = rest.rsplit_once(')')?;
@@ -233,7 +234,7 @@ impl Fixture {
 
 type Values = (Vec<u8>, Vec<Cell>);
 
-/// A row in PostgreSQL's text form, from a JSON list; nothing for nothing.
+/// Makes a row in PostgreSQL's text form from a JSON list; an empty text gives no row.
 fn values(text: &str) -> Option<Option<Values>> {
     if text.trim().is_empty() {
         return Some(None);
@@ -286,9 +287,9 @@ fn columns_of(text: &str) -> Option<Vec<ColumnText>> {
         .collect()
 }
 
-/// What the stream and the catalog would say of such a table.
+/// Describes a table as the stream and the catalog would.
 fn describe(name: TableName, identity: Identity, columns: &[ColumnText]) -> (Relation, CatalogTable) {
-    // Tables are told apart by name; any number that stays the same does.
+    // Tables are distinguished by name, so any number that stays the same will do.
     let oid = name.to_string().bytes().fold(20_000, |oid: u32, b| oid.wrapping_mul(31) + u32::from(b));
     let in_identity = |column: &ColumnText| match identity {
         Identity::Full => true,
@@ -323,7 +324,7 @@ fn type_of(kind: &Kind) -> (u32, i32) {
         return (1700, ((i32::from(*precision) << 16) | (i32::from(*scale) & 0x7ff)) + 4);
     }
     let built_in = (16..4100).chain(6150..6160).find(|oid| Kind::of(*oid, -1).as_ref() == Some(kind));
-    // `text`, not the first of the many types that travel as text.
+    // Use `text`, not the first of the many types that are sent as text.
     (if *kind == Kind::Text { 25 } else { built_in.unwrap_or(25) }, -1)
 }
 

@@ -9,7 +9,7 @@ use crate::guard::Guard;
 use crate::install;
 use crate::os::free_port;
 
-/// A worker of its own, killed when dropped.
+/// A worker process, killed when dropped.
 pub struct Connect {
     child: Child,
     guard: Option<Guard>,
@@ -17,7 +17,8 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// Writes every topic that `topics` matches into the database at `port`, a table for each. Messages must carry their schemas.
+    /// Starts a worker that writes every topic that `topics` matches into the database at `port`, with a table for each
+    /// topic. Messages must contain their schemas.
     pub fn to_postgres(brokers: &str, topics: &str, port: u16, database: &str) -> Connect {
         let folder = tempfile::Builder::new().prefix("cdc-audit-connect-").tempdir().expect("a temporary folder");
         let path = |name: &str| folder.path().join(name);
@@ -54,7 +55,7 @@ impl Connect {
         Connect { child, guard, folder }
     }
 
-    /// What the worker wrote to its log so far.
+    /// Reads what the worker has written to its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }

@@ -1,7 +1,7 @@
-//! The built program as a process of its own: [`Daemon`], and [`command`] for those that end by themselves.
+//! Runs the built program as a process: [`Daemon`], and [`command`] for commands that end by themselves.
 //!
-//! `cargo xtask test` builds it first, with the feature `fault-points`. Output goes to files, so that a daemon which
-//! nobody reads from never waits on a full pipe.
+//! `cargo xtask test` builds it first, with the feature `fault-points`. Output goes to files, so that a daemon whose
+//! output nobody reads never waits for a full pipe.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,24 +19,24 @@ use crate::wait::{PATIENCE, eventually};
 pub struct Daemon {
     child: Child,
     status: Option<ExitStatus>,
-    // Stands down before the child is reaped by `Drop` below, so that it never kills another process of that number.
+    // It is dismissed before `Drop` below reaps the child, so that it never kills another process with that number.
     guard: Option<Guard>,
     output: TempDir,
 }
 
-/// How to start one.
+/// The options for starting a daemon.
 pub struct Launch {
     command: Command,
     faults: Vec<String>,
 }
 
-/// The program under test: `$CDC_AUDIT_BIN`, else the one built beside this test.
+/// Finds the program under test: `$CDC_AUDIT_BIN`, or else the one that was built next to this test.
 pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("CDC_AUDIT_BIN") {
         return path.into();
     }
     let test = std::env::current_exe().expect("the test's own path");
-    // target/debug/deps/test-1234 and target/debug/cdc-audit-demo both have it beside or above them.
+    // For target/debug/deps/test-1234 it is one folder above, for target/debug/cdc-audit-demo in the same folder.
     let folders = test.ancestors().skip(1).take(2);
     let found = folders.map(|folder| folder.join("cdc-audit")).find(|path| path.is_file());
     found.unwrap_or_else(|| {
@@ -47,14 +47,14 @@ pub fn program() -> PathBuf {
     })
 }
 
-/// Runs `cdc-audit` with these arguments to its end, with nothing on its standard input.
+/// Runs `cdc-audit` with these arguments to its end, with empty standard input.
 pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
     let mut command = Command::new(program());
     command.args(arguments).stdin(Stdio::null()).output().expect("cdc-audit starts")
 }
 
 impl Launch {
-    /// A further argument of `run`, such as `--accept-gap`.
+    /// Adds a further argument of `run`, such as `--accept-gap`.
     pub fn argument(mut self, argument: &str) -> Launch {
         self.command.arg(argument);
         self
@@ -65,7 +65,7 @@ impl Launch {
         self
     }
 
-    /// Starts it through another program, which is given the command as its last arguments: `sh -c '… exec "$@"' sh`.
+    /// Starts it through another program, which gets the command as its last arguments: `sh -c '… exec "$@"' sh`.
     pub fn through(mut self, program: &[&str]) -> Launch {
         let mut command = Command::new(program[0]);
         command.args(&program[1..]).arg(self.command.get_program()).args(self.command.get_args());
@@ -95,7 +95,7 @@ impl Launch {
 }
 
 impl Daemon {
-    /// `cdc-audit run` with this config file, as it stands.
+    /// Starts `cdc-audit run` with this configuration file and no other options.
     pub fn start(config: &Path) -> Daemon {
         Daemon::launch(config).start()
     }
@@ -123,12 +123,12 @@ impl Daemon {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Everything it said, both streams.
+    /// Reads everything that it wrote to both streams.
     pub fn output(&self) -> String {
         self.stdout() + &self.stderr()
     }
 
-    /// Waits for a line of either stream that holds `text` and returns it. A daemon that ends first fails the test.
+    /// Waits for a line of either stream that contains `text` and returns it. The test fails if the daemon ends first.
     #[track_caller]
     pub fn wait_for_line(&mut self, text: &str) -> String {
         let mut found = None;
@@ -139,12 +139,12 @@ impl Daemon {
         found.expect("found above")
     }
 
-    /// Waits until `holds`. A daemon that ends first, or takes longer than [`PATIENCE`], fails the test.
+    /// Waits until `holds` is true. The test fails if the daemon ends first, or takes longer than [`PATIENCE`].
     #[track_caller]
     pub fn wait_for(&mut self, what: &str, mut holds: impl FnMut(&Daemon) -> bool) {
         let begun = Instant::now();
         loop {
-            // Asked before looking, so that the last words of one that ended are seen.
+            // Ask this before the check, so that the check sees the last output of a daemon that has ended.
             let ended = self.ended();
             if holds(self) {
                 return;
@@ -158,7 +158,7 @@ impl Daemon {
         }
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             self.status = self.child.try_wait().expect("the daemon is a child of ours");
@@ -169,26 +169,26 @@ impl Daemon {
         self.status
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         eventually("the daemon ends", || self.ended().is_some());
         self.status.expect("ended above")
     }
 
-    /// SIGTERM: finish the batch in flight and stop.
+    /// Sends SIGTERM, after which it finishes the current batch and stops.
     pub fn sigterm(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// SIGTERM, and its end.
+    /// Sends SIGTERM and waits until it ends.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
         self.sigterm();
         self.wait()
     }
 
-    /// SIGKILL, and its end.
+    /// Sends SIGKILL and waits until it ends.
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.wait();
@@ -203,18 +203,18 @@ impl Daemon {
     }
 
     fn signal(&self, signal: Signal) {
-        // One that was reaped may have left its number to another.
+        // After a process was reaped, another one may have its number.
         if self.status.is_none() {
             os::signal(self.child.id(), signal);
         }
     }
 
-    /// The most memory that was resident so far, in bytes (`VmHWM`); `None` once it has ended.
+    /// Peak of resident memory so far, in bytes (`VmHWM`). `None` after it has ended.
     pub fn memory_peak(&self) -> Option<u64> {
         os::memory(self.child.id(), "VmHWM")
     }
 
-    /// Resident now, in bytes (`VmRSS`).
+    /// Resident memory now, in bytes (`VmRSS`). `None` after it has ended.
     pub fn memory_now(&self) -> Option<u64> {
         os::memory(self.child.id(), "VmRSS")
     }

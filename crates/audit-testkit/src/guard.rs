@@ -1,8 +1,8 @@
-//! Cleaning up after a test process that was killed.
+//! Cleans up after a test process that was killed.
 //!
-//! `Drop` does not run for a process that is killed or aborts, nor for statics. A guard is a small shell that waits on
-//! a pipe whose other end only the test process holds: when that process ends, in whatever way, the shell reads end of
-//! file and does the cleaning.
+//! `Drop` does not run for a process that is killed or aborts, nor for statics. A guard is a small shell that waits for
+//! a pipe whose other end only the test process holds: when that process ends in any way, the shell reads the end of
+//! the file and cleans up.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,10 +11,10 @@ use std::process::{Child, Command, Stdio};
 pub(crate) struct Guard(Child);
 
 impl Guard {
-    /// Ends the server whose `postmaster.pid` lies in `folder/data`, and removes the folder.
+    /// Ends the server whose `postmaster.pid` is in `folder/data`, and removes the folder.
     pub(crate) fn over_cluster(folder: &Path) -> Guard {
         Guard::start(
-            // A copy or a start that was under way goes on for a moment without its parent.
+            // A copy or a start that has begun continues for a moment without its parent.
             r#"sleep 1
             pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
             if [ -n "$pid" ]; then
@@ -31,7 +31,7 @@ impl Guard {
         Guard::start(r#"kill -KILL "$1""#, &[&pid.to_string()])
     }
 
-    /// Kills one process and removes its folder. Until it has ended it may still write there.
+    /// Kills one process and removes its folder. This is repeated, because the process may write there until it ends.
     pub(crate) fn over_process_in(pid: u32, folder: &Path) -> Guard {
         Guard::start(
             r#"kill -KILL "$1"
@@ -53,7 +53,7 @@ impl Guard {
     }
 }
 
-/// Dropped in order: the owner cleans up by itself, and the guard has nothing to do.
+/// Dismisses the guard: its owner is dropped normally and cleans up by itself.
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(mut stdin) = self.0.stdin.take() {

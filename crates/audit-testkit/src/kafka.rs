@@ -1,7 +1,7 @@
-//! One Kafka broker on 127.0.0.1, its own controller: [`Kafka`].
+//! A Kafka broker on 127.0.0.1 that is its own controller: [`Kafka`].
 //!
-//! It listens five times: in the clear, in the clear behind a [`Proxy`] that it announces as its address, with SASL, with SASL over TLS, and
-//! with TLS that asks for a certificate.
+//! It has five listeners: in plain text, in plain text behind a [`Proxy`] that it announces as its address, with SASL,
+//! with SASL over TLS, and with TLS that requires a client certificate.
 
 use std::fs;
 use std::path::Path;
@@ -28,10 +28,10 @@ pub struct Kafka {
     folder: TempDir,
 }
 
-/// What the broker's Java is set for.
+/// The settings of the broker's Java.
 #[derive(Clone, Copy)]
 enum Machine {
-    /// Short-lived and small: what counts is that it starts soon.
+    /// A small machine for a short-lived broker, which must start quickly.
     Small,
     Fast,
 }
@@ -55,10 +55,10 @@ struct Ports {
     controller: u16,
 }
 
-/// The user that PLAIN and SCRAM know.
+/// Name and password of the user for PLAIN and SCRAM.
 pub const KAFKA_USER: (&str, &str) = ("alice", "alice-secret");
 
-/// Any: each broker is a cluster of its own.
+/// The cluster's id. It may be the same for all, because each broker is a separate cluster.
 const CLUSTER: &str = "q1Sh-9_ISia_zwGINzRvyQ";
 
 impl Kafka {
@@ -66,7 +66,7 @@ impl Kafka {
         Kafka::launch(Machine::Small)
     }
 
-    /// One that measurements are made against.
+    /// Starts a broker for measurements.
     pub fn fast() -> Kafka {
         Kafka::launch(Machine::Fast)
     }
@@ -99,13 +99,13 @@ impl Kafka {
         broker
     }
 
-    /// The process's broker, started by the first who asks.
+    /// Returns the broker that all tests of this process share. The first call starts it.
     pub async fn shared() -> &'static Kafka {
         static BROKER: OnceLock<Kafka> = OnceLock::new();
         tokio::task::spawn_blocking(|| BROKER.get_or_init(Kafka::start)).await.expect("the broker starts")
     }
 
-    /// Starts it on the data that it has. Waits until it serves.
+    /// Starts it with its existing data. Waits until it serves.
     pub fn start_again(&mut self) {
         let log = self.folder.path().join("log");
         let output = fs::File::create(&log).expect("a log");
@@ -122,7 +122,7 @@ impl Kafka {
         self.process = Some(process);
     }
 
-    /// Ends it in order.
+    /// Ends it normally.
     pub fn stop(&mut self) {
         self.end(Signal::TERM);
     }
@@ -133,7 +133,7 @@ impl Kafka {
     }
 
     fn end(&mut self, signal: Signal) {
-        // It stands down first: it would remove the folder.
+        // Dismiss the guard first, because it would remove the folder.
         self.guard = None;
         if let Some(mut process) = self.process.take() {
             os::signal(process.id(), signal);
@@ -141,12 +141,12 @@ impl Kafka {
         }
     }
 
-    /// Where clients begin, in the clear.
+    /// The address for clients in plain text.
     pub fn brokers(&self) -> String {
         address(self.ports.plain)
     }
 
-    /// The same behind [`Kafka::proxy`].
+    /// The address for clients in plain text through [`Kafka::proxy`].
     pub fn through_proxy(&self) -> String {
         address(self.proxy.port())
     }
@@ -155,17 +155,17 @@ impl Kafka {
         &self.proxy
     }
 
-    /// SASL in the clear: PLAIN, SCRAM, and OAUTHBEARER with tokens that nobody signed.
+    /// The address for SASL in plain text: PLAIN, SCRAM, and OAUTHBEARER with unsigned tokens.
     pub fn sasl(&self) -> String {
         address(self.ports.sasl)
     }
 
-    /// PLAIN and SCRAM over TLS.
+    /// The address for SASL over TLS.
     pub fn sasl_tls(&self) -> String {
         address(self.ports.sasl_tls)
     }
 
-    /// TLS; a client must show a certificate of [`Kafka::authority`].
+    /// The address for TLS; a client must show a certificate of [`Kafka::authority`].
     pub fn tls(&self) -> String {
         address(self.ports.tls)
     }

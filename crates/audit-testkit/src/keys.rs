@@ -1,4 +1,4 @@
-//! Key services on 127.0.0.1: real ones ([`KeyServer`]), and one whose answers a test writes ([`Scripted`]).
+//! Key services on 127.0.0.1: real ones ([`KeyServer`]), and one whose answers a test defines ([`Scripted`]).
 
 use std::fs::File;
 use std::io;
@@ -30,7 +30,7 @@ pub struct KeyServer {
 pub const VAULT_TOKEN: &str = "root";
 
 impl KeyServer {
-    /// AWS KMS, as moto has it: whoever asks may, and signatures are not looked at.
+    /// Starts moto's AWS KMS, which allows everyone everything and does not check signatures.
     pub fn aws() -> KeyServer {
         let moto = install::moto().unwrap_or_else(|error| panic!("{error:#}"));
         let mut python = Command::new(install::python());
@@ -38,7 +38,8 @@ impl KeyServer {
         KeyServer::start(python, |port| port.to_string())
     }
 
-    /// Vault with a transit engine at `transit/`; `None` where it is not installed, which only long proofs ask for.
+    /// Starts Vault with a transit engine at `transit/`. `None` if it is not installed, which is an error only in
+    /// thorough tests.
     pub fn vault() -> Option<KeyServer> {
         let program = match install::vault() {
             Err(error) if crate::thorough() => panic!("{error:#}"),
@@ -72,15 +73,15 @@ impl KeyServer {
         self.port
     }
 
-    /// A request to moto's KMS, and its answer.
+    /// Sends a request to moto's KMS and returns the answer.
     pub fn ask_aws(&self, operation: &str, body: &str) -> Value {
         let target = format!("x-amz-target: TrentService.{operation}");
-        // The signature names the service; nobody looks further.
+        // The signature names the service; the rest of it is not checked.
         let who = "authorization: AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/kms/aws4_request, SignedHeaders=host, Signature=0";
         self.ask("", &[&target, who, "content-type: application/x-amz-json-1.1"], body)
     }
 
-    /// A request to Vault as root, and its answer.
+    /// Sends a request to Vault as root and returns the answer.
     #[track_caller]
     pub fn ask_vault(&self, path: &str, body: &str) -> Value {
         self.ask(&format!("v1/{path}"), &[&format!("x-vault-token: {VAULT_TOKEN}")], body)
@@ -103,12 +104,12 @@ impl Drop for KeyServer {
     }
 }
 
-/// Status and body.
+/// An answer: status and body.
 pub type Said = (u16, String);
 
 type Script = Box<dyn FnMut(&Request) -> Said + Send>;
 
-/// An HTTP server that says what a test wants it to. It works as long as the process.
+/// An HTTP server whose answers a test defines. It runs as long as the process.
 pub struct Scripted {
     port: u16,
     script: Arc<Mutex<Script>>,
@@ -130,7 +131,7 @@ impl Scripted {
         self.port
     }
 
-    /// What it says from here on.
+    /// Defines the answers from now on.
     pub fn say(&self, script: impl FnMut(&Request) -> Said + Send + 'static) {
         *self.script.lock().expect("no script panics") = Box::new(script);
     }

@@ -1,12 +1,12 @@
-//! Real servers for tests.
+//! Starts real servers for tests.
 //!
-//! A test that talks to PostgreSQL talks to one that this crate started: a private cluster in a temporary folder, on
-//! 127.0.0.1 and a Unix socket of its own, removed when the value is dropped and, by a [`guard`], also when the test
-//! process is killed. So do tests of object stores ([`objects`]), of Kafka and of key services. A test that needs the daemon runs the built program. Nothing here is a
-//! mock, but for clouds that have no server to install.
+//! A test that needs PostgreSQL uses one that this crate started: a private cluster in a temporary folder, on 127.0.0.1
+//! and its own Unix socket. It is removed when the value is dropped and, by a [`guard`], also when the test process is
+//! killed. The same is true of object stores ([`objects`]), Kafka and key services. A test that needs the daemon runs
+//! the built program. Nothing here is a mock, except for clouds that have no server to install.
 //!
-//! A test cannot go on without its server, so the functions here panic with what the server said. Where the servers'
-//! programs are, and how they are installed, is in the crate `audit-install`, which `cargo xtask` uses too.
+//! A test cannot continue without its server, so the functions here panic with the server's message. The crate
+//! `audit-install`, which `cargo xtask` uses too, finds and installs the servers' programs.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failing server is a failing test")]
 
 mod batches;
@@ -39,8 +39,8 @@ pub use secret::write_secret;
 pub use tls::{Authority, Identity};
 pub use wait::{PATIENCE, eventually, eventually_async};
 
-/// Whether tests may take long: set by `cargo xtask test --all`. A test that would take minutes does less without it; it
-/// is never left out.
+/// Tells whether tests may take long, which `cargo xtask test --all` sets. Without it a test that would take minutes
+/// does less, but it is never left out.
 pub fn thorough() -> bool {
     std::env::var_os("CDC_AUDIT_TEST_ALL").is_some_and(|value| !value.is_empty() && value != "0")
 }

@@ -1,4 +1,4 @@
-//! Processes, users and names: the few things the other modules ask of the operating system.
+//! Processes, names and ports: the few things that the other modules need from the operating system.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -15,7 +15,7 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// Whether a process runs; one that ended but was not yet reaped does not.
+/// Tells whether a process runs. One that has ended but was not yet reaped does not.
 pub(crate) fn alive(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
 }
@@ -26,33 +26,33 @@ pub(crate) fn children(parent: u32) -> Vec<u32> {
     pids.filter(|&pid| stat(pid).is_some_and(|(_, its_parent)| its_parent == parent)).collect()
 }
 
-/// State and parent from `/proc/PID/stat`, where the program's name stands in brackets and may hold anything.
+/// Reads state and parent from `/proc/PID/stat`, in which the program's name is in brackets and may contain anything.
 fn stat(pid: u32) -> Option<(char, u32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
-/// A field of `/proc/PID/status` that is given in kB, such as `VmHWM`, in bytes.
+/// Reads a field of `/proc/PID/status` that is given in kB, such as `VmHWM`, and returns it in bytes.
 pub(crate) fn memory(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kb| kb * 1024)
 }
 
-/// A name that no other test on this machine uses, fit for a database, slot, role or topic: `prefix_1f3a_7`.
+/// Makes a name that no other test on this machine uses, for a database, slot, role or topic: `prefix_1f3a_7`.
 pub fn unique(prefix: &str) -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     format!("{prefix}_{:x}_{count}", std::process::id())
 }
 
-/// A port nobody listens on. It lies below the range from which the kernel takes the ports of outgoing connections,
-/// so that it is still free when a server that was stopped starts again.
+/// Finds a port on which no program listens. It is below the range from which the kernel takes the ports of outgoing
+/// connections, so that it is still free when a stopped server starts again.
 pub fn free_port() -> u16 {
     static START: OnceLock<u64> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    // Somewhere else in each process, so that parallel ones rarely look at the same port.
+    // Each process begins at another port, so that parallel ones rarely try the same one.
     let start = START.get_or_init(|| RandomState::new().hash_one("port") % 12_000);
     for _ in 0..1000 {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);

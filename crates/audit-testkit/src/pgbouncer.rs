@@ -1,4 +1,4 @@
-//! A pooler in front of a PostgreSQL: [`PgBouncer`].
+//! A pooler in front of a PostgreSQL server: [`PgBouncer`].
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -11,7 +11,7 @@ use crate::postgres::Postgres;
 use crate::wait::eventually;
 use audit_install::{as_server_user, give_to_server_user, pgbouncer};
 
-/// In transaction mode: clients share the server's connections, one transaction each. Killed when dropped.
+/// A pooler in transaction mode: clients share the server's connections for one transaction each. Killed when dropped.
 pub struct PgBouncer {
     port: u16,
     process: Child,
@@ -20,7 +20,7 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// With so many connections to the server.
+    /// Starts a pooler with this number of connections to the server.
     pub fn start(server: &Postgres, connections: u16) -> PgBouncer {
         let program = pgbouncer().unwrap_or_else(|error| panic!("{error:#}"));
         let folder = tempfile::Builder::new().prefix("cdc-audit-pgbouncer-").tempdir().expect("a temporary folder");
@@ -46,7 +46,7 @@ impl PgBouncer {
         PgBouncer { port, process, guard, _folder: folder }
     }
 
-    /// The address of a database through the pooler.
+    /// Returns the address of a database through the pooler.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
@@ -54,7 +54,7 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        // Under another user it is the child of the program that changed the user.
+        // If it runs as another user, it is a child of the program that changed the user.
         os::children(self.process.id()).into_iter().for_each(|pid| os::signal(pid, Signal::KILL));
         drop(self.process.kill());
         self.guard.take();

@@ -1,7 +1,7 @@
-//! A TCP proxy on 127.0.0.1 that loses, holds, delays and refuses: [`Proxy`].
+//! A TCP proxy on 127.0.0.1 that loses, holds, delays and refuses traffic: [`Proxy`].
 //!
-//! It runs on a thread of its own, so that what it does is independent of the test's runtime, and so that tests without
-//! one can use it.
+//! It runs on its own thread, so that it is independent of the test's runtime, and so that tests without a runtime can
+//! use it.
 
 use std::future::pending;
 use std::io;
@@ -15,20 +15,20 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What happens to bytes that arrive, on connections old and new.
+/// The treatment of bytes that arrive, on existing and new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
     Pass,
     /// Nothing moves in either direction; nothing is lost and no connection ends.
     Hold,
-    /// What the client sends arrives; what the server answers is held. With [`Proxy::cut`] after it: "done, and the
-    /// answer was lost".
+    /// The client's bytes arrive; the server's answers are held. [`Proxy::cut`] after it means: the server did it, and
+    /// the answer was lost.
     HoldAnswers,
-    /// New connections are closed at once; those that stand go on.
+    /// New connections are closed at once; existing ones continue.
     Refuse,
 }
 
-/// Works until dropped; then its connections are reset.
+/// A proxy. It runs until it is dropped; then its connections are reset.
 pub struct Proxy {
     port: u16,
     state: Arc<State>,
@@ -47,7 +47,7 @@ struct Orders {
     traffic: Traffic,
     upstream: u16,
     delay: Duration,
-    /// Connections opened under a lower number are reset.
+    /// Connections that were opened with a lower number are reset.
     generation: u64,
     stop: bool,
 }
@@ -60,7 +60,7 @@ enum Way {
 
 const UNLIMITED: u64 = u64::MAX;
 
-/// Listens on a free port of 127.0.0.1, on a thread of its own, and returns the port.
+/// Listens on a free port of 127.0.0.1, in a new thread, and returns the port.
 pub(crate) fn listen<F: Future>(serve: impl FnOnce(TcpListener) -> F + Send + 'static) -> u16 {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.set_nonblocking(true).expect("a socket for tokio");
@@ -76,7 +76,7 @@ pub(crate) fn listen<F: Future>(serve: impl FnOnce(TcpListener) -> F + Send + 's
 }
 
 impl Proxy {
-    /// A proxy before a server on 127.0.0.1.
+    /// Starts a proxy in front of a server on 127.0.0.1.
     pub fn to(upstream: u16) -> Proxy {
         let orders = Orders { traffic: Traffic::Pass, upstream, delay: Duration::ZERO, generation: 0, stop: false };
         let state = Arc::new(State {
@@ -93,7 +93,7 @@ impl Proxy {
         self.port
     }
 
-    /// The same address with this proxy in front: the server's port is replaced.
+    /// Returns the same address through this proxy: the server's port is replaced.
     #[track_caller]
     pub fn through(&self, url: &str) -> String {
         let upstream = format!("127.0.0.1:{}", self.state.orders.borrow().upstream);
@@ -101,7 +101,7 @@ impl Proxy {
         url.replacen(&upstream, &format!("127.0.0.1:{}", self.port), 1)
     }
 
-    /// New connections go to another server: what clients see of a failover.
+    /// Leads new connections to another server, which is what clients see of a failover.
     pub fn redirect(&self, upstream: u16) {
         self.state.orders.send_modify(|orders| orders.upstream = upstream);
     }
@@ -110,27 +110,27 @@ impl Proxy {
         self.state.orders.send_modify(|orders| orders.traffic = traffic);
     }
 
-    /// Every piece of data waits this long before it is passed on.
+    /// Delays every piece of data by this time before it is passed on.
     pub fn delay(&self, delay: Duration) {
         self.state.orders.send_modify(|orders| orders.delay = delay);
     }
 
-    /// Resets every connection that stands.
+    /// Resets every existing connection.
     pub fn cut(&self) {
         self.state.cut();
     }
 
-    /// Resets every connection once this many more bytes went from server to client.
+    /// Resets every connection after this many more bytes went from server to client.
     pub fn cut_after(&self, answer_bytes: u64) {
         self.state.answer_budget.store(answer_bytes, Ordering::SeqCst);
     }
 
-    /// Connections that stand now.
+    /// Number of existing connections.
     pub fn open(&self) -> usize {
         self.state.open.load(Ordering::SeqCst)
     }
 
-    /// Connections that were ever made.
+    /// Number of connections that were ever made.
     pub fn accepted(&self) -> usize {
         self.state.accepted.load(Ordering::SeqCst)
     }
@@ -147,7 +147,7 @@ impl State {
         self.orders.send_modify(|orders| orders.generation += 1);
     }
 
-    /// How many of these bytes may pass, and whether a cut is then due.
+    /// Returns how many of these bytes may pass, and whether a cut follows.
     fn spend(&self, way: Way, bytes: usize) -> (usize, bool) {
         let budget = self.answer_budget.load(Ordering::SeqCst);
         if way == Way::ToServer || budget == UNLIMITED {
@@ -160,7 +160,7 @@ impl State {
     }
 }
 
-/// Ends when the proxy is dropped; the runtime then drops what still runs.
+/// Accepts connections until the proxy is dropped. The runtime then drops the tasks that still run.
 async fn serve(listener: TcpListener, state: Arc<State>) {
     let mut orders = state.orders.subscribe();
     let accept = async {
@@ -177,7 +177,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 async fn connection(client: TcpStream, state: Arc<State>) {
     let mut orders = state.orders.subscribe();
     let begun = *orders.borrow();
-    // Without linger, so that the end is a reset and what is still under way is lost.
+    // Without linger, so that the connection ends with a reset and unsent data is lost.
     drop((client.set_zero_linger(), client.set_nodelay(true)));
     if begun.traffic == Traffic::Refuse {
         return;
@@ -219,7 +219,7 @@ async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: 
         to.write_all(&buffer[..passing]).await?;
         if cut {
             state.cut();
-            // This connection is among those that end.
+            // This connection is one of those that end.
             return pending().await;
         }
     }

@@ -1,4 +1,4 @@
-//! Files that hold secrets, as the program takes them: nobody but the owner may read them.
+//! Files that hold secrets, with the access that the program requires: nobody except the owner may read them.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,11 +1,11 @@
-//! Certificates for tests: an [`Authority`] of one's own and what it signs.
+//! Certificates for tests: an [`Authority`] and the certificates that it signs.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
 
-/// A certificate authority that nobody trusts unless told to.
+/// A certificate authority that is trusted only where a test configures it.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
@@ -28,12 +28,12 @@ impl Authority {
         Authority { issuer: Issuer::new(parameters, key), certificate }
     }
 
-    /// What clients are told to trust, PEM.
+    /// The certificate that clients must trust, as PEM.
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    /// For a server reached under these names or addresses.
+    /// Makes an identity for a server that is reached by these names or addresses.
     pub fn server(&self, names: &[&str]) -> Identity {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut parameters = CertificateParams::new(names).expect("names that a certificate can hold");
@@ -41,7 +41,7 @@ impl Authority {
         self.sign(parameters, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// For a client; PostgreSQL's method `cert` compares the name with the role's.
+    /// Makes an identity for a client. PostgreSQL's method `cert` compares its name with the role's.
     pub fn client(&self, role: &str) -> Identity {
         self.sign(named(role), ExtendedKeyUsagePurpose::ClientAuth)
     }

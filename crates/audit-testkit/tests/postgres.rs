@@ -1,4 +1,4 @@
-//! The kit's servers do what tests rely on.
+//! Checks that the kit's servers do what tests rely on.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use audit_testkit::{Authority, Identity, Postgres, Shutdown, shared_db, unique};
@@ -92,7 +92,7 @@ async fn every_major_fails_over() {
     }
 }
 
-/// `psql` judges: its libpq verifies the server's name and shows a certificate that the server accepts.
+/// `psql` makes the check: its libpq verifies the server's name and shows a certificate that the server accepts.
 #[test]
 fn tls_is_served_and_client_certificates_are_asked_for() {
     let authority = Authority::new();
@@ -136,7 +136,7 @@ async fn a_failover_slot_reaches_the_standby() {
     let standby = primary.standby(&[("sync_replication_slots", "on")]).await;
     let synced = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'audit' AND synced AND NOT temporary";
     audit_testkit::eventually("the slot is synchronised", || {
-        // What is synchronised is a slot that the standby's own WAL has caught up with.
+        // A slot is synchronised only when the standby's own WAL has reached the slot's position.
         primary.execute("postgres", "SELECT pg_replication_slot_advance('audit', pg_current_wal_lsn())");
         standby.execute("postgres", synced) == "1"
     });

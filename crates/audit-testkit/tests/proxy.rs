@@ -1,4 +1,4 @@
-//! The proxy's faults are the ones it names.
+//! Checks that the proxy's faults are what their names say.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::time::{Duration, Instant};

@@ -62,7 +62,7 @@ pub enum Body {
 }
 
 impl WebhookConfig {
-    /// A receiver, with everything else as by default.
+    /// Makes a configuration with this receiver and the default of everything else.
     pub fn new(url: impl Into<String>) -> WebhookConfig {
         WebhookConfig {
             url: url.into(),
@@ -78,7 +78,7 @@ impl WebhookConfig {
         }
     }
 
-    /// What the types cannot say.
+    /// Checks what the types cannot express.
     pub fn check(&self, problems: &mut Problems) {
         match Url::parse(&self.url) {
             Ok(url) if url.scheme() == "https" && url.has_host() => {}
@@ -100,17 +100,17 @@ impl WebhookConfig {
         self.format.check(problems);
     }
 
-    /// Whether the receiver is on this machine.
+    /// Tells whether the receiver is on this machine.
     pub(crate) fn is_here(&self) -> bool {
         Url::parse(&self.url).is_ok_and(|url| is_here(&url))
     }
 
-    /// Where the receiver is, without what may be secret in its address.
+    /// Returns the receiver's address without the parts that may be secret.
     pub fn place(&self) -> String {
         place(&self.url)
     }
 
-    /// Why the receiver cannot tell who requests are from, and what to do about it. `None` if it can.
+    /// Returns the reason why the receiver cannot tell who sent a request, and what to do about it. `None` if it can.
     pub fn unverified(&self) -> Option<(String, String)> {
         let message = "requests are not signed: the receiver cannot tell who they are from";
         let fix = "set secret, and let the receiver verify webhook-signature";
@@ -126,7 +126,7 @@ impl WebhookConfig {
     }
 }
 
-/// An address is shown without what comes after the host, which may be a secret.
+/// Serialises an address without the part after the host, which may be a secret.
 fn shown<S: Serializer>(url: &str, to: S) -> Result<S::Ok, S::Error> {
     let place = place(url);
     let bare = Url::parse(url).is_ok_and(|url| url.path() == "/" && url.query().is_none());

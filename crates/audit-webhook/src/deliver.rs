@@ -1,8 +1,8 @@
-//! A run of versions as requests, in their order: [`Delivery`].
+//! Delivers a run of versions as requests, in their order: [`Delivery`].
 //!
-//! What a receiver does not want (413, 422 and the like) is sent again in halves, until the version is known that it refuses. A request
-//! that has to be repeated is repeated to the byte, under the same id; an id names the bytes that it stands for, so that a receiver which
-//! remembers ids never sees one with another content.
+//! A request that the receiver refuses (413, 422 and similar) is sent again in halves, until the refused version is
+//! known. A request that has to be repeated is repeated byte for byte with the same id. An id contains a digest of the
+//! bytes, so that a receiver that remembers ids never sees one with another content.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::config::Body;
 use crate::post::{Answer, Receiver};
 
-/// How requests are cut.
+/// The limits by which versions are divided into requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
     pub body: Body,
@@ -29,13 +29,13 @@ pub(crate) struct Cut {
 pub(crate) struct Delivery {
     first: Position,
     last: Position,
-    /// The same for every try, so that bodies are the same.
+    /// The time in all records. It is the same for every try, so that bodies are the same.
     recorded_at: Micros,
-    /// So many of them were taken.
+    /// Number of versions that the receiver has accepted.
     done: usize,
-    /// The most that the next request carries.
+    /// Maximum number of versions in the next request.
     rows: usize,
-    /// The receiver asked for patience until then.
+    /// The receiver asked us to wait until this time.
     not_before: Option<Instant>,
 }
 
@@ -45,14 +45,14 @@ impl Delivery {
         Some(Delivery { first, last, recorded_at: Micros::now(), done: 0, rows: cut.rows, not_before: None })
     }
 
-    /// Whether it is the delivery of these.
+    /// Tells whether this is the delivery of these versions.
     pub fn is_of(&self, versions: &[Version<'_>]) -> bool {
         let ends =
             (versions.first().map(|version| version.position()), versions.last().map(|version| version.position()));
         ends == (Some(self.first), Some(self.last))
     }
 
-    /// Delivers what is not delivered yet.
+    /// Delivers the versions that are not delivered yet.
     pub async fn run(
         &mut self,
         versions: &[Version<'_>],
@@ -67,7 +67,7 @@ impl Delivery {
             }
             let (body, count) = self.body(&versions[self.done..], encoder, cut)?;
             let (first, last) = (versions[self.done].position(), versions[self.done + count - 1].position());
-            // Bytes that differ (quarantined meanwhile, or written at another time) are another request.
+            // Different bytes (a version was quarantined meanwhile, or `recorded_at` is another) are another request.
             let id = format!("{source}/{sink}/{first}-{last}/{}", digest(&body));
             fail::fail_point!("webhook::before_post");
             match receiver.post(&id, body).await? {
@@ -91,7 +91,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// The next request's body, and how many versions it carries.
+    /// Writes the next request's body, and returns it with the number of its versions.
     fn body(&self, versions: &[Version<'_>], encoder: &mut Encoder, cut: Cut) -> Result<(Bytes, usize), SinkError> {
         let (open, between, close): (&[u8], &[u8], &[u8]) = match cut.body {
             Body::Array => (b"[", b",\n", b"]\n"),
@@ -122,7 +122,7 @@ impl Delivery {
     }
 }
 
-/// Names a body: 16 hex digits of its SHA-256.
+/// Returns the first 16 hex digits of a body's SHA-256.
 fn digest(body: &[u8]) -> String {
     Sha256::digest(body).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! One request, and what its answer means: [`Receiver::post`].
+//! Sends one request and interprets its answer: [`Receiver::post`].
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use reqwest::{Certificate, Client, Method, Response, StatusCode, redirect};
 use crate::config::WebhookConfig;
 use crate::sign::Signer;
 
-/// The receiver as the configuration names it.
+/// The configured receiver.
 pub(crate) struct Receiver {
     client: Client,
     url: String,
@@ -22,20 +22,21 @@ pub(crate) struct Receiver {
     headers: HeaderMap,
 }
 
-/// What a request came to.
+/// The result of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Taken,
-    /// The receiver cannot at present; it may have said for how long.
+    /// The receiver cannot accept it at present. It may have said for how long.
     Later(SinkError, Option<Duration>),
-    /// It does not want this content.
+    /// The receiver refuses this content.
     Refused(StatusCode),
 }
 
-/// More of an answer is not read: nobody wants it, but a connection can be used again only behind it.
+/// Maximum number of bytes of an answer's body that are read. We do not need them, but a connection can be used again
+/// only after the body was read.
 const ANSWER_MAX: usize = 64 << 10;
 
-/// A receiver that asks for more patience is asked again all the same.
+/// Maximum pause. A receiver that asks for a longer one is tried again after this.
 const LATER_MAX: Duration = Duration::from_secs(3_600);
 
 impl Receiver {
@@ -69,7 +70,7 @@ impl Receiver {
         Ok(Receiver { client, url: config.url.clone(), place, signer, headers })
     }
 
-    /// Posts a body under its id: the same id is the same content, however often it is sent.
+    /// Posts a body with its id. The same id always means the same content, however often it is sent.
     pub async fn post(&self, id: &str, body: Bytes) -> Result<Answer, SinkError> {
         let mut headers = self.headers.clone();
         let timestamp = Micros::now().0.div_euclid(1_000_000);
@@ -97,7 +98,7 @@ impl Receiver {
         }
     }
 
-    /// Whether somebody answers.
+    /// Checks that a server answers, whatever its answer.
     pub async fn probe(&self) -> Result<(), SinkError> {
         let request = self.client.request(Method::OPTIONS, &self.url).headers(self.headers.clone());
         request.send().await.map(drop).map_err(|error| self.unreachable(error))
@@ -105,7 +106,7 @@ impl Receiver {
 
     fn unreachable(&self, error: reqwest::Error) -> SinkError {
         let what = if error.is_timeout() { "does not answer in time" } else { "cannot be reached" };
-        // The address may hold a secret.
+        // The address may contain a secret.
         SinkError::retry(format!("{} {what}", self.place))
             .hint("see that the receiver runs and that its certificate is vouched for; versions wait meanwhile")
             .source(error.without_url())
@@ -120,7 +121,7 @@ impl Receiver {
                     SinkError::retry(said).hint("the receiver cannot take versions at present; they wait meanwhile");
                 Ok(Answer::Later(error, retry_after(headers)))
             }
-            // Where ids are honoured: the first request is still being worked on.
+            // A receiver that honours ids is still working on the first request.
             409 => {
                 let error =
                     SinkError::retry(said).hint("the receiver is at work on the same request; it is asked again");
@@ -146,14 +147,14 @@ type Unusable = Box<dyn std::error::Error + Send + Sync>;
 
 fn client(config: &WebhookConfig) -> Result<Client, Unusable> {
     let timeout = config.timeout.get();
-    // Whoever follows a redirect posts what was recorded to somebody else.
+    // Redirects are not followed, because they would post records to another server.
     let mut builder = Client::builder()
         .timeout(timeout)
         .connect_timeout(timeout.min(Duration::from_secs(10)))
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .pool_max_idle_per_host(1);
-    // ⚠ What is posted in the clear, to this machine, is for no proxy that the environment names.
+    // ⚠ Requests in plain text to this machine must not go through a proxy from the environment.
     if config.is_here() {
         builder = builder.no_proxy();
     }
@@ -173,7 +174,7 @@ async fn drain(mut response: Response) {
     }
 }
 
-/// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
+/// Parses `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse::<u64>() {

@@ -1,5 +1,5 @@
-//! Signed requests, as [Standard Webhooks][1] describes them: an HMAC over id, time and body, so that neither can be exchanged and an
-//! old request cannot be played again.
+//! Signs requests as [Standard Webhooks][1] describes: with an HMAC of id, time and body, so that none of them can be
+//! exchanged and an old request cannot be replayed.
 //!
 //! [1]: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 
@@ -12,10 +12,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-/// What comes before a secret in base64.
+/// The prefix of a secret in base64.
 const PREFIX: &str = "whsec_";
 
-/// Bytes of the shortest secret; the specification asks for 24.
+/// Minimum length of a secret in bytes. The specification requires 24.
 const SECRET_MIN: usize = 24;
 
 /// Signs the bodies of one sink.
@@ -23,7 +23,7 @@ const SECRET_MIN: usize = 24;
 pub(crate) struct Signer(Hmac<Sha256>);
 
 impl Signer {
-    /// `Err` says why the secret is none.
+    /// Makes a signer. The error says why the secret is not valid.
     pub fn new(secret: &Secret) -> Result<Signer, &'static str> {
         let text = secret.expose().trim();
         let key = Zeroizing::new(match text.strip_prefix(PREFIX) {
@@ -36,7 +36,7 @@ impl Signer {
         Hmac::new_from_slice(&key).map(Signer).map_err(|_| "is no key")
     }
 
-    /// `v1,BASE64`
+    /// Returns the signature as `v1,BASE64`.
     pub fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let mut mac = self.0.clone();
         mac.update(format!("{id}.{timestamp}.").as_bytes());

@@ -15,7 +15,7 @@ use crate::config::WebhookConfig;
 use crate::deliver::{Cut, Delivery};
 use crate::post::Receiver;
 
-/// One receiver, for one source.
+/// The sink of one receiver, for one source.
 #[derive(Debug)]
 pub struct WebhookSink {
     name: Arc<str>,
@@ -24,7 +24,7 @@ pub struct WebhookSink {
     receiver: Receiver,
     quarantine: Arc<Quarantine>,
     taken: Option<Taken>,
-    /// Kept from one try to the next.
+    /// The current delivery, kept from one try to the next.
     delivery: Option<Delivery>,
 }
 
@@ -35,8 +35,8 @@ struct Taken {
 }
 
 impl WebhookSink {
-    /// Reads secrets and certificates; connects to nothing yet. `name` is the sink's in the configuration; `checkpoint` is the database
-    /// where its checkpoint lies.
+    /// Reads secrets and certificates; connects to nothing yet. `name` is the sink's name in the configuration;
+    /// `checkpoint` is the database that stores its checkpoint.
     ///
     /// # Errors
     /// Names the secret or the certificate that cannot be read.
@@ -105,7 +105,7 @@ impl Sink for WebhookSink {
         Ok(())
     }
 
-    /// Nothing is held back: [`Sink::write`] returns when the receiver has all.
+    /// Does nothing, because [`Sink::write`] returns only after the receiver has accepted everything.
     async fn flush(&mut self, _all: bool) -> Result<(), SinkError> {
         Ok(())
     }
@@ -127,10 +127,11 @@ impl Sink for WebhookSink {
     }
 }
 
-/// Whether the receiver answers, and the checkpoint's tables, rights and row are as they must be. Sends no version, changes nothing.
+/// Checks that the receiver answers, and that the checkpoint's tables, privileges and row are as they must be. Sends no
+/// version and changes nothing.
 ///
 /// # Errors
-/// What keeps the sink from working.
+/// Says what keeps the sink from working.
 pub async fn probe(name: &str, config: &WebhookConfig, checkpoint: PgEndpoint, source: &str) -> Result<(), SinkError> {
     let receiver = Receiver::new(config)?;
     CheckpointStore::new(name, checkpoint).probe(source).await?;

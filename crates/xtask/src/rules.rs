@@ -1,7 +1,8 @@
-//! `tests/rules.toml`: the rules of the design that answer a failure, each with the test that fails without it; and the proof that it does.
+//! Proves `tests/rules.toml`, which lists the rules of the design that answer a failure, each with the test that fails
+//! without it.
 //!
-//! The proof works on a copy of the tree, with builds of its own. It takes out one rule after another, by replacing a text in a source
-//! file, and runs the rule's test, which must fail then and pass otherwise.
+//! The proof works on a copy of the tree, with its own builds. It takes out one rule after another, by replacing a text
+//! in a source file, and runs the rule's test, which must then fail, and must pass otherwise.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,24 +20,24 @@ use crate::test::SELECTION;
 
 const LIST: &str = "tests/rules.toml";
 
-/// Seconds after which a test is taken to hang.
+/// Seconds after which a test counts as hanging.
 const TEST_MAX: &str = "600";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rule {
     name: String,
-    /// What it says, and what happens without it.
+    /// The rule, and what happens without it.
     #[expect(dead_code, reason = "for readers of the list")]
     says: String,
     file: PathBuf,
-    /// Stands in the file once.
+    /// A text that occurs once in the file.
     find: String,
-    /// The same without the rule.
+    /// The same text without the rule.
     replace: String,
-    /// A test program (`e2e`), or a crate (`audit-core`) for the tests inside it.
+    /// A test program (`e2e`), or a crate (`audit-core`) for its unit tests.
     target: String,
-    /// With its modules.
+    /// The test's name, with its modules.
     test: String,
 }
 
@@ -51,7 +52,7 @@ fn read() -> Result<Vec<Rule>> {
     Ok(toml::from_str::<List>(&text).with_context(|| format!("cannot read {LIST}"))?.rule)
 }
 
-/// What in the list is not so: texts that are not where it says, tests that do not exist.
+/// Finds errors in the list: texts that are not in the file, tests that do not exist.
 pub fn check() -> Result<Vec<String>> {
     let mut problems = Vec::new();
     let mut names = BTreeSet::new();
@@ -77,7 +78,7 @@ impl Rule {
         root().join("crates").join(&self.target).is_dir()
     }
 
-    /// Looks for the function where the target's sources are.
+    /// Searches the target's sources for the function.
     fn test_exists(&self) -> Result<bool> {
         let function = format!("fn {}(", self.test.rsplit("::").next().unwrap_or_default());
         let mut folders = vec![root().join("crates").join(&self.target).join("src")];
@@ -91,12 +92,12 @@ impl Rule {
         Ok(folders.iter().any(|path| holds(path, &function)))
     }
 
-    /// The selection of cargo that builds and runs the test.
+    /// Returns cargo's options that select the test's target.
     fn target(&self) -> Vec<&str> {
         if self.is_of_a_crate() { vec!["--lib"] } else { vec!["--test", &self.target] }
     }
 
-    /// Tests of the whole program start it.
+    /// Tells whether the test starts the built program, as the tests of the whole program do.
     fn needs_the_program(&self) -> bool {
         !self.is_of_a_crate() && root().join("tests").join(&self.target).is_dir()
     }
@@ -109,7 +110,7 @@ fn holds(path: &Path, text: &str) -> bool {
     }
 }
 
-/// How a test ended.
+/// The result of a test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Outcome {
     Passed,
@@ -119,14 +120,14 @@ enum Outcome {
     NotRun,
 }
 
-/// Proves the rules of these names, or all.
+/// Proves the rules with these names, or all rules.
 pub fn rules(names: &[String]) -> Result<()> {
     let mut rules = read()?;
     if let Some(unknown) = names.iter().find(|name| rules.iter().all(|rule| rule.name != **name)) {
         bail!("{LIST} has no rule {unknown}");
     }
     rules.retain(|rule| names.is_empty() || names.contains(&rule.name));
-    // Neighbours share what has to be built again.
+    // Sorted like this, neighbours share most of what has to be built again.
     rules.sort_by(|a, b| (&a.file, &a.target).cmp(&(&b.file, &b.target)));
     step("install", || install::for_tests(false))?;
     let scratch = Scratch::make()?;
@@ -174,14 +175,14 @@ fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
     Ok((work()?, begun.elapsed().as_secs_f64()))
 }
 
-/// The tree in another place, with builds of its own.
+/// A copy of the tree, with its own builds.
 struct Scratch {
     tree: PathBuf,
     build: PathBuf,
 }
 
 impl Scratch {
-    /// What is there already is brought up to date, so that only what changed is built again.
+    /// Makes the copy, or updates an existing one, so that only what has changed is built again.
     fn make() -> Result<Scratch> {
         let folder = target_dir().join("rules");
         let scratch = Scratch { tree: folder.join("tree"), build: folder.join("build") };
@@ -209,7 +210,8 @@ impl Scratch {
             let is_new = !to.exists();
             fs::copy(&from, &to).with_context(|| format!("cannot copy {name}"))?;
             if is_new {
-                // As old as what was built from it. A later copy is new, so that cargo sees it.
+                // A first copy keeps its time, because the copied builds are newer. A later copy is new, so that cargo
+                // sees it.
                 fs::File::options().write(true).open(&to)?.set_modified(from.metadata()?.modified()?)?;
             }
         }
@@ -248,7 +250,7 @@ impl Scratch {
         command.args(["--kill-after=5", TEST_MAX]).arg(test.get_program()).args(test.get_args());
         command.current_dir(&self.tree);
         for (name, value) in test.get_envs() {
-            // What is taken away matters as much: another environment means building everything anew.
+            // Removed variables matter as much, because cargo builds everything again in another environment.
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
@@ -265,7 +267,7 @@ impl Scratch {
     }
 }
 
-/// Removes what is in `folder` and not among `kept`.
+/// Removes the files in `folder` that are not in `kept`.
 fn remove_others(folder: &Path, kept: &BTreeSet<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

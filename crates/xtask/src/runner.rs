@@ -1,7 +1,7 @@
-//! Runs the test programs, several at once, because tests wait more than they compute.
+//! Runs the test programs, several at the same time, because tests wait more than they compute.
 //!
-//! Each program gets a temporary folder of its own. A test program that leaves a process behind fails, like one whose
-//! tests fail; files that are left behind are removed, and named. In the end the slowest tests are shown.
+//! Each program gets its own temporary folder. A test program that leaves a process running fails, like one whose tests
+//! fail. Files that it leaves are named and removed. At the end the slowest tests are shown.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -17,25 +17,26 @@ use crate::cargo::cargo;
 use crate::step::shown;
 use crate::times::{Times, about};
 
-/// A test program that runs for longer hangs.
+/// Time after which a test program counts as hanging.
 const PROGRAM_MAX: Duration = Duration::from_secs(45 * 60);
 
-/// How many of the slowest tests are shown in the end.
+/// Number of the slowest tests that are shown at the end.
 const SLOWEST: usize = 10;
 
-/// How long what a test program started may take to end after it: servers stop and remove their folders by themselves.
+/// Time in which the processes that a test program started must end after it: servers stop and remove their folders by
+/// themselves.
 const AFTERMATH: Duration = Duration::from_secs(300);
 
 /// A test program, as cargo built it.
 struct Program {
-    /// `audit-lake::lake`, or the crate alone for the tests inside it.
+    /// `audit-lake::lake`, or only the crate for its unit tests.
     name: String,
     executable: PathBuf,
     /// The folder of its package, in which cargo would run it.
     folder: PathBuf,
 }
 
-/// How a test program ended.
+/// The result of a test program.
 struct Outcome {
     name: String,
     seconds: f64,
@@ -44,14 +45,14 @@ struct Outcome {
     skipped: usize,
     /// Seconds and name of each test.
     tests: Vec<(f64, String)>,
-    /// Why it counts as failed, beyond failed tests.
+    /// The reason why it counts as failed, other than failed tests.
     trouble: Option<String>,
 }
 
 /// Builds the test programs of a selection and runs them all.
 ///
 /// # Errors
-/// If one of them fails, leaves something behind, or hangs.
+/// Fails if one of them fails, leaves a process running, or hangs.
 pub fn tests(selection: &[&str], thorough: Option<&str>) -> Result<()> {
     let times = Times::of("test-programs");
     let programs = longest_first(&times, programs(selection)?);
@@ -104,7 +105,7 @@ fn summary(outcomes: &[Outcome]) -> Result<()> {
     Ok(())
 }
 
-/// Lets cargo build the test programs, and reads from its messages where they are.
+/// Lets cargo build the test programs, and reads their paths from its messages.
 fn programs(selection: &[&str]) -> Result<Vec<Program>> {
     let mut command = cargo(&["test", "--no-run", "--message-format=json-render-diagnostics"]);
     command.args(selection).stderr(Stdio::inherit());
@@ -116,7 +117,7 @@ fn programs(selection: &[&str]) -> Result<Vec<Program>> {
     Ok(messages.lines().filter_map(program).collect())
 }
 
-/// The program that a message of cargo tells of, if it is one of tests.
+/// Returns the program that a message of cargo names, if it is a test program.
 fn program(message: &str) -> Option<Program> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     if message["profile"]["test"] != true {
@@ -139,7 +140,7 @@ impl Program {
         let file = File::create(&log)?;
         let mut command = Command::new(&self.executable);
         command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder).env("TMPDIR", &temporary.folder);
-        // The stable library shows how long each test took only to programs that are told that it may.
+        // The stable test library shows the time of each test only if unstable options are allowed.
         command.args(["-Z", "unstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1");
         command.envs(thorough.map(|name| (name, "1")));
         let mut child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
@@ -215,7 +216,7 @@ fn ended_within(child: &mut Child, time: Duration) -> Result<bool> {
     Ok(true)
 }
 
-/// The folder for a test program's temporary files; the path is short, because those of Unix sockets must be.
+/// The folder for a test program's temporary files. Its path is short, because paths of Unix sockets must be.
 struct Temporary {
     folder: PathBuf,
 }
@@ -223,7 +224,7 @@ struct Temporary {
 impl Temporary {
     fn make(name: &str) -> Result<Temporary> {
         let short = name.rsplit("::").next().unwrap_or(name);
-        // Letters only: tests that compare output replace long numbers in it.
+        // Use only letters, because tests that compare output replace long numbers in it.
         let digits = std::process::id().to_string();
         let letters: String = digits.bytes().map(|digit| char::from(digit - b'0' + b'a')).collect();
         let folder = std::env::temp_dir().join(format!("cdc-{letters}-{short}"));
@@ -231,7 +232,7 @@ impl Temporary {
         Ok(Temporary { folder })
     }
 
-    /// Processes that the program left behind, after some time for servers to end.
+    /// Lists the processes that the program left running, after some time for servers to end.
     fn left(&self) -> Vec<String> {
         let begun = Instant::now();
         loop {
@@ -248,7 +249,7 @@ impl Temporary {
         entries.map(|entry| entry.path().display().to_string())
     }
 
-    /// Processes that were started with this folder as theirs.
+    /// Lists the processes that were started with this temporary folder.
     fn processes(&self) -> impl Iterator<Item = String> {
         let wanted = format!("TMPDIR={}\0", self.folder.display()).into_bytes();
         let running = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
@@ -264,12 +265,13 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // What is left was reported; it must not fill the disk.
+        // The files were reported; they must not fill the disk.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Programs that have no time yet come first, those of `tests/` before all, because they are the long ones.
+/// Sorts the programs, the longest first. Those without a known time come before, and among these the ones of `tests/`,
+/// because they are long.
 fn longest_first(times: &Times, mut programs: Vec<Program>) -> Vec<Program> {
     let seconds = |program: &Program| {
         let unknown = if program.name.starts_with("tests::") { f64::MAX } else { f64::MAX / 2.0 };
@@ -279,7 +281,8 @@ fn longest_first(times: &Times, mut programs: Vec<Program>) -> Vec<Program> {
     programs
 }
 
-/// How far the run is, in words. `expected` are the programs and how long each took the last time, if all have been run before.
+/// Describes the progress of the run. `expected` holds the seconds that each program took the last time, if all of them
+/// have been run before.
 fn progress(expected: Option<&BTreeMap<String, f64>>, outcomes: &[Outcome], count: usize, workers: usize) -> String {
     let ended = format!("{} of {count} test programs have ended", outcomes.len());
     let Some(expected) = expected else { return ended };

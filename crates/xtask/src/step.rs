@@ -1,4 +1,4 @@
-//! Running commands where a person watches: shown before, timed after.
+//! Runs commands for a person who watches: each is shown before, and timed after.
 
 use std::process::Command;
 use std::time::Instant;
@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::times::{Times, about};
 
-/// Does one part of a chore. Prints before how long it took the last time, and then how long it took now, also when it failed.
+/// Does one part of a chore. Before it prints how long the part took the last time, and after it how long it took now,
+/// even if it failed.
 pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let times = Times::of("steps");
     match times.get(name) {
@@ -25,7 +26,7 @@ pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     result.with_context(|| format!("{name} failed"))
 }
 
-/// Runs a command with its output where ours goes.
+/// Runs a command that shares our output.
 pub fn run(command: &mut Command) -> Result<()> {
     println!("$ {}", shown(command));
     let status = command.status().with_context(|| format!("cannot run {}", shown(command)))?;
@@ -49,12 +50,12 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// Whether a command runs and succeeds; its output is nobody's business.
+/// Tells whether a command runs and succeeds; its output is not shown.
 pub fn succeeds(command: &mut Command) -> bool {
     command.output().is_ok_and(|output| output.status.success())
 }
 
-/// A command as a person would type it.
+/// Writes a command as a person would type it.
 pub fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")

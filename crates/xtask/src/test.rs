@@ -1,4 +1,4 @@
-//! What builds and runs: `demo`, `test`, `bench`, `fuzz`, `kill-rounds`, `config`.
+//! The chores that build and run: `demo`, `test`, `bench`, `fuzz`, `kill-rounds`, `config`.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +11,10 @@ use crate::cargo::{FAULT_POINTS, cargo, root, target_dir};
 use crate::step::{output, run, step, succeeds};
 use crate::{docs, install, runner, tidy};
 
-/// Tests read this to know whether they may take long.
+/// The variable that tells tests whether they may take long.
 const THOROUGH: &str = "CDC_AUDIT_TEST_ALL";
 
-/// One selection of packages and features for every build but that of benchmarks, so that nothing is compiled twice.
+/// The selection of packages and features for every build except that of benchmarks, so that nothing is compiled twice.
 pub const SELECTION: [&str; 3] = ["--workspace", "--features", FAULT_POINTS];
 
 /// Shown before the builds that may have to compile all dependencies.
@@ -61,7 +61,7 @@ fn deny() -> Result<()> {
         command
     };
     run(&mut check(&["licenses", "bans", "sources"]))?;
-    // The advisories lie in a repository of their own, which not every machine may fetch. That it could not be fetched
+    // The advisories are in a separate repository, which not every machine may fetch. If it cannot be fetched, that
     // says nothing about the dependencies.
     let advisories = check(&["advisories"]).output()?;
     let said = String::from_utf8_lossy(&advisories.stderr);
@@ -75,7 +75,7 @@ fn deny() -> Result<()> {
 
 pub fn bench(options: &[String]) -> Result<()> {
     step("install", install::for_benchmarks)?;
-    // Without fault points: what is measured is what is shipped.
+    // Build without fault points, because we measure what is shipped.
     step("build", || run_cargo(&["build", "--release", "-p", "cdc-audit", "-p", "cdc-audit-benches"]))?;
     let mut command = cargo(&["run", "--release", "--quiet", "-p", "cdc-audit-benches", "--"]);
     command.args(options);
@@ -93,7 +93,7 @@ pub fn kill_rounds(rounds: u32) -> Result<()> {
     step("kill rounds", || run(&mut command))
 }
 
-/// `config.toml` is the program's own documentation of its keys, `docs/configuration.md` the same as a page.
+/// Writes `config.toml`, which is the program's own documentation of its keys, and `docs/configuration.md` from it.
 pub fn config() -> Result<()> {
     run(cargo(&["build", "--quiet", "--bin", "cdc-audit"]).args(SELECTION))?;
     let text = output(Command::new(target_dir().join("debug/cdc-audit")).arg("config"))?;
@@ -102,12 +102,12 @@ pub fn config() -> Result<()> {
     fs::write(root().join("config.toml"), text).context("cannot write config.toml")
 }
 
-/// Runs each fuzz target of the decoder for so long. What it learns is kept in the cache for the next run.
+/// Runs each fuzz target of the decoder for this number of seconds. Its corpus is kept in the cache for the next run.
 pub fn fuzz(seconds: u64) -> Result<()> {
     step("install", install::for_fuzzing)?;
     let folder = root().join("crates/audit-pgoutput/fuzz");
-    // libFuzzer needs coverage counters, which the stable compiler's LLVM inserts when asked; only the sanitizers,
-    // of no use to crates without unsafe code, need a nightly one.
+    // libFuzzer needs coverage counters, which the stable compiler's LLVM inserts with these flags. Only the sanitizers
+    // need a nightly compiler, but they are of no use for crates without unsafe code.
     let flags = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
                  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
                  -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions \
@@ -120,7 +120,7 @@ pub fn fuzz(seconds: u64) -> Result<()> {
         // Findings are written into the working folder.
         let mut command = cargo(&["run", "--release", "--quiet", "--manifest-path"]);
         command.arg(folder.join("Cargo.toml"));
-        // Named, although it is this machine's own: so build scripts are compiled without the flags.
+        // Name the target, although it is this machine's own, so that build scripts are compiled without the flags.
         command.args(["--target", &host, "--bin", &target, "--"]).arg(&corpus);
         command.args([format!("-max_total_time={seconds}"), "-print_final_stats=1".to_owned()]);
         command.current_dir(corpus.parent().unwrap_or(&corpus));

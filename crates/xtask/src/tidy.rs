@@ -1,6 +1,7 @@
-//! What the compiler cannot check: that the table in `ARCHITECTURE.md` is true (every crate has a row, and imports what the
-//! row says), that `tests/rules.toml` is (every rule is where it says, and has its test), that only one folder of the program
-//! knows the types of sinks, and what must not stay in the tree.
+//! Checks what the compiler cannot check: that the table in `ARCHITECTURE.md` is true (every crate has a row, and
+//! imports only what the row says), that `tests/rules.toml` is true (every rule's text is in its file, and its test
+//! exists), that only one folder of the program knows the types of sinks, and that nothing is in the tree that must not
+//! stay there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +13,10 @@ use crate::cargo::{cargo, root};
 use crate::rules;
 use crate::step::output;
 
-/// Only these may have the test kit as more than a dev-dependency.
+/// Only these packages may have the test kit as a normal dependency.
 const RUN_TESTS: [&str; 3] = ["cdc-audit-demo", "cdc-audit-tests", "cdc-audit-benches"];
 
-/// A file longer than this has learnt too much.
+/// Maximum number of lines of a source file.
 const LINES: usize = 800;
 
 pub fn run() -> Result<()> {
@@ -35,7 +36,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Our packages: name to names of ours that it imports, with the kind of dependency.
+/// Our packages by name, each with those of our packages that it imports and the kind of dependency.
 type Packages = BTreeMap<String, Vec<(String, Kind)>>;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -62,7 +63,7 @@ fn packages() -> Result<Packages> {
     Ok(packages.iter().map(|package| (text(&package["name"]), imports(package))).collect())
 }
 
-/// What the table of crates says: each crate, and which of ours it may import; `None` where it may import all.
+/// The table of crates: each crate, with those of our crates that it may import. `None` if it may import all.
 type Allowed = BTreeMap<String, Option<Vec<String>>>;
 
 /// Reads rows of the form "| `audit-hot` | what it is | core, config |"; the prefix `audit-` may be left out.
@@ -87,7 +88,7 @@ fn imports(packages: &Packages, allowed: &Allowed, problems: &mut Vec<String>) {
         for (import, kind) in imported {
             let listed = allowed.as_ref().is_none_or(|allowed| allowed.contains(import));
             let fine = match (import.as_str(), kind) {
-                // Tests of a crate may look further than the crate itself.
+                // A crate's tests may import more than the crate itself.
                 (_, Kind::Dev) => true,
                 ("audit-testkit", Kind::Normal) => RUN_TESTS.contains(&package.as_str()),
                 _ => listed,
@@ -134,17 +135,19 @@ fn contents(file: &Path, problems: &mut Vec<String>) {
     }
 }
 
-/// Where the types of sinks are known: what each of them does, and the enum.
+/// The only places that know the types of sinks: the folder with the behaviour of each, and the file with the enum.
 const KNOW_SINKS: [&str; 2] = ["crates/cdc-audit/src/sinks/", "crates/cdc-audit/src/config.rs"];
 
-/// Whether a line, outside of these, has an arm for one type of sink. The compiler would not find all of them when a type is added.
+/// Tells whether a line outside of these places has a match arm for one type of sink. The compiler would not find all
+/// of them when a type is added.
 fn names_a_type_of_sink(file: &str, line: &str) -> bool {
     let mut named = line.split(concat!("SinkConfig", "::")).skip(1);
     let is_known = KNOW_SINKS.iter().any(|known| file.starts_with(known));
     !is_known && named.any(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()))
 }
 
-/// Promises nobody keeps, and paths of one machine. Spelt so that this file does not hold them.
+/// Finds promises that nobody keeps, and paths of one machine. They are written here so that this file does not contain
+/// them.
 fn leftover(line: &str) -> Option<&'static str> {
     const WORDS: [&str; 5] =
         [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("for", " now"), concat!("X", "XX"), concat!("HA", "CK")];

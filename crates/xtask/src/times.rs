@@ -1,4 +1,4 @@
-//! How long things took the last time, kept beside the builds: so that a chore can say how long it will take.
+//! Stores how long things took the last time, next to the builds, so that a chore can say how long it will take.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 
 use crate::cargo::target_dir;
 
-/// Seconds by name.
+/// The times of one kind of thing, in seconds, by name.
 pub struct Times {
     file: PathBuf,
     seconds: BTreeMap<String, f64>,
 }
 
 impl Times {
-    /// Those of `what`, none before the first time.
+    /// Reads the times of `what`; there are none before the first time.
     pub fn of(what: &str) -> Times {
         let file = target_dir().join(format!("times-of-{what}.json"));
         let text = fs::read_to_string(&file).unwrap_or_default();
@@ -26,10 +26,10 @@ impl Times {
         self.seconds.get(name).copied()
     }
 
-    /// Notes how long these took now. What has no time now keeps the one that it had.
+    /// Stores how long these took now. Others keep their earlier time.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// Fails if the file cannot be written.
     pub fn note<'n>(mut self, now: impl IntoIterator<Item = (&'n str, f64)>) -> Result<()> {
         self.seconds.extend(now.into_iter().map(|(name, seconds)| (name.to_owned(), seconds)));
         if let Some(folder) = self.file.parent() {
@@ -40,7 +40,7 @@ impl Times {
     }
 }
 
-/// A span of time as people say it.
+/// Writes a span of time as people say it.
 pub fn about(seconds: f64) -> String {
     if seconds < 90.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) }
 }

@@ -100,6 +100,10 @@ pub struct HotReader {
 }
 
 impl HotReader {
+    /// Opens a session that reads everything.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be reached, or if its tables are not as this version expects them.
     pub async fn connect(endpoint: &PgEndpoint) -> Result<HotReader, ReadError> {
         let client = connect(endpoint, "cdc-audit reader").await.map_err(ReadError::Connect)?;
         let altered = |error: SinkError| ReadError::Layout { what: error.message, hint: error.hint };
@@ -128,6 +132,9 @@ impl HotReader {
 
     /// One reader for home and one for each tenant that has its own tables. If no tenant has any, a single reader for
     /// everything.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read.
     pub async fn each(&self, source: &str) -> Result<Vec<HotReader>, ReadError> {
         let tenants = match &self.whose {
             Whose::Everybodys => self.tenants(source).await?,
@@ -160,11 +167,17 @@ impl HotReader {
     ///
     /// A key that was used again after a deletion belongs to more than one row: the versions of all of them are
     /// returned.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read, or holds a row that the daemon would not write.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, ReadError> {
         history::history(&self.client, &self.whose, (source, table), key, limit).await
     }
 
     /// Streams versions in the order of their positions. The server sorts them; nothing is collected here.
+    ///
+    /// # Errors
+    /// Fails if the query cannot be started; later errors are items of the stream.
     pub async fn export(
         &self,
         selection: &Selection,
@@ -178,6 +191,9 @@ impl HotReader {
     }
 
     /// Names of the tables that have versions here, in order.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read.
     pub async fn tables(&self, source: &str) -> Result<Vec<String>, ReadError> {
         if let Whose::Tenants(tenant) = &self.whose {
             let statement = "SELECT DISTINCT table_name FROM cdc_audit.versions_tables WHERE source = $1 AND tenant = $2 ORDER BY 1";
@@ -192,6 +208,9 @@ impl HotReader {
     }
 
     /// The shapes of a table, oldest first.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read, or holds a row that the daemon would not write.
     pub async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, ReadError> {
         let statement =
             "SELECT shape FROM cdc_audit.shapes WHERE source = $1 AND table_name = $2 ORDER BY schema_version";
@@ -205,6 +224,9 @@ impl HotReader {
     }
 
     /// The latest commit time of the versions that [`HotReader::export`] would return.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read.
     pub async fn newest(&self, selection: &Selection) -> Result<Option<Micros>, ReadError> {
         let (condition, since, until) = selection.condition();
         let places = Places::of(&self.client, &self.whose, &selection.source, &selection.tables).await?.all();
@@ -215,6 +237,9 @@ impl HotReader {
     }
 
     /// The number of versions that [`HotReader::export`] would return.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read.
     pub async fn count(&self, selection: &Selection) -> Result<u64, ReadError> {
         let (condition, since, until) = selection.condition();
         let places = Places::of(&self.client, &self.whose, &selection.source, &selection.tables).await?.all();
@@ -225,6 +250,9 @@ impl HotReader {
     }
 
     /// All sinks that store their checkpoint for a source here.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read, or holds a row that the daemon would not write.
     pub async fn sinks(&self, source: &str) -> Result<Vec<SinkState>, ReadError> {
         let statement = format!(
             "SELECT {}, sink, owner, updated_at FROM cdc_audit.checkpoints WHERE source = $1 ORDER BY sink",

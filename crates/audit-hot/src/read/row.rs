@@ -1,4 +1,4 @@
-//! A row of `versions` as a [`Record`].
+//! Converts a row of `versions` into a [`Record`].
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! What values become.
+//! What JSON each kind of value becomes.
 
 use audit_core::expand::JsonRule;
 use audit_core::protect::{MacKey, Policy};

@@ -1,4 +1,5 @@
-//! AWS KMS: its JSON protocol (`TrentService.Encrypt`, `.Decrypt`), signed by what `object_store` has for S3, whose credentials serve here too.
+//! AWS KMS, by its JSON protocol (`TrentService.Encrypt`, `.Decrypt`). Requests are signed with the signer that
+//! `object_store` has for S3, and its credentials are used too.
 
 use std::fmt;
 
@@ -48,7 +49,7 @@ impl AwsKms {
         let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
         let public = || format!("https://kms.{region}.amazonaws.com{suffix}/");
         let url = config.endpoint.clone().unwrap_or_else(public);
-        // The bucket is never asked for: this is where the library keeps its credentials.
+        // The bucket is never read: the library only gives access to its credentials through a store.
         let mut builder = AmazonS3Builder::from_env().with_bucket_name("unused").with_region(&region);
         if let (Some(id), Some(secret)) = (&config.access_key_id, &config.secret_key) {
             let secret = secret.resolve().map_err(|source| KeyError::Secret { service: service(), source })?;
@@ -75,7 +76,7 @@ impl AwsKms {
         if !sound {
             return Err(self.http.error(Meaning::Refused, 0, "not base64"));
         }
-        // With the key's name the service refuses what another key wrapped.
+        // With the key's name, the service refuses a ciphertext that another key wrapped.
         let body = json!({"KeyId": self.key, "CiphertextBlob": wrapped.text, "EncryptionContext": context(place)});
         let Decrypted { mut plaintext } = self.ask("Decrypt", body).await?;
         let key = STANDARD.decode(&plaintext).map(Zeroizing::new);
@@ -113,13 +114,13 @@ fn context(place: &Place<'_>) -> Value {
     place.pairs().into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect()
 }
 
-/// `com.amazonaws.kms#NotFoundException`, of which only the end is the same everywhere.
+/// Returns the error's code. Of `com.amazonaws.kms#NotFoundException` only the end is the same everywhere.
 fn code(answer: &Value) -> Option<String> {
     let code = text_at(answer, "/__type")?;
     Some(code.rsplit('#').next().unwrap_or_default().to_owned())
 }
 
-/// By the errors that the reference of Encrypt and Decrypt lists.
+/// Decides by the errors that the API reference of Encrypt and Decrypt lists.
 fn judge(_: u16, code: &str) -> Option<Meaning> {
     Some(match code {
         "DisabledException" | "KMSInvalidStateException" | "KeyUnavailableException" => Meaning::Disabled,

@@ -1,7 +1,8 @@
-//! Azure Key Vault: `wrapkey` and `unwrapkey` with RSA-OAEP-256, its only way with a vault's ordinary keys.
+//! Azure Key Vault: `wrapkey` and `unwrapkey` with RSA-OAEP-256, the only method for a vault's ordinary keys.
 //!
-//! RSA-OAEP takes no associated data there. So what the service wraps is a key of its own for each data key, and that one wraps the data
-//! key here, in its context: `<what the service wrapped, base64url>.<what wrap_key made, base64url>`.
+//! Its RSA-OAEP accepts no associated data. So the service wraps an intermediate key, a new one for each data key, and
+//! the intermediate key wraps the data key here, in its context. The stored text is
+//! `<the intermediate key as the service wrapped it, base64url>.<the result of wrap_key, base64url>`.
 
 use audit_cipher::{SecretKey, unwrap_key, wrap_key};
 use base64::Engine as _;
@@ -56,7 +57,7 @@ impl AzureKeyVault {
 
     pub(super) async fn unwrap(&self, wrapped: &Wrapped, place: &Place<'_>) -> Result<SecretKey, KeyError> {
         let version = wrapped.master.rsplit(' ').next().unwrap_or_default();
-        // It becomes part of an address to which a token is sent.
+        // The version becomes part of an address to which a token is sent.
         if version.is_empty() || !version.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(self.refused("no version of the key"));
         }
@@ -83,7 +84,7 @@ impl AzureKeyVault {
     }
 }
 
-/// The inner error says more, where there is one.
+/// Returns the error's code. The inner error says more, if there is one.
 fn code(answer: &Value) -> Option<String> {
     text_at(answer, "/error/innererror/code").or_else(|| text_at(answer, "/error/code"))
 }

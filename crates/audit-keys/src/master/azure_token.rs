@@ -1,6 +1,6 @@
-//! Tokens for Azure Key Vault: by a client's secret, by a federated token, or by the instance's identity.
+//! Gets tokens for Azure Key Vault: by a client's secret, by a federated token, or by the instance's identity.
 //!
-//! What `object_store` has for Azure asks for tokens of its storage, which a vault refuses.
+//! `object_store` only gets tokens for Azure's storage, which a vault refuses.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use super::http::{Http, Meaning, text_at};
 use crate::config::{AzureMaster, is_guarded};
 use crate::error::KeyError;
 
-/// Who signs in, and the token that was given last.
+/// The identity that signs in, and the token that it got last.
 pub(super) struct Tokens {
     who: Who,
     resource: String,
@@ -32,7 +32,7 @@ enum Who {
         client: String,
         proof: Proof,
     },
-    /// Of the machine, or of the client with this id.
+    /// The identity of the machine, or of the client with this id.
     Instance(Option<String>),
 }
 
@@ -44,11 +44,11 @@ enum Proof {
 #[derive(Deserialize)]
 struct Given {
     access_token: String,
-    /// Seconds: a number, but text where the instance's metadata service says it.
+    /// Lifetime in seconds: a number, but a text from the instance's metadata service.
     expires_in: serde_json::Value,
 }
 
-/// A token is not used in the last minutes of its time.
+/// Seconds before a token's end in which it is no longer used.
 const MARGIN: u64 = 300;
 
 const METADATA: &str = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01";
@@ -63,7 +63,8 @@ impl Tokens {
         let proof = config.client_secret.clone().or_else(secret).map(Proof::Secret).or_else(federated);
         let authority = config.authority.clone().or_else(|| variable("AZURE_AUTHORITY_HOST"));
         let authority = authority.unwrap_or_else(|| "https://login.microsoftonline.com".to_owned());
-        // ⚠ The client's secret is posted there, and an environment variable may name it too.
+        // ⚠ The client's secret is posted to the authority. Check it here, because it may also come from the
+        // environment.
         if !Url::parse(&authority).is_ok_and(|url| is_guarded(&url)) {
             let service = format!("Azure Key Vault {}", config.key);
             let source =
@@ -77,14 +78,14 @@ impl Tokens {
         Ok(Tokens { who, resource: resource(&config.key), last: Mutex::new(None) })
     }
 
-    /// A token that is good for some minutes yet.
+    /// Returns a token that is good for some more minutes.
     pub async fn get(&self, http: &Http) -> Result<Zeroizing<String>, KeyError> {
         let mut last = self.last.lock().await;
         if let Some((token, _)) = last.as_ref().filter(|(_, until)| Instant::now() < *until) {
             return Ok(token.clone());
         }
         let code = |answer: &serde_json::Value| text_at(answer, "/error");
-        // Whoever may not sign in has no rights: a wrong secret is a 400 or a 401.
+        // A client that may not sign in has no rights: the answer to a wrong secret is 400 or 401.
         let judge = |status, _: &str| matches!(status, 400 | 401).then_some(Meaning::Denied);
         let given: Given = http.ask(self.request(http)?, code, judge).await?;
         let seconds = given.expires_in.as_u64().or_else(|| given.expires_in.as_str()?.parse().ok()).unwrap_or(0);
@@ -138,7 +139,8 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// What a token is asked for: the vault's cloud, `https://vault.azure.net` of `https://acme.vault.azure.net/keys/pii`.
+/// Returns the resource for which a token is requested, the vault's cloud: `https://vault.azure.net` for
+/// `https://acme.vault.azure.net/keys/pii`.
 fn resource(key: &str) -> String {
     let host = Url::parse(key).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
     match host.split_once('.') {

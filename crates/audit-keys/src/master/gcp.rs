@@ -1,5 +1,5 @@
-//! Google Cloud KMS: `encrypt` and `decrypt` of its REST API, with additional authenticated data, and the checksums that Google
-//! asks clients to compare.
+//! Google Cloud KMS: `encrypt` and `decrypt` of its REST API, with additional authenticated data and with the checksums
+//! that Google asks clients to compare.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub struct GcpKms {
     credentials: GcpCredentialProvider,
 }
 
-/// Numbers of 64 bits are text in Google's JSON.
+/// The answer to `encrypt`. The checksums are texts, because Google's JSON writes numbers of 64 bits as text.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Encrypted {
@@ -50,7 +50,7 @@ impl GcpKms {
         if let Some(file) = &config.service_account_file {
             builder = builder.with_service_account_path(file.to_string_lossy());
         }
-        // A bucket that is never asked for, for the credentials that the library keeps with it.
+        // The bucket is never read: the library only gives access to its credentials through a store.
         let store = builder.build();
         let store =
             store.map_err(|source| KeyError::Credentials { service: http.name.clone(), source: source.into() })?;
@@ -77,7 +77,7 @@ impl GcpKms {
         if !arrived || done.ciphertext_crc32c != crc32c(&bytes).to_string() {
             return Err(self.http.nonsense("damaged on the way"));
         }
-        // `projects/…/cryptoKeyVersions/3`
+        // The name is `projects/…/cryptoKeyVersions/3`.
         let version = done.name.rsplit('/').next().unwrap_or_default();
         Ok(Wrapped { master: format!("{} {version}", self.http.name), text: done.ciphertext })
     }
@@ -115,7 +115,7 @@ impl fmt::Debug for GcpKms {
     }
 }
 
-/// By the canonical codes of Google's APIs.
+/// Decides by the canonical codes of Google's APIs.
 fn judge(_: u16, status: &str) -> Option<Meaning> {
     Some(match status {
         "PERMISSION_DENIED" | "UNAUTHENTICATED" => Meaning::Denied,
@@ -127,7 +127,7 @@ fn judge(_: u16, status: &str) -> Option<Meaning> {
     })
 }
 
-/// CRC-32C (Castagnoli), bit by bit: what it is computed of is a hundred bytes.
+/// Computes CRC-32C (Castagnoli) bit by bit, which is fast enough for a hundred bytes.
 fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, byte: &u8| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
@@ -139,7 +139,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// RFC 3720, appendix B.4.
+    /// The second value is from RFC 3720, appendix B.4.
     #[test]
     fn checksums_are_those_of_the_rfc() {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);

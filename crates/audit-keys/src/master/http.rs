@@ -1,4 +1,4 @@
-//! Asking a key service, and what an answer means ([`Http`]).
+//! Sends requests to a key service, and interprets its answers ([`Http`]).
 
 use std::fmt;
 use std::io::Write as _;
@@ -14,22 +14,23 @@ use crate::error::KeyError;
 /// A client for one service.
 pub(crate) struct Http {
     client: Client,
-    /// ⚠ For what is spoken to in the clear: on this machine, and for its identity. A proxy of the environment would see keys and tokens.
+    /// ⚠ A client without a proxy for requests in plain text: to services on this machine, and for the machine's
+    /// identity. A proxy from the environment would see keys and tokens.
     direct: Client,
-    /// What the service is called.
+    /// The service's name in errors.
     pub name: String,
 }
 
-/// An answer, whose body may hold a key: overwritten when dropped.
+/// An answer. Its body may hold a key, so it is overwritten when dropped.
 pub(crate) struct Answer {
     pub status: u16,
     pub body: Zeroizing<Vec<u8>>,
 }
 
-/// A wrapped key is some hundred bytes; nothing that a key service says is longer than this.
+/// Maximum length of an answer in bytes. A wrapped key has some hundred bytes, and no valid answer is longer than this.
 const ANSWER_MAX: usize = 64 << 10;
 
-/// More of an error's code is not repeated.
+/// Maximum number of characters of an error's code that are repeated.
 const CODE_MAX: usize = 60;
 
 impl Http {
@@ -54,7 +55,7 @@ impl Http {
     }
 
     pub async fn send(&self, request: RequestBuilder) -> Result<Answer, KeyError> {
-        // The address may hold what is nobody's business.
+        // The address may contain something private.
         let unreachable =
             |source: reqwest::Error| KeyError::Unreachable { service: self.name.clone(), source: source.without_url() };
         let mut response = request.send().await.map_err(unreachable)?;
@@ -64,13 +65,14 @@ impl Http {
             if body.len() + chunk.len() > ANSWER_MAX {
                 return Err(self.nonsense("too long"));
             }
-            // Within its capacity: a buffer that grows leaves its old content behind.
+            // The body stays within its capacity, because a buffer that grows leaves a copy in freed memory.
             body.extend_from_slice(&chunk);
         }
         Ok(Answer { status, body })
     }
 
-    /// The answer as `T`, if it is a success; the error that it means else, of which `code` finds the name.
+    /// Returns a successful answer as `T`, or else the error that it means. `code` finds the error's code in the
+    /// answer.
     pub async fn ask<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
@@ -111,7 +113,7 @@ impl fmt::Debug for Http {
     }
 }
 
-/// What an error of a service means.
+/// The meaning of a service's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     Unwell,
@@ -123,7 +125,7 @@ pub(crate) enum Meaning {
 }
 
 impl Meaning {
-    /// By the status alone.
+    /// Decides by the status alone.
     fn of(status: u16) -> Meaning {
         match status {
             401 | 403 => Meaning::Denied,
@@ -137,7 +139,7 @@ impl Meaning {
 
 fn client(config: &Connection, direct: bool) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
     let timeout = config.timeout.get();
-    // Whoever follows a redirect gives credentials to somebody else.
+    // Redirects are not followed, because they would give the credentials to another server.
     let mut builder =
         Client::builder().timeout(timeout).redirect(redirect::Policy::none()).retry(reqwest::retry::never());
     if direct {
@@ -149,8 +151,8 @@ fn client(config: &Connection, direct: bool) -> Result<Client, Box<dyn std::erro
     Ok(builder.build()?)
 }
 
-/// JSON that holds a key: written into a buffer that does not grow, which the caller sends. What the HTTP client does with its copy
-/// is out of our hands.
+/// Writes JSON that holds a key into a buffer that does not grow, which the caller sends. We cannot control what the
+/// HTTP client does with its copy.
 pub(crate) fn body(value: &serde_json::Value) -> Vec<u8> {
     let mut body = Vec::with_capacity(4 << 10);
     // Writing to memory does not fail.
@@ -158,7 +160,7 @@ pub(crate) fn body(value: &serde_json::Value) -> Vec<u8> {
     body
 }
 
-/// The text at this path of a JSON document.
+/// Returns the text at this path of a JSON document.
 pub(crate) fn text_at(value: &serde_json::Value, pointer: &str) -> Option<String> {
     value.pointer(pointer)?.as_str().map(str::to_owned)
 }

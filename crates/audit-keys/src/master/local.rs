@@ -1,4 +1,4 @@
-//! A master key in a file of this machine.
+//! A master key in a file on this machine.
 //!
 //! ```text
 //! # comment
@@ -20,7 +20,7 @@ use super::{Place, Wrapped};
 use crate::config::LocalMaster;
 use crate::error::KeyError;
 
-/// A keyring file. It is read at each use: data keys are few, and so a new version counts at once.
+/// A keyring file. It is read at each use, so that a new version counts at once; there are only few data keys.
 #[derive(Debug)]
 pub struct Local {
     path: PathBuf,
@@ -28,7 +28,7 @@ pub struct Local {
 
 const NAME: &str = "local";
 
-/// A keyring of so many bytes holds thousands of versions.
+/// Maximum length of a keyring in bytes, enough for thousands of versions.
 const FILE_MAX: u64 = 1 << 20;
 
 impl Local {
@@ -62,7 +62,7 @@ impl Local {
     }
 }
 
-/// The versions, the newest last.
+/// Reads the versions, the newest last.
 fn read(path: &Path) -> Result<Vec<(String, SecretKey)>, KeyError> {
     let unreadable = |source| KeyError::File { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
@@ -98,7 +98,10 @@ fn version(line: &str) -> Option<(String, SecretKey)> {
     named.then_some((name.to_owned(), SecretKey::from_slice(bytes.as_slice())?))
 }
 
-/// Adds a version to a keyring, and makes the file where there is none. Returns the version's name. Durable on return.
+/// Adds a version to a keyring, and makes the file if there is none. Returns the version's name after it is durable.
+///
+/// # Errors
+/// Fails if the file is not a keyring, can be read by others, or cannot be written.
 pub fn append_version(path: &Path) -> Result<String, KeyError> {
     let unwritable = |source| KeyError::File { path: path.to_owned(), source };
     let versions = match read(path) {
@@ -110,7 +113,7 @@ pub fn append_version(path: &Path) -> Result<String, KeyError> {
     let name = free.unwrap_or_default();
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(unwritable)?;
     let digits = Zeroizing::new(hex::encode(SecretKey::generate().expose()));
-    // In front, too: the last line may lack its end.
+    // A line break comes first too, because the last line may lack its own.
     let line = Zeroizing::new(format!("{}{name} {}\n", if versions.is_empty() { "" } else { "\n" }, digits.as_str()));
     file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(unwritable)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -1,4 +1,4 @@
-//! Master keys: they wrap data keys, wherever they are ([`MasterKey`]).
+//! Master keys, which wrap data keys, in all supported services ([`MasterKey`]).
 
 mod aws;
 mod azure;
@@ -16,7 +16,7 @@ pub use local::append_version;
 use crate::config::Master;
 use crate::error::KeyError;
 
-/// What a wrapped key is bound to: the encryption context of AWS, the associated data of the others.
+/// The context to which a wrapped key is bound: the encryption context of AWS, the associated data of other services.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     pub source: &'a str,
@@ -30,23 +30,23 @@ impl Place<'_> {
         [("source", self.source), ("class", self.class), ("kind", self.kind.as_str()), ("key", self.key.as_str())]
     }
 
-    /// As JSON, the keys in this order.
+    /// Writes the context as JSON, with the members in this order.
     fn bytes(&self) -> Vec<u8> {
         let [source, class, kind, key] = self.pairs().map(|(_, value)| json!(value));
         format!(r#"{{"source":{source},"class":{class},"kind":{kind},"key":{key}}}"#).into_bytes()
     }
 }
 
-/// A wrapped key, as the key store has it.
+/// A wrapped key, as the key store holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrapped {
-    /// The master key that wrapped it, with its version where the service says so.
+    /// The master key that wrapped it, with its version if the service reports one.
     pub master: String,
     /// The wrapped key, as its service writes it: base64, or Vault's own text.
     pub text: String,
 }
 
-/// A master key, ready to be used.
+/// A master key, ready for use.
 #[derive(Debug)]
 pub enum MasterKey {
     Local(local::Local),
@@ -58,6 +58,9 @@ pub enum MasterKey {
 
 impl MasterKey {
     /// Reads certificates; connects to nothing.
+    ///
+    /// # Errors
+    /// Fails if the credentials are configured wrongly or certificates cannot be read.
     pub fn new(config: &Master) -> Result<MasterKey, KeyError> {
         Ok(match config {
             Master::Local(config) => MasterKey::Local(local::Local::new(config)),
@@ -68,7 +71,7 @@ impl MasterKey {
         })
     }
 
-    /// What its service is called in errors and in the key store: `aws_kms alias/audit`.
+    /// The name of its service in errors and in the key store: `aws_kms alias/audit`.
     pub fn name(&self) -> &str {
         match self {
             MasterKey::Local(master) => master.name(),
@@ -79,7 +82,10 @@ impl MasterKey {
         }
     }
 
-    /// Wraps a key, bound to its place.
+    /// Wraps a key and binds it to its place.
+    ///
+    /// # Errors
+    /// Fails if the service refuses, cannot be reached, or gives an invalid answer.
     pub async fn wrap(&self, key: &SecretKey, place: &Place<'_>) -> Result<Wrapped, KeyError> {
         match self {
             MasterKey::Local(master) => master.wrap(key, place),
@@ -91,6 +97,9 @@ impl MasterKey {
     }
 
     /// Unwraps a key that [`MasterKey::wrap`] wrapped for this place.
+    ///
+    /// # Errors
+    /// Fails if the service refuses, cannot be reached, or gives an invalid answer.
     pub async fn unwrap(&self, wrapped: &Wrapped, place: &Place<'_>) -> Result<SecretKey, KeyError> {
         match self {
             MasterKey::Local(master) => master.unwrap(wrapped, place),
@@ -101,7 +110,7 @@ impl MasterKey {
         }
     }
 
-    /// Whether this is the master key that wrapped something, going by what was noted then.
+    /// Tells whether this master key wrapped a key, according to the name that was stored with it.
     pub(crate) fn wrapped(&self, wrapped: &Wrapped) -> bool {
         let rest = wrapped.master.strip_prefix(self.name());
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))

@@ -50,7 +50,7 @@ impl Vault {
         let plain = Zeroizing::new(STANDARD.encode(key.expose()));
         let content = json!({"plaintext": plain.as_str(), "associated_data": STANDARD.encode(place.bytes())});
         let Encrypted { ciphertext } = self.ask("encrypt", content).await?;
-        // `vault:v3:…` names the version.
+        // The text is `vault:v3:…` and names the version.
         let version = ciphertext.split(':').nth(1).unwrap_or_default();
         Ok(Wrapped { master: format!("{} {version}", self.http.name), text: ciphertext })
     }
@@ -77,7 +77,7 @@ impl Vault {
     }
 }
 
-/// Vault's errors have no codes: what is known of their texts is put into words of ours, the rest is not repeated.
+/// Finds a known phrase in an error's text. Vault's errors have no codes, and the rest of the text is not repeated.
 fn code(answer: &Value) -> Option<String> {
     let said = text_at(answer, "/errors/0")?;
     let known = ["key not found", "version is disallowed", "sealed", "permission denied", "no handler for route"];

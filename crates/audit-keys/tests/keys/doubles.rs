@@ -1,4 +1,4 @@
-//! Key services whose protocol is played by a script: what their reference documentation says they answer, and refuse.
+//! Test doubles of key services: scripts that answer and refuse as the services' reference documentation says.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-/// What a double wrapped: by the text that it gave out, the key, and what that was bound to.
+/// The keys that a double wrapped: the text that it returned, with the key and the context to which it is bound.
 #[derive(Default)]
 struct Wraps(HashMap<String, [String; 3]>);
 
@@ -78,7 +78,7 @@ fn gcp_answer(wraps: &mut Wraps, request: &Request) -> Said {
     }
 }
 
-/// CRC-32C by a table of nothing: the other way round than the client has it, so that both must be right.
+/// CRC-32C computed in another way than the client does it, so that both must be right.
 fn crc(bytes: &[u8]) -> u32 {
     let mut remainder = u32::MAX;
     for bit in bytes.iter().flat_map(|byte| (0..8).map(move |n| u32::from(byte >> n & 1))) {
@@ -91,7 +91,7 @@ fn crc(bytes: &[u8]) -> u32 {
     !remainder
 }
 
-/// Azure Key Vault with the keys `pii` and `other`, and who gives out tokens for it:
+/// Azure Key Vault with the keys `pii` and `other`, and the authority that issues tokens for it:
 /// <https://learn.microsoft.com/rest/api/keyvault/keys/wrap-key>.
 pub fn azure() -> Scripted {
     let mut wraps = Wraps::default();
@@ -134,7 +134,7 @@ fn azure_answer(wraps: &mut Wraps, port: u16, request: &Request) -> Said {
     }
 }
 
-/// Vault's transit engine with the keys `pii` and `other`, for those who did not compile the real one.
+/// Vault's transit engine with the keys `pii` and `other`, for machines on which the real one is not compiled.
 pub fn vault() -> Scripted {
     let mut wraps = Wraps::default();
     Scripted::start(move |request| vault_answer(&mut wraps, request))

@@ -1,4 +1,4 @@
-//! Key services in trouble: what went wrong is named, and nothing secret with it.
+//! Key services with problems: the error says what went wrong, and nothing secret.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ async fn wrap(config: &Master) -> Result<Wrapped, KeyError> {
     MasterKey::new(config).unwrap().wrap(&SecretKey::generate(), &place).await
 }
 
-/// The name of the variant.
+/// Returns the name of the variant.
 fn kind(error: &KeyError) -> String {
     format!("{error:?}").split([' ', '{']).next().unwrap().to_owned()
 }
 
-/// What each service says where a key is disabled, access is denied, or it has enough for the moment.
+/// The answers of each service if a key is disabled, access is denied, or it is overloaded.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_services_say_is_understood() {
     let server = Scripted::start(|_| (500, String::new()));
@@ -73,7 +73,7 @@ async fn what_services_say_is_understood() {
     }
 }
 
-/// A service that does what it was asked, and answers something else.
+/// A service reports success, but its answer is invalid.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_none_is_no_key() {
     let server = Scripted::start(|_| (200, "{}".to_owned()));
@@ -95,7 +95,7 @@ async fn a_service_that_is_down_slow_or_cut_off_is_named() {
     let Master::AwsKms(mut aws) = services::aws(proxy.port()).master else { unreachable!() };
     aws.secret_key = None;
     aws.access_key_id = None;
-    // Without keys the library would look for an instance: the keys come back with the folder that holds them.
+    // Without access keys the library would look for an instance. The folder that holds the keys must stay alive.
     let service = services::aws(proxy.port());
     let Master::AwsKms(keys) = &service.master else { unreachable!() };
     (aws.access_key_id, aws.secret_key) = (keys.access_key_id.clone(), keys.secret_key.clone());
@@ -142,7 +142,8 @@ async fn credentials_that_are_wrong_are_denied() {
     assert_eq!(kind(&wrap(&Master::Vault(vault)).await.unwrap_err()), "Secret");
 }
 
-/// Vault's own code: rights, old versions, a sealed vault. Where it is not compiled the scripted answers above are what there is.
+/// Tests rights, old versions and a sealed vault with the real Vault. If it is not compiled, there are only the
+/// scripted answers above.
 #[tokio::test(flavor = "multi_thread")]
 async fn vault_itself_denies_and_forgets() {
     let started = tokio::task::spawn_blocking(audit_testkit::KeyServer::vault).await.unwrap();
@@ -155,7 +156,7 @@ async fn vault_itself_denies_and_forgets() {
     let wrapped = master.wrap(&SecretKey::generate(), &place).await.unwrap();
     assert_eq!(wrapped.master, "vault transit/pii v1");
 
-    // Who may only wrap.
+    // This token may only wrap.
     let policy = r#"{"policy": "path \"transit/encrypt/*\" { capabilities = [\"update\"] }"}"#;
     server.ask_vault("sys/policies/acl/daemon", policy);
     let made = server.ask_vault("auth/token/create", r#"{"policies": ["daemon"], "no_parent": true}"#);
@@ -166,7 +167,7 @@ async fn vault_itself_denies_and_forgets() {
     let daemon = MasterKey::new(&Master::Vault(limited.clone())).unwrap();
     assert!(daemon.wrap(&SecretKey::generate(), &place).await.is_ok());
     assert_eq!(kind(&daemon.unwrap(&wrapped, &place).await.unwrap_err()), "Denied");
-    // It may update and not create: a key that is not there is not made.
+    // The token may update but not create, so a missing key is not made.
     limited.key = "missing".to_owned();
     let missing = MasterKey::new(&Master::Vault(limited)).unwrap();
     let error = missing.wrap(&SecretKey::generate(), &place).await.unwrap_err();

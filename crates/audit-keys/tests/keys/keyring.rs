@@ -1,4 +1,4 @@
-//! Keys in PostgreSQL, and values through them.
+//! Keys in PostgreSQL, and values that are encrypted with them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::services::{self, Service};
 
-/// A database with a key store, and a class `pii` under some master key.
+/// A database with a key store, and a class `pii` under a given master key.
 struct Ground {
     database: Database,
     classes: BTreeMap<String, KeyClass>,
@@ -55,11 +55,11 @@ impl Ground {
 fn setup(database: &Database, options: &SetupOptions) {
     let options = SetupOptions { source: "shop".into(), ..options.clone() };
     let all: String = setup_statements(&options).iter().map(|statement| format!("{};\n", statement.sql)).collect();
-    // As often as one likes.
+    // The statements may be run again and again.
     database.execute(&format!("BEGIN; {all} COMMIT; BEGIN; {all} COMMIT;"));
 }
 
-/// Encrypts as the daemon does: what is missing is provided, then it is tried again.
+/// Encrypts as the daemon does: a missing key is provided, then it is tried again.
 async fn sealed(keyring: &Keyring, seal: impl Fn(&Sealer, &mut String) -> Result<(), Failure>) -> String {
     let mut out = String::new();
     for _ in 0..4 {
@@ -118,7 +118,7 @@ fn key_of(text: &str) -> KeyId {
     Opener::form(text).unwrap().1
 }
 
-/// decrypt(encrypt(x)) = x under every key service.
+/// decrypt(encrypt(x)) = x holds with every key service.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_come_back_under_every_key_service() {
     let services = tokio::task::spawn_blocking(services::all).await.unwrap();
@@ -141,7 +141,7 @@ async fn values_come_back(service: &Service) {
         let subject = encrypted_for(&keyring, "4711", text).await;
         stored.push((text, encrypted(&keyring, b"here", text).await, tokens, subject));
     }
-    // A process that was started later, and knows nothing but configuration and key store.
+    // A process that is started later, and knows only the configuration and the key store.
     let opener = ground.opener();
     for (text, encrypted, tokens, subject) in &stored {
         assert_eq!(open(&opener, encrypted, b"here").await.unwrap().as_str(), *text);
@@ -208,7 +208,7 @@ async fn data_keys_are_followed_in_time_and_when_they_are_retired_or_destroyed()
     keyring.renew_once().await;
     let fourth = encrypted(&keyring, b"", "x").await;
     assert_ne!(key_of(&fourth), key_of(&third), "destroyed");
-    // Whatever was retired stays readable; what was destroyed does not.
+    // Values under retired keys stay readable; values under destroyed keys do not.
     let opener = ground.opener();
     for value in [&first, &second, &fourth] {
         assert_eq!(open(&opener, value, b"").await.unwrap().as_str(), "x");
@@ -223,7 +223,8 @@ async fn data_keys_are_followed_in_time_and_when_they_are_retired_or_destroyed()
     assert!(late.sealer().encrypt(class, b"", b"x", &mut String::new()).is_err(), "by time");
 }
 
-/// A store that lags or was restored, under a process that has made keys since: they are stored again before more is lost under them.
+/// The store lags or was restored, and a running process has made keys since then. They are stored again before more
+/// values are lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_the_store_has_lost_are_stored_again() {
     let service = services::local();
@@ -233,7 +234,7 @@ async fn keys_that_the_store_has_lost_are_stored_again() {
     ground.sql(
         "CREATE TABLE old_keys AS SELECT * FROM cdc_audit.data_keys; CREATE TABLE old_subjects AS SELECT * FROM cdc_audit.subject_keys",
     );
-    // Made since the copy: a data key, the key of tokens, and that of a person; and a data key that was destroyed.
+    // Made since the copy: a data key, the key of tokens, and a person's key; and a data key that was destroyed.
     ground.admin().rotate("pii").await.unwrap();
     keyring.renew_once().await;
     let destroyed = encrypted(&keyring, b"", "x").await;
@@ -260,7 +261,8 @@ async fn keys_that_the_store_has_lost_are_stored_again() {
     assert_eq!(ground.sql("SELECT count(*) FROM cdc_audit.data_keys"), count, "nothing is missing any more");
 }
 
-/// Another process made the class's keys that last, and a person's, before this one could store its own again: it uses those.
+/// Another process made the class's lasting keys, and a person's, before this process could store its own again: it
+/// uses those of the other process.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_another_process_made_meanwhile_are_used() {
     let service = services::local();
@@ -279,7 +281,8 @@ async fn keys_that_another_process_made_meanwhile_are_used() {
     }
 }
 
-/// Keys wrapped by one master key are wrapped by another, of another service, and everything stays readable, without the first too.
+/// Keys that one master key wrapped are wrapped by the master key of another service. Everything stays readable, even
+/// without the first service.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_wrapped_anew_under_another_service() {
     let (local, moto) = (services::local(), tokio::task::spawn_blocking(services::moto).await.unwrap());
@@ -299,7 +302,7 @@ async fn keys_are_wrapped_anew_under_another_service() {
     assert_eq!(open(&opener, &values[0], b"").await.unwrap().as_str(), "x");
     assert_eq!(open(&opener, &values[1], b"here").await.unwrap().as_str(), "x");
     assert_eq!(open_token(&opener, &token, &["d"]).await.unwrap().as_str(), "x");
-    // And a new version of a keyring, without any new configuration.
+    // The same with a new version of a keyring, without any new configuration.
     let Master::Local(keyring) = &local.master else { unreachable!() };
     append_version(&keyring.file).unwrap();
     ground
@@ -316,7 +319,7 @@ fn by() -> Access {
     Access { os_user: "ann".into(), requested_by: None, action: "destroy".into(), purpose: None }
 }
 
-/// An id of type `char(n)` has blanks at its end on the wire, and none where a person writes it.
+/// An id of type `char(n)` has blanks at its end when PostgreSQL sends it, and none when a person writes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn blanks_at_the_end_of_an_id_do_not_count() {
     let service = services::local();
@@ -327,7 +330,7 @@ async fn blanks_at_the_end_of_an_id_do_not_count() {
     assert!(known.len() == 1 && known[0].destroyed_at.is_some(), "{known:?}");
 }
 
-/// Two keys of one name: what is encrypted under the one that was not stored could never be opened.
+/// There are two keys with one name: values that are encrypted under the one that was not stored could never be opened.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_was_not_stored_encrypts_nothing() {
     let service = services::local();
@@ -361,7 +364,7 @@ async fn a_subject_that_is_erased_stays_erased_and_the_others_stay_readable() {
     // A daemon that starts later finds the tombstone and makes no new key.
     let later = ground.keyring();
     assert_eq!(encrypted_for(&later, "ann@x", "hers again").await, ERASED);
-    // On purpose only.
+    // A new key is made only on purpose.
     assert_eq!(
         ground.admin().destroy_subject("pii", "ann@x", true, &by()).await.unwrap(),
         Erased { destroyed: 0, unknown: false }
@@ -369,7 +372,7 @@ async fn a_subject_that_is_erased_stays_erased_and_the_others_stay_readable() {
     let renewed = encrypted_for(&ground.keyring(), "ann@x", "new").await;
     assert_eq!(open(&ground.opener(), &renewed, b"here").await.unwrap().as_str(), "new");
     assert!(open(&ground.opener(), &ann, b"here").await.is_err());
-    // Somebody of whom nothing was seen yet.
+    // A person of whom no value was seen yet.
     assert_eq!(
         ground.admin().destroy_subject("pii", "cem@x", false, &by()).await.unwrap(),
         Erased { destroyed: 0, unknown: true }
@@ -380,7 +383,8 @@ async fn a_subject_that_is_erased_stays_erased_and_the_others_stay_readable() {
     assert!(ground.admin().subjects(known.last().map(|last| &last.key)).await.unwrap().is_empty());
 }
 
-/// Two daemons, or one and its successor, meet a subject at the same moment: both encrypt under the same key. Many go in one statement.
+/// Two daemons, or a daemon and its successor, meet a subject at the same moment: both encrypt under the same key. Many
+/// subjects are stored in one statement.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_comes_second_takes_the_first_ones_keys() {
     let service = services::local();
@@ -411,7 +415,7 @@ async fn whoever_comes_second_takes_the_first_ones_keys() {
     assert_eq!(ground.sql("SELECT count(*) FROM cdc_audit.data_keys"), "2");
 }
 
-/// What the key store holds is bound to its place: rows that somebody exchanged are no other subject's keys.
+/// A wrapped key is bound to its place: if rows are exchanged, a key does not become that of another subject.
 #[tokio::test(flavor = "multi_thread")]
 async fn exchanged_rows_of_the_key_store_open_nothing() {
     let service = services::local();
@@ -435,7 +439,7 @@ async fn exchanged_rows_of_the_key_store_open_nothing() {
     assert!(matches!(open(&opener, "Ann", b"").await, Err(OpenError::Form(_))));
 }
 
-/// The daemon's role: it adds keys, and can neither change nor remove one, nor say who opened what, and when.
+/// The daemon's role can add keys, but it can neither change nor remove one, nor forge who opened what, and when.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_daemons_role_adds_keys_and_changes_none() {
     let service = services::local();
@@ -477,7 +481,7 @@ async fn the_daemons_role_adds_keys_and_changes_none() {
     drop(client);
 }
 
-/// Every value is logged, opened or not, and where the log cannot be written there is no value.
+/// Every value is logged, opened or not, and if the log cannot be written, no value is returned.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_value_without_an_entry_in_the_access_log() {
     let service = services::local();
@@ -498,7 +502,7 @@ async fn no_value_without_an_entry_in_the_access_log() {
     assert!(matches!(refused, OpenError::Key(KeyError::Store { .. })), "{refused:?}");
 }
 
-/// A key service that is away: nothing is encrypted and nothing goes on, somebody is told, and it goes on by itself.
+/// A key service is unavailable: nothing is encrypted or passed on, the wait is reported, and it ends by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_wants_a_key_waits_for_the_service() {
     let moto = tokio::task::spawn_blocking(services::moto).await.unwrap();
@@ -524,7 +528,7 @@ async fn who_wants_a_key_waits_for_the_service() {
     assert!(waiting.borrow().is_none());
     let value = encrypted(&keyring, b"", "x").await;
     assert!(Form::parse(&value).is_ok());
-    // A reader whom the service denies gets an error, not a value.
+    // A reader gets an error and no value while the service fails.
     proxy.plan(|_, _| Some(Fault::Fails));
     assert!(matches!(open(&ground.opener(), &value, b"").await, Err(OpenError::Key(KeyError::Unwell { .. }))));
 }

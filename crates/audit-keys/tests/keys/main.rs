@@ -1,9 +1,11 @@
 //! Master keys, the key store and what they do together, against real servers.
 //!
-//! - `masters`: one suite over every kind of master key: a local keyring, AWS KMS (moto), Vault (where it is installed, and a double),
-//!   Google Cloud KMS and Azure Key Vault (doubles that speak the documented protocol: nobody here has seen the services themselves).
-//! - `faults`: services that are down, slow, deny, have disabled a key, or talk nonsense.
-//! - `keyring`: keys made, stored, rotated, rewrapped and destroyed in PostgreSQL, and values through them.
+//! - `masters`: one suite for every kind of master key: a local keyring, AWS KMS (moto), Vault (a double, and the real
+//!   one if it is installed), Google Cloud KMS and Azure Key Vault (doubles that speak the documented protocol, because
+//!   the services themselves were never available for tests).
+//! - `faults`: services that are down or slow, deny access, have disabled a key, or give invalid answers.
+//! - `keyring`: keys that are made, stored, rotated, rewrapped and destroyed in PostgreSQL, and values encrypted with
+//!   them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing server is a failing test")]
 
 mod doubles;

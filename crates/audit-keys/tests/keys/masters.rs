@@ -1,4 +1,4 @@
-//! What every master key must do.
+//! The behaviour that every master key must have.
 
 use audit_cipher::{KeyId, Kind, SecretKey};
 use audit_keys::{KeyError, MasterKey, Place, Wrapped, append_version};
@@ -67,7 +67,7 @@ async fn what_was_altered_is_refused(service: &Service) {
     let cut = wrapped.text[..length / 2].to_owned();
     for text in [changed(length / 2), changed(length / 3), cut, String::new(), "ä".to_owned(), "%".to_owned()] {
         let error = master.unwrap(&Wrapped { text, master: wrapped.master.clone() }, &place).await.unwrap_err();
-        // moto takes the key's name from the ciphertext, and where that is altered says that access is denied.
+        // moto takes the key's name from the ciphertext, and if that is altered, it says that access is denied.
         let denied = service.name == "aws_kms" && matches!(error, KeyError::Denied { .. });
         assert!(denied || matches!(error, KeyError::Refused { .. }), "{}: {error:?}", service.name);
     }
@@ -78,7 +78,7 @@ async fn another_key_does_not_unwrap_it(service: &Service) {
     let id = KeyId::generate(Kind::Data);
     let place = Place { source: "shop", class: "pii", kind: Kind::Data, key: &id };
     let wrapped = master.wrap(&SecretKey::generate(), &place).await.unwrap();
-    // moto says that access is denied, where AWS says IncorrectKeyException.
+    // moto says that access is denied, but AWS says IncorrectKeyException.
     let error = other.unwrap(&wrapped, &place).await.unwrap_err();
     assert!(matches!(error, KeyError::Refused { .. } | KeyError::Denied { .. }), "{}: {error:?}", service.name);
 }
@@ -86,7 +86,7 @@ async fn another_key_does_not_unwrap_it(service: &Service) {
 async fn a_missing_key_is_said_to_be_missing(service: &Service) {
     let id = KeyId::generate(Kind::Data);
     let place = Place { source: "shop", class: "pii", kind: Kind::Data, key: &id };
-    // Vault makes a key where the token may create one, and root may.
+    // Vault makes a missing key if the token may create one, and root's token may.
     if service.name == "vault" {
         return;
     }

@@ -1,4 +1,4 @@
-//! The key services that the tests use, each with a key, another one, and one that is not there ([`Service`]).
+//! The key services that the tests use, each with a key, another key, and one that does not exist ([`Service`]).
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -25,7 +25,7 @@ pub fn connection() -> Connection {
     Connection { timeout: Span::secs(30), ca_file: None }
 }
 
-/// A file with a secret in it, as the configuration names it.
+/// Writes a file with a secret, and refers to it as the configuration does.
 pub fn secret(folder: &Path, name: &str, text: &str) -> SecretRef {
     let path = folder.join(name);
     audit_testkit::write_secret(&path, text);
@@ -37,7 +37,7 @@ fn service(name: &'static str, folder: TempDir, master: impl Fn(&str, &Path) -> 
     Service { name, master, other, missing, _folder: folder }
 }
 
-/// Every kind of service that can be had here; those that are servers live as long as the process.
+/// Every kind of service that is available here. Services that are servers run as long as the process.
 pub fn all() -> Vec<Service> {
     let mut all = vec![local(), aws(moto().port()), gcp(doubles::gcp().port()), azure(doubles::azure().port())];
     all.push(vault("vault (double)", doubles::vault().port()));
@@ -105,7 +105,7 @@ pub fn azure(port: u16) -> Service {
     })
 }
 
-/// Vault's own code with the keys `pii` and `other`, where it is installed.
+/// The real Vault with the keys `pii` and `other`, if it is installed.
 pub fn real_vault() -> Option<&'static KeyServer> {
     static VAULT: OnceLock<Option<KeyServer>> = OnceLock::new();
     let server = VAULT.get_or_init(|| {

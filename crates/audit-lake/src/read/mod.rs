@@ -52,6 +52,9 @@ enum Whose {
 
 impl LakeReader {
     /// Opens a lake, which must exist.
+    ///
+    /// # Errors
+    /// Fails if the configured place is invalid or cannot be opened.
     pub fn open(config: &LakeConfig) -> Result<LakeReader, LakeError> {
         Ok(LakeReader::of(&Stores::open(config, false)?))
     }
@@ -81,6 +84,9 @@ impl LakeReader {
     }
 
     /// One reader for home and one for each tenant; a lake without tenants has one for home.
+    ///
+    /// # Errors
+    /// Fails if home cannot be read, or if a tenant was noted at another place than `url` says now.
     pub async fn each(&self) -> Result<Vec<LakeReader>, LakeError> {
         let whose = match &self.whose {
             Whose::Everybodys => {
@@ -113,6 +119,9 @@ impl LakeReader {
     }
 
     /// Names of the tables that have versions here, in order; none if the lake belongs to another source.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
     pub async fn tables(&self, source: &str) -> Result<Vec<String>, LakeError> {
         if checkpoint::source(self.stores.home()).await?.as_deref() != Some(source) {
             return Ok(Vec::new());
@@ -130,12 +139,18 @@ impl LakeReader {
 
     /// The lake's checkpoint, and when it was written; `None` before the first write, or if the lake belongs to another
     /// source.
+    ///
+    /// # Errors
+    /// Fails if home cannot be read.
     pub async fn checkpoint(&self, source: &str) -> Result<Option<(Checkpoint, Option<Micros>)>, LakeError> {
         Ok(checkpoint::stored(self.stores.home()).await?.filter(|(stored, _)| stored.source == source))
     }
 
     /// The latest commit time among the versions of these tables up to the lake's checkpoint, according to their logs.
     /// ⚠ Each table is committed separately, so one that is past the checkpoint does not show how far the others are.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
     pub async fn newest(&self, source: &str, tables: &[String]) -> Result<Option<Micros>, LakeError> {
         let Some((Checkpoint { position: up_to, .. }, _)) = self.checkpoint(source).await? else { return Ok(None) };
         let newest = |table: &String| {
@@ -158,6 +173,9 @@ impl LakeReader {
     ///
     /// A key that was used again after a deletion belongs to more than one row: the versions of all of them are
     /// returned.
+    ///
+    /// # Errors
+    /// Returns [`LakeError::NoTable`] if no store has the table, and fails if a store cannot be read.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, LakeError> {
         let logs = self.logs(source, table).await?;
         history::history(&logs, key, limit as usize).await
@@ -166,6 +184,10 @@ impl LakeReader {
     /// Streams a table's versions that were committed at or after `since` and before `until`, in the order of their
     /// positions. With several tenants many files are open at a time; reading one tenant after the other
     /// ([`LakeReader::each`]) takes less memory.
+    ///
+    /// # Errors
+    /// Returns [`LakeError::NoTable`] if no store has the table, and fails if a store cannot be read. Later errors are
+    /// items of the stream.
     pub async fn export(
         &self,
         source: &str,
@@ -177,6 +199,9 @@ impl LakeReader {
     }
 
     /// Streams only the versions after a position: the rest of an export that stopped there.
+    ///
+    /// # Errors
+    /// Fails like [`LakeReader::export`].
     pub async fn export_after(
         &self,
         source: &str,
@@ -190,6 +215,9 @@ impl LakeReader {
     }
 
     /// Upper bound of the number of versions that [`LakeReader::export`] returns; exact without `since` and `until`.
+    ///
+    /// # Errors
+    /// Returns [`LakeError::NoTable`] if no store has the table, and fails if a store cannot be read.
     pub async fn count(
         &self,
         source: &str,
@@ -203,6 +231,9 @@ impl LakeReader {
     }
 
     /// The shapes of a table, oldest first.
+    ///
+    /// # Errors
+    /// Returns [`LakeError::NoTable`] if no store has the table, and fails if a store cannot be read.
     pub async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, LakeError> {
         let mut shapes: Vec<Shape> = Vec::new();
         for log in self.logs(source, table).await? {
@@ -217,6 +248,9 @@ impl LakeReader {
     }
 
     /// Describes a table's columns, partitions and shapes according to its log, in one tenant's store or in home.
+    ///
+    /// # Errors
+    /// Returns [`LakeError::NoTable`] if no store has the table, and fails if a store cannot be read.
     pub async fn describe(&self, source: &str, table: &str) -> Result<TableDescription, LakeError> {
         let logs = self.logs(source, table).await?;
         let log = logs.first().ok_or_else(|| LakeError::NoTable { table: table.to_string() })?;
@@ -224,6 +258,9 @@ impl LakeReader {
     }
 
     /// Where the described tables are, in the form of a lake's key `url`.
+    ///
+    /// # Errors
+    /// Fails if the key `url` gives no place for the tenant.
     pub fn url(&self) -> Result<String, LakeError> {
         match &self.whose {
             Whose::Tenants(tenant) => self.stores.url_of(tenant),

@@ -1,4 +1,4 @@
-//! Tables whose rolls fail: each waits for itself, and neither the stream nor other tables wait for it.
+//! Tables whose rolls fail: each waits on its own, and neither the stream nor other tables wait for it.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use super::Session;
 use crate::error::LakeError;
 use crate::table::{OpenTable, TableId};
 
-/// How soon what failed is tried again: after the first failure, and at most.
+/// Pauses before a failed roll is tried again: after the first failure, and at most.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
@@ -19,16 +19,16 @@ pub struct HeldBack {
 }
 
 impl Session {
-    /// A roll of the table failed, or what belongs to one: it is tried again at the time that is given back. Readers of the log miss nothing
-    /// meanwhile.
+    /// Notes that a roll of the table, or something that belongs to one, failed. Returns when it is tried again. Until
+    /// then readers of the log miss nothing.
     ///
     /// # Errors
-    /// The same one, where it says that this daemon does not own the lake any more, or has to read it again.
+    /// Returns the same error if it means that this daemon does not own the lake any more, or has to read it again.
     pub(super) fn hold_back(&mut self, id: &TableId, error: LakeError) -> Result<Instant, LakeError> {
         if error.is_lost_race() {
             return Err(error);
         }
-        // ⚠ What went back at home was acknowledged: that is more than one table's matter.
+        // ⚠ If home went back, more than one table is affected, because what was lost had been acknowledged.
         if matches!(error, LakeError::WentBack { .. }) && id.tenant.is_none() {
             return Err(error);
         }
@@ -45,7 +45,8 @@ impl Session {
         Ok(until)
     }
 
-    /// Replaced files of the table are removed: where no roll will come that could say so, it is in no trouble any more.
+    /// Called after replaced files of the table were removed: the table has no problem any more if no roll will come
+    /// that could show it.
     pub(super) fn swept(&mut self, id: &TableId) {
         let rolls = |table: &OpenTable| table.fresh_due(&self.settings.rolls).is_some();
         if !self.parked.contains_key(id) && !self.tables.get(id).is_some_and(rolls) {
@@ -53,12 +54,12 @@ impl Session {
         }
     }
 
-    /// When a table may be rolled that is due then.
+    /// When a table may be rolled that is due at `due`.
     pub(super) fn not_before(&self, id: &TableId, due: Instant) -> Instant {
         self.held_back.get(id).map_or(due, |held| held.until.max(due))
     }
 
-    /// What is held back, and why.
+    /// Messages about what is held back, and why.
     pub fn troubles(&self) -> Vec<String> {
         let of = |id: &TableId| id.tenant.as_ref().map_or_else(String::new, |tenant| format!(" of tenant {tenant:?}"));
         let shown = |(id, held): (&TableId, &HeldBack)| {

@@ -36,6 +36,9 @@ impl Opener {
     }
 
     /// Opens a store. With `create` a missing folder is made.
+    ///
+    /// # Errors
+    /// Fails if the folder cannot be made or opened, or if the settings of the bucket are invalid.
     pub fn open(&self, place: &Place) -> Result<Store, LakeError> {
         let shown = place.to_string();
         match place {

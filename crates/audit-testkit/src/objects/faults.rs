@@ -1,7 +1,7 @@
-//! A proxy before an object store that answers in its place, loses what it answers, or cuts requests: [`FaultProxy`].
+//! A proxy in front of an object store that answers in its place, loses answers, or cuts requests: [`FaultProxy`].
 //!
-//! It knows where a request begins and ends, so that a test can say which one is struck and what the server has done by then. One
-//! connection carries one request.
+//! It knows where a request begins and ends, so that a test can say which request has a fault and what the server has
+//! done before. Each connection serves one request.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -15,33 +15,34 @@ use tokio::sync::watch;
 use super::http::{Request, answer};
 use crate::proxy::listen;
 
-/// What happens to a request.
+/// A fault that happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The server is not asked; it is too busy (503).
+    /// The server does not get the request; the client is told that it is too busy (503).
     SlowDown,
-    /// The server is not asked; it fails (500).
+    /// The server does not get the request; the client is told that it failed (500).
     Fails,
     /// The connection is reset in the middle of the request.
     CutRequest,
-    /// The server does it; the client is told that it failed (500).
+    /// The server executes the request; the client is told that it failed (500).
     DoneButFails,
-    /// The server does it; the connection ends without an answer.
+    /// The server executes the request; the connection ends without an answer.
     DoneButClosed,
-    /// The server does it; the connection is reset.
+    /// The server executes the request; the connection is reset.
     DoneButReset,
-    /// The server does it; the connection is reset in the middle of the answer.
+    /// The server executes the request; the connection is reset in the middle of the answer.
     CutAnswer,
-    /// The server does it; nothing is ever answered.
+    /// The server executes the request; the client never gets an answer.
     DoneButSilent,
     /// The answer comes in pieces, with pauses.
     Slow,
-    /// The server is asked without the condition: what a store does that knows none. Only for one that checks no signatures.
+    /// The server gets the request without its condition, so that it acts like a store that does not know conditions.
+    /// Only for a server that does not check signatures.
     Unconditional,
 }
 
 impl Fault {
-    /// All that a store which keeps its promises can be struck by.
+    /// All faults that can happen to a store that keeps its promises.
     pub const ALL: [Fault; 9] = [
         Fault::SlowDown,
         Fault::Fails,
@@ -55,10 +56,10 @@ impl Fault {
     ];
 }
 
-/// Decides what happens to a request. The number counts requests from 0, from when the plan was made.
+/// Decides what happens to a request. The number counts the requests since the plan was made, from 0.
 type Plan = Box<dyn FnMut(&Request, u64) -> Option<Fault> + Send>;
 
-/// Works until dropped.
+/// A proxy that makes faults. It runs until it is dropped.
 pub struct FaultProxy {
     port: u16,
     state: Arc<State>,
@@ -67,13 +68,13 @@ pub struct FaultProxy {
 struct State {
     upstream: u16,
     plan: Mutex<(Plan, u64)>,
-    /// Faults that have struck since the plan was made, the server having done its part.
+    /// Number of faults that have happened since the plan was made. It counts after the server has done its part.
     struck: watch::Sender<u64>,
     stop: watch::Sender<bool>,
 }
 
 impl FaultProxy {
-    /// Before a server on 127.0.0.1; everything passes.
+    /// Starts a proxy in front of a server on 127.0.0.1. At first everything passes.
     pub fn to(upstream: u16) -> FaultProxy {
         let state = Arc::new(State {
             upstream,
@@ -89,23 +90,23 @@ impl FaultProxy {
         self.port
     }
 
-    /// What happens from here on.
+    /// Sets the plan for the requests from now on.
     pub fn plan(&self, plan: impl FnMut(&Request, u64) -> Option<Fault> + Send + 'static) {
         *self.state.plan.lock().expect("a plan does not panic") = (Box::new(plan), 0);
         self.state.struck.send_replace(0);
     }
 
-    /// Everything passes again.
+    /// Lets everything pass again.
     pub fn heal(&self) {
         self.plan(|_, _| None);
     }
 
-    /// How many faults have struck since the plan was made.
+    /// Number of faults that have happened since the plan was made.
     pub fn struck(&self) -> u64 {
         *self.state.struck.borrow()
     }
 
-    /// Waits for the first.
+    /// Waits for the first fault.
     pub async fn strike(&self) {
         let mut struck = self.state.struck.subscribe();
         drop(struck.wait_for(|struck| *struck > 0).await);
@@ -135,7 +136,7 @@ const SLOW_DOWN: &str =
     "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>";
 const FAILS: &str = "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>Try again.</Message></Error>";
 
-/// A connection that breaks is what its client sees of it; nobody else needs the error.
+/// Serves a connection. Its error is ignored, because only the client needs to see that the connection breaks.
 async fn connection(client: TcpStream, state: Arc<State>) -> io::Result<()> {
     client.set_nodelay(true)?;
     let (from, mut to) = client.into_split();
@@ -187,7 +188,7 @@ async fn connection(client: TcpStream, state: Arc<State>) -> io::Result<()> {
             to.write_all(&answered[..answered.len() / 2]).await?;
             reset(to)
         }
-        // Until the client has had enough.
+        // Wait until the client closes the connection.
         Some(Fault::DoneButSilent) => from.read(&mut [0]).await.map(drop),
         Some(Fault::Slow) => {
             for piece in answered.chunks(answered.len().div_ceil(4).max(1)) {

@@ -1,5 +1,6 @@
-//! A bucket of Google Cloud Storage in memory: the part of its XML API that a client writes and reads objects with. Generations and their
-//! preconditions hold, checked and changed under one lock; nobody signs in. Objects lie in a folder too, for those who look past the server.
+//! A bucket of Google Cloud Storage in memory: the part of its XML API with which a client writes and reads objects.
+//! Generations and their preconditions work; they are checked and changed under one lock. Clients need no credentials.
+//! Objects are also written to a folder, for tests that read them without the server.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -14,16 +15,16 @@ use tokio::net::TcpStream;
 use super::http::{Request, answer};
 use crate::proxy::listen;
 
-/// The smallest part of an upload but the last.
+/// Minimum size in bytes of every part of an upload except the last.
 const PART_MIN: usize = 5 << 20;
-/// Entries of a page, at most.
+/// Maximum number of entries of a page.
 const PAGE: usize = 1000;
 
 struct Bucket {
     folder: PathBuf,
     objects: BTreeMap<String, Object>,
     uploads: HashMap<String, BTreeMap<u32, Vec<u8>>>,
-    /// Of objects, parts and uploads.
+    /// The last number given to an object or an upload.
     generation: u64,
 }
 
@@ -55,7 +56,8 @@ impl Answer {
     }
 }
 
-/// Starts one that lives as long as the process, with one bucket, whose objects lie in `folder`; returns its port.
+/// Starts a server with one bucket, whose objects are in `folder`, and returns its port. It runs as long as the
+/// process.
 pub(super) fn start(bucket: &'static str, folder: PathBuf) -> u16 {
     listen(move |listener| async move {
         let (objects, uploads) = Default::default();
@@ -85,7 +87,7 @@ async fn connection(client: TcpStream, name: &'static str, bucket: Arc<Mutex<Buc
     Ok(())
 }
 
-/// What a request's address says.
+/// The parsed target of a request.
 struct Target {
     bucket: String,
     key: String,
@@ -162,7 +164,7 @@ impl Bucket {
     fn store(&mut self, key: String, body: Vec<u8>) -> Headers {
         let object = Object { body: Arc::new(body), generation: self.next(), written: Micros::now() };
         let headers = headers_of(&object);
-        // There whole or not at all, as in the bucket.
+        // As in the bucket, an object appears whole or not at all.
         let (path, part) = (self.folder.join(&key), self.folder.join(".part"));
         fs::create_dir_all(path.parent().expect("a folder above")).expect("a folder for an object");
         fs::write(&part, object.body.as_slice()).and_then(|()| fs::rename(&part, path)).expect("an object's file");
@@ -181,7 +183,7 @@ impl Bucket {
         }
     }
 
-    /// Takes the parts that the request names, in its order.
+    /// Joins the parts that the request names, in its order.
     fn complete(&mut self, upload: &str, key: &str, request: &Request) -> Answer {
         let Some(parts) = self.uploads.get(upload) else { return Answer::failed("404 Not Found", "NoSuchUpload") };
         let named = String::from_utf8_lossy(&request.body);

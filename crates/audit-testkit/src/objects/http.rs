@@ -1,10 +1,10 @@
-//! HTTP/1.1, as much of it as object stores and their clients speak: requests with a length.
+//! The part of HTTP/1.1 that object stores and their clients use: requests with a length.
 
 use std::io::{self, ErrorKind};
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// What a client asked.
+/// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub method: String,
@@ -15,7 +15,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// `None` where the client has nothing more to ask.
+    /// Reads the next request. `None` if the client sends no more.
     pub(crate) async fn read(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Request>> {
         let mut line = String::new();
         if from.read_line(&mut line).await? == 0 {
@@ -41,12 +41,12 @@ impl Request {
         Ok(Some(request))
     }
 
-    /// The value of a header, named in lower case.
+    /// Returns the value of a header, whose name is given in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    /// As it is sent on, over a connection that ends with the answer.
+    /// Writes the request to be passed on, over a connection that ends with the answer.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         for (name, value) in self.headers.iter().filter(|(name, _)| name != "connection") {
@@ -57,7 +57,7 @@ impl Request {
     }
 }
 
-/// Answers; with `length` in place of the body's own where the request was a HEAD.
+/// Writes an answer. With `head_only`, for a HEAD request, it states the body's length but leaves the body out.
 pub(crate) async fn answer(
     to: &mut (impl AsyncWrite + Unpin),
     status: &str,

@@ -1,7 +1,7 @@
-//! Object stores on 127.0.0.1: [`ObjectServer`], and [`FaultProxy`] before one.
+//! Object stores on 127.0.0.1: [`ObjectServer`], and [`FaultProxy`] in front of one.
 //!
-//! S3 is the Versity gateway over a folder, Azure is Azurite in memory; for GCS no packaged server takes what its clients write, so a bucket in
-//! memory stands in for it.
+//! S3 is the Versity gateway over a folder, Azure is Azurite in memory. No packaged server accepts what the clients of
+//! GCS write, so a bucket in memory replaces it.
 
 mod faults;
 mod gcs;
@@ -40,10 +40,10 @@ impl ObjectKind {
     pub const ALL: [ObjectKind; 3] = [ObjectKind::S3, ObjectKind::Gcs, ObjectKind::Azure];
 }
 
-/// The one bucket, or container, of every server.
+/// The only bucket, or container, of every server.
 const BUCKET: &str = "lake";
 const S3_KEY: (&str, &str) = ("testaccess", "testsecret");
-/// Published by Microsoft for emulators.
+/// Account and key that Microsoft publishes for emulators.
 const AZURE_ACCOUNT: &str = "devstoreaccount1";
 const AZURE_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
@@ -62,7 +62,7 @@ impl ObjectServer {
         ObjectServer::launch(kind, None)
     }
 
-    /// S3 over HTTPS.
+    /// Starts S3 over HTTPS.
     pub fn over_tls(identity: &Identity) -> ObjectServer {
         ObjectServer::launch(ObjectKind::S3, Some(identity))
     }
@@ -72,7 +72,7 @@ impl ObjectServer {
         let secret = match kind {
             ObjectKind::S3 => S3_KEY.1,
             ObjectKind::Azure => AZURE_KEY,
-            // A client that signs in nowhere still wants a key.
+            // A client without a login still needs a key.
             ObjectKind::Gcs => {
                 r#"{"type": "service_account", "private_key": "", "private_key_id": "", "client_email": "", "disable_oauth": true}"#
             }
@@ -101,7 +101,7 @@ impl ObjectServer {
         server
     }
 
-    /// The process's server of this kind, started by the first who asks.
+    /// Returns the server of this kind that all tests of this process share. The first call starts it.
     pub async fn shared(kind: ObjectKind) -> &'static ObjectServer {
         static SERVERS: [OnceLock<ObjectServer>; ObjectKind::ALL.len()] =
             [const { OnceLock::new() }; ObjectKind::ALL.len()];
@@ -126,7 +126,7 @@ impl ObjectServer {
             said(port, ask, "").contains(&format!(" {status} "))
         });
         if self.kind == ObjectKind::Azure {
-            // Everything that is signed is fixed, so that the signature is too.
+            // Everything that is signed is constant, so the signature is too.
             let signed = "x-ms-date: Thu, 01 Jan 2026 00:00:00 GMT\r\nx-ms-version: 2021-08-06\r\ncontent-length: 0\r\n\
                           authorization: SharedKey devstoreaccount1:rSZgTn1RHvSH1VSq+G0/mbvBXYNB7ty0W3peZSI45HQ=\r\n";
             let made = said(port, "PUT /devstoreaccount1/lake?restype=container", signed);
@@ -142,13 +142,15 @@ impl ObjectServer {
         self.port
     }
 
-    /// The folder in which a prefix of the bucket lies, each object a file. Not of Azure, whose objects lie in memory.
+    /// Returns the folder of a prefix of the bucket, in which each object is a file. Not for Azure, whose objects are
+    /// in memory.
     pub fn folder(&self, prefix: &str) -> PathBuf {
         assert_ne!(self.kind, ObjectKind::Azure, "objects lie in memory");
         self.folder.path().join("data").join(BUCKET).join(prefix)
     }
 
-    /// Brings what lies under a prefix of an Azure container, whose server keeps it in memory, into a folder that the caller has.
+    /// Copies the objects under a prefix of an Azure container, whose server keeps them in memory, into the caller's
+    /// folder.
     pub async fn mirror(&self, prefix: &str, folder: &Path) {
         assert_eq!(self.kind, ObjectKind::Azure, "the others have a folder");
         let store = MicrosoftAzureBuilder::new()
@@ -164,7 +166,7 @@ impl ObjectServer {
         for ObjectMeta { location, .. } in objects {
             let bytes = match store.get(&location).await {
                 Ok(object) => object.bytes().await.expect("its bytes"),
-                // Who writes there may have removed it meanwhile.
+                // The writer may have removed it meanwhile.
                 Err(object_store::Error::NotFound { .. }) => continue,
                 Err(error) => panic!("an object cannot be read: {error}"),
             };
@@ -175,7 +177,7 @@ impl ObjectServer {
         }
     }
 
-    /// Makes a bucket beside the one that is there; returns its folder. Of S3 only.
+    /// Makes another bucket and returns its folder. For S3 only.
     pub fn make_bucket(&self, name: &str) -> PathBuf {
         assert_eq!(self.kind, ObjectKind::S3, "buckets are folders");
         let folder = self.folder.path().join("data").join(name);
@@ -183,7 +185,7 @@ impl ObjectServer {
         folder
     }
 
-    /// The keys of a lake under `prefix`, reached at `port`, as lines of TOML.
+    /// Writes the configuration of a lake under `prefix`, with the server at `port`, as lines of TOML.
     pub fn lake(&self, prefix: &str, port: u16) -> String {
         let secret = self.folder.path().join("secret");
         let secret = secret.display();
@@ -238,7 +240,7 @@ fn azure(port: u16) -> Command {
     command
 }
 
-/// The first line of an answer; empty where there is none.
+/// Returns the first line of an answer; empty if there is none.
 fn said(port: u16, ask: &str, headers: &str) -> String {
     let asked = || {
         let mut server = TcpStream::connect(("127.0.0.1", port))?;

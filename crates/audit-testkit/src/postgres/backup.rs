@@ -1,8 +1,9 @@
-//! Copies of a cluster: backups to restore, standbys to fail over to.
+//! Copies clusters: backups to restore, standbys for a failover.
 //!
-//! Two kinds, since an operator has two. [`Postgres::backup`] is what `pg_basebackup` gives: taken while the server
-//! works, without replication slots (and, through the low-level interface, on every major; Debian's `pg_basebackup 15`
-//! refuses 16 and later). [`Postgres::clone_stopped`] is the snapshot of a disk: everything, slots too.
+//! There are two kinds of copies, because an operator has two. [`Postgres::backup`] is the same as a `pg_basebackup`:
+//! taken while the server works, without replication slots. It uses the low-level interface, which works on every
+//! major; Debian's `pg_basebackup 15` refuses 16 and later. [`Postgres::clone_stopped`] is the snapshot of a disk,
+//! including slots.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,14 +15,14 @@ use super::{Postgres, Shutdown, connect};
 use crate::os::unique;
 use audit_install::give_to_server_user;
 
-/// A data folder at rest, from which any number of servers can be started.
+/// A data folder that is not in use, from which any number of servers can be started.
 pub struct Backup {
     major: u16,
     folder: TempDir,
 }
 
 impl Postgres {
-    /// A backup as of now, taken while the server works.
+    /// Takes a backup of the present state while the server works.
     pub async fn backup(&self) -> Backup {
         let backup = Backup::empty(self.major);
         let data = backup.folder.path().join("data");
@@ -35,7 +36,7 @@ impl Postgres {
         let left_out = ["postmaster.pid", "postmaster.opts", "pg_wal", "pg_replslot"];
         copy_folder(&self.data_dir(), &data, &|name| left_out.contains(&name));
         let label: String = client.query_one(end, &[]).await.expect("the backup ends").get(0);
-        // The WAL last: all that was written while the files were copied is in it.
+        // Copy the WAL last, because it contains everything that was written while the files were copied.
         copy_folder(&self.data_dir().join("pg_wal"), &data.join("pg_wal"), &|_| false);
         fs::create_dir(data.join("pg_replslot")).expect("an empty folder for slots");
         fs::write(data.join("backup_label"), label).expect("the label of the backup");
@@ -51,8 +52,8 @@ impl Postgres {
         backup
     }
 
-    /// A standby that follows this server through a physical slot, started with further settings. For slots that
-    /// survive a failover (17 and later) give it `sync_replication_slots = on`.
+    /// Starts a standby that follows this server through a physical slot, with further settings. For slots that survive
+    /// a failover (17 and later) set `sync_replication_slots = on`.
     pub async fn standby(&self, settings: &[(&str, &str)]) -> Postgres {
         let slot = unique("standby");
         let backup = self.backup().await;
@@ -63,7 +64,7 @@ impl Postgres {
         backup.start_as("standby.signal", &all)
     }
 
-    /// Makes a standby a server of its own, on a new timeline. Returns when it accepts writes.
+    /// Promotes a standby to a primary, on a new timeline. Returns when it accepts writes.
     pub fn promote(&self) {
         self.pg_ctl(&["promote", "-w", "-t", "120"]);
     }
@@ -75,8 +76,8 @@ impl Backup {
         Backup { major, folder }
     }
 
-    /// A server on a copy of the backup, which goes on where the backup's WAL ends, on the same timeline: the restore
-    /// of an operator who just copies files back.
+    /// Starts a server on a copy of the backup, which continues at the end of the backup's WAL, on the same timeline.
+    /// This is the restore of an operator who only copies files back.
     pub fn start(&self) -> Postgres {
         self.start_with(&[])
     }
@@ -87,7 +88,7 @@ impl Backup {
         cluster
     }
 
-    /// A restore by archive recovery, which begins a new timeline.
+    /// Restores by archive recovery, which begins a new timeline.
     pub fn recover(&self) -> Postgres {
         self.start_as("recovery.signal", &[("restore_command", "false")])
     }
@@ -114,7 +115,7 @@ impl Backup {
     }
 }
 
-/// Copies files and folders; those that vanish meanwhile, as a working server's do, are left out.
+/// Copies files and folders. Those that disappear meanwhile, as happens with a working server, are left out.
 fn copy_folder(from: &Path, to: &Path, left_out: &dyn Fn(&str) -> bool) {
     let (Ok(metadata), Ok(entries)) = (fs::metadata(from), fs::read_dir(from)) else { return };
     fs::create_dir_all(to).expect("a folder for the copy");

@@ -1,8 +1,8 @@
-//! A private PostgreSQL: [`Postgres`].
+//! A private PostgreSQL server: [`Postgres`].
 //!
-//! Each is a cluster of its own in a temporary folder: trust authentication, `wal_level = logical`, port and socket
-//! that nobody else uses. `fsync` is off, which a killed process does not notice (the kernel keeps what was written);
-//! what is measured turns it on.
+//! Each is a separate cluster in a temporary folder, with trust authentication, `wal_level = logical`, and its own port
+//! and socket. `fsync` is off, which makes no difference when a process is killed (the kernel keeps what was written);
+//! measurements turn it on.
 
 mod backup;
 mod client;
@@ -36,11 +36,11 @@ const BASE_SETTINGS: [(&str, &str); 12] = [
     ("log_line_prefix", "%m [%p] %q%a "),
     ("log_min_messages", "warning"),
     ("listen_addresses", "127.0.0.1"),
-    // Tests replay written times; no cluster may depend on where it runs.
+    // Tests contain fixed times, so no cluster may depend on the machine's time zone.
     ("timezone", "UTC"),
 ];
 
-/// How a cluster is to be set up before its first start.
+/// The setup of a cluster before its first start.
 #[derive(Clone, Debug)]
 pub struct Builder {
     major: u16,
@@ -49,7 +49,7 @@ pub struct Builder {
     files: Vec<(String, String)>,
 }
 
-/// Ways to stop, as `pg_ctl` names them.
+/// Ways to stop a server, as `pg_ctl` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
     /// Ends sessions and writes a checkpoint.
@@ -63,32 +63,32 @@ pub struct Postgres {
     major: u16,
     bin: PathBuf,
     port: u16,
-    // In this order: the guard stands down before the folder goes.
+    // The order matters: the guard is dismissed before the folder is removed.
     guard: Option<Guard>,
     folder: TempDir,
 }
 
 impl Builder {
-    /// A line of `postgresql.conf`; the value needs no quotes. Later ones override earlier ones and the base.
+    /// Adds a line of `postgresql.conf`; the value needs no quotes. Later lines override earlier ones and the base.
     pub fn setting(mut self, name: &str, value: &str) -> Builder {
         self.settings.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// A line of `pg_hba.conf`, before the one that trusts everybody.
+    /// Adds a line of `pg_hba.conf` before the one that trusts everyone.
     pub fn access(mut self, line: &str) -> Builder {
         self.access.push(line.to_owned());
         self
     }
 
-    /// A file in the data folder that only the server may read: a key, a certificate.
+    /// Adds a file in the data folder that only the server may read: a key, a certificate.
     pub fn file(mut self, name: &str, content: &str) -> Builder {
         self.files.push((name.to_owned(), content.to_owned()));
         self
     }
 
-    /// Serves TLS with this identity, and accepts client certificates that the authority signed. Whether a client must
-    /// use TLS, or must show one, is for [`Builder::access`] to say.
+    /// Serves TLS with this identity, and accepts client certificates that the authority signed. [`Builder::access`]
+    /// decides whether a client must use TLS or show a certificate.
     pub fn tls(self, identity: &Identity, authority: &Authority) -> Builder {
         self.file("server.crt", &identity.certificate)
             .file("server.key", &identity.key)
@@ -114,7 +114,7 @@ impl Builder {
 }
 
 impl Postgres {
-    /// Whether this major can be started here; `cargo xtask servers install MAJOR` makes it so.
+    /// Tells whether this major can be started here. `cargo xtask servers install MAJOR` installs it.
     pub fn installed(major: u16) -> bool {
         postgres_bin(major).is_ok()
     }
@@ -127,7 +127,7 @@ impl Postgres {
         Postgres::builder(major).start()
     }
 
-    /// A cluster whose data folder `fill` makes; not yet started.
+    /// Makes a cluster whose data folder is filled by `fill`; it is not yet started.
     fn around(major: u16, fill: impl FnOnce(&Path, &Path)) -> Postgres {
         let bin = postgres_bin(major).unwrap_or_else(|error| panic!("{error:#}"));
         let folder = tempfile::Builder::new().prefix("cdc-audit-pg-").tempdir().expect("a temporary folder");
@@ -146,7 +146,7 @@ impl Postgres {
         self.port
     }
 
-    /// Where the server's Unix socket lies, and its `server.log`.
+    /// The folder of the server's Unix socket and of its `server.log`.
     pub fn socket_dir(&self) -> &str {
         self.folder.path().to_str().expect("temporary folders have plain names")
     }
@@ -155,7 +155,7 @@ impl Postgres {
         self.folder.path().join("data")
     }
 
-    /// What the server wrote to its log so far.
+    /// Reads what the server has written to its log so far.
     pub fn log(&self) -> String {
         std::fs::read(self.log_path()).map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
     }
@@ -164,13 +164,14 @@ impl Postgres {
         self.folder.path().join("server.log")
     }
 
-    /// Adds lines to `postgresql.conf`. In force after [`Postgres::reload`] or a restart, as the setting demands.
+    /// Adds lines to `postgresql.conf`. They take effect after [`Postgres::reload`] or a restart, depending on the
+    /// setting.
     pub fn configure(&self, settings: &[(&str, &str)]) {
         let line = |(name, value): &(&str, &str)| format!("{name} = '{}'\n", value.replace('\'', "''"));
         self.append("postgresql.conf", &settings.iter().map(line).collect::<String>());
     }
 
-    /// Puts lines before the present ones of `pg_hba.conf`.
+    /// Adds lines before the present ones of `pg_hba.conf`.
     pub fn grant_access(&self, lines: &[String]) {
         let path = self.data_dir().join("pg_hba.conf");
         let present = std::fs::read_to_string(&path).expect("pg_hba.conf");
@@ -201,7 +202,7 @@ impl Postgres {
         self.start_again();
     }
 
-    /// Stops and keeps everything; [`Postgres::start_again`] goes on, on the same port.
+    /// Stops the server and keeps everything; [`Postgres::start_again`] continues on the same port.
     pub fn stop(&self, how: Shutdown) {
         let mode = match how {
             Shutdown::Fast => "fast",
@@ -214,9 +215,9 @@ impl Postgres {
         self.start_in(&[]);
     }
 
-    /// The same, with these variables in the server's environment.
+    /// Starts the server again with these variables in its environment.
     pub fn start_in(&self, environment: &[(&str, &str)]) {
-        // The port goes by the command line, so that a copied configuration file cannot carry an old one.
+        // The port is given on the command line, so that an old one in a copied configuration file does not matter.
         let port = format!("-p {}", self.port);
         let log = self.log_path();
         let log = log.to_str().expect("temporary folders have plain names");
@@ -237,7 +238,7 @@ impl Postgres {
         }
     }
 
-    /// Whether the postmaster runs (also where it is paused).
+    /// Tells whether the postmaster runs; a paused one does too.
     pub fn running(&self) -> bool {
         self.postmaster().is_some_and(os::alive)
     }
@@ -247,27 +248,27 @@ impl Postgres {
         pid_file.lines().next()?.parse().ok()
     }
 
-    /// All processes of the cluster, the postmaster first.
+    /// Lists all processes of the cluster, the postmaster first.
     fn processes(&self) -> Vec<u32> {
         let postmaster = self.postmaster();
         postmaster.into_iter().chain(postmaster.map(os::children).unwrap_or_default()).collect()
     }
 
-    /// SIGKILL to every process, as when the machine's memory runs out. Gone on return.
+    /// Sends SIGKILL to every process, as when the machine's memory runs out. Returns when they have ended.
     pub fn kill9(&self) {
-        // Nothing can be forked between listing and killing by a postmaster that stands still.
+        // A paused postmaster cannot fork a process between the listing and the killing.
         self.postmaster().inspect(|&pid| os::signal(pid, Signal::STOP));
         let processes = self.processes();
         processes.iter().for_each(|&pid| os::signal(pid, Signal::KILL));
         eventually("the killed server's processes end", || !processes.iter().any(|&pid| os::alive(pid)));
-        // Until somebody reaps the dead postmaster its number is taken, and the next start would think it alive.
+        // Until the dead postmaster is reaped, its number is in use, and the next start would think it alive.
         let socket_lock = self.folder.path().join(format!(".s.PGSQL.{}.lock", self.port));
         for lock in [self.data_dir().join("postmaster.pid"), socket_lock] {
             drop(std::fs::remove_file(lock));
         }
     }
 
-    /// SIGSTOP to every process: connections stay open and nobody answers.
+    /// Sends SIGSTOP to every process: connections stay open without an answer.
     pub fn sigstop(&self) {
         self.processes().into_iter().for_each(|pid| os::signal(pid, Signal::STOP));
     }

@@ -8,15 +8,15 @@ use super::client::psql;
 use super::{Postgres, connect};
 use audit_install::MAJORS;
 
-/// A database of one test's own, dropped with this value together with its slots.
+/// A test's own database, dropped with this value together with its slots.
 pub struct Database {
     pub server: &'static Postgres,
     pub name: String,
     pub url: String,
 }
 
-/// The process's server of this major, started by the first who asks. Tests that stop, restart or reconfigure a server
-/// start their own.
+/// Returns the server of this major that all tests of this process share. The first call starts it. Tests that stop,
+/// restart or reconfigure a server start their own.
 pub async fn shared(major: u16) -> &'static Postgres {
     tokio::task::spawn_blocking(move || shared_blocking(major)).await.expect("the shared server starts")
 }
@@ -29,7 +29,7 @@ pub async fn shared_db(major: u16) -> Database {
 fn shared_blocking(major: u16) -> &'static Postgres {
     static SERVERS: [OnceLock<Postgres>; MAJORS.len()] = [const { OnceLock::new() }; MAJORS.len()];
     let index = MAJORS.iter().position(|&known| known == major).expect("a supported major");
-    // Never dropped: its guard removes it when the process ends.
+    // It is never dropped: its guard removes it when the process ends.
     SERVERS[index].get_or_init(|| {
         let many = [("max_replication_slots", "100"), ("max_wal_senders", "100"), ("max_connections", "300")];
         many.iter().fold(Postgres::builder(major), |builder, (name, value)| builder.setting(name, value)).start()
@@ -37,7 +37,7 @@ fn shared_blocking(major: u16) -> &'static Postgres {
 }
 
 impl Database {
-    /// A new database on a server that lives as long as the process.
+    /// Makes a new database on a server that runs as long as the process.
     pub fn new(server: &'static Postgres) -> Database {
         let (name, url) = server.new_database();
         Database { server, name, url }
@@ -60,18 +60,18 @@ impl Drop for Database {
     }
 }
 
-/// Drops the slots of a database. Best effort: what is left goes with the server, but a slot kept would hold back WAL for
-/// every other test, and there are only so many.
+/// Drops the slots of a database if possible. A slot that is left disappears with the server, but until then it would
+/// keep WAL for every other test, and the number of slots is limited.
 pub fn drop_slots(url: &str) {
     let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
                WHERE database = current_database() AND active_pid IS NOT NULL;";
     let forget = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
                   WHERE database = current_database();";
     if psql(url, end).is_err() {
-        // The server went first.
+        // The server has already ended.
         return;
     }
-    // A walsender takes a moment to end and to let go of its slot.
+    // A walsender needs a moment to end and to release its slot.
     for _ in 0..50 {
         if psql(url, forget).is_ok() {
             break;

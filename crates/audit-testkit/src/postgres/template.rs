@@ -1,18 +1,18 @@
-//! A data folder ready made: `initdb` takes a second or two, a copy of its result a twentieth of that.
+//! A prepared data folder: `initdb` takes a second or two, a copy of its result only a twentieth of that.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use audit_install::{as_server_user, give_to_server_user, lock, remove, run, servers_dir};
 
-/// Makes `data` a new cluster of this major.
+/// Makes a new cluster of this major in `data`.
 pub(super) fn copy(major: u16, bin: &Path, data: &Path) {
     let template = template(major, bin);
     run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&template).arg(data)).expect("a copy of the template");
 }
 
-/// The cluster that others are copied from, made by the first who asks. Its name holds the server's exact version, for
-/// the distribution may bring another tomorrow.
+/// Returns the cluster from which others are copied. The first call makes it. Its name contains the server's exact
+/// version, because the distribution may update the server.
 fn template(major: u16, bin: &Path) -> PathBuf {
     let version = run(as_server_user(bin.join("postgres")).arg("--version")).expect("the server's version");
     let version: String =
@@ -26,7 +26,7 @@ fn template(major: u16, bin: &Path) -> PathBuf {
 }
 
 fn make(bin: &Path, template: &Path) {
-    // Made in a temporary folder, since the server's user may not write into the cache.
+    // It is made in a temporary folder, because the server's user may not write into the cache.
     let folder = tempfile::Builder::new().prefix("cdc-audit-initdb-").tempdir().expect("a temporary folder");
     give_to_server_user(folder.path()).expect("chown");
     let data = folder.path().join("data");

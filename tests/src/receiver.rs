@@ -1,13 +1,13 @@
-use std::collections::{HashMap, HashSet, VecDeque};
+//! A receiver of webhooks that does as it is told: an HTTP server on this machine.
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use audit_testkit::Postgres;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
-use cdc_audit_tests::world::{Builder, World};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -103,9 +103,13 @@ impl Receiver {
         }
     }
 
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/cdc", self.port)
+    }
+
     /// The sink `hook`, with further keys.
     pub fn section(&self, keys: &str) -> String {
-        format!("[sinks.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/cdc\"\n{keys}\n", self.port)
+        format!("[sinks.hook]\ntype = \"webhook\"\nurl = \"{}\"\n{keys}\n", self.url())
     }
 
     pub fn script(&self, reactions: &[Reaction]) {
@@ -181,36 +185,4 @@ async fn receive(State(inner): State<Arc<Mutex<Inner>>>, headers: HeaderMap, bod
         Reaction::TakeAndFail => StatusCode::BAD_GATEWAY.into_response(),
         Reaction::Hang | Reaction::TakeAndHang => std::future::pending().await,
     }
-}
-
-pub const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, name text); ALTER TABLE t REPLICA IDENTITY FULL";
-
-/// A source with one table, a hot database, and the receiver.
-pub fn world<'p>(server: &'p Postgres, receiver: &Receiver, keys: &str) -> Builder<'p> {
-    World::on(server).without_lake().unwitnessed().sql(TABLE).sections(&receiver.section(keys))
-}
-
-/// Rows that come, change and go: so many versions thrice.
-pub fn write(server: &Postgres, world: &World, first: u32, count: u32) {
-    let last = first + count - 1;
-    let sql = format!(
-        "INSERT INTO t SELECT i, 'n' || i FROM generate_series({first}, {last}) AS i; \
-         UPDATE t SET name = name || '!' WHERE id BETWEEN {first} AND {last}; DELETE FROM t WHERE id BETWEEN {first} AND {last}"
-    );
-    server.execute(&world.database, &sql);
-}
-
-/// Everything that the hot table has arrived, nothing else did, and but for repeats in the same order.
-pub async fn compare(world: &World, receiver: &Receiver) {
-    let positions = |taken: &[Value]| -> Vec<String> {
-        let mut seen = HashSet::new();
-        let position = |message: &Value| message["position"].as_str().unwrap().to_owned();
-        taken.iter().map(position).filter(|position| seen.insert(position.clone())).collect()
-    };
-    let statement = "SELECT position FROM cdc_audit.versions ORDER BY position";
-    let rows = world.hot().await.query(statement, &[]).await.unwrap();
-    let stored: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    let arrived = positions(&receiver.taken());
-    assert_eq!(arrived.len(), stored.len());
-    assert!(arrived == stored, "the order is another");
 }
