@@ -1,6 +1,6 @@
 use expect_test::expect;
 
-/// What `check` says of a config file with these sections.
+/// Returns what `check` says about a configuration file with these sections.
 fn said(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");

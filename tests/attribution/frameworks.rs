@@ -29,8 +29,8 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?} ended with {}:\n{stdout}{stderr}", output.status);
 }
 
-/// What an application has to make of it: rows 1 and 2 in one transaction of Ann's; 3 and 5 by nobody, over the connection that somebody
-/// has used; 4 rolled back; 6 to 9 by Cleo, with 7 rolled back to a savepoint.
+/// Checks what an application must have done: rows 1 and 2 in one transaction by Ann; 3 and 5 without a person, over a
+/// connection that a person has used before; 4 rolled back; 6 to 9 by Cleo, with 7 rolled back to a savepoint.
 async fn check(world: &World) {
     world.catch_up().await;
     let trail = world.recorded().await.hot;

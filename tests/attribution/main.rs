@@ -1,10 +1,10 @@
-//! Who and why, as applications say it.
+//! Tests actor and reason, as applications give them.
 //!
-//! - `config`: mistakes in what is configured of it
-//! - `frameworks`: the helpers under `examples/attribution`, each in an application of its own
+//! - `config`: mistakes in their configuration
+//! - `frameworks`: the helpers under `examples/attribution`, each in its own application
 //! - `pooler`: behind PgBouncer in transaction mode
-//! - `required`: versions that do not say what their table requires
-//! - `verified`: what the trail believes
+//! - `required`: versions that lack what their table requires
+//! - `verified`: contexts that the trail marks as verified
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod config;

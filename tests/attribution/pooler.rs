@@ -1,7 +1,8 @@
 use audit_testkit::{PgBouncer, connect, shared};
 use cdc_audit_tests::world::World;
 
-/// Eight clients share two connections. Each transaction writes who it is into its row, so that the trail can be compared with it.
+/// Eight clients share two connections. Each transaction writes its actor into its row, so that the trail can be
+/// compared with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_context_leaks_from_one_transaction_to_another_behind_a_pooler() {
     let server = shared(15).await;

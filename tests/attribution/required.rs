@@ -21,7 +21,7 @@ require_actor = ["updated", "deleted"]
 require_reason = true
 "#;
 
-/// Flagged in both sinks, counted by table, listed from either.
+/// Such versions are flagged in both sinks, counted by table, and listed from each sink.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_table_requires_and_nobody_said_is_flagged_counted_and_listed() {
     let server = shared(15).await;
@@ -61,10 +61,10 @@ async fn what_a_table_requires_and_nobody_said_is_flagged_counted_and_listed() {
             r#"public.strict 3 deleted ["reason"]"#,
             "public.strict 4 created null",
             r#"public.strict 1 deleted ["actor","reason"]"#,
-            // A row's reason counts only where its actor does.
+            // A row's reason counts only if its actor counts too.
             r#"public.columns 1 created ["reason"]"#,
             "public.columns 1 updated null",
-            // The column names who changed the row before; nothing says why it was changed again.
+            // The column still names the person who changed the row before; nothing says why it was changed again.
             r#"public.columns 1 updated ["reason"]"#,
             r#"public.columns 1 deleted ["actor","reason"]"#,
         ]

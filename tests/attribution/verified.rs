@@ -1,7 +1,7 @@
 use audit_testkit::{eventually, shared};
 use cdc_audit_tests::world::World;
 
-/// Whether each context is verified, in the order of the trail.
+/// Returns for each context whether it is verified, in the order of the trail.
 async fn verified(world: &World) -> Vec<Option<bool>> {
     world.check().await.hot.iter().map(|version| version.context_verified).collect()
 }
@@ -51,7 +51,7 @@ async fn a_key_that_is_rotated_under_the_running_daemon_is_read() {
     stored("1");
     server.execute(&world.database, "SELECT cdc_audit.rotate_context_key()");
     say(2);
-    // Nobody has this key, and asking for it does not make it.
+    // No session has this key, and reading it does not make it.
     server.execute(
         &world.database,
         &format!(

@@ -17,7 +17,7 @@ pub const TABLES: &str = "
 pub const COLUMNS: &str = "id, password_digest, email, ssn, phone, card, nick, tenant, editor, why, owner, note, doc, raw, gone, number, pin_code, tags, body, \
     remark, visits, attributes, markup, outbox, docs, words, lines";
 
-/// Content of each kind, wherever no rule decides about the column.
+/// Rules for content of each kind, in all columns without a rule of their own.
 pub const CONTENT: &str = r#"
 [[protection.rules]]
 content = "ssn"
@@ -60,7 +60,7 @@ body = "full"
 "doc.inner.secretly" = "hash"
 "#;
 
-/// Everything that nobody may find.
+/// Everything that must not be found.
 #[derive(Default)]
 pub struct Secrets {
     count: u64,
@@ -81,10 +81,10 @@ impl Row {
 }
 
 impl Secrets {
-    /// A word that stands nowhere else.
+    /// Makes a word that occurs nowhere else.
     pub fn word(&mut self, what: &str) -> String {
         self.count += 1;
-        // Letters and digits that no hash, number or name has side by side.
+        // No hash, number or name has these letters and digits next to each other.
         let word = format!("zq{what}{}xwv{}kjq", self.count, self.count * 7919);
         self.words.push(word.clone());
         word
@@ -98,7 +98,7 @@ impl Secrets {
         digits
     }
 
-    /// A number whose check digit is right.
+    /// Makes a card number with a valid check digit.
     fn card(&mut self) -> String {
         self.count += 1;
         let body = format!("4539{:011}", (self.count * 7_919_009_973) % 100_000_000_000);
@@ -143,14 +143,14 @@ impl Secrets {
         format!("{}@example.com", self.word("inmail"))
     }
 
-    /// An account whose check digits are right.
+    /// Makes an account number with valid check digits.
     fn iban(&mut self) -> String {
         let account = self.digits("37", 18);
         let rest = format!("{account}131400").bytes().fold(0, |rest, digit| (rest * 10 + u32::from(digit - b'0')) % 97);
         format!("DE{:02}{account}", 98 - rest)
     }
 
-    /// Free text with content of each kind, numbers side by side.
+    /// Makes free text with content of each kind, with numbers next to each other.
     fn prose(&mut self) -> String {
         format!(
             "MRN 4711 {} 2026-01-01, room 12 {} or {}, to {} by {} 77",
@@ -228,7 +228,7 @@ impl Secrets {
         )
     }
 
-    /// Keys of protection, in files, and the section that names them. The keys are secrets as well.
+    /// Writes the keys of protection into files, and returns the section that names them. The keys are secrets too.
     pub fn keys(&mut self, hash: &Path, rows: &Path) -> String {
         for (file, what) in [(hash, "hashkey"), (rows, "rowkey")] {
             audit_testkit::write_secret(file, format!("{}-0123456789abcdef", self.word(what)));
@@ -244,7 +244,7 @@ impl Secrets {
         &self.keys[1]
     }
 
-    /// Each secret in the forms in which it could hide, with what it is.
+    /// Lists each secret in every form in which it could be written, with its name.
     pub fn forms(&self) -> Vec<(String, Vec<u8>)> {
         let mut forms = Vec::new();
         for word in &self.words {
@@ -252,7 +252,7 @@ impl Secrets {
             let hex = hex::encode(word);
             forms.push((format!("{word} in hex"), hex.to_uppercase().into_bytes()));
             forms.push((format!("{word} in hex"), hex.into_bytes()));
-            // Wherever it stands among other bytes: without the characters that depend on its neighbours.
+            // In base64 at any offset, without the characters that depend on the neighbouring bytes.
             for shift in 0..3 {
                 let encoded = STANDARD.encode([&vec![0; shift], word.as_bytes()].concat());
                 let inner = &encoded[(shift * 4).div_ceil(3)..encoded.len() - 4];

@@ -10,7 +10,7 @@ fn the_documented_default_is_config_toml() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), written);
 }
 
-/// What is in force: what the file says, and the defaults; no password, wherever the file has one.
+/// The configuration in force consists of the file and the defaults. No password is shown, wherever the file has one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_force_is_shown_without_secrets() {
     let world = World::on(shared(15).await).not_set_up().unwitnessed().build().await;
@@ -23,7 +23,7 @@ async fn what_is_in_force_is_shown_without_secrets() {
     for line in ["name = \"shop\"", "heartbeat = \"10 s\"", "memory_limit = \"256 MiB\"", "file_age = \"1 s\""] {
         assert!(shown.contains(line), "no {line} in\n{shown}");
     }
-    // Nor where something is wrong.
+    // Errors do not show one either.
     for (from, to) in [("[http]", "[htpp]"), ("slot = ", "slto = ")] {
         world.edit_config(from, to);
         let output = world.command(&["check"]);
@@ -33,7 +33,7 @@ async fn what_is_in_force_is_shown_without_secrets() {
     }
 }
 
-/// The README's own example, with nothing changed but where its databases and its folder are, and the port.
+/// Runs the README's own example. Only the places of its databases and its folder, and the port, are changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_of_the_readme_runs() {
     let server = shared(15).await;
@@ -54,7 +54,7 @@ async fn the_example_of_the_readme_runs() {
         assert_eq!(config.matches(from).count(), 1, "{from} in\n{config}");
         config = config.replace(from, to);
     }
-    // Other tests run on the same server and the same machine.
+    // Other tests use the same server and the same machine.
     let own = format!("slot = \"{0}\"\npublication = \"{0}\"\n\n[sinks.hot]", world.slot);
     config = config.replace("[sinks.hot]", &own) + "\n[http]\nlisten = \"127.0.0.1:0\"\n";
     std::fs::write(&world.config, config).expect("a config");

@@ -8,7 +8,7 @@ use audit_testkit::{connect, shared};
 use cdc_audit_tests::world::World;
 use serde_json::{Value, json};
 
-/// A world with a class of keys `pii` under a local keyring, and what a daemon would encrypt with.
+/// A world with a class of keys `pii` under a local keyring, and the keyring with which a daemon would encrypt.
 struct Ground {
     world: World,
     keyring: Keyring,
@@ -58,7 +58,7 @@ impl Ground {
     }
 }
 
-/// A version as `history --json` prints it.
+/// Writes a version as `history --json` prints it.
 fn version(key: &str, changes: &str) -> String {
     let fields =
         "\"source\":\"shop\",\"position\":\"0001:0000000100000100:0000000000\",\"table_name\":\"public.users\"";
@@ -89,14 +89,14 @@ async fn values_are_shown_in_plain_to_those_who_may_and_logged_first() {
         |field: &str, why: &Option<String>, success| ("decrypt".to_owned(), why.clone(), field.to_owned(), success);
     assert_eq!(ground.log().await, [entry("note", &why, true), entry("ssn", &why, true)]);
 
-    // Moved to another row: it stays closed, the attempt is logged, and the exit code says so.
+    // A value that was moved to another row does not open, the attempt is logged, and the exit code says so.
     let moved = ground.file("moved.jsonl", &[version("8", &format!(r#"{{"ssn":[null,"{ssn}"]}}"#))]);
     let (code, shown, error) = said(&ground.world.command(&["decrypt", &moved]));
     assert_eq!((code, shown.contains(&ssn), shown.contains("123-45")), (Some(1), true, false), "{error}");
     assert!(error.contains("1 of 1 values were not opened"), "{error}");
     assert_eq!(ground.log().await.last(), Some(&entry("ssn", &None, false)));
 
-    // No entry, no value.
+    // Without an entry in the log no value is shown.
     let client = connect(&ground.world.hot_url).await;
     client.batch_execute("ALTER TABLE cdc_audit.access_log RENAME TO gone").await.unwrap();
     let (code, shown, error) = said(&ground.world.command(&["decrypt", &file]));
@@ -168,7 +168,7 @@ async fn check_tries_each_class() {
     assert!(shown.contains("cannot be read"), "{shown}");
 }
 
-/// Tables whose values a daemon encrypts: a mask beside a ciphertext, tokens that join, and one column of a document's kind.
+/// Tables whose values a daemon encrypts: a mask next to a ciphertext, tokens that join, and a document.
 const TABLES: &str = "CREATE TABLE users (id int PRIMARY KEY, ssn text, email text, doc jsonb); ALTER TABLE users REPLICA IDENTITY FULL; \
      CREATE TABLE mails (id int PRIMARY KEY, address text)";
 
@@ -193,7 +193,7 @@ async fn what_a_daemon_encrypts_is_shown_again_from_every_sink() {
          INSERT INTO users VALUES (2, '333-33-3333', 'bea@example.com', NULL); INSERT INTO mails VALUES (1, 'bea@example.com')";
     server.execute(&world.database, change);
     world.catch_up().await;
-    // A second run, under a data key of its own.
+    // A second run encrypts under another data key.
     server.execute(
         &world.database,
         "UPDATE users SET email = 'cem@example.com' WHERE id = 2; DELETE FROM users WHERE id = 1",
@@ -234,7 +234,7 @@ async fn what_a_daemon_encrypts_is_shown_again_from_every_sink() {
     let keys = "SELECT count(*) FILTER (WHERE kind = 'data'), count(*) FILTER (WHERE kind = 'tokens') FROM cdc_audit.data_keys";
     let row = client.query_one(keys, &[]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (2, 1));
-    // Moved from one row to another in the hot table: the other row's place does not open it.
+    // A value that was moved from one row to another in the hot table does not open in the other row.
     let move_it = "UPDATE cdc_audit.versions SET after = jsonb_set(after, '{doc}', (SELECT before->'doc' FROM cdc_audit.versions \
          WHERE key = '1' AND event = 'deleted')) WHERE key = '2' AND event = 'created' AND table_name = 'public.users'";
     assert_eq!(client.execute(move_it, &[]).await.unwrap(), 1);
@@ -244,7 +244,7 @@ async fn what_a_daemon_encrypts_is_shown_again_from_every_sink() {
     assert!(shown.contains("333-33-3333") && !shown.contains("73510.10"), "{shown}");
 }
 
-/// A key service that is away: the daemon waits and says so, writes nothing in clear and loses nothing.
+/// While a key service is unavailable, the daemon waits and says so, writes nothing in plain text and loses nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_waits_for_its_keys_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
@@ -265,7 +265,7 @@ async fn a_daemon_waits_for_its_keys_and_says_so() {
     let client = connect(&world.hot_url).await;
     let users = "SELECT count(*) FROM cdc_audit.versions WHERE table_name = 'public.users'";
     assert_eq!(client.query_one(users, &[]).await.unwrap().get::<_, i64>(0), 0);
-    // It stops when told to, though it waits.
+    // It stops on request although it waits.
     assert!(daemon.stop().success(), "{}", daemon.output());
     assert!(!daemon.output().contains("333-33-3333"));
     let mut daemon = world.launch().start();

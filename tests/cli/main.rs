@@ -1,4 +1,4 @@
-//! What commands print and how they end.
+//! Tests what commands print and how they end.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 // `config`, and the example of the README.
@@ -9,13 +9,13 @@ mod setup;
 mod running;
 // `history` and `export`.
 mod trail;
-// `plan`, and what `check` says of rules.
+// `plan`, and what `check` says about rules.
 mod plan;
 // `resume`.
 mod resume;
 // `keys`, `decrypt` and `history --decrypt`.
 mod keys;
-// `bind`, and everything else that is opened.
+// `bind`, and everything else that can be decrypted.
 mod opened;
 // `subject`: people whose values can be erased.
 mod subjects;

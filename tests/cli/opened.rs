@@ -35,8 +35,8 @@ async fn world(keyring: &Path) -> World {
     World::on(shared(15).await).full(true).sql(TABLES).tables(RULES).protection(&protection).build().await
 }
 
-/// Ciphertexts that are bound to columns of their rows, tokens in documents and in what applications say: all of it opens, in every sink, each
-/// value behind an entry in the log; and what was moved to another provider does not.
+/// Ciphertexts that are bound to columns of their rows, tokens in documents and in the context of applications: all of
+/// them open, in every sink, each value after an entry in the log. A value that was moved to another provider does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_keyed_opens_where_it_belongs_and_nowhere_else() {
     let folder = tempfile::tempdir().unwrap();
@@ -86,7 +86,7 @@ async fn all_that_is_keyed_opens_where_it_belongs_and_nowhere_else() {
     for field in ["actor", "actor_id", "context", "diagnosis", "doc"] {
         assert!(fields.split(' ').any(|logged| logged == field), "{fields}");
     }
-    // Given to another provider in the trail: it stays closed, as it does in another region.
+    // A value that was given to another provider in the trail does not open, and neither does one in another region.
     for tampered in [
         "included = jsonb_set(included, '{provider_id}', '9'), after = jsonb_set(after, '{provider_id}', '9')",
         "included = jsonb_set(included, '{region}', '\"south\"'), after = jsonb_set(after, '{region}', '\"south\"')",
@@ -109,7 +109,8 @@ async fn all_that_is_keyed_opens_where_it_belongs_and_nowhere_else() {
     }
 }
 
-/// Who sees a token may paste it into a column of his own: there it stays closed, for no rule makes tokens of its domain there.
+/// Anyone who sees a token may copy it into another column. There it does not open, because no rule makes tokens of its
+/// domain for that column.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_only_where_a_rule_makes_tokens_of_its_domain() {
     let folder = tempfile::tempdir().unwrap();

@@ -31,7 +31,8 @@ fn protection(folder: &Path) -> String {
     )
 }
 
-/// Column by column: stored how, a made-up value through the daemon's own code, and who says so; and what changed since.
+/// A plan shows for each column how it is stored, an example value that went through the daemon's own code, and the
+/// rule that decides it; and it shows what has changed since.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_shows_what_would_be_stored_and_what_changed() {
     let server = shared(15).await;
@@ -101,7 +102,7 @@ async fn a_plan_shows_what_would_be_stored_and_what_changed() {
     );
 }
 
-/// Ciphertexts and tokens are shown under keys that are none, and say so; no key service is asked.
+/// Ciphertexts and tokens are shown with invented keys, and say so; no key service is asked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_shows_what_encryption_would_leave() {
     let rules = "[[tables]]\nname = \"public.people\"\nsubject = \"id\"\nprotect = { ssn = [\"partial\", \"encrypt\"], email = \"token\" }\n";
@@ -126,7 +127,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("no JSON: {error}: {text}"))
 }
 
-/// Names that nothing has are named with the one that was probably meant.
+/// For a name that does not exist, `check` suggests the one that was probably meant.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_names_columns_that_no_table_has() {
     let server = shared(15).await;

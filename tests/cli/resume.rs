@@ -2,7 +2,7 @@ use audit_testkit::shared;
 use cdc_audit_tests::world::World;
 use serde_json::Value;
 
-/// One version that a sink refuses: quarantined for it, by name and position; the other sink has it.
+/// A version that a sink refuses is quarantined for that sink, by name and position; the other sink has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_version_is_quarantined_for_one_sink() {
     let server = shared(15).await;
@@ -52,7 +52,7 @@ async fn a_refused_version_is_quarantined_for_one_sink() {
     assert!(row.get::<_, bool>(4));
 }
 
-/// A sink that takes neither the key gets a record without it.
+/// A sink that refuses the key too gets a record without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_a_sink_refuses_is_left_out_too() {
     let server = shared(15).await;
@@ -73,13 +73,14 @@ async fn a_key_that_a_sink_refuses_is_left_out_too() {
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (9, 1));
 }
 
-/// Who knows the daemon's password and where his change will stand cannot blank it: the sink takes it.
+/// A person who knows the daemon's password and the future position of a change cannot hide it: a change that the sink
+/// accepts is written.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_sink_takes_is_written_whatever_was_quarantined() {
     let server = shared(15).await;
     let world = World::on(server).sql("CREATE TABLE t (id int PRIMARY KEY)").build().await;
     server.execute(&world.database, "INSERT INTO t VALUES (1), (2), (3)");
-    // What a slot of his own would tell him.
+    // This is what that person's own slot would show.
     let peek = format!(
         "SELECT encode(substring(data FROM 2 FOR 8), 'hex') FROM pg_logical_slot_peek_binary_changes('{slot}', NULL, NULL, \
          'proto_version', '1', 'publication_names', '{slot}') WHERE get_byte(data, 0) = ascii('B') ORDER BY lsn DESC LIMIT 1",

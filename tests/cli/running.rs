@@ -5,7 +5,7 @@ use audit_testkit::{eventually, shared};
 use cdc_audit_tests::world::World;
 use serde_json::Value;
 
-/// Status line and body of `GET path`.
+/// Returns status line and body of `GET path`.
 fn get(world: &World, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", world.http)).expect("the daemon listens");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
@@ -58,7 +58,7 @@ async fn a_running_daemon_tells_where_it_stands() {
     assert_eq!(world.command(&["status"]).status.code(), Some(3));
 }
 
-/// Nothing that the daemon prints, at its most talkative, holds a value of a row.
+/// Nothing that the daemon prints at its most detailed log level contains a value of a row.
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_hold_no_values() {
     let server = shared(15).await;

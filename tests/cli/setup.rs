@@ -8,7 +8,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("no JSON: {error}: {text}"))
 }
 
-/// Everything that setup may make, counted: publication, slot, schema in the source, schema in the hot database.
+/// Counts everything that setup may make: publication, slot, schema in the source, schema in the hot database.
 async fn objects(server: &Postgres, world: &World) -> String {
     let sql = format!(
         "SELECT (SELECT count(*) FROM pg_publication), (SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}'), \
@@ -20,7 +20,7 @@ async fn objects(server: &Postgres, world: &World) -> String {
     format!("{}|{hot}", server.execute(&world.database, &sql))
 }
 
-/// Statements of an SQL script, without its comments.
+/// Lists the statements of an SQL script, without its comments.
 fn statements(script: &str) -> Vec<String> {
     let code: String = script.lines().filter(|line| !line.starts_with("--")).map(|line| format!("{line}\n")).collect();
     code.split(";\n\n").map(|statement| statement.trim().to_owned()).filter(|statement| !statement.is_empty()).collect()
@@ -54,7 +54,7 @@ async fn setup_can_be_tried_repeated_and_taken_back() {
     world.succeed(&["check"]);
     server.execute(&world.database, "INSERT INTO t VALUES (1)");
     world.catch_up().await;
-    // A second setup over a trail leaves it alone.
+    // A second setup does not change an existing trail.
     world.set_up();
     assert_eq!(world.recorded().await.hot.len(), 1);
     world.succeed(&["teardown", "--keep-history", "--yes"]);
@@ -64,7 +64,7 @@ async fn setup_can_be_tried_repeated_and_taken_back() {
     assert_eq!(objects(server, &world).await, "0|0|0|0");
 }
 
-/// The script of a dry run, run by hand, is a setup.
+/// Running the script of a dry run by hand is a complete setup.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_printed_script_is_a_setup() {
     let server = shared(15).await;
@@ -80,7 +80,7 @@ async fn the_printed_script_is_a_setup() {
     assert_eq!(world.recorded().await.hot.len(), 1);
 }
 
-/// It asks for the source's name, of a person; without one it does nothing.
+/// `teardown` asks a person for the source's name; without a person it does nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn teardown_asks() {
     let server = shared(15).await;
@@ -100,7 +100,7 @@ async fn teardown_asks() {
     assert_eq!(objects(server, &world).await, "0|0|0|0");
 }
 
-/// `teardown` on a terminal of its own, where somebody types an answer.
+/// Runs `teardown` on a terminal, where a person types an answer.
 fn on_a_terminal(world: &World, answer: &str) -> (bool, String) {
     let typed = format!("'{}' teardown --config '{}'", program().display(), world.config.display());
     let mut script = Command::new("script");
@@ -113,7 +113,8 @@ fn on_a_terminal(world: &World, answer: &str) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// One line for each finding, one for each fix, no colours, no JSON unless asked for; the exit code says whether `run` would start.
+/// `check` prints one line for each finding and one for each fix, without colours, and JSON only on request. The exit
+/// code says whether `run` would start.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_says_what_to_mend() {
     let server = shared(15).await;
@@ -158,7 +159,7 @@ async fn check_says_what_to_mend() {
     assert!(failures.iter().all(|finding| finding["fix"].as_str().is_some_and(|fix| !fix.is_empty())));
 }
 
-/// A table that is altered only when that was asked for, and never so that PostgreSQL would refuse the application's statements.
+/// A table is altered only on request, and never so that PostgreSQL would refuse the application's statements.
 #[tokio::test(flavor = "multi_thread")]
 async fn replica_identity_is_changed_only_when_told() {
     let server = shared(15).await;
@@ -167,7 +168,7 @@ async fn replica_identity_is_changed_only_when_told() {
     let identities = "SELECT string_agg(relname || ' ' || relreplident::text, ', ' ORDER BY relname) FROM pg_class WHERE relname IN ('t', 'heap')";
     world.set_up();
     assert_eq!(server.execute(&world.database, identities), "heap d, t d");
-    // It is not published, for PostgreSQL would refuse the application's updates.
+    // The table is not published, because PostgreSQL would refuse the application's updates.
     server.execute(&world.database, "INSERT INTO heap VALUES (1); UPDATE heap SET a = 2");
     world.succeed(&["setup", "--replica-identity", "full", "--table", "public.heap"]);
     assert_eq!(server.execute(&world.database, identities), "heap f, t d");

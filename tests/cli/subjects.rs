@@ -21,14 +21,14 @@ subject = "customer_id"
 protect = { note = ["partial", { method = "encrypt", key = "pii" }] }
 "#;
 
-/// Fewer keys are kept in memory than one chunk of the baseline wants.
+/// Makes a world in which fewer keys are kept in memory than one chunk of the baseline needs.
 async fn world(keyring: &Path) -> World {
     let class = format!("master = {{ type = \"local\", file = \"{}\" }}\nsubjects_max = 3\n", keyring.display());
     let sections = format!("[protection.keys.pii]\n{class}");
     World::on(shared(15).await).full(true).sql(TABLES).tables(RULES).sections(&sections).baseline().build().await
 }
 
-/// Two people, of whom one is erased: nothing of hers can be read in any sink, and everything of his.
+/// Of two people one is erased: none of her values can be read in any sink, and all of his can.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_is_erased_everywhere_and_the_others_stay() {
     let folder = tempfile::tempdir().unwrap();
@@ -68,12 +68,12 @@ async fn a_person_is_erased_everywhere_and_the_others_stay() {
     let destroyed = destroy("1");
     let said = String::from_utf8_lossy(&destroyed.stdout).into_owned();
     assert!(destroyed.status.success() && said.starts_with("1 key of that data subject destroyed"), "{said}");
-    // Its bytes are gone from the table's file too.
+    // The key's bytes are removed from the table's file too.
     store.batch_execute("CHECKPOINT").await.unwrap();
     let file = "SELECT encode(pg_read_binary_file(pg_relation_filepath('cdc_audit.subject_keys')), 'hex')";
     let file: String = store.query_one(file, &[]).await.unwrap().get(0);
     assert_eq!(before.iter().filter(|key| file.contains(*key)).count(), before.len() - 1);
-    // An id that nobody has is no success.
+    // For an unknown id the command does not succeed.
     let unknown = destroy("4712");
     let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert!(said.contains("no key of this subject is known; a tombstone was written"), "{said}");
@@ -85,7 +85,7 @@ async fn a_person_is_erased_everywhere_and_the_others_stay() {
                FROM cdc_audit.access_log WHERE action = 'destroy'";
     let log = store.query_one(log, &[]).await.unwrap();
     assert_eq!((log.get::<_, i64>(0), log.get::<_, i64>(1)), (2, 2), "one key, and one tombstone");
-    // What comes of her later is not recorded either: a second run, which finds the tombstone.
+    // Her later values are not recorded either: a second run finds the tombstone.
     server.execute(&world.database, "UPDATE customers SET ssn = 'number 1 again' WHERE id IN (1, 2)");
     world.catch_up().await;
     for sink in ["hot", "archive"] {
@@ -99,7 +99,8 @@ async fn a_person_is_erased_everywhere_and_the_others_stay() {
         assert_eq!(of(&hers, "updated")["changes"]["ssn"], json!(["[ERASED]", "[ERASED]"]), "{sink}");
         let his = decrypted("public.customers", "2", sink);
         assert_eq!(of(&his, "updated")["changes"]["ssn"], json!(["number 2.", "number 1 again"]), "{sink}");
-        // The row that changed hands: what was hers is erased, what is his is not. Nobody's stands under the class's key.
+        // In the row that changed its owner, her values are erased, and his are not. Values without an owner are
+        // encrypted under the class's key.
         let orders = decrypted("public.orders", "1", sink);
         assert_eq!(of(&orders, "created")["after"]["note__encrypt"], "[ERASED]", "{sink}");
         let shown = json!(orders).to_string();
@@ -107,13 +108,14 @@ async fn a_person_is_erased_everywhere_and_the_others_stay() {
         let nobodys = decrypted("public.orders", "3", sink);
         assert_eq!(of(&nobodys, "created")["after"]["note__encrypt"], "for nobody yet", "{sink}");
     }
-    // Without keys at hand the stored text says so too, and each attempt on an erased value is in the log.
+    // Without keys, the stored text shows the erasure too. Each attempt to open an erased value is in the log.
     assert!(world.succeed(&["history", "public.customers", "1", "--json"]).contains("[ERASED]"));
     let failed = "SELECT count(*) FROM cdc_audit.access_log WHERE NOT success AND key = '1' AND field = 'ssn'";
     assert!(store.query_one(failed, &[]).await.unwrap().get::<_, i64>(0) >= 2);
 }
 
-/// A person's column that no table has stops nothing in silence; a token would outlive the person's key.
+/// `check` reports a person's column that no table has, and a token that would remain after the person's key is
+/// destroyed.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_names_what_would_not_be_erased() {
     let folder = tempfile::tempdir().unwrap();

@@ -26,7 +26,8 @@ fn records(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
-/// The trail of a row, through the change of its key, newest first; the same from either sink but for when it was recorded.
+/// The trail of a row across the change of its key, newest version first, is the same from both sinks, except for the
+/// time of recording.
 #[tokio::test(flavor = "multi_thread")]
 async fn history_is_the_same_from_hot_and_lake() {
     let world = world().await;
@@ -42,7 +43,7 @@ async fn history_is_the_same_from_hot_and_lake() {
             let mut found = records(&world.succeed(&["history", table, key, "--from", sink, "--json"]));
             for record in &mut found {
                 record.as_object_mut().expect("a record").remove("recorded_at");
-                // Hot keeps of an update what changed; the lake has the row after too.
+                // The hot table keeps only the changes of an update; the lake also has the row after it.
                 if record["event"] == "updated" {
                     record.as_object_mut().expect("a record").remove("after");
                 }
@@ -54,7 +55,7 @@ async fn history_is_the_same_from_hot_and_lake() {
         }
         assert_eq!(told[0], told[1], "{table} {key}");
     }
-    // As a table: the columns in the table's order, from either sink.
+    // Printed as a table, both sinks show the columns in the table's order.
     let tables = ["hot", "archive"].map(|sink| {
         let told = world.succeed(&["history", "public.orders", "10", "--from", sink]);
         let without_time = |line: &str| line.split('|').skip(2).map(str::trim).collect::<Vec<_>>().join(" | ");
@@ -97,7 +98,7 @@ async fn an_export_can_be_proved() {
             rows += lines;
         }
         assert_eq!((rows, &manifest["rows"]), (versions, &Value::from(versions)), "from {sink}");
-        // Never over what is there.
+        // An export never overwrites existing files.
         assert!(!world.command(&["export", "--to", to, "--from", sink]).status.success());
         assert_eq!(manifest["store"]["sink"], *sink);
         assert!(manifest["store"]["flushed_lsn"].is_string() && manifest["store"]["complete_until"].is_string());
@@ -107,7 +108,7 @@ async fn an_export_can_be_proved() {
     world.succeed(&["export", "--until", "2001-01-01", "--to", folder.to_str().expect("a plain name")]);
 }
 
-/// Whatever the umask, and with a key that stands among no process's arguments.
+/// This is true whatever the umask is. A key from standard input is not visible in the arguments of a process.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_is_for_its_owner_alone_and_a_key_comes_from_standard_input() {
     let world = world().await;
@@ -132,7 +133,7 @@ async fn what_is_written_is_for_its_owner_alone_and_a_key_comes_from_standard_in
     assert!(!folders.is_empty() && folders.iter().all(|folder| mode(folder) == 0o700), "{folders:?}");
 }
 
-/// Breaks an export off after some lines of one file, as a kill would leave it, and goes on with it: the files are the same.
+/// Cuts an export after some lines of one file, as a kill would, and resumes it: the files are the same.
 fn resumed(world: &World, sink: &str, whole: &Path, manifest: Value) {
     let folder = world.path(&format!("resumed from {sink}"));
     let to = folder.to_str().expect("a plain name");

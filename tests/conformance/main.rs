@@ -1,6 +1,6 @@
-//! What the daemon expects of every sink, shown for each sink by the same tests.
+//! Tests what the daemon expects of every sink, with the same tests for each sink.
 //!
-//! The tests are in [`suite`]. They know a sink by the trait `Sink` alone, and the store behind it by the trait
+//! The tests are in [`suite`]. They use a sink only through the trait `Sink`, and its store only through the trait
 //! [`suite::Place`]. A new sink needs a module in `places`, and one line at the end of this file.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -13,7 +13,7 @@ mod places {
     pub mod webhook;
 }
 
-/// One module of tests for each sink: every function of the suite, on a new place.
+/// Makes a module of tests for each sink, with every function of the suite on a new place.
 macro_rules! conforming {
     ($($sink:ident: $place:ty),+ $(,)?) => { $(conforming! {
         $sink, $place:

@@ -1,4 +1,4 @@
-//! The tests, and what they must know about a sink's store.
+//! The tests, and the trait through which they use a sink's store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use audit_testkit::Fixture;
 /// The name of every sink here.
 pub const SINK: &str = "conforming";
 
-/// A value of the column `name` that a place which was told so refuses.
+/// A value of the column `name` that a place refuses after [`Place::refuse`].
 pub const UNWANTED: &str = "unwanted";
 
 /// A version as a reader of the store finds it.
@@ -23,13 +23,13 @@ pub struct Found {
     pub event: String,
 }
 
-/// A store in which nothing is yet, for one source and one sink.
+/// A store that is still empty, for one source and one sink.
 pub trait Place: Sized {
     type Sink: Sink;
     /// A backup of the store.
     type Backup;
 
-    /// Whether the store has each version once. Otherwise it may have repeats after a failure, but nothing is missing.
+    /// True if the store has each version once. Otherwise it may have repeats after a failure, but nothing is missing.
     const EXACTLY_ONCE: bool = true;
 
     fn new() -> impl Future<Output = Self>;
@@ -39,18 +39,18 @@ pub trait Place: Sized {
         "shop"
     }
 
-    /// A sink as a daemon that starts makes it.
+    /// Makes a sink like a daemon that starts.
     fn sink(&self) -> Self::Sink;
 
-    /// Everything that readers find, in any order.
+    /// Reads everything that readers find, in any order.
     fn found(&self) -> impl Future<Output = Vec<Found>>;
 
     fn backup(&self) -> impl Future<Output = Self::Backup>;
 
     fn restore(&self, backup: Self::Backup) -> impl Future<Output = ()>;
 
-    /// From now on the store takes no version whose `name` is [`UNWANTED`], or one that is as `name` says in the answer. `None`: there is
-    /// nothing that this store refuses.
+    /// Makes the store refuse versions from now on: those whose `name` is [`UNWANTED`], or the text in the answer.
+    /// `None` if there is nothing that this store refuses.
     fn refuse(&self) -> impl Future<Output = Option<String>>;
 }
 
@@ -58,7 +58,8 @@ fn identity(source: &str) -> Identity {
     Identity { source: source.into(), system_id: u64::MAX - 1, timeline: 1, timeline_start: Lsn::ZERO }
 }
 
-/// Takes the sink over as a daemon does that starts: again after what passes by itself, and on from what is stored.
+/// Takes the sink over like a daemon that starts: tries again after an error that passes by itself, and continues from
+/// what is stored.
 async fn take<P: Place>(place: &P, sink: &mut P::Sink) -> Stored {
     for _ in 0..100 {
         match sink.take(&identity(place.source())).await {
@@ -80,7 +81,7 @@ async fn taken<P: Place>(place: &P) -> P::Sink {
     sink
 }
 
-/// Writes and makes durable; again after what passes by itself.
+/// Writes batches and makes them durable; tries again after an error that passes by itself.
 async fn deliver<S: Sink>(sink: &mut S, batches: &[Batch]) -> Result<(), SinkError> {
     let batches: Vec<&Batch> = batches.iter().collect();
     let mut done = Ok(());
@@ -97,7 +98,7 @@ async fn deliver<S: Sink>(sink: &mut S, batches: &[Batch]) -> Result<(), SinkErr
     done
 }
 
-/// The same; the stream begins again where the sink asks for that.
+/// Does the same, and begins the stream again if the sink asks for that.
 async fn deliver_again<P: Place>(place: &P, sink: &mut P::Sink, batches: &[Batch]) -> Result<(), SinkError> {
     for _ in 0..10 {
         match deliver(sink, batches).await {
@@ -108,7 +109,7 @@ async fn deliver_again<P: Place>(place: &P, sink: &mut P::Sink, batches: &[Batch
     panic!("the sink begins again and again");
 }
 
-/// The store has the versions of these batches, each as often as it promises, and nothing else.
+/// Checks that the store has the versions of these batches, each as often as it promises, and nothing else.
 async fn holds<P: Place>(place: &P, batches: &[Batch]) {
     let mut found: Vec<String> = place.found().await.into_iter().map(|version| version.position).collect();
     found.sort();
@@ -122,14 +123,14 @@ fn positions(batches: &[Batch]) -> Vec<String> {
     batches.iter().flat_map(|batch| batch.versions().map(|version| version.position().to_string())).collect()
 }
 
-/// A source with two tables.
+/// Makes a source with two tables.
 fn source() -> Fixture {
     let mut fixture = Fixture::default();
     fixture.batches("table public.users (id int4 key, name text) full\ntable public.orders (id int4 key, name text)");
     fixture
 }
 
-/// One transaction that comes, changes and goes, in both tables.
+/// Makes one transaction that inserts, changes and deletes a row in both tables.
 fn transaction(source: &mut Fixture, id: u32) -> Batch {
     let text = format!(
         "begin
@@ -213,7 +214,8 @@ pub async fn a_chunk_that_is_read_again_comes_once<P: Place>() {
     assert_eq!(stored.baselines["public.users"], ChunkProgress { baseline: 1, chunk: 2, done: true });
 }
 
-/// Two daemons on one sink: the one that took it first ends at its next write. What it had under way counts once, or not at all.
+/// If two daemons use one sink, the one that took it first ends at its next write. Its unfinished work counts once, or
+/// not at all.
 pub async fn an_overtaken_owner_stops<P: Place>() {
     let place = P::new().await;
     let all = transactions(&mut source(), 0..3);
@@ -226,7 +228,7 @@ pub async fn an_overtaken_owner_stops<P: Place>() {
     holds(&place, &all).await;
 }
 
-/// While nothing happens that the sink gets, its checkpoint moves on all the same: the slot may forget what is before.
+/// While there is nothing for the sink, its checkpoint still advances, so that the slot can release earlier WAL.
 pub async fn idle_positions_are_stored<P: Place>() {
     let place = P::new().await;
     let mut source = source();
@@ -240,8 +242,8 @@ pub async fn idle_positions_are_stored<P: Place>() {
     holds(&place, &all).await;
 }
 
-/// What a sink reported as durable may be gone from the slot. A store that has less than that is not written on; a new takeover says
-/// what is there, and what is missing can be sent again.
+/// The slot may no longer have what a sink reported as durable. A store that has less than that is not written to; a
+/// new takeover reports what is there, so that what is missing can be sent again.
 pub async fn a_store_that_was_put_back_is_not_written_on<P: Place>() {
     let place = P::new().await;
     let all = transactions(&mut source(), 0..3);
@@ -262,8 +264,8 @@ pub async fn a_store_that_was_put_back_is_not_written_on<P: Place>() {
     holds(&place, &all).await;
 }
 
-/// A version that the store refuses is named, with the command that leaves it out; then an `error` record is in its place, and
-/// everything else is as it was.
+/// A version that the store refuses is named, with the command that quarantines it. After that an `error` record is in
+/// its place, and everything else stays as it was.
 pub async fn a_version_that_was_quarantined_is_an_error_record<P: Place>() {
     let place = P::new().await;
     let mut source = source();

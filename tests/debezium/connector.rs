@@ -1,9 +1,10 @@
-//! A sink connector that was made for Debezium reads our topics unchanged: the table that it writes is the source's.
+//! A sink connector that was made for Debezium reads our topics unchanged: the table that it writes equals the
+//! source's.
 
 use audit_testkit::{Connect, Kafka, shared};
 use cdc_audit_tests::world::World;
 
-/// One column of every kind that the connector knows how to make.
+/// A table with one column of every kind that the connector can make.
 const TABLE: &str = "CREATE TABLE orders (id int8, part text, name text, price numeric(10,2), total numeric, amount int4, small int2, ratio float8, \
      half float4, paid bool, day date, at timestamp, seen timestamptz, clock time, doc jsonb, token uuid, raw bytea, PRIMARY KEY (id, part)); \
      ALTER TABLE orders REPLICA IDENTITY FULL; CREATE SCHEMA side; CREATE TABLE side.notes (id int4 PRIMARY KEY, text text)";
@@ -22,7 +23,7 @@ const CHANGES: &str = "INSERT INTO orders SELECT i, 'p' || i % 3, 'name ' || i, 
      INSERT INTO side.notes SELECT i, 'note ' || i FROM generate_series(1, 50) AS i; \
      UPDATE side.notes SET id = -id WHERE id < 10; DELETE FROM side.notes WHERE id > 40";
 
-/// A table as text, however its columns are called to hold it.
+/// Reads a table as text, through the given expressions for its columns.
 async fn rows(client: &tokio_postgres::Client, table: &str, columns: &str, order: &str) -> Option<Vec<String>> {
     let statement = format!("SELECT row_to_json(r)::text FROM (SELECT {columns} FROM {table} ORDER BY {order}) AS r");
     let rows = client.query(&statement, &[]).await.ok()?;
@@ -41,7 +42,7 @@ async fn debeziums_jdbc_sink_reads_our_topics() {
         kafka.brokers()
     );
     let world = World::on(server).without_hot().without_lake().unwitnessed().sql(TABLE).sections(&sink).build().await;
-    // Half of it is there before the connector comes.
+    // Half of the changes are there before the connector starts.
     server.execute(&world.database, CHANGES);
     world.catch_up().await;
     let connect = Connect::to_postgres(&kafka.brokers(), "shop\\\\.(public|side)\\\\..*", server.port(), &target);

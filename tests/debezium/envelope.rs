@@ -1,4 +1,4 @@
-//! Our envelope is Debezium's, field by field, of every type and every way in which a row can change.
+//! Our envelope equals Debezium's, field by field, for every type and every way in which a row can change.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use crate::oracle;
 
 const SQL: &str = include_str!("types.sql");
 
-/// So many messages Debezium makes of it.
+/// Number of messages that Debezium makes of the workload.
 const DEBEZIUMS: usize = 38;
 
-/// Columns that are not compared, with the reason. Each stands in `docs/formats.md`.
+/// Columns that are not compared, with the reason. Each is listed in `docs/formats.md`.
 const DIFFERENT: &[(&str, &str)] = &[
     ("a_line", "Debezium leaves the type out"),
     ("an_lseg", "Debezium leaves the type out"),
@@ -63,7 +63,7 @@ async fn the_envelope_is_debeziums() {
     }
 }
 
-/// Where and when a change happened is the same in this very WAL.
+/// Checks that place and time of each change are the same, because both programs read the same WAL.
 fn same_place(ours: &[Sent], theirs: &[Sent]) {
     let places = |sent: &[Sent]| -> Vec<Value> {
         let rows = sent.iter().filter(|sent| sent.table == "public.kinds" || sent.table == "public.toasted");
@@ -126,16 +126,16 @@ fn differences(place: &str, ours: &Value, theirs: &Value, found: &mut Vec<String
     }
 }
 
-/// What Debezium sends and we do not.
+/// Tells whether only Debezium sends a message.
 fn is_theirs_alone(sent: &Sent) -> bool {
     let payload = &sent.value["payload"];
-    // A message of the application; a tombstone that names no key; an update that changed nothing.
+    // These are a message of the application, a tombstone without a key, and an update that changed nothing.
     sent.table == "message"
         || sent.key.is_null() && sent.value.is_null()
         || payload["op"] == "u" && payload["before"] == payload["after"]
 }
 
-/// Without what is different in every run, and with what is long made short.
+/// Removes what is different in every run, and shortens long values.
 fn shown(mut sent: Sent, database: &str) -> Sent {
     if let Some(payload) = sent.value.get_mut("payload").and_then(Value::as_object_mut) {
         let stars = |object: &mut Map<String, Value>, names: &[&str]| {
@@ -157,7 +157,7 @@ fn shown(mut sent: Sent, database: &str) -> Sent {
     sent
 }
 
-/// A table's schemas where they are first seen, or where they are others.
+/// Keeps a table's schemas only where they first appear or have changed.
 fn once_a_table(mut messages: Vec<Sent>) -> Vec<Sent> {
     let mut seen = HashMap::new();
     for sent in &mut messages {
@@ -190,9 +190,9 @@ fn shorten(value: &mut Value) {
     }
 }
 
-/// Without what is known to differ.
+/// Removes what is known to differ.
 fn alike(mut sent: Sent) -> Sent {
-    // Ours has a key that says what it is, because brokers refuse messages without one in compacted topics.
+    // Our message has a key that names the event, because brokers refuse messages without a key in compacted topics.
     if sent.value["payload"]["op"] == "t" {
         sent.key = Value::Null;
     }
@@ -202,7 +202,7 @@ fn alike(mut sent: Sent) -> Sent {
         let columns = side["fields"].as_array_mut().unwrap();
         columns.retain(|column| !DIFFERENT.iter().any(|(name, _)| column["field"] == *name));
         for column in columns {
-            // The stream says neither what may be null, nor defaults, nor the labels of an enum.
+            // The stream does not say which columns may be null, and has neither defaults nor the labels of an enum.
             if sent.table == "public.whole" && column["field"] != "id" && column["field"] != "part" {
                 column["optional"] = json!(true);
             }
@@ -217,14 +217,15 @@ fn alike(mut sent: Sent) -> Sent {
         let row = sent.value.pointer_mut(&format!("/payload/{side}")).and_then(Value::as_object_mut);
         let Some(row) = row else { continue };
         row.retain(|column, _| !DIFFERENT.iter().any(|(name, _)| column == name));
-        // Debezium makes nothing of arrays with several dimensions, and null of one in which a single item has no value in Connect.
+        // Debezium leaves arrays with several dimensions out, and makes an array null if one item has no value in
+        // Connect.
         let several = row.get("id") == Some(&json!(4)) && row.contains_key("some_text");
         let not_a_number = row.get("id") == Some(&json!(10)) && row.contains_key("some_numeric");
         row.retain(|column, _| {
             !(several && ["some_int4", "some_text"].contains(&column.as_str())
                 || not_a_number && column == "some_numeric")
         });
-        // Debezium's converter prints the double that is next to a float.
+        // Debezium's converter prints a float as the nearest double.
         if let Some(float) = row.get_mut("a_float4").filter(|value| value.is_f64()) {
             *float = json!(float.as_f64().unwrap() as f32);
         }

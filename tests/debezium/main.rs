@@ -1,8 +1,9 @@
-//! Messages for what others made: compared with those of Debezium itself, and read by a connector that was made for it.
+//! Compares our messages in Debezium's format with those of Debezium itself, and lets a connector made for Debezium
+//! read them.
 //!
-//! - [`messages`]: what the daemon gives a sink, as messages;
-//! - [`oracle`]: what Debezium makes of the same WAL;
-//! - [`envelope`]: the two are alike, but for what `docs/formats.md` says;
+//! - [`messages`]: the daemon's versions, as messages;
+//! - [`oracle`]: the messages that Debezium makes from the same WAL;
+//! - [`envelope`]: both are equal, except for what `docs/formats.md` lists;
 //! - [`connector`]: a sink connector made for Debezium, between Kafka and PostgreSQL.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 

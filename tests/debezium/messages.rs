@@ -1,4 +1,4 @@
-//! A daemon in this process whose one sink keeps what an encoder makes of the versions.
+//! A daemon in this process whose only sink keeps the messages that an encoder makes from the versions.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ use audit_pipeline::status::Shared;
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// A message, parsed. A tombstone's value is null.
+/// A parsed message. A tombstone's value is null.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sent {
     pub table: String,
@@ -79,7 +79,7 @@ impl Sink for Collect {
     }
 }
 
-/// The source `shop`, with a slot and a publication of this name.
+/// Makes the source `shop`, with a slot and a publication of this name.
 pub fn source(url: &str, name: &str) -> SourceConfig {
     let mut source = SourceConfig::new("shop", PgEndpoint::new(url));
     (source.slot, source.publication) = (name.to_owned(), name.to_owned());
@@ -92,7 +92,7 @@ fn rules() -> Rules {
     Rules { tables: vec![everything], ..Rules::default() }
 }
 
-/// Makes slot and publication: what happens from now on becomes messages.
+/// Makes slot and publication, so that changes from now on become messages.
 pub async fn set_up(source: &SourceConfig) {
     let client = audit_connect::connect(&source.endpoint, "setup").await.unwrap();
     let rules = rules();
@@ -101,7 +101,7 @@ pub async fn set_up(source: &SourceConfig) {
     audit_capture::apply(&plan, &client, Some(&client), |_: &Step| {}).await.unwrap();
 }
 
-/// What the slot holds up to `until`.
+/// Returns the messages of the slot's changes up to `until`.
 pub async fn messages(source: SourceConfig, until: Lsn, format: &FormatConfig) -> Vec<Sent> {
     let sent = Arc::new(Mutex::new(Vec::new()));
     let sink = Collect { encoder: Encoder::new(format, "shop"), sent: sent.clone(), durable: Progress::default() };

@@ -1,6 +1,7 @@
-//! Debezium's own messages: recorded in `debezium.jsonl`, and made anew where tests may take long.
+//! Debezium's own messages: recorded in `debezium.jsonl`, and made again in thorough runs.
 //!
-//! `CDC_AUDIT_TEST_ALL=1 UPDATE_EXPECT=1 cargo test --release --workspace --features cdc-audit/fault-points --test debezium` records them.
+//! This command records them: `CDC_AUDIT_TEST_ALL=1 UPDATE_EXPECT=1 cargo test --release --workspace
+//! --features cdc-audit/fault-points --test debezium`.
 
 use std::process::{Command, Stdio};
 
@@ -12,7 +13,7 @@ use crate::messages::Sent;
 const RECORDED: &str = include_str!("debezium.jsonl");
 const DUMP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/audit-install/debezium/Dump.java");
 
-/// What was recorded.
+/// Reads the recorded messages.
 pub fn recorded() -> Vec<Sent> {
     let sent = |line: &str| {
         let mut line: Value = serde_json::from_str(line).unwrap();
@@ -22,7 +23,7 @@ pub fn recorded() -> Vec<Sent> {
     RECORDED.lines().map(sent).collect()
 }
 
-/// What Debezium makes of a slot: so many messages.
+/// Lets Debezium make `count` messages from a slot.
 pub fn fresh(port: u16, database: &str, slot: &str, publication: &str, count: usize) -> Vec<Sent> {
     let jars = install::debezium().expect("`cargo xtask test --all` installs Debezium");
     let output = Command::new("java")
@@ -44,7 +45,7 @@ pub fn fresh(port: u16, database: &str, slot: &str, publication: &str, count: us
     text.lines().map(|line| sent(line).unwrap_or_else(|| panic!("not a message: {line}"))).collect()
 }
 
-/// Keeps what Debezium said, for those who have no Java.
+/// Stores Debezium's messages for machines without Java.
 pub fn record(messages: &[Sent]) {
     let line = |sent: &Sent| json!({ "table": sent.table, "key": sent.key, "value": sent.value }).to_string() + "\n";
     let text: String = messages.iter().map(line).collect();

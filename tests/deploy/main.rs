@@ -1,4 +1,4 @@
-//! What an operator installs: the systemd unit and the alert rules, judged by the tools that will read them.
+//! Tests what an operator installs, the systemd unit and the alert rules, with the tools that will read them.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod alerts;
@@ -6,7 +6,7 @@ mod unit;
 
 use std::process::{Command, Output};
 
-/// Runs a tool to its end and returns all that it said, with whether it was content.
+/// Runs a tool to its end and returns whether it succeeded, and everything that it printed.
 fn judged(command: &mut Command) -> (bool, String) {
     let Output { status, stdout, stderr } =
         command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run `cargo xtask test` to install it"));

@@ -8,8 +8,8 @@ use crate::judged;
 
 const UNIT: &str = "deploy/systemd/cdc-audit.service";
 
-/// In tenths, as systemd counts it: a unit without any protection has 9.6, one that may talk to the network hardly less
-/// than 1.
+/// Maximum exposure in tenths of systemd's unit: a service without any protection has 9.6, one that may use the network
+/// hardly less than 1.
 const EXPOSURE: u32 = 12;
 
 #[test]
@@ -22,7 +22,7 @@ fn the_unit_is_hardly_exposed() {
 
 #[test]
 fn systemd_understands_every_line() {
-    // The program is not installed where tests run: any other stands in for it.
+    // The program is not installed where tests run, so another program replaces it.
     let text = std::fs::read_to_string(repository(UNIT)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("cdc-audit.service");

@@ -10,7 +10,7 @@ fn wait_until_complete(daemon: &mut Daemon, table: &str) {
     daemon.wait_for(&format!("the baseline of {table}"), |daemon| daemon.output().lines().any(says));
 }
 
-/// The publication is looked at every 30 s, and whenever the stream shows a table for the first time.
+/// The publication is read every 30 s, and whenever the stream shows a table for the first time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_joins_is_read_once_the_stream_shows_it() {
     let server = shared(15).await;
@@ -37,7 +37,7 @@ async fn a_table_that_joins_is_read_once_the_stream_shows_it() {
         wait_until_complete(&mut daemon, &table);
         waits.push(joined.elapsed());
     }
-    // By chance a look of every 30 s comes in time for one of them, but not for the next.
+    // By chance the read that happens every 30 s may be in time for one of them, but not for the next one too.
     assert!(waits.iter().filter(|wait| **wait < Duration::from_secs(15)).count() > 1, "{waits:?}");
     assert!(daemon.stop().success(), "{}", daemon.output());
     let recorded = world.recorded().await;
@@ -47,7 +47,7 @@ async fn a_table_that_joins_is_read_once_the_stream_shows_it() {
     assert_eq!(recorded.hot.iter().filter(first).count(), 3);
 }
 
-/// What was lost stays lost; what it left behind is recorded.
+/// Lost changes stay lost, but the rows as they are after them are recorded.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_may_be_followed_by_a_new_baseline() {
     for major in majors() {
@@ -90,7 +90,7 @@ async fn a_gap_may_be_followed_by_a_new_baseline() {
             assert!(slot.get::<_, bool>(0), "the slot would not survive a failover");
         }
 
-        // It was asked for once.
+        // The baseline was requested only once.
         world.catch_up().await;
         assert_eq!(snapshots(&world, 3).await, Vec::<Row>::new());
     }
@@ -104,7 +104,7 @@ fn read_baselines(world: &World, arguments: &[&str]) {
     assert!(daemon.stop().success(), "{}", daemon.output());
 }
 
-/// The rows of the baseline with this number, in order; both sinks have the same.
+/// Returns the rows of the baseline with this number, in order. Both sinks have the same.
 async fn snapshots(world: &World, baseline: i32) -> Vec<Row> {
     let recorded = world.recorded().await;
     let rows = |trail: &[Version]| {
@@ -149,7 +149,8 @@ async fn a_table_that_the_stream_has_whole_gets_no_baseline() {
     }
 }
 
-/// What somebody has locked is recorded and read when the lock is gone; the rest goes on, and a stop is a stop.
+/// A locked table is captured and read after the lock is released; everything else continues, and the daemon can be
+/// stopped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_on_one_table_holds_up_neither_the_others_nor_a_stop() {
     for major in majors() {
@@ -168,7 +169,7 @@ async fn a_lock_on_one_table_holds_up_neither_the_others_nor_a_stop() {
         locker.batch_execute("BEGIN; LOCK TABLE p1 IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
         let mut daemon = world.launch().start();
         wait_until_complete(&mut daemon, "public.q");
-        // The shape of p is looked up while one of its partitions is locked.
+        // The shape of p is read from the catalog while one of its partitions is locked.
         server.execute(&world.database, "INSERT INTO p VALUES (11); INSERT INTO q VALUES (1)");
         let hot = world.hot().await;
         audit_testkit::eventually_async("both rows are there", async || {
@@ -177,7 +178,7 @@ async fn a_lock_on_one_table_holds_up_neither_the_others_nor_a_stop() {
         })
         .await;
         assert!(daemon.stop().success(), "{}", daemon.output());
-        // A stop in the middle of a start.
+        // Stop the daemon in the middle of its start.
         let mut daemon = world.launch().start();
         daemon.wait_for_line("streaming");
         assert!(daemon.stop().success(), "{}", daemon.output());
@@ -188,7 +189,8 @@ async fn a_lock_on_one_table_holds_up_neither_the_others_nor_a_stop() {
     }
 }
 
-/// A hole in what is captured is said by the daemon, not by `check` alone; and there is a command for what was missed.
+/// The daemon itself reports a table that is not captured, not only `check`; and there is a command that reads the rows
+/// that were missed.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_publication_leaves_out_is_said_and_read_by_hand() {
     let server = shared(15).await;

@@ -6,7 +6,7 @@ const TABLE: &str = "CREATE TABLE items (id int PRIMARY KEY, name text); ALTER T
 const CHANGES: &str = "INSERT INTO items SELECT i, 'n' || i FROM generate_series(1, 50) AS i; \
                        UPDATE items SET name = 'x' WHERE id = 7; DELETE FROM items WHERE id = 7";
 
-/// What a history in JSON says happened, newest first.
+/// Lists the events of a history in JSON, newest first.
 fn events(json_lines: &str) -> Vec<String> {
     let event = |line: &str| {
         let record: serde_json::Value = serde_json::from_str(line).expect("a record");
@@ -15,7 +15,8 @@ fn events(json_lines: &str) -> Vec<String> {
     json_lines.lines().map(event).collect()
 }
 
-/// Against everything that is known of the source: the objects lie as files, where the tests' own readers look.
+/// Compares the lake with everything that is known of the source: the objects are files, which the tests' own readers
+/// read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_in_a_bucket_has_everything_once() {
     for kind in [ObjectKind::S3, ObjectKind::Gcs] {
@@ -38,7 +39,7 @@ async fn compared(kind: ObjectKind) {
     assert_eq!(events(&said), ["deleted", "updated", "created"].repeat(3));
 }
 
-/// The same program, whatever cloud: checked, written, asked, handed over.
+/// The program works the same with every cloud: it checks, writes, answers queries and exports.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_in_any_bucket_answers() {
     for kind in ObjectKind::ALL {
@@ -57,7 +58,8 @@ async fn a_lake_in_any_bucket_answers() {
     }
 }
 
-/// ⚠ On a store that ignores conditions two daemons would overwrite each other: `check` is red, and `run` does not start.
+/// ⚠ On a store that ignores conditions two daemons would overwrite each other: `check` fails, and `run` does not
+/// start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_without_conditional_puts_is_refused() {
     let (server, store) = (shared(15).await, ObjectServer::shared(ObjectKind::Gcs).await);

@@ -10,14 +10,14 @@ fn insert(server: &Postgres, world: &World, ids: std::ops::RangeInclusive<u32>) 
     server.execute(&world.database, &format!("INSERT INTO t SELECT i, 'v' FROM generate_series({from}, {to}) AS i"));
 }
 
-/// The source is another server from here on.
+/// Makes another server the source from now on.
 fn move_to(world: &mut World, server: &Postgres) {
     let url = server.url(&world.database);
     world.edit_config(&world.url, &url);
     world.url = url;
 }
 
-/// `0001:created 1..10`: epoch, event and keys, in order of position; keys that follow one another as one.
+/// Writes epoch, event and keys in the order of positions, with consecutive keys as a range: `0001:created 1..10`.
 fn told(trail: &[Version]) -> Vec<String> {
     let mut runs: Vec<(String, u32, u32)> = Vec::new();
     for version in trail {
@@ -34,13 +34,13 @@ fn told(trail: &[Version]) -> Vec<String> {
 const REPLACED: &str = "replaced the history that the sink has";
 const NOT_SENT_AGAIN: &str = "goes on after it without sending that change again";
 
-/// Everything before here was acknowledged, as far as the server remembers.
+/// Returns the LSN before which everything was acknowledged, as far as the server remembers.
 fn acknowledged(server: &Postgres, world: &World) -> u64 {
     let slot = format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{}'", world.slot);
     lsn(&server.execute(&world.database, &slot))
 }
 
-/// Refuses to go on by itself, each time, and acknowledges nothing.
+/// Checks that the daemon refuses to continue by itself, each time, and acknowledges nothing.
 async fn refuses(server: &Postgres, world: &World, why: &str) {
     let stored = world.recorded().await.hot.len();
     let slot = acknowledged(server, world);
@@ -55,7 +55,8 @@ async fn refuses(server: &Postgres, world: &World, why: &str) {
     }
 }
 
-/// Refuses to go on by itself; told to, records the gap in every sink, and misses nothing that came after.
+/// Checks that the daemon refuses to continue by itself. On request it records the gap in every sink, and misses
+/// nothing that comes after it.
 async fn goes_on_in_a_new_epoch(
     server: &Postgres,
     world: &World,
@@ -64,7 +65,8 @@ async fn goes_on_in_a_new_epoch(
     since: std::ops::RangeInclusive<u32>,
 ) {
     refuses(server, world, why).await;
-    // Servers before 17 may forget at a restart what was acknowledged last. On one timeline nothing tells that it is not new.
+    // Servers before 17 may forget at a restart what was acknowledged last. On one timeline nothing shows that it is
+    // not new.
     let first = world.recorded().await.hot.first().map(|version| version.commit_lsn);
     let again = acknowledged(server, world) <= first.expect("a version");
 
@@ -83,7 +85,8 @@ async fn goes_on_in_a_new_epoch(
     assert!(gap.commit_lsn % 8 == 7, "a place where no commit is: {}", gap.position);
 }
 
-/// ⚠ The WAL of a restored copy is behind what the sinks have: without a new epoch its commits would be skipped as old.
+/// ⚠ The WAL of a restored copy ends before what the sinks have: without a new epoch its commits would be skipped as
+/// old.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_to_an_earlier_lsn_starts_a_new_epoch() {
     let (server, hot) = (Postgres::start(15), shared(15).await);
@@ -101,7 +104,8 @@ async fn a_restore_to_an_earlier_lsn_starts_a_new_epoch() {
     goes_on_in_a_new_epoch(&restored, &world, REPLACED, 5000, 10_001..=10_005).await;
 }
 
-/// ⚠ Once more was written than was lost, neither timeline nor WAL end tells: only the change at the checkpoint, which does not come again.
+/// ⚠ After more was written than was lost, neither timeline nor WAL end shows it: only the change at the checkpoint
+/// does, because it does not come again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_put_back_and_written_to_starts_a_new_epoch() {
     let (server, hot) = (Postgres::start(15), shared(15).await);
@@ -126,14 +130,14 @@ async fn a_snapshot_put_back_and_written_to_starts_a_new_epoch() {
     goes_on_in_a_new_epoch(&restored, &world, NOT_SENT_AGAIN, 5000, 10_001..=10_006).await;
 }
 
-/// ⚠ The command that the error prints leads on: in a process of its own, which meets the other change again.
+/// ⚠ The command that the error prints works: it runs in another process, which meets the other change again.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_change_at_the_checkpoint_can_be_passed() {
     let server = Postgres::start(15);
     let world = World::on(&server).sql(TABLE).build().await;
     world.catch_up().await;
     insert(&server, &world, 1..=3);
-    // Stored and not acknowledged: it will be sent again.
+    // Versions that are stored but not acknowledged will be sent again.
     while world.recorded().await.hot.len() < 3 {
         let mut daemon = world.launch().environment("CDC_AUDIT_FAULTS", "hot::after_commit=kill").start();
         assert!(!daemon.wait().success());
@@ -150,7 +154,8 @@ async fn another_change_at_the_checkpoint_can_be_passed() {
     assert_eq!(hot, ["0001:created 1..3", "0002:gap 0..0", "0002:created 1..4"]);
 }
 
-/// ⚠ An address that leads to two servers while one takes over from the other: one would be judged by the facts of the other.
+/// ⚠ An address may lead to two servers while one takes over from the other: the daemon would judge one server by the
+/// facts of the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_from_another_server_than_the_slot_is_not_followed() {
     let server = Postgres::start(15);
@@ -161,7 +166,7 @@ async fn a_stream_from_another_server_than_the_slot_is_not_followed() {
     first.wait_for_line("streaming");
     world.edit_config(&world.url, &proxy.through(&world.url));
     let mut second = world.launch().start();
-    // It has asked the first server for the slot, and will ask the other one for the stream.
+    // The daemon has asked the first server for the slot, and will ask the other one for the stream.
     second.wait_for_line("the slot is in use");
     proxy.redirect(other.port());
     second.wait_for_line("the source's address leads to two servers");
@@ -169,7 +174,7 @@ async fn a_stream_from_another_server_than_the_slot_is_not_followed() {
     assert!(!second.output().contains("streaming"), "{}", second.output());
 }
 
-/// ⚠ `--accept-gap` is for what its operator knows of, not for what is lost weeks later.
+/// ⚠ `--accept-gap` is for a loss that its operator knows of, not for what is lost weeks later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_not_accepted_ahead_of_time() {
     let server = Postgres::start(15);
@@ -192,7 +197,7 @@ async fn a_gap_is_not_accepted_ahead_of_time() {
     assert_eq!(daemon.wait().code(), Some(4), "{}", daemon.output());
 }
 
-/// ⚠ So is that of a standby which took over without the last commits.
+/// ⚠ The WAL of a standby that took over without the last commits also needs a new epoch.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_that_lost_the_last_commits_starts_a_new_epoch() {
     let (server, hot) = (Postgres::start(15), shared(15).await);
@@ -217,7 +222,8 @@ async fn a_failover_that_lost_the_last_commits_starts_a_new_epoch() {
     goes_on_in_a_new_epoch(&standby, &world, REPLACED, 5000, 10_001..=10_005).await;
 }
 
-/// ⚠ Only the smallest position that every sink has stored is acknowledged: a sink that hangs holds the slot back, also at the end.
+/// ⚠ Only the smallest position that every sink has stored is acknowledged: a sink that hangs keeps the slot from
+/// advancing, also when the daemon stops.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_every_sink_has_stored_is_acknowledged() {
     let server = shared(15).await;
@@ -234,7 +240,7 @@ async fn only_what_every_sink_has_stored_is_acknowledged() {
     client.batch_execute("BEGIN; LOCK TABLE cdc_audit.versions IN ACCESS EXCLUSIVE MODE").await.unwrap();
     insert(server, &world, 11..=20);
     let now = lsn(&world.wal_end().await);
-    // Something behind it, so that the lake's checkpoint comes to lie beyond.
+    // Write something after it, so that the lake's checkpoint is beyond it.
     insert(server, &world, 21..=21);
     eventually("the lake goes on alone", || lake::flushed(&world.lake) >= now);
     assert!(daemon.stop().success(), "{}", daemon.output());
@@ -246,7 +252,8 @@ async fn only_what_every_sink_has_stored_is_acknowledged() {
     assert_eq!(world.check().await.hot.len(), 21);
 }
 
-/// ⚠ The owner epoch rises only once START_REPLICATION has succeeded: of two daemons started by mistake the one that waits harms nobody.
+/// ⚠ The owner epoch rises only after START_REPLICATION has succeeded: if two daemons were started by mistake, the one
+/// that waits does no harm.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_waits_for_the_slot_takes_no_sink() {
     let server = shared(15).await;
@@ -273,7 +280,8 @@ async fn a_daemon_that_waits_for_the_slot_takes_no_sink() {
     assert_eq!(world.check().await.hot.len(), 11);
 }
 
-/// ⚠ `seq` counts what the server sends: a table that is left out from the middle of a half-written transaction on renumbers nothing.
+/// ⚠ `seq` counts what the server sends: a table that is left out from the middle of a half-written transaction on does
+/// not renumber the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_config_in_the_middle_of_a_transaction_half_written_renumbers_nothing() {
     let server = shared(15).await;
@@ -310,7 +318,8 @@ async fn a_change_of_config_in_the_middle_of_a_transaction_half_written_renumber
     assert!(seen.clone().count() > 0 && seen.max_by_key(|v| v.seq).is_some_and(|v| v.seq <= last));
 }
 
-/// ⚠ The catalog of now may be later than the WAL: a look-up counts only if its columns are the Relation's; else the last key holds.
+/// ⚠ The present catalog may be later than the WAL: a look-up counts only if its columns are the Relation's; otherwise
+/// the last key stays valid.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalog_that_is_later_than_the_wal_does_not_count() {
     let server = shared(15).await;
@@ -318,7 +327,7 @@ async fn a_catalog_that_is_later_than_the_wal_does_not_count() {
     let world = World::on(server).sql(table).build().await;
     server.execute(&world.database, "INSERT INTO t VALUES (1, 10, 'a')");
     world.catch_up().await;
-    // Nobody looks while the table takes two steps.
+    // No daemon reads the catalog while the table changes twice.
     server.execute(&world.database, "ALTER TABLE t ADD COLUMN w int; UPDATE t SET v = 'b'");
     server.execute(
         &world.database,
@@ -334,7 +343,8 @@ async fn a_catalog_that_is_later_than_the_wal_does_not_count() {
     assert_eq!(sources, "catalog carried catalog");
 }
 
-/// ⚠ A whole row as key overflows an index: a table without a key has none, however wide its rows.
+/// ⚠ A whole row as key would overflow an index: versions of a table without a key have none, however wide its rows
+/// are.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wide_table_without_a_key_has_none() {
     let server = shared(15).await;

@@ -4,7 +4,8 @@ use cdc_audit_tests::tables;
 use cdc_audit_tests::workload::random::{Options, Workload, has_xml};
 use cdc_audit_tests::{majors, seed};
 
-/// What `test_decoding` saw, played back by itself, leads to the tables: so it can be held against a trail.
+/// The changes that `test_decoding` saw lead to the tables when they are played back, so a trail can be compared with
+/// them.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_slot_sees_all_that_happens() {
     let seed = seed();
@@ -53,7 +54,7 @@ async fn the_second_slot_sees_all_that_happens() {
     }
 }
 
-/// The values of a row that are not NULL.
+/// Returns the values of a row that are not NULL.
 fn told(row: &cdc_audit_tests::trail::Row) -> Vec<(String, String)> {
     row.iter().filter_map(|(column, value)| Some((column.clone(), value.clone()?))).collect()
 }

@@ -2,14 +2,14 @@ use audit_testkit::shared;
 use cdc_audit_tests::trail::Version;
 use cdc_audit_tests::world::World;
 
-/// Table, event, key and, of what is not whole, that it is not.
+/// Writes table, event and key of each version, with a note if the row before it is not known.
 fn told(trail: &[Version]) -> Vec<String> {
     let known = |version: &Version| if version.before_known { "" } else { " before unknown" };
     let one = |v: &Version| format!("{} {} {}{}", v.table, v.event, v.key.as_deref().unwrap_or("-"), known(v));
     trail.iter().map(one).collect()
 }
 
-/// What the trail has, the same from every sink.
+/// Returns the trail, which is the same in every sink.
 async fn trail(world: &World) -> Vec<Version> {
     world.catch_up().await;
     let recorded = world.recorded().await;
@@ -17,7 +17,7 @@ async fn trail(world: &World) -> Vec<Version> {
     recorded.hot
 }
 
-/// ⚠ A partition does not take over its root's replica identity, and the server labels its old rows as whole all the same.
+/// ⚠ A partition does not inherit its root's replica identity, but the server still marks its old rows as whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_comes_later_has_the_old_values_that_it_sends() {
     let server = shared(15).await;
@@ -52,7 +52,7 @@ async fn a_partition_that_comes_later_has_the_old_values_that_it_sends() {
     assert_eq!(before.keys().collect::<Vec<_>>(), ["day", "id"]);
 }
 
-/// ⚠ Under FULL no Relation message shows a key.
+/// ⚠ With REPLICA IDENTITY FULL no Relation message shows a key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_added_or_changed_under_full_is_the_key_from_then_on() {
     let server = shared(15).await;
@@ -71,7 +71,7 @@ async fn a_key_that_is_added_or_changed_under_full_is_the_key_from_then_on() {
     assert_eq!(keys, [None, Some("2".into()), Some("c".into()), None]);
 }
 
-/// Without a restart in between, too.
+/// The same is true without a restart in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_changes_while_the_daemon_runs_is_noticed() {
     let server = shared(15).await;
@@ -96,7 +96,7 @@ async fn a_key_that_changes_while_the_daemon_runs_is_noticed() {
     assert_eq!(keys, [None, Some("b".into())]);
 }
 
-/// ⚠ Rules that fit the name of a partition are not about it.
+/// ⚠ Rules that match the name of a partition do not apply to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_are_asked_about_roots_alone() {
     let server = shared(15).await;
@@ -111,13 +111,13 @@ async fn rules_are_asked_about_roots_alone() {
 const PATIENTS: &str = "CREATE TABLE patients (id int PRIMARY KEY, ssn text, note text);";
 const RULES: &str = "[[tables]]\nname = \"public.patients\"\nprotect = { ssn = \"full\" }\nbaseline = false\n";
 
-/// Everything that is stored in the hot database about tables and rows, as text.
+/// Returns everything that is stored in the hot database about tables and rows, as text.
 async fn stored(world: &World) -> String {
     let sql = "SELECT coalesce((SELECT string_agg(v::text, E'\\n') FROM cdc_audit.versions v), '')";
     world.hot().await.query_one(sql, &[]).await.expect("the trail").get(0)
 }
 
-/// ⚠ Who may write to a sink does not decide about protection.
+/// ⚠ A person who may write to a sink cannot decide about protection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_shape_in_a_sink_takes_no_protection_away() {
     let server = shared(15).await;
@@ -145,7 +145,7 @@ async fn a_forged_shape_in_a_sink_takes_no_protection_away() {
     }
 }
 
-/// Columns, tables and schemas that are renamed while nobody looks stay protected, and `check` says what to write.
+/// Columns, tables and schemas that are renamed while no daemon runs stay protected, and `check` says what to write.
 #[tokio::test(flavor = "multi_thread")]
 async fn renames_take_no_protection_away() {
     let server = shared(15).await;
@@ -187,7 +187,7 @@ async fn renames_take_no_protection_away() {
     assert!(!stored(&world).await.contains("raw-"));
 }
 
-/// ⚠ REPLICA IDENTITY FULL takes the mark off the index by which the rows were known.
+/// ⚠ REPLICA IDENTITY FULL removes the mark from the index that identified the rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_replica_identity_is_no_reason_to_split_a_history_in_silence() {
     let server = shared(15).await;

@@ -15,7 +15,7 @@ const CHANGES: &str = "INSERT INTO orders SELECT 1000 + i, CASE WHEN i % 7 > 0 T
                        BEGIN; UPDATE orders SET account = 'T0/..' WHERE id % 10 = 1; INSERT INTO plain VALUES (1000); \
                        UPDATE items SET note = 'y' WHERE id % 2 = 0; COMMIT; UPDATE orders SET total = total + 1; DELETE FROM plain";
 
-/// Versions of rows lie where the rules say, once, whatever is killed; the commands find them there.
+/// Each version of a row is once in the table that the rules name, whatever is killed; the commands find it there.
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_lie_in_the_tables_that_the_rules_name() {
     let server = shared(15).await;
@@ -47,7 +47,7 @@ async fn versions_lie_in_the_tables_that_the_rules_name() {
     ask(&world, &hot);
 }
 
-/// What the commands say.
+/// Checks what the commands print.
 fn ask(world: &World, versions: &[Version]) {
     let of_row: Vec<&Version> = versions
         .iter()

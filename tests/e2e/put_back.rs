@@ -11,7 +11,7 @@ async fn world(server: &Postgres) -> World {
     World::on(server).hot_url(&server.new_database().1).sql(TABLE).build().await
 }
 
-/// Rows that are stored in every sink, and acknowledged.
+/// Inserts rows and waits until they are stored in every sink and acknowledged.
 async fn insert(server: &Postgres, world: &World, ids: std::ops::RangeInclusive<u32>) {
     let (from, to) = (ids.start(), ids.end());
     server.execute(&world.database, &format!("INSERT INTO t SELECT generate_series({from}, {to})"));
@@ -32,7 +32,7 @@ fn told(trail: &[Version]) -> Vec<String> {
     trail.iter().map(|version| version.key.clone().unwrap_or_else(|| version.event.clone())).collect()
 }
 
-/// The rows that follow are not stored as if nothing were missing.
+/// Checks that later rows are not stored as if nothing were missing.
 async fn names_the_gap(server: &Postgres, world: &World, daemon: &mut Daemon, sink: &str) {
     server.execute(&world.database, "INSERT INTO t VALUES (21)");
     assert_eq!(daemon.wait().code(), Some(4), "{}", daemon.output());
@@ -46,7 +46,8 @@ async fn names_the_gap(server: &Postgres, world: &World, daemon: &mut Daemon, si
     world.succeed(&["run", "--accept-gap", "--until", &until]);
 }
 
-/// ⚠ A hot database whose standby took over without the last transactions, or that was restored, while the daemon runs.
+/// ⚠ While the daemon runs, the hot database's standby may take over without the last transactions, or the database may
+/// be restored.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hot_database_that_goes_back_is_not_written_on() {
     let server = shared(15).await;
@@ -77,7 +78,7 @@ fn copy_folder(from: &Path, to: &Path) {
     assert!(done.success(), "{} cannot be copied", from.display());
 }
 
-/// ⚠ So it is with a lake: a bucket, or a folder, of which earlier versions were restored.
+/// ⚠ The same may happen to a lake: earlier versions of a bucket or a folder may be restored.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_that_goes_back_is_not_written_on() {
     let server = shared(15).await;
@@ -98,7 +99,7 @@ async fn a_lake_that_goes_back_is_not_written_on() {
     assert_eq!(told(&world.recorded().await.by_log), ["1", "gap", "21"]);
 }
 
-/// ⚠ An empty place counts as a new sink, which is missing nothing: not where this process has stored before.
+/// ⚠ An empty place counts as a new sink, in which nothing is missing, but not if this process has stored there before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_that_is_emptied_does_not_count_as_new() {
     let server = shared(15).await;
@@ -106,7 +107,7 @@ async fn a_lake_that_is_emptied_does_not_count_as_new() {
     let mut daemon = world.launch().start();
     insert(server, &world, 1..=1).await;
     daemon.sigstop();
-    // The place itself stays: without it nothing can be written, and that is waited for.
+    // The folder itself stays, because without it nothing can be written, and the daemon would wait.
     for entry in std::fs::read_dir(&world.lake).unwrap() {
         std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
     }

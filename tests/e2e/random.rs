@@ -27,7 +27,7 @@ async fn check(server: &'static Postgres, seed: u64, full: bool) {
     let mut workload = Workload::new(seed, options);
     let mut builder = World::on(server).source(&name, &url).full(full).sql(&workload.tables());
     if full {
-        // Without a key, only the row before says which row it is.
+        // In tables without a key, only the row before identifies a row.
         builder = builder.keep_rows();
     }
     let world = builder.build().await;
@@ -37,7 +37,7 @@ async fn check(server: &'static Postgres, seed: u64, full: bool) {
         server.execute(&world.database, &workload.transaction());
     }
     assert!(daemon.stop().success(), "{}", daemon.output());
-    // The rest is read when the catalog has moved on.
+    // The rest is read after the catalog has changed.
     for _ in 0..20 {
         server.execute(&world.database, &workload.transaction());
     }
@@ -45,7 +45,7 @@ async fn check(server: &'static Postgres, seed: u64, full: bool) {
     world.check().await;
 }
 
-/// Sessions that wait for one another, fail on one another's locks, and commit in an order that nobody chose.
+/// Sessions wait for each other, fail because of each other's locks, and commit in an arbitrary order.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_sessions_are_recorded_in_the_order_of_their_commits() {
     let seed = seed();
@@ -80,7 +80,7 @@ async fn concurrent_sessions_are_recorded_in_the_order_of_their_commits() {
     }
 }
 
-/// One transfer; a deadlock rolls it back, which is part of the game.
+/// Makes one transfer; a deadlock may roll it back, which is part of the test.
 async fn transfer(client: &tokio_postgres::Client, dice: &mut Dice) {
     let (source, target, amount) = (dice.below(20), dice.below(20), dice.below(50));
     let end = if dice.one_in(8) { "ROLLBACK" } else { "COMMIT" };

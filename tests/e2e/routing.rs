@@ -13,7 +13,7 @@ fn change(server: &Postgres, world: &World) {
     server.execute(&world.database, sql);
 }
 
-/// Rows that existed, and versions of the stream, by table.
+/// Counts a table's rows that existed before, and its versions from the stream.
 fn counts(lake: &std::path::Path, table: &str) -> (usize, usize) {
     let versions = lake::by_listing(lake);
     let snapshot = |event: &str| event == "snapshot";
@@ -24,8 +24,8 @@ fn counts(lake: &std::path::Path, table: &str) -> (usize, usize) {
     )
 }
 
-/// Each table goes where its rule says, rows that existed included; a lake that is added later, and a table that is sent to one later, get a
-/// baseline of their own.
+/// Each table goes to the lakes that its rule names, including rows that existed before. A lake that is added later,
+/// and a table that is sent to a lake later, get their own baseline.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_go_to_the_lakes_that_their_rules_name() {
     let server = shared(15).await;
@@ -39,7 +39,7 @@ async fn tables_go_to_the_lakes_that_their_rules_name() {
         .sql(TABLES)
         .tables(&[rule("a", "'archive', 'cloud'"), rule("b", "'hot', 'archive'")].concat())
         .sections(&second("cloud", &s3.lake(&on_s3, s3.port())))
-        // Fewer than the rows in one batch that go elsewhere.
+        // This is less than the number of rows in one batch that go to other sinks.
         .hot("batch_rows = 3")
         .baseline()
         .unwitnessed()
@@ -77,7 +77,7 @@ async fn tables_go_to_the_lakes_that_their_rules_name() {
     assert_eq!(both(&other), ((20, 3), (30, 3)));
 }
 
-/// A rule that names a sink that is not there is refused before anything is touched.
+/// A rule that names a missing sink is refused before anything is changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_that_names_no_sink_is_refused() {
     let rule = "[[tables]]\nname = \"*\"\nsinks = [\"archiv\"]\n";

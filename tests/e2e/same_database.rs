@@ -2,7 +2,7 @@ use audit_testkit::shared;
 use cdc_audit_tests::decoded::Name;
 use cdc_audit_tests::world::World;
 
-/// The hot tables lie in the source, and the publication has them: nothing loops.
+/// The hot tables are in the source, and the publication contains them: the daemon does not capture its own writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_daemons_own_tables_are_never_captured() {
     let server = shared(15).await;
@@ -22,9 +22,9 @@ async fn the_daemons_own_tables_are_never_captured() {
     );
     assert!(daemon.stop().success(), "{}", daemon.output());
     world.catch_up().await;
-    let versions = world.check_published(&|name: &Name, _| name.schema == "public").await.hot.len();
+    let versions = world.check_published(|name: &Name, _| name.schema == "public").await.hot.len();
     assert_eq!(versions, 1000);
-    // With nothing to record, it stops moving: a checkpoint makes no WAL that must be stored again.
+    // With nothing to record, the position stops advancing: a checkpoint makes no WAL that must be stored again.
     world.catch_up().await;
     assert_eq!(world.recorded().await.hot.len(), 1000);
 }

@@ -18,13 +18,13 @@ const CHANGES: &str = "INSERT INTO orders SELECT 1000 + i, 'T' || i % 3 || '/..'
                        UPDATE orders SET account = 'T0/..' WHERE id % 50 = 1; UPDATE orders SET total = total + 1; \
                        DELETE FROM orders WHERE id >= 1000; INSERT INTO plain VALUES (1); DELETE FROM plain";
 
-/// What is in the home, and in the store of each tenant.
+/// Lists the home store and the store of each tenant.
 fn stores(folder: &Path) -> Vec<(Option<String>, PathBuf)> {
     let tenants = (0..3).map(|n| (Some(format!("T{n}/..")), folder.join(format!("of-T{n}--2f.."))));
     [(None, folder.join("home"))].into_iter().chain(tenants).collect()
 }
 
-/// All versions, each where it belongs.
+/// Reads all versions and checks that each is in the right store.
 fn all(folder: &Path, read: fn(&Path) -> Vec<Version>) -> Vec<Version> {
     let mut all = Vec::new();
     for (tenant, path) in stores(folder) {
@@ -37,7 +37,8 @@ fn all(folder: &Path, read: fn(&Path) -> Vec<Version>) -> Vec<Version> {
     all
 }
 
-/// Killed on its way, the daemon still gives each tenant what is its own, once, and nobody else anything of it.
+/// A daemon that is killed again and again still gives each tenant its own versions, once, and gives them to nobody
+/// else.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_tenant_has_its_own_and_nobody_elses() {
     let server = shared(15).await;
@@ -106,7 +107,7 @@ async fn each_tenant_has_its_own_and_nobody_elses() {
     compact(&world, folder.path());
 }
 
-/// One tenant's files become fewer, and nobody else's.
+/// Compacts the files of one tenant, and of no other.
 fn compact(world: &World, folder: &Path) {
     let before = all(folder, lake::by_log);
     let count = |lake: &Path| lake::tables(lake).values().map(|table| lake::files(&table.join("data")).len()).sum();
@@ -132,7 +133,7 @@ fn compact(world: &World, folder: &Path) {
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("nobody"), "{unknown:?}");
 }
 
-/// What the commands, and DuckDB, say of one tenant.
+/// Checks what the commands and DuckDB show of one tenant.
 fn ask(world: &World, versions: &[Version]) {
     let tenant = "T1/..";
     let own = versions.iter().filter(|version| version.tenant.as_deref() == Some(tenant)).count();

@@ -27,7 +27,7 @@ fn told(trail: &[Version]) -> String {
     trail.iter().map(line).collect()
 }
 
-/// The same in every sink, and in what the commands print.
+/// This is the same in every sink, and in what the commands print.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_tracked_is_what_the_rules_say() {
     let server = shared(15).await;

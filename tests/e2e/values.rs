@@ -5,7 +5,8 @@ use cdc_audit_tests::workload::values::{PRELUDE, SINCE_15, TYPES, Type, XML, ide
 use cdc_audit_tests::world::{SOURCE, World};
 use expect_test::expect_file;
 
-/// Each value of each type alone, inserted, changed to the next, and deleted: what is read back is what was written.
+/// Each value of each type is inserted, changed to the next one, and deleted: what is read back equals what was
+/// written.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_value_of_every_type_survives() {
     for major in majors() {
@@ -52,7 +53,7 @@ async fn types(major: u16, client: &tokio_postgres::Client) -> Vec<&'static Type
     types
 }
 
-/// The form of each value in JSON, to the letter: what other programs rely on.
+/// The exact form of each value in JSON, on which other programs rely.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_type_has_one_form_in_the_record() {
     let server = shared(15).await;

@@ -21,7 +21,7 @@ async fn many_rows_of_one_statement() {
         before: ITEMS,
         steps: &[
             Sql("INSERT INTO items VALUES (1, 'a', 1), (2, 'b', 2.5), (3, NULL, NULL)"),
-            // Equal to the last byte, but for the key.
+            // The rows are equal byte for byte, except for the key.
             Sql("INSERT INTO items SELECT i, 'same', 1 FROM generate_series(10, 500) AS i"),
             Sql("COPY items FROM stdin;\n600\tcopied\t1.5\n601\t\\N\t\\N\n602\twith\\ttab\t0\n\\.\n"),
             Sql("UPDATE items SET price = coalesce(price, 0) + 1"),
@@ -65,7 +65,7 @@ async fn keys_that_change() {
             Sql("UPDATE parents SET a = a + 10"),
             Sql("UPDATE parents SET b = b || '!' WHERE a = 11"),
             Sql("BEGIN; UPDATE parents SET a = 5 WHERE a = 12; UPDATE parents SET a = 6, v = 1 WHERE a = 5; COMMIT"),
-            // One takes the other's place in the same transaction.
+            // Two rows exchange their keys in the same transaction.
             Sql("BEGIN; UPDATE children SET id = 99 WHERE id = 1; UPDATE children SET id = 1 WHERE id = 2; UPDATE children SET id = 2 WHERE id = 99; COMMIT"),
             Sql("DELETE FROM parents WHERE a = 6"),
         ],
@@ -87,7 +87,7 @@ async fn rows_that_move_between_partitions() {
             Sql("UPDATE parts SET v = 'stays' WHERE id < 5"),
             Sql("UPDATE parts SET day = day + 20, v = 'moved' WHERE id BETWEEN 20 AND 30"),
             Sql("UPDATE parts SET id = id + 100 WHERE day >= '2026-02-01'"),
-            // A partition with its columns in another order, made and taken in while capture runs.
+            // A partition with its columns in another order is made and attached while capture runs.
             Sql("CREATE TABLE parts_3 (v text, day date NOT NULL, junk int, id int NOT NULL); ALTER TABLE parts_3 DROP COLUMN junk; {full parts_3}; \
                  ALTER TABLE parts ATTACH PARTITION parts_3 FOR VALUES FROM ('2026-03-01') TO ('2026-04-01'); \
                  INSERT INTO parts VALUES (7, '2026-03-05', 'new'); UPDATE parts SET day = '2026-01-02' WHERE id = 7 AND day = '2026-03-05'"),
@@ -145,7 +145,7 @@ async fn tables_without_a_key() {
         before: "CREATE TABLE heap (a int, b text); ALTER TABLE heap REPLICA IDENTITY FULL; \
                  CREATE TABLE logs (at timestamptz, line text); ALTER TABLE logs REPLICA IDENTITY NOTHING;",
         steps: &[
-            // Equal to the last byte.
+            // The rows are equal byte for byte.
             Sql("INSERT INTO heap SELECT 1, 'same' FROM generate_series(1, 5)"),
             Sql("UPDATE heap SET b = 'other' WHERE ctid IN (SELECT ctid FROM heap LIMIT 2)"),
             Sql("DELETE FROM heap WHERE ctid IN (SELECT ctid FROM heap WHERE b = 'same' LIMIT 1)"),
@@ -184,7 +184,7 @@ async fn tables_that_come_and_go() {
         before: ITEMS,
         steps: &[
             Sql("INSERT INTO items VALUES (1, 'a', 1), (2, 'b', 2)"),
-            // CREATE TABLE AS writes its rows as any other does; without a key they can only be inserted.
+            // CREATE TABLE AS writes its rows like any other statement; without a key they can only be inserted.
             Sql("CREATE TABLE copied AS SELECT * FROM items; SELECT * INTO also_copied FROM items WHERE id = 1"),
             Sql("ALTER TABLE copied ADD PRIMARY KEY (id); {full copied}; UPDATE copied SET price = price * 2"),
             Sql("BEGIN; CREATE TABLE short (id int PRIMARY KEY); INSERT INTO short VALUES (1); DROP TABLE short; COMMIT"),
@@ -240,7 +240,7 @@ async fn values_too_large_for_their_row() {
     .await;
 }
 
-/// A large value as part of the key: PostgreSQL then sends the old key with every change.
+/// If a large value is part of the key, PostgreSQL sends the old key with every change.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_replica_identities() {
     let script = Script {
@@ -301,7 +301,7 @@ async fn what_triggers_rules_and_cascades_do() {
     .await;
 }
 
-/// Column lists and row filters: what the publication leaves out is nobody's business.
+/// What column lists and row filters of the publication leave out is not recorded.
 #[tokio::test(flavor = "multi_thread")]
 async fn column_lists_and_row_filters() {
     for major in majors().into_iter().filter(|major| *major >= 15) {
@@ -345,7 +345,7 @@ async fn column_lists_and_row_filters() {
     }
 }
 
-/// One transaction far larger than any batch, with a context, among small ones.
+/// One transaction that is far larger than any batch, with a context, between small ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_larger_than_memory_for_batches() {
     let script = Script {

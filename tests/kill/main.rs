@@ -1,13 +1,16 @@
-//! The daemon killed, paused and cut off: nothing lost, nothing twice.
+//! Tests a daemon that is killed, paused and cut off: nothing is lost, and nothing is stored twice.
 //!
-//! `CDC_AUDIT_KILL_ROUNDS` says how many rounds are played (`cargo xtask kill-rounds N`), `CDC_AUDIT_SEED` which.
+//! `CDC_AUDIT_KILL_ROUNDS` sets the number of rounds (`cargo xtask kill-rounds N`), `CDC_AUDIT_SEED` the random
+//! choices.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
-// A source that is written to without end, a hot server, a lake, and proxies before both servers.
+// A source that is written to all the time, a hot server, a lake, and proxies in front of both servers.
 mod arena;
-// Everything that can go wrong, by chance, round after round.
+// Random faults of every kind, round after round.
 mod rounds;
+// The source and the hot database as older copies of themselves.
+mod restores;
 // Every named fault point: reached, and survived.
 mod points;
-// A daemon that sleeps while another takes over, and wakes.
+// A daemon that is paused while another takes over, and then continues.
 mod paused;

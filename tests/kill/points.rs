@@ -7,18 +7,18 @@ use crate::arena::Arena;
 /// A named place in the program where it can be killed.
 pub struct Point {
     pub name: &'static str,
-    /// Passed only after another kill, or rarely: what brings it about.
+    /// What makes the program pass a point that it passes only after another kill, or rarely.
     pub needs: Needs,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Needs {
     Nothing,
-    /// A file that no log names: a kill between a roll's file and its commit.
+    /// The point needs a file that no log names, left by a kill between a roll's file and its commit.
     Leftover,
-    /// A table that is not read yet.
+    /// The point needs a table that is not read yet.
     Rows,
-    /// A Kafka sink.
+    /// The point needs a Kafka sink.
     Kafka,
 }
 
@@ -59,15 +59,15 @@ pub const POINTS: &[Point] = &[
     point("baseline::after_watermark", Needs::Rows),
 ];
 
-/// The tests of the lake break these off: they are not the daemon's on its way.
+/// Points that the tests of the lake cover, because the running daemon does not pass them.
 const ELSEWHERE: [&str; 4] = ["lake::before_compact", "lake::after_compact", "lake::before_give_up", "lake::too_large"];
 
-/// The lists above are the program's own: a point that is added there is killed at here.
+/// Checks that the lists above are complete, so that a new point in the program is also killed at here.
 #[test]
 fn every_fault_point_is_known() {
     let mut named = Vec::new();
     sources(&cdc_audit_tests::repository("crates"), &mut named);
-    // A webhook has a test of its own: it may repeat what the sinks here must not.
+    // A webhook has its own test, because it may repeat what the sinks here must not.
     named.retain(|name| !name.starts_with("webhook::"));
     named.sort();
     named.dedup();
@@ -76,7 +76,7 @@ fn every_fault_point_is_known() {
     assert_eq!(named, known);
 }
 
-/// What stands in quotes after `fail_point!(` or `fault!(`.
+/// Finds the texts in quotes after `fail_point!(` or `fault!(`.
 fn sources(folder: &std::path::Path, named: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
@@ -108,12 +108,12 @@ async fn kill_at(arena: &mut Arena, point: &Point, passage: i32) {
         Needs::Nothing | Needs::Kafka => {}
         Needs::Rows => arena.late_table(),
         Needs::Leftover => {
-            let mut daemon = arena.world.launch().environment("CDC_AUDIT_FAULTS", "lake::after_merge=kill@1").start();
+            let mut daemon = arena.launch().environment("CDC_AUDIT_FAULTS", "lake::after_merge=kill@1").start();
             daemon.wait();
         }
     }
     let faults = format!("{}=kill@{passage}", point.name);
-    let mut daemon = arena.world.launch().environment("CDC_AUDIT_FAULTS", &faults).start();
+    let mut daemon = arena.launch().environment("CDC_AUDIT_FAULTS", &faults).start();
     let begun = std::time::Instant::now();
     while daemon.ended().is_none() {
         assert!(begun.elapsed() < PATIENCE, "{} was never reached:\n{}", point.name, daemon.output());

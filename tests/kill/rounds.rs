@@ -7,7 +7,7 @@ use cdc_audit_tests::{kill_rounds, seed};
 use crate::arena::Arena;
 use crate::points::{Needs, POINTS};
 
-/// Everything is compared this often, so that a failure is found near its cause.
+/// Number of rounds after which everything is compared, so that a failure is found close to its cause.
 const ROUNDS_BETWEEN_LOOKS: u32 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -16,7 +16,7 @@ async fn nothing_is_lost_and_nothing_comes_twice_whatever_is_killed() {
     rounds_in(arena, kill_rounds(12)).await;
 }
 
-/// The same with the lake in a bucket, and a store that answers with errors, late, or not at all.
+/// The same holds with the lake in a bucket, and a store that answers with errors, late, or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_comes_twice_on_s3() {
     let arena = Arena::in_bucket(Dice::new(seed()), ObjectKind::S3).await;
@@ -35,7 +35,7 @@ async fn nothing_is_lost_and_nothing_comes_twice_on_azure() {
     rounds_in(arena, kill_rounds(3)).await;
 }
 
-/// The same with a Kafka broker as a third sink, which is killed and cut off too.
+/// The same holds with a Kafka broker as a third sink, which is killed and cut off too.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_comes_twice_in_kafka() {
     let arena = Arena::with_kafka(Dice::new(seed())).await;
@@ -44,24 +44,28 @@ async fn nothing_is_lost_and_nothing_comes_twice_in_kafka() {
 
 async fn rounds_in(mut arena: Arena, rounds: u32) {
     arena.write();
-    let mut daemon = arena.world.launch().start();
+    let mut daemon = arena.launch().start();
     for round in 1..=rounds {
         daemon = play(&mut arena, daemon, round).await;
         arena.heal();
         if daemon.ended().is_some() {
-            daemon = arena.world.launch().start();
+            daemon = arena.launch().start();
         }
         if arena.dice.one_in(4) {
             arena.progress(&mut daemon).await;
         }
-        if round % 10 == 5 {
-            arena.late_table();
+        match round % 10 {
+            3 => daemon = arena.put_back_hot(daemon).await,
+            4 => arena.rename_protected().await,
+            5 => arena.late_table(),
+            8 => daemon = arena.put_back_source(daemon).await,
+            _ => {}
         }
         if round % ROUNDS_BETWEEN_LOOKS == 0 && round < rounds {
             daemon.kill();
             arena.settle().await;
             arena.write();
-            daemon = arena.world.launch().start();
+            daemon = arena.launch().start();
         }
     }
     if arena.dice.one_in(2) {
@@ -72,7 +76,7 @@ async fn rounds_in(mut arena: Arena, rounds: u32) {
     arena.settle().await;
 }
 
-/// One round: something goes wrong, at some moment. Returns the daemon that runs then, or one that has ended.
+/// Plays one round: a fault at a random moment. Returns the daemon that runs after it, or one that has ended.
 async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
     let moment = Duration::from_millis(arena.dice.below(1500));
     let how_long = Duration::from_millis(arena.dice.below(2500));
@@ -80,12 +84,12 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
     let what = arena.dice.below(if third { 26 } else { 20 });
     eprintln!("round {round}: {what} after {moment:?}");
     match what {
-        // Killed, at any moment: while it starts, while it reads rows, while it writes.
+        // The daemon is killed at any moment: while it starts, while it reads rows, while it writes.
         0..4 => {
             pause(moment).await;
             daemon.kill();
         }
-        // Killed on its way through the code.
+        // The daemon is killed at a fault point.
         4..8 => {
             daemon.kill();
             let kafka = arena.kafka.is_some();
@@ -93,8 +97,8 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             let point = arena.dice.pick(&points).name;
             let passage = arena.dice.between(1, 6);
             eprintln!("  at passage {passage} of {point}");
-            daemon = arena.world.launch().environment("CDC_AUDIT_FAULTS", &format!("{point}=kill@{passage}")).start();
-            // Not every point is passed so often in a round.
+            daemon = arena.launch().environment("CDC_AUDIT_FAULTS", &format!("{point}=kill@{passage}")).start();
+            // Not every point is passed often enough in a round.
             for _ in 0..50 {
                 if daemon.ended().is_some() {
                     break;
@@ -103,13 +107,13 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             }
             daemon.kill();
         }
-        // The lake answers with errors: before or after it did what was asked.
+        // The lake answers with errors, before or after it has executed a request.
         8 => {
             daemon.stop();
             let point = arena.dice.pick(&LAKE_ERRORS);
-            daemon = arena.world.launch().environment("FAILPOINTS", &format!("{point}=30%return")).start();
+            daemon = arena.launch().environment("FAILPOINTS", &format!("{point}=30%return")).start();
             pause(moment + how_long).await;
-            // An error that lasts is for a person; this one ends with the process.
+            // A lasting error needs a person; this one ends with the process.
             daemon.kill();
         }
         9 => {
@@ -130,7 +134,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
                 arena.hot.start_again();
             }
         }
-        // Connections cut, at any byte; held; slow; refused.
+        // Connections are cut at any byte, held, slow or refused.
         11 | 12 => {
             pause(moment).await;
             let (to_hot, kind, bytes) = (arena.dice.one_in(2), arena.dice.below(6), arena.dice.below(200_000));
@@ -140,7 +144,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
                 0 => proxy.cut(),
                 1 => proxy.cut_after(bytes),
                 2 => proxy.set(Traffic::Hold),
-                // Done, and the answer was lost.
+                // The server has executed a request, and the answer is lost.
                 3 => proxy.set(Traffic::HoldAnswers),
                 4 => proxy.delay(Duration::from_millis(30)),
                 _ => {
@@ -153,7 +157,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
                 proxy.cut();
             }
         }
-        // The hot database is locked, or refuses.
+        // The hot database is locked, or refuses statements.
         13 => {
             pause(moment).await;
             let client = arena.world.hot().await;
@@ -178,12 +182,12 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             client.batch_execute(&lock).await.expect("a lock");
             if arena.dice.one_in(2) {
                 daemon.kill();
-                daemon = arena.world.launch().start();
+                daemon = arena.launch().start();
             }
             pause(moment + how_long).await;
             client.batch_execute("COMMIT").await.expect("the lock ends");
         }
-        // The source takes the daemon for a synchronous standby: commits of applications wait for the sinks.
+        // The source treats the daemon as a synchronous standby: commits of applications wait for the sinks.
         17 => {
             pause(moment).await;
             let set = |names: &str| {
@@ -194,18 +198,18 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
             pause(how_long).await;
             set("");
         }
-        // The schema changes under the daemon.
+        // The schema changes while the daemon runs.
         18 => {
             pause(moment).await;
-            if arena.dice.one_in(2) {
-                arena.change_key().await;
-            } else {
-                arena.new_partition();
+            match arena.dice.below(3) {
+                0 => arena.change_key().await,
+                1 => arena.new_partition(),
+                _ => arena.rename_protected().await,
             }
             pause(how_long).await;
             daemon.kill();
         }
-        // The broker goes, or cannot be reached.
+        // The broker is killed, or cannot be reached.
         20.. if arena.kafka.is_some() => {
             pause(moment).await;
             stream_fails(arena, how_long).await;
@@ -213,7 +217,7 @@ async fn play(arena: &mut Arena, mut daemon: Daemon, round: u32) -> Daemon {
                 daemon.kill();
             }
         }
-        // The bucket's store fails, for a while.
+        // The bucket's store fails for some time.
         20.. => {
             pause(moment).await;
             let (proxy, mut dice) = (arena.to_lake.as_ref().expect("a bucket"), arena.dice.fork());
@@ -248,7 +252,7 @@ async fn stream_fails(arena: &mut Arena, how_long: Duration) {
         0 => kafka.proxy().cut(),
         1 => kafka.proxy().cut_after(bytes),
         2 => kafka.proxy().set(Traffic::Hold),
-        // Done, and the answer was lost.
+        // The broker has executed a request, and the answer is lost.
         3 => kafka.proxy().set(Traffic::HoldAnswers),
         4 => kafka.proxy().delay(Duration::from_millis(30)),
         _ => {
@@ -280,7 +284,7 @@ const LAKE_ERRORS: [&str; 10] = [
     "lake::after_merge",
 ];
 
-/// Lets time pass: the moment of a fault is what these tests leave to chance.
+/// Lets time pass, because these tests choose the moment of a fault at random.
 async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
 }

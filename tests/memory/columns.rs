@@ -5,7 +5,7 @@ use cdc_audit_tests::world::World;
 
 use crate::{assert_within, peak_with};
 
-/// A column that is NULL takes its width in memory all the same.
+/// A column that is NULL still takes its width in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn as_many_columns_as_a_table_may_have_pass_within_the_limit() {
     let rows = if thorough() { 200_000 } else { 20_000 };
@@ -13,7 +13,7 @@ async fn as_many_columns_as_a_table_may_have_pass_within_the_limit() {
     passes(&format!("CREATE TABLE t0 (id int PRIMARY KEY{columns})"), 1, rows).await;
 }
 
-/// Many tables, each of which has a file open.
+/// There are many tables, and each has an open file.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_tables_of_many_columns_pass_within_the_limit() {
     let rows = if thorough() { 20_000 } else { 4_000 };
@@ -22,13 +22,13 @@ async fn many_tables_of_many_columns_pass_within_the_limit() {
     passes(&(0..50).map(create).collect::<String>(), 50, rows).await;
 }
 
-/// One transaction with so many rows for each table, in turn.
+/// Makes one transaction with `rows` rows for each table, in turn.
 async fn passes(create: &str, count: usize, rows: u64) {
     let server = shared(15).await;
     let world = World::on(server)
         .sql(create)
         .without_hot()
-        // Long after the last row: memory alone says when files are closed before that.
+        // This is long after the last row, so that only memory decides when files are closed before.
         .lake("file_age = \"20 s\"")
         .pipeline("memory_limit = \"144 MiB\"")
         .build()

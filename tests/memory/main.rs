@@ -1,7 +1,7 @@
-//! Memory stays within its limit, whatever passes through: the resident peak of the daemon (`VmHWM`) below 1.2 times
-//! `pipeline.memory_limit`, while both sinks store everything.
+//! Tests that memory stays within its limit, whatever the daemon processes: its resident peak (`VmHWM`) is below 1.2
+//! times `pipeline.memory_limit`, while both sinks store everything.
 //!
-//! A thorough run takes the sizes that the limit is meant for; others take less, with a limit to match.
+//! A thorough run uses the sizes for which the limit is meant; other runs use smaller sizes and limits.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 // Tables of many columns, most of them NULL.
@@ -18,16 +18,16 @@ use cdc_audit_tests::trail::lsn;
 use cdc_audit_tests::world::{SOURCE, World};
 use cdc_audit_tests::{hot, lake};
 
-/// How long a daemon may take for everything. Long, because a busy machine is no failure.
+/// Maximum time that a daemon may take for everything. It is long, because a busy machine is no failure.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// Runs a daemon until both sinks have all that has committed, and returns the most memory that it held.
+/// Runs a daemon until both sinks have everything that has committed, and returns its peak memory in bytes.
 async fn peak(world: &World, limit: u64) -> u64 {
     let hot = world.hot().await;
     peak_with(world, limit, async || hot::flushed(&hot, SOURCE).await).await
 }
 
-/// The same with a lake and what else there is, as far as `also` says that it is.
+/// Does the same for the lake and another sink. `also` returns the LSN before which the other sink has everything.
 async fn peak_with(world: &World, limit: u64, also: impl AsyncFn() -> u64) -> u64 {
     let until = lsn(&world.wal_end().await);
     let begun = Instant::now();
@@ -48,7 +48,7 @@ fn stop(daemon: &mut Daemon) {
     assert!(daemon.stop().success(), "{}", daemon.output());
 }
 
-/// The bound that is promised.
+/// Checks the bound that the documentation promises.
 #[track_caller]
 fn assert_within(peak: u64, limit: u64) {
     assert!(peak < limit + limit / 5, "{peak} bytes resident under a limit of {limit}");

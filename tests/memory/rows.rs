@@ -5,13 +5,13 @@ use cdc_audit_tests::world::World;
 
 use crate::{assert_within, peak};
 
-/// Nothing waits for a transaction's end, and nothing grows with it.
+/// Nothing waits for the end of a transaction, and no memory grows with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_any_size_passes_within_the_limit() {
     passes(None).await;
 }
 
-/// In a bucket a file waits in memory until it is whole: within what the sink may hold.
+/// For a bucket a file is kept in memory until it is complete, within the memory that the sink may hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_any_size_passes_within_the_limit_into_a_bucket() {
     let store = ObjectServer::shared(ObjectKind::S3).await;

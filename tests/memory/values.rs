@@ -8,13 +8,13 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::{assert_within, peak, stop};
 
-/// `jsonb` in PostgreSQL ends at 256 MiB: past half of it the hot table has a marker.
+/// Values above this size have only a marker in the hot table: half of the 256 MiB to which PostgreSQL limits `jsonb`.
 const HOT_MAX: usize = 128 << 20;
 
-/// What the values of `t` are, in the order of their keys: their length and digest.
+/// Length and digest of the values of `t`, in the order of their keys.
 type Values = Vec<(usize, String)>;
 
-/// Values that hardly shrink, one behind the other, between small rows.
+/// Large values that hardly compress follow each other between small rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_values_pass_within_the_limit() {
     let (bytes, mib) = if thorough() { (200_000_000, 1024) } else { (20_000_000, 144) };
@@ -24,7 +24,7 @@ async fn large_values_pass_within_the_limit() {
         .pipeline(&format!("memory_limit = \"{mib} MiB\""))
         .build()
         .await;
-    // Base64 of digests: zstd leaves three quarters of it.
+    // zstd compresses base64 of digests only to three quarters.
     let line = "translate(encode(sha512((i || ' ' || id)::text::bytea), 'base64'), E'\\n=', '')";
     let value =
         format!("SELECT left(string_agg({line}, ''), {} - 2) FROM generate_series(1, {bytes} / 86 + 1) AS i", bytes);
@@ -57,7 +57,7 @@ async fn large_values_pass_within_the_limit() {
     assert_within(peak, limit);
 }
 
-/// A baseline is bound by the same limit: what does not fit is refused by name, and not fetched; other tables go on.
+/// A baseline has the same limit: a row that does not fit is refused by name and not fetched; other tables continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_rows_of_a_baseline_pass_within_the_limit_or_are_refused_by_name() {
     let mib = 128;
@@ -91,7 +91,7 @@ async fn large_rows_of_a_baseline_pass_within_the_limit_or_are_refused_by_name()
     assert_within(peak, mib << 20);
 }
 
-/// The values that are not small, as the lake has them.
+/// Reads the large values from the lake.
 fn in_lake(world: &World) -> Values {
     let table = &tables(&world.lake)["public.t"];
     let files = Snapshot::read(table).files;
@@ -118,7 +118,8 @@ fn digest(value: &str) -> (usize, String) {
     (value.len(), hex::encode(sha2::Sha256::digest(value)))
 }
 
-/// Any login may write a message of any length: one that is none of ours costs nothing, one of ours its beginning.
+/// Any role may write a message of any length. A message that is not ours takes no memory, and of ours only the
+/// beginning is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_logical_message_of_any_size_passes_within_the_smallest_limit() {
     let (bytes, mib) = (if thorough() { 500_000_000 } else { 150_000_000 }, 80);

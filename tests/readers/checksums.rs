@@ -12,8 +12,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// For each table its rows, and for each of its columns a checksum over the values in the order of positions. `read.py` makes the same.
-/// Every file that the log names counts; in lakes without fresh files they are those that are listed too.
+/// Returns for each table the number of rows, and for each column a checksum of the values in the order of positions.
+/// `read.py` computes the same. Every file that the log names counts; in lakes without fresh files, listing finds the
+/// same files.
 pub fn of_lake(lake: &Path) -> Value {
     let table = |(folder, path): (String, PathBuf)| (folder, of_table(&path));
     Value::Object(tables(lake).into_iter().map(table).collect())
@@ -55,13 +56,13 @@ fn of_table(table: &Path) -> Value {
     json!({ "rows": rows.len(), "columns": columns })
 }
 
-/// Days since 1970-01-01 of `YYYY-MM-DD`, as Arrow counts them.
+/// Converts `YYYY-MM-DD` to days since 1970-01-01, as Arrow counts them.
 fn days(date: &str) -> String {
     let date = arrow::compute::cast(&arrow::array::StringArray::from(vec![date]), &DataType::Date32);
     text(&date.expect("a date"), 0)
 }
 
-/// A value in one form: digits of a decimal, bits of a float, days, microseconds, hex.
+/// Writes a value in one form: digits of a decimal, bits of a float, days, microseconds, hex.
 fn text(column: &ArrayRef, row: usize) -> String {
     if column.is_null(row) {
         return "null".to_owned();
@@ -81,7 +82,7 @@ fn text(column: &ArrayRef, row: usize) -> String {
         DataType::List(_) => {
             let items = column.as_list::<i32>().value(row);
             let items: Vec<Option<&str>> = items.as_string::<i32>().iter().collect();
-            // To ClickHouse no list and an empty one are the same.
+            // For ClickHouse no list and an empty one are the same.
             if items.is_empty() { "null".to_owned() } else { json!(items).to_string() }
         }
         other => panic!("a column of type {other}"),

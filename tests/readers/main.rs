@@ -1,11 +1,11 @@
-//! Other engines over the same lake: what they read, and the statements that make it queryable in them.
+//! Tests other engines with the same lake: what they read, and the statements that make it queryable in them.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
-/// What a lake holds, in a form that does not depend on who reads it.
+/// The content of a lake, in a form that does not depend on the reader.
 mod checksums;
-/// Every engine reads the same values of every type, both ways.
+/// Every engine reads the same values of every type, by the log and by listing.
 mod same;
-/// The statements of `cdc-audit ddl`: run where the engine can be, else parsed.
+/// The statements of `cdc-audit ddl`: run if the engine is available here, or else parsed.
 mod statements;
 
 use std::process::Command;
@@ -15,20 +15,21 @@ use audit_testkit::shared;
 use cdc_audit_tests::workload::values::{PRELUDE, TYPES, Type, identifier};
 use cdc_audit_tests::world::World;
 
-/// The engines, and how what they read is compared; and those beside them that need more.
+/// The script with the engines and the comparison of what they read, and another one for a DuckDB with its reader of
+/// Delta logs.
 const READ: &str = include_str!("read.py");
 const DUCKDB_DELTA: &str = include_str!("duckdb_delta.py");
 const SPARK: &str = include_str!("spark.py");
 
-/// Every file in `data/`, so that those who list see all.
+/// The key that puts every file into `data/`, so that engines that list files see all of them.
 const LISTED: &str = "data_bytes = \"0 B\"";
 
 const TABLES: &str = "CREATE TABLE items (id int PRIMARY KEY, name text, price numeric(10,2), at timestamptz, due date, tags text[], doc jsonb, \"year\" int); \
      ALTER TABLE items REPLICA IDENTITY FULL; \
      CREATE SCHEMA \"Odd Schema\"; CREATE TABLE \"Odd Schema\".\"a.b\" (id int PRIMARY KEY, \"it's \"\"ü\"\"\" text)";
 
-/// A lake with every value of every type, with columns that come, go and change, with deletes of which only the key is known, and in
-/// several files and commits; `lake` are lines of its section.
+/// Makes a lake with every value of every type, with columns that are added, dropped and changed, with deletes of which
+/// only the key is known, and with several files and commits. `lake` contains lines of its section.
 async fn world(lake: &str) -> World {
     let server = shared(15).await;
     let types: Vec<&Type> = TYPES.iter().collect();
@@ -70,11 +71,11 @@ async fn world(lake: &str) -> World {
     world
 }
 
-/// Runs a script, in parts, in the Python that has the engines; returns what it printed.
+/// Runs a script, given in parts, in the Python that has the engines, and returns what it printed.
 #[track_caller]
 fn run(script: &[&str], arguments: &[&str]) -> String {
     let mut python = Command::new(python());
-    // ClickHouse reads files below its working folder.
+    // ClickHouse reads only files below its working folder.
     let output = python.current_dir("/").args(["-c", &script.join("\n")]).args(arguments).output();
     let output = output.expect("`cargo xtask test` installs the engines");
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

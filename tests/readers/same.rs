@@ -8,7 +8,7 @@ const LOG: [&str; 4] = ["log_by_deltalake", "log_by_polars", "log_by_datafusion"
 const LISTING: [&str; 5] =
     ["listing_by_duckdb", "listing_by_pyarrow", "listing_by_polars", "listing_by_datafusion", "listing_by_clickhouse"];
 
-/// The engines, each way by itself, against the files as they are; and those against the database.
+/// Compares each way of each engine with the files as they are, and the files with the database.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_engine_reads_the_same_values_of_every_type() {
     reads(LISTED, &[&LOG[..], &LISTING].concat(), &["log_by_spark", "listing_by_spark"]).await;
@@ -20,7 +20,7 @@ async fn dates_in_one_column_and_another_compression_are_read_too() {
     reads(&lake, &[&LOG[..], &LISTING].concat(), &["log_by_spark", "listing_by_spark"]).await;
 }
 
-/// Fresh files, which only the log names.
+/// Only the log names fresh files, so engines read them by the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_fresh_is_read_by_the_log() {
     reads("partition_by = \"hour\"\ncompression = \"snappy\"", &LOG, &["log_by_spark"]).await;

@@ -10,7 +10,7 @@ const STATEMENTS: &str = include_str!("statements.py");
 const TRINO: &str = include_str!("trino.py");
 const PARSE: &str = include_str!("parse.py");
 
-/// What `cdc-audit ddl` prints for an engine, as a list for each way.
+/// Returns the statements that `cdc-audit ddl` prints for an engine, as a list for each way.
 fn told(world: &World, engine: &str) -> Value {
     let way = |more: &[&str]| -> Value {
         let arguments: Vec<&str> = ["ddl", engine, "--json"].iter().chain(more).copied().collect();
@@ -20,8 +20,8 @@ fn told(world: &World, engine: &str) -> Value {
     json!({ "log": way(&[]), "plain": way(&["--plain"]) })
 }
 
-/// Run where the engine can be here: the views show every version as the hot table does, also after the tables changed and the statements
-/// were made anew.
+/// Runs the statements in the engines that are available here: the views show every version as the hot table does, also
+/// after the tables changed and the statements were made again.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_statements_make_the_lake_queryable() {
     let large: &[&str] = if thorough() { &["spark", "trino"] } else { &[] };
@@ -125,7 +125,7 @@ async fn the_statements_make_the_lake_queryable() {
     }
 }
 
-/// The same of a lake with other partitions.
+/// The same is true of a lake with other partitions.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_statements_know_other_partitions() {
     for by in ["date", "hour"] {
@@ -140,12 +140,12 @@ async fn the_statements_know_other_partitions() {
 }
 
 struct Asked {
-    /// What the engines here showed.
+    /// The output of the engines here.
     shown: String,
     /// Paths of the statements and of an export of the hot table.
     statements: String,
     exported: String,
-    /// Kept for its folder.
+    /// Kept because dropping it removes its folder.
     _world: World,
 }
 
@@ -176,7 +176,7 @@ async fn ask(lake: &str, large: &[&str]) -> Asked {
     Asked { shown, statements, exported, _world: world }
 }
 
-/// What cannot be is said, with the way out.
+/// The refusal says what is not possible, and what to do instead.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_is_refused_a_store_that_it_does_not_read() {
     let server = audit_testkit::shared(15).await;
@@ -194,7 +194,8 @@ async fn an_engine_is_refused_a_store_that_it_does_not_read() {
     assert!(said(&["ddl", "duckdb", "--sink", "hot"]).contains("there is no lake hot"));
 }
 
-/// All engines' statements, by a parser of their dialects. What it knows only by its first word stands here.
+/// Parses all engines' statements with a parser of their dialects. Statements of which it knows only the first word are
+/// listed here.
 #[test]
 fn the_statements_of_every_engine_are_parsed() {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/audit-ddl/src/golden");

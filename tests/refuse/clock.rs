@@ -9,14 +9,14 @@ use expect_test::expect;
 
 use crate::said::{TABLE, insert};
 
-/// What makes a program believe in a time that is off by `shift`. Time that only goes on is no matter of the clock on the wall.
+/// Returns the environment that shifts a program's wall clock by `shift`. The monotonic clock is not changed.
 fn environment(shift: &str) -> [(&'static str, String); 3] {
     let library = faketime().expect("libfaketime; `cargo xtask test` installs it");
     let shift = shift.to_owned();
     [("LD_PRELOAD", library.display().to_string()), ("FAKETIME", shift), ("DONT_FAKE_MONOTONIC", "1".to_owned())]
 }
 
-/// The clock of the daemon's machine goes back a day, and a year, and ahead: nothing depends on it but `recorded_at`.
+/// The clock of the daemon's machine goes back a day, and a year, and ahead: only `recorded_at` depends on it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_daemons_clock_goes_backwards() {
     let server = shared(15).await;
@@ -38,8 +38,8 @@ async fn the_daemons_clock_goes_backwards() {
     assert_eq!(hot.query_one(sql, &[]).await.expect("the hot table").get::<_, i64>(0), 10, "the clock was another");
 }
 
-/// The source's clock goes back over days and months while all is running: commits come in the order of the WAL, in folders and
-/// partitions of their dates, and the operator hears of it.
+/// The source's clock goes back over days and months while everything runs: commits are stored in the order of the WAL,
+/// in the folders and partitions of their dates, and the operator is warned.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sources_clock_goes_backwards() {
     let server = Postgres::start(15);
@@ -67,7 +67,7 @@ async fn the_sources_clock_goes_backwards() {
         })
         .await;
     }
-    // A server whose clock jumps may drop the connection; then the same commit is sent, and warned of, again.
+    // A server whose clock jumps may drop the connection; then it sends the same commit again, which warns again.
     let output = daemon.output();
     let warnings = output.lines().filter(|line| line.contains("the source's clock went back by"));
     let commits: BTreeSet<&str> =
@@ -81,7 +81,7 @@ async fn the_sources_clock_goes_backwards() {
     assert!(hot.query_one(days, &[]).await.expect("the hot table").get::<_, i64>(0) >= 3);
 }
 
-/// A skewed clock is the operator's to see.
+/// `check` shows a skewed clock to the operator.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_tells_of_a_skewed_clock() {
     let server = shared(15).await;

@@ -8,7 +8,7 @@ async fn world(server: &Postgres) -> World {
     World::on(server).sql(TABLE).not_set_up().unwitnessed().build().await
 }
 
-/// Nothing was made anywhere; and with the config as it was, everything goes.
+/// Checks that nothing was made anywhere, and that everything works with the former configuration.
 async fn untouched_and_well(server: &Postgres, world: &World, good: &str) {
     let made = "SELECT count(*) FROM pg_namespace WHERE nspname = 'cdc_audit'";
     assert_eq!(server.execute(&world.database, made), "0");
@@ -22,7 +22,7 @@ async fn untouched_and_well(server: &Postgres, world: &World, good: &str) {
     assert_eq!((recorded.hot.len(), recorded.disagreements()), (10, Vec::new()));
 }
 
-/// Everything that is wrong is said in one go, with the place and a hint, before anything is touched.
+/// All errors are reported together, each with its place and a hint, before anything is changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_misspelt_config_is_refused_with_all_its_problems() {
     let server = shared(15).await;
@@ -58,7 +58,7 @@ async fn a_misspelt_config_is_refused_with_all_its_problems() {
     untouched_and_well(server, &world, &good).await;
 }
 
-/// What only shows once the words are right.
+/// These errors are found only after all keys and types are correct.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_config_that_contradicts_itself_is_refused() {
     let server = shared(15).await;
@@ -147,7 +147,7 @@ async fn a_config_that_is_missing_empty_or_no_toml_is_refused() {
     untouched_and_well(server, &world, &good).await;
 }
 
-/// A key whose column is hidden could not be told from another's.
+/// A row whose key is hidden could not be distinguished from another row.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_protected_key_without_a_row_key_is_refused() {
     let server = shared(15).await;
@@ -189,12 +189,40 @@ async fn a_key_that_cannot_be_read_or_is_too_short_is_refused() {
     expect![[r#"
         exit 2
         error: the key protection.hash_key is too short to protect anything: 12 characters
-          hint: make one of 32 random bytes: openssl rand -hex 32
+          hint: make another hash_key (openssl rand -hex 32), and change hash_key_id together with it
     "#]]
     .assert_eq(&said);
     assert!(!said.contains("short-secret"));
     audit_testkit::write_secret(&key, "0123456789abcdef0123456789abcdef\n");
     world.catch_up().await;
+    world.check().await;
+}
+
+/// A trail that was written with it could never be continued with another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_weak_key_of_rows_is_used_and_said() {
+    let server = shared(15).await;
+    let world = World::on(server).sql(TABLE).build().await;
+    insert(server, &world, 1);
+    let key = world.path("key");
+    world.edit_config("[protection]", &format!("[protection]\nrow_key = {{ file = \"{}\" }}", key.display()));
+    audit_testkit::write_secret(&key, "fifteen-letters\n");
+    expect![[r#"
+        exit 2
+        error: the key protection.row_key is too short to protect anything: 15 characters
+          hint: make one of 32 random bytes: openssl rand -hex 32
+    "#]]
+    .assert_eq(&refused(&world));
+    let blanks = " 0123456789abcdef0123456789abcdef\n";
+    for (text, said, row) in [("sixteen-letters!\n", "too short", 11), (blanks, "begins or ends with blanks", 21)] {
+        audit_testkit::write_secret(&key, text);
+        let checked = String::from_utf8_lossy(&world.command(&["check"]).stdout).into_owned();
+        let line = checked.lines().find(|line| line.contains("protection.row_key"));
+        assert!(line.is_some_and(|line| line.contains("warn") && line.contains(said)), "{checked}");
+        assert!(checked.contains("must never change") && !checked.contains(text.trim()), "{checked}");
+        insert(server, &world, row);
+        world.catch_up().await;
+    }
     world.check().await;
 }
 

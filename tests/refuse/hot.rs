@@ -13,7 +13,7 @@ async fn world(server: &Postgres) -> World {
     world
 }
 
-/// What somebody did to the tables by hand, what is said of it, and what mends it.
+/// For each change to the tables by hand: the statement, the error, and the statement that repairs it.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_were_altered_by_hand_are_refused() {
     let server = shared(15).await;
@@ -121,7 +121,7 @@ async fn tables_that_were_altered_by_hand_are_refused() {
     world.check().await;
 }
 
-/// A checkpoint that somebody moved back would write everything twice; one moved ahead would lose what lies between.
+/// A checkpoint that was moved back would write everything twice; one that was moved ahead would lose what is between.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_that_was_moved_by_hand_is_refused() {
     let server = shared(15).await;
@@ -176,7 +176,7 @@ async fn a_checkpoint_that_was_moved_by_hand_is_refused() {
     world.check().await;
 }
 
-/// A value that the database refuses holds this sink, and not the other, until somebody decides.
+/// A value that the database refuses stops this sink, but not the other one, until a person decides.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_is_refused_waits_for_a_decision() {
     let server = shared(15).await;
@@ -196,7 +196,7 @@ async fn a_version_that_is_refused_waits_for_a_decision() {
     world.check().await;
 }
 
-/// The daemon ends, as it does for all that it cannot mend; the lake has what it was given.
+/// The daemon ends, as it does for every error that it cannot repair; the lake has what it was given.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_was_taken_away_is_refused() {
     let server = Postgres::start(15);
@@ -221,7 +221,7 @@ async fn a_right_that_was_taken_away_is_refused() {
           hint: grant the daemon's role what `cdc-audit setup --dry-run` prints
     "#]]
     .assert_eq(&end[at..]);
-    // The same at the next start, in the words of `check`.
+    // `check` reports the same error at the next start.
     expect![[r#"
         exit 1
         error: sink hot failed
@@ -278,7 +278,7 @@ async fn a_hot_server_that_is_down_is_waited_for() {
     world.check().await;
 }
 
-/// Told to stop, a daemon whose memory is full behind a sink that stores nothing gives up after `stop_timeout`; what it held comes again.
+/// A daemon whose memory is full because a sink stores nothing stops after `stop_timeout`; what it held is sent again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_full_behind_a_sink_can_be_stopped() {
     let server = shared(15).await;
@@ -310,7 +310,8 @@ async fn a_daemon_that_is_full_behind_a_sink_can_be_stopped() {
     world.check().await;
 }
 
-/// In another encoding the first character that it has not would stop the sink: it is refused by its name.
+/// In a database with another encoding, the first character that it does not have would stop the sink, so the encoding
+/// is refused by name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hot_database_in_another_encoding_is_refused() {
     let server = shared(15).await;
@@ -320,7 +321,7 @@ async fn a_hot_database_in_another_encoding_is_refused() {
         let said = refused_command(&world, &["setup"]);
         assert!(said.contains(&format!("the hot database's encoding is {encoding}, and has to be UTF8")), "{said}");
         assert!(said.contains("hint: make a database with ENCODING 'UTF8' for it"), "{said}");
-        // As if it had been set up before.
+        // The database is set up, as if this had been done before.
         world.edit_config(&url, &server.new_database().1);
         world.set_up();
         let hot = std::fs::read_to_string(&world.config).unwrap();

@@ -8,7 +8,7 @@ use expect_test::expect;
 
 use crate::said::{TABLE, failing, failure, insert, recovers, refused};
 
-/// Rows of 3 KB that cannot be compressed: md5 of something that no other row has.
+/// Inserts rows of 3 KB that cannot be compressed: md5 of a text that is different in every row.
 fn insert_large(server: &Postgres, world: &World, first: u32, rows: u32) {
     let sql = format!(
         "INSERT INTO t SELECT i, (SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 100) AS j) \
@@ -17,11 +17,11 @@ fn insert_large(server: &Postgres, world: &World, first: u32, rows: u32) {
     server.execute(&world.database, &sql);
 }
 
-/// A disk of its own for a world's lake, unmounted when dropped.
+/// A separate disk for a world's lake, unmounted when dropped.
 struct Disk(PathBuf);
 
 impl Disk {
-    /// `None` where nothing may be mounted.
+    /// Mounts the disk. `None` if this user may not mount anything.
     fn under(world: &World, size: &str) -> Option<Disk> {
         std::fs::create_dir_all(&world.lake).expect("a folder");
         let mut mount = Command::new("mount");
@@ -42,7 +42,7 @@ impl Drop for Disk {
     }
 }
 
-/// What a full disk is to a program that may not mount one: files that can grow no further. The hot table does not wait.
+/// Files that cannot grow are like a full disk, for a test that may not mount one. The hot table does not wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_cannot_grow_are_waited_for() {
     let server = shared(15).await;
@@ -71,7 +71,7 @@ async fn files_that_cannot_grow_are_waited_for() {
 async fn a_full_disk_is_waited_for() {
     let server = shared(15).await;
     let world = World::on(server).sql(TABLE).listening().build().await;
-    // Where nothing may be mounted, the test above stands for this one.
+    // If nothing may be mounted, the test above replaces this one.
     let Some(disk) = Disk::under(&world, "3m") else { return };
     insert(server, &world, 1);
     world.catch_up().await;
@@ -90,7 +90,8 @@ async fn a_full_disk_is_waited_for() {
     world.check().await;
 }
 
-/// A lake that nobody can write to: its disk, for whoever may mount one, for permissions do not hold root; else its folders.
+/// A lake that cannot be written to: a read-only disk if this user may mount one, because permissions do not stop root,
+/// or else read-only folders.
 enum ReadOnly {
     Disk(Disk),
     Folders(PathBuf),
@@ -164,7 +165,7 @@ async fn a_lake_of_another_source_is_refused() {
     world.check().await;
 }
 
-/// Somebody moved away a table's log, or the lake's checkpoints.
+/// A person moved away a table's log, or the lake's checkpoints.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_that_was_altered_by_hand_is_refused() {
     let server = shared(15).await;
@@ -195,7 +196,7 @@ async fn a_lake_that_was_altered_by_hand_is_refused() {
     ] {
         std::fs::rename(world.lake.join(what), &aside).expect("it is moved away");
         said.assert_eq(&refused(&world));
-        // What the daemon made of its own before it saw.
+        // Remove what the daemon made before it noticed.
         drop(std::fs::remove_dir_all(world.lake.join(what)));
         std::fs::rename(&aside, world.lake.join(what)).expect("it comes back");
     }

@@ -1,8 +1,8 @@
-//! Bad situations. Each is one clear error with a hint and an exit code, and does no damage: once its cause is gone,
-//! everything goes on with nothing lost and nothing twice.
+//! Tests bad situations. Each gives one clear error with a hint and an exit code, and does no damage: after its cause
+//! is removed, everything continues with nothing lost and nothing stored twice.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
-// What the program says, made the same on every machine.
+// The program's messages, made the same on every machine.
 mod said;
 // The config file.
 mod config;

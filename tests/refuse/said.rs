@@ -1,16 +1,16 @@
 use audit_testkit::{Daemon, Postgres, eventually};
 use cdc_audit_tests::world::World;
 
-/// A table that most of these tests are content with.
+/// A table that is enough for most of these tests.
 pub const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
 
-/// Ten rows of it.
+/// Inserts ten rows into it.
 pub fn insert(server: &Postgres, world: &World, first: u32) {
     let sql = format!("INSERT INTO t SELECT i, 'v' FROM generate_series({first}, {first} + 9) AS i");
     server.execute(&world.database, &sql);
 }
 
-/// Runs the daemon, which must end by itself: its exit code and the error that it ends with.
+/// Runs the daemon, which must end by itself, and returns its exit code and its error.
 #[track_caller]
 pub fn refused(world: &World) -> String {
     let mut daemon = world.launch().start();
@@ -18,19 +18,19 @@ pub fn refused(world: &World) -> String {
     format!("exit {code}\n{}", plain(world, error_in(&daemon.stderr())))
 }
 
-/// The same of another command.
+/// Does the same for another command.
 pub fn refused_command(world: &World, arguments: &[&str]) -> String {
     let output = world.command(arguments);
     let code = output.status.code().expect("it ended by itself");
     format!("exit {code}\n{}", plain(world, error_in(&String::from_utf8_lossy(&output.stderr))))
 }
 
-/// From the error on: the log comes before it.
+/// Returns the output from the error on, without the log before it.
 fn error_in(stderr: &str) -> &str {
     stderr.find("error: ").map_or(stderr, |at| &stderr[at..])
 }
 
-/// Starts a daemon that goes on in spite of a failing sink, and returns what `status` says of that sink.
+/// Starts a daemon that continues although a sink fails, and returns what `status` says about that sink.
 #[track_caller]
 pub fn failing(world: &World, sink: &str) -> (Daemon, String) {
     let mut daemon = world.launch().start();
@@ -38,7 +38,7 @@ pub fn failing(world: &World, sink: &str) -> (Daemon, String) {
     (daemon, said)
 }
 
-/// Waits until a sink of a running daemon fails.
+/// Waits until a sink of a running daemon fails, and returns what `status` says about it.
 #[track_caller]
 pub fn failure(world: &World, daemon: &mut Daemon, sink: &str) -> String {
     let mut said = String::new();
@@ -66,7 +66,7 @@ pub fn recovers(world: &World) {
     });
 }
 
-/// Without what differs from run to run: names and ports that were made up, places in the WAL, process numbers.
+/// Replaces what differs from run to run: generated names and ports, positions in the WAL, process ids.
 pub fn plain(world: &World, text: &str) -> String {
     let name = |url: &str| url.rsplit('/').next().unwrap_or_default().to_owned();
     let mut text = text.trim_end().to_owned();
@@ -99,13 +99,13 @@ pub fn plain(world: &World, text: &str) -> String {
     plain + "\n"
 }
 
-/// With `name` in place of what begins and ends so.
+/// Replaces the text between `begin` and `end` by `name`.
 fn without_date(text: &str, begin: &str, end: &str, name: &str) -> String {
     let Some((before, rest)) = text.split_once(begin) else { return text.to_owned() };
     rest.split_once(end).map_or(text.to_owned(), |(_, after)| format!("{before}{name}{after}"))
 }
 
-/// Process ids are replaced whatever their length, because a machine that has just started has small ones.
+/// Replaces process ids of any length, because a machine that has just started has small ones.
 fn without_pids(text: &str) -> String {
     let mut parts = text.split("pid ");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -116,7 +116,7 @@ fn without_pids(text: &str) -> String {
     })
 }
 
-/// A place in the WAL, a position, a number that is not the test's own, or the word as it is.
+/// Replaces an LSN, a position, or a number that is not the test's own; other words stay as they are.
 fn word(word: &str) -> String {
     let upper = |b: u8| b.is_ascii_digit() || (b'A'..=b'F').contains(&b);
     let hex = |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(upper);

@@ -5,7 +5,7 @@ use expect_test::expect;
 use crate::said::{TABLE, insert, plain, refused};
 use crate::source::keys;
 
-/// What `check` says of the slot, which is not to be used.
+/// Returns what `check` says about the slot, which cannot be used.
 fn check_of_slot(world: &World) -> String {
     let output = world.command(&["check"]);
     assert_eq!(output.status.code(), Some(3));
@@ -17,7 +17,7 @@ fn check_of_slot(world: &World) -> String {
     plain(world, &shown)
 }
 
-/// Accepts the gap, lets the shop go on, and compares: what was lost is said once, in every sink, and nothing else is missing.
+/// Accepts the gap, continues, and compares: the loss is recorded once, in every sink, and nothing else is missing.
 async fn goes_on_over_the_gap(server: &Postgres, world: &World) {
     let until = world.wal_end().await;
     world.succeed(&["run", "--accept-gap", "--until", &until]);
@@ -56,7 +56,7 @@ async fn a_dropped_slot_is_refused() {
         error: replication slot "<slot>" does not exist
           hint: run `cdc-audit setup` to create it. If it was there before, the changes since are lost: `cdc-audit run --accept-gap` creates it anew, goes on, and records a gap in every sink
     "#]].assert_eq(&refused(&world));
-    // Made anew by hand, it does not hide what is missing.
+    // A slot that is made again by hand does not hide what is missing.
     server
         .execute(&world.database, &format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", world.slot));
     expect![[r#"
@@ -92,7 +92,7 @@ async fn a_slot_that_someone_else_moved_is_refused() {
     goes_on_over_the_gap(server, &world).await;
 }
 
-/// WAL that the server no longer keeps: `max_slot_wal_keep_size` was too small.
+/// The server no longer keeps the slot's WAL, because `max_slot_wal_keep_size` was too small.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_lost_its_wal_is_refused() {
     let server = Postgres::builder(15)
@@ -145,7 +145,8 @@ async fn a_slot_of_another_plugin_is_refused() {
     assert_eq!(world.recorded().await.hot.len(), 20);
 }
 
-/// Two daemons started by mistake: the second waits, says for whom, and takes over when that is gone.
+/// If two daemons are started by mistake, the second one waits, says for which one, and takes over after that has
+/// ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_daemon_waits_and_changes_nothing() {
     let server = shared(15).await;
@@ -160,7 +161,7 @@ async fn a_second_daemon_waits_and_changes_nothing() {
     let mut second = Daemon::start(&config);
     let line = second.wait_for_line("the slot is in use");
     assert!(line.contains("holder=") && line.contains("cdc-audit"), "{line}");
-    // The operator asks the one that waits.
+    // The operator asks the waiting daemon for its status.
     let status = audit_testkit::command(["status", "--config", config.to_str().expect("a plain name")]);
     let told = plain(&world, &String::from_utf8_lossy(&status.stdout));
     let line = "shop: waiting for the slot, which pid <number> (cdc-audit, 127.0.0.1) holds";

@@ -64,7 +64,8 @@ async fn a_missing_publication_is_refused() {
     world.check().await;
 }
 
-/// PostgreSQL up to 17 can never decode what was changed while the publication did not exist: the operator is told, and told what it costs.
+/// PostgreSQL up to 17 can never decode changes that were made while the publication did not exist: the error says so,
+/// and what is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_made_while_there_was_no_publication_are_refused() {
     let server = shared(15).await;
@@ -98,7 +99,7 @@ async fn changes_made_while_there_was_no_publication_are_refused() {
     assert_eq!(keys(&recorded.hot), expected.join(" "));
 }
 
-/// Keys in the order of the trail; of a version without one, its event.
+/// Lists keys in the order of the trail, and the event of a version without a key.
 pub fn keys(trail: &[cdc_audit_tests::trail::Version]) -> String {
     let shown = trail.iter().map(|version| version.key.clone().unwrap_or_else(|| version.event.clone()));
     shown.collect::<Vec<_>>().join(" ")
@@ -152,7 +153,8 @@ async fn a_server_that_is_not_there_is_waited_for() {
     world.check().await;
 }
 
-/// Whatever stands in a database without an encoding may end the stream: it is refused by its name before anything is captured.
+/// Any value in a database without an encoding may end the stream, so the encoding is refused by name before anything
+/// is captured.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_without_an_encoding_is_refused() {
     let server = shared(15).await;
@@ -169,7 +171,7 @@ async fn a_source_without_an_encoding_is_refused() {
     assert!(String::from_utf8_lossy(&checked.stdout).contains("fail  server       server_encoding"), "{checked:?}");
 }
 
-/// A database of this encoding.
+/// Makes a database with this encoding.
 pub fn database_in(server: &Postgres, encoding: &str) -> (String, String) {
     let name = unique("encoded");
     let options = format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
@@ -178,7 +180,8 @@ pub fn database_in(server: &Postgres, encoding: &str) -> (String, String) {
     (name, url)
 }
 
-/// A pool that shares sessions between transactions takes no stream, and breaks what our sessions rest on: `run` says so, and so does `check`.
+/// A pool that shares sessions between transactions does not accept a stream, and breaks what our sessions rely on.
+/// `run` and `check` say so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_in_front_of_the_source_is_refused() {
     let server = shared(15).await;
@@ -202,7 +205,7 @@ async fn a_pooler_in_front_of_the_source_is_refused() {
     world.check().await;
 }
 
-/// `check` opens what `run` opens: a replication connection that is not let in is found before.
+/// `check` opens the same connections as `run`, so it finds a replication connection that is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replication_connection_that_is_not_let_in_is_found() {
     let server = Postgres::builder(15).start();
@@ -212,7 +215,7 @@ async fn a_replication_connection_that_is_not_let_in_is_found() {
     let world = World::on(&server).source(&name, &url).source_through(&through).sql(TABLE).build().await;
     let checked = world.command(&["check"]);
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    // Its ordinary sessions are let in for what they have already; a walsender takes one of these.
+    // Ordinary sessions are still accepted, but there is no walsender for the stream.
     server.configure(&[("max_wal_senders", "0")]);
     server.restart(Shutdown::Fast);
     let checked = world.command(&["check"]);
@@ -221,7 +224,7 @@ async fn a_replication_connection_that_is_not_let_in_is_found() {
     assert!(!checked.status.success());
 }
 
-/// A walsender whose name matches is a synchronous standby: the application would wait for the slowest sink.
+/// A walsender whose name matches counts as a synchronous standby: the application would wait for the slowest sink.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_whose_commits_wait_for_the_daemon_is_found() {
     let server = Postgres::start(15);
@@ -237,7 +240,7 @@ async fn a_source_whose_commits_wait_for_the_daemon_is_found() {
     };
     eventually("it knows that nobody waits", || is_told(false));
     let standbys = |names: &str| {
-        // Neither writes a commit that would wait.
+        // Neither of these statements makes a commit that would wait.
         server.execute("postgres", &format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
         server.execute("postgres", "SELECT pg_reload_conf()");
     };

@@ -1,4 +1,4 @@
-//! What happened, as the server's own `test_decoding` tells it: a second slot, made before the workload.
+//! Reads what happened from the server's own `test_decoding`, through a second slot that is made before the workload.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,14 +7,14 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use crate::trail::lsn;
 use crate::value::Text;
 
-/// A table's name in its parts.
+/// A table's name as its two parts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     pub schema: String,
     pub table: String,
 }
 
-/// As the version record writes it: `schema.table`, quoted where a part holds a dot or a quote.
+/// Shows the name as the version record writes it: `schema.table`, quoted if a part contains a dot or a quote.
 impl std::fmt::Display for Name {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let part = |part: &str| match part.is_empty() || part.contains(['.', '"']) {
@@ -42,7 +42,7 @@ pub enum What {
     Truncate,
 }
 
-/// Columns in the server's text. An unchanged TOAST value is [`Cell::Unchanged`]; of an old row NULLs are absent.
+/// Columns in the server's text. An unchanged TOAST value is [`Cell::Unchanged`]; NULLs are absent from an old row.
 pub type Columns = BTreeMap<String, Cell>;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +55,8 @@ pub enum Cell {
 #[derive(Clone, Debug, Default)]
 pub struct Transaction {
     pub xid: i64,
+    /// Where its commit record ends.
+    pub end: u64,
     pub changes: Vec<Change>,
 }
 
@@ -64,7 +66,7 @@ pub async fn create(client: &Client, slot: &str) {
     client.execute(sql, &[&slot]).await.expect("a second slot");
 }
 
-/// All committed transactions since the slot was made, in commit order. The slot stays where it is.
+/// Reads all committed transactions since the slot was made, in commit order. The slot does not advance.
 pub async fn read(client: &Client, slot: &str) -> Vec<Transaction> {
     client.batch_execute(OUTPUT).await.expect("settings of the session");
     let sql = format!(
@@ -77,16 +79,18 @@ pub async fn read(client: &Client, slot: &str) -> Vec<Transaction> {
         let field = |at: usize| row.get(at).expect("no NULL");
         let (at, xid, data) = (lsn(field(0)), field(1).parse().expect("an xid"), field(2));
         if data.starts_with("BEGIN") {
-            transactions.push(Transaction { xid, changes: Vec::new() });
+            transactions.push(Transaction { xid, end: 0, changes: Vec::new() });
         } else if data.starts_with("table ") {
             let changes = parse(data, xid, at).unwrap_or_else(|| panic!("cannot be read: {data}"));
             transactions.last_mut().expect("a change lies in a transaction").changes.extend(changes);
+        } else if data.starts_with("COMMIT") {
+            transactions.last_mut().expect("what commits has begun").end = at;
         }
     }
     transactions
 }
 
-/// What decides how values look as text.
+/// The settings that decide how values are written as text.
 pub const OUTPUT: &str = "SET DateStyle TO 'ISO, YMD'; SET IntervalStyle TO 'postgres'; SET TimeZone TO 'UTC'; \
     SET bytea_output TO 'hex'; SET extra_float_digits TO 3; SET lc_monetary TO 'C'; SET xmlbinary TO 'base64'; \
     SET search_path TO pg_catalog";
@@ -107,7 +111,7 @@ fn parse(data: &str, xid: i64, lsn: u64) -> Option<Vec<Change>> {
         What::Insert { new: reader.columns(false)? }
     } else if reader.take(": UPDATE:") {
         let old = if reader.take(" old-key:") { Some(reader.columns(true)?) } else { None };
-        // Without an old key there is no word before the new row.
+        // Without an old key, no word comes before the new row.
         reader.take(" new-tuple:");
         What::Update { old, new: reader.columns(false)? }
     } else if reader.take(": DELETE:") {
@@ -136,7 +140,7 @@ impl<'a> Reader<'a> {
         Some(Name { schema, table: self.identifier(&[':', ','])? })
     }
 
-    /// Plain up to one of these, or quoted.
+    /// Reads an identifier: plain up to one of `ends`, or quoted.
     fn identifier(&mut self, ends: &[char]) -> Option<String> {
         let Some(mut rest) = self.0.strip_prefix('"') else {
             let end = self.0.find(ends)?;
@@ -161,7 +165,7 @@ impl<'a> Reader<'a> {
         Some(name)
     }
 
-    /// ` name[type]:value …`, up to the end or to the new row.
+    /// Reads ` name[type]:value …` up to the end or to the new row.
     fn columns(&mut self, old: bool) -> Option<Columns> {
         let mut columns = Columns::new();
         while !(self.0.is_empty() || old && self.0.starts_with(" new-tuple:")) {
@@ -212,7 +216,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Partitions and the roots by whose names they are captured.
+/// Reads the partitions and the roots by whose names they are captured.
 pub async fn roots(client: &Client) -> HashMap<Name, Name> {
     let sql = "SELECT ln.nspname, leaf.relname, rn.nspname, root.relname \
                FROM pg_class leaf JOIN pg_namespace ln ON ln.oid = leaf.relnamespace \

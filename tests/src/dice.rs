@@ -1,6 +1,6 @@
-//! Chance that a seed decides, the same on every machine and in every version of every library.
+//! Random choices that a seed decides, the same on every machine and in every version of every library.
 
-/// SplitMix64.
+/// The random generator SplitMix64.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
@@ -9,7 +9,7 @@ impl Dice {
         Dice(seed)
     }
 
-    /// Another one, which does not depend on how often this one is thrown from now on.
+    /// Makes another generator, which does not depend on how often this one is used from now on.
     pub fn fork(&mut self) -> Dice {
         Dice(self.next())
     }
@@ -23,17 +23,17 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// Below `limit`.
+    /// Returns a number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit.max(1)
     }
 
-    /// From `low` to `high`, both included.
+    /// Returns a number from `low` to `high`, both included.
     pub fn between(&mut self, low: i64, high: i64) -> i64 {
         low + self.below((high - low + 1) as u64) as i64
     }
 
-    /// True once in `times`.
+    /// Returns true once in `times` on average.
     pub fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

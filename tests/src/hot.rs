@@ -1,4 +1,4 @@
-//! Reading the hot table back, by SQL.
+//! Reads the hot table back with SQL.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,7 +14,7 @@ pub type Kinds = HashMap<String, String>;
 /// The shapes that the sink has stored: table and `schema_version` to the kinds of the columns.
 pub type Shapes = BTreeMap<(String, i32), Kinds>;
 
-/// Everything of this source, in order of position, whatever table it lies in.
+/// Reads all versions of this source in the order of their positions, from all tables of versions.
 pub async fn trail(client: &Client, source: &str) -> Vec<Version> {
     let shapes = shapes(client, source).await;
     let names = "SELECT 'versions' UNION SELECT quote_ident(name) FROM cdc_audit.versions_tables";
@@ -36,7 +36,8 @@ async fn trail_in(client: &Client, source: &str, name: &str, shapes: &Shapes) ->
     rows.iter().map(|row| version(row, shapes)).collect()
 }
 
-/// Everything that committed before here is in the hot table, as its checkpoint says; 0 before the first.
+/// Reads the LSN before which everything that committed is in the hot table, according to its checkpoint. 0 before the
+/// first checkpoint.
 pub async fn flushed(client: &Client, source: &str) -> u64 {
     let sql = "SELECT flushed_lsn::text FROM cdc_audit.checkpoints WHERE source = $1";
     let row = client.query_opt(sql, &[&source]).await.expect("the checkpoint is read");
@@ -97,7 +98,7 @@ fn version(row: &SqlRow, shapes: &Shapes) -> Version {
     }
 }
 
-/// An object of columns.
+/// Parses an object of columns.
 pub(crate) fn image(json: &str, kinds: &Kinds) -> Row {
     let fields: BTreeMap<String, &RawValue> = serde_json::from_str(json).expect("an object");
     let read = |(column, value): (String, &RawValue)| {
@@ -107,7 +108,7 @@ pub(crate) fn image(json: &str, kinds: &Kinds) -> Row {
     fields.into_iter().map(read).collect()
 }
 
-/// `{"column": [old, new]}`
+/// Parses `{"column": [old, new]}`.
 pub(crate) fn changes(json: &str, kinds: &Kinds) -> BTreeMap<String, (Text, Text)> {
     let fields: BTreeMap<String, [&RawValue; 2]> = serde_json::from_str(json).expect("an object of pairs");
     let read = |(column, [old, new]): (String, [&RawValue; 2])| {

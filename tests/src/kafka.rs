@@ -1,4 +1,4 @@
-//! Reading topics back, as a consumer with `read_committed` does.
+//! Reads topics back as a consumer with `read_committed` does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ use crate::trail::{Version, lsn};
 
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// Everything that the tables' topics of a source hold, in order of position; and where keys are not in order or not in one partition.
+/// Reads all versions in the tables' topics of a source in the order of their positions, and lists keys that are not in
+/// order or not in one partition.
 pub fn trail(brokers: &str, source: &str, shapes: &Shapes) -> (Vec<Version>, Vec<String>) {
     let prefix = format!("{source}.");
     let consumer = consumer(brokers);
@@ -51,7 +52,8 @@ pub fn trail(brokers: &str, source: &str, shapes: &Shapes) -> (Vec<Version>, Vec
     (trail, wrong)
 }
 
-/// Everything that committed before here is in Kafka, as the checkpoint says; 0 before the first.
+/// Reads the LSN before which everything that committed is in Kafka, according to the checkpoint. 0 before the first
+/// checkpoint.
 pub fn flushed(brokers: &str, checkpoint_topic: &str) -> u64 {
     let mut flushed = 0;
     read(brokers, &[(checkpoint_topic.to_owned(), 0)], |_, _, key, value, _| {
@@ -63,7 +65,7 @@ pub fn flushed(brokers: &str, checkpoint_topic: &str) -> u64 {
     flushed
 }
 
-/// Tables whose baseline is complete, as the checkpoint's topic says.
+/// Counts the tables whose baseline is complete, according to the checkpoint's topic.
 pub fn baselines_done(brokers: &str, checkpoint_topic: &str) -> usize {
     let mut done: BTreeMap<String, bool> = BTreeMap::new();
     read(brokers, &[(checkpoint_topic.to_owned(), 0)], |_, _, key, value, _| {
@@ -119,13 +121,14 @@ fn read(
                 );
             }
             Err(KafkaError::PartitionEOF(_)) => ended += 1,
-            // A broker that was killed a moment ago.
+            // The broker was killed a moment ago; the read continues.
             Err(error) => eprintln!("reading topics: {error}"),
         }
     }
 }
 
-/// Waits until every partition says that its transactions are committed: a coordinator answers so before. Not for ever: one may be open.
+/// Waits until every partition shows that its transactions are committed, because the coordinator reports that earlier.
+/// The wait is limited, because a transaction may be open.
 fn committed(brokers: &str, places: &[(String, i32)]) {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", brokers).set("isolation.level", "read_uncommitted");
@@ -141,10 +144,10 @@ fn committed(brokers: &str, places: &[(String, i32)]) {
     }
 }
 
-/// How long partitions may take to learn of a commit.
+/// Maximum time that partitions may take to learn of a commit.
 const MARKED: Duration = Duration::from_secs(10);
 
-/// The record as its JSON has it; values as they stand there.
+/// The record as in its JSON, with raw values.
 #[derive(Deserialize)]
 struct Record<'r> {
     source: String,
@@ -191,7 +194,7 @@ fn version(json: &str, shapes: &Shapes) -> Version {
         // Only the key is known, and no part of a key is NULL.
         before.iter_mut().for_each(|row| row.retain(|_, value| value.is_some()));
     }
-    // Readers are shown changes of what came and went too; what sinks store has none there.
+    // Messages may have changes of created and deleted rows too, but the other sinks store none for them.
     let changed = record.changes.filter(|_| record.event == "updated");
     let committed_at: jiff::Timestamp = record.committed_at.parse().expect("a time");
     Version {

@@ -1,4 +1,4 @@
-//! A receiver of webhooks that does as it is told: an HTTP server on this machine.
+//! A receiver of webhooks whose reactions a test defines: an HTTP server on this machine.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -11,25 +11,25 @@ use axum::{Router, routing};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-/// What a receiver does with a request.
+/// The reaction of a receiver to a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reaction {
     Take,
-    /// Forgets it, and answers so.
+    /// Forgets the request, and answers with this status.
     Status(u16),
-    /// The same, and names a pause in seconds.
+    /// Forgets the request, answers with this status, and names a pause in seconds.
     Later(u16, u64),
-    /// Takes it, and answers with a failure all the same.
+    /// Accepts the request, but answers with a failure.
     TakeAndFail,
-    /// Never answers.
+    /// Forgets the request and never answers.
     Hang,
-    /// Takes it, and never answers.
+    /// Accepts the request but never answers.
     TakeAndHang,
-    /// Knows its key, and answers as it did before, without taking it again.
+    /// Knows the request's key, and answers as before without accepting it again.
     Replay,
 }
 
-/// A request as it came.
+/// A request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub headers: HeaderMap,
@@ -40,18 +40,19 @@ pub struct Request {
 #[derive(Default)]
 struct Inner {
     requests: Vec<Request>,
-    /// For the next requests; then everything is taken.
+    /// Reactions to the next requests; after them everything is accepted.
     script: VecDeque<Reaction>,
     /// Requests with this text are unprocessable, whatever the script says.
     poison: Option<String>,
-    /// Larger ones are too large.
+    /// Larger requests are refused as too large.
     bytes_max: Option<usize>,
-    /// It honours idempotency keys: of each the body that came first, and how often it is still being worked on.
+    /// If set, idempotency keys are honoured: each has the body that came first, and the number of requests for which
+    /// it is still being processed.
     known: Option<HashMap<String, (Bytes, u32)>>,
 }
 
 impl Inner {
-    /// What the Idempotency-Key draft asks for (draft-ietf-httpapi-idempotency-key-header, 2.6 and 2.7).
+    /// Reacts as the Idempotency-Key draft requires (draft-ietf-httpapi-idempotency-key-header, 2.6 and 2.7).
     fn honour(&mut self, headers: &HeaderMap, body: &Bytes, reaction: Reaction) -> Reaction {
         let Some(known) = &mut self.known else { return reaction };
         let key = headers["idempotency-key"].to_str().unwrap().to_owned();
@@ -71,7 +72,7 @@ impl Inner {
     }
 }
 
-/// An HTTP server on 127.0.0.1, until it is dropped.
+/// An HTTP server on 127.0.0.1 that runs until it is dropped.
 pub struct Receiver {
     port: u16,
     inner: Arc<Mutex<Inner>>,
@@ -91,7 +92,7 @@ impl Receiver {
         Receiver { port, inner, server }
     }
 
-    /// Goes away with every connection, and comes back on the same port with what it has.
+    /// Closes every connection and starts again on the same port with the same state.
     pub async fn restart(self) -> Receiver {
         let (port, inner) = (self.port, self.inner.clone());
         drop(self);
@@ -107,7 +108,7 @@ impl Receiver {
         format!("http://127.0.0.1:{}/cdc", self.port)
     }
 
-    /// The sink `hook`, with further keys.
+    /// Writes the section of the sink `hook`, with further keys.
     pub fn section(&self, keys: &str) -> String {
         format!("[sinks.hook]\ntype = \"webhook\"\nurl = \"{}\"\n{keys}\n", self.url())
     }
@@ -116,12 +117,12 @@ impl Receiver {
         self.inner.lock().unwrap().script = reactions.iter().copied().collect();
     }
 
-    /// How many of the script's reactions did not come about yet.
+    /// Number of the script's reactions that have not happened yet.
     pub fn left(&self) -> usize {
         self.inner.lock().unwrap().script.len()
     }
 
-    /// From now on each idempotency key stands for one content, which is taken once.
+    /// Honours idempotency keys from now on: each means one content, which is accepted only once.
     pub fn honour_keys(&self) {
         self.inner.lock().unwrap().known = Some(HashMap::new());
     }
@@ -135,7 +136,7 @@ impl Receiver {
         self.inner.lock().unwrap().requests.clone()
     }
 
-    /// The messages that were taken, in the order in which they came, repeats included.
+    /// Lists the messages that were accepted, in the order of their arrival, including repeats.
     pub fn taken(&self) -> Vec<Value> {
         let requests = self.requests();
         let taken = requests.iter().filter(|request| {
@@ -151,7 +152,7 @@ impl Drop for Receiver {
     }
 }
 
-/// The messages of a body, a list or lines.
+/// Parses the messages of a body, which is a list or lines.
 pub fn messages(request: &Request) -> Vec<Value> {
     match request.headers["content-type"].to_str().unwrap() {
         "application/x-ndjson" => std::str::from_utf8(&request.body)

@@ -1,4 +1,4 @@
-//! A trail played back: what the tables must have looked like after any of its versions.
+//! Plays a trail back: the tables as they must have been after any of its versions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,13 +7,13 @@ use crate::tables::Table;
 use crate::trail::{Row, Version};
 use crate::value::from_postgres;
 
-/// Tables as far as a trail tells.
+/// The state of tables as far as a trail shows it.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     tables: BTreeMap<String, Contents>,
-    /// What the trail says that cannot be, one a line.
+    /// Contradictions in the trail, one in each entry.
     pub flaws: Vec<String>,
-    /// Rows existed before capture, and may change before the trail has told of them.
+    /// True if rows existed before capture, which may change before the trail shows them.
     earlier: bool,
 }
 
@@ -22,25 +22,28 @@ struct Contents {
     keyed: BTreeMap<String, Known>,
     /// Rows of a table without a key.
     loose: Vec<Row>,
-    /// Of those, what the stream told and what a baseline told later: it may have told of the same row.
+    /// How often the stream and a later baseline showed each of those rows, because a baseline may show a row again.
     told: BTreeMap<Row, Told>,
-    /// Keys of rows that were seen to go. A snapshot must not bring one back.
+    /// Rows as they were shown before a gap. A baseline after it leaves out rows that the trail has from the history
+    /// that both share.
+    before: BTreeMap<Option<String>, Vec<Row>>,
+    /// Keys of rows that were seen to be deleted. A snapshot must not bring one back.
     gone: BTreeSet<String>,
     truncated: bool,
     schema_version: i32,
-    /// Columns that were renamed: new name and old one.
+    /// Columns that were renamed: new name and old name.
     renamed: Vec<(String, String)>,
 }
 
-/// How often a row's values were told.
+/// How often a row's values were shown.
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
     streamed: usize,
-    /// Snapshots that came behind one of the former.
+    /// Number of snapshots that came after one from the stream.
     again: usize,
 }
 
-/// A row, or the part of it that was told.
+/// A row, or the part of it that was shown.
 #[derive(Clone, Debug)]
 struct Known {
     row: Row,
@@ -48,18 +51,9 @@ struct Known {
 }
 
 impl State {
-    /// The state after all of these versions.
-    pub fn of<'v>(versions: impl IntoIterator<Item = &'v Version>) -> State {
-        let mut state = State::default();
-        versions.into_iter().for_each(|version| state.apply(version));
-        state
-    }
-
-    /// The same, where rows existed before capture began.
-    pub fn with_earlier_rows<'v>(versions: impl IntoIterator<Item = &'v Version>) -> State {
-        let mut state = State { earlier: true, ..State::default() };
-        versions.into_iter().for_each(|version| state.apply(version));
-        state
+    /// Returns an empty state for a source in which rows existed before capture began.
+    pub fn with_earlier_rows() -> State {
+        State { earlier: true, ..State::default() }
     }
 
     pub fn apply(&mut self, version: &Version) {
@@ -81,7 +75,17 @@ impl State {
         self.flaws.extend(flaw.map(|flaw| format!("{flaw}: {}", version.place())));
     }
 
-    /// A column of every row of a table goes by another name from now on: ALTER TABLE, which makes no versions.
+    /// Notes that changes were lost: what was known may no longer be true.
+    pub fn gap(&mut self) {
+        for contents in self.tables.values_mut() {
+            let Contents { keyed, loose, schema_version, .. } = std::mem::take(contents);
+            let keyed = keyed.into_iter().map(|(key, known)| (Some(key), vec![known.row]));
+            let before = keyed.chain([(None, loose)]).collect();
+            *contents = Contents { before, schema_version, ..Contents::default() };
+        }
+    }
+
+    /// Renames a column in every row of a table: ALTER TABLE makes no versions.
     pub fn rename(&mut self, table: &str, from: &str, to: &str) {
         let contents = self.tables.entry(table.to_owned()).or_default();
         let rename = |row: &mut Row| {
@@ -94,12 +98,12 @@ impl State {
         contents.renamed.push((to.to_owned(), from.to_owned()));
     }
 
-    /// A table was dropped, which makes no versions.
+    /// Forgets a table that was dropped, which makes no versions.
     pub fn forget(&mut self, table: &str) {
         self.tables.remove(table);
     }
 
-    /// Where the state differs from the tables as they are, the first few rows.
+    /// Lists the first few rows in which the state differs from the tables as they are.
     pub fn differences(&self, tables: &BTreeMap<String, Table>, shapes: &Shapes) -> Vec<String> {
         let mut found = self.flaws.clone();
         let nothing = Contents::default();
@@ -115,7 +119,8 @@ impl State {
 }
 
 impl Contents {
-    /// A column that a new shape does not have was dropped: one of that name in a later shape is another.
+    /// Removes columns that a new shape does not have, because they were dropped: one with that name in a later shape
+    /// is another column.
     fn reshape(&mut self, version: &Version) {
         let whole = match version.event.as_str() {
             "deleted" => version.before.as_ref().filter(|_| version.before_known),
@@ -174,7 +179,7 @@ impl Contents {
         }
         match self.keyed.insert(key.to_owned(), Known { row: row.clone(), whole: true }) {
             None => None,
-            // A row that was created or changed before the chunk was read may be in it, as it was then.
+            // A row that was created or changed before the chunk was read may be in the chunk as it was then.
             Some(known) => {
                 let differs = known.row.iter().find(|(column, value)| row.get(*column) != Some(value));
                 differs.map(|(column, value)| format!("the snapshot has {column} {:?}, not {value:?}", row.get(column)))
@@ -200,21 +205,21 @@ impl Contents {
         missing.then(|| "the row before was not there".to_owned())
     }
 
-    /// A row without a key: equal in every column that the table has now; one that was added since is NULL. Its key may have
-    /// become known meanwhile.
+    /// Takes a row without a key: it is equal in every column that the table has now, and a column that was added since
+    /// is NULL. Its key may have become known meanwhile.
     fn take_loose(&mut self, row: Option<&Row>) -> Option<Row> {
         let row = row?;
         let equal = |known: &Row| row.iter().all(|(column, value)| *value == known.get(column).cloned().flatten());
         if let Some(at) = self.loose.iter().position(equal) {
             return Some(self.loose.swap_remove(at));
         }
-        // The table had another key when the row was told of.
+        // The table had another key when the row was shown.
         let key = self.keyed.iter().find(|(_, known)| known.whole && equal(&known.row)).map(|(key, _)| key.clone())?;
         self.keyed.remove(&key).map(|known| known.row)
     }
 
-    /// A row that was told of when the table had no key yet: where no row before says which it is, the column does that shows
-    /// the key now.
+    /// Takes a row that was shown when the table had no key yet. If the version has no row before, the column that is
+    /// now the key identifies it.
     fn take_by_key(&mut self, version: &Version, key: &str) -> Option<Row> {
         let after = version.after.as_ref().filter(|_| !version.before_known)?;
         let mut shows = after.clone();
@@ -240,6 +245,19 @@ impl Contents {
                 (None, _) => wrong.push(row.clone()),
             }
         }
+        // If a row was shown again after a gap, its state before does not count.
+        let again = |key: &Option<String>| {
+            key.as_ref().is_some_and(|key| self.keyed.contains_key(key) || self.gone.contains(key))
+        };
+        let told_before = self.before.iter().filter(|(key, _)| !again(key)).flat_map(|(_, rows)| rows);
+        let mut told_before: Vec<&Row> = if self.truncated { Vec::new() } else { told_before.collect() };
+        expected.retain(|row| match told_before.iter().position(|told| *told == row) {
+            Some(at) => {
+                told_before.swap_remove(at);
+                false
+            }
+            None => true,
+        });
         let missing = expected.into_iter().map(|row| format!("the trail does not lead to {row:?}"));
         wrong
             .into_iter()
@@ -249,7 +267,7 @@ impl Contents {
             .into_iter()
     }
 
-    /// The part of a row that is replicated, in canonical text.
+    /// Returns the replicated part of a row in canonical text.
     fn replicated(&self, row: &Row, table: &Table, kinds: &Kinds) -> Row {
         let replicated =
             row.iter().filter(|(column, _)| kinds.contains_key(*column) || !table.generated.contains(column));
@@ -259,15 +277,15 @@ impl Contents {
         replicated.map(canonical).collect()
     }
 
-    /// A column that was renamed since the last shape is still known by its old name.
+    /// Returns a column's kind. A column that was renamed since the last shape is still known by its old name.
     fn kind<'k>(&self, kinds: &'k Kinds, column: &str) -> &'k str {
         let old = self.renamed.iter().find(|(new, _)| new == column && !kinds.contains_key(column));
         kind(kinds, old.map_or(column, |(_, old)| old))
     }
 }
 
-/// The row that a known one is: equal in all of the table's columns, or in those that were told. A column that the trail
-/// never told of was added since, and is NULL.
+/// Finds the row that a known one is: it is equal in all of the table's columns, or in those that were shown. A column
+/// that the trail never showed was added since, and is NULL.
 fn at(rows: &[Row], known: &Known) -> Option<usize> {
     let fits = |row: &Row| {
         row.iter().all(|(column, value)| match known.row.get(column) {
@@ -275,7 +293,7 @@ fn at(rows: &[Row], known: &Known) -> Option<usize> {
             None => !known.whole || value.is_none(),
         })
     };
-    // Most rows are whole and equal: found by search.
+    // Most rows are whole and equal, so a binary search finds them.
     match rows.binary_search(&known.row) {
         Ok(at) => Some(at),
         Err(_) => rows.iter().position(fits),

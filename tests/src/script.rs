@@ -1,4 +1,4 @@
-//! A workload written by hand, played and compared: at the end as every other, and after each of its steps.
+//! Plays a workload that is written by hand and compares: at the end like every other one, and after each of its steps.
 
 use std::collections::BTreeMap;
 
@@ -12,23 +12,23 @@ use crate::world::{Recorded, World};
 
 /// A written workload.
 pub struct Script<'s> {
-    /// SQL before capture: tables, without rows. `{full NAME}` becomes REPLICA IDENTITY FULL where that is played.
+    /// SQL before capture: tables without rows. `{full NAME}` becomes REPLICA IDENTITY FULL in the runs that use it.
     pub before: &'s str,
     pub steps: &'s [Step<'s>],
-    /// Which tables are captured. The publication is FOR ALL TABLES unless `before` makes another.
+    /// Tells which tables are captured. The publication is FOR ALL TABLES unless `before` makes another.
     pub published: fn(&Name) -> bool,
-    /// Where tables follow `{full NAME}` without exception, `before_known` can be foretold.
+    /// True if all tables use `{full NAME}`, so that `before_known` can be predicted.
     pub uniform: bool,
 }
 
-/// What happens between two looks at the tables.
+/// A step between two reads of the tables.
 #[derive(Clone, Copy)]
 pub enum Step<'s> {
-    /// Statements for `psql`, which commits each unless told otherwise.
+    /// Statements for `psql`, which commits each of them unless they say otherwise.
     Sql(&'s str),
     /// The next step renames a column, which makes no version.
     Renamed { table: &'s str, from: &'s str, to: &'s str },
-    /// The next step drops a table, or renames it away.
+    /// The next step drops or renames a table.
     Gone(&'s str),
 }
 
@@ -38,12 +38,12 @@ impl Default for Script<'_> {
     }
 }
 
-/// When the daemon reads.
+/// The time at which the daemon reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reads {
-    /// While it happens.
+    /// The daemon reads while the script is played.
     Live,
-    /// When all is over, and the catalog tells of another time.
+    /// The daemon reads after the script was played, when the catalog shows a later state.
     Late,
 }
 
@@ -53,7 +53,7 @@ enum Look {
     Gone(String),
 }
 
-/// Plays a script in every way: default identity and FULL, read at once and late.
+/// Plays a script in every way: with default identity and with FULL, read at once and late.
 pub async fn play(server: &Postgres, script: &Script<'_>) {
     for full in [false, true] {
         for reads in [Reads::Live, Reads::Late] {
@@ -111,7 +111,9 @@ pub async fn play_once(server: &Postgres, script: &Script<'_>, full: bool, reads
             }
         }
     }
-    world.check_changes(&recorded, &|name, _| (script.published)(name)).await;
+    let published = script.published;
+    let history = world.history(Box::new(move |name, _| published(name))).await;
+    world.check_changes(&recorded, &[&history]);
     recorded
 }
 

@@ -1,4 +1,4 @@
-//! The source's tables as they are now.
+//! Reads the source's tables as they are now.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use crate::trail::Row;
 /// A table's rows in the server's own text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
-    /// The primary key's columns in key order; empty where there is none.
+    /// The primary key's columns in key order; empty if there is none.
     pub key: Vec<String>,
     /// Stored generated columns, which are not replicated before PostgreSQL 18.
     pub generated: Vec<String>,
     pub rows: Vec<Row>,
 }
 
-/// All tables but partitions, the server's and the program's, by name as the record writes it.
+/// Reads all tables except partitions and those of the server and the program, by name as the record writes it.
 pub async fn read(client: &Client) -> BTreeMap<String, Table> {
     client.batch_execute(OUTPUT).await.expect("settings of the session");
-    // One snapshot for all tables.
+    // Read all tables in one snapshot.
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.expect("a transaction");
     let sql = "SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), c.relkind = 'p', \
                coalesce((SELECT array_agg(a.attname::text ORDER BY k.at) FROM pg_index i, \

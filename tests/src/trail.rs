@@ -1,14 +1,17 @@
-//! A trail as the tests compare it: versions in one form, whichever sink they were read from.
+//! A trail as the tests compare it: versions in one form, from whatever sink they were read.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::value::Text;
 
-/// Column to value; a column that is absent has a value that nobody knows.
+/// Column to value. The value of an absent column is not known.
 pub type Row = BTreeMap<String, Text>;
 
-/// One version. JSON documents of the application are kept as parsed values, since `jsonb` orders their members anew.
+/// The text stored instead of a value that is protected by the method `full`.
+pub const REDACTED: &str = "[REDACTED]";
+
+/// One version. JSON documents of the application are kept as parsed values, because `jsonb` reorders their members.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Version {
     pub source: String,
@@ -44,27 +47,49 @@ pub struct Version {
 }
 
 impl Version {
-    /// The row that the version shows: after, or of a deleted row the last known values.
+    /// Returns the row that the version shows: `after`, or the last known values of a deleted row.
     pub fn image(&self) -> Option<&Row> {
         self.after.as_ref().or(self.before.as_ref())
     }
 
-    /// `0001:…:0000000002 public.t updated 7`
+    /// Tells whether this records changes that the sink with this name will never get.
+    pub fn is_gap_of(&self, sink: &str) -> bool {
+        let lost = self.context.as_ref().and_then(|note| note["lost"].as_array());
+        self.event == "gap" && lost.into_iter().flatten().any(|lost| lost["sink"] == sink)
+    }
+
+    /// Removes the columns whose values were withheld.
+    pub fn without_protected(mut self) -> Version {
+        for row in [&mut self.before, &mut self.after].into_iter().flatten() {
+            row.retain(|_, value| value.as_deref() != Some(REDACTED));
+        }
+        if let Some(changes) = &mut self.changes {
+            changes.retain(|_, (old, new)| ![old, new].into_iter().any(|value| value.as_deref() == Some(REDACTED)));
+            self.changed = Some(changes.keys().cloned().collect());
+        }
+        self
+    }
+
+    pub fn epoch(&self) -> usize {
+        usize::from_str_radix(&self.position[..4], 16).expect("hex digits")
+    }
+
+    /// Describes the version as in `0001:…:0000000002 public.t updated 7`.
     pub fn place(&self) -> String {
         let key = self.key.as_deref().unwrap_or("without key");
         format!("{} {} {} {key}", self.position, self.table, self.event)
     }
 }
 
-/// `16/B374D848` as a number.
+/// Parses an LSN such as `16/B374D848`.
 pub fn lsn(text: &str) -> u64 {
     let (high, low) = text.split_once('/').unwrap_or_else(|| panic!("not a WAL position: {text}"));
     let part = |text| u64::from_str_radix(text, 16).expect("hex digits");
     part(high) << 32 | part(low)
 }
 
-/// What every trail must fulfil by itself: positions rise, none comes twice, and each is made of what the version says.
-/// Returns the first violations, one a line.
+/// Checks what is true of every trail: positions rise, none occurs twice, and each is made from the version's fields.
+/// Returns the first violations, one in each entry.
 pub fn flaws(trail: &[Version]) -> Vec<String> {
     let mut flaws = Vec::new();
     for pair in trail.windows(2) {
@@ -97,9 +122,41 @@ pub fn flaws(trail: &[Version]) -> Vec<String> {
     flaws
 }
 
-/// Where two trails differ: the first few places, one a line, with what differs. Empty if they agree.
+/// A range in which a sink may lack changes, as one of its gap records says.
+pub struct Hole {
+    /// The sink has every transaction of this epoch that ended at or before this LSN. What it has of later ones is true,
+    /// but need not be whole: a lake writes its tables one after another.
+    from: (usize, u64),
+    /// The epoch and the LSN of the gap record.
+    to: (usize, u64),
+}
+
+impl Hole {
+    /// Tells whether the sink may lack a transaction that ends at this LSN.
+    pub fn covers(&self, epoch: usize, end: u64) -> bool {
+        // A gap record is placed just before the first transaction that is recorded again.
+        self.from < (epoch, end) && (epoch, end) <= (self.to.0, self.to.1 + 1)
+    }
+}
+
+/// Lists the holes of a sink's trail.
+pub fn holes(trail: &[Version], sink: &str) -> Vec<Hole> {
+    let epochs = std::iter::once(1).chain(trail.iter().map(Version::epoch));
+    let records = epochs.zip(trail).filter(|(_, version)| version.is_gap_of(sink));
+    records
+        .map(|(epoch, record)| {
+            let lost = record.context.as_ref().and_then(|note| note["lost"].as_array()).expect("what was lost");
+            let ours = lost.iter().find(|lost| lost["sink"] == sink).expect("what this sink lost");
+            let from = lsn(ours["from"].as_str().expect("an LSN"));
+            Hole { from: (epoch, from), to: (record.epoch(), record.commit_lsn) }
+        })
+        .collect()
+}
+
+/// Lists the first few places where two trails differ, one in each entry, with the differing fields. Empty if they
+/// agree.
 ///
-/// Sinks keep different sides of an update: those that only one has are not compared.
+/// Sinks keep different sides of an update: a side that only one of them has is not compared.
 pub fn differences(name_a: &str, a: &[Version], name_b: &str, b: &[Version]) -> Vec<String> {
     let mut found = Vec::new();
     let (mut at_a, mut at_b) = (a.iter().peekable(), b.iter().peekable());
@@ -128,7 +185,7 @@ pub fn differences(name_a: &str, a: &[Version], name_b: &str, b: &[Version]) -> 
     found
 }
 
-/// The fields in which two versions of one position differ, with both values.
+/// Lists the fields in which two versions of one position differ, with both values.
 fn differing(a: &Version, b: &Version) -> String {
     let mut what = String::new();
     macro_rules! compare {

@@ -1,16 +1,17 @@
-//! One comparable form for a value, wherever it was read: PostgreSQL's text, made canonical.
+//! Makes one comparable form of a value, from whatever store it was read: PostgreSQL's text in a canonical form.
 //!
-//! Written without a look at the program's own conversions: what the program wrote has to be understood by somebody who
-//! only knows the record's description. A floating-point number is what its digits mean, an array its items; everything
-//! else is compared to the byte.
+//! This was written without reading the program's own conversions, because a reader who knows only the record's
+//! description must be able to understand what the program wrote. Floating-point numbers are compared by their value,
+//! arrays by their items, and everything else byte by byte.
 
 use base64::Engine as _;
 use serde_json::value::RawValue;
 
-/// A value in canonical text; `None` is NULL. Values that nobody knows are absent from their row.
+/// A value in canonical text; `None` is NULL. Values that are not known are absent from their row.
 pub type Text = Option<String>;
 
-/// The canonical form of PostgreSQL's text of a value of this kind (`int4`, `numeric(18,4)`, `timestamptz[]`, …).
+/// Returns the canonical form of PostgreSQL's text of a value of this kind (`int4`, `numeric(18,4)`, `timestamptz[]`,
+/// …).
 pub fn from_postgres(text: &str, kind: &str) -> String {
     match (kind.strip_suffix("[]"), kind) {
         (Some(item), _) => match Array::parse(text) {
@@ -23,10 +24,10 @@ pub fn from_postgres(text: &str, kind: &str) -> String {
     }
 }
 
-/// The canonical form of a value as the version record writes it in JSON.
+/// Returns the canonical form of a value that the version record writes as JSON.
 pub fn from_json(json: &RawValue, kind: &str) -> Text {
     let text = json.get();
-    // Compared with SQL NULL first: a JSON null of type jsonb looks different.
+    // This is SQL NULL, because the record writes a JSON null of type jsonb differently.
     if text == "null" {
         return None;
     }
@@ -61,7 +62,7 @@ fn too_large(json: &str) -> Option<u64> {
     rest.trim().parse().ok()
 }
 
-/// RFC 3339, with signed years of any length, to PostgreSQL's ISO form.
+/// Converts RFC 3339, with signed years of any length, to PostgreSQL's ISO form.
 fn time(text: &str) -> String {
     let (sign, rest) = match text.as_bytes().first() {
         Some(b'-') if text != "-infinity" => ("-", &text[1..]),
@@ -82,7 +83,7 @@ fn time(text: &str) -> String {
     }
 }
 
-/// Shortest digits that mean the number. `jsonb` knows no -0 and writes no exponent.
+/// Returns the shortest digits of the number. `jsonb` has no -0 and writes no exponent.
 pub fn float(text: &str, single: bool) -> String {
     let shown = |zero: bool, shown: String| if zero { "0".to_owned() } else { shown };
     match (text, single) {
@@ -92,7 +93,7 @@ pub fn float(text: &str, single: bool) -> String {
     }
 }
 
-/// An array with its bounds, if they are not the usual ones.
+/// An array, with its bounds if they are not the usual ones.
 struct Array {
     bounds: String,
     items: Items,
@@ -104,7 +105,7 @@ enum Items {
 }
 
 impl Array {
-    /// `{…}` or `[0:1]={…}`, as `array_out` writes it.
+    /// Parses `{…}` or `[0:1]={…}`, as `array_out` writes it.
     fn parse(text: &str) -> Option<Array> {
         let (bounds, body) = match text.split_once("]={") {
             Some((bounds, _)) if text.starts_with('[') => text.split_at(bounds.len() + 2),
@@ -166,7 +167,7 @@ impl Items {
     }
 }
 
-/// Every item in quotes, so that there is one way to write an array.
+/// Writes every item in quotes, so that there is only one way to write an array.
 impl std::fmt::Display for Items {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -189,7 +190,7 @@ impl std::fmt::Display for Array {
     }
 }
 
-/// An array from its JSON form, its items in PostgreSQL's text.
+/// Reads an array from its JSON form, with its items in PostgreSQL's text.
 fn array(json: &RawValue, item: &str) -> Array {
     #[derive(serde::Deserialize)]
     struct Bounded<'a> {
@@ -206,8 +207,8 @@ fn array(json: &RawValue, item: &str) -> Array {
 }
 
 fn items(json: &RawValue, item: &str) -> Items {
-    // A list inside an array of jsonb may be an item or a dimension: written as PostgreSQL would, both are told apart by
-    // the type of the column only, and no test has jsonb arrays of more than one dimension.
+    // A list inside an array of jsonb may be an item or a dimension, and only the column's type distinguishes them. It
+    // is taken for an item, because no test has jsonb arrays of more than one dimension.
     let list: Vec<&RawValue> = serde_json::from_str(json.get()).expect("a JSON list");
     let is_list = |json: &RawValue| json.get().starts_with('[') && item != "jsonb";
     let one = |json: &&RawValue| if is_list(json) { items(json, item) } else { Items::One(from_json(json, item)) };

@@ -1,6 +1,6 @@
-//! Everything around one daemon: source, hot database, lake, config, and the second slot that saw the same.
+//! Everything around one daemon: source, hot database, lake, configuration, and the second slot that saw the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -8,19 +8,19 @@ use audit_testkit::{Daemon, Launch, Postgres, connect, drop_slots, free_port, un
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
-use crate::decoded::{self, Name, Transaction};
+use crate::decoded::{self, Cell, Name, Transaction, What};
 use crate::hot::{self, Shapes};
 use crate::kafka;
 use crate::lake;
 use crate::oracle::Oracle;
 use crate::replay::State;
 use crate::tables::{self, Table};
-use crate::trail::{self, Version};
+use crate::trail::{self, Hole, Version};
 
 /// The name of the source in every test's config.
 pub const SOURCE: &str = "shop";
 
-/// How a world is to be.
+/// The options of a world.
 pub struct Builder<'p> {
     server: &'p Postgres,
     source: Option<(String, String)>,
@@ -46,24 +46,25 @@ pub struct Builder<'p> {
     listening: bool,
 }
 
-/// A source database with its second slot, a hot database, a lake, and a config that names them. Nothing runs yet.
+/// A source database with its second slot, a hot database, a lake, and a configuration that names them. No daemon runs
+/// yet.
 pub struct World {
     /// The source database.
     pub database: String,
     pub url: String,
     pub hot_url: String,
     pub lake: PathBuf,
-    /// Where consumers of the sink `stream` begin, if there is one.
+    /// The brokers for consumers of the sink `stream`, if there is one.
     pub kafka: Option<String>,
     pub config: PathBuf,
-    /// The port of health, metrics and status; 0, which is any, unless the builder was told.
+    /// The port of health, metrics and status; 0, which means any, unless [`Builder::listening`] was used.
     pub http: u16,
     /// The daemon's slot.
     pub slot: String,
     witness: String,
     full: Option<bool>,
     baseline: bool,
-    /// Kept for its folder.
+    /// The temporary folder, kept until the world is dropped.
     pub folder: TempDir,
 }
 
@@ -72,81 +73,92 @@ pub struct Recorded {
     pub hot: Vec<Version>,
     pub by_log: Vec<Version>,
     pub by_listing: Vec<Version>,
-    /// Nothing where there is no such sink.
+    /// `None` if there is no such sink.
     pub kafka: Option<Vec<Version>>,
-    /// Keys that are not in order there.
+    /// Keys that are not in order in Kafka.
     disorder: Vec<String>,
     pub shapes: Shapes,
 }
 
+/// What happened in the source between two times at which it was put back, which is one epoch.
+pub struct History {
+    pub transactions: Vec<Transaction>,
+    roots: HashMap<Name, Name>,
+    published: Published,
+}
+
+/// Tells whether the publication contained a table at the LSN of a change.
+pub type Published = Box<dyn Fn(&Name, u64) -> bool>;
+
 impl<'p> Builder<'p> {
-    /// SQL in the source before `setup`: tables, and rows that exist before capture.
+    /// Adds SQL that runs in the source before `setup`: tables, and rows that exist before capture.
     pub fn sql(mut self, statements: &str) -> Builder<'p> {
         self.before.push(statements.to_owned());
         self
     }
 
-    /// `[[tables]]` sections in place of the one that captures everything.
+    /// Sets `[[tables]]` sections instead of the one that captures everything.
     pub fn tables(mut self, toml: &str) -> Builder<'p> {
         self.tables = toml.to_owned();
         self
     }
 
-    /// Lines of `[pipeline]`.
+    /// Sets lines of `[pipeline]`.
     pub fn pipeline(mut self, toml: &str) -> Builder<'p> {
         self.pipeline = toml.to_owned();
         self
     }
 
-    /// The section `[protection]`, with its name, in place of one that protects nothing by default.
+    /// Sets the section `[protection]`, with its header, instead of one that protects nothing by default.
     pub fn protection(mut self, toml: &str) -> Builder<'p> {
         self.protection = toml.to_owned();
         self
     }
 
-    /// Further sections.
+    /// Sets further sections.
     pub fn sections(mut self, toml: &str) -> Builder<'p> {
         self.rest = toml.to_owned();
         self
     }
 
-    /// Lines of the lake's section.
+    /// Sets lines of the lake's section.
     pub fn lake(mut self, toml: &str) -> Builder<'p> {
         self.lake = toml.to_owned();
         self
     }
 
-    /// The lake in a bucket: the keys that say so, and where its objects lie as files, if they do. Only then can it be compared.
+    /// Puts the lake into a bucket: the keys for that, and the folder of its objects, if they are files. Only then it
+    /// can be compared.
     pub fn lake_in(mut self, keys: &str, folder: Option<PathBuf>) -> Builder<'p> {
         self.bucket = Some((keys.to_owned(), folder));
         self
     }
 
-    /// Where the hot database is, if not beside the source: a database that exists.
+    /// Sets the hot database, which must exist, if it is not on the source's server.
     pub fn hot_url(mut self, url: &str) -> Builder<'p> {
         self.hot_url = Some(url.to_owned());
         self
     }
 
-    /// The source database, if it exists already: its name, and its address.
+    /// Sets the name and address of the source database if it already exists.
     pub fn source(mut self, name: &str, url: &str) -> Builder<'p> {
         self.source = Some((name.to_owned(), url.to_owned()));
         self
     }
 
-    /// How the daemon reaches the source, if not directly.
+    /// Sets the address by which the daemon reaches the source, if not directly.
     pub fn source_through(mut self, url: &str) -> Builder<'p> {
         self.source_url = Some(url.to_owned());
         self
     }
 
-    /// How the daemon reaches the hot database, if not directly.
+    /// Sets the address by which the daemon reaches the hot database, if not directly.
     pub fn hot_through(mut self, url: &str) -> Builder<'p> {
         self.hot_through = Some(url.to_owned());
         self
     }
 
-    /// Lines of the hot sink's section.
+    /// Sets lines of the hot sink's section.
     pub fn hot(mut self, toml: &str) -> Builder<'p> {
         self.hot = toml.to_owned();
         self
@@ -162,48 +174,48 @@ impl<'p> Builder<'p> {
         self
     }
 
-    /// A third sink, `stream`: the broker as consumers reach it, and lines of the sink's section, its brokers among them.
+    /// Adds a third sink, `stream`: the brokers for consumers, and lines of the sink's section, including its brokers.
     pub fn kafka(mut self, brokers: &str, toml: &str) -> Builder<'p> {
         self.kafka = Some((brokers.to_owned(), toml.to_owned()));
         self
     }
 
-    /// Both sinks keep both sides of every version: what a replay of tables without a key needs.
+    /// Lets both sinks keep both sides of every version, which a replay of tables without a key needs.
     pub fn keep_rows(mut self) -> Builder<'p> {
         self.keep_rows = true;
         self
     }
 
-    /// Whether all tables will have REPLICA IDENTITY FULL. Not said: some have, some have not.
+    /// Says whether all tables will have REPLICA IDENTITY FULL. Without this call some have it and some do not.
     pub fn full(mut self, full: bool) -> Builder<'p> {
         self.full = Some(full);
         self
     }
 
-    /// Rows that exist before capture are recorded.
+    /// Records the rows that exist before capture.
     pub fn baseline(mut self) -> Builder<'p> {
         self.baseline = true;
         self
     }
 
-    /// The publication is FOR ALL TABLES, so that it has those that are made later too.
+    /// Makes the publication FOR ALL TABLES, so that it also has the tables that are made later.
     pub fn publish_all(self) -> Builder<'p> {
         self.publication("FOR ALL TABLES")
     }
 
-    /// The publication exists before `setup`: what stands behind its name, without options.
+    /// Makes the publication before `setup`. `tables` is the SQL after its name, without options.
     pub fn publication(mut self, tables: &str) -> Builder<'p> {
         self.publication = Some(tables.to_owned());
         self
     }
 
-    /// Without the second slot: the server may not be able to decode, or what was lost is the point of the test.
+    /// Leaves out the second slot: the server may not be able to decode, or the test is about what was lost.
     pub fn unwitnessed(mut self) -> Builder<'p> {
         self.witnessed = false;
         self
     }
 
-    /// On a port that `cdc-audit status` finds. Two daemons of one world need two.
+    /// Listens on a port that `cdc-audit status` finds. Two daemons of one world need two ports.
     pub fn listening(mut self) -> Builder<'p> {
         self.listening = true;
         self
@@ -283,7 +295,7 @@ impl<'p> Builder<'p> {
     }
 
     fn every_table(&self) -> String {
-        // What an application needs is not what an oracle needs: every column counts here.
+        // Applications ignore some columns, but the oracle needs every column.
         format!("[[tables]]\nname = \"*\"\nignore_alone = []\nbaseline = {}\n", self.baseline)
     }
 }
@@ -316,23 +328,23 @@ impl World {
         }
     }
 
-    /// A session in the source.
+    /// Opens a session in the source.
     pub async fn client(&self) -> Client {
         connect(&self.url).await
     }
 
-    /// A session in the hot database.
+    /// Opens a session in the hot database.
     pub async fn hot(&self) -> Client {
         connect(&self.hot_url).await
     }
 
-    /// Runs a command of the program with this world's config.
+    /// Runs a command of the program with this world's configuration.
     pub fn command(&self, arguments: &[&str]) -> Output {
         let config = self.config.to_str().expect("temporary folders have plain names");
         audit_testkit::command(arguments.iter().copied().chain(["--config", config]))
     }
 
-    /// The same, which must succeed; returns what it printed.
+    /// Runs a command that must succeed, and returns what it printed.
     #[track_caller]
     pub fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments);
@@ -349,7 +361,7 @@ impl World {
         Daemon::launch(&self.config)
     }
 
-    /// Where the source's WAL ends now.
+    /// Reads the present end of the source's WAL.
     pub async fn wal_end(&self) -> String {
         let client = self.client().await;
         let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.expect("the end of the WAL");
@@ -364,7 +376,7 @@ impl World {
         assert!(status.success(), "the daemon ended with {status}:\n{}", daemon.output());
     }
 
-    /// Everything that the sinks hold.
+    /// Reads everything that the sinks hold.
     pub async fn recorded(&self) -> Recorded {
         let hot = self.hot().await;
         let shapes = hot::shapes(&hot, SOURCE).await;
@@ -382,62 +394,84 @@ impl World {
         }
     }
 
-    /// The transactions that the second slot saw.
-    pub async fn transactions(&self) -> Vec<Transaction> {
-        decoded::read(&self.client().await, &self.witness).await
+    /// Reads the transactions that the second slot saw.
+    pub async fn history(&self, published: Published) -> History {
+        let client = self.client().await;
+        let transactions = decoded::read(&client, &self.witness).await;
+        History { transactions, roots: decoded::roots(&client).await, published }
     }
 
-    /// The source's tables as they are now.
+    /// Reads the source's tables as they are now.
     pub async fn tables(&self) -> BTreeMap<String, Table> {
         tables::read(&self.client().await).await
     }
 
-    /// Compares everything with everything, where the publication has every table.
+    /// Compares everything with everything if the publication has every table.
     pub async fn check(&self) -> Recorded {
-        self.check_published(&|_, _| true).await
+        self.check_published(|_, _| true).await
     }
 
-    /// The same, where it has only some tables, or has them only from some point of the WAL on.
-    pub async fn check_published(&self, published: &dyn Fn(&Name, u64) -> bool) -> Recorded {
+    /// Compares everything with everything if the publication has only some tables, or has them only from some point of
+    /// the WAL on.
+    pub async fn check_published(&self, published: impl Fn(&Name, u64) -> bool + 'static) -> Recorded {
         let recorded = self.recorded().await;
-        self.check_changes(&recorded, published).await;
-        self.check_replay(&recorded, published).await;
+        let history = self.history(Box::new(published)).await;
+        self.check_changes(&recorded, &[&history]);
+        self.check_replay(&recorded, &|name| (history.published)(name, u64::MAX)).await;
         recorded
     }
 
-    /// The trails played back against the tables as they are.
-    pub async fn check_replay(&self, recorded: &Recorded, published: &dyn Fn(&Name, u64) -> bool) {
+    /// Plays the trails back and compares them with the tables as they are. After a gap, a baseline leads to that
+    /// state.
+    pub async fn check_replay(&self, recorded: &Recorded, has: &dyn Fn(&Name) -> bool) {
         let mut tables = self.tables().await;
-        tables.retain(|name, _| published(&split(name), u64::MAX));
+        // Another baseline shows each row of a table without a key again, so its trail cannot be played back.
+        let anew = recorded.hot.iter().any(|version| version.event == "gap");
+        tables.retain(|name, table| has(&split(name)) && !(anew && table.key.is_empty()));
         let mut wrong = Vec::new();
         for (name, trail) in recorded.trails() {
-            let state = if self.baseline { State::with_earlier_rows(trail) } else { State::of(trail) };
+            let mut state = if self.baseline { State::with_earlier_rows() } else { State::default() };
+            let gaps: Vec<&Version> = trail.iter().filter(|version| version.is_gap_of(name)).collect();
+            // Versions of a history that another one has replaced did not happen.
+            let replaced = |version: &Version| {
+                let left = |gap: &&Version| version.position < gap.position && version.commit_lsn > gap.commit_lsn;
+                gaps.iter().any(left)
+            };
+            for version in trail.iter().filter(|version| !replaced(version)) {
+                if version.is_gap_of(name) {
+                    state.gap();
+                }
+                state.apply(version);
+            }
             let differences = state.differences(&tables, &recorded.shapes);
             wrong.extend(differences.into_iter().map(|what| format!("{name} replayed: {what}")));
         }
         explain(wrong);
     }
 
-    /// The sinks against each other, and against the changes that the second slot saw.
-    pub async fn check_changes(&self, recorded: &Recorded, published: &dyn Fn(&Name, u64) -> bool) {
-        let transactions = self.transactions().await;
-        let roots = decoded::roots(&self.client().await).await;
-        let oracle =
-            Oracle { transactions: &transactions, roots: &roots, shapes: &recorded.shapes, full: self.full, published };
+    /// Compares the sinks with each other, and with the changes that the second slot saw in each epoch, from the first
+    /// one on.
+    pub fn check_changes(&self, recorded: &Recorded, histories: &[&History]) {
         let mut wrong = recorded.disagreements();
         wrong.extend(recorded.snapshots_twice());
         for (name, trail) in recorded.trails() {
-            wrong.extend(oracle.differences(trail).into_iter().map(|what| format!("{name}: {what}")));
+            let unknown = trail.iter().filter(|version| version.epoch() > histories.len());
+            wrong.extend(unknown.take(3).map(|version| format!("{name}: an epoch too many: {}", version.place())));
+            for (before, History { transactions, roots, published }) in histories.iter().enumerate() {
+                let (shapes, full) = (&recorded.shapes, self.full);
+                let oracle = Oracle { epoch: before + 1, transactions, roots, shapes, full, published: &**published };
+                wrong.extend(oracle.differences(name, trail).into_iter().map(|what| format!("{name}: {what}")));
+            }
         }
         explain(wrong);
     }
 
-    /// A path in the world's folder.
+    /// Returns a path in the world's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Changes the config by replacing a text that must be there.
+    /// Changes the configuration by replacing a text that must be there.
     pub fn edit_config(&self, from: &str, to: &str) {
         edit(&self.config, from, to);
     }
@@ -454,7 +488,7 @@ fn explain(wrong: Vec<String>) {
     assert!(wrong.is_empty(), "{} to explain:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Good enough for the names that tests ask for.
+/// Splits a name, well enough for the names that tests use.
 pub(crate) fn split(name: &str) -> Name {
     let (schema, table) = name.split_once('.').expect("schema.table");
     Name { schema: schema.to_owned(), table: table.trim_matches('"').to_owned() }
@@ -466,13 +500,41 @@ impl Drop for World {
     }
 }
 
+impl History {
+    /// Removes the values with this beginning, which are those of protected columns.
+    pub fn without_values(mut self, beginning: &str) -> History {
+        let shown = |cell: &Cell| !matches!(cell, Cell::Is(Some(text)) if text.starts_with(beginning));
+        for change in self.transactions.iter_mut().flat_map(|transaction| &mut transaction.changes) {
+            let (old, new) = match &mut change.what {
+                What::Insert { new } => (None, Some(new)),
+                What::Update { old, new } => (old.as_mut(), Some(new)),
+                What::Delete { old } => (old.as_mut(), None),
+                What::Truncate => (None, None),
+            };
+            old.into_iter().chain(new).for_each(|row| row.retain(|_, cell| shown(cell)));
+        }
+        self
+    }
+}
+
 impl Recorded {
-    /// One trail of each sink.
-    fn trails(&self) -> impl Iterator<Item = (&'static str, &Vec<Version>)> {
-        [("hot", &self.hot), ("lake", &self.by_log)].into_iter().chain(self.kafka.iter().map(|trail| ("kafka", trail)))
+    /// Removes the columns whose values were withheld.
+    pub fn without_protected(mut self) -> Recorded {
+        let trails = [&mut self.hot, &mut self.by_log, &mut self.by_listing].into_iter().chain(&mut self.kafka);
+        for trail in trails {
+            *trail = std::mem::take(trail).into_iter().map(Version::without_protected).collect();
+        }
+        self
     }
 
-    /// Rows that a sink has two snapshots of, in one baseline of a table that has a key.
+    /// Returns one trail of each sink, by the sink's name.
+    pub fn trails(&self) -> impl Iterator<Item = (&'static str, &Vec<Version>)> {
+        [("hot", &self.hot), ("archive", &self.by_log)]
+            .into_iter()
+            .chain(self.kafka.iter().map(|trail| ("stream", trail)))
+    }
+
+    /// Lists rows of which a sink has two snapshots in one baseline of a table with a key.
     pub fn snapshots_twice(&self) -> Vec<String> {
         let mut twice = Vec::new();
         for (name, trail) in self.trails() {
@@ -484,23 +546,36 @@ impl Recorded {
         twice
     }
 
-    /// Where a trail contradicts itself, or the sinks each other.
+    /// Lists the places where a trail contradicts itself, or the sinks contradict each other.
     pub fn disagreements(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for (name, trail) in [("hot", &self.hot), ("Delta log", &self.by_log), ("listing", &self.by_listing)] {
             wrong.extend(trail::flaws(trail).into_iter().map(|flaw| format!("{name}: {flaw}")));
         }
-        // Each sink has a snapshot where it was read for it, which may be another place after a kill.
-        let streamed = |trail: &[Version]| -> Vec<Version> {
-            trail.iter().filter(|version| version.event != "snapshot").cloned().collect()
-        };
-        wrong.extend(trail::differences("hot", &streamed(&self.hot), "lake", &streamed(&self.by_log)));
+        for (name, trail) in self.trails().skip(1) {
+            let (one, other) = (shared("hot", &self.hot, name, trail), shared(name, trail, "hot", &self.hot));
+            wrong.extend(trail::differences("hot", &one, name, &other));
+        }
         if let Some(kafka) = &self.kafka {
             wrong.extend(trail::flaws(kafka).into_iter().map(|flaw| format!("kafka: {flaw}")));
             wrong.extend(self.disorder.iter().cloned());
-            wrong.extend(trail::differences("hot", &streamed(&self.hot), "kafka", &streamed(kafka)));
         }
         wrong.extend(trail::differences("Delta log", &self.by_log, "listing", &self.by_listing));
         wrong
     }
+}
+
+/// Returns the versions that another sink must have too. These are no snapshots, which each sink has at the position
+/// where they were read for it, perhaps another one after a kill; no gaps that only one of the two has; and nothing
+/// that a gap in the other one covers.
+fn shared(name: &str, trail: &[Version], other_name: &str, other: &[Version]) -> Vec<Version> {
+    let holes: Vec<Hole> = trail::holes(trail, name).into_iter().chain(trail::holes(other, other_name)).collect();
+    // A transaction ends after its commit record begins.
+    let covered = |version: &Version| holes.iter().any(|hole| hole.covers(version.epoch(), version.commit_lsn + 1));
+    let is_shared = |version: &&Version| match version.event.as_str() {
+        "snapshot" => false,
+        "gap" => version.is_gap_of(name) && version.is_gap_of(other_name),
+        _ => !covered(version),
+    };
+    trail.iter().filter(is_shared).cloned().collect()
 }

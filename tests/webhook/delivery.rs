@@ -15,7 +15,7 @@ fn header<'r>(request: &'r Request, name: &str) -> &'r str {
     request.headers[name].to_str().unwrap()
 }
 
-/// What a receiver does, by the specification.
+/// Verifies a request as a receiver does according to the specification.
 fn is_signed(request: &Request) -> bool {
     let key = STANDARD.decode(SECRET.trim_start_matches("whsec_")).unwrap();
     let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
@@ -57,7 +57,7 @@ async fn every_version_arrives_signed_and_in_order() {
         );
         assert_eq!(header(request, "content-type"), "application/json");
     }
-    // What was taken and noted is not sent again.
+    // Messages that were accepted and are in the checkpoint are not sent again.
     world.catch_up().await;
     assert_eq!(receiver.requests().len(), requests.len());
 }
@@ -90,7 +90,8 @@ async fn every_format_in_lines_or_lists() {
     }
 }
 
-/// Without a hot sink the checkpoint lies in the source, and the daemon's role needs no more than setup grants it.
+/// Without a hot sink the checkpoint is in the source, and the daemon's role needs only the privileges that setup
+/// grants.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_checkpoint_can_lie_in_the_source() {
     let (server, receiver) = (shared(15).await, Receiver::start().await);
@@ -126,7 +127,7 @@ async fn the_checkpoint_can_lie_in_the_source() {
     server.execute("postgres", &format!("DROP ROLE {role}"));
 }
 
-/// Rows that existed before come too.
+/// Rows that existed before capture are delivered too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_baseline_arrives() {
     let (server, receiver) = (shared(15).await, Receiver::start().await);

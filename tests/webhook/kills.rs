@@ -5,10 +5,10 @@ use cdc_audit_tests::{seed, thorough};
 
 use crate::shop::{compare, world, write};
 
-/// Where a webhook can be killed; the other kill tests leave these out.
+/// Fault points of a webhook, which the other kill tests leave out.
 const POINTS: &[&str] = &["webhook::before_post", "webhook::after_post", "webhook::after_checkpoint"];
 
-/// Everything arrives, in order, whatever was killed; what was under way may come again.
+/// Everything arrives in order, whatever was killed; unfinished requests may be repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_daemon_loses_nothing() {
     let (server, receiver) = (shared(15).await, Receiver::start().await);

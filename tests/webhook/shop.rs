@@ -1,4 +1,4 @@
-//! A source with one table, and what a receiver must have of it.
+//! A source with one table, and what a receiver must have got from it.
 
 use std::collections::HashSet;
 
@@ -9,12 +9,12 @@ use serde_json::Value;
 
 pub const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, name text); ALTER TABLE t REPLICA IDENTITY FULL";
 
-/// A source with one table, a hot database, and the receiver.
+/// Makes a source with one table, a hot database, and the receiver as a sink.
 pub fn world<'p>(server: &'p Postgres, receiver: &Receiver, keys: &str) -> Builder<'p> {
     World::on(server).without_lake().unwitnessed().sql(TABLE).sections(&receiver.section(keys))
 }
 
-/// Rows that come, change and go: so many versions thrice.
+/// Inserts, updates and deletes `count` rows, which makes three times as many versions.
 pub fn write(server: &Postgres, world: &World, first: u32, count: u32) {
     let last = first + count - 1;
     let sql = format!(
@@ -24,7 +24,8 @@ pub fn write(server: &Postgres, world: &World, first: u32, count: u32) {
     server.execute(&world.database, &sql);
 }
 
-/// Everything that the hot table has arrived, nothing else did, and but for repeats in the same order.
+/// Checks that everything in the hot table has arrived, that nothing else did, and that the order is the same except
+/// for repeats.
 pub async fn compare(world: &World, receiver: &Receiver) {
     let positions = |taken: &[Value]| -> Vec<String> {
         let mut seen = HashSet::new();

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::shop::{compare, world, write};
 
-/// The same id is the same content.
+/// Checks that the same id always means the same content.
 fn repeats_are_repeats(receiver: &Receiver) {
     let mut bodies = HashMap::new();
     for request in receiver.requests() {
@@ -68,8 +68,8 @@ async fn requests_that_are_too_large_are_divided() {
     assert!(receiver.requests().iter().any(|request| request.reaction == Reaction::Status(413)));
 }
 
-/// One version that the receiver does not want holds the sink at its position, until it is quarantined by name: also by a receiver
-/// that remembers what it refused.
+/// A version that the receiver refuses stops the sink at its position, until it is quarantined by name. This is true
+/// also of a receiver that remembers what it refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_is_refused_is_named() {
     let (server, receiver) = (shared(15).await, Receiver::start().await);
@@ -96,7 +96,7 @@ async fn a_version_that_is_refused_is_named() {
     assert_eq!((&given_up[0]["position"], &given_up[0]["after"]), (&Value::from(position), &Value::Null));
 }
 
-/// A receiver that is still at work on a request is asked again, under the same key, and takes nothing twice.
+/// A receiver that still processes a request gets it again with the same key, and accepts nothing twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_honours_keys_takes_each_version_once() {
     let (server, receiver) = (shared(15).await, Receiver::start().await);
@@ -108,14 +108,15 @@ async fn a_receiver_that_honours_keys_takes_each_version_once() {
     compare(&world, &receiver).await;
     let answered =
         |status: u16| receiver.requests().iter().filter(|request| request.reaction == Reaction::Status(status)).count();
-    // Each that was taken without an answer is twice still being worked on.
+    // Each request that was accepted without an answer is still being processed at the next two requests.
     let hung = receiver.requests().iter().filter(|request| request.reaction == Reaction::TakeAndHang).count();
     assert!(hung > 0 && receiver.left() == 0);
     assert_eq!((answered(409), answered(422)), (2 * hung, 0));
     assert_eq!(receiver.taken().len(), 120, "each version once");
 }
 
-/// Killed between an answer and the checkpoint, the next daemon sends the same versions with another time in them: under another key.
+/// If a daemon is killed between an answer and the checkpoint, the next one sends the same versions with another time
+/// in them, so with another key.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_kill_a_key_is_not_used_for_another_content() {
     let (server, receiver) = (shared(15).await, Receiver::start().await);
@@ -130,7 +131,7 @@ async fn after_a_kill_a_key_is_not_used_for_another_content() {
     assert!(receiver.taken().len() > 120, "what was not in the checkpoint came twice");
 }
 
-/// What only a person can mend stops the daemon, says so, shows no secret, and loses nothing.
+/// An error that only a person can repair stops the daemon with a message, shows no secret, and loses nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_someone_must_mend_stops_the_daemon() {
     let (server, receiver) = (shared(15).await, Receiver::start().await);
@@ -149,7 +150,7 @@ async fn what_someone_must_mend_stops_the_daemon() {
     compare(&world, &receiver).await;
 }
 
-/// Two daemons never deliver side by side: who was overtaken stops.
+/// Two daemons never deliver at the same time: the one that was overtaken stops.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overtaken_daemon_stops() {
     let (server, receiver) = (shared(15).await, Receiver::start().await);

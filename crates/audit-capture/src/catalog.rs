@@ -1,10 +1,10 @@
 //! The published tables as the catalog describes them now: [`published`], [`table`].
 //!
 //! Two readers need the same facts. The stream's Relation messages have neither attribute numbers nor, under REPLICA
-//! IDENTITY FULL, a primary key: a look-up adds them, and counts only where it equals the message. A baseline has no
+//! IDENTITY FULL, a primary key: a look-up adds them, and is used only if it agrees with the message. A baseline has no
 //! message at all: it makes its shape from [`PublishedTable::relation`], which is, column for column and flag for flag,
-//! what pgoutput would send of the table as it is now (`logicalrep_write_attrs` in the server's `proto.c`), so that both
-//! ways lead to the same digest and no shape is counted twice.
+//! what pgoutput would send of the table as it is now (`logicalrep_write_attrs` in the server's `proto.c`). So both
+//! ways lead to the same digest, and no shape is counted twice.
 
 mod kind;
 
@@ -17,22 +17,22 @@ use tokio_postgres::Client;
 use crate::published::with_published;
 use crate::query::{QueryError, major, rows};
 
-/// A table that a publication publishes; of a partitioned one the root.
+/// A table that a publication publishes; for a partitioned one, the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedTable {
     pub name: TableName,
     pub identity: Identity,
-    /// Attribute numbers of the replica identity's index, in its order. Empty under FULL and NOTHING, and where the
-    /// default identity finds no primary key that it can use (a deferrable one it cannot).
+    /// Attribute numbers of the replica identity's index, in its order. Empty under FULL and NOTHING, and if the
+    /// default identity finds no primary key that it can use (a deferrable one cannot be used).
     pub identity_key: Vec<i16>,
     pub partitioned: bool,
-    /// Of a partitioned table: whether all of its leaves have REPLICA IDENTITY FULL. True for others.
+    /// Whether all leaves of a partitioned table have REPLICA IDENTITY FULL; true for other tables.
     pub leaves_full: bool,
-    /// Every column of the table, published or not; primary key.
+    /// Every column of the table, whether published or not, and the primary key.
     pub catalog: CatalogTable,
-    /// One for each of `catalog.columns`.
+    /// Facts about each of `catalog.columns`.
     pub columns: Vec<ColumnFacts>,
-    /// The publication names this table's columns one by one.
+    /// Whether the publication names this table's columns one by one.
     pub has_column_list: bool,
     /// The publication's WHERE clause for this table, as SQL.
     pub row_filter: Option<String>,
@@ -41,7 +41,7 @@ pub struct PublishedTable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnFacts {
     pub generated: Generated,
-    /// A large value is stored apart, and is not sent where an update leaves it unchanged.
+    /// Whether a large value is stored apart, and not sent if an update leaves it unchanged.
     pub toastable: bool,
 }
 
@@ -66,14 +66,14 @@ impl PublishedTable {
         Relation { oid: self.catalog.oid, name: self.name.clone(), identity: self.identity, columns: columns.collect() }
     }
 
-    /// Names of the published columns whose unchanged large values an old row must bring, else nobody knows them.
+    /// Names of the published columns whose unchanged large values only an old row can supply.
     pub fn toastable(&self) -> impl Iterator<Item = &str> {
         let columns = self.catalog.columns.iter().zip(&self.columns);
         columns.filter(|(column, facts)| column.published && facts.toastable).map(|(column, _)| column.name.as_str())
     }
 }
 
-/// Every table of the publication, by name. Empty where the publication does not exist.
+/// Every table of the publication, by name. Empty if the publication does not exist.
 pub async fn published(client: &Client, publication: &str) -> Result<Vec<PublishedTable>, QueryError> {
     let mut tables = read(client, publication, None, true).await?;
     tables.sort_by(|a, b| a.name.cmp(&b.name));
@@ -85,10 +85,11 @@ pub async fn table(client: &Client, publication: &str, oid: u32) -> Result<Optio
     Ok(read(client, publication, Some(oid), true).await?.pop())
 }
 
-/// What the catalog knows of a relation of the stream: the table, if there still is one, and the types of its columns where the table does not
-/// tell them any more. ⚠ A stored shape is never asked for types: protection rests on them.
+/// What the catalog knows about a relation of the stream: the table, if it still exists, and the types of its columns
+/// if the table no longer tells them. ⚠ Types are never taken from a stored shape, because protection depends on them.
 pub async fn of_relation(client: &Client, publication: &str, relation: &Relation) -> Result<CatalogTable, QueryError> {
-    // The row filter is left out: some servers print it only under a lock on the table, for which the stream would have to wait.
+    // The row filter is left out: some servers print it only under a lock on the table, and the stream would have to
+    // wait for that lock.
     let found = read(client, publication, Some(relation.oid), false).await?.pop().map(|table| table.catalog);
     let gone = || CatalogTable { oid: 0, columns: Vec::new(), primary_key: Vec::new(), types: Vec::new() };
     match found {
@@ -97,7 +98,7 @@ pub async fn of_relation(client: &Client, publication: &str, relation: &Relation
     }
 }
 
-/// The types of a relation's columns, as far as they are still there.
+/// The types of a relation's columns, as far as they still exist.
 async fn types(client: &Client, relation: &Relation) -> Result<Vec<CatalogType>, QueryError> {
     let (oids, typmods): (Vec<u32>, Vec<i32>) = relation.columns.iter().map(|c| (c.type_oid, c.typmod)).unzip();
     let found: Vec<TypeName> =
@@ -175,7 +176,7 @@ async fn read(
 }
 
 impl TableRow {
-    /// `None` for a replica identity that no PostgreSQL has.
+    /// Returns `None` for a replica identity that is unknown to PostgreSQL.
     fn build(self, kinds: &kind::Kinds) -> Option<PublishedTable> {
         let (published, columns): (Vec<bool>, _) = self.columns.iter().map(|column| self.facts(column)).unzip();
         let catalog_column = |(column, published): (ColumnRow, bool)| CatalogColumn {
@@ -206,8 +207,8 @@ impl TableRow {
         })
     }
 
-    /// Whether the stream has the column (`logicalrep_should_publish_column` of 18; older servers know no generated columns in lists, and
-    /// publish none), and what else is known of it.
+    /// Whether the stream has the column (`logicalrep_should_publish_column` of version 18; older servers accept no
+    /// generated columns in lists, and publish none), and the other facts about it.
     fn facts(&self, column: &ColumnRow) -> (bool, ColumnFacts) {
         let generated = match column.generated.as_str() {
             "" => Generated::No,

@@ -1,8 +1,9 @@
-//! `cdc-audit check`: everything that would keep capture from starting, harm the application, or leave the trail with holes.
+//! `cdc-audit check`: everything that would keep capture from starting, harm the application, or leave gaps in the
+//! trail.
 //!
-//! The server is asked once for all that matters; what follows from the answers is decided by functions of them, one file
-//! for each [`Area`]. A finding fails where `run` would not start, or where the source is being harmed; it warns where
-//! capture works and knows less than it could; else it is fine, and says what was looked at.
+//! The server is asked once for everything that matters. Functions of its answers decide what follows, one file for
+//! each [`Area`]. A finding fails if `run` would not start or the source is being harmed. It warns if capture works but
+//! knows less than it could. Otherwise it is fine, and says what was checked.
 
 mod publication;
 mod role;
@@ -30,11 +31,11 @@ use crate::setup::{Found, MAJORS};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub area: Area,
-    /// The setting, role, table, slot or sink.
+    /// The name of the setting, role, table, slot or sink.
     pub subject: String,
     pub state: State,
     pub message: String,
-    /// What to do about it: at least where it fails.
+    /// What to do about it; always set if the finding fails.
     pub fix: Option<String>,
 }
 
@@ -77,35 +78,35 @@ impl fmt::Display for Area {
     }
 }
 
-/// What the configuration asks for, as far as the source and its tables are concerned.
+/// What the configuration asks for, as far as it concerns the source and its tables.
 #[derive(Clone, Debug)]
 pub struct Input<'a> {
     pub source: &'a SourceConfig,
     pub rules: &'a Rules,
-    /// `protection.row_key` is configured.
+    /// Whether `protection.row_key` is configured.
     pub row_key: bool,
-    /// `protection.hash_key` is configured.
+    /// Whether `protection.hash_key` is configured.
     pub hash_key: bool,
     pub sinks: &'a [SinkProbe],
 }
 
-/// What came of writing, reading and removing something in a sink.
+/// The result of writing, reading and removing something in a sink.
 #[derive(Clone, Debug)]
 pub struct SinkProbe {
     /// The sink's configured name.
     pub name: String,
-    /// What was seen; or why the sink cannot be used, and what to do.
+    /// What was seen, or why the sink cannot be used and what to do about it.
     pub outcome: Result<String, ProbeError>,
-    /// Of a lake.
+    /// Set for a lake.
     pub pace: Option<Pace>,
 }
 
 /// How often a lake writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// How old a file becomes before it is committed; not zero.
+    /// The age at which a file is committed; not zero.
     pub file_age: Duration,
-    /// How old fresh files become before they are rolled; `None` where there are none, or where that takes no time.
+    /// The age at which fresh files are rolled; `None` if there are no fresh files, or if rolling takes no time.
     pub roll_age: Option<Duration>,
 }
 
@@ -120,7 +121,7 @@ pub fn would_start(findings: &[Finding]) -> bool {
     findings.iter().all(|finding| finding.state < State::Fail)
 }
 
-/// Looks at everything. `application_name` is the session's.
+/// Checks everything. `application_name` is that of the session.
 pub async fn check(input: &Input<'_>, application_name: &str) -> Vec<Finding> {
     let mut report = Report::default();
     match audit_connect::connect(&input.source.endpoint, application_name).await {
@@ -150,13 +151,13 @@ pub async fn check(input: &Input<'_>, application_name: &str) -> Vec<Finding> {
     report.findings
 }
 
-/// All that the server said.
+/// Everything that the server answered.
 struct Seen {
     found: Found,
     published: Vec<PublishedTable>,
     skew: Skew,
     stream: stream::Stream,
-    /// The slot stands before the publication was made.
+    /// Whether the slot is at a position before the publication existed.
     slot_is_older: bool,
 }
 
@@ -181,7 +182,7 @@ impl Seen {
         let role = crate::facts::session_role(client).await?.name;
         let found = Found::read(client, source, &role, None).await?;
         let published = catalog::published(client, &source.publication).await?;
-        // Under FOR ALL TABLES its own tables are published too, and skipped by the daemon.
+        // Under FOR ALL TABLES the daemon's own tables are published too; the daemon skips them.
         let published = published.into_iter().filter(|table| table.name.schema != "cdc_audit").collect();
         let stream = stream::Stream::look(client, source, &found).await;
         let slot_is_older = crate::slot::is_older_than(client, &source.slot, &source.publication).await?;
@@ -200,7 +201,7 @@ impl Seen {
     }
 }
 
-/// Findings as they come.
+/// Collects the findings.
 #[derive(Default)]
 struct Report {
     findings: Vec<Finding>,
@@ -231,7 +232,7 @@ impl Report {
     }
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, on one line.
 fn chain(error: &dyn Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {}", chain(cause)),
@@ -239,7 +240,7 @@ fn chain(error: &dyn Error) -> String {
     }
 }
 
-/// `a, b, c and 9 more`.
+/// A list such as `a, b, c and 9 more`.
 fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     const SHOWN_MAX: usize = 5;
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
@@ -250,7 +251,7 @@ fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     }
 }
 
-/// Bytes in a unit that reads well: `1.5 GiB`.
+/// A number of bytes in a readable unit: `1.5 GiB`.
 fn bytes(count: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, unit)| count >= *unit) {

@@ -1,17 +1,18 @@
-//! The server's clock against this machine's: [`Skew`].
+//! The difference between the server's clock and this machine's: [`Skew`].
 
 use audit_core::position::Micros;
 use tokio_postgres::Client;
 
 use crate::query::{QueryError, row};
 
-/// What to do about a clock that is off.
+/// What to do about a clock that is wrong.
 pub const FIX: &str = "keep the clocks of both machines by NTP";
 
-/// From here on the times that both clocks write do not fit together for a reader.
+/// Above this difference, a reader can no longer compare the times that the two clocks write.
 const SKEW_MAX_MICROS: i64 = 1_000_000;
 
-/// Server minus ours, in microseconds: a range that holds the difference, for the answer took some time.
+/// The server's time minus ours, in microseconds, as a range that contains the difference: the answer took some time to
+/// arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct Skew {
     low: i64,

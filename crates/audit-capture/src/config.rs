@@ -98,7 +98,7 @@ fn default_status_interval() -> Span {
     Span::secs(10)
 }
 
-/// PostgreSQL's names end at 63 bytes (`NAMEDATALEN`).
+/// Length of PostgreSQL's names in bytes (`NAMEDATALEN`).
 const NAME_MAX: usize = 63;
 
 impl SourceConfig {
@@ -116,7 +116,7 @@ impl SourceConfig {
         }
     }
 
-    /// What the types cannot say.
+    /// Checks what the types cannot express.
     pub fn check(&self, problems: &mut Problems) {
         let plain = |text: &str, also: char| {
             let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == also;

@@ -6,11 +6,12 @@ use tokio_postgres::{Client, Row};
 
 use crate::query::{QueryError, row};
 
-/// The keys that are valid now. None where `setup` has not made them, or this session's role may not read them: then no context can be
-/// verified, which is no reason not to capture.
+/// The keys that are valid now. There are none if `setup` has not made them or this session's role may not read them:
+/// then no context can be verified, which is no reason not to capture.
 pub async fn read(client: &Client) -> Result<ContextKeys, QueryError> {
     const WHAT: &str = "read the keys of contexts";
-    // In a statement of its own, before the keys: a snapshot is taken before a statement's functions are called.
+    // The LSN is read in a statement of its own, before the keys, because a snapshot is taken before the functions of
+    // its statement are called.
     let lsn = "SELECT to_jsonb(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END)";
     let as_of: Lsn = row::<String>(client, WHAT, lsn, &[]).await?.parse().unwrap_or_default();
     let may = "SELECT to_jsonb(coalesce(has_table_privilege(to_regclass('cdc_audit.context_keys'), 'SELECT'), false))";

@@ -1,16 +1,17 @@
-//! What the source's encoding must be ([`complaint`]).
+//! The requirements on the source's encoding ([`complaint`]).
 
 use tokio_postgres::Client;
 
 use crate::query::{QueryError, row};
 
-/// What somebody can do about it.
+/// What a person can do about it.
 pub const FIX: &str =
     "make a database with ENCODING 'UTF8', copy the data there (pg_dump, pg_restore), and capture that one";
 
 /// Why a database with this encoding, as PostgreSQL names it, cannot be captured.
 pub fn complaint(encoding: &str) -> Option<String> {
-    // The server converts nothing there: the first odd byte, even in another program's message, would end the stream for good.
+    // In SQL_ASCII the server converts nothing: the first invalid byte, even in another program's message, would end
+    // the stream for good.
     let is_none = encoding == "SQL_ASCII";
     is_none
         .then(|| "the database's encoding is SQL_ASCII: it may hold bytes that are no text in any encoding".to_owned())

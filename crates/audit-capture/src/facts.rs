@@ -1,6 +1,6 @@
-//! What is there before `setup`, `teardown` or `check` decides anything: the server, roles, publication, tables, objects.
+//! What exists before `setup`, `teardown` or `check` decides anything: the server, roles, publication, tables, objects.
 //!
-//! Each struct is the answer of one statement of `sql/`, so a survey of ten thousand tables takes six statements.
+//! Each struct is the result of one statement of `sql/`, so a survey of ten thousand tables takes six statements.
 
 use std::collections::BTreeMap;
 
@@ -24,11 +24,11 @@ pub(crate) struct Server {
     pub replication_slots: i64,
     pub max_wal_senders: i64,
     pub wal_senders: i64,
-    /// -1: no limit.
+    /// The value -1 means no limit.
     pub max_slot_wal_keep_mb: i64,
-    /// As `SHOW` prints it, where it is on (18 and later).
+    /// The setting as `SHOW` prints it, if it is on (18 and later).
     pub idle_slot_timeout: Option<String>,
-    /// 0: for ever.
+    /// The value 0 means for ever.
     pub wal_sender_timeout_ms: i64,
     pub standby_slots: Vec<StandbySlot>,
     pub synchronized_standby_slots: String,
@@ -46,23 +46,23 @@ pub(crate) struct Role {
     pub quoted: String,
     pub superuser: bool,
     pub create_role: bool,
-    /// May use replication slots.
+    /// Whether it may use replication slots.
     pub replication: bool,
     pub bypass_rls: bool,
     pub may_connect: bool,
-    /// May create schemas and publications in this database.
+    /// Whether it may create schemas and publications in this database.
     pub may_create: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Publication {
     pub owner: String,
-    /// The session's role may alter it.
+    /// Whether the session's role may alter it.
     pub owned: bool,
     pub all_tables: bool,
     pub via_root: bool,
     pub operations: Vec<String>,
-    /// It publishes stored generated columns (18 and later).
+    /// Whether it publishes stored generated columns (18 and later).
     pub generated: bool,
     pub schemas: Vec<String>,
     pub members: Vec<Member>,
@@ -73,7 +73,7 @@ pub(crate) struct Publication {
 pub(crate) struct Member {
     pub oid: u32,
     pub quoted: String,
-    /// The rows that are published, as the server writes it.
+    /// The row filter, as the server writes it.
     pub filter: Option<String>,
 }
 
@@ -83,43 +83,43 @@ impl Publication {
     }
 }
 
-/// A table that can be captured. "Session" is the role that asked, "daemon" the one that will capture.
+/// A table that can be captured. "Session" means the role that asked, "daemon" the role that will capture.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Table {
     pub oid: u32,
     pub schema: String,
     pub table: String,
-    /// Name as SQL.
+    /// The table's name as SQL.
     pub quoted: String,
     pub quoted_schema: String,
     pub partitioned: bool,
     identity: u8,
     usable_identity: bool,
-    /// Columns of the index that is its replica identity, where that is another one than the primary key's.
+    /// Columns of the index that is its replica identity, if that is not the primary key's index.
     pub index_key: Option<Vec<String>>,
     pub owner: String,
-    /// The session's role may alter it.
+    /// Whether the session's role may alter it.
     pub owned: bool,
-    /// It belongs to an extension.
+    /// Whether it belongs to an extension.
     pub extension: bool,
     pub generated_stored: bool,
     pub generated_virtual: bool,
-    /// Row-level security applies to the daemon's role, unless it has BYPASSRLS.
+    /// Whether row-level security applies to the daemon's role, unless that role has BYPASSRLS.
     pub row_security: bool,
-    /// The daemon's role may.
+    /// Whether the daemon's role may use the schema.
     pub may_use_schema: bool,
-    /// The daemon's role may.
+    /// Whether the daemon's role may SELECT from the table.
     pub may_select: bool,
-    /// The session's role may grant the use of the table's schema.
+    /// Whether the session's role may grant the use of the table's schema.
     pub may_grant_schema: bool,
-    /// The session's role may grant SELECT.
+    /// Whether the session's role may grant SELECT.
     pub may_grant_select: bool,
-    /// Estimate.
+    /// The number of rows, an estimate.
     rows: u64,
     pages: u64,
-    /// The arguments of the trigger `cdc_audit_context`, and an empty text; `None` where there is none.
+    /// The arguments of the trigger `cdc_audit_context`, and an empty text after them; `None` if there is no trigger.
     pub context_trigger: Option<Vec<String>>,
-    /// Of a partitioned table.
+    /// The leaves of a partitioned table.
     pub leaves: Vec<Leaf>,
 }
 
@@ -139,7 +139,7 @@ impl Table {
         TableName::new(&self.schema, &self.table)
     }
 
-    /// Of the table itself; rows of partitions have their own's.
+    /// The replica identity of the table itself; rows of partitions have that of their partition.
     pub fn identity(&self) -> Option<Identity> {
         Identity::from_byte(self.identity)
     }
@@ -148,7 +148,8 @@ impl Table {
         self.identity() == Some(Identity::Full) && self.leaves.iter().all(Leaf::is_full)
     }
 
-    /// Whether PostgreSQL lets rows be updated and deleted while a publication sends that: it asks each partition.
+    /// Whether PostgreSQL allows updating and deleting rows while a publication sends that: for a partitioned table
+    /// each partition decides.
     pub fn has_identity(&self) -> bool {
         if self.partitioned { self.leaves.iter().all(|leaf| leaf.usable_identity) } else { self.usable_identity }
     }
@@ -158,7 +159,7 @@ impl Table {
         std::iter::once(self.oid).chain(self.leaves.iter().map(|leaf| leaf.oid))
     }
 
-    /// What a row takes on average, as of the last ANALYZE or VACUUM; `None` where the server does not know.
+    /// Average size of a row, as of the last ANALYZE or VACUUM; `None` if the server does not know it.
     pub fn row_bytes(&self) -> Option<u64> {
         const PAGE_BYTES: u64 = 8192;
         let own = [(self.rows, self.pages)];
@@ -174,13 +175,13 @@ impl Leaf {
     }
 }
 
-/// A publication that sends updates or deletions holds a table.
+/// A publication that sends updates or deletions contains a table.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Membership {
     pub publication: String,
     pub oid: u32,
     pub column_list: bool,
-    /// The publication sends stored generated columns.
+    /// Whether the publication sends stored generated columns.
     pub generated: bool,
 }
 
@@ -188,27 +189,27 @@ pub(crate) struct Membership {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Objects {
     pub schema: bool,
-    /// The session's role may create objects in it.
+    /// Whether the session's role may create objects in it.
     pub may_create: bool,
-    /// The session's role may drop it.
+    /// Whether the session's role may drop it.
     pub owned: bool,
     pub public_usage: bool,
     pub daemon_usage: bool,
-    /// The functions that are there.
+    /// The functions that exist in it.
     pub functions: BTreeMap<String, Function>,
     pub emit: Emit,
-    /// Roles that may read the keys of contexts and should not.
+    /// Roles that may read the keys of contexts but should not.
     pub key_readers: Vec<KeyReader>,
-    /// The schema's owner, as SQL, where that is none of those who may have made it for us.
+    /// The schema's owner, as SQL, if that is not one of the roles that may have created it for us.
     pub foreign_schema: Option<String>,
-    /// Functions, tables, triggers and rules, each in words, that somebody else put there.
+    /// Functions, tables, triggers and rules that someone else created in it, each described in words.
     pub foreign: Vec<String>,
     pub quarantine_is_old: bool,
-    /// The daemon's role, or everybody, may do more than read it and add to some of its columns.
+    /// Whether the daemon's role, or every role, may do more than read it and add to some of its columns.
     pub quarantine_is_open: bool,
-    /// The tables that are there, each with what the daemon's role may do.
+    /// The tables that exist in it, each with the privileges of the daemon's role.
     pub tables: BTreeMap<String, Vec<String>>,
-    /// Objects in the schema that are not the source's.
+    /// Number of objects in the schema that do not belong to the source.
     pub others: i64,
 }
 
@@ -221,12 +222,12 @@ pub(crate) struct Emit {
     pub daemon: bool,
     /// The owner of `set_context`, as SQL.
     pub owner: Option<String>,
-    /// `true` where there is no `set_context`.
+    /// Whether that owner may call it; `true` if there is no `set_context`.
     pub owner_may: bool,
 }
 
 impl Emit {
-    /// The statement that lets roles, as SQL, call the functions.
+    /// The statement that allows roles, given as SQL, to call the functions.
     pub fn grant(&self, roles: &str) -> String {
         format!("GRANT EXECUTE ON FUNCTION {} TO {roles}", self.functions.join(", "))
     }
@@ -239,14 +240,14 @@ impl Emit {
 /// A role that may read the keys of contexts.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct KeyReader {
-    /// As SQL.
+    /// The role's name as SQL.
     pub role: String,
-    /// The role that it can act as, as SQL; `None` where it has the right itself.
+    /// The role that it can act as, as SQL; `None` if it has the right itself.
     pub by: Option<String>,
 }
 
 impl KeyReader {
-    /// What takes the right away.
+    /// The statement that revokes the right.
     pub fn revoke(&self) -> String {
         match &self.by {
             None => format!("REVOKE ALL ON cdc_audit.context_keys FROM {}", self.role),
@@ -259,9 +260,9 @@ impl KeyReader {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Function {
     pub body: String,
-    /// It runs with its owner's rights.
+    /// Whether it runs with its owner's rights.
     pub definer: bool,
-    /// `NAME=VALUE` that hold while it runs.
+    /// Settings in the form `NAME=VALUE` that apply while it runs.
     pub settings: Vec<String>,
     pub public_execute: bool,
 }
@@ -270,7 +271,7 @@ pub(crate) async fn server(client: &Client) -> Result<Server, QueryError> {
     row(client, "read the server's settings", include_str!("sql/server.sql"), &[]).await
 }
 
-/// `None` if there is no such role.
+/// Returns `None` if there is no such role.
 pub(crate) async fn role(client: &Client, name: &str) -> Result<Option<Role>, QueryError> {
     Ok(rows(client, "read the role's attributes", include_str!("sql/role.sql"), &[&Some(name)]).await?.pop())
 }
@@ -293,12 +294,13 @@ pub(crate) async fn publication(client: &Client, name: &str, major: u32) -> Resu
     Ok(rows(client, "read the publication", &sql, &[&name]).await?.pop())
 }
 
-/// Every table that could be captured, by name. `daemon`: a role that exists.
+/// Every table that could be captured, by name. `daemon` is a role that exists.
 pub(crate) async fn tables(client: &Client, daemon: Option<&str>) -> Result<Vec<Table>, QueryError> {
     rows(client, "read the tables", include_str!("sql/candidates.sql"), &[&daemon]).await
 }
 
-/// Empty before 15, whose publications can do nothing that matters here.
+/// The memberships of tables in publications. Empty before version 15, whose publications can do nothing that matters
+/// here.
 pub(crate) async fn memberships(client: &Client, major: u32) -> Result<Vec<Membership>, QueryError> {
     if major < 15 {
         return Ok(Vec::new());
@@ -306,13 +308,13 @@ pub(crate) async fn memberships(client: &Client, major: u32) -> Result<Vec<Membe
     rows(client, "read the publications", include_str!("sql/memberships.sql"), &[]).await
 }
 
-/// `daemon`: a role that exists.
-/// `owner` is the role that owns the tables of hot sinks, where one is named.
+/// The objects in schema `cdc_audit`. `daemon` is a role that exists; `owner` is the role that owns the tables of hot
+/// sinks, if one is named.
 pub(crate) async fn objects(client: &Client, daemon: Option<&str>, owner: Option<&str>) -> Result<Objects, QueryError> {
     row(client, "read the schema cdc_audit", include_str!("sql/objects.sql"), &[&daemon, &owner]).await
 }
 
-/// A name as SQL.
+/// A name quoted as SQL.
 pub(crate) async fn quoted(client: &Client, name: &str) -> Result<String, QueryError> {
     row(client, "quote a name", "SELECT to_jsonb(quote_ident($1))", &[&name]).await
 }

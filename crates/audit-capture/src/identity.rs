@@ -1,9 +1,10 @@
 //! When REPLICA IDENTITY FULL makes PostgreSQL refuse the application's UPDATE and DELETE: [`full_breaks`].
 //!
 //! The server checks at each such statement whether the publications of the row's table can identify the old row
-//! (`CheckCmdReplicaIdentity` in its `execReplication.c`). Under FULL every column identifies it, and so each publication
-//! has to send every column: from 15 on a publication that lists columns does not, from 18 on neither does one that leaves
-//! out a generated column. (Before, generated columns were left out in silence, and nothing is refused.)
+//! (`CheckCmdReplicaIdentity` in its `execReplication.c`). Under FULL every column is part of the identity, so each
+//! publication has to send every column. From version 15 on, a publication with a column list does not do so; from 18
+//! on, neither does one that leaves out a generated column. (Before 18, generated columns were left out silently, and
+//! nothing was refused.)
 
 use audit_core::rules::Rules;
 
@@ -11,7 +12,7 @@ use crate::facts::{Membership, Table};
 
 /// Why FULL would break, or does break, updates and deletions of this table; `None` if it is harmless.
 ///
-/// `ours` is our publication, and whether it sends stored generated columns then.
+/// `ours` is our publication's name, and whether it will send stored generated columns.
 pub(crate) fn full_breaks(major: u32, table: &Table, memberships: &[Membership], ours: (&str, bool)) -> Option<String> {
     let family: Vec<u32> = table.family().collect();
     let mut holders = memberships.iter().filter(|member| family.contains(&member.oid));
@@ -36,8 +37,8 @@ pub(crate) fn full_breaks(major: u32, table: &Table, memberships: &[Membership],
     publication.map(|name| format!("publication {name} does not send its generated columns"))
 }
 
-/// ⚠ What has to be configured before REPLICA IDENTITY FULL, so that rows that stand under the columns of another index go on under them: the server
-/// forgets which index it was.
+/// ⚠ The key that has to be configured before REPLICA IDENTITY FULL, so that rows that are recorded under the columns
+/// of another index stay under them: the server forgets which index it was.
 pub(crate) fn other_key(table: &Table, rules: &Rules) -> Option<String> {
     let columns = table.index_key.as_ref().filter(|_| rules.for_table(&table.name()).rule.key.is_none())?;
     let columns: Vec<String> = columns.iter().map(|column| format!("{column:?}")).collect();

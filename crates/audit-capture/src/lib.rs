@@ -1,14 +1,14 @@
-//! The PostgreSQL side: everything that speaks to the captured database.
+//! The PostgreSQL side: everything that communicates with the captured database.
 //!
-//! - [`config`]: what `[source]` says;
+//! - [`config`]: the section `[source]` of the configuration;
 //! - [`baseline`]: the rows that existed before capture began;
-//! - [`context_keys`]: what tells a context of `set_context` from anybody else's message;
+//! - [`context_keys`]: the keys that distinguish a context of `set_context` from anyone else's message;
 //! - [`catalog`]: the published tables as the catalog describes them now, and as pgoutput will;
 //! - [`slot`]: the state of the replication slot;
 //! - [`setup`] and [`teardown`]: publication, slot and schema `cdc_audit`, planned first, printed, then executed;
-//! - [`replication`]: the replication connection, from the login to chunks of frames and feedback on the way back;
-//! - [`check`]: everything that would keep capture from starting, or from knowing what it should;
-//! - [`clock`]: the server's clock against ours;
+//! - [`replication`]: the replication connection, from the login to chunks of frames, and feedback to the server;
+//! - [`check`]: everything that would keep capture from starting, or from recording what it should;
+//! - [`clock`]: the difference between the server's clock and ours;
 //! - [`encoding`]: which encodings the source may have;
 //! - [`standby`]: whether COMMITs of the source wait for the daemon.
 
@@ -31,7 +31,7 @@ pub mod standby;
 mod step;
 pub mod teardown;
 
-/// The name that the server shows the daemon's sessions under, or that theirs begin with.
+/// The `application_name` of the daemon's sessions, or the beginning of it.
 pub const APPLICATION: &str = "cdc-audit";
 
 pub use config::SourceConfig;

@@ -1,7 +1,7 @@
-//! Questions to a PostgreSQL server over an ordinary session: [`rows`], and how one fails: [`QueryError`].
+//! Queries to a PostgreSQL server over an ordinary session: [`rows`], and their error: [`QueryError`].
 //!
-//! Answers come as JSON objects, one for each row, and are read by name. So one statement serves five majors: a column
-//! that an older one does not have is an absent key, not an error.
+//! Results are JSON objects, one for each row, and are read by name. So one statement serves five major versions: a
+//! column that an older one does not have is an absent key, not an error.
 
 use audit_connect::{Outcome, ServerError, outcome_of};
 use serde::de::DeserializeOwned;
@@ -13,7 +13,7 @@ use tokio_postgres::types::ToSql;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what}")]
 pub struct QueryError {
-    /// What it was to do, as in "read the state of the replication slot".
+    /// What the statement was for, as in "read the state of the replication slot".
     pub what: String,
     outcome: Outcome,
     source: Cause,
@@ -40,7 +40,7 @@ impl QueryError {
         QueryError { what: what.into(), outcome, source }
     }
 
-    /// Of a statement in which no value of any row can be: the server's words are shown as they are.
+    /// The error of a statement that cannot contain any value of a row, so the server's message is shown as it is.
     pub fn of_statement(what: impl Into<String>, error: tokio_postgres::Error) -> QueryError {
         let whole = error.as_db_error().map(ServerError::whole);
         let plain = QueryError::new(what, error);
@@ -55,7 +55,7 @@ impl QueryError {
         self.outcome
     }
 
-    /// The server's SQLSTATE, where it was the server that said no.
+    /// The server's SQLSTATE, if it was the server that refused.
     pub fn sqlstate(&self) -> Option<&SqlState> {
         match &self.source {
             Cause::Server(error) => Some(&error.sqlstate),
@@ -63,15 +63,15 @@ impl QueryError {
         }
     }
 
-    /// What was asked for does not exist.
+    /// Whether the requested object does not exist.
     pub(crate) fn is_missing(&self) -> bool {
         self.sqlstate() == Some(&SqlState::UNDEFINED_TABLE)
     }
 
-    /// What to do about it.
+    /// What a person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self.sqlstate()?.code() {
-            // An earlier release's `setup` did not make it.
+            // The `setup` of an earlier release did not create it.
             "42P01" | "42703" | "3F000" if self.what.contains("cdc_audit.") => {
                 "run `cdc-audit setup`: it makes what is missing in schema cdc_audit"
             }
@@ -86,7 +86,7 @@ impl QueryError {
     }
 }
 
-/// The rows of a statement that gives JSON objects in its only column.
+/// The rows of a statement that returns JSON objects in its only column.
 pub(crate) async fn rows<T: DeserializeOwned>(
     client: &Client,
     what: &str,
@@ -96,7 +96,7 @@ pub(crate) async fn rows<T: DeserializeOwned>(
     let rows = client.query(sql, parameters).await.map_err(|error| QueryError::new(what, error))?;
     let read = |row: &tokio_postgres::Row| {
         let json: serde_json::Value = row.try_get(0).map_err(|error| QueryError::new(what, error))?;
-        // The words of serde_json quote what they do not understand, which here is the catalog, never a row.
+        // Messages of serde_json quote what they cannot parse. Here that is text from the catalog, never a row.
         serde_json::from_value(json).map_err(|error| QueryError::answer(what, error))
     };
     rows.iter().map(read).collect()
@@ -123,7 +123,7 @@ pub async fn major(client: &Client) -> Result<u32, QueryError> {
 mod tests {
     use super::*;
 
-    /// After an upgrade a table of ours may lack a column, or not be there.
+    /// After an upgrade a table of ours may lack a column, or may not exist.
     #[test]
     fn what_setup_would_make_is_said() {
         let error = |what: &str, sqlstate: SqlState| QueryError {

@@ -1,9 +1,9 @@
-//! Which tables the operator's rules take: [`selects`].
+//! Which tables the operator's rules select: [`selects`].
 
 use audit_core::rules::Rules;
 use audit_core::shape::TableName;
 
-/// Whether the rules take a table into the publication. The stage that records changes goes by the same.
+/// Whether the rules select a table for the publication. The stage that records changes uses the same decision.
 pub fn selects(rules: &Rules, table: &TableName) -> bool {
     rules.for_table(table).captured()
 }

@@ -1,15 +1,17 @@
 //! `cdc-audit setup` on the source: publication, slot, schema `cdc_audit`, grants.
 //!
-//! [`plan`] reads what is there, compares it with what the configuration asks for, and lists the statements in between.
-//! What exists is left alone, so a second run finds nothing to do. Three rules:
+//! [`plan`] reads what exists, compares it with what the configuration asks for, and lists the statements in between.
+//! What exists is left alone, so a second run finds nothing to do. Three rules apply:
 //!
-//! - **The application must not notice.** A table without a usable replica identity is not published, for PostgreSQL would
-//!   then refuse its UPDATE and DELETE; a table is altered only where that was asked for, and not where it would have the
-//!   same effect; statements that lock tables give up instead of queueing in front of the application's.
-//! - **Publication before slot.** What the server decodes is judged by the catalog as it was at that point of the WAL: a
-//!   change before the publication existed cannot be decoded.
-//! - **No superuser.** The role that runs it owns the tables (or is a member of their owners) and may create a schema and
-//!   a publication. What it may not do, such as give the daemon's role an attribute, is printed for somebody who may.
+//! - **The application must not notice.** A table without a usable replica identity is not published, because
+//!   PostgreSQL would then refuse its UPDATE and DELETE; a table is altered only if the operator asked for it, and not
+//!   if altering it would have the same effect; statements that lock tables time out instead of making the
+//!   application's statements wait.
+//! - **Publication before slot.** The server decodes each change by the catalog as it was at that point of the WAL: a
+//!   change from before the publication existed cannot be decoded.
+//! - **No superuser.** The role that runs it owns the tables (or is a member of their owners) and may create a schema
+//!   and a publication. What it may not do, such as give the daemon's role an attribute, is printed for someone who
+//!   may.
 
 pub(crate) mod filter;
 pub(crate) mod objects;
@@ -33,24 +35,24 @@ use crate::setup::filter::Filter;
 use crate::slot::SlotState;
 use crate::step::{Plan, Step};
 
-/// The oldest and the newest major that this program was tried with.
+/// The oldest and the newest major version that this program was tested with.
 pub const MAJORS: std::ops::RangeInclusive<u32> = 14..=18;
 
-/// What is asked for.
+/// What the operator asks for.
 #[derive(Clone, Debug)]
 pub struct Wanted<'a> {
     pub source: &'a SourceConfig,
     pub rules: &'a Rules,
     /// The role that the daemon connects as.
     pub daemon_role: &'a str,
-    /// The role that owns the tables of hot sinks, which may lie in the same schema.
+    /// The role that owns the tables of hot sinks, which may be in the same schema.
     pub owner: Option<&'a str>,
-    /// Set REPLICA IDENTITY FULL on the captured tables whose name (`schema.table`) matches one of these patterns; on all
-    /// of them where the list is empty.
+    /// Set REPLICA IDENTITY FULL on the captured tables whose name (`schema.table`) matches one of these patterns, or
+    /// on all of them if the list is empty.
     pub replica_identity_full: Option<&'a [String]>,
 }
 
-/// Everything that is there.
+/// Everything that exists before setup.
 pub(crate) struct Found {
     pub server: Server,
     /// The session's own role.
@@ -65,11 +67,11 @@ pub(crate) struct Found {
     pub objects: Objects,
     pub tables: Vec<Table>,
     pub memberships: Vec<Membership>,
-    /// Row filters that the rules ask for, by the tables' oids; only for a plan of `setup`.
+    /// The row filters that the rules ask for, by the oids of the tables; only for a plan of `setup`.
     pub filters: BTreeMap<u32, Filter>,
 }
 
-/// What has to be done on the source, as seen through `admin`, a session of the role that will do it.
+/// Plans what has to be done on the source, as seen through `admin`, a session of the role that will do it.
 pub async fn plan(admin: &Client, wanted: &Wanted<'_>) -> Result<Plan, QueryError> {
     let major = major(admin).await?;
     if major < *MAJORS.start() {
@@ -107,7 +109,7 @@ impl Found {
         })
     }
 
-    /// The tables that the rules take. Those of extensions only by their exact name.
+    /// The tables that the rules select. A table of an extension has to be named exactly.
     pub(crate) fn selected(&self, rules: &Rules) -> impl Iterator<Item = &Table> {
         self.tables.iter().filter(move |table| {
             let name = table.name();
@@ -144,7 +146,7 @@ fn server(plan: &mut Plan, found: &Found) {
     }
 }
 
-/// A statement that locks a table waits for whoever uses it, and meanwhile the application's statements wait behind it.
+/// How long a statement may wait for a table lock: while it waits, the application's statements queue behind it.
 pub(crate) const LOCK_TIMEOUT: &str = "2s";
 
 fn tables(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {

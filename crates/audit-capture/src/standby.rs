@@ -1,16 +1,16 @@
-//! Whether the server takes the daemon for a synchronous standby ([`is_synchronous`]).
+//! Whether the server treats the daemon as a synchronous standby ([`is_synchronous`]).
 //!
-//! PostgreSQL lets a walsender be one by the name of its application alone, whatever it sends: `*` matches every one. Then COMMITs of
-//! the source wait until every sink has stored the transaction, and for ever where a sink's own COMMIT in the same cluster waits too.
-//! A walsender cannot ask to be left out.
+//! PostgreSQL makes a walsender a synchronous standby by its application name alone, whatever it sends; `*` matches
+//! every name. Then COMMITs of the source wait until every sink has stored the transaction. They wait for ever if a
+//! sink's own COMMIT in the same cluster waits too. A walsender cannot ask to be left out.
 
-/// What somebody can do about it.
+/// What a person can do about it.
 pub const FIX: &str = "name the standbys in synchronous_standby_names, without `*` and without the daemon's application_name, \
                        then SELECT pg_reload_conf()";
 
-/// Whether `synchronous_standby_names` has a walsender of this application name among the synchronous ones.
+/// Whether `synchronous_standby_names` lists a walsender of this application name as a synchronous one.
 pub fn is_synchronous(synchronous_standby_names: &str, application_name: &str) -> bool {
-    // The setting's grammar: `a, b`, `2 (a, b)`, `FIRST 2 (a, b)`, `ANY 2 (a, b)`; names may stand in double quotes.
+    // The setting's grammar: `a, b`, `2 (a, b)`, `FIRST 2 (a, b)`, `ANY 2 (a, b)`; names may be in double quotes.
     let list = synchronous_standby_names;
     let quoted_or_plain = |name: &str| match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
         Some(name) => name.replace("\"\"", "\""),

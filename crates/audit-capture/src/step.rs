@@ -1,4 +1,4 @@
-//! What `setup` and `teardown` do, one [`Step`] after the other: planned, shown, then executed by [`apply`].
+//! The steps of `setup` and `teardown`, one [`Step`] after the other: planned, shown, then executed by [`apply`].
 
 use tokio_postgres::Client;
 
@@ -7,24 +7,24 @@ use crate::query::QueryError;
 /// One line of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// As it should be: nothing is done.
+    /// Already as it should be: nothing is done.
     Exists {
         what: String,
     },
     Run(Statement),
-    /// The session's role may not run it: somebody else has to.
+    /// The session's role may not run it, so another role has to.
     ByHand {
         statement: Statement,
         who: String,
     },
-    /// Nothing to run, but to know.
+    /// Information for the operator; nothing is run.
     Note {
         message: String,
         hint: Option<String>,
     },
 }
 
-/// A statement, without the semicolon.
+/// A statement, without its semicolon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
     pub on: On,
@@ -32,23 +32,23 @@ pub struct Statement {
     pub sql: String,
 }
 
-/// Which session runs a statement on the source.
+/// The session that runs a statement on the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
-    /// The one that setup was given.
+    /// The session that setup was given.
     Admin,
-    /// The daemon's own: it may use replication slots, the other may not.
+    /// The daemon's own session: it may use replication slots, the other one may not.
     Daemon,
 }
 
-/// What keeps a plan from being executed.
+/// A reason not to execute the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub message: String,
     pub hint: String,
 }
 
-/// Everything to do, in order. With refusals nothing is to be done.
+/// All steps, in order. If there are refusals, none of them may be executed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub refusals: Vec<Refusal>,
@@ -61,7 +61,7 @@ impl Plan {
         self.steps.iter().any(|step| matches!(step, Step::Run(statement) if statement.on == On::Daemon))
     }
 
-    /// Statements that somebody else has to run before everything is in place.
+    /// The statements that another role has to run before everything is in place.
     pub fn by_hand(&self) -> impl Iterator<Item = &Statement> {
         self.steps.iter().filter_map(|step| match step {
             Step::ByHand { statement, .. } => Some(statement),
@@ -85,7 +85,7 @@ impl Plan {
         self.steps.push(Step::Run(Statement { on: On::Admin, why: why.into(), sql: sql.into() }));
     }
 
-    /// Runs it where `allowed`; else it is left to `who`.
+    /// Adds a statement that is run if `allowed`; otherwise it is left to `who`.
     pub(crate) fn run_if(&mut self, allowed: bool, who: &str, why: impl Into<String>, sql: impl Into<String>) {
         let statement = Statement { on: On::Admin, why: why.into(), sql: sql.into() };
         self.steps.push(match allowed {
@@ -95,10 +95,10 @@ impl Plan {
     }
 }
 
-/// Executes the plan's statements in order, each by itself; `announce` sees every step before its turn. Stops at the
-/// first that fails: whatever was done before it is found, and not done again, by the next run.
+/// Executes the plan's statements in order, each by itself; `announce` gets every step before it is executed. Stops at
+/// the first one that fails: the next run finds what was done before it and does not do it again.
 ///
-/// `daemon` is needed where [`Plan::needs_daemon`] says so.
+/// `daemon` is needed if [`Plan::needs_daemon`] says so.
 pub async fn apply(
     plan: &Plan,
     admin: &Client,
@@ -118,7 +118,7 @@ pub async fn apply(
     Ok(())
 }
 
-/// A statement's beginning, for an error that names it.
+/// The beginning of a statement, for an error that names it.
 fn shortened(sql: &str) -> String {
     const SHOWN_MAX: usize = 70;
     let line = sql.lines().next().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! `cdc-audit teardown` on the source: the slot, the publication, schema `cdc_audit`.
 //!
-//! It drops what `setup` made and nothing else: objects of others in the schema stay, and the schema with them; tables
+//! It drops what `setup` made and nothing else: objects of others in the schema stay, and then the schema too; tables
 //! keep their replica identity. A slot in use is not dropped.
 
 use tokio_postgres::Client;
@@ -12,7 +12,7 @@ use crate::setup::{Found, session_context};
 use crate::slot::PLUGIN;
 use crate::step::{On, Plan, Statement, Step};
 
-/// What has to be dropped, as seen through `admin`, a session of the role that will do it.
+/// Plans what has to be dropped, as seen through `admin`, a session of the role that will do it.
 pub async fn plan(admin: &Client, source: &SourceConfig, daemon_role: &str) -> Result<Plan, QueryError> {
     let found = Found::read(admin, source, daemon_role, None).await?;
     let mut plan = Plan::default();

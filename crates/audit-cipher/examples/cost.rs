@@ -1,4 +1,4 @@
-//! What a value costs: `cargo run --release -p audit-cipher --example cost`.
+//! Measures the cost of a value: `cargo run --release -p audit-cipher --example cost`.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example that prints")]
 
 use std::num::NonZeroUsize;

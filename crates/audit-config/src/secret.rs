@@ -69,7 +69,8 @@ impl SecretError {
             SecretError::Empty { .. } => "write the secret there",
             SecretError::Unreadable { .. } => "the file must exist and be readable by the daemon's user",
             SecretError::Open { .. } => {
-                "chmod 600 (or 640 if root owns it), and make a new one: what is in it may be known"
+                "chmod 600 (or 640, if its group is one of the daemon's); in Kubernetes set `defaultMode: 0440` and `fsGroup`, \
+                 in Docker `mode: 0440` and `gid`; then renew what is in it, because it may be known"
             }
         }
     }
@@ -113,10 +114,25 @@ impl fmt::Display for SecretRef {
     }
 }
 
-/// Reads a file that holds a secret, and that nobody except its owner may read.
+/// Reads a token that a platform writes into a file for all programs of a container, and renews. The platform decides
+/// who may read it, and the operator cannot change that. Blanks around it are not part of it.
 ///
 /// # Errors
-/// Fails if the file cannot be read or others can read it.
+/// Fails if the file cannot be read, is empty, or is not UTF-8.
+pub fn read_projected_token(path: &Path) -> Result<Secret, SecretError> {
+    let bytes = std::fs::read(path).map_err(|source| SecretError::Unreadable { path: path.to_owned(), source })?;
+    let place = SecretRef::File(path.to_owned());
+    match String::from_utf8(bytes) {
+        Ok(text) if text.trim().is_empty() => Err(SecretError::Empty { place }),
+        Ok(text) => Ok(Secret::new(text.trim())),
+        Err(_) => Err(SecretError::NotText { place }),
+    }
+}
+
+/// Reads a file that holds a secret, and that is not open to others ([`is_open_to_others`]).
+///
+/// # Errors
+/// Fails if the file cannot be read or is open to others.
 pub fn read_guarded(path: &Path) -> Result<Vec<u8>, SecretError> {
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
@@ -129,10 +145,10 @@ pub fn read_guarded(path: &Path) -> Result<Vec<u8>, SecretError> {
     Ok(bytes)
 }
 
-/// Checks that nobody except its owner may read a file that another library reads.
+/// Checks that a file that another library reads is not open to others.
 ///
 /// # Errors
-/// Fails if the file does not exist or others can read it.
+/// Fails if the file does not exist or is open to others.
 pub fn guarded(path: &Path) -> Result<(), SecretError> {
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
     match is_open_to_others(&std::fs::metadata(path).map_err(unreadable)?) {
@@ -141,13 +157,21 @@ pub fn guarded(path: &Path) -> Result<(), SecretError> {
     }
 }
 
-/// Tells whether a file breaks libpq's rule for private keys: nobody except the owner may read it, but if root owns it,
-/// its group may read it too, because the daemon's user may be in that group.
+/// Tells whether users other than its owner may read or write a file. Its group may read it if root owns the file,
+/// which is libpq's rule for private keys, or if this process is in that group: Kubernetes (`fsGroup`) and Docker
+/// (`gid`) provide secrets that way.
 #[cfg(unix)]
 pub fn is_open_to_others(metadata: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    let group_may_read = metadata.uid() == 0 || is_our_group(metadata.gid());
+    let forbidden = if group_may_read { 0o037 } else { 0o077 };
     metadata.mode() & forbidden != 0
+}
+
+#[cfg(unix)]
+fn is_our_group(group: u32) -> bool {
+    let ours = rustix::process::getgroups().unwrap_or_default();
+    ours.into_iter().chain([rustix::process::getegid()]).any(|ours| ours.as_raw() == group)
 }
 
 #[cfg(not(unix))]
@@ -247,21 +271,73 @@ mod tests {
     }
 
     #[cfg(unix)]
+    fn set_mode(path: &Path, mode: u32) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[cfg(unix)]
     #[test]
     fn a_file_that_others_may_read_is_refused() {
-        use std::os::unix::fs::{MetadataExt, PermissionsExt};
-
         let (file, place) = file(b"geheim");
-        let by_root = std::fs::metadata(file.path()).unwrap().uid() == 0;
-        for (mode, refused) in
-            [(0o600, false), (0o400, false), (0o640, !by_root), (0o644, true), (0o604, true), (0o660, true)]
-        {
-            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        for (mode, refused) in [
+            (0o600, false),
+            (0o400, false),
+            (0o640, false),
+            (0o440, false),
+            (0o644, true),
+            (0o444, true),
+            (0o604, true),
+            (0o660, true),
+        ] {
+            set_mode(file.path(), mode);
             let found = place.resolve();
             assert_eq!(matches!(found, Err(SecretError::Open { .. })), refused, "{mode:o}");
             assert_eq!(guarded(file.path()).is_err(), refused, "{mode:o}");
             assert!(refused || found.is_ok(), "{mode:o}");
         }
+        let hint = guarded(file.path()).unwrap_err().hint();
+        assert!(
+            hint.contains("defaultMode: 0440") && hint.contains("fsGroup") && hint.contains("mode: 0440"),
+            "{hint}"
+        );
+    }
+
+    /// Only root can make a file of another user, so other users check only the part without such a file.
+    #[cfg(unix)]
+    #[test]
+    fn a_group_may_read_if_it_is_one_of_ours() {
+        use std::os::unix::fs::{MetadataExt, chown};
+
+        let (file, place) = file(b"geheim");
+        let ours = std::fs::metadata(file.path()).unwrap().gid();
+        let stranger = (1..).find(|&group| !is_our_group(group)).unwrap();
+        assert!(is_our_group(ours) && !is_our_group(stranger));
+        set_mode(file.path(), 0o440);
+        for (group, refused) in [(ours, false), (stranger, true)] {
+            if chown(file.path(), Some(65534), Some(group)).is_ok() {
+                assert_eq!(place.resolve().is_err(), refused, "{group}");
+            }
+        }
+    }
+
+    /// In a volume of Kubernetes the file is a link to a link to the folder of the newest version.
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_and_a_token_are_read_as_kubernetes_gives_them() {
+        use std::os::unix::fs::symlink;
+
+        let volume = tempfile::tempdir().unwrap();
+        std::fs::create_dir(volume.path().join("..2026")).unwrap();
+        symlink("..2026", volume.path().join("..data")).unwrap();
+        symlink("..data/key", volume.path().join("key")).unwrap();
+        let (real, named) = (volume.path().join("..2026/key"), volume.path().join("key"));
+        std::fs::write(&real, "geheim\n").unwrap();
+        set_mode(&real, 0o440);
+        assert_eq!(SecretRef::File(named.clone()).resolve().unwrap().expose(), "geheim");
+        set_mode(&real, 0o644);
+        assert!(matches!(SecretRef::File(named.clone()).resolve(), Err(SecretError::Open { .. })));
+        assert_eq!(read_projected_token(&named).unwrap().expose(), "geheim");
     }
 
     #[test]

@@ -52,7 +52,8 @@ impl PgEndpoint {
         self.parse().map_or_else(|_| "(unreadable connection string)".to_owned(), |config| config.describe())
     }
 
-    /// Why anyone on the way could pose as the server, and what to do about it. `None` if nobody could.
+    /// Returns the reason why anyone on the network path could impersonate the server, and what to do about it. `None`
+    /// if nobody could.
     pub fn unverified(&self) -> Option<(String, String)> {
         let servers = self.parse().map(|parsed| parsed.unverified()).unwrap_or_default();
         if servers.is_empty() {

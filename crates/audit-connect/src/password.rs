@@ -6,9 +6,9 @@
 //! so that a rotated password needs no restart.
 
 use std::path::{Path, PathBuf};
-use std::{env, fmt, io};
+use std::{env, fmt};
 
-use audit_config::secret::{SecretError, read_guarded};
+use audit_config::secret::read_guarded;
 use zeroize::Zeroizing;
 
 use crate::config::{Place, Target};
@@ -123,15 +123,7 @@ fn passfile_host(target: &Target) -> &str {
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, ConnectError> {
-    let mut bytes = read_guarded(path).map_err(|error| ConnectError::File {
-        what: "password_file",
-        path: path.to_owned(),
-        hint: error.hint().to_owned(),
-        source: match error {
-            SecretError::Unreadable { source, .. } => source,
-            _ => io::Error::other("other users of this machine can read it"),
-        },
-    })?;
+    let mut bytes = read_guarded(path).map_err(|error| ConnectError::secret("password_file", path, error))?;
     // Editors end a file with a line break, which is not part of the password.
     for end in [b'\n', b'\r'] {
         bytes.pop_if(|last| *last == end);

@@ -1,11 +1,11 @@
 //! The TLS options of a connection string ([`SslOptions`]), and the rustls configuration that follows from them.
 
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use audit_config::secret::guarded;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -190,11 +190,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Connec
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, ConnectError> {
     let refuse = |source, hint: &str| file_error("the client's private key", path, source, hint);
-    let unreadable = "it must be a PEM file that this user may read";
-    let metadata = fs::metadata(path).map_err(|error| refuse(error, unreadable))?;
-    if audit_config::secret::is_open_to_others(&metadata) {
-        return Err(refuse(io::Error::other("others can read it"), "chmod 600 (or 640 if root owns it)"));
-    }
+    guarded(path).map_err(|error| ConnectError::secret("the client's private key", path, error))?;
     let not_a_key = "it must be a PEM file with an unencrypted PKCS #8, PKCS #1 or SEC 1 key";
     PrivateKeyDer::from_pem_file(path).map_err(|error| refuse(pem_error(error), not_a_key))
 }

@@ -1,7 +1,7 @@
-//! Transactions and positions: every change gets its place in the source's total order.
+//! Transactions and positions: every change gets its place in the total order of its source.
 //!
-//! `seq` counts what the server sends, before any rule of ours applies: a change of configuration in the middle of a half-written
-//! transaction renumbers nothing.
+//! `seq` counts what the server sends, before any of our rules apply. So a configuration that changes in the middle of
+//! a half-written transaction renumbers nothing.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::position::{Lsn, Position};
 use crate::protect::Place;
 
-/// The stream broke its own protocol: a bug here or there, never something to skip.
+/// The stream violated its own protocol: a bug in this program or in the server, never something to skip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssembleError {
     #[error("{0} outside a transaction")]
@@ -50,7 +50,7 @@ impl Assembler {
         Ok(())
     }
 
-    /// Places the next change of the current transaction. `lsn` is the start of its WAL record.
+    /// Gives the next change of the current transaction its place. `lsn` is the start of its WAL record.
     pub fn change(&mut self, lsn: Lsn) -> Result<Place, AssembleError> {
         let current = self.current.as_mut().ok_or(AssembleError::Outside("a change"))?;
         let position = Position::new(current.epoch, current.transaction.commit_lsn, current.next_seq);
@@ -60,7 +60,7 @@ impl Assembler {
         Ok(Place { position, lsn })
     }
 
-    /// Where the next change of the current transaction will stand; between transactions, the last change.
+    /// The position of the next change of the current transaction; between transactions, that of the last change.
     pub fn next_position(&self) -> Position {
         match &self.current {
             Some(current) => Position::new(current.epoch, current.transaction.commit_lsn, current.next_seq),
@@ -68,28 +68,28 @@ impl Assembler {
         }
     }
 
-    /// Sets, or with `None` clears, the context of the changes that follow in this transaction.
+    /// Sets the context of the changes that follow in this transaction, or clears it with `None`.
     pub fn context(&mut self, context: Option<Context>) -> Result<(), AssembleError> {
         let current = self.current.as_mut().ok_or(AssembleError::Outside("a transactional message"))?;
         current.context = context.map(Arc::new);
         Ok(())
     }
 
-    /// `end_lsn` is the end of the commit record.
+    /// Ends the current transaction. `end_lsn` is the end of its commit record.
     pub fn commit(&mut self, end_lsn: Lsn) -> Result<Transaction, AssembleError> {
         let current = self.current.take().ok_or(AssembleError::Outside("a commit"))?;
         self.progress.flushed_lsn = self.progress.flushed_lsn.max(end_lsn);
         Ok(current.transaction)
     }
 
-    /// The server has nothing for us up to here. Counts only between transactions.
+    /// The server has nothing to send up to here. This counts only between transactions.
     pub fn idle(&mut self, wal_end: Lsn) {
         if self.current.is_none() {
             self.progress.flushed_lsn = self.progress.flushed_lsn.max(wal_end);
         }
     }
 
-    /// A record that no change stands for has taken `position`.
+    /// Notes that a record which comes from no change has taken `position`.
     pub fn stand_at(&mut self, position: Position) {
         self.progress.position = position;
         self.progress.change_lsn = Lsn::ZERO;

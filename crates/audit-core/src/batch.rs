@@ -1,7 +1,7 @@
-//! A run of protected versions, in the order of their positions: what travels from the pipeline to the sinks.
+//! A sequence of protected versions, in the order of their positions: what the pipeline hands to the sinks.
 //!
-//! One text buffer and one list of cells hold all rows, so that a version costs no allocation of its own. Everything in a batch
-//! has passed protection: the functions that add to it are visible only to [`crate::protect`].
+//! One text buffer and one list of cells hold all rows, so that a version needs no allocation of its own. Everything in
+//! a batch has passed protection: the functions that add to it are visible only to [`crate::protect`].
 
 use std::sync::Arc;
 
@@ -23,25 +23,25 @@ pub struct Transaction {
     pub committed_at: Micros,
 }
 
-/// How far the stream is: everything up to here has been seen.
+/// How far the stream has been read: everything up to here has been seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The last change, whether or not it made a version.
     pub position: Position,
     /// Start of that change's WAL record.
     pub change_lsn: Lsn,
-    /// End of the last finished transaction, commit LSN of one in progress, or an idle position.
+    /// End of the last finished transaction, commit LSN of a transaction in progress, or an idle position.
     pub flushed_lsn: Lsn,
 }
 
-/// Says that a batch is one whole chunk of a baseline.
+/// Marks a batch as one whole chunk of a baseline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChunkMark {
     pub table: Arc<str>,
     pub baseline: u32,
-    /// Counts the chunks of the table in this baseline, from 1.
+    /// Number of the chunk in this baseline of the table, from 1.
     pub chunk: u32,
-    /// No chunk follows.
+    /// Whether it is the last chunk.
     pub last: bool,
     /// The sinks that this chunk is for.
     pub sinks: Vec<Arc<str>>,
@@ -69,15 +69,16 @@ impl ActorSource {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableCount {
     pub versions: u64,
-    /// Text of their rows.
+    /// Bytes of the text of their rows.
     pub bytes: u64,
-    /// Versions that should name an actor, and do not.
+    /// Versions that should name an actor but do not.
     pub without_actor: u64,
-    /// Versions that should give a reason, and do not.
+    /// Versions that should give a reason but do not.
     pub without_reason: u64,
-    /// Columns that are not recorded, for no rule decides about them.
+    /// Columns that are not recorded, because no rule decides about them.
     pub withheld: u64,
-    /// Columns whose protection rests on a name that they no longer have, and one more where the table's own name is meant.
+    /// Number of columns that are protected only because of an earlier name, plus one if the rules match only an
+    /// earlier name of the table.
     pub lost_protection: u64,
 }
 
@@ -98,13 +99,13 @@ pub(crate) struct Entry {
     pub event: Event,
     pub key: Option<Span>,
     pub old_key: Option<Span>,
-    /// First cell of the row; the table's columns say how many there are.
+    /// First cell of the row; the number of cells is that of the table's columns.
     pub before: Option<u32>,
     pub after: Option<u32>,
     pub before_known: bool,
-    /// First flag.
+    /// First flag of the row in `changed`.
     pub changed: Option<u32>,
-    /// Members of documents that changed: the first one, and how many.
+    /// The members of documents that changed: index of the first one, and their number.
     pub members: (u32, u32),
     pub actor_source: Option<ActorSource>,
 }
@@ -118,7 +119,7 @@ pub(crate) struct MemberCell {
     pub new: Option<Span>,
 }
 
-/// See the module's text.
+/// A batch of versions; see the module's documentation.
 #[derive(Debug, Default)]
 pub struct Batch {
     text: String,
@@ -129,17 +130,18 @@ pub struct Batch {
     tables: Vec<Arc<Table>>,
     transactions: Vec<Transaction>,
     contexts: Vec<Arc<Context>>,
-    /// The last context that was made to say what is missing: of which one, what, and its own index.
+    /// The last context that was made to state what is missing: index of the original context, what is missing, and its
+    /// own index.
     flagged: Option<(Option<u32>, Missing, u32)>,
-    /// Where the stream stands behind this batch.
+    /// The progress of the stream after this batch.
     pub progress: Progress,
-    /// Set where the batch is a chunk of a baseline: a sink takes it whole or not at all.
+    /// Set if the batch is a chunk of a baseline: a sink stores it whole or not at all.
     pub chunk: Option<ChunkMark>,
-    /// What the encrypted values of the row under way are bound to.
+    /// The context that the encrypted values of the current row are bound to.
     pub(crate) aad: Aad,
 }
 
-/// One large value is no reason to expect another.
+/// Limit of the room that a new batch reserves: one large value is no reason to expect another.
 const ROOM_MAX: usize = 2 << 20;
 
 pub(crate) struct Mark {
@@ -150,7 +152,8 @@ pub(crate) struct Mark {
 }
 
 impl Batch {
-    /// An empty batch with room for what `other` holds, so that batches of a busy stream do not grow step by step.
+    /// An empty batch with room for as much as `other` holds, so that batches of a busy stream do not grow step by
+    /// step.
     pub fn with_room_of(other: &Batch) -> Batch {
         Batch {
             text: String::with_capacity(other.text.len().min(ROOM_MAX)),
@@ -161,20 +164,21 @@ impl Batch {
         }
     }
 
-    /// Sets the transaction of the versions that are sealed from now on.
+    /// Sets the transaction of the versions that are sealed after this call.
     pub fn transaction(&mut self, transaction: Transaction) {
         if self.transactions.last() != Some(&transaction) {
             self.transactions.push(transaction);
         }
     }
 
-    /// Appends a record that has no row: a lost stretch of WAL (`gap`), or a change that cannot be decoded and is quarantined (`error`).
-    /// `note` becomes its context; it must hold no value of any row. The actor that it names is the record's.
+    /// Appends a record that has no row: a lost stretch of WAL (`gap`), or a change that cannot be decoded and is
+    /// quarantined (`error`). `note` becomes its context; it must hold no value of any row. The actor that it names
+    /// becomes the record's actor.
     pub fn note(&mut self, event: Event, table: &Arc<Table>, position: Position, lsn: Lsn, note: Context) {
         self.note_of(event, table, (None, None), Place { position, lsn }, note);
     }
 
-    /// The same about a row whose key, and key before, could be sealed.
+    /// Appends such a record about a row whose key, and key before, could be sealed.
     pub(crate) fn note_of(
         &mut self,
         event: Event,
@@ -227,7 +231,7 @@ impl Batch {
         self.entries.iter().map(|entry| Version { batch: self, entry, instead: None })
     }
 
-    /// The same, with `error` records in the place of those that are quarantined.
+    /// The versions in the same order, with `error` records in place of the quarantined ones.
     pub fn versions_unless<'b>(&'b self, quarantine: &'b Quarantine) -> impl Iterator<Item = Version<'b>> + use<'b> {
         self.versions().map(move |version| version.unless_quarantined(quarantine))
     }
@@ -237,7 +241,7 @@ impl Batch {
         &self.tables
     }
 
-    /// What the batch holds of each table.
+    /// Counts what the batch holds of each table.
     pub fn table_counts(&self) -> impl Iterator<Item = (&Arc<str>, TableCount)> {
         let mut counts = vec![TableCount::default(); self.tables.len()];
         for entry in &self.entries {
@@ -280,14 +284,14 @@ impl Batch {
         self.entries.push(entry);
     }
 
-    /// Appends a version; where its table requires more than was said of it, its context says what is missing.
+    /// Appends a version. If its table requires more than its context says, the context names what is missing.
     pub(crate) fn push_attributed(&mut self, entry: Entry) {
         self.entries.push(entry);
         let missing = self.missing();
         if missing.is_nothing() {
             return;
         }
-        // Versions of one transaction share theirs.
+        // Versions of one transaction share such a context.
         let index = match self.flagged {
             Some((of, what, index)) if of == entry.context && what == missing => index,
             _ => {
@@ -304,7 +308,7 @@ impl Batch {
         }
     }
 
-    /// What is missing of the last version.
+    /// What the last version should have said but does not.
     fn missing(&self) -> Missing {
         let Some(entry) = self.entries.last() else { return Missing::default() };
         let version = Version { batch: self, entry, instead: None };
@@ -320,7 +324,8 @@ impl Batch {
         let len = u32::try_from(text.len()).map_err(|_| SealError::TooLarge)?;
         start.checked_add(len).ok_or(SealError::TooLarge)?;
         if text.len() > self.text.capacity() / 2 {
-            // A large value gets the room it needs, no more: doubling would take memory that nobody planned for.
+            // A large value gets exactly the room that it needs: doubling the buffer would take memory that the budget
+            // does not include.
             self.text.reserve_exact(text.len());
         }
         self.text.push_str(text);
@@ -332,7 +337,7 @@ impl Batch {
         Ok(Cell::text(span.start as usize, span.len as usize))
     }
 
-    /// A cell of whatever `write` appends.
+    /// Makes a cell of what `write` appends.
     pub(crate) fn append_with(
         &mut self,
         write: impl FnOnce(&mut String) -> Result<(), SealError>,
@@ -350,7 +355,7 @@ impl Batch {
     }
 
     pub(crate) fn table(&mut self, table: &Arc<Table>) -> u32 {
-        // Runs of one table are the rule, and a batch refers to few.
+        // Versions of one table usually follow one another, and a batch refers to few tables.
         let at = self.tables.iter().rposition(|known| Arc::ptr_eq(known, table));
         at.unwrap_or_else(|| {
             self.tables.push(table.clone());
@@ -359,7 +364,7 @@ impl Batch {
     }
 
     pub(crate) fn context(&mut self, context: &Arc<Context>) -> u32 {
-        // The last may be one that says what is missing.
+        // The last context may be a copy that states what is missing.
         let from = self.contexts.len().saturating_sub(2);
         let at = self.contexts[from..].iter().rposition(|known| Arc::ptr_eq(known, context)).map(|at| from + at);
         at.unwrap_or_else(|| {
@@ -380,7 +385,7 @@ impl Batch {
         cell.get_str(&self.text).text()
     }
 
-    /// Whose versions are sealed.
+    /// The id of the transaction whose versions are being sealed.
     pub(crate) fn xid(&self) -> u32 {
         self.transactions.last().map_or(0, |transaction| transaction.xid)
     }
@@ -390,12 +395,12 @@ impl Batch {
     }
 }
 
-/// A member of an expanded column, and what it was and became; `None` where there is none.
+/// A member of an expanded column, with its old and new value; `None` on a side where it does not exist.
 #[derive(Clone, Copy, Debug)]
 pub struct Member<'b> {
     /// Index into the table's columns.
     pub column: usize,
-    /// Its path.
+    /// The path of the member.
     pub name: &'b str,
     pub old: Option<&'b str>,
     pub new: Option<&'b str>,
@@ -406,12 +411,12 @@ pub struct Member<'b> {
 pub struct Version<'b> {
     batch: &'b Batch,
     entry: &'b Entry,
-    /// The sink refuses it, and it was quarantined: this is said in its place.
+    /// Set if the sink refuses the version and it was quarantined: this is recorded in its place.
     instead: Option<&'b Quarantined>,
 }
 
 impl<'b> Version<'b> {
-    /// The version, or the record that takes its place where it is quarantined: event `error`, with key and actor, without anything
+    /// The version; or, if it is quarantined, the `error` record that takes its place, with key and actor and nothing
     /// else of the row.
     #[must_use]
     pub fn unless_quarantined(self, quarantine: &'b Quarantine) -> Version<'b> {
@@ -421,7 +426,7 @@ impl<'b> Version<'b> {
         }
     }
 
-    /// The record that takes its place, with the version itself.
+    /// The context of the record that takes the version's place, if it is quarantined.
     fn record(&self) -> Option<&'b Context> {
         self.instead.map(|instead| instead.record(Version { instead: None, ..*self }))
     }
@@ -468,18 +473,18 @@ impl<'b> Version<'b> {
         self.image(self.entry.after)
     }
 
-    /// False where the server did not send the whole old row.
+    /// Whether the server sent the whole old row.
     pub fn before_known(&self) -> bool {
         self.entry.before_known && self.instead.is_none()
     }
 
-    /// Whether its values take more than so many bytes together.
+    /// Whether its values together take more than this many bytes.
     pub fn is_larger_than(&self, bytes: usize) -> bool {
         let row = |image: Option<Image<'_>>| image.map_or(0, |image| image.cells.iter().map(|cell| cell.bytes()).sum());
         self.batch.text.len() > bytes && row(self.before()) + row(self.after()) > bytes as u64
     }
 
-    /// For an update whose row before is known: a flag for each of the table's columns.
+    /// A flag for each of the table's columns, for an update whose row before is known.
     pub fn changed(&self) -> Option<&'b [bool]> {
         let start = self.entry.changed.filter(|_| self.instead.is_none())? as usize;
         self.batch.changed.get(start..start + self.table().columns.len())
@@ -505,7 +510,7 @@ impl<'b> Version<'b> {
         self.entry.context.map(|index| self.batch.contexts[index as usize].as_ref())
     }
 
-    /// Whether what was said came through `cdc_audit.set_context`; `None` where nobody said anything.
+    /// Whether the context came through `cdc_audit.set_context`; `None` if no application set one.
     pub fn context_verified(&self) -> Option<bool> {
         self.context().and_then(|context| context.verified)
     }
@@ -524,7 +529,7 @@ impl<'b> Version<'b> {
         }
     }
 
-    /// A JSON text.
+    /// The actor, as a JSON text.
     pub fn actor(&self) -> Option<&'b str> {
         self.context()?.actor.as_deref()
     }
@@ -554,7 +559,7 @@ impl<'b> Version<'b> {
     }
 }
 
-/// One side of a version: a value for each of the table's columns.
+/// One side of a version, with a value for each of the table's columns.
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'b> {
     table: &'b Table,

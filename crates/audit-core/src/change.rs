@@ -1,6 +1,6 @@
 //! One row event of pgoutput, still raw: [`Change`], and the rows it carries.
 //!
-//! Rows borrow the received bytes. They hold unprotected values, so their `Debug` shows lengths only.
+//! Rows borrow the received bytes. They hold unprotected values, so their `Debug` output shows only lengths.
 
 use std::fmt;
 
@@ -13,15 +13,16 @@ pub struct Cell {
 
 impl Cell {
     pub const NULL: Cell = Cell { start: 0, len: u32::MAX };
-    /// Nobody has the value: an unchanged TOAST column, or a column that an old row does not carry.
+    /// The value was not sent: an unchanged TOAST column, or a column that an old row does not carry.
     pub const UNKNOWN: Cell = Cell { start: 0, len: u32::MAX - 1 };
 
-    /// Bytes `start..start + len` of the buffer. PostgreSQL's messages end at 1 GB, far below the marked lengths.
+    /// The value in bytes `start..start + len` of the buffer. PostgreSQL's messages end at 1 GB, far below the lengths
+    /// that mark NULL and unknown.
     pub fn text(start: usize, len: usize) -> Cell {
         Cell { start: start as u32, len: len as u32 }
     }
 
-    /// Length of the value's text.
+    /// Length of the value's text in bytes.
     pub fn bytes(self) -> u64 {
         match self {
             Cell::NULL | Cell::UNKNOWN => 0,
@@ -83,7 +84,7 @@ impl<T> Value<T> {
     }
 }
 
-/// A raw row: one cell for each column of the relation.
+/// A raw row with one cell for each column of the relation.
 #[derive(Clone, Copy)]
 pub struct Row<'a> {
     bytes: &'a [u8],
@@ -95,7 +96,7 @@ impl<'a> Row<'a> {
         Row { bytes, cells }
     }
 
-    /// The value of a column; unknown where the row has no such column.
+    /// The value of a column; unknown if the row has no such column.
     pub fn get(&self, column: usize) -> Value<&'a [u8]> {
         self.cells.get(column).map_or(Value::Unknown, |cell| cell.get(self.bytes))
     }
@@ -115,13 +116,13 @@ impl fmt::Debug for Row<'_> {
     }
 }
 
-/// The row before, as far as the server sent it.
+/// The row before the change, as far as the server sent it.
 #[derive(Clone, Copy, Debug)]
 pub enum Old<'a> {
-    /// An update that left the identity's columns alone, without REPLICA IDENTITY FULL.
+    /// An update that did not change the identity's columns, without REPLICA IDENTITY FULL.
     None,
-    /// The columns of the replica identity alone ('K'), or what a partition with an identity of its own left of the row. NULL stands for a value
-    /// that was not sent.
+    /// Only the columns of the replica identity ('K'), or what a partition with its own replica identity sent of the
+    /// row. NULL stands for a value that was not sent.
     Key(Row<'a>),
     /// The whole row ('O').
     Full(Row<'a>),

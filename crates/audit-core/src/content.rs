@@ -1,7 +1,8 @@
-//! Sensitive content inside text: where a value holds a card's number, an e-mail address and the like among other words.
+//! Sensitive content inside text: where a value contains a card number, an e-mail address or the like among other
+//! words.
 //!
-//! What is found is replaced in place. Every search is made to pass quickly over text that holds nothing: a card's number covers one of each
-//! thirteen bytes, an address has an `@`.
+//! What is found is replaced in place. Every search passes quickly over text that contains nothing: a card number
+//! covers at least one of every thirteen bytes, so only those are looked at, and an address has an `@`.
 
 mod numbers;
 
@@ -43,7 +44,7 @@ impl Content {
         }
     }
 
-    /// The first one that lies at or behind `from`, in bytes. A range begins and ends between characters.
+    /// The first match at or after byte `from`. A range begins and ends between characters.
     pub fn find(self, text: &str, from: usize) -> Option<Range<usize>> {
         match self {
             Content::Card => numbers::find_card(text.as_bytes(), from),
@@ -54,7 +55,7 @@ impl Content {
         }
     }
 
-    /// What was found, in the form by which masks know it.
+    /// What was found, in the form that masks recognise.
     pub(crate) fn plain(self, found: &str) -> Cow<'_, str> {
         match self {
             Content::Card | Content::Ssn | Content::Phone if !found.starts_with('+') => {
@@ -75,7 +76,7 @@ fn find_email(text: &str, from: usize) -> Option<Range<usize>> {
         let middle = at + found;
         let local = text[from..middle].trim_end_matches(|c| is_atom(c) || c == '.');
         let start = from + local.len();
-        // Brackets and quotes of the sentence are no part of it, nor is a dot at its end.
+        // Brackets and quotes of the surrounding sentence are not part of the address, nor is a dot at its end.
         let start = start + text[start..middle].len()
             - text[start..middle].trim_start_matches(['.', '\'', '*', '/', '=']).len();
         let tail = text[middle + 1..].trim_start_matches(|c: char| c.is_alphanumeric() || c == '-' || c == '.');
@@ -108,8 +109,8 @@ fn find_iban(text: &[u8], from: usize) -> Option<Range<usize>> {
     None
 }
 
-/// Where the IBAN that begins at `start` ends: the longest one whose check digits are right (ISO 13616: the first four behind the rest,
-/// letters as two digits, is 1 modulo 97).
+/// Where the IBAN that begins at `start` ends: the longest one whose check digits are right (ISO 13616: with the first
+/// four characters moved to the end and letters read as two digits, the number modulo 97 is 1).
 fn iban_end(text: &[u8], start: usize) -> Option<usize> {
     let (mut characters, mut end, mut found) = (Vec::new(), start, None);
     while let Some(byte) = text.get(end) {

@@ -1,9 +1,9 @@
 //! Who made a change, and why, as the application said it: in a transactional logical message of its transaction.
 //!
-//! Three kinds of message are understood ([`Contexts::read`]): our own, with the prefix [`CONTEXT_PREFIX`], and those of two other tools.
-//! Whoever may write may also emit a message, so only one is believed to tell the truth about its session: that of
-//! `cdc_audit.set_context`, which ends in a signature over the transaction's id and the text. A copy of it in another transaction is an
-//! ordinary message.
+//! Three kinds of messages are understood ([`Contexts::read`]): our own, with the prefix [`CONTEXT_PREFIX`], and those
+//! of two other tools. Anyone who may write may also emit a message. So only one is believed to tell the truth about
+//! its session: that of `cdc_audit.set_context`, which ends in a signature over the transaction's id and the text. A
+//! copy of it in another transaction counts as an ordinary message.
 
 pub(crate) mod fields;
 mod signature;
@@ -20,8 +20,8 @@ use fields::Fields;
 /// The prefix of the logical message that carries a transaction's context.
 pub const CONTEXT_PREFIX: &str = "cdc-audit";
 
-/// Bytes that a context may have as it is stored, which is with every change of its transaction. One with more is cut to members that
-/// fit, and says `truncated`. `cdc_audit.set_context` does the same before it signs.
+/// Largest size of a stored context in bytes; it is stored with every change of its transaction. A larger one is cut to
+/// members that fit, and says `truncated`. `cdc_audit.set_context` does the same before it signs.
 pub const BYTES_MAX: usize = 16 << 10;
 
 /// The prefixes of all messages that are understood.
@@ -31,24 +31,25 @@ const BEMI_PREFIX: &str = "_bemi";
 const SEQUIN_SET_PREFIX: &str = "sequin:transaction_annotations.set";
 const SEQUIN_CLEAR_PREFIX: &str = "sequin:transaction_annotations.clear";
 
-/// The context of the changes that follow it in its transaction.
+/// The context of the changes that follow its message in the transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {
     /// The whole message, a JSON object, without its signature.
     pub json: String,
     pub actor_id: Option<String>,
-    /// A JSON text: id, name, e-mail, role as of then.
+    /// The actor as a JSON text: id, name, e-mail and role at that time.
     pub actor: Option<String>,
     pub reason: Option<String>,
-    /// Whether it came through `cdc_audit.set_context`; `None` where no application said it.
+    /// Whether it came through `cdc_audit.set_context`; `None` if it came from no application.
     pub verified: Option<bool>,
-    /// The field from which another tool's message was given its `actor_id`: what is said of one of the two is said of both.
+    /// The field from which another tool's message was given its `actor_id`. Both hold the same value, so protection of
+    /// one of the two applies to both.
     pub actor_field: Option<&'static str>,
-    /// What a version under this context should have said, and does not.
+    /// What a version under this context should have said but does not.
     pub missing: Missing,
 }
 
-/// What the configuration requires of a version and nobody said.
+/// What the configuration requires of a version and nobody provided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
     pub actor: bool,
@@ -81,8 +82,9 @@ pub enum Convention {
 }
 
 impl Context {
-    /// Reads a message's content. `None` for an empty object or empty text, which clears the context. What is not a JSON object is
-    /// kept as `{"text": …}`: whatever the application sent is never a reason to lose a change. What is too large is cut.
+    /// Reads a message's content. `None` for an empty object or an empty text, which clears the context. Anything but a
+    /// JSON object is kept as `{"text": …}`: whatever the application sent is never a reason to lose a change. A
+    /// content that is too large is cut.
     pub fn parse(content: &[u8]) -> Option<Context> {
         match content.len() > BYTES_MAX {
             true => Context::of(&fields::cut(content, BYTES_MAX)),
@@ -90,9 +92,9 @@ impl Context {
         }
     }
 
-    /// The same of a text of any length.
+    /// Does the same for a text of any length.
     pub(crate) fn of(text: &str) -> Option<Context> {
-        // PostgreSQL's jsonb knows no NUL character, which a sink would refuse.
+        // PostgreSQL's jsonb cannot hold a NUL character, so a sink would refuse it.
         let text = text.replace('\0', "\u{fffd}");
         let text = fields::without_reserved(&text).unwrap_or(text);
         let context = match fields::of(&text) {
@@ -106,17 +108,17 @@ impl Context {
         Some(Context { verified: Some(false), ..context })
     }
 
-    /// What a `gap` or `error` record says about itself.
+    /// The context of a `gap` or `error` record.
     pub fn note(value: &serde_json::Value) -> Context {
         Context { json: value.to_string(), ..Context::default() }
     }
 
-    /// The same, with what it lacks under `missing`. `None`: nothing was said at all.
+    /// The same context, with what it lacks under `missing`. A `context` of `None` means that nothing was said at all.
     pub fn flagged(context: Option<&Context>, missing: Missing) -> Context {
         let mut flagged = context.cloned().unwrap_or_default();
         flagged.missing = missing;
         let names = missing.names();
-        // Protection may have left none of the fields.
+        // Protection may have removed all fields.
         flagged.json = match flagged.json.strip_suffix('}').filter(|fields| fields.trim_end() != "{") {
             Some(fields) => format!(r#"{fields}, "missing": [{names}]}}"#),
             None => format!(r#"{{"missing": [{names}]}}"#),
@@ -125,26 +127,26 @@ impl Context {
     }
 }
 
-/// What a logical message says.
+/// The meaning of a logical message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said {
-    /// It is none of the kinds that are understood.
+    /// The message is of no kind that is understood.
     Nothing,
     /// The context from here on; `None` clears it.
     Context(Option<Context>),
-    /// It is signed with a key that was made after [`Contexts::keys`] were read.
+    /// The message is signed with a key that was made after [`Contexts::keys`] were read.
     UnknownKey,
 }
 
-/// The keys of `cdc_audit.set_context`.
+/// The keys of `cdc_audit.set_context` that are known.
 #[derive(Clone, Debug, Default)]
 pub struct ContextKeys {
     pub keys: Vec<ContextKey>,
-    /// Who wrote a message before here saw no other keys: one under a key that is not among them is forged.
+    /// Anyone who wrote a message before this LSN could see only these keys: a signature under any other key is forged.
     pub as_of: Lsn,
 }
 
-/// Reads messages. Holds the keys of `cdc_audit.set_context`.
+/// Reads messages, with the keys of `cdc_audit.set_context`.
 #[derive(Debug, Default)]
 pub struct Contexts {
     conventions: Vec<Convention>,
@@ -156,12 +158,13 @@ impl Contexts {
         Contexts { conventions, known }
     }
 
-    /// Takes the keys as they are now.
+    /// Replaces the known keys with the current ones.
     pub fn keys(&mut self, known: ContextKeys) {
         self.known = known;
     }
 
-    /// Proves later, to a daemon of the same source, that one wrote `text`. `None` without a key; the last three keys count, as for contexts.
+    /// A seal that proves to a later daemon of the same source that this one wrote `text`. `None` without a key; the
+    /// last three keys are accepted, as for contexts.
     pub fn seal(&self, text: &str) -> Option<String> {
         self.known.keys.iter().max_by_key(|key| key.id()).map(|key| key.seal(text))
     }
@@ -170,7 +173,7 @@ impl Contexts {
         self.known.keys.iter().any(|key| key.sealed(text, seal))
     }
 
-    /// `xid` is that of the message's transaction, `lsn` the message's own place.
+    /// `xid` is the id of the message's transaction, `lsn` the message's own position.
     pub fn read(&self, prefix: &str, content: &[u8], xid: u32, lsn: Lsn) -> Said {
         let understood = |convention| self.conventions.contains(&convention);
         match prefix {
@@ -194,7 +197,7 @@ impl Contexts {
         Said::Context(Context::parse(&signed.text).map(|context| Context { verified: Some(verified), ..context }))
     }
 
-    /// The same where no newer key can be had.
+    /// Reads the message when no newer key can be fetched.
     pub fn unverified(&self, content: &[u8]) -> Option<Context> {
         match signature::split(content) {
             Some(signed) => Context::parse(&signed.text),
@@ -202,9 +205,9 @@ impl Contexts {
         }
     }
 
-    /// Other tools name the actor differently, and one of them sends the statement, with its values.
+    /// Other tools name the actor differently, and one of them sends the statement, including its values.
     fn foreign(&self, content: &[u8]) -> Said {
-        // The statement may be what makes it too large, also one of which only the beginning arrived.
+        // It may be the statement that makes the content too large, also if only its beginning arrived.
         let whole = serde_json::from_slice::<&serde_json::value::RawValue>(content).is_ok();
         let cut = (content.len() > BYTES_MAX && !whole).then(|| fields::cut(content, BYTES_MAX));
         let content = cut.as_deref().map_or(content, str::as_bytes);

@@ -75,7 +75,7 @@ impl Columns {
     }
 }
 
-/// Some events.
+/// A set of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventSet(u16);
 
@@ -84,7 +84,7 @@ impl EventSet {
         EventSet(events.iter().fold(0, |set, event| set | bit(event.event())))
     }
 
-    /// With snapshots, which a baseline's own setting decides about.
+    /// The same set with snapshots, about which the baseline's own setting decides.
     pub fn with_snapshots(self) -> EventSet {
         EventSet(self.0 | bit(Event::Snapshot))
     }

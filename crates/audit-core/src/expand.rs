@@ -1,7 +1,8 @@
 //! JSON columns as paths: which members of a document a change concerns, under which names.
 //!
-//! What changed is found in the raw documents, what is shown comes from what protection left of them: a member whose two sides look alike may still have
-//! changed. Lists stay whole, the order of keys makes no change, a member that is not there is null.
+//! What changed is found in the raw documents, and what is shown comes from what protection left of them: a member may
+//! have changed even if both its protected sides look alike. Lists are not taken apart, a different order of keys is
+//! not a change, and a missing member counts as null.
 
 use std::collections::HashMap;
 
@@ -30,7 +31,7 @@ impl Default for JsonRule {
     }
 }
 
-/// The same, settled for a column.
+/// The same rule with its defaults filled in for a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expansion {
     pub levels: u8,
@@ -45,7 +46,7 @@ impl Expansion {
     }
 }
 
-/// A path and its sides, as JSON texts; `None` where there is no such member.
+/// A path and its two sides, as JSON texts; `None` if the member does not exist on that side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
     pub name: String,
@@ -53,14 +54,14 @@ pub(crate) struct Member {
     pub new: Option<String>,
 }
 
-/// The document before and after; `None` for NULL, and for a side that there is none of.
+/// The document before and after the change; `None` for NULL, and for a side that does not exist.
 #[derive(Clone, Copy)]
 pub(crate) struct Documents<'t> {
     pub old: Option<&'t str>,
     pub new: Option<&'t str>,
 }
 
-/// The members that differ in `raw`, with what is `shown` of them.
+/// The members that differ in `raw`, with the values that are in `shown`.
 pub(crate) fn changed(expansion: &Expansion, raw: Documents<'_>, shown: Documents<'_>) -> Vec<Member> {
     let (raw_old, raw_new) = (Paths::of(expansion, raw.old), Paths::of(expansion, raw.new));
     let differs = |name: &str| match (raw_old.get(name), raw_new.get(name)) {
@@ -75,7 +76,7 @@ pub(crate) fn changed(expansion: &Expansion, raw: Documents<'_>, shown: Document
         match companion_of(name).filter(|_| !known(name)) {
             Some(member) if known(member) => differs(member),
             _ if known(name) => differs(name),
-            // What was protected in the name itself stands under another one.
+            // If something in the name itself was protected, the member has another name in the shown document.
             _ => old.get(name) != new.get(name),
         }
     };
@@ -85,13 +86,13 @@ pub(crate) fn changed(expansion: &Expansion, raw: Documents<'_>, shown: Document
         .map(|name| Member { name: name.to_owned(), old: owned(old.get(name)), new: owned(new.get(name)) })
         .collect();
     if found.is_empty() && raw.old.is_some() != raw.new.is_some() {
-        // From nothing to an empty document, or back.
+        // The document changed from NULL to an empty document, or back.
         return vec![Member { name: expansion.label.clone(), old: owned(shown.old), new: owned(shown.new) }];
     }
     found
 }
 
-/// Whether a change of a document, whose text is not the same any more, concerns any of its members.
+/// Whether a change of a document, whose text has already been found to differ, concerns any of its members.
 pub(crate) fn differs(expansion: &Expansion, raw: Documents<'_>) -> bool {
     raw.old.is_some() != raw.new.is_some() || !changed(expansion, raw, raw).is_empty()
 }
@@ -99,7 +100,7 @@ pub(crate) fn differs(expansion: &Expansion, raw: Documents<'_>) -> bool {
 /// A document taken apart.
 struct Paths<'t> {
     list: Vec<(String, &'t str)>,
-    /// Of equal keys the last one.
+    /// Index of each path in `list`; of equal paths the last one counts.
     at: HashMap<String, usize>,
 }
 
@@ -112,7 +113,7 @@ impl<'t> Paths<'t> {
         paths
     }
 
-    /// Goes down one call for each level.
+    /// Recurses once for each level.
     fn take_apart(&mut self, expansion: &Expansion, name: String, value: &'t str, levels: u8) {
         let top = levels == expansion.levels;
         let mut inner = members(value).peekable();
@@ -127,7 +128,7 @@ impl<'t> Paths<'t> {
         }
     }
 
-    /// In the document's order, each once.
+    /// The paths in the document's order, each once.
     fn names(&self) -> impl Iterator<Item = &str> {
         let last =
             |(index, (name, _)): (usize, &'_ (String, &'t str))| (self.at.get(name) == Some(&index)).then_some(index);
@@ -139,7 +140,7 @@ impl<'t> Paths<'t> {
     }
 
     fn get(&self, name: &str) -> Option<&'t str> {
-        // A member that is null is like one that is not there.
+        // A member that is null counts as missing.
         self.at.get(name).map(|index| self.list[*index].1).filter(|value| *value != "null")
     }
 }

@@ -1,8 +1,9 @@
-//! What is protected inside of a value that is itself kept: members of documents by their names, and sensitive content in text.
+//! What is protected inside a value that is itself kept: members of documents by their names, and sensitive content in
+//! text.
 //!
-//! A document is walked once, from its first byte to its last, and copied but for what is replaced. What is replaced becomes a JSON string, so that
-//! a document stays one. Documents are looked for wherever text stands: in text columns, in strings of other documents, in the parts of arrays, rows and
-//! `hstore`s, one inside of the other.
+//! A document is read once, from its first byte to its last, and copied except for what is replaced. A replacement is a
+//! JSON string, so that a document stays a document. Documents are searched for wherever there is text: in text
+//! columns, in strings of other documents, in the parts of arrays, rows and `hstore`s, and nested in one another.
 
 mod literal;
 mod names;
@@ -28,22 +29,23 @@ use walk::Walk;
 /// How the values of a column are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
-    /// As text. It may be a document all the same.
+    /// As text, which may still be a document.
     #[default]
     Text,
-    /// JSON. ⚠ A value that is none could hide anything, and is hidden whole.
+    /// As JSON. ⚠ A value that is not valid JSON could hide anything, so it is hidden whole.
     Document,
-    /// Arrays of documents.
+    /// As arrays of documents.
     Documents,
-    /// Arrays and types of the database's own: their values are searched part by part as far as they are arrays, rows or `hstore`s.
+    /// As arrays and types of the database's own: their values are searched part by part as far as they are arrays,
+    /// rows or `hstore`s.
     Parts,
 }
 
-/// Types that come with PostgreSQL have smaller OIDs (`FirstUnpinnedObjectId`).
+/// Built-in types of PostgreSQL have smaller OIDs (`FirstUnpinnedObjectId`).
 const FIRST_OWN_TYPE: u32 = 10_000;
 
 impl Form {
-    /// `None` for numbers, dates and other values that hold no text.
+    /// The form of a column's values; `None` for numbers, dates and other values that hold no text.
     pub fn of(column: &ShapeColumn) -> Option<Form> {
         match &column.kind {
             Kind::Json | Kind::Jsonb => Some(Form::Document),
@@ -59,22 +61,23 @@ impl Form {
     }
 }
 
-/// Protects what lies at a path in the documents of one column.
+/// Protects what is at a path in the documents of one column.
 #[derive(Clone, Debug)]
 pub struct PathRule {
-    /// Keys from the top on, each with `*` and `?`. Lists do not count: a path goes through all of their items.
+    /// Keys from the top level on, each with `*` and `?`. Lists are not a level: a path goes through all of their
+    /// items.
     pub keys: Vec<String>,
     pub methods: Vec<MethodRule>,
 }
 
-/// See the module's text.
+/// What is protected inside the values of a column; see the module's documentation.
 #[derive(Clone, Debug, Default)]
 pub struct Inside {
     pub form: Form,
-    /// Asked before `names`.
+    /// Rules by path, which decide before `names`.
     pub paths: Vec<PathRule>,
     pub names: Arc<Names>,
-    /// What is found is replaced by what the method leaves of it.
+    /// Each match is replaced by what the method leaves of it.
     pub content: Vec<(Content, MethodRule)>,
 }
 
@@ -94,7 +97,7 @@ impl Inside {
         rules.into_iter().any(|rule| rule.method == Method::Encrypt)
     }
 
-    /// What is left out of a value, for people.
+    /// A description for people of what is left out of a value.
     pub fn describe(&self) -> String {
         let content = self.content.iter().map(|(content, method)| format!("{} ({})", content.plural(), method));
         let members = || match self.form {
@@ -106,12 +109,13 @@ impl Inside {
         parts.join(", ")
     }
 
-    /// Whether there may be something in this value: of plain text that is known, of a document only after a walk through it.
+    /// Whether something in this value may be protected. For plain text the answer is exact; for a document only
+    /// reading it through would tell.
     pub(crate) fn may_find(&self, text: &str) -> bool {
         self.form != Form::Text || may_be_document(text) || Found::new(&self.content).next(text, 0).is_some()
     }
 
-    /// What rules say of the member that the keys lead to, the last of which is `name`.
+    /// The rules for the member that the keys lead to; the last key is `name`.
     fn of_member<'k>(&self, keys: impl Iterator<Item = &'k str> + Clone, name: &str) -> Option<&[MethodRule]> {
         let is_at = |path: &PathRule| {
             keys.clone().count() == path.keys.len()
@@ -122,11 +126,11 @@ impl Inside {
     }
 }
 
-/// The content that comes next in a text, of all that is looked for. What was found further on is not looked for again, so that a text is searched once
-/// for each kind however much is in it.
+/// Finds the next content of any wanted kind in a text. A match that was found further on is remembered, so that a text
+/// is searched only once for each kind, however many matches it has.
 struct Found<'r> {
     rules: &'r [(Content, MethodRule)],
-    /// By [`Content`]: the next one; none, if there is none any more; an empty range, if it is not known.
+    /// The next match of each [`Content`]: `None` if there is no further one, an empty range if it is not known.
     next: [Option<Range<usize>>; Content::COUNT],
 }
 
@@ -135,7 +139,7 @@ impl<'r> Found<'r> {
         Found { rules, next: [const { Some(0..0) }; Content::COUNT] }
     }
 
-    /// What is found first, at or after `from`, which never goes back.
+    /// The first match at or after `from`, which never decreases.
     fn next(&mut self, text: &str, from: usize) -> Option<(Range<usize>, Content, &'r MethodRule)> {
         let mut first: Option<(Range<usize>, Content, &MethodRule)> = None;
         for (content, rule) in self.rules {
@@ -153,7 +157,7 @@ impl<'r> Found<'r> {
     }
 }
 
-/// Where a value stands, for spaces of hashes, and what ciphertexts are made with.
+/// Where a value is (for the spaces of hashes), and what its ciphertexts are bound to.
 #[derive(Clone, Copy)]
 pub(crate) struct At<'a> {
     pub table: &'a str,
@@ -161,18 +165,19 @@ pub(crate) struct At<'a> {
     pub bound: Bound<'a>,
 }
 
-/// Keys of the documents around a value, and how many documents, arrays, rows and `hstore`s those are.
+/// The keys of the documents around a value, and the number of documents, arrays, rows and `hstore`s around it.
 #[derive(Clone, Copy, Default)]
 struct Around<'a> {
     keys: &'a [String],
     depth: usize,
 }
 
-/// Each level of quotation doubles the backslashes of the one before: nobody goes as deep. ⚠ What lies deeper could hide anything, and is hidden.
+/// Each level of quotation doubles the backslashes of the one before, so nobody nests this deep. ⚠ What is deeper could
+/// hide anything, so it is hidden.
 const DEPTH_MAX: usize = 8;
 
 impl Policy {
-    /// Appends a value, without what is protected inside of it.
+    /// Appends a value without what is protected inside it.
     pub(crate) fn inside(&self, at: At<'_>, inside: &Inside, text: &str, out: &mut String) -> Result<(), Missing> {
         match self.left_of(at, inside, inside.form, text, Around::default())? {
             Some(left) => out.push_str(&left),
@@ -181,7 +186,7 @@ impl Policy {
         Ok(())
     }
 
-    /// What is left of a value; `None` where all of it is.
+    /// What is left of a value; `None` if nothing in it was replaced.
     fn left_of(
         &self,
         at: At<'_>,
@@ -203,7 +208,7 @@ impl Policy {
             if around.depth > DEPTH_MAX {
                 return Ok(Some(hidden(text)));
             }
-            // What is no JSON cannot be told from what is protected.
+            // In a text that is not valid JSON, the protected parts cannot be found.
             let left = Walk::new(self, at, inside, text, around).run()?;
             return Ok(left.map_or_else(|| Some(json_text(&hidden(text))), |left| left.filter(|left| left != text)));
         }
@@ -213,7 +218,7 @@ impl Policy {
         }
     }
 
-    /// A text in which content is replaced.
+    /// What is left of a text in which content is replaced.
     fn left_of_text(&self, at: At<'_>, rules: &[(Content, MethodRule)], text: &str) -> Result<Option<String>, Missing> {
         let (mut found, mut out, mut copied) = (Found::new(rules), String::new(), 0);
         while let Some((place, content, rule)) = found.next(text, copied) {
@@ -230,7 +235,7 @@ impl Policy {
         Ok(Some(out))
     }
 
-    /// An array, a row or an `hstore`, part by part; another text as it is.
+    /// What is left of an array, a row or an `hstore`, part by part; another text is left as it is.
     fn left_of_parts(
         &self,
         at: At<'_>,
@@ -265,7 +270,7 @@ impl Policy {
         Ok((copied > 0).then_some(out))
     }
 
-    /// An `hstore`, whose keys are names as members have them.
+    /// What is left of an `hstore`, whose keys are names as those of members are.
     fn left_of_pairs(
         &self,
         at: At<'_>,
@@ -337,7 +342,7 @@ impl Policy {
 enum Document {
     No,
     Whole,
-    /// It begins as one and ends too early, or is deeper than it can be read: what is in it cannot be told.
+    /// It begins as a document and ends too early, or is nested too deep to be read: its contents cannot be found.
     Cut,
 }
 
@@ -345,7 +350,7 @@ fn may_be_document(text: &str) -> bool {
     matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[' | b'"'))
 }
 
-/// Several documents, one after the other, are one too.
+/// Whether a text is a document; several documents, one after the other, are one too.
 fn is_document(text: &str) -> Document {
     if !may_be_document(text) {
         return Document::No;

@@ -1,6 +1,7 @@
-//! JSON texts as they lie: where keys and values begin and end, without building anything.
+//! JSON texts as they are: where keys and values begin and end, without building anything.
 //!
-//! PostgreSQL has checked what it sends. A text that is no JSON all the same makes these functions answer `None`, never panic.
+//! PostgreSQL has checked what it sends. If a text is not valid JSON all the same, these functions return `None` and
+//! never panic.
 
 use std::borrow::Cow;
 
@@ -45,12 +46,12 @@ pub fn value_end(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Of numbers and words.
+/// Whether a byte may be part of a number or a word.
 fn is_plain(b: u8) -> bool {
     !matches!(b, b'"' | b'{' | b'}' | b'[' | b']' | b',' | b':' | b' ' | b'\n' | b'\r' | b'\t')
 }
 
-/// The place of the next character that is no space.
+/// The index of the next character that is not a space.
 pub fn skip_space(text: &[u8], mut at: usize) -> usize {
     while text.get(at).is_some_and(u8::is_ascii_whitespace) {
         at += 1;
@@ -58,7 +59,7 @@ pub fn skip_space(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Where the value of the key that ends at `key_end` begins.
+/// Where the value begins whose key ends at `key_end`.
 pub fn value_start(text: &[u8], key_end: usize) -> Option<usize> {
     let colon = skip_space(text, key_end);
     (text.get(colon) == Some(&b':')).then(|| skip_space(text, colon + 1))
@@ -68,13 +69,13 @@ pub fn value_start(text: &[u8], key_end: usize) -> Option<usize> {
 pub fn unquote(quoted: &str) -> Cow<'_, str> {
     let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(quoted);
     match inner.contains('\\') {
-        // Half of a surrogate pair is no character: the text stays as it is written.
+        // Half of a surrogate pair is not a character, so the text is returned as it is written.
         true => serde_json::from_str::<String>(quoted).map_or(Cow::Borrowed(inner), Cow::Owned),
         false => Cow::Borrowed(inner),
     }
 }
 
-/// The members of an object: key with its quotes, value. Ends early where the text is no JSON.
+/// The members of an object, as key with its quotes and value. Ends early if the text is not valid JSON.
 pub fn members(object: &str) -> Members<'_> {
     let at = skip_space(object.as_bytes(), 0);
     Members { text: object, at: if object.as_bytes().get(at) == Some(&b'{') { at + 1 } else { object.len() } }
@@ -105,13 +106,13 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// Whether two texts say the same: neither spaces nor the order of keys matter, and of equal keys the last one counts. Numbers are the same where they are
-/// written alike. Beyond [`DEPTH_MAX`] the texts themselves are compared.
+/// Whether two texts say the same: neither spaces nor the order of keys matter, and of equal keys the last one counts.
+/// Numbers are equal only if they are written alike. Below [`DEPTH_MAX`] levels the texts themselves are compared.
 pub fn same(a: &str, b: &str) -> bool {
     same_within(a.trim(), b.trim(), DEPTH_MAX)
 }
 
-/// Deep enough for documents that people make; the comparison goes down one call for each.
+/// Deep enough for documents that people make. The comparison recurses once for each level.
 const DEPTH_MAX: usize = 64;
 
 fn same_within(a: &str, b: &str, depth: usize) -> bool {
@@ -125,7 +126,7 @@ fn same_within(a: &str, b: &str, depth: usize) -> bool {
                 let mut members: Vec<_> = members(text).map(|(key, value)| (unquote(key), value)).collect();
                 members.sort_by(|a, b| a.0.cmp(&b.0));
                 members.reverse();
-                // The sort keeps the order of equal keys, so that the last one is the first now.
+                // The sort is stable, so of equal keys the last one now comes first.
                 members.dedup_by(|a, b| a.0 == b.0);
                 members
             };
@@ -190,7 +191,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the text, nothing panics, and ends lie behind beginnings.
+        /// No text causes a panic, and no end is before its beginning.
         #[test]
         fn any_text_is_walked(text in "[\\PC{}\\[\\]\",:\\\\ ]{0,40}") {
             for at in (0..=text.len()).filter(|at| text.is_char_boundary(*at)) {

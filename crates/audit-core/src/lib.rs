@@ -1,5 +1,5 @@
-//! The pure heart of `cdc-audit`: what positions, shapes, changes and versions are, how a change becomes a version, and how a version is
-//! protected. Nothing here does I/O, and so nothing here can fail for want of it.
+//! The pure heart of `cdc-audit`: what positions, shapes, changes and versions are, how a change becomes a version, and
+//! how a version is protected. Nothing here does I/O, so nothing here can fail because of the outside world.
 //!
 //! ```text
 //! Change ──assemble──▶ in its transaction ──version──▶ RawVersion ──protect──▶ Batch of protected versions ──▶ Sink

@@ -1,29 +1,29 @@
-//! Keyed hashes: for the method `hash`, and for protected columns inside `key`.
+//! Keyed hashes, for the method `hash` and for protected columns inside `key`.
 
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
-/// A secret for HMACs, and the name under which it is known.
+/// A secret for HMACs, and the id under which it is known.
 #[derive(Clone)]
 pub struct MacKey {
     id: String,
-    /// With the key's pads taken in: a hash begins from here.
+    /// The HMAC's state after it has taken in the padded key; each hash starts from a copy.
     mac: Hmac<Sha256>,
 }
 
-/// What a hash is said within: equal values have equal hashes in one space, and unlike ones in two.
+/// The space of a hash: equal values have equal hashes within one space and different hashes in two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Space(Vec<u8>);
 
 impl Space {
-    /// A column's own.
+    /// The space of a single column.
     pub fn column(table: &str, column: &str) -> Space {
         Space::of(table, column)
     }
 
-    /// One that columns share. No table has an empty name, so no column's own is like it.
+    /// A space that columns share. No table has an empty name, so it cannot equal the space of a single column.
     pub fn domain(domain: &str) -> Space {
         Space::of("", domain)
     }
@@ -37,19 +37,19 @@ impl Space {
         Space(prefix)
     }
 
-    /// What goes before a value: the length of each part in eight bytes, and the part.
+    /// The bytes that are hashed before a value: for each part its length in eight bytes, then the part.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
 impl MacKey {
-    /// `id` becomes part of every stored hash and may hold letters, digits, `-` and `_`.
+    /// `id` becomes part of every stored hash; it may hold letters, digits, `-` and `_`.
     pub fn new(id: impl Into<String>, secret: &[u8]) -> MacKey {
         MacKey { id: id.into(), mac: Hmac::<Sha256>::new_from_slice(secret).unwrap_or_else(|_| unreachable_key()) }
     }
 
-    /// Appends `hmac-sha256:<key id>:<64 hex>` of a value.
+    /// Appends `hmac-sha256:<key id>:<64 hex>` for a value.
     pub fn write(&self, space: &Space, value: &[u8], out: &mut String) {
         let mut mac = self.mac.clone();
         mac.update(space.bytes());
@@ -60,7 +60,7 @@ impl MacKey {
         write_hex(&mac.finalize().into_bytes(), out);
     }
 
-    /// What [`MacKey::write`] writes of a column's value.
+    /// The text that [`MacKey::write`] writes for a value of a column.
     pub fn hash(&self, table: &str, column: &str, value: &[u8]) -> String {
         let mut out = String::new();
         self.write(&Space::column(table, column), value, &mut out);
@@ -79,7 +79,7 @@ fn write_hex(bytes: &[u8], out: &mut String) {
     out.extend(bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])));
 }
 
-/// HMAC takes keys of any length (RFC 2104), so that its constructor cannot fail.
+/// HMAC accepts keys of any length (RFC 2104), so its constructor cannot fail.
 fn unreachable_key() -> Hmac<Sha256> {
     Hmac::<Sha256>::new(&Default::default())
 }
@@ -95,7 +95,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Computed with Python's hmac and hashlib: what is stored must be found again by whoever has the key.
+    /// The expected values were computed with Python's hmac and hashlib: anyone who has the key must be able to find
+    /// what is stored.
     #[test]
     fn hashes_have_a_form_of_their_own() {
         let key = MacKey::new("k1", b"0123456789abcdef");

@@ -1,6 +1,6 @@
 //! Masks: what the method `partial` leaves of a value.
 //!
-//! Without a pattern the value's shape decides. The shapes exclude one another, so that their order does not matter:
+//! Without a pattern the value's shape decides. The shapes exclude one another, so their order does not matter:
 //!
 //! | shape | by what it is known | left |
 //! |---|---|---|
@@ -36,7 +36,7 @@ pub(crate) fn redacted(text: &str, out: &mut String) {
     let _ = write!(out, "[REDACTED:{}chars]", text.chars().count());
 }
 
-/// No name of a domain is longer (RFC 1035, section 2.3.4), no local part (RFC 5321, section 4.5.3.1.1).
+/// Maximum lengths of a domain name (RFC 1035, section 2.3.4) and of a local part (RFC 5321, section 4.5.3.1.1).
 const DOMAIN_MAX: usize = 253;
 const LOCAL_MAX: usize = 64;
 
@@ -46,7 +46,7 @@ fn email(text: &str, out: &mut String) -> bool {
         return false;
     }
     let mut chars = local.chars();
-    // The only character of a short name would be the whole of it.
+    // If the name has only one character, showing it would show the whole name.
     if let Some(first) = chars.next().filter(|_| chars.next().is_some()) {
         out.push(first);
     }
@@ -55,7 +55,7 @@ fn email(text: &str, out: &mut String) -> bool {
     true
 }
 
-/// A dot-atom (RFC 5322, section 3.2.3; RFC 6531 for what is not ASCII).
+/// Whether the text is a dot-atom (RFC 5322, section 3.2.3; RFC 6531 for characters beyond ASCII).
 pub(crate) fn is_local(local: &str) -> bool {
     let atom = |part: &str| !part.is_empty() && part.chars().all(is_atom);
     local.len() <= LOCAL_MAX && local.split('.').all(atom)
@@ -65,7 +65,8 @@ pub(crate) fn is_atom(c: char) -> bool {
     c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c)
 }
 
-/// Two labels at least, the last of letters: what stands in place of a domain in a password is seldom one.
+/// Whether the text has two labels at least, the last of letters. This excludes most passwords that contain an `@`,
+/// because what follows it there is seldom such a domain.
 pub(crate) fn is_domain(domain: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
@@ -81,7 +82,7 @@ pub(crate) fn is_domain(domain: &str) -> bool {
         && domain.rsplit_once('.').is_some_and(|(_, tail)| last(tail))
 }
 
-/// Digits in all of an international number (E.164), and behind the country code.
+/// Number of digits of an international number in all (E.164), and after the country code.
 const E164_MAX: usize = 15;
 const SUBSCRIBER_MIN: usize = 7;
 
@@ -104,8 +105,8 @@ fn international(text: &str, out: &mut String) -> bool {
     true
 }
 
-/// Length of the country code that a number begins with (ITU-T E.164, list of assigned codes): 1 and 7 stand alone, the codes of two
-/// digits are listed, all others have three.
+/// Length of the country code that a number begins with (ITU-T E.164, list of assigned codes): 1 and 7 are codes of one
+/// digit, the codes of two digits are listed, all others have three.
 fn country_code(digits: &[u8]) -> Option<usize> {
     const TWO: &[u8] = &[
         20, 27, 30, 31, 32, 33, 34, 36, 39, 40, 41, 43, 44, 45, 46, 47, 48, 49, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61,
@@ -120,7 +121,7 @@ fn country_code(digits: &[u8]) -> Option<usize> {
     }
 }
 
-/// Cards, phones and social security numbers: told apart by how many digits they have.
+/// Masks cards, phones and social security numbers, which differ in their number of digits.
 fn digits(text: &str, out: &mut String) -> bool {
     let bytes = text.as_bytes();
     let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_digit);
@@ -143,12 +144,12 @@ fn digits(text: &str, out: &mut String) -> bool {
     true
 }
 
-/// Whether two separators stand side by side.
+/// Whether two separators are next to each other.
 fn doubled(bytes: &[u8]) -> bool {
     bytes.windows(2).any(|pair| !pair[0].is_ascii_alphanumeric() && !pair[1].is_ascii_alphanumeric())
 }
 
-/// No brackets, or one pair in its order.
+/// Whether there are no brackets, or one pair in the right order.
 fn brackets(bytes: &[u8]) -> bool {
     let mut kinds = bytes.iter().filter(|b| matches!(b, b'(' | b')'));
     matches!((kinds.next(), kinds.next(), kinds.next()), (None, ..) | (Some(b'('), Some(b')'), None))
@@ -177,7 +178,7 @@ fn iban(text: &str, out: &mut String) -> bool {
     true
 }
 
-/// The digits of a number, as many as any shape has.
+/// The digits of a number, as many as any shape can have.
 #[derive(Default)]
 struct Digits {
     bytes: [u8; 20],
@@ -185,7 +186,8 @@ struct Digits {
 }
 
 impl Digits {
-    /// Takes the next character; false where it is neither a digit nor one of the separators, or there are too many.
+    /// Takes the next character. Returns false if it is neither a digit nor one of the separators, or if there are too
+    /// many digits.
     fn take(&mut self, byte: u8, separators: &[u8]) -> bool {
         if byte.is_ascii_digit() {
             let Some(place) = self.bytes.get_mut(self.count) else { return false };
@@ -210,15 +212,15 @@ fn push_digits(out: &mut String, ascii: &[u8]) {
     out.extend(ascii.iter().map(|b| char::from(*b)));
 }
 
-/// A pattern of the operator's own: text as it is, `{2}` for the first two characters of the value, `{-4}` for its last four, `{{` and
-/// `}}` for the brackets themselves.
+/// A pattern of the operator's own: text as it is, `{2}` for the first two characters of the value, `{-4}` for its last
+/// four, `{{` and `}}` for the brackets themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub struct Mask {
     written: String,
     pieces: Vec<Piece>,
-    /// Characters of the value that it shows.
+    /// Number of characters of the value that the pattern shows.
     shown: usize,
 }
 
@@ -229,14 +231,16 @@ enum Piece {
     Last(usize),
 }
 
-/// Of a value with fewer hidden characters than a third nothing is shown: the first six and last four of a card's number may be.
+/// At least one third of a value's characters must be hidden, or nothing is shown. This allows the first six and last
+/// four digits of a card number.
 const HIDDEN_MIN: usize = 3;
 
-/// Nobody recognises a value by more.
+/// Maximum number of shown characters; nobody needs more to recognise a value.
 const SHOWN_MAX: usize = 64;
 
 impl Mask {
-    /// Appends what the pattern leaves of a text: `[REDACTED:15chars]` where it would show more than two thirds of it.
+    /// Appends what the pattern leaves of a text: `[REDACTED:15chars]` if the pattern would show more than two thirds
+    /// of it.
     pub fn apply(&self, text: &str, out: &mut String) {
         let count = text.chars().count();
         if (count.saturating_sub(self.shown)) * HIDDEN_MIN < count || count == 0 {
@@ -252,7 +256,7 @@ impl Mask {
     }
 }
 
-/// A pattern that cannot be read. Characters count from 1.
+/// A pattern that cannot be read. Characters are counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MaskError {
     #[error("the pattern is empty: give one such as \"{{2}}***{{-4}}\"")]

@@ -1,4 +1,4 @@
-//! What can be done with a sensitive value, and how it is written in the configuration: [`Protect`].
+//! What can be done with a sensitive value, and how the configuration writes it: [`Protect`].
 //!
 //! ```toml
 //! protect = { email = "hash", ssn = ["partial", "encrypt"], phone = { method = "hash", domain = "phone" } }
@@ -47,8 +47,8 @@ impl Method {
         }
     }
 
-    /// Whether it may stand beside another on one column. `full` hides even whether there is a value, which another method beside it
-    /// would show; `drop` leaves nothing to stand beside.
+    /// Whether it may be combined with another method on one column. `full` hides even whether there is a value, which
+    /// another method would show; `drop` leaves nothing to combine with.
     pub fn combines(self) -> bool {
         !matches!(self, Method::Full | Method::Drop)
     }
@@ -100,18 +100,18 @@ impl MethodRule {
         self.algorithm.unwrap_or_default()
     }
 
-    /// Whether the value's shape decides what is left of it.
+    /// Whether the shape of the value decides what is left of it.
     pub(crate) fn shape_decides(&self) -> bool {
         self.method == Method::Partial && self.pattern.is_none()
     }
 
-    /// Whether it computes under `protection.hash_key`.
+    /// Whether the method needs `protection.hash_key`.
     pub fn needs_hash_key(&self) -> bool {
         self.method == Method::Hash && self.algorithm() == Algorithm::HmacSha256
     }
 }
 
-/// The method, with what it was told.
+/// The method with its options.
 impl fmt::Display for MethodRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MethodRule { method, key, domain, algorithm, pattern } = self;
@@ -125,8 +125,9 @@ impl fmt::Display for MethodRule {
     }
 }
 
-/// The methods of a column, as configured: one by its name or with what it is told, or a list of such. What the first leaves stands in the
-/// column itself, what each other one leaves in a column `<column>__<method>` beside it.
+/// The methods of a column, as configured: one method by its name or with its options, or a list of such. What the
+/// first one leaves is in the column itself, what each further one leaves is in a column `<column>__<method>` beside
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protect(Vec<MethodRule>);
 
@@ -193,7 +194,7 @@ impl Serialize for One<'_> {
     }
 }
 
-/// Not by trying one form after another, which would lose the reason why the right one does not fit.
+/// Does not try one form after another, because that would lose the reason why the intended form is wrong.
 impl<'de> Deserialize<'de> for Protect {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Protect, D::Error> {
         struct Forms;
@@ -215,7 +216,7 @@ impl<'de> Deserialize<'de> for Protect {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Protect, A::Error> {
                 let mut methods = Vec::new();
-                // An item that is a list itself adds its methods: the schema has refused it before.
+                // An item that is a list itself adds its methods; the schema has refused such a list before.
                 while let Some(Protect(item)) = list.next_element()? {
                     methods.extend(item);
                 }

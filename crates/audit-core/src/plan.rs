@@ -1,8 +1,7 @@
-//! What of some batches one transaction of a sink will hold: [`next`].
+//! Which part of some batches one transaction of a sink will hold: [`next`].
 //!
-//! A transaction ends at the end of a batch, or where it is large enough within one, or goes to enough places; a chunk of a baseline is
-//! never divided.
-//! What the sink already has is left out, so that a repeat changes nothing.
+//! A transaction ends at the end of a batch; or inside it, where it is large enough or goes to enough places. A chunk
+//! of a baseline is never divided. What the sink already has is left out, so that a repeat changes nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,12 +15,12 @@ use crate::table::Table;
 use crate::version::Event;
 use crate::versions_table::VersionsTable;
 
-/// What the sink has, as far as planning is concerned.
+/// What the sink has, as far as planning needs it.
 #[derive(Debug)]
 pub struct Have<'s> {
     pub sink: &'s str,
     pub progress: Progress,
-    /// Nothing at or before it needs to be stored: the stored position, or where the stream began.
+    /// Nothing at or before this position has to be stored: the stored position, or where the stream began.
     pub skip: Position,
     pub baselines: &'s BTreeMap<String, ChunkProgress>,
 }
@@ -30,27 +29,28 @@ pub struct Have<'s> {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub rows: usize,
-    /// Bytes of the batches that the rows come from; a row counts as its share.
+    /// Bytes of the batches that the rows come from; each row counts for its share.
     pub bytes: usize,
     pub places: Places,
 }
 
-/// How versions are stored apart, where each place that a unit goes to has its price.
+/// How versions are spread over places; each place that a unit goes to has a cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Places {
-    /// All in one.
+    /// All versions are in one place.
     One,
-    /// Those of tables with a `versions_table` of their own, and of its tenants, each in another.
+    /// Tables with a `versions_table` of their own, and each of its tenants, have a place each.
     Own,
-    /// Those of every table in another, too.
+    /// Every table has a place of its own, too.
     EveryTable,
 }
 
-/// Places that a unit goes to, at the most. A place in a database takes some ten locks of the thousands that its server has for all sessions
-/// (`max_locks_per_transaction`). A chunk goes to no more than it has rows: [`chunk_rows`].
+/// Number of places that a unit may go to. A place in a database takes about ten locks out of the thousands that its
+/// server has for all sessions (`max_locks_per_transaction`). A chunk goes to no more places than it has rows:
+/// [`chunk_rows`].
 const PLACES_MAX: usize = 100;
 
-/// So many rows a chunk of a table under these rules may have, where it could have `most`.
+/// Number of rows that a chunk of a table with these rules may have, if it could otherwise have `most`.
 pub fn chunk_rows(versions_table: Option<&VersionsTable>, most: u32) -> u32 {
     match versions_table {
         Some(own) if own.has_tenant() => most.min(PLACES_MAX as u32),
@@ -58,22 +58,22 @@ pub fn chunk_rows(versions_table: Option<&VersionsTable>, most: u32) -> u32 {
     }
 }
 
-/// What is stored under one checkpoint, or a part of that.
+/// What is stored under one checkpoint, or a part of it.
 #[derive(Debug, Default)]
 pub struct Unit<'b> {
     pub versions: Vec<Version<'b>>,
-    /// Of these versions, and perhaps others; some more than once.
+    /// The tables of these versions, and perhaps others; some may occur more than once.
     pub tables: Vec<&'b Arc<Table>>,
     pub chunks: Vec<&'b ChunkMark>,
-    /// Of the batches that the versions come from, as far as they are in here.
+    /// Bytes of the batches that the versions come from, for the share that is in this unit.
     pub bytes: usize,
-    /// Where the checkpoint will stand.
+    /// The progress that its checkpoint will state.
     pub progress: Progress,
-    /// The batches before this one are done with.
+    /// Index of the first batch that is not completed by this unit.
     pub next_batch: usize,
 }
 
-/// The next transaction that these batches make, from the batch `first` on; `None` where nothing is left to store.
+/// The next transaction that these batches make, beginning with batch `first`; `None` if nothing is left to store.
 pub fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Limits) -> Option<Unit<'b>> {
     let mut unit = Unit { progress: have.progress, next_batch: first, ..Unit::default() };
     let mut taken = Taken::default();
@@ -83,7 +83,8 @@ pub fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Li
         }
         if let Some(mark) = &batch.chunk {
             if wanted(mark, have, &unit.chunks) {
-                // Its places count whether or not it is the first; the first goes as it is.
+                // The places of a chunk always count, but a chunk that comes first is taken whole even if it has too
+                // many.
                 let is_first = taken.is_empty();
                 let fits = taken.fitting(limits.places, have.sink, batch.versions()) == batch.len();
                 if !fits && !is_first {
@@ -117,7 +118,7 @@ pub fn next<'b>(batches: &[&'b Batch], first: usize, have: &Have<'_>, limits: Li
     something.then_some(unit)
 }
 
-/// The places that a unit goes to: tables, each with its tenants, or with an empty one.
+/// The places that a unit goes to: tables, each with a tenant or with an empty one.
 #[derive(Default)]
 struct Taken<'b>(HashSet<(&'b str, &'b str)>);
 
@@ -126,9 +127,9 @@ impl<'b> Taken<'b> {
         self.0.is_empty()
     }
 
-    /// How many of these versions go to places that are taken, or can be.
+    /// Number of these versions that go to places that the unit has, or that it can still add.
     fn fitting(&mut self, places: Places, sink: &str, versions: impl Iterator<Item = Version<'b>>) -> usize {
-        // Runs of one place are the rule.
+        // Versions of one place usually follow one another.
         let mut last = None;
         let mut count = 0;
         for version in versions {
@@ -146,7 +147,7 @@ impl<'b> Taken<'b> {
     }
 }
 
-/// Where a version is stored; `None` for what all share.
+/// The place where a version is stored; `None` for the place that all share.
 fn place<'b>(places: Places, version: &Version<'b>) -> Option<(&'b str, &'b str)> {
     let table = version.table();
     let tenant = match &table.versions_table {
@@ -158,7 +159,7 @@ fn place<'b>(places: Places, version: &Version<'b>) -> Option<(&'b str, &'b str)
     Some((table.name.as_ref(), tenant))
 }
 
-/// What a shape is stored under.
+/// The key under which a shape is stored.
 pub fn shape_id(shape: &Shape) -> (String, u32) {
     (shape.name().to_string(), shape.schema_version)
 }
@@ -172,11 +173,11 @@ fn wanted(mark: &ChunkMark, have: &Have<'_>, planned: &[&ChunkMark]) -> bool {
         && planned.iter().all(|other| other.table != mark.table || (other.baseline, other.chunk) < number)
 }
 
-/// The later of two. An idle position moves only what is flushed.
+/// The later of the two. An idle position moves only `flushed_lsn`.
 pub fn forward(from: Progress, to: Progress) -> Progress {
     let flushed_lsn = from.flushed_lsn.max(to.flushed_lsn);
     if to.position.epoch > from.position.epoch {
-        // Another line of WAL: what was flushed on the old one means nothing there.
+        // This is another line of WAL: an LSN that was flushed on the old one has no meaning on it.
         to
     } else if to.position > from.position {
         Progress { flushed_lsn, ..to }
@@ -191,12 +192,12 @@ pub fn forward(from: Progress, to: Progress) -> Progress {
 pub type Digests = HashMap<(String, u32), String>;
 
 impl<'b> Unit<'b> {
-    /// The checkpoint that it will be stored under.
+    /// The checkpoint under which the unit will be stored.
     pub fn checkpoint(&self, identity: &Identity) -> Checkpoint {
         Checkpoint::new(identity, self.progress)
     }
 
-    /// How far the baselines are behind it, of the tables that it holds chunks of.
+    /// The progress of the baselines after this unit, for the tables of which it holds chunks.
     pub fn baselines(&self) -> Vec<(String, ChunkProgress)> {
         let progress = |mark: &ChunkMark| ChunkProgress { baseline: mark.baseline, chunk: mark.chunk, done: mark.last };
         let by_table: BTreeMap<String, ChunkProgress> =
@@ -204,7 +205,7 @@ impl<'b> Unit<'b> {
         by_table.into_iter().collect()
     }
 
-    /// The tables whose shape is not `known` to be stored, each once. Pseudo-tables have none.
+    /// The tables whose shape is not `known` to be stored, each once. Pseudo-tables have no shape.
     pub fn new_shapes(&self, known: &Digests) -> Vec<&'b Table> {
         let mut seen = HashSet::new();
         let tables = self.tables.iter().copied().map(Arc::as_ref);
@@ -217,7 +218,7 @@ impl<'b> Unit<'b> {
             .collect()
     }
 
-    /// Puts `error` records in the place of versions that are quarantined.
+    /// Puts `error` records in the place of the versions that are quarantined.
     pub fn quarantine(&mut self, quarantine: &'b Quarantine) {
         if !quarantine.is_empty() {
             self.versions.iter_mut().for_each(|version| *version = version.unless_quarantined(quarantine));
@@ -238,10 +239,11 @@ impl<'b> Unit<'b> {
         }
     }
 
-    /// Ends before version `end` of a batch, in the middle of a transaction; whether or not the last one before it goes to this sink.
+    /// Ends the unit before version `end` of a batch, in the middle of a transaction, whether or not the version before
+    /// `end` goes to this sink.
     fn stop_inside(&mut self, batch: &Batch, end: usize) {
         if let Some(last) = end.checked_sub(1).and_then(|last| batch.versions().nth(last)) {
-            // No change has the position of a gap.
+            // A gap's position does not belong to any change.
             let change_lsn = if last.event() == Event::Gap { Lsn::ZERO } else { last.lsn() };
             let here = Progress { position: last.position(), change_lsn, flushed_lsn: last.transaction().commit_lsn };
             self.progress = forward(self.progress, here);

@@ -1,4 +1,4 @@
-//! Where a version stands: [`Lsn`], [`Position`] and commit time.
+//! Where a version is in the stream: [`Lsn`], [`Position`] and commit time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,7 +24,7 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// The text was not what the type prints.
+/// The text does not have the form that the type prints.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a {what}")]
 pub struct ParseError {
@@ -48,17 +48,17 @@ impl FromStr for Lsn {
     }
 }
 
-/// A version's place in its source's total order, and with the source its identity in every sink.
+/// A version's place in the total order of its source; together with the source, its identity in every sink.
 ///
-/// As text `eeee:llllllllllllllll:ssssssssss` (epoch and LSN in lower-case hex, `seq` in decimal), which sorts
-/// bytewise as the positions do.
+/// Its text form is `eeee:llllllllllllllll:ssssssssss` (epoch and LSN in lower-case hex, `seq` in decimal), so that
+/// texts sort bytewise in the order of positions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// Starts at 1, rises whenever the WAL does not continue what was captured before.
+    /// Starts at 1, and rises whenever the WAL does not continue what was captured before.
     pub epoch: u16,
-    /// Start of the transaction's commit record, as Begin announces it.
+    /// Start of the transaction's commit record, as the Begin message announces it.
     pub commit_lsn: Lsn,
-    /// Counts, from 0, the changes that the server sent in this transaction.
+    /// Counts the changes that the server sent in this transaction, from 0.
     pub seq: u32,
 }
 
@@ -87,14 +87,14 @@ impl FromStr for Position {
                 commit_lsn: Lsn(u64::from_str_radix(lsn, 16).ok()?),
                 seq: seq.parse().ok()?,
             };
-            // Printing again refuses signs and capitals, which the number parsers accept.
+            // Comparing with the printed form refuses signs and capitals, which the number parsers accept.
             (shaped && position.to_string() == s).then_some(position)
         };
         parse().ok_or(ParseError { what: "position (like 0001:0000000016b37430:0000000002)" })
     }
 }
 
-/// Text forms are the stored forms: one way to write a position everywhere.
+/// The text form is also the stored form, so that a position is written the same everywhere.
 macro_rules! serde_as_text {
     ($($t:ty),*) => {$(
         impl Serialize for $t {
@@ -119,7 +119,7 @@ pub struct Micros(pub i64);
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 impl Micros {
-    /// From the time format of the replication protocol: microseconds since 2000-01-01 UTC.
+    /// Converts from the time format of the replication protocol: microseconds since 2000-01-01 UTC.
     pub fn from_postgres(micros: i64) -> Micros {
         Micros(micros.saturating_add(POSTGRES_EPOCH_MICROS))
     }
@@ -128,7 +128,7 @@ impl Micros {
         self.0.saturating_sub(POSTGRES_EPOCH_MICROS)
     }
 
-    /// The wall clock, now. The one place that reads it.
+    /// The current time of the wall clock. This is the only place that reads it.
     #[expect(clippy::disallowed_methods, reason = "the one place")]
     pub fn now() -> Micros {
         match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
@@ -137,9 +137,9 @@ impl Micros {
         }
     }
 
-    /// `(year, month, day)` in UTC, of every time that the type holds. The year 0 is 1 BC.
+    /// `(year, month, day)` in UTC, for every time that the type can hold. The year 0 is 1 BC.
     pub fn date(self) -> (i32, u8, u8) {
-        // Years that begin in March, in eras of 400: leap days come last.
+        // Years are counted from March, in eras of 400 years, so that leap days come last.
         let day = self.0.div_euclid(DAY) + 719_468;
         let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
         let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -151,10 +151,10 @@ impl Micros {
     }
 }
 
-/// Microseconds of a day.
+/// Microseconds in a day.
 const DAY: i64 = 86_400_000_000;
 
-/// Days from 1970-01-01 to a date of the Gregorian calendar.
+/// Number of days from 1970-01-01 to a date of the Gregorian calendar.
 pub fn days(year: i32, month: u8, day: u8) -> i32 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
@@ -162,7 +162,8 @@ pub fn days(year: i32, month: u8, day: u8) -> i32 {
     era * 146_097 + year * 365 + year / 4 - year / 100 + day_of_year - 719_468
 }
 
-/// RFC 3339 in UTC with six decimals: `2026-03-01T09:30:00.000000Z`. Years outside 0 to 9999 are in ISO 8601's signed form.
+/// Prints RFC 3339 in UTC with six decimals: `2026-03-01T09:30:00.000000Z`. Years outside 0 to 9999 are in ISO 8601's
+/// signed form.
 impl fmt::Display for Micros {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ((year, month, day), micros) = (self.date(), self.0.rem_euclid(DAY));
@@ -178,14 +179,15 @@ impl fmt::Display for Micros {
     }
 }
 
-/// A date, or a time in RFC 3339; without an offset in UTC.
+/// Reads a date, or a time in RFC 3339; without an offset it is in UTC.
 impl FromStr for Micros {
     type Err = ParseError;
 
     fn from_str(s: &str) -> Result<Micros, ParseError> {
-        // Piece by piece: as a timestamp the last day of the year 9999 would be beyond what the parser takes.
+        // The text is read piece by piece, because as a timestamp the last day of the year 9999 would be outside the
+        // parser's range.
         let pieces = jiff::fmt::temporal::Pieces::parse(s).ok().filter(|pieces| {
-            // The rules of a named time zone would be needed where nothing says the offset.
+            // A named time zone without an offset would need the rules of that zone.
             pieces.offset().is_some() || pieces.time_zone_annotation().is_none()
         });
         let pieces = pieces.ok_or(ParseError { what: "date or time (like 2026-03-01T09:30:00Z)" })?;
@@ -222,7 +224,8 @@ mod tests {
         }
     }
 
-    /// The first and the last 400 years that the typed columns of stores hold, after which the calendar repeats itself.
+    /// Covers the first and the last 400 years that the typed columns of stores can hold; after 400 years the calendar
+    /// repeats.
     #[test]
     fn every_day_of_the_calendar_is_printed_and_read() {
         for first in [1, 9600] {

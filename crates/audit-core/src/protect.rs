@@ -1,7 +1,7 @@
-//! The one place where raw values become values that may leave memory.
+//! The only place where raw values become values that may leave memory.
 //!
-//! Sinks take a [`Batch`], and only [`Policy::seal`] can put a version into one: the compiler keeps raw values from every sink.
-//! Whatever is derived from values (key, actor, reason, tenant) is derived here, from what protection left.
+//! Sinks take a [`Batch`], and only [`Policy::seal`] can put a version into one: the compiler keeps raw values out of
+//! every sink. Whatever is derived from values (key, actor, reason, tenant) is derived here, from what protection left.
 
 use std::sync::Arc;
 
@@ -25,20 +25,21 @@ pub(crate) use self::bound::Bound;
 
 mod bound;
 
-/// The class of keys of columns that name none.
+/// The class of keys for columns that name no class.
 pub const DEFAULT_CLASS: &str = "default";
 
-/// What `full` leaves of a value.
+/// The text that `full` puts in place of a value.
 pub const REDACTED: &str = "[REDACTED]";
 
 /// The keys that protection needs, and what it does with a version.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// For method `hash`.
+    /// The key for the method `hash`.
     pub hash_key: Option<MacKey>,
-    /// For protected columns inside `key`; never rotated, for a row's key must stay the same for ever.
+    /// The key for protected columns inside `key`. It is never rotated, because a row's key must stay the same for
+    /// ever.
     pub row_key: Option<MacKey>,
-    /// For the methods `encrypt` and `token`.
+    /// The sealer for the methods `encrypt` and `token`.
     pub sealer: Option<Arc<Sealer>>,
 }
 
@@ -53,12 +54,12 @@ pub enum SealError {
     NoKeys { table: String, column: String, method: &'static str },
     #[error("the batch is full")]
     TooLarge,
-    /// Not the change's fault: with the key, which has to be fetched, it can be sealed.
+    /// The change is not at fault: once the key has been fetched, it can be sealed.
     #[error("a key is not at hand")]
     KeyWanted(Wanted),
 }
 
-/// A key that a method needs and that is not there.
+/// A key that a method needs and that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
     #[error("there is no key for the method `hash`")]
@@ -83,7 +84,7 @@ impl Missing {
     }
 }
 
-/// Where a version stands in its transaction.
+/// The place of a version in its transaction.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     pub position: Position,
@@ -92,8 +93,8 @@ pub struct Place {
 }
 
 impl Policy {
-    /// Protects a version and appends it to `batch`. The transaction is the batch's current one ([`Batch::transaction`]).
-    /// On an error the batch is as before.
+    /// Protects a version and appends it to `batch`. Its transaction is the current one of the batch
+    /// ([`Batch::transaction`]). After an error the batch is as before.
     pub fn seal(
         &self,
         batch: &mut Batch,
@@ -111,7 +112,8 @@ impl Policy {
         entry.map(|_| ())
     }
 
-    /// Appends event `error` in place of a version that could not be sealed: with its key, if that can be.
+    /// Appends an `error` record in place of a version that could not be sealed, with the row's key if that could be
+    /// sealed.
     pub fn quarantine(&self, batch: &mut Batch, table: &Arc<Table>, raw: &RawVersion<'_>, place: Place, note: Context) {
         let mark = batch.mark();
         let keys = self.keys(batch, table, raw);
@@ -143,7 +145,7 @@ impl Policy {
         }
         let before = match (raw.before, after, raw.changed) {
             (None, ..) => None,
-            // Most columns of an update are as they were: the row before shares their cells.
+            // Most columns of an update are unchanged, so the row before shares their cells.
             (Some(_), Some(after), Some(changed)) if !reseals => {
                 Some(self.row_before(batch, table, raw, after, changed)?)
             }
@@ -171,7 +173,7 @@ impl Policy {
         Ok(entry)
     }
 
-    /// The members that changed, of columns whose documents are taken apart. What changed is found in the raw documents.
+    /// The members that changed, for columns whose documents are taken apart. Changes are found in the raw documents.
     fn members(
         &self,
         batch: &mut Batch,
@@ -181,7 +183,7 @@ impl Policy {
         after: Option<u32>,
     ) -> Result<(u32, u32), SealError> {
         let start = batch.members.len();
-        // Of an update whose row before is not known nothing can be said.
+        // If an update's row before is not known, its documents cannot be compared.
         let comparable = raw.changed.is_some() || before.is_none() || after.is_none();
         for (index, column) in table.columns.iter().enumerate().filter(|_| comparable) {
             let Some(expansion) = &column.expansion else { continue };
@@ -210,7 +212,7 @@ impl Policy {
         Ok((start as u32, (batch.members.len() - start) as u32))
     }
 
-    /// The key after, or of a deleted row the key before; and the key before where it differs.
+    /// The key after (for a deleted row the key before), and the key before if it differs.
     fn keys(
         &self,
         batch: &mut Batch,
@@ -266,8 +268,9 @@ impl Policy {
         }
     }
 
-    /// What stands in `key` for a value that may not stand there itself. Of a column that is not protected that is one in which content is found:
-    /// its HMAC too, or, without a row key, what is left of it, by which two rows may look alike.
+    /// The text that is stored in `key` instead of a value that must not appear there: the HMAC of a protected column,
+    /// or of an unprotected one in which sensitive content was found. If there is no row key, an unprotected column's
+    /// masked text is stored instead, and two rows may share it. `None` if the value can be stored as it is.
     fn key_part(&self, table: &Table, column: &KeyColumn, text: &str) -> Result<Option<String>, SealError> {
         if column.protected {
             return self.row_hash(table, column, text).map(Some);
@@ -328,7 +331,7 @@ impl Policy {
         u32::try_from(start).map_err(|_| SealError::TooLarge)
     }
 
-    /// `subject` is the row's, see [`Bound::subject`].
+    /// Protects one value. `subject` is the row's; see [`Bound::subject`].
     fn cell(
         &self,
         batch: &mut Batch,
@@ -385,13 +388,14 @@ impl Policy {
                 self.hash_key.as_ref().ok_or(Missing::HashKey)?.write(space, text.as_bytes(), out)
             }
             (Method::Token | Method::Encrypt, _) => self.keyed(rule, space, bound, text, out)?,
-            // What is dropped is no column of the table; nothing of it is written if that should ever change.
+            // A dropped column is not in the table, so this is not reached; and if that ever changes, nothing is
+            // written.
             (Method::Drop, _) => {}
         }
         Ok(())
     }
 
-    /// A context without what is protected in it; actor and reason are taken from what is left.
+    /// Protects what a context contains; actor and reason are then taken from what is left.
     pub fn context(&self, inside: &Inside, mut context: Context) -> Result<Context, SealError> {
         if inside.is_empty() {
             return Ok(context);
@@ -401,7 +405,7 @@ impl Policy {
         self.inside(at, inside, &context.json, &mut json).map_err(|missing| missing.of(at.table, at.column))?;
         let alike = |field| fields::alike(&context.json, &json, field);
         json = context.actor_field.and_then(alike).unwrap_or(json);
-        // Ciphertexts may be longer than what was said.
+        // Ciphertexts may be longer than the original values.
         let left = Context::of(&json).unwrap_or_default();
         (context.actor_id, context.actor, context.reason) = (left.actor_id, left.actor, left.reason);
         context.json = json;
@@ -414,8 +418,8 @@ fn text<'a>(table: &Table, column: &str, bytes: &'a [u8]) -> Result<&'a str, Sea
         .map_err(|_| SealError::NotUtf8 { table: table.name.to_string(), column: column.to_string() })
 }
 
-/// Context comes first. A row's own columns are taken never for deletions, and with a caution where this change did not set them:
-/// they may name an earlier editor.
+/// Where the row's actor comes from. The context has priority. The row's own column is never used for deletions, and it
+/// is marked as uncertain if this change did not set it: it may name an earlier editor.
 fn actor_source(
     batch: &Batch,
     table: &Table,

@@ -1,7 +1,8 @@
 //! Versions that operators decided to leave out, because a sink refuses them: [`Quarantine`].
 //!
-//! Event `error` takes the place of such a version. It holds nothing of the row but its key, and says who did what the version would
-//! have told. Every sink gets it from here ([`Version::unless_quarantined`]), so that all of them write the same.
+//! An `error` record takes the place of such a version. Of the row it holds only the key. It says which event the
+//! version was and who made the change, and who decided to leave it out. Every sink gets the record from here
+//! ([`Version::unless_quarantined`]), so that all of them write the same.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -27,7 +28,8 @@ pub struct Quarantined {
     /// Why, in the operator's words.
     note: Option<String>,
     bare: bool,
-    /// Made when it is first asked for: there is one version at a position.
+    /// The record that takes the version's place, made when it is first needed. It is made once, because there is only
+    /// one version at a position.
     record: OnceLock<Context>,
 }
 
@@ -36,19 +38,19 @@ impl Quarantined {
         Quarantined { os_user, db_user, at, note, ..Quarantined::default() }
     }
 
-    /// The same decision, for a sink that does not take the key or the actor either.
+    /// The same decision, for a sink that accepts neither the key nor the actor.
     #[must_use]
     pub fn bare(self) -> Quarantined {
         Quarantined { bare: true, record: OnceLock::new(), ..self }
     }
 
-    /// Whether key and actor are left out too.
+    /// Whether the record leaves out the key and the actor too.
     pub fn is_bare(&self) -> bool {
         self.bare
     }
 
-    /// What an `error` record says about itself: what happened to the change, in words without any value of a row; and who made the
-    /// change, as far as that was `said`.
+    /// The context of an `error` record: what happened to the change, in words that contain no value of a row, and who
+    /// made the change, as far as the context `said` so.
     pub fn context(&self, what: &str, event: Option<Event>, said: Option<&Context>) -> Context {
         let Quarantined { os_user, db_user, at, note, .. } = self;
         let mut record = json!({
@@ -67,7 +69,7 @@ impl Quarantined {
         self.record.get_or_init(|| {
             let said = version.context().filter(|_| !self.bare);
             let record = self.context("refused by the sink and quarantined", Some(version.event()), said);
-            // It may be a column's.
+            // The actor may come from a column instead of the context.
             let actor_id = version.actor_id().filter(|_| !self.bare).map(str::to_owned);
             Context { actor_id, ..record }
         })

@@ -1,6 +1,6 @@
 //! The fields of the version record that are made from others: JSON forms, lists of names, the summary.
 //!
-//! Every sink and every reader writes them through here, so that they agree to the byte.
+//! Every sink and every reader writes them through this module, so that they agree to the byte.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,7 +11,8 @@ use crate::table::{Column, Table, companion_of};
 use crate::value::{Kind, write_json_string, write_json_value};
 use crate::version::Event;
 
-/// Appends a value: null, or the JSON form of its kind. What is unknown is null here and named in `unknown`.
+/// Appends a value: null, or the JSON form of its kind. An unknown value is null here and its column is named in
+/// `unknown`.
 pub fn write_value(out: &mut Vec<u8>, kind: &Kind, value: Value<&str>) {
     match value {
         Value::Text(text) => write_json_value(out, kind, text),
@@ -19,13 +20,13 @@ pub fn write_value(out: &mut Vec<u8>, kind: &Kind, value: Value<&str>) {
     }
 }
 
-/// Appends the tracked columns of one side as an object; unknown ones are left out.
+/// Appends the tracked columns of one side as an object, without unknown ones.
 pub fn write_image(out: &mut Vec<u8>, image: Image<'_>) {
     let known = image.iter().filter(|(column, value)| column.tracked && !value.is_unknown());
     write_object(out, known.map(|(column, value)| (column.name.as_str(), &column.kind, value)));
 }
 
-/// The same, telling for each column where its name, with the quotes, and its value were written.
+/// Does the same, and tells `each` for every column where its name (with the quotes) and its value were written.
 pub fn write_image_noting(out: &mut Vec<u8>, image: Image<'_>, mut each: impl FnMut(Range<usize>, Range<usize>)) {
     let known = image.iter().filter(|(column, value)| column.tracked && !value.is_unknown());
     out.push(b'{');
@@ -56,12 +57,12 @@ pub struct Entry<'b> {
 #[derive(Clone, Copy)]
 pub enum Shown<'b> {
     Value(Value<&'b str>),
-    /// A JSON text; `None` for a member that is not there.
+    /// A JSON text; `None` for a member that does not exist.
     Member(Option<&'b str>),
 }
 
 impl Shown<'_> {
-    /// Appends it as JSON.
+    /// Appends the side as JSON.
     pub fn write(self, out: &mut Vec<u8>, kind: &Kind) {
         match self {
             Shown::Value(value) => write_value(out, kind, value),
@@ -70,16 +71,16 @@ impl Shown<'_> {
     }
 }
 
-/// Which entries of `changes` are meant.
+/// Which entries of `changes` are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// Those that are stored: of updates, and of all versions of tables with expanded columns.
+    /// The stored entries: those of updates, and of all versions of tables with expanded columns.
     Stored,
-    /// Those that readers are shown: of created, snapshot and deleted too.
+    /// The entries that readers are shown: those of created, snapshot and deleted versions too.
     All,
 }
 
-/// Gives each entry of a version's `changes` to `each`, in the table's order; false where the version has none.
+/// Passes each entry of a version's `changes` to `each`, in the table's order; returns false if the version has none.
 pub fn each_change<'b>(version: &Version<'b>, extent: Extent, mut each: impl FnMut(Entry<'b>)) -> bool {
     let (before, after) = (version.before(), version.after());
     let table: &'b Table = version.table();
@@ -114,7 +115,8 @@ pub fn each_change<'b>(version: &Version<'b>, extent: Extent, mut each: impl FnM
     true
 }
 
-/// Appends `{"column": [old, new]}` of what is stored; false, and nothing is appended, where the version has no `changes`.
+/// Appends `{"column": [old, new]}` for the stored changes. Returns false, and appends nothing, if the version has no
+/// `changes`.
 pub fn write_changes(out: &mut Vec<u8>, version: &Version<'_>) -> bool {
     let start = out.len();
     out.push(b'{');
@@ -135,7 +137,8 @@ pub fn write_changes(out: &mut Vec<u8>, version: &Version<'_>) -> bool {
     has
 }
 
-/// Appends the columns configured `include`, from the row after, else before; false where there are none.
+/// Appends the columns that are configured as `include`, from the row after or else from the row before. Returns false
+/// if there are none.
 pub fn write_included(out: &mut Vec<u8>, version: &Version<'_>) -> bool {
     let Some(image) = version.after().or(version.before()) else { return false };
     if !version.table().columns.iter().any(|column| column.included) {
@@ -164,8 +167,8 @@ fn separate(out: &mut Vec<u8>, first: &mut bool) {
     }
 }
 
-/// Names of the changed columns, in the table's order, of expanded ones the members; `None` where they are not known or there can be none. What a
-/// further method of protection left is no column of the table.
+/// Names of the changed columns, in the table's order; for expanded columns, those of their members. `None` if they are
+/// not known or cannot exist. Companion columns are left out, because they are not columns of the table.
 pub fn changed_columns<'b>(version: &Version<'b>) -> Option<impl Iterator<Item = &'b str>> {
     version.changed()?;
     let (version, table) = (*version, version.table());
@@ -181,7 +184,7 @@ pub fn changed_columns<'b>(version: &Version<'b>) -> Option<impl Iterator<Item =
     Some(named)
 }
 
-/// Names of the tracked columns whose new value nobody has.
+/// Names of the tracked columns whose new value is unknown.
 pub fn unknown_columns<'b>(version: &Version<'b>) -> impl Iterator<Item = &'b str> {
     let unknown = |(column, value): (&'b Column, Value<&str>)| {
         (column.tracked && !column.companion && value.is_unknown()).then_some(column.name.as_str())
@@ -189,19 +192,20 @@ pub fn unknown_columns<'b>(version: &Version<'b>) -> impl Iterator<Item = &'b st
     version.after().into_iter().flat_map(|image| image.iter()).filter_map(unknown)
 }
 
-/// What a column was and what it became, as JSON texts: `null` where that side has no value.
+/// The old and the new value of a column as JSON texts: `null` if that side has no value.
 pub struct Sides<'a> {
     pub column: Cow<'a, str>,
     pub old: &'a [u8],
     pub new: &'a [u8],
 }
 
-/// Appends one sentence for people, from protected values: an update of `status` from `"draft"` to `"published"` and of `price` from
-/// `null` to `5` reads `Status changed from draft to published and price set to 5.` `sides` are those of the `changes` that readers
-/// are shown, in their order; `before_known` is the record's. Of a column with several methods it shows what the first one left.
+/// Appends one sentence for people, from protected values: an update of `status` from `"draft"` to `"published"` and of
+/// `price` from `null` to `5` reads `Status changed from draft to published and price set to 5.` `sides` are those of
+/// the `changes` that readers are shown, in their order; `before_known` is the record's. For a column with several
+/// methods it shows what the first one left.
 pub fn write_summary<'a>(out: &mut String, event: &str, before_known: bool, sides: impl Iterator<Item = Sides<'a>>) {
     let start = out.len();
-    // Where the last comma stands that may have to become an "and".
+    // The place of the last comma, which may have to become an "and".
     let (mut any, mut comma, mut last) = (false, None, Cow::Borrowed(""));
     for Sides { column, old, new } in sides {
         any = true;
@@ -254,17 +258,17 @@ pub fn write_summary<'a>(out: &mut String, event: &str, before_known: bool, side
 
 const NULL: &[u8] = b"null";
 
-/// The longest value that a summary shows, in characters.
+/// Length of the longest value that a summary shows, in characters.
 const SHOWN_MAX: usize = 60;
 
-/// No more of a JSON text can matter: a character takes twelve bytes at most, as a pair of escapes.
+/// Number of bytes of a JSON text that can matter: a character takes twelve bytes at most, as a pair of escapes.
 const SHOWN_BYTES: usize = 12 * (SHOWN_MAX + 1);
 
-/// Appends the beginning of a value: a string's characters, of anything else its JSON text.
+/// Appends the beginning of a value: the characters of a string, and the JSON text of anything else.
 fn write_shown(out: &mut String, before: &str, json: &[u8]) {
     out.push_str(before);
     let head = &json[..json.len().min(SHOWN_BYTES)];
-    // A character that the cut went through lies behind those that are shown.
+    // A character that the cut went through comes after those that are shown.
     let head = match std::str::from_utf8(head) {
         Ok(head) => head,
         Err(error) => std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default(),
@@ -282,7 +286,7 @@ fn cut(out: &mut String, mut text: impl Iterator<Item = char>) {
     }
 }
 
-/// The characters of a JSON string behind its opening quote (RFC 8259, section 7).
+/// The characters of a JSON string after its opening quote (RFC 8259, section 7).
 fn unescaped(text: &str) -> impl Iterator<Item = char> {
     let mut chars = text.chars();
     std::iter::from_fn(move || match chars.next()? {
@@ -304,8 +308,8 @@ fn unescaped(text: &str) -> impl Iterator<Item = char> {
     .fuse()
 }
 
-/// Whether the hot table stores one full image of the version, and which: the row after where there is none before or none known, the
-/// row before where there is none after.
+/// Whether the hot table stores one full image of the version, and which one: the row after if there is no row before
+/// or it is not known, and the row before if there is no row after.
 pub fn full_image<'b>(version: &Version<'b>) -> Option<(Side, Image<'b>)> {
     match version.event() {
         Event::Created | Event::Snapshot => version.after().map(|image| (Side::After, image)),

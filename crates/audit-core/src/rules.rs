@@ -1,4 +1,5 @@
-//! What the operator decided about tables: `[[tables]]` and `[protection]`, and the one set of rules that results for a table.
+//! The operator's decisions about tables, `[[tables]]` and `[protection]`, and the one set of rules that results for a
+//! table.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -125,8 +126,8 @@ pub struct ProtectionRule {
     pub method: Protect,
 }
 
-/// Names that commonly hold secrets: the default rule set, always `full`. They mean names in each style: `api_key` also `apiKey` and `api-key`. A rule
-/// of the operator's own comes first.
+/// Names that commonly hold secrets: the default rule set, always `full`. They match names in every style: `api_key`
+/// also matches `apiKey` and `api-key`. A rule of the operator's own comes first.
 pub const DEFAULT_PROTECTED: &[&str] = &[
     "*password*",
     "*passwd*",
@@ -172,40 +173,42 @@ pub const DEFAULT_PROTECTED: &[&str] = &[
     "salt",
 ];
 
-/// Columns that by default make no version by themselves.
+/// Columns that by default make no version on their own.
 pub const DEFAULT_IGNORE_ALONE: &[&str] = &["updated_at", "modified_at", "lock_version"];
 
 impl TableRule {
-    /// Whether it holds for a table of this name.
+    /// Whether the rule applies to a table of this name.
     pub fn covers(&self, table: &str) -> bool {
         std::iter::once(&self.name).chain(&self.former_names).any(|pattern| matches(pattern, table))
     }
 
-    /// Whether it is about this table, and not about all whose names are alike.
+    /// Whether the rule names this table exactly, and not by a pattern.
     fn names_exactly(&self, table: &str) -> bool {
         std::iter::once(&self.name).chain(&self.former_names).any(|name| name == table && !is_pattern(name))
     }
 }
 
-/// Every rule, in the operator's order.
+/// All rules, in the operator's order.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     pub tables: Vec<TableRule>,
     pub protection: Vec<ProtectionRule>,
-    /// Whether [`DEFAULT_PROTECTED`] applies, and cards' numbers inside of text are masked where no rule for them says otherwise.
+    /// Whether [`DEFAULT_PROTECTED`] applies, and card numbers inside text are masked if no rule for them says
+    /// otherwise.
     pub default_protection: bool,
-    /// Names of a context's fields, each with what happens to it; before general and default rules.
+    /// Names of a context's fields, each with what happens to it; these come before general and default rules.
     pub context: BTreeMap<String, Protect>,
 }
 
 impl Rules {
-    /// Merges what matches `table`: scalars and lists of a later rule replace those of an earlier one, `protect` adds up.
+    /// Merges the rules that match `table`: scalars and lists of a later rule replace those of an earlier one,
+    /// `protect` is combined.
     pub fn for_table(&self, table: &TableName) -> TableRules {
         self.for_name(table.to_string())
     }
 
-    /// The same for a table that had other names when it was last seen: what was said of those holds for it, until a rule names it as it is
-    /// called now. A rename is no decision about what is protected.
+    /// The same for a table that had other names when it was last seen: rules for those names apply to it until a rule
+    /// uses its present name. A rename is not a decision about what is protected.
     pub fn for_renamed(&self, table: &TableName, former: &[TableName]) -> TableRules {
         let name = table.to_string();
         let named = self.tables.iter().any(|rule| rule.names_exactly(&name));
@@ -216,12 +219,12 @@ impl Rules {
         TableRules { renamed_from, ..self.for_names(names) }
     }
 
-    /// The same for a table's name as records have it.
+    /// The same for a table's name as records contain it.
     pub fn for_name(&self, name: String) -> TableRules {
         self.for_names(vec![name])
     }
 
-    /// `names` begins with the name that the table has now.
+    /// Merges the rules for a table with several names; `names` begins with its present name.
     fn for_names(&self, names: Vec<String>) -> TableRules {
         let mut merged = TableRule { name: names.first().cloned().unwrap_or_default(), ..TableRule::default() };
         let fits = |rule: &TableRule| names.iter().any(|name| rule.covers(name));
@@ -286,7 +289,8 @@ impl Rules {
         for (index, rule) in matching() {
             deciders.extend(own(index, rule));
         }
-        // An exact name before a pattern, a later rule before an earlier one, `protect` before `allow`, a longer pattern before a shorter one.
+        // An exact name comes before a pattern, a later rule before an earlier one, `protect` before `allow`, a longer
+        // pattern before a shorter one.
         deciders.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
         let mut deciders: Vec<Decider> = deciders.into_iter().map(|(_, decider)| decider).collect();
         let general = || self.protection.iter().enumerate().filter(|(_, rule)| rule.content.is_none());
@@ -302,7 +306,7 @@ impl Rules {
             protect: Some(Method::Full.into()),
             by: By::Default(name),
         }));
-        // A rule that protects or labels one table must not leave the others out: only `capture = true` does.
+        // A rule that protects or labels one table must not exclude the others; only `capture = true` does.
         let captured = merged.capture.unwrap_or(!self.tables.iter().any(|rule| rule.capture == Some(true)));
         let own = matching().filter(|(_, rule)| names.iter().any(|name| rule.names_exactly(name)));
         let own = own.flat_map(|(_, rule)| rule.protect.keys().filter(|name| !is_pattern(name)).cloned()).collect();
@@ -318,7 +322,7 @@ impl Rules {
         }
     }
 
-    /// What is protected inside of a transaction's context.
+    /// What is protected inside a transaction's context.
     pub fn for_context(&self) -> Inside {
         let own = self.context.iter().map(|(name, protect)| (name.as_str(), protect.methods()));
         let named = |rule: &'_ ProtectionRule| rule.content.is_none() && rule.type_name.is_none();
@@ -338,7 +342,7 @@ impl Rules {
         Inside { form: Form::Document, names, content, ..Inside::default() }
     }
 
-    /// The first rules whose names are more than can be searched for together, as it stands in the configuration.
+    /// The first rules with more names than can be searched for together, by their place in the configuration.
     pub fn too_many_names(&self) -> Option<String> {
         if self.for_context().names.too_many() {
             return Some("protection".to_owned());
@@ -368,7 +372,7 @@ impl Rules {
     }
 }
 
-/// Whether a name in a rule stands for several.
+/// Whether a name in a rule stands for several names.
 pub fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?'])
 }
@@ -377,11 +381,11 @@ fn any_matches(patterns: &[String], name: &str) -> bool {
     patterns.iter().any(|pattern| matches(pattern, name))
 }
 
-/// Whether `name` fits `pattern`, where `*` stands for any run of characters and `?` for one.
+/// Whether `name` matches `pattern`, in which `*` stands for any run of characters and `?` for one.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
-    // Where to go on if the text after the last star does not fit: the star takes one character more.
+    // Where to continue if the text after the last star does not match: the star then takes one character more.
     let mut retry = None;
     while n < name.len() {
         match pattern.get(p) {

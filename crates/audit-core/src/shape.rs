@@ -1,8 +1,8 @@
-//! Shapes: the states a table has been in, as the stream described them.
+//! Shapes: the states that a table has been in, as the stream described them.
 //!
-//! A shape belongs to a stretch of the WAL, not to the catalog of today: where the stream comes by again, the key and the
-//! `schema_version` that a sink has stored hold, so that all sinks and every replay agree on them. Columns and types are never
-//! taken from a sink: protection rests on them, and a sink may be written to by others.
+//! A shape belongs to a stretch of the WAL, not to today's catalog. When the stream passes the same place again, the
+//! key and the `schema_version` that a sink has stored are used, so that all sinks and every replay agree on them.
+//! Columns and types are never taken from a sink: protection depends on them, and others may write to a sink.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub use self::history::{Former, History};
 
 mod history;
 
-/// A table's name as captured; partitions go by their root's.
+/// A table's name as captured; a partition has the name of its root.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
     pub schema: String,
@@ -29,7 +29,7 @@ impl TableName {
     }
 }
 
-/// `schema.table`. A part that holds a dot or a quote is quoted as in SQL, so that no two tables share a name.
+/// `schema.table`. A part that contains a dot or a quote is quoted as in SQL, so that no two tables share a name.
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, part) in [&self.schema, &self.table].into_iter().enumerate() {
@@ -44,7 +44,7 @@ impl fmt::Display for TableName {
     }
 }
 
-/// REPLICA IDENTITY as the Relation message names it.
+/// REPLICA IDENTITY as the Relation message states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
     Default,
@@ -54,7 +54,7 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// From `relreplident`.
+    /// Converts from `relreplident`.
     pub fn from_byte(byte: u8) -> Option<Identity> {
         Some(match byte {
             b'd' => Identity::Default,
@@ -89,12 +89,12 @@ pub struct RelationColumn {
     pub name: String,
     pub type_oid: u32,
     pub typmod: i32,
-    /// Part of the replica identity; under FULL every column is.
+    /// Whether it is part of the replica identity; under FULL every column is.
     pub in_identity: bool,
 }
 
 impl Relation {
-    /// Names this state of the table: equal descriptors, and only they, have equal digests.
+    /// Identifies this state of the table: equal descriptors, and only they, have equal digests.
     pub fn digest(&self) -> String {
         let mut parts = Parts::default();
         parts.add(&self.oid.to_be_bytes());
@@ -115,14 +115,14 @@ impl Relation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeySource {
-    /// The catalog's primary key; its columns equalled the Relation's when it was read.
+    /// The catalog's primary key; the catalog's columns equalled the Relation's when it was read.
     Catalog,
     /// The columns that the Relation message marks.
     Identity,
-    /// The catalog had already moved on. The shape before had this key, or else the catalog has it now, and its columns
-    /// exist in this shape.
+    /// The catalog had already changed. The previous shape had this key, or else the catalog has it now, and its
+    /// columns exist in this shape.
     Carried,
-    /// The table has none.
+    /// The table has no key.
     None,
 }
 
@@ -131,21 +131,22 @@ pub enum KeySource {
 pub struct Shape {
     pub schema: String,
     pub table: String,
-    /// Counts the table's shapes, from 1. 0 until the first version is made in this shape: one without versions is not counted,
-    /// because no sink would know of it when the stream comes by again.
+    /// The number of the shape among the table's shapes, from 1. It is 0 until the first version is made in this shape:
+    /// a shape without versions is not counted, because no sink would know it when the stream passes again.
     pub schema_version: u32,
-    /// Names all that is decided by: see [`Shape::digest`]. Earlier releases wrote [`Relation::digest`].
+    /// Identifies everything that decisions depend on; see [`Shape::digest`]. Earlier releases wrote
+    /// [`Relation::digest`].
     pub digest: String,
-    /// The first version made in this shape.
+    /// The position of the first version made in this shape.
     pub first: Position,
     pub columns: Vec<ShapeColumn>,
-    /// Names of the key's columns, in key order; empty for a table that has none.
+    /// Names of the key's columns, in key order; empty for a table without a key.
     pub key: Vec<String>,
     pub key_source: KeySource,
-    /// The table's oid. Shapes that earlier releases stored have none.
+    /// The table's oid; `None` in shapes that earlier releases stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oid: Option<u32>,
-    /// Proves that a daemon of this source made the shape: see [`crate::context::Contexts::seal`].
+    /// Proves that a daemon of this source made the shape; see [`crate::context::Contexts::seal`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal: Option<String>,
 }
@@ -155,17 +156,17 @@ pub struct ShapeColumn {
     pub name: String,
     pub type_oid: u32,
     pub typmod: i32,
-    /// The type as the catalog prints it; the OID as text where it was gone already.
+    /// The type as the catalog prints it, or the OID as text if the type no longer existed.
     pub type_name: String,
-    /// Types that the type is made of, as the catalog prints them: a domain's base, elements of an array, fields of a row, bounds of a range.
-    /// Not stored: the catalog is asked.
+    /// Types that the type consists of, as the catalog prints them: a domain's base, elements of an array, fields of a
+    /// row, bounds of a range. They are not stored; the catalog is asked.
     #[serde(skip)]
     pub holds: Vec<String>,
     #[serde(with = "as_text")]
     pub kind: Kind,
-    /// `pg_attribute.attnum`, where the catalog matched the stream.
+    /// `pg_attribute.attnum`, if the catalog matched the stream.
     pub attnum: Option<i16>,
-    /// Part of the replica identity: an old row that holds only the identity has a value for it.
+    /// Whether it is part of the replica identity: an old row that contains only the identity has a value for it.
     pub in_identity: bool,
 }
 
@@ -174,7 +175,8 @@ impl Shape {
         TableName::new(&self.schema, &self.table)
     }
 
-    /// Whether `relation` shows the table in this shape. Nothing that is read back from a sink is used without this question.
+    /// Whether `relation` shows the table in this shape. Nothing that is read back from a sink is used without this
+    /// check.
     pub fn is_of(&self, relation: &Relation) -> bool {
         let own = self.columns.iter().map(|c| (&c.name, c.type_oid, c.typmod, c.in_identity));
         let table = match self.oid {
@@ -186,7 +188,7 @@ impl Shape {
             && own.eq(relation.columns.iter().map(|c| (&c.name, c.type_oid, c.typmod, c.in_identity)))
     }
 
-    /// Whether both lead to the same decisions.
+    /// Whether both shapes lead to the same decisions.
     fn equals(&self, other: &Shape) -> bool {
         let columns = |shape: &Shape| {
             let column = |c: &ShapeColumn| (c.name.clone(), c.type_oid, c.typmod, c.type_name.clone(), c.kind.clone());
@@ -195,8 +197,9 @@ impl Shape {
         self.has_numbers_of(other) && self.key == other.key && columns(self) == columns(other)
     }
 
-    /// Whether no column is known to be another one than that in the same place. ⚠ One that was dropped and added again looks the same in the stream, and
-    /// has the same digest, but a rename after that is known by its new number alone.
+    /// Whether every column that has a number in both shapes has the same one. ⚠ A column that was dropped and added
+    /// again looks the same in the stream, and has the same digest, but a later rename of it is recognised only by its
+    /// new number.
     pub fn has_numbers_of(&self, other: &Shape) -> bool {
         self.columns.iter().zip(&other.columns).all(|(a, b)| match (a.attnum, b.attnum) {
             (Some(a), Some(b)) => a == b,
@@ -204,7 +207,7 @@ impl Shape {
         })
     }
 
-    /// What [`Shape::digest`] of the shape that `relation` shows is.
+    /// The [`Shape::digest`] of the shape that `relation` shows.
     fn digest_of(&self, relation: &Relation) -> String {
         let mut parts = Parts::default();
         parts.add(relation.digest().as_bytes());
@@ -216,10 +219,10 @@ impl Shape {
         parts.digest()
     }
 
-    /// What a seal stands for: everything but the seal.
+    /// The text that a seal covers: everything but the seal.
     pub fn unsealed(&self) -> String {
         let plain = Shape { seal: None, ..self.clone() };
-        // A struct of texts and numbers can always be written.
+        // A struct of texts and numbers can always be serialised.
         serde_json::to_string(&plain).unwrap_or_default()
     }
 
@@ -228,7 +231,7 @@ impl Shape {
     }
 }
 
-/// A hash over parts, each with its length, so that no two lists of parts are alike.
+/// A hash over parts, each with its length, so that two different lists of parts never hash the same bytes.
 #[derive(Default)]
 struct Parts(Sha256);
 
@@ -257,14 +260,15 @@ mod as_text {
     }
 }
 
-/// What the catalog says of a table now. It counts only where its columns equal the Relation's.
+/// The catalog's present description of a table. It is used only if its columns equal the Relation's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CatalogTable {
     pub oid: u32,
     pub columns: Vec<CatalogColumn>,
     /// Attribute numbers of the primary key, in key order.
     pub primary_key: Vec<i16>,
-    /// Types of the stream's columns, where the table's own columns do not tell: it has changed since, or is gone.
+    /// Types of the stream's columns that the table's own columns do not show, because it has changed since or no
+    /// longer exists.
     pub types: Vec<CatalogType>,
 }
 
@@ -279,13 +283,13 @@ pub struct CatalogType {
 }
 
 impl CatalogTable {
-    /// Whether the catalog still describes the table as the stream does: column for column, of those that are published.
+    /// Whether the catalog still describes the table as the stream does, comparing each published column.
     pub fn matches(&self, relation: &Relation) -> bool {
         let published = self.columns.iter().filter(|c| c.published).map(|c| (&c.name, c.type_oid, c.typmod));
         self.oid == relation.oid && published.eq(relation.columns.iter().map(|c| (&c.name, c.type_oid, c.typmod)))
     }
 
-    /// Names of the primary key's columns.
+    /// The columns of the primary key.
     fn primary_key(&self) -> Vec<&CatalogColumn> {
         let named = |attnum: &i16| self.columns.iter().find(|c| c.attnum == *attnum);
         self.primary_key.iter().map(named).collect::<Option<Vec<_>>>().unwrap_or_default()
@@ -301,8 +305,8 @@ pub struct CatalogColumn {
     pub type_name: String,
     /// See [`ShapeColumn::holds`].
     pub holds: Vec<String>,
-    /// Resolved through domains and array element types.
+    /// The kind, resolved through domains and array element types.
     pub kind: Kind,
-    /// The stream has it: a publication may leave columns out.
+    /// Whether the stream has the column: a publication may leave columns out.
     pub published: bool,
 }

@@ -1,4 +1,4 @@
-//! What a sink is: a place versions go, which stores its checkpoint with its data.
+//! What a sink is: a place for versions, which stores its checkpoint together with its data.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,21 +13,22 @@ use crate::position::{Lsn, Position};
 use crate::quarantine::Quarantine;
 use crate::shape::Shape;
 
-/// What one sink has durably, of one source.
+/// What one sink has stored durably of one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     pub source: String,
     /// The cluster's system identifier.
     pub system_id: u64,
     pub timeline: u32,
-    /// Where that timeline began: two restores may give their timelines the same number. `None` where an earlier release stored it.
+    /// Where that timeline began, because two restores may give their timelines the same number. `None` if an earlier
+    /// release wrote the checkpoint.
     #[serde(default)]
     pub timeline_start: Option<Lsn>,
-    /// The last change that is durable or needs not be; its `epoch` is the checkpoint's.
+    /// The last change that is durable or does not have to be; its `epoch` is the checkpoint's.
     pub position: Position,
-    /// Start of that change's WAL record; zero before the first.
+    /// Start of that change's WAL record; zero before the first change.
     pub change_lsn: Lsn,
-    /// Everything that committed before here is durable.
+    /// Every transaction that committed before here is durable.
     pub flushed_lsn: Lsn,
 }
 
@@ -50,25 +51,26 @@ pub struct ChunkProgress {
     pub baseline: u32,
     /// The last whole chunk that is stored.
     pub chunk: u32,
-    /// It was the last.
+    /// Whether that chunk was the last one of the baseline.
     pub done: bool,
 }
 
-/// By table name.
+/// The progress of each table, by its name.
 pub type Baselines = BTreeMap<String, ChunkProgress>;
 
-/// What a sink says on start, after it was taken over.
+/// What a sink reports at the start, after it was taken over.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
     /// `None` before the first write.
     pub checkpoint: Option<Checkpoint>,
     pub baselines: Baselines,
-    /// Shapes of all tables that this sink has rows of.
+    /// The shapes of all tables of which this sink has rows.
     pub shapes: Vec<Shape>,
 }
 
-/// Whether a place `has` less than it `had`: it was put back to an earlier state, or a copy that lags took over. What a sink reported as
-/// durable may be acknowledged to the source, so it must not go on from there as if nothing were missing.
+/// Whether a place `has` less than it `had`: it was restored to an earlier state, or a lagging copy took over. What a
+/// sink reported as durable may already be acknowledged to the source, so the sink must not continue from there as if
+/// nothing were missing.
 pub fn went_back(had: (Option<&Checkpoint>, &Baselines), has: (Option<&Checkpoint>, &Baselines)) -> bool {
     let number = |progress: &ChunkProgress| (progress.baseline, progress.chunk, progress.done);
     let lost = |(table, had): (&String, &ChunkProgress)| has.1.get(table).map(number) < Some(number(had));
@@ -83,48 +85,50 @@ pub fn went_back(had: (Option<&Checkpoint>, &Baselines), has: (Option<&Checkpoin
         }
 }
 
-/// The source as it is now: what a checkpoint that is written from now on says about it.
+/// The source as it is now, as each new checkpoint records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub source: String,
     pub system_id: u64,
     pub timeline: u32,
-    /// Where the timeline began; zero for the first.
+    /// Where the timeline began; zero for the first timeline.
     pub timeline_start: Lsn,
 }
 
-/// A place versions go. It commits its checkpoint together with its data, so that neither is ever ahead of the other.
+/// A place for versions. It commits its checkpoint together with its data, so that neither is ever ahead of the other.
 ///
-/// A sink is used by one task. `take` comes first; after [`Action::Retry`] the failed function may be
-/// called again with the same arguments.
+/// A sink is used by one task. `take` comes first; after [`Action::Retry`] the failed function may be called again with
+/// the same arguments.
 pub trait Sink: Send {
-    /// Raises the owner epoch by compare and set, so that whoever wrote here before can write no more; then reads what is stored.
+    /// Raises the owner epoch by compare and set, so that a previous owner can no longer write; then reads what is
+    /// stored.
     fn take(&mut self, identity: &Identity) -> impl Future<Output = Result<Stored, SinkError>> + Send;
 
-    /// Where the stream will begin: nothing at or before `start` needs to be stored. Called once, after `take` and before the first
-    /// `write`; stored with the first data, or at once where the sink has nothing yet.
+    /// Says where the stream will begin: nothing at or before `start` has to be stored. Called once, after `take` and
+    /// before the first `write`. The sink stores `start` with its first data, or at once if it has nothing yet.
     fn begin(&mut self, start: Progress) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// Takes the batches in. Versions at or below what it has are skipped, chunks likewise, so a repeat changes nothing. May return
-    /// before they are durable: [`Sink::durable`] tells.
+    /// Takes the batches. Versions at or below the stored position are skipped, and stored chunks too, so a repeat
+    /// changes nothing. May return before the batches are durable; [`Sink::durable`] reports when they are.
     fn write(&mut self, batches: &[&Batch]) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// Makes durable what is due by its age, or everything.
+    /// Makes durable what is due by its age, or everything if `all` is set.
     fn flush(&mut self, all: bool) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// When `flush(false)` will next have something to do.
+    /// The time at which `flush(false)` will next have something to do.
     fn due(&self) -> Option<Instant>;
 
-    /// What is durable.
+    /// How far the stream is durable.
     fn durable(&self) -> Progress;
 
-    /// The versions that this sink refused and an operator quarantined: event `error` takes the place of each.
+    /// Sets the versions that this sink refused and an operator quarantined: an `error` record takes the place of each.
     fn quarantine(&mut self, quarantine: Arc<Quarantine>);
 
     /// Memory that the sink holds for versions that are not durable yet, in bytes.
     fn held_bytes(&self) -> usize;
 
-    /// What fails in one part of the sink, such as one table, while everything else goes on: each names the part and the error.
+    /// What fails in one part of the sink, such as one table, while everything else continues: each text names the part
+    /// and the error.
     fn troubles(&self) -> Vec<String> {
         Vec::new()
     }
@@ -135,23 +139,23 @@ pub trait Sink: Send {
 pub enum Action {
     /// Call the same function again, after a pause.
     Retry,
-    /// The sink lost what it held in memory; the stream has to begin again from what is durable.
+    /// The sink lost what it held in memory, so the stream has to begin again from what is durable.
     Restart,
-    /// Someone must act. Nothing goes on by itself.
+    /// Someone must act; nothing continues by itself.
     Stop,
     /// Another daemon owns the sink.
     Fenced,
 }
 
-/// A sink could not do what it was asked.
+/// A sink could not do what was requested.
 #[derive(Debug)]
 pub struct SinkError {
     pub action: Action,
-    /// What happened, to what.
+    /// What happened, and to what.
     pub message: String,
-    /// What a person can do.
+    /// What a person can do about it.
     pub hint: Option<String>,
-    /// The version that the sink refuses, where it is one.
+    /// The version that the sink refuses, if that is the cause.
     pub refused: Option<Position>,
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -173,7 +177,7 @@ impl SinkError {
         SinkError::new(Action::Fenced, message)
     }
 
-    /// See [`went_back`]. `place` is what holds the checkpoint.
+    /// The error for [`went_back`]. `place` names what holds the checkpoint.
     pub fn went_back(place: &str) -> SinkError {
         SinkError::new(Action::Restart, format!("{place} went back to an earlier state than this process has stored"))
             .hint(
@@ -182,7 +186,8 @@ impl SinkError {
             )
     }
 
-    /// The sink refuses a version, and goes on without it once an operator quarantines it. `advice` is what else can help.
+    /// The sink refuses a version, and continues without it once an operator quarantines it. `advice` says what else
+    /// may help.
     pub fn refusing(sink: &str, position: Position, message: impl Into<String>, advice: Option<&str>) -> SinkError {
         let advice = advice.map_or(String::new(), |advice| format!("{advice}, or go on without it: "));
         let command = quarantine_command(sink, position);
@@ -204,12 +209,12 @@ impl SinkError {
     }
 }
 
-/// The command by which an operator leaves out a version. `sink` is [`ALL_SINKS`] for a change that cannot be decoded.
+/// The command by which an operator leaves a version out. `sink` is [`ALL_SINKS`] for a change that cannot be decoded.
 pub fn quarantine_command(sink: &str, position: Position) -> String {
     format!("cdc-audit resume --sink {sink} --quarantine {position}")
 }
 
-/// What [`quarantine_command`] names for a change that no sink can be given.
+/// The name that [`quarantine_command`] takes for a change that cannot be given to any sink.
 pub const ALL_SINKS: &str = "all";
 
 impl fmt::Display for SinkError {

@@ -1,7 +1,8 @@
-//! The version record as it is read back: one struct for whatever is stored anywhere, in the order and under the names of the record.
+//! The version record as it is read back: one struct for all stores, in the order and under the names of the record.
 //!
-//! A store gives what it holds; [`Record::complete`] adds what is derived on reading, so that hot and lake show the same. JSON is
-//! kept as text, never parsed into numbers of ours: a `numeric` inside a `jsonb` has more digits than a float.
+//! A store provides what it holds; [`Record::complete`] adds what is derived on reading, so that hot tables and lakes
+//! show the same. JSON is kept as text and never parsed into our own number types, because a `numeric` inside a `jsonb`
+//! may have more digits than a float.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,7 +21,7 @@ use crate::value::write_json_string;
 /// A JSON text, valid by construction.
 pub type Json = Box<RawValue>;
 
-/// A version as readers see it. Serialises to the record's JSON form.
+/// A version as readers see it. It serialises to the record's JSON form.
 #[derive(Clone, Serialize)]
 pub struct Record {
     pub source: String,
@@ -31,7 +32,7 @@ pub struct Record {
     pub old_key: Option<String>,
     /// The name of an [`crate::version::Event`], or one that a later version of the program wrote.
     pub event: String,
-    /// `{"column": [old, new]}`. Stored for updates only; [`Record::complete`] makes it for the other events.
+    /// `{"column": [old, new]}`. It is stored for updates only; [`Record::complete`] makes it for the other events.
     pub changes: Option<Json>,
     pub before: Option<Json>,
     pub after: Option<Json>,
@@ -66,7 +67,7 @@ fn as_text<S: Serializer>(micros: &Micros, s: S) -> Result<S::Ok, S::Error> {
 }
 
 impl Record {
-    /// Puts the columns into their order, which a `jsonb` does not keep, and makes what is derived anew.
+    /// Puts the columns into their order, which a `jsonb` does not keep, and makes the derived fields again.
     pub fn in_order(mut self, order: &ColumnOrder) -> Record {
         let objects = [&mut self.changes, &mut self.before, &mut self.after, &mut self.included];
         for object in objects.into_iter().flatten() {
@@ -77,7 +78,7 @@ impl Record {
         self.complete()
     }
 
-    /// What the table's rules required and nobody said: `actor`, `reason`.
+    /// What the table's rules required and nobody provided: `actor`, `reason`.
     pub fn missing(&self) -> Vec<String> {
         #[derive(serde::Deserialize)]
         struct Flagged {
@@ -88,7 +89,8 @@ impl Record {
         context.and_then(|json| serde_json::from_str::<Flagged>(json).ok()).map_or_else(Vec::new, |said| said.missing)
     }
 
-    /// Adds what is not stored: `changes` of created, snapshot (`[null, v]`) and deleted (`[v, null]`), and the summary.
+    /// Adds what is not stored: `changes` of created, snapshot (`[null, v]`) and deleted (`[v, null]`) versions, and
+    /// the summary.
     pub fn complete(mut self) -> Record {
         if self.changes.is_none() {
             self.changes = match self.event.as_str() {
@@ -102,7 +104,7 @@ impl Record {
     }
 }
 
-/// The order of a table's columns. What it does not know comes last, by name; an empty one orders everything by name.
+/// The order of a table's columns. Unknown columns come last, by name; an empty order sorts everything by name.
 #[derive(Clone, Debug, Default)]
 pub struct ColumnOrder(HashMap<String, usize>);
 
@@ -111,14 +113,14 @@ impl ColumnOrder {
         ColumnOrder(shape.columns.iter().enumerate().map(|(at, column)| (column.name.clone(), at)).collect())
     }
 
-    /// What to sort a name by. What a further method of protection left of a column stands behind it.
+    /// The sort key of a name. The companion column of a further protection method sorts directly after its column.
     fn place<'n>(&self, name: &'n str) -> (usize, &'n str, bool, &'n str) {
         let column = if self.0.contains_key(name) { None } else { companion_of(name) };
         let beside = column.unwrap_or(name);
         (self.0.get(beside).copied().unwrap_or(usize::MAX), beside, column.is_some(), name)
     }
 
-    /// The object with its members in order; `None` where they are, or where it is no object.
+    /// The object with its members in order; `None` if they already are, or if it is not an object.
     fn sorted(&self, object: &RawValue) -> Option<Json> {
         let mut members = fields(object)?;
         let order = |a: &Member<'_>, b: &Member<'_>| self.place(&a.0).cmp(&self.place(&b.0));
@@ -130,14 +132,14 @@ impl ColumnOrder {
     }
 }
 
-/// Where it stands, no values.
+/// Shows the record's place, no values.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Record({} {} {} {})", self.source, self.position, self.table_name, self.event)
     }
 }
 
-/// `{"column": v}` as `{"column": <left>v<right>}`.
+/// Turns `{"column": v}` into `{"column": <left>v<right>}`.
 fn expand(image: &RawValue, left: &str, right: &str) -> Option<Json> {
     write_object(fields(image)?, left, right)
 }
@@ -157,7 +159,7 @@ fn write_object(members: Vec<Member<'_>>, left: &str, right: &str) -> Option<Jso
     RawValue::from_string(String::from_utf8(out).ok()?).ok()
 }
 
-/// One sentence for people: [`write_summary`] of `changes` as JSON, in the form that readers are shown.
+/// One sentence for people: [`write_summary`] for `changes` as JSON, in the form that readers are shown.
 pub fn summary(event: &str, changes: Option<&RawValue>, before_known: bool) -> String {
     let members = changes.and_then(fields).unwrap_or_default();
     let pairs: Vec<(Cow<'_, str>, [&RawValue; 2])> =
@@ -174,7 +176,7 @@ pub fn summary(event: &str, changes: Option<&RawValue>, before_known: bool) -> S
 
 type Member<'a> = (Cow<'a, str>, &'a RawValue);
 
-/// An object's members in their order, whatever they hold.
+/// An object's members in their order, with whatever values they have.
 fn fields(object: &RawValue) -> Option<Vec<Member<'_>>> {
     serde_json::from_str(object.get()).ok().map(|Fields(fields)| fields)
 }
@@ -206,7 +208,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// A JSON text from its stored form; a text that is no JSON becomes a JSON string, for what was stored must stay readable.
+/// A JSON text from its stored form. A text that is not valid JSON becomes a JSON string, because what was stored must
+/// stay readable.
 pub fn json(text: String) -> Json {
     RawValue::from_string(text.clone()).or_else(|_| to_raw_value(&text)).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }

@@ -1,4 +1,4 @@
-//! A table as it is recorded: one shape under the rules that hold for it.
+//! A table as it is recorded: one shape, with the rules that apply to it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,45 +13,47 @@ use crate::shape::{Shape, ShapeColumn};
 use crate::value::Kind;
 use crate::versions_table::{COMMON, VersionsTable};
 
-/// Made once for each shape; every version points to one.
+/// A table in one shape. It is made once for each shape, and every version points to one.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// `schema.table`, see [`crate::shape::TableName`].
+    /// `schema.table`; see [`crate::shape::TableName`].
     pub name: Arc<str>,
     pub item_type: String,
     pub shape: Arc<Shape>,
-    /// The columns that are kept, in the table's order. Columns that are dropped, or neither tracked nor included, are absent.
+    /// The kept columns, in the table's order. Dropped columns, and those that are neither tracked nor included, are
+    /// absent.
     pub columns: Vec<Column>,
     /// The key's columns in key order.
     pub key: Vec<KeyColumn>,
-    /// Events that make versions.
+    /// The events that make versions.
     pub events: EventSet,
-    /// Columns of the relation's rows that mark a row as deleted.
+    /// Columns of the relation's rows by which the application marks a row as deleted.
     pub soft_delete: Vec<usize>,
     /// Index into `columns`.
     pub tenant: Option<usize>,
-    /// Index of the column that names the data subject in the relation's rows; it need not be kept.
+    /// Index, in the relation's rows, of the column that names the data subject; the column does not have to be kept.
     pub subject: Option<usize>,
-    /// Columns whose values are authenticated with ciphertexts, in the order of the rule: indexes into `columns`.
+    /// Columns whose values are authenticated together with ciphertexts, in the order of the rule, as indexes into
+    /// `columns`.
     pub bound: Vec<usize>,
-    /// Where hot sinks keep its versions; `None` stands for the common table.
+    /// Where hot sinks keep the table's versions; `None` stands for the common table.
     pub versions_table: Option<VersionsTable>,
     /// Index into `columns`.
     pub actor: Option<usize>,
     /// Index into `columns`.
     pub reason: Option<usize>,
-    /// Events whose versions need an actor.
+    /// The events whose versions need an actor.
     pub require_actor: EventSet,
-    /// Events whose versions need a reason.
+    /// The events whose versions need a reason.
     pub require_reason: EventSet,
-    /// Columns that are absent until a rule decides about them: those of a strict table, and those that may have been protected under another
-    /// name.
+    /// Columns that are absent until a rule decides about them: those of a strict table, and those that may have been
+    /// protected under another name.
     pub withheld: Vec<String>,
-    /// Columns that are protected, or withheld, because of what they were called before: no rule names them as they are called now.
+    /// Columns that are protected or withheld because of an earlier name: no rule matches their present name.
     pub lost: Vec<String>,
     /// See [`TableRules::renamed_from`].
     pub renamed_from: Option<String>,
-    /// The sinks that its versions go to; `None` stands for all.
+    /// The sinks that the table's versions go to; `None` stands for all.
     pub sinks: Option<Vec<String>>,
 }
 
@@ -65,17 +67,17 @@ pub struct Column {
     pub kind: Kind,
     pub type_name: String,
     pub protection: Option<Protection>,
-    /// Of a column that is itself kept as it is: what is protected inside of its values.
+    /// What is protected inside the values of a column that is itself kept as it is.
     pub inside: Option<Arc<Inside>>,
-    /// Changes are recorded member by member; only where the values are documents still.
+    /// Changes are recorded member by member. It is set only if the kept values are still documents.
     pub expansion: Option<Expansion>,
-    /// Holds what a further method leaves of the column before it, whose `source` is the same.
+    /// Whether the column holds what a further method leaves of the column before it, whose `source` is the same.
     pub companion: bool,
-    /// Part of `before`, `after` and `changes`.
+    /// Whether it is part of `before`, `after` and `changes`.
     pub tracked: bool,
-    /// A change of this column makes a version.
+    /// Whether a change of this column makes a version.
     pub makes_version: bool,
-    /// Part of `included`.
+    /// Whether it is part of `included`.
     pub included: bool,
 }
 
@@ -84,7 +86,8 @@ impl Column {
         self.protection.as_ref().map(|protection| protection.rule.method)
     }
 
-    /// What keeps ciphertexts from being bound to it: who opens them has only what is recorded, in the form that each sink gives it.
+    /// Why ciphertexts cannot be bound to this column, if so. Opening a ciphertext needs the bound values, and a reader
+    /// has only what is recorded, in the form that each sink stores.
     fn unbindable(&self) -> Option<String> {
         match (&self.protection, &self.kind) {
             (Some(protection), _) => Some(format!("protected with `{}`", protection.rule.method.name())),
@@ -94,7 +97,7 @@ impl Column {
         }
     }
 
-    /// Whether its values, or something in them, are kept as ciphertexts.
+    /// Whether its values, or parts of them, are kept as ciphertexts.
     fn encrypts(&self) -> bool {
         self.method() == Some(Method::Encrypt) || self.inside.as_ref().is_some_and(|inside| inside.encrypts())
     }
@@ -104,7 +107,7 @@ impl Column {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protection {
     pub rule: MethodRule,
-    /// What equal values look alike within.
+    /// The space within which equal values look alike.
     pub space: Space,
 }
 
@@ -123,10 +126,10 @@ pub struct KeyColumn {
     pub name: String,
     pub source: usize,
     pub kind: Kind,
-    /// Appears as an HMAC under the row key.
+    /// Whether it appears as an HMAC under the row key.
     pub protected: bool,
     pub space: Space,
-    /// What makes a single value a protected one: content that is found in it.
+    /// Content whose occurrence in a single value makes that value a protected one.
     pub inside: Option<Arc<Inside>>,
 }
 
@@ -134,9 +137,9 @@ pub struct KeyColumn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hidden {
     Method(Method),
-    /// `ignore` names it, or `only` does not.
+    /// `ignore` names the column, or `only` does not name it.
     NotRecorded,
-    /// It may be a column that was protected under another name.
+    /// The column may have been protected under another name.
     Renamed,
 }
 
@@ -150,7 +153,8 @@ impl fmt::Display for Hidden {
     }
 }
 
-/// ⚠ A value that is not recorded as it is must not come in by way of the key. `None` where it may.
+/// Why the key does not show a column as it is; `None` if it does. ⚠ A value that is not recorded as it is must not be
+/// recorded through the key either.
 pub fn hides_in_key(rules: &TableRules, column: &ShapeColumn) -> Option<Hidden> {
     let decision = rules.decision(column);
     match decision.and_then(|decision| decision.methods.first()) {
@@ -221,7 +225,7 @@ impl TableError {
 }
 
 impl Table {
-    /// `row_key`: whether a key for protected key columns is configured.
+    /// `row_key` says whether a key for protected key columns is configured.
     pub fn new(shape: Arc<Shape>, rules: &TableRules, row_key: bool) -> Result<Table, TableError> {
         let name = shape.name().to_string();
         let (mut columns, mut withheld) = (Vec::new(), Vec::new());
@@ -255,7 +259,7 @@ impl Table {
                 companions(&shape, column, methods, &mut columns)?;
             }
         }
-        // A pattern's rule may name a column that only some of its tables have.
+        // The rule of a pattern may name a column that only some of its tables have.
         let find = |wanted: &Option<String>| columns.iter().position(|c: &Column| wanted.as_ref() == Some(&c.name));
         let (tenant, actor, reason) =
             (find(&rules.rule.tenant), find(&rules.rule.actor_column), find(&rules.rule.reason_column));
@@ -269,7 +273,7 @@ impl Table {
         if let Some(column) = rules.rule.key.iter().flatten().find(|wanted| source_of(wanted).is_none()) {
             return Err(no_column(column, "part of its key"));
         }
-        // Under the class's key nobody could erase what was to be erased.
+        // Under the key of the class nobody could erase a person's values, which is what the rule is for.
         let subject = rules.rule.subject.as_ref().filter(|_| columns.iter().any(Column::encrypts));
         let subject = subject.map(|column| source_of(column).ok_or_else(|| no_column(column, "its data subject's")));
         let subject = subject.transpose()?;
@@ -334,7 +338,8 @@ impl Table {
         })
     }
 
-    /// Whether changes of some column are recorded member by member. Then `changes` is stored for whole rows too, so that readers need no rules.
+    /// Whether changes of some column are recorded member by member. If so, `changes` is stored for whole rows too, so
+    /// that readers need no rules.
     pub fn expands(&self) -> bool {
         self.columns.iter().any(|column| column.expansion.is_some())
     }
@@ -344,19 +349,20 @@ impl Table {
         self.sinks.as_ref().is_none_or(|sinks| sinks.iter().any(|name| name == sink))
     }
 
-    /// The same table in a shape that counts now.
+    /// The same table in another shape, which now applies.
     pub fn in_shape(&self, shape: Arc<Shape>) -> Table {
         Table { shape, ..self.clone() }
     }
 
-    /// Why the rules cannot hold: they protect a column by name that the table does not have. See [`TableRules::unmet`].
+    /// The error for rules that cannot apply, because they protect a column by name that the table does not have. See
+    /// [`TableRules::unmet`].
     pub fn unmet(shape: &Shape, column: &str) -> TableError {
         let columns: Vec<String> = shape.columns.iter().map(|column| column.name.clone()).collect();
         let nearest = nearest(column, &columns);
         TableError::Unmet { table: shape.name().to_string(), column: column.to_owned(), nearest, columns }
     }
 
-    /// The pseudo-table of `gap` records, and of errors in changes whose table is not known.
+    /// The pseudo-table for `gap` records, and for errors in changes whose table is not known.
     pub fn pseudo(name: &str) -> Table {
         let (schema, table) = name.split_once('.').unwrap_or(("cdc_audit", name));
         Table {
@@ -394,8 +400,8 @@ impl Table {
     }
 }
 
-/// Adds the columns that the methods behind the first one need; `columns` ends with the column itself. By name, so that who knows no
-/// rules can put them into the same order.
+/// Adds the companion columns for the methods after the first; `columns` ends with the column itself. They are ordered
+/// by name, so that a reader without the rules can put them into the same order.
 fn companions(
     shape: &Shape,
     column: &ShapeColumn,
@@ -417,12 +423,12 @@ fn companions(
     Ok(())
 }
 
-/// The name under which a further method leaves a column.
+/// The name of the companion column that holds what a further method leaves of a column.
 pub fn companion_name(column: &str, method: Method) -> String {
     format!("{column}__{}", method.name())
 }
 
-/// The column beside which `name` would stand as a companion.
+/// The column whose companion would have this name.
 pub fn companion_of(name: &str) -> Option<&str> {
     let (column, method) = name.rsplit_once("__")?;
     (!column.is_empty() && Method::ALL.iter().any(|known| known.combines() && known.name() == method)).then_some(column)

@@ -1,8 +1,8 @@
-//! What a column's text means: [`Kind`], and the JSON form that each kind takes.
+//! What a column's text means: [`Kind`], and the JSON form of each kind.
 //!
-//! PostgreSQL sends every value as text under pinned output settings (`DateStyle` ISO, `TimeZone` UTC, `bytea_output` hex).
-//! The JSON form is decided by the column's type alone, so that a column never mixes forms; text that does not
-//! look as its type promises becomes a JSON string, never an error.
+//! PostgreSQL sends every value as text under pinned output settings (`DateStyle` ISO, `TimeZone` UTC, `bytea_output`
+//! hex). The JSON form is decided by the column's type alone, so that a column never mixes forms. A text that does not
+//! have the form of its type becomes a JSON string, never an error.
 
 use std::fmt;
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use base64::Engine as _;
 
 use crate::position::ParseError;
 
-/// The form of a column's values. Everything PostgreSQL has beyond these travels as its own text.
+/// The form of a column's values. All types of PostgreSQL beyond these keep their own text form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     Bool,
@@ -21,7 +21,7 @@ pub enum Kind {
     Int8,
     Float4,
     Float8,
-    /// `(precision, scale)` where the column declares them.
+    /// `(precision, scale)` if the column declares them.
     Numeric(Option<(u16, i16)>),
     Bytea,
     Date,
@@ -66,7 +66,8 @@ impl Kind {
             2951 => Kind::Uuid.array(),
             199 => Kind::Json.array(),
             3807 => Kind::Jsonb.array(),
-            // Arrays of types that travel as text. box[] (1020) is not among them: its delimiter is a semicolon.
+            // Arrays of types that keep their text form. box[] (1020) is not among them, because its delimiter is a
+            // semicolon.
             143
             | 651
             | 719
@@ -107,14 +108,14 @@ impl Kind {
     }
 }
 
-/// `numeric(p, s)` from its type modifier (`numeric.c`, `make_numeric_typmod`).
+/// `(precision, scale)` of a `numeric` from its type modifier (`numeric.c`, `make_numeric_typmod`).
 pub fn numeric_modifier(typmod: i32) -> Option<(u16, i16)> {
     let packed = typmod.checked_sub(4).filter(|m| *m >= 0)?;
     let scale = ((packed & 0x7ff) ^ 1024) - 1024;
     Some(((packed >> 16 & 0xffff) as u16, scale as i16))
 }
 
-/// The stored form: `int4`, `numeric(18,4)`, `text[]`.
+/// Prints the stored form: `int4`, `numeric(18,4)`, `text[]`.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -173,7 +174,7 @@ impl FromStr for Kind {
 
 /// Appends `text` as a JSON string.
 pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
-    // Most values need no escape: one pass to see it, one copy.
+    // Most values need no escape, so they cost one pass to check and one copy.
     if text.bytes().any(|b| b < 0x20 || b == b'"' || b == b'\\') {
         // Writing into a Vec cannot fail.
         let _ = serde_json::to_writer(&mut *out, text);
@@ -185,7 +186,7 @@ pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Appends the JSON form of a value's PostgreSQL text.
+/// Appends the JSON form of a value, given in PostgreSQL's text form.
 pub fn write_json_value(out: &mut Vec<u8>, kind: &Kind, text: &str) {
     match kind {
         Kind::Bool if text == "t" => out.extend_from_slice(b"true"),
@@ -204,7 +205,7 @@ pub fn write_json_value(out: &mut Vec<u8>, kind: &Kind, text: &str) {
         Kind::Date => write_date(out, text, ""),
         Kind::Timestamp => write_date(out, text, ""),
         Kind::TimestampTz => write_date(out, text, "Z"),
-        // A top-level JSON null must stay apart from SQL NULL.
+        // A top-level JSON null must stay different from SQL NULL.
         Kind::Jsonb if text == "null" => out.extend_from_slice(br#"{"$json": null}"#),
         Kind::Jsonb if !text.is_empty() => out.extend_from_slice(text.as_bytes()),
         Kind::Array(element) => write_array(out, element, text),
@@ -218,7 +219,8 @@ fn is_number(text: &str) -> bool {
         && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
-/// Appends a date or timestamp as RFC 3339, years outside 0 to 9999 in ISO 8601's signed form, infinities as they are.
+/// Appends a date or timestamp as RFC 3339; years outside 0 to 9999 are in ISO 8601's signed form, infinities stay as
+/// they are.
 fn write_date(out: &mut Vec<u8>, text: &str, zone: &str) {
     let (body, before_christ) = match text.strip_suffix(" BC") {
         Some(body) => (body, true),
@@ -255,8 +257,8 @@ fn write_date(out: &mut Vec<u8>, text: &str, zone: &str) {
     out.push(b'"');
 }
 
-/// Appends an array's text (`{1,NULL,"a b"}`, nested, with bounds `[0:1]={…}`) as a JSON list. Bounds other than the default are kept:
-/// `{"$bounds": "[0:1]", "items": […]}`. What does not parse becomes a string.
+/// Appends an array's text (`{1,NULL,"a b"}`, nested, with bounds `[0:1]={…}`) as a JSON list. Bounds other than the
+/// default are kept: `{"$bounds": "[0:1]", "items": […]}`. A text that cannot be parsed becomes a string.
 fn write_array(out: &mut Vec<u8>, element: &Kind, text: &str) {
     let start = out.len();
     let (bounds, body) = match text.split_once("]={") {
@@ -281,7 +283,8 @@ fn write_array(out: &mut Vec<u8>, element: &Kind, text: &str) {
 /// PostgreSQL's own limit on an array's dimensions (`MAXDIM`).
 const MAX_DIMENSIONS: usize = 6;
 
-/// One level of an array from its `{` on; returns what follows its `}`, or `None` where it is no array.
+/// Appends one level of an array, beginning with its `{`. Returns the text after its `}`, or `None` if the text is not
+/// an array.
 fn write_items<'a>(out: &mut Vec<u8>, element: &Kind, text: &'a str, depth: usize) -> Option<&'a str> {
     let mut rest = text.strip_prefix('{').filter(|_| depth < MAX_DIMENSIONS)?;
     out.push(b'[');
@@ -318,7 +321,8 @@ fn write_items<'a>(out: &mut Vec<u8>, element: &Kind, text: &'a str, depth: usiz
     }
 }
 
-/// A quoted array item after its opening quote: the item, and what follows its closing quote. `None` where there is no closing quote.
+/// Reads a quoted array item after its opening quote. Returns the item and the text after its closing quote, or `None`
+/// if there is no closing quote.
 pub fn unquote(text: &str) -> Option<(String, &str)> {
     let mut item = String::new();
     let mut chars = text.char_indices();

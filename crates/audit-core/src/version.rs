@@ -1,6 +1,7 @@
 //! From a change to a version: what changed, what is known, and whether it makes a version at all.
 //!
-//! All of it on raw values, so that a change of a protected column is seen even where both sides will look the same.
+//! All comparisons use raw values, so that a change of a protected column is seen even if both sides will look the
+//! same.
 
 use crate::change::{Change, Old, Row, Value};
 use crate::expand::{self, Documents};
@@ -18,7 +19,7 @@ pub enum Event {
     Error,
     /// An update that set a column by which the application marks rows as deleted.
     Discarded,
-    /// An update that took that back.
+    /// An update that removed that mark.
     Restored,
 }
 
@@ -49,7 +50,7 @@ impl Event {
         }
     }
 
-    /// Whether the row was there before and is there after.
+    /// Whether the row existed before and exists after.
     pub fn is_update(self) -> bool {
         matches!(self, Event::Updated | Event::Discarded | Event::Restored)
     }
@@ -59,11 +60,11 @@ impl Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extent {
     Whole,
-    /// A NULL may stand for "not sent".
+    /// Only a part was sent: a NULL may stand for "not sent".
     Part,
 }
 
-/// The raw row before.
+/// The raw row before the change.
 #[derive(Clone, Copy, Debug)]
 pub struct Before<'a> {
     row: Row<'a>,
@@ -79,8 +80,8 @@ impl<'a> Before<'a> {
         }
     }
 
-    /// The value of the relation's column `source`. ⚠ No column of a replica identity's index is ever NULL, so NULL in a row that is not whole
-    /// stands for a value that was not sent, in every column.
+    /// The value of the relation's column `source`. ⚠ A column of a replica identity's index is never NULL. So NULL in
+    /// a row that is not whole stands for a value that was not sent, in every column.
     pub fn get(&self, source: usize) -> Value<&'a [u8]> {
         match (self.extent, self.row.get(source)) {
             (Extent::Part, Value::Null) => Value::Unknown,
@@ -89,7 +90,7 @@ impl<'a> Before<'a> {
     }
 }
 
-/// A version whose values are raw. Only [`crate::protect::Policy::seal`] makes something of it that a sink can take.
+/// A version whose values are raw. Only [`crate::protect::Policy::seal`] turns it into something that a sink can take.
 #[derive(Clone, Copy, Debug)]
 pub struct RawVersion<'a> {
     pub event: Event,
@@ -97,15 +98,15 @@ pub struct RawVersion<'a> {
     pub(crate) after: Option<Row<'a>>,
     /// Whether the whole row before is known.
     pub(crate) before_known: bool,
-    /// One flag for each of the table's kept columns. Only for an update whose `before_known` is true.
+    /// One flag for each of the table's kept columns. It is set only for an update whose `before_known` is true.
     pub(crate) changed: Option<&'a [bool]>,
-    /// The key before differs from the key after.
+    /// Whether the key before differs from the key after.
     pub(crate) key_changed: bool,
 }
 
 impl<'a> RawVersion<'a> {
-    /// The new value of the relation's column `source`. An unchanged TOAST value is not sent again: under REPLICA IDENTITY FULL the
-    /// old row has it, else nobody does.
+    /// The new value of the relation's column `source`. An unchanged TOAST value is not sent again: under REPLICA
+    /// IDENTITY FULL the old row has it, otherwise it is unknown.
     pub(crate) fn after(&self, source: usize) -> Value<&'a [u8]> {
         match (self.after.map_or(Value::Unknown, |row| row.get(source)), self.before) {
             (Value::Unknown, Some(before)) => before.get(source),
@@ -117,14 +118,15 @@ impl<'a> RawVersion<'a> {
         self.before.map_or(Value::Unknown, |before| before.get(source))
     }
 
-    /// Whether the ciphertexts of the two sides differ in more than their values: in whose they are, or in what they are bound to.
+    /// Whether the ciphertexts of the two sides differ in more than their values: in the data subject, or in what they
+    /// are bound to.
     pub(crate) fn reseals(&self, table: &Table) -> bool {
         let bound = table.bound.iter().map(|column| table.columns[*column].source);
         table.subject.into_iter().chain(bound).any(|source| self.before(source) != self.after(source))
     }
 }
 
-/// Turns a change into a version; `None` where it makes none. `changed` is scratch space, used again for each change.
+/// Turns a change into a version; `None` if it makes none. `changed` is scratch space that is reused for each change.
 pub fn version<'a>(table: &Table, change: Change<'a>, changed: &'a mut Vec<bool>) -> Option<RawVersion<'a>> {
     any_version(table, change, changed).filter(|version| table.events.contains(version.event))
 }
@@ -151,7 +153,7 @@ fn any_version<'a>(table: &Table, change: Change<'a>, changed: &'a mut Vec<bool>
     })
 }
 
-/// A document's text, as far as there is one.
+/// A document's text, if there is one.
 pub(crate) fn document(value: Value<&[u8]>) -> Option<&str> {
     value.text().and_then(|bytes| std::str::from_utf8(bytes).ok())
 }
@@ -186,12 +188,12 @@ fn update<'a>(table: &Table, old: Old<'a>, new: Row<'a>, changed: &'a mut Vec<bo
     (counts || key_changed).then_some(RawVersion { before_known: true, changed: Some(changed), ..version })
 }
 
-/// Whether the update marks the row as deleted, or takes that back. Only where the mark before is known.
+/// Whether the update marks the row as deleted, or removes that mark. This is decided only if the mark before is known.
 fn soft_deleted(table: &Table, before: Option<Before<'_>>, new: Row<'_>) -> Event {
     let marked = |value: Value<&[u8]>| match value {
         Value::Unknown => None,
         Value::Null => Some(false),
-        // Of a boolean only true is a mark; of anything else whatever is there.
+        // For a boolean only true is a mark; for any other type every value but NULL is.
         Value::Text(text) => Some(text != b"f"),
     };
     let marks = table.soft_delete.iter().filter_map(|source| {

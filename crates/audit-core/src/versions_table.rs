@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::table::Table;
 
-/// The table that takes whatever has none of its own.
+/// The table for all versions that have no table of their own.
 pub const COMMON: &str = "versions";
 
-/// What partitions and views of the table are called behind its name leaves so much of PostgreSQL's 63 bytes.
+/// Longest name in bytes: the suffixes of the table's partitions and views have to fit into PostgreSQL's 63 bytes too.
 pub const NAME_MAX: usize = 52;
 
 /// A name, in which `{schema}`, `{table}` and `{tenant}` stand for what they say.
@@ -30,7 +30,7 @@ enum Piece {
     Tenant,
 }
 
-/// A name that cannot be one. Characters count from 1.
+/// Why a name is not valid. Characters are counted from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VersionsTableError {
     #[error("the name is empty: give one such as \"orders_versions\", or take the key out")]
@@ -57,7 +57,7 @@ impl VersionsTable {
         self.pieces.contains(&Piece::Tenant)
     }
 
-    /// The name, where it is the same for every table and tenant.
+    /// The name, if it is the same for every table and tenant.
     pub fn literal(&self) -> Option<&str> {
         match self.pieces.as_slice() {
             [Piece::Text(name)] => Some(name),
@@ -65,7 +65,7 @@ impl VersionsTable {
         }
     }
 
-    /// The name for one table and tenant; of any length, with any characters that those have.
+    /// The name for one table and tenant. It may have any length and any characters that those names have.
     pub fn fill(&self, table: &Table, tenant: &str) -> String {
         let text = |piece: &'_ Piece| match piece {
             Piece::Text(text) => text.clone(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use audit_config::secret::{SecretError, read_guarded};
+use audit_config::secret::{SecretError, read_projected_token};
 use audit_core::position::{Micros, Position};
 use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
@@ -155,8 +155,7 @@ fn read_token(path: &Path) -> Result<OAuthToken, Box<dyn Error>> {
         SecretError::Unreadable { path, source } => format!("cannot read {}: {source}", path.display()),
         error => error.to_string(),
     };
-    let text = String::from_utf8(read_guarded(path).map_err(told)?)?;
-    let token = text.trim().to_owned();
+    let token = read_projected_token(path).map_err(told)?.expose().to_owned();
     let claims = claims(&token).unwrap_or_default();
     let expires = claims["exp"].as_i64().map(|seconds| seconds.saturating_mul(1000));
     Ok(OAuthToken {

@@ -54,7 +54,8 @@ pub enum Master {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LocalMaster {
-    /// The keyring: a line for each version, its name and 64 hex digits; the last one wraps. Nobody but its owner may read it (0600).
+    /// The keyring: a line for each version, its name and 64 hex digits; the last one wraps. Others must not be able to
+    /// read it (0600, or 0440 for a group of the daemon).
     /// `cdc-audit keys master FILE` makes it, or adds a version.
     #[schemars(example = &"/etc/cdc-audit/keyring")]
     pub file: PathBuf,

@@ -87,7 +87,7 @@ impl KeyError {
             KeyError::Secret { source, .. } => source.hint(),
             KeyError::Client { .. } => "see ca_file",
             KeyError::File { .. } => "the file must exist and be readable by this user; `cdc-audit keys master` makes one",
-            KeyError::Keyring { .. } => "run chmod 600 on it; it holds a line for each version: name and 64 hex digits",
+            KeyError::Keyring { .. } => "it holds a line for each version: its name and 64 hex digits",
             KeyError::NoClass { .. } => "add [protection.keys.CLASS]",
             KeyError::NoSubjects { .. } => "see which class the columns of that subject name",
             KeyError::NoStore { source } => {

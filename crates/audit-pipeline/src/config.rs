@@ -30,11 +30,11 @@ impl Default for PipelineConfig {
     }
 }
 
-/// What the program, its connections and its buffers take before the first row.
+/// Memory in bytes that the program, its connections and its buffers take before the first row.
 const BASE: u64 = 64 << 20;
 
-/// The limit, divided. The largest message is held as received and as protected batch, then as batch and by a sink that encodes it: as
-/// rows, as a page, and as the compressed page. Hence the four parts.
+/// The memory limit, divided. The largest message is held as received and as a protected batch; then as a batch and by
+/// a sink that encodes it: as rows, as a page, and as the compressed page. Therefore there are four parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     pub limit: u64,
@@ -47,7 +47,7 @@ pub struct Memory {
 }
 
 impl PipelineConfig {
-    /// `None` where the limit leaves no room above the base.
+    /// Divides the memory limit; `None` if it leaves no room above the base.
     pub fn memory(&self) -> Option<Memory> {
         let limit = self.memory_limit.get();
         let part = limit.checked_sub(BASE)? / 4;

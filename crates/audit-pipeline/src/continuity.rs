@@ -1,7 +1,8 @@
-//! Whether the stream continues what the sinks have. Pure: facts in, a verdict out.
+//! Whether the stream continues what the sinks have. Pure: facts come in, a verdict comes out.
 //!
-//! WAL can be lost in many ways (slot dropped, invalidated, recreated, moved; failover; restored backup), but they show in few facts:
-//! the system identifier, the timeline's history, where the server's WAL ends, and where the slot begins.
+//! WAL can be lost in many ways (slot dropped, invalidated, recreated, moved; failover; restored backup), but all of
+//! them show in few facts: the system identifier, the timeline's history, where the server's WAL ends, and where the
+//! slot begins.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use audit_core::batch::Progress;
 use audit_core::position::{Lsn, Position};
 use audit_core::sink::Checkpoint;
 
-/// The source as found after START_REPLICATION succeeded.
+/// The source as it was after START_REPLICATION succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     pub system_id: u64,
@@ -21,7 +22,7 @@ pub struct Server {
     pub forks: Vec<(u32, Lsn)>,
     /// The end of the server's WAL.
     pub wal_end: Lsn,
-    /// Where the slot begins to send: everything before was acknowledged, by us or by someone else.
+    /// Where the slot begins to send: everything before this was acknowledged, by us or by someone else.
     pub slot_start: Lsn,
 }
 
@@ -36,7 +37,7 @@ impl Server {
         }
     }
 
-    /// Where a timeline ends in the server's history; `None` where it is no part of it.
+    /// Where a timeline ends in the server's history; `None` if it is not part of it.
     fn end_of(&self, timeline: u32) -> Option<Lsn> {
         if timeline == self.timeline {
             return Some(self.wal_end);
@@ -44,7 +45,7 @@ impl Server {
         self.forks.iter().find(|(left, _)| *left == timeline).map(|(_, fork)| *fork)
     }
 
-    /// Where a timeline of the server's history began: where the one before it was left.
+    /// Where a timeline of the server's history began, which is where the one before it was left.
     pub(crate) fn start_of(&self, timeline: u32) -> Lsn {
         let before = self.forks.iter().take_while(|(left, _)| *left != timeline);
         before.last().map_or(Lsn::ZERO, |(_, fork)| *fork)
@@ -55,7 +56,7 @@ impl Server {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     pub sink: Arc<str>,
-    /// What the sink has.
+    /// The position up to which the sink has everything.
     pub from: Lsn,
     /// Where the stream begins.
     pub to: Lsn,
@@ -64,11 +65,11 @@ pub struct Gap {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Another cluster answers under the same address.
+    /// Another cluster answers at the same address.
     System,
     /// The server's history does not contain what the sink has: a restored backup, or a failover that lost commits.
     History,
-    /// The slot begins behind what the sink has: it was dropped, moved or invalidated.
+    /// The slot begins after what the sink has: it was dropped, moved or invalidated.
     Slot,
 }
 
@@ -81,7 +82,7 @@ impl Reason {
         }
     }
 
-    /// How that comes about.
+    /// A description of the cause.
     fn explained(self) -> &'static str {
         match self {
             Reason::System => "another cluster answers at this address",
@@ -100,23 +101,23 @@ impl fmt::Display for Gap {
     }
 }
 
-/// How to begin.
+/// How to begin a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub epoch: u16,
-    /// Transactions that committed before here belong to the epoch before: history that the old server and this one share, which the
-    /// sinks may have in part. Zero where no epoch begins.
+    /// Transactions that committed before this position belong to the previous epoch: it is history that the old server
+    /// and this one share, and the sinks may have a part of it. Zero if no epoch begins.
     pub boundary: Lsn,
     /// Where the slot begins to send.
     pub slot_start: Lsn,
-    /// Lost stretches that nobody has accepted yet. Not empty: the daemon must not go on without being told.
+    /// Lost stretches that nobody has accepted yet. If there are any, the daemon must not continue without permission.
     pub gaps: Vec<Gap>,
     /// Sinks that still lack the record of a gap that was accepted before.
     pub owed: Vec<Gap>,
 }
 
 impl Verdict {
-    /// The epoch of a transaction by its commit.
+    /// The epoch of a transaction, determined by its commit.
     pub fn epoch_at(&self, commit_lsn: Lsn) -> u16 {
         if commit_lsn < self.boundary { self.epoch.saturating_sub(1) } else { self.epoch }
     }
@@ -130,8 +131,8 @@ impl Verdict {
         }
     }
 
-    /// Where a `gap` record stands: just before the first transaction behind it. A commit record starts at a multiple of eight, so no
-    /// version can have this position.
+    /// The position of a `gap` record: just before the first transaction after the gap. A commit record starts at a
+    /// multiple of eight, so no version can have this position.
     pub fn gap_position(&self) -> Position {
         Position::new(self.epoch, Lsn(self.slot_start.max(self.boundary).0.saturating_sub(1)), 0)
     }
@@ -144,7 +145,7 @@ pub fn judge(server: &Server, sinks: &[(Arc<str>, Option<Checkpoint>)]) -> Verdi
     let gap = |sink: &Arc<str>, checkpoint: &Checkpoint, reason| gap(server, sink, checkpoint, reason);
     let (current, behind): (Vec<_>, Vec<_>) = stored.iter().partition(|(_, c)| c.position.epoch == highest);
     let broken = current.iter().find_map(|(_, checkpoint)| discontinuity(server, checkpoint));
-    // An epoch that any of its sinks cannot continue is over for all of them: positions in it would be ambiguous.
+    // An epoch that any of its sinks cannot continue ends for all of them: positions in it would be ambiguous.
     if let Some(reason) = broken {
         return ended(server, sinks, reason, boundary(server, &stored));
     }
@@ -158,13 +159,13 @@ pub fn judge(server: &Server, sinks: &[(Arc<str>, Option<Checkpoint>)]) -> Verdi
     }
 }
 
-/// The stream does not send what a sink has, although nothing else shows that the history was replaced. So it tells of no history that is
-/// shared: the whole stream counts as new.
+/// The verdict if the stream does not send what a sink has, although nothing else shows that the history was replaced.
+/// Then no shared history is known, and the whole stream counts as new.
 pub fn diverged(server: &Server, sinks: &[(Arc<str>, Option<Checkpoint>)]) -> Verdict {
     ended(server, sinks, Reason::History, Lsn::ZERO)
 }
 
-/// The epoch is over for every sink; the next one begins at `boundary`.
+/// Ends the epoch for every sink; the next one begins at `boundary`.
 fn ended(server: &Server, sinks: &[(Arc<str>, Option<Checkpoint>)], reason: Reason, boundary: Lsn) -> Verdict {
     let stored = stored(sinks);
     Verdict {
@@ -188,21 +189,22 @@ fn gap(server: &Server, sink: &Arc<str>, checkpoint: &Checkpoint, reason: Reason
     Gap { sink: sink.clone(), from: checkpoint.flushed_lsn, to: server.slot_start, reason }
 }
 
-/// The boundary of an epoch that only some of the sinks have begun, or an earlier one. A later one would put commits into the epoch before
-/// which a sink in this epoch still lacks: it would skip them as old.
+/// The boundary of an epoch that only some of the sinks have begun, or an earlier position. A later one would put
+/// commits that a sink in this epoch still lacks into the previous epoch: the sink would skip them as old.
 fn boundary_again(server: &Server, current: &[(&Arc<str>, &Checkpoint)], behind: &[(&Arc<str>, &Checkpoint)]) -> Lsn {
-    // A gap stands just before a commit, and commits start at multiples of eight.
+    // A gap is just before a commit, and commits start at multiples of eight.
     let reached = current.iter().map(|(_, checkpoint)| Lsn(checkpoint.position.commit_lsn.0.next_multiple_of(8)));
     let boundary = boundary(server, behind).min(reached.min().unwrap_or(Lsn::ZERO));
-    // It is shown to be shared by the change that such a sink meets again in it. A sink whose history ends at a fork needs no proof.
+    // The boundary is proved to be in shared history when such a sink receives its last change again there. A sink
+    // whose history ends at a fork needs no proof.
     let unproven = |checkpoint: &Checkpoint| {
         checkpoint.position.commit_lsn >= boundary && discontinuity(server, checkpoint).is_none()
     };
     if behind.is_empty() || behind.iter().any(|(_, checkpoint)| unproven(checkpoint)) { Lsn::ZERO } else { boundary }
 }
 
-/// Where the old history ends. Only the timelines' history tells; without it the whole stream counts as new, for to skip a new
-/// commit as old would lose it.
+/// Where the old history ends. Only the timelines' history shows it. Without it the whole stream counts as new, because
+/// skipping a new commit as old would lose it.
 fn boundary(server: &Server, sinks: &[(&Arc<str>, &Checkpoint)]) -> Lsn {
     let forks = sinks.iter().filter(|(_, c)| c.system_id == server.system_id).map(|(_, checkpoint)| {
         let shared = checkpoint.timeline != server.timeline && same_timeline(server, checkpoint);
@@ -211,7 +213,7 @@ fn boundary(server: &Server, sinks: &[(&Arc<str>, &Checkpoint)]) -> Lsn {
     forks.min().unwrap_or(Lsn::ZERO)
 }
 
-/// Why the server does not continue the checkpoint; `None` where it does.
+/// Why the server does not continue the checkpoint; `None` if it does.
 fn discontinuity(server: &Server, checkpoint: &Checkpoint) -> Option<Reason> {
     if checkpoint.system_id != server.system_id {
         return Some(Reason::System);
@@ -223,13 +225,15 @@ fn discontinuity(server: &Server, checkpoint: &Checkpoint) -> Option<Reason> {
     (!continues).then_some(Reason::History)
 }
 
-/// Two restores may give their timelines the same number, but hardly the same beginning.
+/// Whether the timeline is the same. Two restores may give their timelines the same number, but hardly the same
+/// beginning.
 fn same_timeline(server: &Server, checkpoint: &Checkpoint) -> bool {
     checkpoint.timeline_start.is_none_or(|start| start == server.start_of(checkpoint.timeline))
 }
 
-/// Whether the slot was put back to before the gap at which the sink stands: what the stream sends from there would be skipped as old, and no
-/// change stands there that could be met again. A gap at a fork of the history has shared history before it, which the sink has.
+/// Whether the slot was moved back to before the gap that the sink's checkpoint is at. What the stream sends from there
+/// would be skipped as old, and there is no change at the gap that could be recognised. Before a gap at a fork of the
+/// history is shared history, which the sink has.
 fn before_gap(server: &Server, checkpoint: &Checkpoint) -> bool {
     let gap = checkpoint.position.commit_lsn;
     let at_fork = server.forks.iter().any(|(_, fork)| fork.0 == gap.0.saturating_add(1));
@@ -311,7 +315,7 @@ mod tests {
         assert_eq!(judged(server(3, &[(2, 700)], 900, 500), &sinks).0, 2, "an unknown timeline");
     }
 
-    /// What was written since hides what was lost, but not that the timeline began elsewhere.
+    /// What was written since then hides the loss, but not that the timeline began elsewhere.
     #[test]
     fn a_timeline_of_the_same_number_may_be_another_one() {
         let began =
@@ -340,13 +344,13 @@ mod tests {
         assert_eq!(judged(server(1, &[], 900, 600), &[at_gap(599)]).0, 2, "as it was when the gap was accepted");
         assert_eq!(judged(server(1, &[], 900, 592), &[at_gap(599)]).0, 3);
         assert_eq!(judged(server(1, &[], 900, 592), &[at_gap(0)]).0, 2, "only begun");
-        // Between the slot and a fork lies what the sink has in the epoch before.
+        // Between the slot and a fork is what the sink has in the previous epoch.
         let forked = server(2, &[(1, 600)], 900, 592);
         let gap = at_gap(599).map(|c| Checkpoint { timeline: 2, ..c });
         assert_eq!(judged(forked, &[gap]).0, 2);
     }
 
-    /// Told by the stream alone: it counts as new from its beginning.
+    /// Only the stream shows this case: it counts as new from its beginning.
     #[test]
     fn a_stream_that_does_not_continue_ends_the_epoch_of_all_sinks() {
         let forked = server(2, &[(1, 700)], 900, 500);
@@ -356,7 +360,7 @@ mod tests {
         assert_eq!((verdict.epoch, verdict.epoch_at(Lsn(500)), verdict.gaps.len()), (2, 2, 1));
     }
 
-    /// An epoch that was begun in some sinks only, on timelines that were left at several places.
+    /// Only some sinks have begun the epoch, on timelines that were left at several places.
     #[test]
     fn a_boundary_that_is_found_again_is_never_later() {
         let forked = || server(3, &[(1, 3000), (2, 5000)], 9000, 1000);
@@ -373,7 +377,8 @@ mod tests {
         {
             assert_eq!(boundary(has, second.clone()), Lsn(expected));
         }
-        // The second's history need not end before its change: then the change must be met, or all counts as new.
+        // The second sink's history may continue after its change: then that change must be received again, or
+        // everything counts as new.
         let unbroken = checkpoint(1, 2, 4000, 4008);
         assert_eq!(boundary(in_epoch_two(6000, 5992), unbroken.clone()), Lsn(5000));
         assert_eq!(boundary(in_epoch_two(3504, 3496), unbroken), Lsn::ZERO);

@@ -1,4 +1,4 @@
-//! The loop that feeds the stages: chunks of the stream in, batches out to the sinks.
+//! The loop that feeds the stages: chunks of the stream come in, batches go out to the sinks.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,16 +23,17 @@ use crate::sink_task::Chain;
 use crate::stage::{Stage, StageError};
 use crate::status::Shared;
 
-/// A batch is handed on when it holds this much, or when the stream has nothing more to give.
+/// A batch is handed on when it has this size in bytes, or when the stream has nothing more to give.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// A key that takes longer holds up what came before it.
+/// If a key takes longer than this, what came before it is handed on first.
 const AT_ONCE: Duration = Duration::from_millis(200);
 
-/// How often the keys that contexts are signed with are read, at the most.
+/// The shortest time between two readings of the keys that contexts are signed with.
 const KEYS_READ_EVERY: Duration = Duration::from_secs(1);
 
-/// Commits that wait for one another are written in another order than their times, by far less than this.
+/// Commits that wait for one another are written in another order than that of their times, but the difference is far
+/// less than this.
 const CLOCK_BACK_MAX_MICROS: i64 = 60_000_000;
 
 #[derive(Debug, thiserror::Error)]
@@ -50,36 +51,36 @@ pub enum DriverError {
 pub struct Driver {
     pub stage: Stage,
     pub fanout: Fanout,
-    /// For the catalog.
+    /// The session for reading the catalog.
     pub client: tokio_postgres::Client,
     pub publication: String,
-    /// What baselines ask of the stage.
+    /// The commands of baselines to the stage.
     pub commands: mpsc::Receiver<Command>,
-    /// Told where a table shows itself, or shows a new shape: it may want a baseline.
+    /// Notified when a table appears, or appears in a new shape: it may need a baseline.
     pub hint: Arc<Notify>,
-    /// Told once the stream has shown that it continues what every sink has.
+    /// Set to true once the stream has shown that it continues what every sink has.
     pub continues: watch::Sender<bool>,
     pub shared: Arc<Shared>,
     pub config: PipelineConfig,
-    /// Stop once everything before here has been seen.
+    /// Stop once everything before this position has been seen.
     pub until: Option<Lsn>,
-    /// What the sinks were last told.
+    /// The progress that the sinks were last told.
     pub told: Progress,
     pub told_at: Instant,
     /// The latest commit time so far.
     pub clock: Micros,
-    /// Gets the keys that the stage wants.
+    /// Fetches the keys that the stage needs.
     pub keyring: Option<Arc<Keyring>>,
-    /// Goes with the batch that holds the large message of the chunk under way.
+    /// The permit of a large message in the current chunk. It is passed on with the batch that holds the message.
     pub large: Option<OwnedSemaphorePermit>,
-    /// When the keys that contexts are signed with were read.
+    /// When the keys that contexts are signed with were last read.
     pub keys_read_at: Instant,
 }
 
 impl Driver {
-    /// Follows the stream until it ends or `stop` turns true; everything seen until then has gone to the sinks, unless the stream turned out
-    /// not to continue what they have. The queues to the sinks
-    /// close with it. The receiver comes back: it still has to tell the server what becomes durable.
+    /// Follows the stream until it ends or `stop` becomes true. Everything seen until then has gone to the sinks,
+    /// unless the stream turned out not to continue what they have. The queues to the sinks close at the end. The
+    /// receiver is returned, because it still has to tell the server what becomes durable.
     pub async fn run(
         mut self,
         mut receiver: Receiver,
@@ -87,17 +88,17 @@ impl Driver {
     ) -> (Receiver, Result<(), DriverError>) {
         let followed = self.follow(&mut receiver, stop).await;
         if matches!(&followed, Err(DriverError::Stage(error)) if error.is_discontinuity()) {
-            // The batch under way may belong to a history that no sink has.
+            // The current batch may belong to a history that no sink has.
             return (receiver, followed);
         }
-        // At the end even a bare position counts.
+        // At the end even a position without changes is handed on.
         self.told_at = self.told_at.checked_sub(self.config.idle_after.get()).unwrap_or(self.told_at);
         self.hand_on().await;
         (receiver, followed)
     }
 
     async fn follow(&mut self, receiver: &mut Receiver, mut stop: watch::Receiver<bool>) -> Result<(), DriverError> {
-        // An accepted gap is recorded even where no change follows.
+        // An accepted gap is recorded even if no change follows.
         self.hand_on().await;
         self.tell_whether_it_continues();
         loop {
@@ -127,7 +128,7 @@ impl Driver {
         self.continues.send_if_modified(|known| std::mem::replace(known, continues) != continues);
     }
 
-    /// `None` where somebody stopped the daemon while it waited for a key.
+    /// Processes a chunk of the stream. `None` if someone stopped the daemon while it waited for a key.
     async fn chunk(&mut self, mut chunk: Chunk, stop: &mut watch::Receiver<bool>) -> Result<Option<()>, DriverError> {
         self.large = chunk.take_permit();
         let followed = self.frames(&chunk, stop).await;
@@ -178,13 +179,14 @@ impl Driver {
         Ok(Some(()))
     }
 
-    /// Hands a baseline's chunk to the sinks. One with a row that cannot be recorded is given back: its table waits, the stream does not.
+    /// Hands a baseline's chunk to the sinks. A chunk with a row that cannot be recorded is returned to its runner: its
+    /// table waits, the stream does not.
     async fn passed(
         &mut self,
         mut passed: Passed,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Option<()>, DriverError> {
-        // What came before the watermark goes before the chunk.
+        // What came before the watermark is handed on before the chunk.
         self.hand_on().await;
         let batch = loop {
             match self.stage.chunk(&passed) {
@@ -208,8 +210,9 @@ impl Driver {
         Ok(Some(()))
     }
 
-    /// Reads the keys that contexts are signed with, at most once in [`KEYS_READ_EVERY`]: anyone can write a message under a key that is not
-    /// there. All that were written before are judged by one reading. `None` where somebody stopped the daemon first.
+    /// Reads the keys that contexts are signed with, at most once in [`KEYS_READ_EVERY`], because anyone can write a
+    /// message under a key that does not exist. One reading decides about all messages that were written before it.
+    /// `None` if someone stopped the daemon first.
     async fn context_keys(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Option<()>, DriverError> {
         let due = self.keys_read_at + KEYS_READ_EVERY;
         if due > Instant::now() {
@@ -230,8 +233,8 @@ impl Driver {
         Ok(Some(()))
     }
 
-    /// Waits for the key for want of which the stage failed, and for those that will be wanted with it; any other failure stays one. What came
-    /// before goes to the sinks meanwhile. `None` where somebody stopped the daemon first.
+    /// Waits for the key that the stage needs, and for those that it will need next; any other failure is returned.
+    /// Meanwhile what came before goes to the sinks. `None` if someone stopped the daemon first.
     async fn obtain(
         &mut self,
         error: StageError,
@@ -243,7 +246,7 @@ impl Driver {
             wanted.push(first);
         }
         let mut obtained = std::pin::pin!(keyring.obtain(&wanted));
-        // Most keys are there at once, and a batch need not end for them.
+        // Most keys arrive at once, and then the batch does not have to end.
         if tokio::time::timeout(AT_ONCE, &mut obtained).await.is_ok() {
             return Ok(Some(()));
         }
@@ -255,7 +258,8 @@ impl Driver {
         }
     }
 
-    /// Hands the batch under way to the sinks, and a bare position where enough went by without one.
+    /// Hands the current batch to the sinks, or a position without changes if enough WAL or time has passed without a
+    /// batch.
     async fn hand_on(&mut self) {
         if self.stage.batch_is_empty() && !self.idle_is_due() {
             return;
@@ -275,13 +279,15 @@ impl Driver {
         self.told_at = Instant::now();
     }
 
-    /// Idle positions are stored rarely, by bytes and by time: a hot table in the source must not feed on its own WAL.
+    /// Positions without changes are stored rarely, limited by bytes and by time: otherwise a hot table in the source
+    /// would produce WAL about its own WAL.
     fn idle_is_due(&self) -> bool {
         let passed = self.stage.progress().flushed_lsn.since(self.told.flushed_lsn);
         passed > 0 && (passed >= self.config.idle_bytes.get() || self.told_at.elapsed() >= self.config.idle_after.get())
     }
 
-    /// Order comes from the WAL, so a source's clock that goes back does no harm; but who asks for a span of time must know of it.
+    /// Order comes from the WAL, so a source's clock that goes back does no harm, but queries by commit time can miss
+    /// rows, so we warn.
     fn watch_clock(&mut self, committed_at: Micros) {
         let back = self.clock.0.saturating_sub(committed_at.0);
         if back > CLOCK_BACK_MAX_MICROS {

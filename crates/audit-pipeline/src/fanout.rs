@@ -1,4 +1,4 @@
-//! From one stream of batches to every sink, under one bound of memory.
+//! Distributes one stream of batches to every sink, under one memory limit.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,10 +7,10 @@ use crate::status::Shared;
 use audit_core::batch::Batch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// A permit stands for this many bytes: a semaphore counts to 2^29 at least, memory goes further.
+/// Number of bytes per permit. A semaphore is only guaranteed to count to 2^29, and memory can be larger.
 const PERMIT_BYTES: usize = 1024;
 
-/// Bounds the bytes of all batches between the stream and the slowest sink.
+/// Limits the bytes of all batches between the stream and the slowest sink.
 #[derive(Clone, Debug)]
 pub struct Budget {
     permits: Arc<Semaphore>,
@@ -23,22 +23,24 @@ impl Budget {
         Budget { permits: Arc::new(Semaphore::new(total as usize)), total }
     }
 
-    /// Bytes that are taken.
+    /// Number of bytes that are in use.
     pub fn used(&self) -> u64 {
         (self.total as u64).saturating_sub(self.permits.available_permits() as u64) * PERMIT_BYTES as u64
     }
 
-    /// Waits for room. A batch larger than the whole budget passes when it is alone: the largest message is bounded elsewhere.
+    /// Waits for room. A batch larger than the whole budget passes when it is alone; the largest message is limited
+    /// elsewhere.
     async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let wanted = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).min(self.total);
         self.permits.clone().acquire_many_owned(wanted).await.ok()
     }
 }
 
-/// Batches in a sink's queue. What bounds it is the budget, of which a batch takes a permit at least; this many permits are 64 MiB.
+/// Capacity of a sink's queue in batches. The byte budget is the real limit: each batch takes at least one permit, so a
+/// full queue would hold 64 MiB.
 pub const QUEUE: usize = 1 << 16;
 
-/// A batch on its way. Its memory is free again when the last sink has let go of it.
+/// A batch on its way. Its memory is released when the last sink has dropped it.
 #[derive(Debug)]
 pub struct Held {
     pub batch: Batch,
@@ -58,15 +60,15 @@ impl Fanout {
         Fanout { budget, sinks, shared }
     }
 
-    /// Hands the batch to every sink once there is room for it; `large` if it holds a large message.
+    /// Hands the batch to every sink once there is room for it. `large` is set if it contains a large message.
     pub async fn send(&self, batch: Batch, large: Option<OwnedSemaphorePermit>) {
         let since = std::time::Instant::now();
         let room = self.budget.take(batch.bytes()).await;
-        // What back-pressure costs.
+        // The time that is lost to back-pressure.
         self.shared.waiting_micros.fetch_add(since.elapsed().as_micros() as u64, Ordering::Relaxed);
         let held = Arc::new(Held { batch, _room: room, _large: large });
         for sink in &self.sinks {
-            // A sink whose end is gone has reported why; the session is about to end.
+            // A sink whose receiver is dropped has reported why; the session is about to end.
             let _ = sink.send(held.clone()).await;
         }
     }

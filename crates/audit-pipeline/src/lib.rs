@@ -1,7 +1,8 @@
-//! The daemon's loop: from the stream of one source to its sinks, and back to the server what is durable.
+//! The daemon's loop: it takes the stream of one source to its sinks, and reports back to the server what is durable.
 //!
-//! [`run`] keeps sessions going; a [`session`] is one lock on the slot; [`stage`] is the way of a change, [`driver`] feeds it;
-//! [`fanout`] and [`sink_task`] bring batches to the sinks; [`continuity`] decides whether the stream continues what they have.
+//! [`run`] starts one session after another; a [`session`] holds the lock on the slot; [`stage`] processes changes and
+//! [`driver`] feeds it; [`fanout`] and [`sink_task`] bring batches to the sinks; [`continuity`] decides whether the
+//! stream continues what they have.
 
 pub mod config;
 pub mod continuity;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-/// Doubles from 100 ms to 30 s, with jitter, so that many daemons do not come back to one server at once.
+/// Doubles from 100 ms to 30 s, with jitter, so that many daemons do not return to one server at the same time.
 #[derive(Debug, Default)]
 pub struct Backoff {
     tries: u32,

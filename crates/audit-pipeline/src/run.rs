@@ -1,4 +1,4 @@
-//! The daemon: session after session, until someone stops it or must act.
+//! The daemon: it runs one session after another, until someone stops it or must act.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,12 +25,12 @@ use crate::session::{Ended, session, stopped};
 use crate::sink_task::{Chain, NamedSink, SinkEnd};
 use crate::status::{Failure, Shared};
 
-/// Everything that a running daemon is made of.
+/// Everything that a running daemon consists of.
 pub struct Daemon {
     pub source: SourceConfig,
     pub rules: Rules,
     pub policy: Policy,
-    /// Where the policy's sealer gets its keys.
+    /// The source of the keys for the policy's sealer.
     pub keyring: Option<Arc<Keyring>>,
     pub sinks: Vec<NamedSink>,
     pub config: PipelineConfig,
@@ -38,15 +38,16 @@ pub struct Daemon {
     pub baseline_progress: Arc<Progress>,
     pub memory: Memory,
     pub shared: Arc<Shared>,
-    /// Go on once over lost WAL. It ends where the stream has shown that it continues what every sink has.
+    /// Continue once over lost WAL. The permission ends when the stream has shown that it continues what every sink
+    /// has.
     pub accept_gap: AtomicBool,
-    /// Read every table anew behind a gap that was accepted.
+    /// Read every table again after a gap that was accepted.
     pub new_baseline: bool,
-    /// Stop once everything before here is durable in every sink.
+    /// Stop once everything before this position is durable in every sink.
     pub until: Option<Lsn>,
 }
 
-/// The daemon cannot go on.
+/// The daemon cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
@@ -87,7 +88,7 @@ pub enum RunError {
     Restart,
 }
 
-/// The sink's own words.
+/// The error as the sink describes it.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", Chain(&.0.error))]
 pub struct SinkFailure(pub SinkEnd);
@@ -118,12 +119,12 @@ pub(crate) fn sql(what: &str, error: tokio_postgres::Error) -> RunError {
 }
 
 impl RunError {
-    /// The stream shows a history that is not the one that the sinks have.
+    /// Whether the stream shows another history than the one that the sinks have.
     pub fn is_discontinuity(&self) -> bool {
         matches!(self, RunError::Driver(DriverError::Stage(error)) if error.is_discontinuity())
     }
 
-    /// Whether another session may do better.
+    /// What has to happen next: whether another session may succeed.
     pub fn outcome(&self) -> Outcome {
         match self {
             RunError::Connect(error) => error.outcome(),
@@ -190,21 +191,21 @@ impl RunError {
     }
 }
 
-/// A session that lasted this long was no failure to start: patience begins anew.
+/// A session that lasted this long did not fail to start, so the pauses between sessions begin at their shortest again.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// Runs until `stop` turns true, or until someone must act. Returns the position before which everything is durable.
+/// Runs until `stop` becomes true, or until someone must act. Returns the position before which everything is durable.
 pub async fn run(daemon: &Daemon, stop: watch::Receiver<bool>) -> Result<Lsn, RunError> {
     let Some(keyring) = &daemon.keyring else { return sessions(daemon, stop).await };
     tokio::select! {
         ended = sessions(daemon, stop) => ended,
-        // Neither ever ends before the sessions do.
+        // Neither of these two ever ends before the sessions do.
         () = keyring.renew() => Err(RunError::Panic("keys".to_owned())),
         () = report_keys(daemon, keyring) => Err(RunError::Panic("keys".to_owned())),
     }
 }
 
-/// Says in the status for which key everything waits.
+/// Shows in the status which key everything waits for.
 async fn report_keys(daemon: &Daemon, keyring: &Keyring) {
     let mut waiting = keyring.waiting();
     loop {
@@ -233,7 +234,8 @@ async fn sessions(daemon: &Daemon, stop: watch::Receiver<bool>) -> Result<Lsn, R
         if since.elapsed() > SETTLED {
             backoff = Backoff::default();
         }
-        // A sink that cannot store what it was given may fail the same way each time: that session is no better than a failed one.
+        // A sink that cannot store what it was given may fail in the same way each time, so such a session counts as a
+        // failed one.
         let pause = backoff.next();
         match ended {
             Ok(Ended::Stopped(lsn)) => {

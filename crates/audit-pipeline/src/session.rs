@@ -4,9 +4,9 @@
 //! receiver ──chunks──▶ driver ──batches──▶ one task for each sink ──durable──▶ smallest ──▶ receiver: flush LSN
 //! ```
 //!
-//! The order at the start is the fence. START_REPLICATION comes first: it succeeds for one daemon at a time. Only then are the sinks
-//! taken over, which shuts out whoever wrote before; only then is read what they have, and compared with the slot. A daemon that waits
-//! for the slot has changed nothing.
+//! The order at the start is the fence. START_REPLICATION comes first, because it succeeds for only one daemon at a
+//! time. Only then are the sinks taken over, which keeps previous owners from writing; only then is it read what the
+//! sinks have, and compared with the slot. A daemon that waits for the slot has changed nothing.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -37,17 +37,17 @@ use crate::slot::{self, Locked, Quarantines};
 use crate::stage::{ResumeCheck, Stage, StageConfig};
 use crate::status::{Phase, SinkGauge};
 
-/// How a session ended well.
+/// How a session ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// As asked; everything before here is durable in every sink and acknowledged.
+    /// Stopped on request; everything before this position is durable in every sink and acknowledged.
     Stopped(Lsn),
-    /// A sink lost what it held in memory: the stream has to begin again from what is durable.
+    /// A sink lost what it held in memory, so the stream has to begin again from what is durable.
     Restart,
 }
 
-/// Runs one session. Errors that may pass are for the caller to answer with another session.
-/// `diverged`: the last one met a history that is not the one that the sinks have, and that is accepted.
+/// Runs one session. When an error may pass by itself, the caller starts another session. `diverged` says that the last
+/// session met another history than the one that the sinks have, and that this is accepted.
 pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bool) -> Result<Ended, RunError> {
     let (safe, safe_lsn) = watch::channel(Lsn::ZERO);
     let (end_stream, stream_ends) = watch::channel(false);
@@ -56,7 +56,7 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bo
     };
     let Locked { receiver, client, system, forks, slot } = locked;
     fail::fail_point!("pipeline::after_lock");
-    // Whatever is looked up while the stream is followed waits for no lock beyond this.
+    // Look-ups during the stream wait for a lock no longer than this.
     client.batch_execute("SET lock_timeout TO '5s'").await.map_err(|e| sql("limit the waits for locks", e))?;
 
     let server = Server::new(&system, forks, &slot);
@@ -76,7 +76,7 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bo
     daemon.shared.heard(slot.current);
 
     if let Some(keyring) = &daemon.keyring {
-        // The key store may be locked, or not answer.
+        // The key store may be locked, or may not answer.
         tokio::select! {
             () = keyring.put_back_lost() => {}
             () = stopped(stop) => return Ok(Ended::Stopped(Lsn::ZERO)),
@@ -91,7 +91,7 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bo
     let lost_wal = accepted || !verdict.owed.is_empty();
     let driver = driver(daemon, client, verdict, &stored, &quarantines, fanout, commands).await?;
     sinks.continues = driver.continues.subscribe();
-    // It looks at the source before the stream is read: what has to be followed from its beginning is.
+    // It looks at the source before the stream is read, so that what has to be followed is followed from the beginning.
     let baseline = Baseline {
         hint: driver.hint.clone(),
         anew: accepted && daemon.new_baseline,
@@ -108,7 +108,7 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bo
     daemon.shared.phase(Phase::Streaming);
     info!(source = %daemon.source.name, slot = %daemon.source.slot, from = %sinks.start.flushed_lsn, "streaming");
 
-    // What goes on beside it, and ends with it.
+    // Tasks that run beside the stream, and end with it.
     let mut beside = JoinSet::new();
     beside.spawn(slot::heartbeat(daemon.source.clone()));
     beside.spawn(slot::watch_standby(daemon.source.clone(), daemon.shared.clone()));
@@ -127,7 +127,7 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bo
     })
 }
 
-/// The server hears what became durable at the very end, and the stream is closed in order.
+/// Lets the server receive what became durable at the very end, and closes the stream in an orderly way.
 async fn last_word(mut receiver: Receiver) {
     let drained = async { while let Ok(Some(_)) = receiver.recv().await {} };
     if tokio::time::timeout(LAST_WORD, drained).await.is_err() {
@@ -135,17 +135,17 @@ async fn last_word(mut receiver: Receiver) {
     }
 }
 
-/// What is not heard by then is heard at the next start.
+/// What the server has not received by then, it receives at the next start.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
-/// Questions of the baseline that may wait: a few for each of its workers.
+/// Capacity for commands of the baseline that wait: a few for each of its workers.
 const COMMANDS: usize = 64;
 
-/// Resolves when a stop is asked for.
+/// Resolves when a stop is requested.
 pub(crate) async fn stopped(stop: &watch::Receiver<bool>) {
     let mut stop = stop.clone();
     if stop.wait_for(|stop| *stop).await.is_err() {
-        // Nobody is left who could ask.
+        // The sender no longer exists, so no stop can be requested.
         std::future::pending::<()>().await;
     }
 }
@@ -155,7 +155,7 @@ async fn take_all(sinks: &[NamedSink], identity: &Identity) -> Result<Vec<(Arc<s
     futures::future::try_join_all(takes).await.map_err(|end| RunError::Sink(SinkFailure(end)))
 }
 
-/// Whether the daemon may go on from here, and how.
+/// Whether the daemon may continue from here, and how.
 fn continuity(
     daemon: &Daemon,
     server: &Server,
@@ -177,7 +177,7 @@ fn continuity(
     Ok(verdict)
 }
 
-/// What a `gap` record says.
+/// The content of a `gap` record.
 fn gap_note(verdict: &Verdict) -> Option<Context> {
     let lost: Vec<serde_json::Value> = verdict
         .gaps
@@ -275,7 +275,7 @@ async fn contexts(daemon: &Daemon, client: &tokio_postgres::Client) -> Result<Co
     Ok(Contexts::new(daemon.source.conventions.clone(), keys))
 }
 
-/// The sinks' tasks, and what each has durably.
+/// The sinks' tasks, and what each sink has stored durably.
 struct Sinks {
     tasks: JoinSet<Result<(), SinkEnd>>,
     durable: Vec<watch::Receiver<Progress>>,
@@ -312,14 +312,15 @@ impl Sinks {
         sinks
     }
 
-    /// The queues end when their only owner does.
+    /// Takes the queues out: a queue ends when its only owner drops it.
     fn take_queues(&mut self) -> Vec<mpsc::Sender<Arc<Held>>> {
         std::mem::take(&mut self.queues)
     }
 
-    /// Tells the server the smallest position that every sink has stored. Nothing is acknowledged while a sink stands in an older epoch:
-    /// the record of its gap is still owed, and its place hangs on where the slot begins. Nor is anything before the stream has shown that it
-    /// continues what every sink has: if it does not, what one sink skips as old is new, and has to come again.
+    /// Tells the server the smallest position that every sink has stored. Nothing is acknowledged while a sink is in an
+    /// older epoch: it still lacks the record of its gap, whose position depends on where the slot begins. Nothing is
+    /// acknowledged either before the stream has shown that it continues what every sink has: if it does not, what one
+    /// sink skips as old is new, and has to be sent again.
     fn acknowledge(&self, daemon: &Daemon, safe: &watch::Sender<Lsn>) -> Lsn {
         let stands: Vec<Progress> = self.durable.iter().map(|durable| *durable.borrow()).collect();
         let continues = *self.continues.borrow();
@@ -337,7 +338,7 @@ impl Sinks {
         acknowledged
     }
 
-    /// Those who wait to hear what operators have quarantined since.
+    /// The sinks that wait to learn what operators have quarantined meanwhile.
     fn take_waiting(&mut self, daemon: &Daemon) -> Vec<Waiting> {
         let senders = std::mem::take(&mut self.quarantine);
         let waiting =
@@ -364,24 +365,24 @@ impl Waiting {
     }
 }
 
-/// Tells sinks that fail what operators have quarantined since. A task of its own: neither acknowledgements nor a stop wait for a source that
-/// does not answer.
+/// Tells failing sinks what operators have quarantined meanwhile. It is a task of its own, so that neither
+/// acknowledgements nor a stop wait for a source that does not answer.
 async fn watch_quarantine(source: SourceConfig, sinks: Vec<Waiting>) {
     loop {
         tokio::time::sleep(QUARANTINE_POLL).await;
         if !sinks.iter().any(|sink| sink.gauge.is_failing()) {
             continue;
         }
-        // Only a hint for sinks that wait: if it cannot be read now, it can be the next time.
+        // This is only a hint for sinks that wait: if it cannot be read now, it is read the next time.
         if let Some(quarantines) = slot::quarantines_now(&source).await {
             sinks.iter().for_each(|sink| sink.tell(&quarantines));
         }
     }
 }
 
-/// Waits until any sink has more durable.
+/// Waits until any sink has stored more durably.
 async fn any_durable(durable: &mut [watch::Receiver<Progress>]) {
-    // A sink that ended has nothing new; its end is seen elsewhere.
+    // A sink that ended reports nothing new here; its end is handled elsewhere.
     let changes = durable.iter_mut().map(|durable| {
         Box::pin(async {
             if durable.changed().await.is_err() {
@@ -405,12 +406,12 @@ fn sink_ended(end: Result<Result<(), SinkEnd>, tokio::task::JoinError>) -> Resul
     }
 }
 
-/// How often the list of what operators gave up is read. A person waits for it.
+/// How often the list of quarantined versions is read. A person waits for the effect.
 const QUARANTINE_POLL: Duration = Duration::from_secs(2);
 
 const TOO_LONG: &str = "stopping took too long; what was not durable comes again at the next start";
 
-/// The driver at work: it gives the receiver back.
+/// The driver's task, which returns the receiver.
 type Work = JoinHandle<(Receiver, Result<(), DriverError>)>;
 
 async fn follow(
@@ -427,7 +428,7 @@ async fn follow(
     });
     let (receiver, driven) = loop {
         if *sinks.continues.borrow_and_update() {
-            // The permission holds for what the operator knew of: once.
+            // The permission applies once, to the gap that the operator knew about.
             daemon.accept_gap.store(false, Ordering::Relaxed);
         }
         sinks.acknowledge(daemon, safe);
@@ -435,9 +436,10 @@ async fn follow(
         tokio::select! {
             biased;
             Some(end) = sinks.tasks.join_next() => match sink_ended(end) {
-                // Its queue has ended, so the driver has too.
+                // Its queue has ended, so the driver has ended too.
                 Ok(None) => {}
-                // No sink ends before its queue does, unless it has to: the driver is in the way of all that follows.
+                // A sink ends before its queue only if it has to. The driver is then stopped, because everything else
+                // waits for it.
                 ended => {
                     work.abort();
                     return match (ended?, work.await) {
@@ -447,7 +449,7 @@ async fn follow(
                 }
             },
             driven = &mut work => break driven.map_err(|panic| RunError::Panic(panic.to_string()))?,
-            // It waits for room, behind a sink that stores nothing.
+            // The driver waits for room, because a sink stores nothing.
             () = &mut late => {
                 work.abort();
                 warn!("{TOO_LONG}");
@@ -461,7 +463,7 @@ async fn follow(
     if stopping {
         daemon.shared.phase(Phase::Stopping);
     }
-    // The driver is gone, and with it the queues: each sink makes durable what it has, and ends.
+    // The driver has ended, and with it the queues: each sink makes durable what it has, and ends.
     let finish = async {
         while let Some(end) = sinks.tasks.join_next().await {
             sink_ended(end)?;

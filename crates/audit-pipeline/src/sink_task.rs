@@ -1,4 +1,4 @@
-//! One task for each sink: takes batches from its queue, repeats what may be repeated, says what is durable.
+//! One task for each sink: it takes batches from its queue, repeats what may be repeated, and reports what is durable.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -64,14 +64,14 @@ impl<S: Sink> ErasedSink for S {
     }
 }
 
-/// A sink by its configured name. The lock is held by whichever task works for the sink; there is one at a time.
+/// A sink with its configured name. The task that works for the sink holds the lock; there is one such task at a time.
 #[derive(Clone)]
 pub struct NamedSink {
     pub name: Arc<str>,
     pub sink: Arc<Mutex<AnySink>>,
     pub gauge: Arc<SinkGauge>,
-    /// What it has refused and an operator quarantined. A sink that holds nothing after a refusal is taken over anew: without this it would
-    /// refuse the same version in each session.
+    /// The versions that it has refused and an operator quarantined. A sink that holds nothing after a refusal has to
+    /// be taken over again: without this list it would refuse the same version in each session.
     left_out: Arc<Mutex<Quarantine>>,
 }
 
@@ -90,10 +90,11 @@ pub struct SinkEnd {
     pub error: SinkError,
 }
 
-/// As much as one call of `write` is given: enough that a sink's fixed costs vanish, little enough that memory comes free steadily.
+/// Bytes that one call of `write` gets: enough to make a sink's fixed costs negligible, and little enough to release
+/// memory steadily.
 const WRITE_BYTES: usize = 8 << 20;
 
-/// Takes the sink over, with patience for what may pass.
+/// Takes the sink over, and repeats attempts whose errors may pass.
 pub async fn take(sink: &NamedSink, identity: &Identity) -> Result<Stored, SinkEnd> {
     let mut guard = sink.sink.lock().await;
     let mut backoff = Backoff::default();
@@ -111,7 +112,8 @@ pub async fn take(sink: &NamedSink, identity: &Identity) -> Result<Stored, SinkE
     }
 }
 
-/// A sink without a checkpoint counts as new, and is missing nothing.
+/// The error for a sink whose place has become empty: without a checkpoint it would count as new, and nothing would
+/// count as missing.
 fn emptied() -> SinkError {
     SinkError::stop("the sink's place is empty, although this process has stored there").hint(
         "restore what was there; or start the daemon again, which then begins there as with a new sink: with a baseline, and without \
@@ -119,7 +121,7 @@ fn emptied() -> SinkError {
     )
 }
 
-/// Works until the queue closes, then makes everything durable. What is durable goes to `durable`.
+/// Works until the queue closes, then makes everything durable. Reports through `durable` what is durable.
 pub async fn run(
     sink: NamedSink,
     start: Progress,
@@ -128,7 +130,7 @@ pub async fn run(
     mut decided: watch::Receiver<Quarantine>,
 ) -> Result<(), SinkEnd> {
     let mut guard = sink.sink.lock().await;
-    // A decision counts only for a version that the sink has refused: nothing else can be blanked by one.
+    // A decision applies only to a version that the sink has refused, so nothing else can be blanked by one.
     let mut quarantine = sink.left_out.lock().await;
     quarantine.retain(|position, _| *position > start.position);
     guard.quarantine(Arc::new(Quarantine::clone(&quarantine)));
@@ -139,7 +141,8 @@ pub async fn run(
     publish(&sink, guard.as_ref(), &durable);
     loop {
         let due = guard.due().map(tokio::time::Instant::from_std);
-        // Where both are ready, either may come: a full queue must not keep a sink from what is due, nor a sink that is always due the stream.
+        // If both are ready, either may be chosen: a full queue must not keep a sink from what is due, and a sink that
+        // is always due must not keep out the stream.
         let step = tokio::select! {
             () = async { tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)).await }, if due.is_some() => Step::Flush,
             first = queue.recv() => match first {
@@ -200,7 +203,7 @@ fn publish(sink: &NamedSink, erased: &dyn ErasedSink, durable: &watch::Sender<Pr
     durable.send_if_modified(|last| std::mem::replace(last, progress) != progress);
 }
 
-/// Waits before the next try, or ends where another try cannot help.
+/// Waits before the next attempt, or ends if another attempt cannot help.
 async fn pause(sink: &NamedSink, error: SinkError, backoff: &mut Backoff) -> Result<(), SinkEnd> {
     sink.gauge.failed(&error);
     if error.action != Action::Retry {
@@ -215,8 +218,9 @@ async fn pause(sink: &NamedSink, error: SinkError, backoff: &mut Backoff) -> Res
     Ok(())
 }
 
-/// A refused version holds its sink until an operator quarantines it; the other sinks go on within the memory limit. `before` is what took
-/// its place when it was refused before: where the sink does not take key or actor, it is given neither.
+/// Waits until an operator quarantines the refused version; the other sinks continue within the memory limit. `before`
+/// is what took its place when it was refused before. If the sink refuses that record too, the next record has neither
+/// key nor actor.
 async fn refused(
     sink: &NamedSink,
     (position, error): (Position, SinkError),
@@ -251,7 +255,7 @@ async fn refused(
     }
 }
 
-/// An error with what caused it, on one line.
+/// An error with its causes, on one line.
 pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
 
 impl std::fmt::Display for Chain<'_> {
@@ -276,7 +280,7 @@ mod tests {
 
     use super::*;
 
-    /// Due whenever it is asked.
+    /// A sink that is due whenever it is asked.
     struct AlwaysDue(Arc<AtomicUsize>);
 
     impl Sink for AlwaysDue {
@@ -306,7 +310,7 @@ mod tests {
         }
     }
 
-    /// ⚠ A sink that is always due still takes in what waits, and hears of the end.
+    /// ⚠ A sink that is always due still receives what waits, and notices the end.
     #[tokio::test]
     async fn a_sink_that_is_always_due_does_not_starve_the_stream() {
         let written = Arc::new(AtomicUsize::new(0));
@@ -325,7 +329,7 @@ mod tests {
         assert_eq!(written.load(Ordering::Relaxed), 3);
     }
 
-    /// Holds nothing after a refusal, as a lake.
+    /// A sink that holds nothing after a refusal, like a lake.
     struct Forgetful {
         refuses: Position,
         taken: bool,
@@ -369,7 +373,8 @@ mod tests {
         }
     }
 
-    /// ⚠ A sink that has to be taken over after a refusal goes on without the version: it would refuse it in each session else, for ever.
+    /// ⚠ A sink that has to be taken over after a refusal continues without the version: otherwise it would refuse it
+    /// in each session, for ever.
     #[tokio::test]
     async fn a_quarantined_version_is_left_out_in_the_next_session_too() {
         let (refuses, written) = (Position::new(1, audit_core::position::Lsn(7), 0), Arc::new(AtomicUsize::new(0)));

@@ -1,4 +1,4 @@
-//! The slot: the lock that makes one daemon the source's only reader, and what keeps it moving.
+//! The slot: the lock that makes one daemon the only reader of its source, and the heartbeat that keeps it moving.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use crate::run::{Daemon, RunError, sql};
 use crate::session::stopped;
 use crate::status::{Phase, Shared};
 
-/// A slot that is ours, and what the server said of itself.
+/// A slot that this daemon holds, and what the server reported about itself.
 pub struct Locked {
     pub receiver: Receiver,
     pub client: Client,
     pub system: Identity,
     pub forks: Vec<TimelineFork>,
-    /// As it was after the lock was taken: nobody else moves it now.
+    /// The slot's state after the lock was taken; nobody else moves it now.
     pub slot: SlotState,
 }
 
-/// Waits for the slot as long as another process holds it. `None` when a stop is asked for meanwhile.
+/// Waits for the slot as long as another process holds it. `None` if a stop is requested meanwhile.
 pub async fn lock(
     daemon: &Daemon,
     safe: watch::Receiver<Lsn>,
@@ -90,7 +90,8 @@ pub async fn lock(
     }
 }
 
-/// Whether the slot, as one session shows it, is read by the process that answered on the other: else these are two servers.
+/// Whether the slot that one session sees is read by the process that answered on the other one; if not, these are two
+/// servers.
 fn is_read_by(slot: &SlotState, sender: &[Row]) -> bool {
     let pid = sender.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
     slot.holder.as_ref().map(|holder| holder.pid) == pid && pid.is_some()
@@ -103,7 +104,8 @@ async fn read(source: &SourceConfig, client: &Client) -> Result<SlotState, RunEr
     slot::read(client, &source.slot).await?.ok_or_else(|| RunError::NoSlot { slot: source.slot.clone() })
 }
 
-/// The server itself would notice only with the next change, which it could then never decode.
+/// Checks that the publication exists. The server itself would notice only with the next change, which it could then
+/// never decode.
 async fn published(source: &SourceConfig, client: &Client) -> Result<(), RunError> {
     let query = "SELECT FROM pg_catalog.pg_publication WHERE pubname = $1";
     let found =
@@ -111,7 +113,8 @@ async fn published(source: &SourceConfig, client: &Client) -> Result<(), RunErro
     found.map(drop).ok_or_else(|| RunError::NoPublication { publication: source.publication.clone() })
 }
 
-/// Refuses a slot that cannot serve; with an accepted gap makes one anew where it is gone or lost.
+/// Refuses a slot that cannot be used. If a gap is accepted, it creates a new slot in place of one that is missing or
+/// lost.
 async fn usable_slot(daemon: &Daemon, client: &Client) -> Result<(), RunError> {
     let name = &daemon.source.slot;
     let accepts = daemon.accept_gap.load(std::sync::atomic::Ordering::Relaxed);
@@ -147,7 +150,7 @@ fn lost(slot: &SlotState) -> RunError {
     RunError::LostSlot { slot: slot.name.clone(), why, from, to: slot.current }
 }
 
-/// The source as a session would find it, without taking the slot; `None` while somebody has it.
+/// Reads the source as a session would find it, without taking the slot; `None` while another process holds it.
 pub async fn look(source: &SourceConfig) -> Result<Option<Server>, RunError> {
     let client = audit_connect::connect(&source.endpoint, APPLICATION).await?;
     let slot = read(source, &client).await?;
@@ -163,7 +166,7 @@ pub async fn look(source: &SourceConfig) -> Result<Option<Server>, RunError> {
     Ok(Some(Server::new(&system, forks, &slot)))
 }
 
-/// What operators quarantined, by the name of the sink.
+/// What operators have quarantined, by the name of the sink.
 pub type Quarantines = HashMap<String, Quarantine>;
 
 pub async fn quarantines(client: &Client, source: &str) -> Result<Quarantines, RunError> {
@@ -180,7 +183,7 @@ pub async fn quarantines(client: &Client, source: &str) -> Result<Quarantines, R
     Ok(found)
 }
 
-/// The same over a connection of its own, and no longer than a while.
+/// Reads the same over a connection of its own, for a limited time.
 pub async fn quarantines_now(source: &SourceConfig) -> Option<Quarantines> {
     let look = async {
         let client = audit_connect::connect(&source.endpoint, APPLICATION).await?;
@@ -189,10 +192,10 @@ pub async fn quarantines_now(source: &SourceConfig) -> Option<Quarantines> {
     tokio::time::timeout(QUARANTINE_WAIT, look).await.ok()?.ok()
 }
 
-/// A server that does not answer by then is asked again.
+/// If the server has not answered after this time, it is asked again.
 const QUARANTINE_WAIT: Duration = Duration::from_secs(30);
 
-/// Writes a small message into the WAL now and then, so that the slot moves where only what we do not track changes.
+/// Writes a small message into the WAL at intervals, so that the slot moves while only untracked tables change.
 pub async fn heartbeat(source: SourceConfig) {
     let interval = source.heartbeat.get();
     if interval.is_zero() {
@@ -202,7 +205,7 @@ pub async fn heartbeat(source: SourceConfig) {
     loop {
         tokio::time::sleep(interval).await;
         let Some(open) = reopened(&mut client, &source, "cdc-audit heartbeat").await else { continue };
-        // A failure is no more than a late heartbeat; the stream has its own way to notice a lost server.
+        // A failure only means a late heartbeat; the stream has its own way to notice a lost server.
         if let Err(error) = open.execute("SELECT pg_logical_emit_message(false, 'cdc-audit-heartbeat', '')", &[]).await
         {
             debug!(error = %error, "no heartbeat");
@@ -210,7 +213,7 @@ pub async fn heartbeat(source: SourceConfig) {
     }
 }
 
-/// The session, opened anew where it is gone; None where that cannot be done now.
+/// The session, opened again if it was lost; `None` if it cannot be opened now.
 async fn reopened<'c>(client: &'c mut Option<Client>, source: &SourceConfig, name: &str) -> Option<&'c Client> {
     if client.as_ref().is_none_or(|client| client.is_closed()) {
         *client = audit_connect::connect(&source.endpoint, name).await.ok();
@@ -218,15 +221,16 @@ async fn reopened<'c>(client: &'c mut Option<Client>, source: &SourceConfig, nam
     client.as_ref()
 }
 
-/// How often it is asked whether COMMITs of the source wait for this daemon.
+/// How often the daemon checks whether COMMITs of the source wait for it.
 const STANDBY_POLL: Duration = Duration::from_secs(5);
 
-/// Says so when the server takes the daemon for a synchronous standby, and when it does no more: the setting changes by a reload.
+/// Warns when the server treats the daemon as a synchronous standby, and reports when it no longer does: the setting
+/// changes by a reload.
 pub async fn watch_standby(source: SourceConfig, shared: Arc<Shared>) {
     let mut client: Option<Client> = None;
     let mut was = false;
     loop {
-        // The name of the walsender is that of each session that asks for the same one.
+        // A session that asks for the same application name gets the same name as the walsender.
         if let Some(open) = reopened(&mut client, &source, APPLICATION).await
             && let Ok(row) = open
                 .query_one(

@@ -1,11 +1,11 @@
-//! The stages between the socket and the sinks, as one synchronous function: a message goes in, the batch grows.
+//! The stages between the socket and the sinks, as one synchronous function: a message goes in, and the batch grows.
 //!
 //! ```text
 //! bytes ──decode──▶ Message ──assemble──▶ place ──version──▶ RawVersion ──protect──▶ Batch
 //! ```
 //!
-//! Nothing here waits and nothing here is stored: what the stages know beyond one message is the open transaction, the tables'
-//! shapes, and the batch under way.
+//! Nothing here waits and nothing here is stored: beyond one message the stages know only the open transaction, the
+//! tables' shapes, and the current batch.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,7 +36,8 @@ mod chunk;
 mod tables;
 mod target;
 
-/// The schema of the tool's own tables. Their changes make no versions: else a hot table in the source would feed on itself.
+/// The schema of the daemon's own tables. Their changes make no versions, otherwise a hot table in the source would
+/// produce versions of itself without end.
 const OWN_SCHEMA: &str = "cdc_audit";
 
 /// The stream cannot be followed any further.
@@ -59,8 +60,8 @@ pub enum StageError {
 }
 
 impl StageError {
-    /// The key for want of which nothing was recorded. Nothing was lost either: whoever has it gives the same message, or the same chunk,
-    /// once more.
+    /// The key whose absence kept something from being recorded. Nothing was lost: with the key, the caller passes in
+    /// the same message, or the same chunk, again.
     pub fn wanted(&self) -> Option<Wanted> {
         match self {
             StageError::Seal { source: SealError::KeyWanted(wanted), .. } => Some(*wanted),
@@ -68,12 +69,12 @@ impl StageError {
         }
     }
 
-    /// The server's history is not the one that a sink has.
+    /// Whether the server's history is not the one that a sink has.
     pub fn is_discontinuity(&self) -> bool {
         matches!(self, StageError::Diverged { .. } | StageError::NotSentAgain { .. })
     }
 
-    /// The position that `resume --quarantine` would leave out, where that can help.
+    /// The position that `resume --quarantine` would leave out, if that can help.
     pub fn position(&self) -> Option<Position> {
         match self {
             StageError::Decode { position, .. }
@@ -103,8 +104,8 @@ impl StageError {
     }
 }
 
-/// The change at which a sink stands must come again, where the slot begins at or before its commit, and must be the one it was: see
-/// [`StageError::NotSentAgain`] and [`StageError::Diverged`].
+/// The change that a sink's checkpoint is at must come again, if the slot begins at or before its commit, and must be
+/// the same change: see [`StageError::NotSentAgain`] and [`StageError::Diverged`].
 #[derive(Clone, Debug)]
 pub struct ResumeCheck {
     pub sink: Arc<str>,
@@ -112,23 +113,23 @@ pub struct ResumeCheck {
     pub change_lsn: Lsn,
 }
 
-/// Everything the stages are given at start.
+/// Everything that the stages get at the start.
 pub struct StageConfig {
     pub rules: Rules,
     pub policy: Policy,
     pub verdict: Verdict,
-    /// How messages of contexts are read.
+    /// Reads the messages that carry contexts.
     pub contexts: Contexts,
-    /// From all sinks.
+    /// The shapes that all sinks have stored.
     pub shapes: Vec<Shape>,
-    /// The furthest that any sink has stored.
+    /// The furthest position that any sink has stored.
     pub stored: Position,
     pub checks: Vec<ResumeCheck>,
-    /// Changes whose place an `error` record takes, if they cannot be recorded.
+    /// Changes that an `error` record replaces if they cannot be recorded.
     pub quarantine: Quarantine,
 }
 
-/// Counted since the last [`Stage::take_counts`].
+/// Numbers counted since the last [`Stage::take_counts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub transactions: u64,
@@ -136,32 +137,32 @@ pub struct Counts {
     pub versions: u64,
 }
 
-/// A change that has a place, and is not in the batch.
+/// A change that has a place but is not in the batch yet.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     place: Place,
-    /// What was seen whole before it.
+    /// The progress before this change.
     before: Progress,
 }
 
 pub struct Stage {
-    /// What is protected in contexts.
+    /// What is protected inside contexts.
     context_inside: Inside,
     rules: Rules,
     policy: Policy,
     verdict: Verdict,
     histories: HashMap<TableName, History>,
-    /// By table's oid: the shapes that it had, under whatever name, and whether each is trusted.
+    /// For each table's oid, the shapes that it had under any name, and whether each is trusted.
     lineage: HashMap<u32, Vec<(Arc<Shape>, bool)>>,
-    /// Up to here sinks have what was recorded, and the key and number of a shape are those that they have.
+    /// Up to here sinks have what was recorded, so the key and number of a shape are those that they have.
     stored: Position,
     targets: HashMap<u32, Target>,
-    /// The last two Relation messages, as long as nothing else has come since.
+    /// The last two Relation messages, until another message comes.
     described: [Option<u32>; 2],
     assembler: Assembler,
     checks: Vec<ResumeCheck>,
     quarantine: Quarantine,
-    /// Relations whose description was quarantined, and by whom: each of their changes is an `error` record.
+    /// Relations whose description was quarantined, and by whom: each of their changes becomes an `error` record.
     unreadable: HashMap<u32, Quarantined>,
     batch: Batch,
     scratch: Scratch,
@@ -172,13 +173,13 @@ pub struct Stage {
     unread: Option<(Vec<u8>, Lsn)>,
     /// The record of an accepted gap, until the stream reaches its place.
     gap: Option<Context>,
-    /// What baselines need to know of the stream.
+    /// What baselines need to know about the stream.
     watches: Watches,
     /// A chunk whose watermark has just passed.
     passed: Option<Passed>,
-    /// That chunk, as far as its rows could be sealed.
+    /// That chunk, with those of its rows that are already sealed.
     chunk: Option<UnderWay>,
-    /// The change that could not be sealed, if the last message was one: it may come again, see [`StageError::wanted`].
+    /// The change that could not be sealed, if the last message was one: it may come again; see [`StageError::wanted`].
     pending: Option<Pending>,
 }
 
@@ -230,7 +231,7 @@ impl Stage {
         self.checks.is_empty()
     }
 
-    /// Bytes of the batch under way.
+    /// Bytes of the current batch.
     pub fn batch_bytes(&self) -> usize {
         self.batch.bytes()
     }
@@ -239,12 +240,13 @@ impl Stage {
         self.batch.is_empty()
     }
 
-    /// A change that waits for its key is no part of it: a sink that took it for stored would never get it.
+    /// The progress of the stream without a change that waits for its key: if it counted, a sink would treat it as
+    /// stored and never get it.
     pub fn progress(&self) -> Progress {
         self.pending.map_or_else(|| self.assembler.progress(), |pending| pending.before)
     }
 
-    /// Takes the batch under way, which stands for everything seen so far.
+    /// Takes the current batch, which includes everything seen so far.
     pub fn take_batch(&mut self) -> Batch {
         let next = Batch::with_room_of(&self.batch);
         let mut batch = std::mem::replace(&mut self.batch, next);
@@ -259,17 +261,18 @@ impl Stage {
         std::mem::take(&mut self.counts)
     }
 
-    /// Does what a baseline asks. To be called between any two messages.
+    /// Executes a baseline's command. Call it between any two messages.
     pub fn command(&mut self, command: Command) {
         self.watches.command(command);
     }
 
-    /// The chunk that the last message released, once. It stands here in the stream: behind the batch under way.
+    /// Returns the chunk that the last message released, once. Its place in the stream is here, after the current
+    /// batch.
     pub fn take_passed(&mut self) -> Option<Passed> {
         self.passed.take()
     }
 
-    /// Nothing for us up to `wal_end`.
+    /// The server has nothing to send up to `wal_end`.
     pub fn idle(&mut self, wal_end: Lsn) -> Result<(), StageError> {
         if self.assembler.transaction().is_none() {
             self.all_met_before(wal_end)?;
@@ -279,10 +282,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Takes in the data of one XLogData message that begins at `lsn`. A relation is handed back where the message is a change of it and its shape has
-    /// to be found first: look it up in the catalog, call [`Stage::describe`], and give the same message again.
+    /// Processes the data of one XLogData message that begins at `lsn`. Returns a relation if the message is a change
+    /// of it and its shape has to be found first: look it up in the catalog, call [`Stage::describe`], and pass in the
+    /// same message again.
     pub fn message(&mut self, data: &[u8], lsn: Lsn) -> Result<Option<Relation>, StageError> {
-        // The scratch space is lent to the message while the stage works on it.
+        // The scratch space is lent to the message while the stage processes it.
         let mut scratch = std::mem::take(&mut self.scratch);
         let message = decode(data, &mut scratch);
         if let Some(wanted) = message.as_ref().ok().and_then(|message| self.wanted(message)) {
@@ -339,18 +343,18 @@ impl Stage {
         }
     }
 
-    /// Whether the last message needs keys that were made since: read them and call [`Stage::context_keys`], then
-    /// [`Stage::unread_context`], before the next.
+    /// Whether the last message needs keys that were created after the last reading. If so, read them and call
+    /// [`Stage::context_keys`], then [`Stage::unread_context`], before the next message.
     pub fn wants_context_keys(&self) -> bool {
         self.unread.is_some()
     }
 
-    /// Takes the keys as they are now.
+    /// Replaces the known keys with the current ones.
     pub fn context_keys(&mut self, keys: ContextKeys) {
         self.contexts.keys(keys);
     }
 
-    /// Takes the context that waited for keys. On an error it waits on, see [`StageError::wanted`].
+    /// Processes the context that waited for keys. After an error it still waits; see [`StageError::wanted`].
     pub fn unread_context(&mut self) -> Result<(), StageError> {
         let Some((content, lsn)) = self.unread.take() else { return Ok(()) };
         let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);
@@ -364,7 +368,7 @@ impl Stage {
     }
 
     fn change(&mut self, oid: u32, change: Change<'_>, lsn: Lsn) -> Result<(), StageError> {
-        // A change that comes again with its key was counted, and seen by whoever watches.
+        // A change that comes again with its key was already counted, and the watches have seen it.
         let before = self.progress();
         let again = self.pending.take();
         let place = match again {
@@ -404,7 +408,7 @@ impl Stage {
         Err(StageError::Seal { position: place.position, source })
     }
 
-    /// Takes in what the application said, without what is protected in it.
+    /// Processes a context that the application sent, without what is protected in it.
     fn context(&mut self, context: Option<Context>, lsn: Lsn) -> Result<(), StageError> {
         let position = self.assembler.next_position();
         let context = context.map(|context| self.policy.context(&self.context_inside, context)).transpose();
@@ -430,7 +434,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Commits come in their order: what a sink has from before `lsn` should have been met.
+    /// Commits come in their order: what a sink has from before `lsn` should already have come again.
     fn all_met_before(&self, lsn: Lsn) -> Result<(), StageError> {
         match self.checks.first().filter(|check| check.position.commit_lsn < lsn) {
             Some(check) => Err(StageError::NotSentAgain { sink: check.sink.clone(), position: check.position }),
@@ -438,10 +442,10 @@ impl Stage {
         }
     }
 
-    /// Goes on without a message that was quarantined; fails at its position where it was not.
+    /// Continues without a message that was quarantined; fails at its position if it was not.
     fn malformed(&mut self, source: DecodeError, data: &[u8], lsn: Lsn) -> Result<(), StageError> {
         let inside = self.assembler.transaction().is_some();
-        // Between transactions the place of its WAL record is its own: no commit has it.
+        // Between transactions, the position of the message's WAL record is unique: no commit has it.
         let own = Position::new(self.verdict.epoch_at(lsn), lsn, 0);
         let position = if inside { self.assembler.next_position() } else { own };
         let Some(decided) = self.quarantine.get(&position).cloned() else {
@@ -462,7 +466,8 @@ impl Stage {
                 self.check_resume(place)?;
                 self.note_error(place.position, lsn, &decided, &error);
             }
-            // No change, and so no place of its own in the trail: what depends on it says so.
+            // This is not a change, so it has no place of its own in the trail; the changes that depend on it are
+            // recorded as errors.
             Some((b'R', rest)) => {
                 if let Some(oid) = rest.first_chunk() {
                     let oid = u32::from_be_bytes(*oid);
@@ -480,7 +485,7 @@ impl Stage {
         self.batch.note(Event::Error, &Arc::new(Table::pseudo("cdc_audit.error")), position, lsn, note);
     }
 
-    /// A change of a relation that the server has not described, or whose description was quarantined.
+    /// Handles a change of a relation that the server has not described, or whose description was quarantined.
     fn undescribed(&mut self, oid: u32, position: Position, lsn: Lsn) -> Result<(), StageError> {
         let decided = self.quarantine.get(&position).or_else(|| self.unreadable.get(&oid)).cloned();
         let decided = decided.ok_or(StageError::UnknownRelation { oid, position })?;
@@ -488,7 +493,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The stream has come to `lsn`: an accepted gap is recorded once the history that was shared is behind.
+    /// The stream has reached `lsn`: an accepted gap is recorded once the shared history has passed.
     fn reach(&mut self, lsn: Lsn) {
         if lsn < self.verdict.boundary {
             return;

@@ -1,4 +1,5 @@
-//! What the daemon knows about itself: written where things happen, once for each batch at most, read by `status`, metrics and health.
+//! What the daemon knows about itself: written where things happen, at most once for each batch, and read by `status`,
+//! metrics and health checks.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sink_task::Chain;
 
-/// One sink, as others may see it.
+/// The state of one sink, as others may read it.
 #[derive(Debug, Default)]
 pub struct SinkGauge {
     state: Mutex<SinkState>,
@@ -26,7 +27,7 @@ struct SinkState {
     errors: u64,
     last_error: Option<Failure>,
     failing: bool,
-    /// It failed in a way that made the stream begin again: what failed then has yet to succeed.
+    /// It failed in a way that made the stream begin again: what failed then has still to succeed.
     begun_again: bool,
     progressed_at: Micros,
 }
@@ -83,7 +84,7 @@ impl SinkGauge {
         lock(&self.state).failing
     }
 
-    /// What failed was done. A sink that holds things back for a while has still to show that it can store them.
+    /// What failed has succeeded. A sink that holds versions back for a while has still to show that it can store them.
     pub(crate) fn recovered(&self) {
         let mut state = lock(&self.state);
         state.failing = state.begun_again;
@@ -97,7 +98,7 @@ pub struct Shared {
     pub versions: AtomicU64,
     pub transactions: AtomicU64,
     pub gaps: AtomicU64,
-    /// Microseconds for which the stream waited for memory.
+    /// Microseconds in which the stream waited for memory.
     pub waiting_micros: AtomicU64,
     pub memory_used: AtomicU64,
     state: Mutex<State>,
@@ -109,15 +110,15 @@ struct State {
     source: String,
     slot: String,
     epoch: u16,
-    /// The end of the server's WAL as last heard.
+    /// The end of the server's WAL as last reported.
     wal_end: Lsn,
     acknowledged: Lsn,
     received: Lsn,
-    /// Commit time of the last transaction that came in.
+    /// Commit time of the last transaction that was received.
     committed_at: Option<Micros>,
     progressed_at: Micros,
     memory_limit: u64,
-    /// COMMITs of the source wait for this daemon.
+    /// Whether COMMITs of the source wait for this daemon.
     synchronous: bool,
     last_error: Option<Failure>,
     tables: BTreeMap<Arc<str>, TableCount>,
@@ -129,16 +130,16 @@ struct State {
 pub enum Phase {
     #[default]
     Starting,
-    /// The slot is held by another process.
+    /// Another process holds the slot.
     Waiting {
         holder: String,
     },
     Streaming,
-    /// A key service or the key store does not give what values have to be encrypted with.
+    /// A key service or the key store does not provide the key that values have to be encrypted with.
     WaitingForKey {
         class: String,
     },
-    /// Something failed; it is tried again.
+    /// Something failed and will be tried again.
     Retrying,
     Stopping,
 }
@@ -153,10 +154,11 @@ pub struct TableCount {
     /// Versions without the reason that the table requires.
     #[serde(default)]
     pub without_reason: u64,
-    /// Columns of a strict table that are not recorded, for no rule decides about them; as of the latest versions.
+    /// Columns of a strict table that are not recorded, because no rule decides about them; as of the latest versions.
     #[serde(default)]
     pub withheld: u64,
-    /// Columns whose protection rests on a name that they no longer have, and one more where the table has another name; as of the latest versions.
+    /// Number of columns that are protected only because of an earlier name, plus one if the table itself has another
+    /// name now; as of the latest versions.
     #[serde(default)]
     pub lost_protection: u64,
 }
@@ -173,7 +175,7 @@ pub struct StatusReport {
     pub received: Lsn,
     pub acknowledged: Lsn,
     pub lag_bytes: u64,
-    /// Age of what is not acknowledged yet, in seconds; 0 where nothing waits.
+    /// Age of the oldest unacknowledged change, in seconds; 0 if nothing waits.
     pub lag_seconds: f64,
     pub changes: u64,
     pub versions: u64,
@@ -182,26 +184,27 @@ pub struct StatusReport {
     #[serde(default)]
     pub versions_without_reason: u64,
     pub gaps: u64,
-    /// The server takes the daemon for a synchronous standby: COMMITs of the source wait for the slowest sink.
+    /// Whether the server treats the daemon as a synchronous standby: COMMITs of the source then wait for the slowest
+    /// sink.
     #[serde(default)]
     pub synchronous_standby: bool,
     pub memory_used_bytes: u64,
     pub memory_limit_bytes: u64,
     pub waited_for_memory_seconds: f64,
     pub sinks: Vec<SinkReport>,
-    /// The sink whose checkpoint is the smallest, where there are several.
+    /// The sink whose checkpoint is the smallest, if there are several sinks.
     pub held_back_by: Option<String>,
     pub tables: BTreeMap<String, TableCount>,
     pub baseline: Vec<BaselineReport>,
-    /// What the rules take and the publication does not send.
+    /// What the rules select and the publication does not send.
     #[serde(default)]
     pub uncaptured: UncapturedReport,
     pub last_error: Option<Failure>,
-    /// When something last moved: seconds since 1970.
+    /// When something last moved, in seconds since 1970.
     pub last_progress: f64,
 }
 
-/// What the rules take and the publication does not send, as the daemon saw it at its last look.
+/// What the rules select and the publication does not send, as the daemon saw it at its last look.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UncapturedReport {
     /// Tables that are not published.
@@ -210,7 +213,7 @@ pub struct UncapturedReport {
     pub left: Vec<String>,
     /// Kinds of changes that are not published.
     pub operations: Vec<String>,
-    /// Partitions are published under their own names.
+    /// Whether partitions are published under their own names.
     pub partitions_by_name: bool,
 }
 
@@ -220,14 +223,14 @@ pub struct SinkReport {
     pub position: String,
     pub flushed_lsn: Lsn,
     pub lag_bytes: u64,
-    /// Age of what came in and is not durable here yet, in seconds.
+    /// Age of what was received and is not durable here yet, in seconds.
     pub lag_seconds: f64,
     pub versions: u64,
     pub held_bytes: u64,
     pub errors: u64,
     pub failing: bool,
     pub last_error: Option<Failure>,
-    /// What fails in one part of the sink, such as one table, while everything else goes on.
+    /// What fails in one part of the sink, such as one table, while everything else continues.
     #[serde(default)]
     pub troubles: Vec<String>,
 }
@@ -268,7 +271,7 @@ impl Shared {
         state.last_error = Some(failure);
     }
 
-    /// Everything waits for a key of this class, or for none any more.
+    /// Everything waits for a key of this class; with `None`, it no longer waits.
     pub(crate) fn wait_for_key(&self, class: Option<String>) {
         let mut state = lock(&self.state);
         match class {
@@ -278,7 +281,7 @@ impl Shared {
         }
     }
 
-    /// The server's WAL ends at `wal_end`.
+    /// The server reported that its WAL ends at `wal_end`.
     pub fn heard(&self, wal_end: Lsn) {
         let mut state = lock(&self.state);
         state.wal_end = state.wal_end.max(wal_end);

@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Instant;
@@ -22,12 +23,14 @@ pub struct Daemon {
     // It is dismissed before `Drop` below reaps the child, so that it never kills another process with that number.
     guard: Option<Guard>,
     output: TempDir,
+    kept: Option<PathBuf>,
 }
 
 /// The options for starting a daemon.
 pub struct Launch {
     command: Command,
     faults: Vec<String>,
+    kept: Option<PathBuf>,
 }
 
 /// Finds the program under test: `$CDC_AUDIT_BIN`, or else the one that was built next to this test.
@@ -81,6 +84,12 @@ impl Launch {
         self
     }
 
+    /// Adds its output to this file after it has ended.
+    pub fn keep_output(mut self, file: PathBuf) -> Launch {
+        self.kept = Some(file);
+        self
+    }
+
     pub fn start(mut self) -> Daemon {
         let output = tempfile::Builder::new().prefix("cdc-audit-daemon-").tempdir().expect("a temporary folder");
         let file = |name| File::create(output.path().join(name)).expect("a file for the daemon's output");
@@ -90,7 +99,7 @@ impl Launch {
         self.command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
         let child = self.command.spawn().expect("cdc-audit starts");
         let guard = Some(Guard::over_process(child.id()));
-        Daemon { child, status: None, guard, output }
+        Daemon { child, status: None, guard, output, kept: self.kept }
     }
 }
 
@@ -103,7 +112,7 @@ impl Daemon {
     pub fn launch(config: &Path) -> Launch {
         let mut command = Command::new(program());
         command.arg("run").arg("--config").arg(config);
-        Launch { command, faults: Vec::new() }
+        Launch { command, faults: Vec::new(), kept: None }
     }
 
     pub fn pid(&self) -> u32 {
@@ -225,6 +234,10 @@ impl Drop for Daemon {
         self.guard.take();
         self.signal(Signal::KILL);
         drop(self.child.wait());
+        if let Some(file) = self.kept.as_ref().filter(|_| !std::thread::panicking()) {
+            let kept = File::options().create(true).append(true).open(file);
+            kept.and_then(|mut kept| kept.write_all(self.output().as_bytes())).expect("the daemon's output is kept");
+        }
         if std::thread::panicking() {
             eprintln!("--- the daemon's output ---\n{}", self.output());
         }

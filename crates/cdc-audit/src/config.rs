@@ -118,6 +118,11 @@ impl Config {
         self.protection.policy()
     }
 
+    /// What is weak about the key of rows, which must be used all the same.
+    pub fn row_key_weakness(&self) -> Result<Option<KeyError>, KeyError> {
+        self.protection.row_key_weakness()
+    }
+
     pub fn rules(&self) -> Rules {
         Rules {
             tables: self.tables.clone(),

@@ -1,4 +1,4 @@
-//! A hot table in a database of its own.
+//! A hot table in its own database.
 
 use audit_hot::{HotConfig, HotSink, SetupOptions, setup_statements};
 use audit_testkit::{Database, eventually, shared_db, unique};
@@ -10,7 +10,7 @@ pub struct Hot {
 }
 
 impl Hot {
-    /// The tables as `setup` makes them, for the sinks of the suite's source.
+    /// Makes the tables as `setup` does, for the sinks of the suite's source.
     fn set_up(database: &Database) {
         let options = SetupOptions { source: "shop".into(), sinks: vec![SINK.into()], ..SetupOptions::default() };
         let all: String = setup_statements(&options).iter().map(|statement| format!("{};\n", statement.sql)).collect();

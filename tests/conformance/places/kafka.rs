@@ -1,4 +1,4 @@
-//! Topics of a source of its own, on the broker that all tests share.
+//! Topics of a separate source, on the broker that all tests share.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::suite::{Found, Place, SINK};
 
 /// Memory of the sink, in bytes.
 const MEMORY: usize = 24 << 20;
-/// How long a broker may take to answer.
+/// Maximum time that a broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(60);
 /// The topic of a table whose versions are refused if they are large.
 const LIMITED: &str = "users";
@@ -46,7 +46,7 @@ impl Topics {
         self.config.checkpoint_topic(&self.source, SINK)
     }
 
-    /// The partitions of every topic of this source.
+    /// Lists the partitions of every topic of this source.
     fn partitions(&self) -> Vec<(String, i32)> {
         let (tables, checkpoint) = (format!("{}.", self.source), self.checkpoint_topic());
         let metadata = self.consumer("read_committed").fetch_metadata(None, ANSWER).unwrap();
@@ -54,7 +54,7 @@ impl Topics {
         ours.flat_map(|topic| topic.partitions().iter().map(|part| (topic.name().to_owned(), part.id()))).collect()
     }
 
-    /// What consumers of committed records are given, once brokers have marked every transaction that ended.
+    /// Reads what consumers of committed records get, after the broker has marked every transaction that ended.
     fn read(&self) -> Vec<OwnedMessage> {
         let places = self.partitions();
         let (consumer, all) = (self.consumer("read_committed"), self.consumer("read_uncommitted"));
@@ -162,7 +162,7 @@ impl Place for Topics {
     async fn refuse(&self) -> Option<String> {
         let name = format!("{}.public.{LIMITED}", self.source);
         self.make_topic(&name, 1, &[("max.message.bytes", "100000")]).await;
-        // What looks random is not made smaller by compression.
+        // Text that looks random does not get smaller by compression.
         Some((0_u64..30_000).map(|n| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect())
     }
 }

@@ -1,4 +1,4 @@
-//! A lake in a folder of its own.
+//! A lake in its own folder.
 
 use std::fs;
 use std::path::Path;
@@ -30,7 +30,7 @@ impl Place for Lake {
         LakeSink::new(SINK, &config, MEMORY).unwrap()
     }
 
-    /// What the tables' logs name.
+    /// Reads the versions in the files that the tables' logs name.
     async fn found(&self) -> Vec<Found> {
         let versions = lake::by_log(self.folder.path()).into_iter();
         versions.map(|version| Found { position: version.position, event: version.event }).collect()
@@ -49,7 +49,7 @@ impl Place for Lake {
         copy(backup.path(), self.folder.path());
     }
 
-    /// A lake takes every value up to two gigabytes.
+    /// Refuses nothing, because a lake accepts every value up to two gigabytes.
     async fn refuse(&self) -> Option<String> {
         None
     }

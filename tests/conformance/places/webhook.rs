@@ -1,4 +1,4 @@
-//! A receiver of its own, and the checkpoint in a hot database of its own.
+//! A receiver, and its checkpoint in a separate hot database.
 
 use audit_connect::PgEndpoint;
 use audit_webhook::{WebhookConfig, WebhookSink};
@@ -14,7 +14,7 @@ pub struct Hook {
 
 impl Place for Hook {
     type Sink = WebhookSink;
-    /// What a receiver has taken cannot be put back: only the checkpoint is.
+    /// Only the checkpoint, because what a receiver has accepted cannot be taken back.
     type Backup = String;
 
     const EXACTLY_ONCE: bool = false;

@@ -1,5 +1,5 @@
-//! A reader of the Delta log, no more than the protocol asks of one: the newest checkpoint, the commits after it, and the
-//! files that are left ([Delta Transaction Log Protocol](https://github.com/delta-io/delta/blob/master/PROTOCOL.md)).
+//! A minimal reader of the Delta log, as the protocol requires: the newest checkpoint, the commits after it, and the
+//! files that remain ([Delta Transaction Log Protocol](https://github.com/delta-io/delta/blob/master/PROTOCOL.md)).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,10 +16,10 @@ use crate::trail::Version;
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub version: u64,
-    /// Path, relative to the table, to partition values, size and the number of rows that the statistics name.
+    /// Path relative to the table, with partition values, size and the number of rows in the statistics.
     pub files: BTreeMap<String, Added>,
     pub transactions: BTreeMap<String, i64>,
-    /// The schema as the log's metadata has it.
+    /// The schema in the log's metadata.
     pub schema: Value,
     pub partition_columns: Vec<String>,
     pub configuration: BTreeMap<String, String>,
@@ -33,7 +33,7 @@ pub struct Added {
 }
 
 impl Snapshot {
-    /// Reads a table's log. A table that was never committed to is empty.
+    /// Reads a table's log. A table without commits is empty.
     pub fn read(table: &Path) -> Snapshot {
         let log = table.join("_delta_log");
         let mut snapshot = Snapshot::default();
@@ -96,7 +96,7 @@ impl Snapshot {
         self.configuration = configuration.map(|(key, value)| (key.clone(), text(value))).collect();
     }
 
-    /// The actions of a checkpoint, turned into those of a commit.
+    /// Reads the actions of a checkpoint as those of a commit.
     fn checkpoint(&mut self, path: &Path) {
         let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let reader =
@@ -131,7 +131,7 @@ impl Snapshot {
         }
     }
 
-    /// Lake columns by name, with the source's column and kind that each holds.
+    /// Returns lake columns by name, with the source's column and kind of each.
     pub fn columns(&self) -> BTreeMap<String, Column> {
         let fields = self.schema["fields"].as_array().into_iter().flatten();
         let column = |field: &Value| {
@@ -143,7 +143,7 @@ impl Snapshot {
     }
 }
 
-/// The versions of a table, after a look at what the log says about its files.
+/// Reads the versions of a table, after it checked what the log says about its files.
 pub fn versions(table: &Path) -> Vec<Version> {
     let snapshot = Snapshot::read(table);
     let columns = snapshot.columns();
@@ -161,7 +161,7 @@ pub fn versions(table: &Path) -> Vec<Version> {
     versions
 }
 
-/// `year=2026/month=03/day=01` as Delta writes integers: without zeros before them; a date as it is.
+/// Reads `year=2026/month=03/day=01` as Delta writes integers, without leading zeros; a date stays as it is.
 fn partition_of(path: &str) -> BTreeMap<String, String> {
     let part = |segment: &str| {
         let (name, value) = segment.split_once('=')?;
@@ -170,7 +170,7 @@ fn partition_of(path: &str) -> BTreeMap<String, String> {
     PathBuf::from(path).iter().filter_map(|segment| part(segment.to_str()?)).collect()
 }
 
-/// Paths in the log are percent-encoded.
+/// Decodes a path of the log, which is percent-encoded.
 fn decoded(path: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = path.as_bytes();
@@ -218,7 +218,7 @@ fn map(column: &StructArray, name: &str, row: usize) -> BTreeMap<String, String>
     keys.into_iter().zip(values).filter_map(|(key, value)| Some((key?, value?))).collect()
 }
 
-/// A column of text, whichever way it is encoded.
+/// Reads a column of text in any encoding.
 fn strings(column: &dyn Array) -> Vec<Option<String>> {
     let plain = arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8).expect("a column of text");
     plain.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()

@@ -1,4 +1,4 @@
-//! One Parquet file of versions.
+//! Reads one Parquet file of versions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::hot::{changes, image};
 use crate::trail::{Row, Version};
 use crate::value::{Text, float, from_json, from_postgres};
 
-/// What a lake column holds.
+/// The content of a lake column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
     /// The source's column.
@@ -29,7 +29,7 @@ fn open(path: &Path) -> ParquetRecordBatchReaderBuilder<File> {
     ParquetRecordBatchReaderBuilder::try_new(file).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// What a file says about its own columns.
+/// Reads what a file says about its own columns.
 pub fn columns_of(path: &Path) -> BTreeMap<String, Column> {
     let column = |field: &Field| {
         let text = |key: &str| field.metadata().get(key).cloned();
@@ -38,8 +38,8 @@ pub fn columns_of(path: &Path) -> BTreeMap<String, Column> {
     open(path).schema().fields().iter().filter_map(|field| column(field)).collect()
 }
 
-/// The versions of a file, by position. In the file they must be in that order, or in each row group in that of key and position, where its footer
-/// says so.
+/// Reads the versions of a file in the order of their positions. In the file they must have that order too, or, if its
+/// footer says so, each row group must be ordered by key and position.
 pub fn versions(path: &Path, columns: &BTreeMap<String, Column>) -> Vec<Version> {
     let reader = open(path);
     let groups = reader.metadata().row_groups();
@@ -184,7 +184,7 @@ impl<'b> Batch<'b> {
         }
     }
 
-    /// What the typed columns cannot hold, by lake column.
+    /// Reads the values that typed columns cannot hold, by lake column.
     fn exact(&self, row: usize) -> BTreeMap<String, String> {
         self.text("cdc_exact", row).map_or_else(BTreeMap::new, |text| serde_json::from_str(text).expect("cdc_exact"))
     }
@@ -221,7 +221,7 @@ impl<'b> Batch<'b> {
     }
 }
 
-/// A typed value in PostgreSQL's text.
+/// Writes a typed value as PostgreSQL's text.
 fn value(array: &ArrayRef, row: usize, kind: &str) -> Text {
     if array.is_null(row) {
         return None;
@@ -285,9 +285,9 @@ fn decimal(value: i128, scale: usize) -> String {
     if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part}") }
 }
 
-/// Days since 1970-01-01, as `YYYY-MM-DD`.
+/// Writes days since 1970-01-01 as `YYYY-MM-DD`.
 fn date(days: i64) -> String {
-    // Civil from days, in eras of 400 years.
+    // Compute the civil date from days in eras of 400 years.
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);

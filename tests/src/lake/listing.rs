@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::lake::{Snapshot, file};
 use crate::trail::Version;
 
-/// What is listed, and what of the fresh files that the log names is not in `data/` yet.
+/// Reads the versions in listed files, and those in the fresh files of the log that are not in `data/` yet.
 pub fn versions(table: &Path) -> Vec<Version> {
     let read = |path: &PathBuf| file::versions(path, &file::columns_of(path));
     let mut versions: Vec<Version> = files(&table.join("data")).iter().flat_map(read).collect();
@@ -17,7 +17,8 @@ pub fn versions(table: &Path) -> Vec<Version> {
     versions
 }
 
-/// Every file below a folder. Whatever is no Parquet file of ours would be read, or trip a reader, and fails the test.
+/// Lists every file below a folder. Any file that is not our Parquet file fails the test, because readers would read it
+/// or fail at it.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -1,4 +1,4 @@
-//! Reading a lake back without the program: as an engine that knows Delta does, and as one that lists folders.
+//! Reads a lake back without the program: like an engine that knows Delta, and like one that lists folders.
 
 mod delta;
 mod file;
@@ -12,7 +12,7 @@ pub use listing::files;
 
 use crate::trail::Version;
 
-/// The tables of a lake: folder name to path. The lake's own folder is none.
+/// Lists the tables of a lake: folder name to path. The lake's own folder is not a table.
 pub fn tables(lake: &Path) -> BTreeMap<String, PathBuf> {
     let entries = std::fs::read_dir(lake).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -20,17 +20,18 @@ pub fn tables(lake: &Path) -> BTreeMap<String, PathBuf> {
     named.filter(|(name, _)| !name.starts_with(['_', '.'])).collect()
 }
 
-/// What the tables' Delta logs name, in order of position.
+/// Reads the versions in the files that the tables' Delta logs name, in the order of their positions.
 pub fn by_log(lake: &Path) -> Vec<Version> {
     sorted(tables(lake).values().flat_map(|table| delta::versions(table)))
 }
 
-/// What lies in the tables' data folders, in order of position.
+/// Reads the versions in the tables' data folders, in the order of their positions.
 pub fn by_listing(lake: &Path) -> Vec<Version> {
     sorted(tables(lake).values().flat_map(|table| listing::versions(table)))
 }
 
-/// Everything that committed before here is in the lake, as its newest checkpoint says; 0 before the first.
+/// Reads the LSN before which everything that committed is in the lake, according to its newest checkpoint. 0 before
+/// the first checkpoint.
 pub fn flushed(lake: &Path) -> u64 {
     let entries = std::fs::read_dir(lake.join("_cdc_audit/checkpoint")).into_iter().flatten().flatten();
     let newest = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json")).max();
@@ -42,7 +43,7 @@ pub fn flushed(lake: &Path) -> u64 {
 
 fn sorted(versions: impl Iterator<Item = Version>) -> Vec<Version> {
     let mut versions: Vec<Version> = versions.collect();
-    // Stable: what has one position twice stays for the tests to see.
+    // The sort is stable and keeps a position that occurs twice, so that tests see it.
     versions.sort_by(|a, b| a.position.cmp(&b.position));
     versions
 }

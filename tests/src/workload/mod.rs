@@ -1,4 +1,4 @@
-//! What happens in the source: written by hand, or by chance.
+//! Workloads for the source: random ones and their values.
 
 pub mod random;
 pub mod values;

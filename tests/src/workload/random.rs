@@ -1,38 +1,38 @@
-//! A workload by chance: tables of every type, and transactions over them, the same for the same seed.
+//! A random workload: tables of every type, and transactions on them, the same for the same seed.
 
 use std::fmt::Write as _;
 
 use crate::dice::Dice;
 use crate::workload::values::{self, Type, identifier};
 
-/// How the tables are.
+/// The properties of the tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub major: u16,
-    /// REPLICA IDENTITY FULL on every table; tables without a key are then among them.
+    /// True for REPLICA IDENTITY FULL on every table; then some tables have no key.
     pub full: bool,
     pub xml: bool,
 }
 
-/// The tables, and what happens to them.
+/// The tables, and the state of the random choices.
 pub struct Workload {
     options: Options,
     dice: Dice,
     tables: Vec<Table>,
-    /// Counts the columns that were added.
+    /// Number of columns that were added.
     added: u32,
 }
 
 struct Table {
-    /// As SQL.
+    /// The name as SQL.
     name: String,
-    /// The key's columns; empty where there is none.
+    /// The key's columns; empty if there is none.
     key: Vec<&'static str>,
     columns: Vec<(String, &'static Type)>,
     partitioned: bool,
 }
 
-/// Keys are few, so that rows are created, changed, moved and deleted again and again.
+/// Number of keys. They are few, so that rows are created, changed, moved and deleted again and again.
 const KEYS: u64 = 40;
 
 impl Workload {
@@ -70,7 +70,7 @@ impl Workload {
         Workload { options, dice, tables, added: 0 }
     }
 
-    /// What makes the tables.
+    /// Writes the SQL that makes the tables.
     pub fn tables(&self) -> String {
         let mut sql = format!("{}CREATE SCHEMA \"Other Schema\";\n", values::PRELUDE);
         for table in &self.tables {
@@ -96,7 +96,7 @@ impl Workload {
         sql
     }
 
-    /// The next transaction, whole, as SQL. Statements may find no row; none fails.
+    /// Writes the next whole transaction as SQL. Statements may find no row, but none fails.
     pub fn transaction(&mut self) -> String {
         let mut sql = "BEGIN;\n".to_owned();
         if self.dice.one_in(3) {
@@ -110,7 +110,7 @@ impl Workload {
         for _ in 0..self.dice.between(1, 6) {
             self.statement(&mut sql);
         }
-        // One in ten never happened.
+        // One in ten is rolled back.
         sql.push_str(if self.dice.one_in(10) { "ROLLBACK;\n" } else { "COMMIT;\n" });
         sql
     }
@@ -190,7 +190,7 @@ impl Workload {
         let _ = writeln!(sql, "DELETE FROM {}{which};", table.name);
     }
 
-    /// Gives a row another key, in a partitioned table another partition, unless it is taken.
+    /// Gives a row another key, in a partitioned table another partition, unless the key is in use.
     fn move_key(&mut self, sql: &mut String, which: usize) {
         let table = &self.tables[which];
         if table.key.is_empty() {
@@ -210,7 +210,8 @@ impl Workload {
         );
     }
 
-    /// ALTER TABLE in the middle of a transaction. A table is not altered while triggers wait; there are none.
+    /// Adds a column in the middle of a transaction. A table cannot be altered while triggers are pending; there are
+    /// none.
     fn add_column(&mut self, sql: &mut String, which: usize) {
         if self.added >= 6 {
             return;
@@ -218,7 +219,7 @@ impl Workload {
         self.added += 1;
         let kind = self.dice.pick(values::TYPES);
         let column = format!("added {}", self.added);
-        // It may never commit, so that nothing later may count on it.
+        // It may never commit, so nothing later may rely on it.
         let table = &self.tables[which];
         let _ =
             writeln!(sql, "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} {};", table.name, identifier(&column), kind.sql);
@@ -242,7 +243,7 @@ fn keys(table: &Table, dice: &mut Dice) -> Vec<(String, u64)> {
     table.key.iter().enumerate().map(key).collect()
 }
 
-/// Few rows, or those of a key, or now and then many.
+/// Writes a condition for few rows, or for those of a key, or sometimes for many.
 fn condition(table: &Table, dice: &mut Dice) -> String {
     if table.key.is_empty() {
         return format!(" WHERE ctid IN (SELECT ctid FROM {} ORDER BY ctid LIMIT {})", table.name, dice.between(1, 3));
@@ -254,7 +255,7 @@ fn condition(table: &Table, dice: &mut Dice) -> String {
     }
 }
 
-/// Whether the server was built with `xml`.
+/// Tells whether the server was built with `xml`.
 pub async fn has_xml(client: &tokio_postgres::Client) -> bool {
     client.batch_execute("SELECT '<a/>'::xml").await.is_ok()
 }

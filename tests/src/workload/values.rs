@@ -1,17 +1,17 @@
-//! Every type that must survive, with the values of it that hurt others, and random ones.
+//! Every supported type, with values that are known to cause faults, and random ones.
 
 use crate::dice::Dice;
 
-/// A type and values of it, as text that the type takes.
+/// A type and values of it, as text that the type accepts.
 pub struct Type {
-    /// Fit for a column's name.
+    /// The type's name in the name of a column.
     pub name: &'static str,
     pub sql: &'static str,
     pub texts: &'static [&'static str],
     pub random: fn(&mut Dice) -> String,
 }
 
-/// What the types below need first. `xml` is left out where the server was built without it.
+/// The SQL that the types below need. `xml` is left out if the server was built without it.
 pub const PRELUDE: &str = r#"
 CREATE EXTENSION hstore; CREATE EXTENSION ltree; CREATE EXTENSION citext;
 CREATE TYPE mood AS ENUM ('sad', 'so-so', 'very happy', 'quo"te', 'ünïcode ☃');
@@ -260,12 +260,12 @@ pub const TYPES: &[Type] = &[
     kind("int2vector", "int2vector", &["", "1 2 3"], |d| d.below(99).to_string()),
 ];
 
-/// `xml`, where the server has it.
+/// The type `xml`, if the server has it.
 pub const XML: Type = kind("xml", "xml", &["", "<a b=\"c\">&amp; it's</a>", "<?xml version=\"1.0\"?><a/>"], |d| {
     format!("<n>{}</n>", d.below(99))
 });
 
-/// Since 15: scales that are negative or larger than the precision.
+/// Types since PostgreSQL 15: scales that are negative or larger than the precision.
 pub const SINCE_15: &[Type] = &[
     kind("numeric_5_m2", "numeric(5,-2)", &["-1234500", "0"], |d| (d.between(-9999, 9999) * 100).to_string()),
     kind("numeric_3_6", "numeric(3,6)", &["0.000999", "-0.000001"], |d| format!("0.000{:03}", d.below(1000))),
@@ -275,7 +275,7 @@ const HUNDRED_DIGITS: &str =
     "-1234567890123456789012345678901234567890123456789012345678901234567890.123456789012345678901234567890123456789";
 
 impl Type {
-    /// A value as an SQL expression, NULL now and then.
+    /// Writes a value as an SQL expression, sometimes NULL.
     pub fn value(&self, dice: &mut Dice) -> String {
         match dice.below(10) {
             0 => "NULL".to_owned(),
@@ -289,12 +289,12 @@ impl Type {
     }
 }
 
-/// A text as an SQL literal.
+/// Writes a text as an SQL literal.
 pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// A name as an SQL identifier.
+/// Writes a name as an SQL identifier.
 pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -306,7 +306,7 @@ fn text(dice: &mut Dice, longest: u64) -> String {
     (0..length).map(|_| *dice.pick(&CHARS)).collect()
 }
 
-/// An array's item in quotes.
+/// Writes an array's item in quotes.
 fn quoted(dice: &mut Dice) -> String {
     format!("\"{}\"", text(dice, 8).replace('\\', "\\\\").replace('"', "\\\""))
 }

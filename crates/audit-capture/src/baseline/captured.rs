@@ -1,5 +1,6 @@
-//! `cdc_audit.captured` and `cdc_audit.captured_since` in the source: which objects were captured under which names, and from when on
-//! everything that is published is accounted for. See [`super::listed`] for what follows from it.
+//! `cdc_audit.captured` and `cdc_audit.captured_since` in the source: which objects were captured under which names,
+//! and from which point on everything that is published is accounted for. See [`super::listed`] for what follows from
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,24 +17,28 @@ use crate::query::rows;
 pub(super) struct Captured {
     pub oid: u32,
     pub by: BTreeSet<String>,
-    /// Sinks that had every row by the stream, and so want no baseline with a number up to `baseline`.
+    /// Sinks that had every row through the stream, and so need no baseline with a number up to `baseline`.
     pub streamed: BTreeSet<Arc<str>>,
     pub baseline: u32,
 }
 
 impl Captured {
-    /// Whether the table is the same object, and was published without a break: an entry by which it is published is one by which it was.
+    /// Whether the table is the same object and was published without a break: at least one entry that publishes it is
+    /// the same as before.
     pub fn goes_on(&self, listed: &Listed) -> bool {
         self.oid == listed.oid && !self.by.is_disjoint(&listed.by)
     }
 }
 
-/// A point in the history of the source at which every published table had its record, and every partition had been seen.
+/// A point in the history of the source at which every published table had its record, and every partition had been
+/// seen.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Since {
-    /// Transactions below had ended when the tables were listed. What links and schemas are compared with: an older one was in that list.
+    /// All transactions below this number had ended when the tables were listed. Links and schemas are compared with
+    /// it: an older one was in that list.
     pub settled: i64,
-    /// Began after the publication and the rules had been read. What tables are compared with: all that is in a younger one came later.
+    /// A transaction that began after the publication and the rules had been read. Tables are compared with it: all
+    /// rows in a younger table came later.
     pub xid: i64,
     pub publication: String,
     pub by: BTreeSet<String>,
@@ -41,7 +46,8 @@ pub(super) struct Since {
     pub sinks: BTreeSet<Arc<str>>,
 }
 
-/// So many transactions later the point is moved, though nothing else has changed: numbers are compared modulo 2^32.
+/// Number of transactions after which the point is moved even if nothing else has changed, because numbers are compared
+/// modulo 2^32.
 const AGE_MAX: i64 = 1 << 20;
 
 impl Since {
@@ -50,7 +56,7 @@ impl Since {
         self.publication == publishes.version && self.rules == rules && publishes.operations.contains("insert")
     }
 
-    /// Whether the point is to be moved to a present in which everything is accounted for.
+    /// Whether the point has to be moved to a present in which everything is accounted for.
     pub fn is_outdated(&self, settled: i64, publishes: &Publishes, rules: &str, sinks: &BTreeSet<Arc<str>>) -> bool {
         !self.holds(publishes, rules)
             || self.by != publishes.by
@@ -72,7 +78,7 @@ struct Row {
 }
 
 impl Store<'_> {
-    /// By table name.
+    /// All records, by table name.
     pub async fn captured(&self) -> Result<BTreeMap<Arc<str>, Captured>, BaselineError> {
         let sql = "SELECT to_jsonb(c) FROM cdc_audit.captured c WHERE source = $1";
         let found: Vec<Row> =
@@ -133,7 +139,8 @@ impl Store<'_> {
         Ok(Since { settled, xid: row.get(0), publication, by, rules, sinks: sinks.clone() })
     }
 
-    /// The stream does not go on from there: nothing that was made since is known to be in it.
+    /// Forgets the point because the stream does not continue from there: nothing that was created since is known to be
+    /// in it.
     pub async fn forget_since(&self) -> Result<(), BaselineError> {
         let sql = "DELETE FROM cdc_audit.captured_since WHERE source = $1";
         let what = "forget since when everything is captured";

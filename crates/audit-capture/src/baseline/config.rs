@@ -58,7 +58,7 @@ impl Default for BaselineConfig {
 const PARALLEL_MAX: u16 = 32;
 
 impl BaselineConfig {
-    /// What the types cannot say.
+    /// Checks what the types cannot express.
     pub fn check(&self, problems: &mut Problems) {
         if !(1..=PARALLEL_MAX).contains(&self.parallel) {
             problems.push(

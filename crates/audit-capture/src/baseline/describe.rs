@@ -1,4 +1,4 @@
-//! What has to be known of a table to read it: [`Described`].
+//! What has to be known about a table to read it: [`Described`].
 
 use audit_core::shape::{Relation, TableName};
 use serde::Deserialize;
@@ -23,25 +23,25 @@ pub(super) struct Described {
 /// How its rows are read.
 pub(super) struct Rows {
     pub access: Access,
-    /// Names, in the relation's order.
+    /// Names of the columns, in the relation's order.
     pub columns: Vec<String>,
     /// The publication's row filter, as SQL.
     pub filter: Option<String>,
-    /// What bounds depend on.
+    /// What the bounds depend on.
     pub identity: Vec<String>,
-    /// Quoted.
+    /// The table's name, quoted.
     pub name: String,
-    /// Whose files hold the rows: the table's, or a partition's; 0 where there are none.
+    /// The table whose files hold the rows: the table itself, or a partition; 0 if there is none.
     pub oid: u32,
     /// The partition to which the baseline is limited.
     pub part: Option<String>,
     partitioned: bool,
 }
 
-/// What stands before the partition in the identity of a baseline that is limited to one.
+/// The prefix of the partition in the identity of a baseline that is limited to one.
 const PART: &str = "partition ";
 
-/// In the identity of a baseline: only the rows of this partition are read.
+/// The entry in a baseline's identity that limits it to the rows of this partition.
 pub(super) fn part_identity(part: &str) -> String {
     format!("{PART}{part}")
 }
@@ -51,7 +51,7 @@ pub(super) fn part_of(identity: &[String]) -> Option<&str> {
     identity.first()?.strip_prefix(PART)
 }
 
-/// The table, of which only `part` is to be read, if that is given. `None` where the table does not exist.
+/// Describes the table, limited to `part` if that is given. Returns `None` if the table does not exist.
 pub(super) async fn describe(
     client: &Client,
     publication: &str,
@@ -86,7 +86,7 @@ struct Named {
     table: String,
 }
 
-/// The partition, while it is one of table `root`.
+/// The partition, if it is still one of table `root`.
 async fn find_part(client: &Client, root: u32, part: &str) -> Result<Option<(u32, TableName)>, BaselineError> {
     let oid: u32 = part.split(' ').next().and_then(|oid| oid.parse().ok()).unwrap_or_default();
     let sql = include_str!("../sql/partition.sql");
@@ -120,7 +120,7 @@ impl Described {
             }
     }
 
-    /// Whether the table is still the same, in the transaction that reads it.
+    /// Whether the table is still the same, as seen by the transaction that reads it.
     pub async fn still_holds(&self, client: &Client, publication: &str) -> Result<bool, BaselineError> {
         let now = catalog::table(client, publication, self.table.catalog.oid).await?;
         Ok(now.is_some_and(|now| now == self.table))
@@ -128,7 +128,7 @@ impl Described {
 }
 
 impl Rows {
-    /// A partition that is none any more has no rows.
+    /// A partition that is no longer one has no rows of the table.
     fn limit_to(&mut self, part: Option<(u32, TableName)>) {
         match part {
             Some((oid, name)) => (self.oid, self.name, self.partitioned) = (oid, quoted(&name), false),
@@ -136,12 +136,12 @@ impl Rows {
         }
     }
 
-    /// The table that holds all rows, if it is one.
+    /// The table that holds all rows, if there is only one.
     pub fn single_oid(&self) -> Option<u32> {
         (!self.partitioned).then_some(self.oid)
     }
 
-    /// Rows of tables that inherit from this one are none of its own; those of its partitions are.
+    /// Rows of tables that inherit from this one do not belong to it; those of its partitions do.
     pub fn from(&self) -> String {
         if self.partitioned { self.name.clone() } else { format!("ONLY {}", self.name) }
     }

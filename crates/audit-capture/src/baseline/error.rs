@@ -8,7 +8,8 @@ use tokio_postgres::error::SqlState;
 use crate::query::QueryError;
 use crate::replication::memory_needed;
 
-/// A baseline cannot go on. It never stops capture: what may pass is tried again, and what somebody must act on is shown until it is.
+/// A baseline cannot continue. It never stops capture: what may pass by itself is tried again, and what a person must
+/// act on is shown until that is done.
 #[derive(Debug, thiserror::Error)]
 pub enum BaselineError {
     #[error(transparent)]
@@ -33,16 +34,17 @@ pub enum BaselineError {
     Chunks { source: QueryError },
     #[error("the server's snapshot is not understood")]
     Snapshot(#[from] ParseError),
-    /// Nobody takes chunks any more: the stream has ended.
+    /// The stage no longer accepts chunks, because the stream has ended.
     #[error("the stream has ended")]
     StreamEnded,
 }
 
 impl BaselineError {
-    /// What went wrong with a statement that reads `relation`, quoted as in SQL.
+    /// The error for a failed statement that reads `relation`, which is quoted as in SQL.
     pub(super) fn reading(relation: &str, error: tokio_postgres::Error) -> BaselineError {
         let refused = error.as_db_error().filter(|error| *error.code() == SqlState::INSUFFICIENT_PRIVILEGE);
-        // The same SQLSTATE for two things; the name of the function does not depend on the server's language.
+        // One SQLSTATE stands for two causes; the name of the function tells them apart in every language of the
+        // server.
         let by_policy = refused.is_some_and(|error| error.routine() == Some("check_enable_rls"));
         let denied = refused.is_some();
         let relation = relation.to_owned();
@@ -70,7 +72,7 @@ impl BaselineError {
         }
     }
 
-    /// What to do about it.
+    /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             BaselineError::Connect(error) => return error.hint(),

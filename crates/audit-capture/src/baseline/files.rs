@@ -1,8 +1,9 @@
 //! Tables without a key, read by place: [`File`], [`Stretch`].
 //!
-//! A bound is a file's table and a ctid. ⚠ Which rows existed before is told by `xmin`: those that a transaction from the baseline's
-//! `xmax` on wrote are in the stream. The numbers wrap around and frozen rows keep theirs, so that the comparison is one of distances,
-//! modulo 2^32, within the stretch that was used since ([`older_than`]).
+//! A bound consists of the table of a file, and a ctid. ⚠ `xmin` decides which rows existed before: those that were
+//! written by a transaction from the baseline's `xmax` on are in the stream. The numbers wrap around, and frozen rows
+//! keep theirs. So the comparison is one of distances modulo 2^32, within the range of numbers that was used since
+//! ([`older_than`]).
 
 use audit_core::shape::TableName;
 use serde::Deserialize;
@@ -10,29 +11,29 @@ use tokio_postgres::Client;
 
 use crate::query::{QueryError, rows};
 
-/// A table's own file, or a partition's.
+/// The file of a table, or of a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct File {
     pub oid: u32,
     pub schema: String,
     pub table: String,
-    /// Changes whenever the table is written anew: then places mean nothing any more.
+    /// Changes whenever the table is rewritten; places then have no meaning any more.
     pub file: u32,
     pub blocks: u64,
     pub rows_per_block: Option<u64>,
 }
 
-/// Without `sized` the files are as good as empty, and the answer waits for no lock.
+/// The table's files. Without `sized` they are reported as empty, and the query waits for no lock.
 pub(super) async fn files(client: &Client, oid: u32, sized: bool) -> Result<Vec<File>, QueryError> {
     rows(client, "read a table's files", include_str!("../sql/files.sql"), &[&oid, &sized]).await
 }
 
-/// Bounds hold as long as no file in it has changed; files may come and go.
+/// The identity of a baseline. Bounds hold as long as no file in it has changed; files may be added and removed.
 pub(super) fn identity(files: &[File]) -> Vec<String> {
     files.iter().map(|file| format!("{}:{}", file.oid, file.file)).collect()
 }
 
-/// Whether every file that is still there is the one it was.
+/// Whether every file that still exists is the one it was.
 pub(super) fn unchanged(stored: &[String], files: &[File]) -> bool {
     let before = |oid: u32| {
         let parts = stored.iter().filter_map(|text| text.split_once(':'));
@@ -47,22 +48,22 @@ impl File {
     }
 }
 
-/// A run of blocks of one file.
+/// A range of blocks of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stretch {
     pub file: File,
-    /// `(block,row)`; rows behind it.
+    /// A place `(block,row)`; the range holds the rows after it.
     pub behind: Option<String>,
-    /// `(block,row)`; rows up to it.
+    /// A place `(block,row)`; the range ends with this row.
     pub up_to: String,
-    /// Nothing follows.
+    /// Whether nothing follows.
     pub last: bool,
 }
 
-/// Rows of a block where nobody has counted them.
+/// Number of rows assumed for a block if there are no statistics.
 const ROWS_PER_BLOCK: u64 = 60;
 
-/// What follows `bound` (a table's oid and a ctid), about `rows` rows of it. `None` where nothing does.
+/// The stretch of about `rows` rows that follows `bound` (a table's oid and a ctid). `None` if nothing follows.
 pub(super) fn next_stretch(files: &[File], bound: Option<&[String]>, rows: u32) -> Option<Stretch> {
     let (oid, ctid) = match bound {
         Some([oid, ctid]) => (oid.parse().unwrap_or(0), Some(ctid)),
@@ -86,22 +87,22 @@ fn end_of(end: u64) -> String {
     format!("({},65535)", end.saturating_sub(1))
 }
 
-/// The block of the first row behind `ctid`, at the earliest.
+/// The first block that can contain a row after `ctid`.
 fn block_behind(ctid: &str) -> Option<u64> {
     let (block, row) = ctid.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
     let block: u64 = block.parse().ok()?;
     Some(if row == "65535" { block + 1 } else { block })
 }
 
-/// A transaction's distance from `xmax` must be told from one a round earlier.
+/// Largest distance between a transaction and `xmax` at which it can be distinguished from one before the wraparound.
 pub(super) const WINDOW_MAX: u64 = 1 << 31;
 
-/// The condition that no transaction from `xmax` on wrote the row, for a reader that sees nothing from `now` on. `None` where too much
-/// has happened since to tell.
+/// The condition that the row was not written by a transaction from `xmax` on, for a reader that sees nothing from
+/// `now` on. `None` if too many transactions were used since then to decide it.
 pub(super) fn older_than(xmax: u64, now: u64) -> Option<String> {
     let used = now.checked_sub(xmax).filter(|used| *used < WINDOW_MAX)?;
     let number = "xmin::text::bigint";
-    // Numbers below 3 are no transaction's (`transam.h`); such rows are frozen.
+    // Numbers below 3 belong to no transaction (`transam.h`); such rows are frozen.
     Some(format!("({number} < 3 OR mod({number} - {} + 4294967296, 4294967296) >= {used})", xmax & u64::from(u32::MAX)))
 }
 
@@ -147,7 +148,7 @@ mod tests {
             (stretch.behind.as_deref(), stretch.up_to.as_str(), stretch.last),
             (Some("(3,12)"), "(3,65535)", false)
         );
-        // The partition is gone.
+        // The partition of the bound no longer exists.
         let stretch = next_stretch(&[file(9, 1)], Some(&bound), 10).unwrap();
         assert_eq!((stretch.file.oid, stretch.behind), (9, None));
     }

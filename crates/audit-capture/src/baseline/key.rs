@@ -1,8 +1,8 @@
 //! How a table's rows are found in order, and the SQL for it: [`Access`].
 //!
-//! Rows are ordered and compared by the operators of the index that makes the key unique, in its collation. ⚠ Plain `>` would be looked
-//! up in the session's `search_path`, where a type of an extension (`citext`) has none and becomes `text`, which sorts otherwise: rows
-//! between two chunks would be lost.
+//! Rows are ordered and compared by the operators of the index that makes the key unique, in its collation. ⚠ A plain
+//! `>` would be looked up in the session's `search_path`. A type of an extension (`citext`) has no such operator there
+//! and would be compared as `text`, which sorts differently: rows between two chunks would be lost.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ use crate::query::{QueryError, rows};
 /// How rows are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// By the columns of a unique key, which every change in the stream names.
+    /// By the columns of a unique key, which every change in the stream contains.
     Key(Vec<KeyPart>),
-    /// By place: nothing else tells rows apart.
+    /// By place, because nothing else distinguishes rows.
     Ctid,
 }
 
@@ -30,9 +30,10 @@ pub(super) struct KeyPart {
     pub column: usize,
     name: String,
     type_name: String,
-    /// Where it is not the column's own; quoted.
+    /// The collation, quoted, if it is not the column's own.
     collation: Option<String>,
-    /// By B-tree strategy (1 `<`, 2 `<=`, 3 `=`, 4 `>=`, 5 `>`), each as `OPERATOR(schema.name)`. Empty where the index is no B-tree.
+    /// The operators by B-tree strategy (1 `<`, 2 `<=`, 3 `=`, 4 `>=`, 5 `>`), each as `OPERATOR(schema.name)`. Empty
+    /// if the index is not a B-tree.
     operators: BTreeMap<u8, String>,
 }
 
@@ -43,8 +44,8 @@ struct PartRow {
     operators: Option<BTreeMap<u8, String>>,
 }
 
-/// Finds the key, as the shape of the stream's relation will have it: the replica identity's index, else the primary key. A key that is
-/// not published as a whole is none.
+/// Finds the key, as the shape of the stream's relation will have it: the replica identity's index, else the primary
+/// key. A key that is not published completely does not count.
 pub(super) async fn access(client: &Client, table: &PublishedTable) -> Result<Access, QueryError> {
     let by_index = matches!(table.identity, Identity::Default | Identity::Index) && !table.identity_key.is_empty();
     let key = if by_index { &table.identity_key } else { &table.catalog.primary_key };
@@ -72,7 +73,7 @@ pub(super) async fn access(client: &Client, table: &PublishedTable) -> Result<Ac
     Ok(Access::Key(columns.into_iter().map(part).collect()))
 }
 
-/// Bounds hold as long as this is the same.
+/// The identity of a baseline by key: bounds hold as long as it stays the same.
 pub(super) fn identity(parts: &[KeyPart]) -> Vec<String> {
     let identity = |part: &KeyPart| {
         let order = part.operators.get(&1).map_or("<", String::as_str);
@@ -81,8 +82,8 @@ pub(super) fn identity(parts: &[KeyPart]) -> Vec<String> {
     parts.iter().map(identity).collect()
 }
 
-/// A bound of a chunk. Its values lie in settings of the transaction: they are raw keys, and statements are shown in the server's views and
-/// logs, and carried elsewhere from there.
+/// A bound of a chunk. Its values are in settings of the transaction, because they are raw keys, and statements appear
+/// in the server's views and logs and are carried elsewhere from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bound {
     Lower,
@@ -90,7 +91,7 @@ pub(super) enum Bound {
 }
 
 impl Bound {
-    /// What the names of its settings begin with; what follows is the column's place in the key, from 1.
+    /// The prefix of the names of its settings; after it comes the column's place in the key, from 1.
     pub fn prefix(self) -> &'static str {
         match self {
             Bound::Lower => "cdc_audit.chunk_lower_",
@@ -99,12 +100,12 @@ impl Bound {
     }
 }
 
-/// The condition that rows are beyond the lower bound.
+/// The condition that rows are above the lower bound.
 pub(super) fn beyond_lower(parts: &[KeyPart]) -> String {
     if is_plain(parts) { row_comparison(parts, ">", Bound::Lower) } else { nested(parts, 5, 5, Bound::Lower) }
 }
 
-/// The condition that rows are not beyond the upper bound.
+/// The condition that rows are not above the upper bound.
 pub(super) fn up_to_upper(parts: &[KeyPart]) -> String {
     if is_plain(parts) { row_comparison(parts, "<=", Bound::Upper) } else { nested(parts, 1, 2, Bound::Upper) }
 }
@@ -117,7 +118,8 @@ pub(super) fn order(parts: &[KeyPart]) -> String {
     parts.iter().map(item).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether the operators are those that plain symbols find: then a comparison of whole rows serves, which reads a range of the index.
+/// Whether the operators are those that plain symbols find. Then a comparison of whole rows can be used, which reads a
+/// range of the index.
 fn is_plain(parts: &[KeyPart]) -> bool {
     const SYMBOLS: [&str; 5] = ["<", "<=", "=", ">=", ">"];
     let plain = |(strategy, symbol): (u8, &&str)| {
@@ -136,7 +138,8 @@ fn row_comparison(parts: &[KeyPart], symbol: &str, bound: Bound) -> String {
     }
 }
 
-/// `a > x OR (a = x AND b > y)`, with `a >= x AND` before it, which an index can use. `last`: the strategy for the last column.
+/// `a > x OR (a = x AND b > y)`, preceded by `a >= x AND`, which an index can use. `last` is the strategy for the last
+/// column.
 fn nested(parts: &[KeyPart], strategy: u8, last: u8, bound: Bound) -> String {
     let mut condition = String::new();
     for (index, part) in parts.iter().enumerate().rev() {
@@ -165,7 +168,7 @@ impl KeyPart {
         }
     }
 
-    /// With its modifier: `bit` alone would be `bit(1)`, and cut.
+    /// The value cast to its type with the modifier: `bit` alone would be `bit(1)`, and the value would be cut.
     fn value(&self, bound: Bound, place: usize) -> String {
         format!("CAST(current_setting('{}{place}') AS {})", bound.prefix(), self.type_name)
     }

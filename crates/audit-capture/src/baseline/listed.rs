@@ -1,10 +1,12 @@
-//! The published tables at one look: [`Listed`], and what is not captured although the rules take it: [`Uncaptured`].
+//! The published tables at one moment: [`Listed`]; and what is not captured although the rules select it:
+//! [`Uncaptured`].
 //!
-//! Whether a table needs a baseline hangs on whether the stream has had all of its rows. The catalog of now tells, for a table that no
-//! record knows, together with a point in the past at which everything published was accounted for ([`Since`]): the stream has had every
-//! row if, after that point, the table was made, under the name, in the schema and with the file that it has now; if it is published by
-//! an entry for all tables, or all of its schema, that was there at that point; and if the publication and the rules are as they were.
-//! In every other case its rows are read. A row may then have both `created` and `snapshot`, but none is missing.
+//! A table needs a baseline unless the stream has had all of its rows. For a table without a record, the present
+//! catalog decides, compared with a point in the past at which everything published was accounted for ([`Since`]). The
+//! stream has had every row if all of this holds: the table was created after that point, under its present name, in
+//! its present schema and with its present file; it is published by an entry for all tables, or for all tables of its
+//! schema, that existed at that point; and the publication and the rules are as they were. In every other case its rows
+//! are read. A row may then have both `created` and `snapshot`, but none is missing.
 
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,15 +28,15 @@ pub(super) struct Listed {
     pub oid: u32,
     pub schema: String,
     pub table: String,
-    /// The entries of the catalog by which it is published.
+    /// The catalog entries by which it is published.
     pub by: BTreeSet<String>,
-    /// Estimate.
+    /// The number of rows, an estimate.
     #[serde(rename = "estimate")]
     pub rows: u64,
     pub keyed: bool,
-    /// It was made after the point that it was compared with, and is what it was made as.
+    /// Whether it was created after the point that it was compared with, and is still what it was created as.
     pub born: bool,
-    /// Partitions that were attached after that point: each as its oid, and the transactions that attached it.
+    /// Partitions that were attached after that point: each as its oid and the transactions that attached it.
     pub joined: Vec<String>,
 }
 
@@ -44,8 +46,8 @@ impl Listed {
     }
 }
 
-/// The condition that the row of `alias` was written before transaction $`from`. Numbers below 3 are no transaction's; beyond 2^31 a number
-/// cannot be told from one of an earlier round.
+/// The condition that the row of `alias` was written before transaction $`from`. Numbers below 3 belong to no
+/// transaction; a number at a distance of 2^31 or more cannot be distinguished from one before the wraparound.
 fn older(alias: &str, from: u8) -> String {
     let (xid, now) = (format!("{alias}.xmin::text::bigint"), "(SELECT xid FROM now)");
     format!(
@@ -54,8 +56,9 @@ fn older(alias: &str, from: u8) -> String {
     )
 }
 
-/// The tables that the publication publishes now: whether each was made after the point `made`, and which partitions were attached after the
-/// point `joined`. Another publication or other rules make nothing of the first; a partition is no less new for them.
+/// The tables that the publication publishes now, with whether each was created after the point `made`, and which
+/// partitions were attached after the point `joined`. Another publication or other rules invalidate the first point; a
+/// partition is still new under them.
 pub(super) async fn list(
     client: &Client,
     publication: &str,
@@ -72,32 +75,32 @@ pub(super) async fn list(
     rows(client, "list the published tables", &sql, &[&publication, &made_from, &joined_from]).await
 }
 
-/// A publication at one moment.
+/// The properties of a publication at one moment.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Publishes {
-    /// Another after each ALTER PUBLICATION … SET (…).
+    /// Changes with each ALTER PUBLICATION … SET (…).
     pub version: String,
     pub via_root: bool,
     pub operations: BTreeSet<String>,
-    /// Entries by which it publishes tables that nobody has named.
+    /// Entries by which it publishes tables that are not named one by one.
     pub by: BTreeSet<String>,
 }
 
-/// `None` where there is no such publication.
+/// Returns `None` if there is no such publication.
 pub(super) async fn read_publication(client: &Client, publication: &str) -> Result<Option<Publishes>, QueryError> {
     let sql = publishes(client).await?;
     Ok(rows(client, "read the publication", &sql, &[&publication]).await?.pop())
 }
 
-/// Changes with another digest may have passed under other rules. Another version of the program may have another digest for the same
-/// rules, for which the price is a baseline too many.
+/// The digest of the rules. Changes under another digest may have passed under other rules. Another version of the
+/// program may compute another digest for the same rules; the cost of that is an unnecessary baseline.
 pub(super) fn digest(rules: &Rules) -> String {
     let mut hasher = DefaultHasher::new();
     serde_json::to_string(&rules.tables).unwrap_or_default().hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
-/// What the rules take and the publication does not send.
+/// What the rules select and the publication does not send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uncaptured {
     /// Tables that are not published.
@@ -106,7 +109,7 @@ pub struct Uncaptured {
     pub left: BTreeSet<String>,
     /// Kinds of changes that are not published.
     pub operations: Vec<&'static str>,
-    /// Partitions are published under their own names.
+    /// Whether partitions are published under their own names.
     pub partitions_by_name: bool,
 }
 

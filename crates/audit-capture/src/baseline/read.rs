@@ -1,14 +1,15 @@
 //! One chunk, read in one short transaction: [`read`].
 //!
-//! - The lock comes before the snapshot. ⚠ Otherwise an ALTER TABLE that writes the table anew could commit between the two, and to the
-//!   older snapshot the new file is empty: every row would be missed.
+//! - The lock comes before the snapshot. ⚠ Otherwise an ALTER TABLE that rewrites the table could commit between the
+//!   two, and to the older snapshot the new file is empty: every row would be missed.
 //! - The table is looked up in the same transaction, so that rows and shape belong together.
-//! - `row_security = off`: under a policy the role would see fewer rows; now that is an error.
-//! - The bounds of keys go from `cdc_audit.chunks` into settings of the transaction, on the server: never into a statement.
-//! - The largest row is looked for first. One that does not fit into memory is not fetched, and of those that fill much of it there is one at
-//!   a time.
-//! - An index or a range of places is read, never the whole table sorted, whatever the statistics say; and nothing in parallel, so that a
-//!   stretch comes in its order.
+//! - With `row_security = off`, a policy under which the role would see fewer rows is an error.
+//! - The bounds of keys go from `cdc_audit.chunks` into settings of the transaction, on the server, and never into a
+//!   statement.
+//! - The largest row is looked for first. One that does not fit into memory is not fetched, and rows that fill much of
+//!   it are read one at a time.
+//! - An index or a range of places is read, and the whole table is never sorted, whatever the statistics say. Nothing
+//!   runs in parallel, so that a stretch comes in its order.
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ use super::settle::snapshot;
 use super::store::{Bounds, number};
 use crate::query::QueryError;
 
-/// What to read.
+/// Describes the chunk to read.
 pub(super) struct Wanted<'a> {
     pub publication: &'a str,
     /// The source's configured name.
@@ -41,25 +42,25 @@ pub(super) struct Wanted<'a> {
     pub table: &'a str,
     pub step: &'a Step,
     pub described: &'a Described,
-    /// What the stream delivered before the chunk is watched.
+    /// The transactions that the stream delivered before the chunk is watched.
     pub seen: &'a Seen,
-    /// Where the chunk before ended.
+    /// Where the previous chunk ended.
     pub lower: Option<&'a [String]>,
-    /// The chunk's stored end, where it has one.
+    /// The stored end of the chunk, if there is one.
     pub stored: Option<&'a Bounds>,
-    /// Rows to read, where the end is not stored.
+    /// Number of rows to read, if the end is not stored.
     pub rows_max: u32,
-    /// Where the end is not stored, the row that brings the chunk to this size is its last.
+    /// If the end is not stored, the row that brings the chunk to this size is its last one.
     pub bytes_max: usize,
     /// A chunk whose end is stored may be as large as this.
     pub bytes_limit: usize,
     /// The largest row that fits into memory, in bytes of text.
     pub row_max: u64,
-    /// One permit: for rows that fill much of that.
+    /// One permit, for rows that fill much of that size.
     pub large: &'a Arc<Semaphore>,
     /// What the bounds depend on, as it was when the baseline began.
     pub identity: &'a [String],
-    /// Of a table without a key: rows of transactions from here on are in the stream.
+    /// For a table without a key: rows of transactions from here on are in the stream.
     pub xmax: Option<u64>,
 }
 
@@ -67,7 +68,7 @@ pub(super) struct Chunk {
     pub rows: RawRows,
     pub snapshot: Snapshot,
     pub bounds: Bounds,
-    /// It holds a large row.
+    /// Set if it contains a large row.
     pub large: Option<OwnedSemaphorePermit>,
 }
 
@@ -75,15 +76,16 @@ pub(super) enum Read {
     Chunk(Chunk),
     /// What the stream has delivered is not visible yet.
     NotYet,
-    /// The table is not what it was described as.
+    /// The table no longer matches its description.
     Changed,
-    /// The bounds no longer serve: the stretch has grown beyond the limit, the files are others, or too much has happened since.
+    /// The bounds no longer serve: the stretch has grown beyond the limit, the files have changed, or too many
+    /// transactions were used since.
     Worn,
     /// There is no such table.
     Gone,
 }
 
-/// A lock that is not had soon is left to whoever waits for it with us.
+/// A lock that is not granted soon is left to the other sessions that wait for it.
 const SETTINGS: &str = "
     SET LOCAL lock_timeout TO '5s';
     SET LOCAL row_security TO off;
@@ -94,7 +96,7 @@ const SETTINGS: &str = "
     SET LOCAL synchronize_seqscans TO off;
     SET LOCAL max_parallel_workers_per_gather TO 0;";
 
-/// Reads a chunk. Whatever happens, the session is fit for the next one or closed.
+/// Reads a chunk. Whatever happens, the session is afterwards ready for the next one, or closed.
 pub(super) async fn read(reader: &mut Reader, control: &Control, wanted: &Wanted<'_>) -> Result<Read, BaselineError> {
     let (client, pid) = reader.get().await?;
     let read = match begin(client, &wanted.described.rows).await {
@@ -114,7 +116,7 @@ pub(super) async fn read(reader: &mut Reader, control: &Control, wanted: &Wanted
     read
 }
 
-/// False where the table does not exist.
+/// Begins the transaction. Returns false if the table does not exist.
 async fn begin(client: &Client, rows: &Rows) -> Result<bool, BaselineError> {
     let from = rows.from();
     let begin =
@@ -154,7 +156,7 @@ async fn by_key(
     parts: &[key::KeyPart],
 ) -> Result<Read, BaselineError> {
     let rows = &wanted.described.rows;
-    // The first chunk of all, where it is the last one too, has no end: see the plan.
+    // If the first chunk of all is also the last one, it has no end; the plan explains why.
     let open = wanted.lower.is_none() && wanted.stored.is_some_and(|stored| stored.last);
     let upper = wanted.stored.filter(|_| !open).map(|stored| stored.upper.as_deref());
     if upper == Some(None) {
@@ -179,7 +181,7 @@ async fn by_key(
     let query = rows.query(&rows.from(), &[], &tail);
 
     let large = room_for_the_largest(client, wanted, rows.single_oid(), &format!("{}{tail}", rows.from())).await?;
-    // The statement counts the rows.
+    // The statement itself limits the rows.
     let stretch = Source { name: &rows.name, query, extra: 0, rows_max: usize::MAX };
     let (read, bounds) = match copy(client, pid, control, wanted, stretch).await? {
         Copied::Outgrown => return Ok(Read::Worn),
@@ -197,7 +199,7 @@ async fn by_key(
     Ok(Read::Chunk(Chunk { rows: read, snapshot, bounds, large }))
 }
 
-/// Takes the end of a stored chunk into the settings of this transaction. False where it is not there.
+/// Copies the end of a stored chunk into the settings of this transaction. Returns false if it is not stored.
 async fn set_bound(
     client: &Client,
     wanted: &Wanted<'_>,
@@ -217,17 +219,18 @@ async fn set_bound(
     Ok(usize::try_from(row.get::<_, i64>(0)) == Ok(parts))
 }
 
-/// No compression of values makes more than this of one byte.
+/// No compression of values makes more bytes than this out of one byte.
 const COMPRESSION_MAX: u64 = 256;
 
-/// A row that fills this part of the largest is large.
+/// A row that fills this part of the largest size is large.
 const LARGE_PART: u64 = 16;
 
-/// Looks for the largest row of a stretch of table `oid`, or of a partitioned one, and waits where it is so large that there may be only one.
-/// What has nothing in its TOAST table has small rows only, and values whose stored form is small are not unpacked: they cannot be large.
+/// Looks for the largest row of a stretch of table `oid`, or of a partitioned one, and waits if that row is so large
+/// that only one such row may be in memory. A table with nothing in its TOAST table has only small rows, and values
+/// whose stored form is small are not unpacked, because they cannot be large.
 ///
 /// # Errors
-/// [`BaselineError::RowTooLarge`].
+/// Returns [`BaselineError::RowTooLarge`] if a row does not fit into memory.
 async fn room_for_the_largest(
     client: &Client,
     wanted: &Wanted<'_>,
@@ -289,7 +292,7 @@ async fn by_ctid(
             let Some([oid, up_to]) = stored.upper.as_deref() else {
                 return Ok(chunk(RawRows::new(rows.columns.len()), snapshot, nothing));
             };
-            // A partition that is gone took its rows with it.
+            // A dropped partition took its rows with it.
             let Some(file) = files.iter().find(|file| file.oid.to_string() == *oid) else {
                 return Ok(chunk(RawRows::new(rows.columns.len()), snapshot, stored.clone()));
             };
@@ -310,7 +313,7 @@ async fn by_ctid(
     let large = room_for_the_largest(client, wanted, Some(file.oid), &format!("{from}{tail}")).await?;
     let end = |place: &str| Some(vec![file.oid.to_string(), place.to_owned()]);
 
-    // The stretch was chosen by the server's statistics.
+    // The stretch was chosen by the server's statistics, which may be wrong.
     let stretch = Source { name: &name, query, extra: 1, rows_max: 2 * wanted.rows_max as usize };
     let (read, bounds) = match copy(client, pid, control, wanted, stretch).await? {
         Copied::Outgrown => return Ok(Read::Worn),
@@ -340,18 +343,18 @@ fn last_key(rows: &RawRows, parts: &[key::KeyPart]) -> Option<Vec<String>> {
 
 enum Copied {
     All(RawRows),
-    /// The chunk is full; rows follow, or may.
+    /// The chunk is full; more rows follow, or may follow.
     Cut(RawRows),
-    /// More than a stored chunk may hold.
+    /// The rows are more than a stored chunk may hold.
     Outgrown,
 }
 
-/// What is read from where.
+/// What is read, and from where.
 struct Source<'a> {
-    /// For messages.
+    /// The name for messages.
     name: &'a str,
     query: String,
-    /// Columns behind the table's own.
+    /// Number of columns after the table's own.
     extra: usize,
     rows_max: usize,
 }
@@ -384,14 +387,14 @@ async fn copy(
         }
     }
     let Some(ended) = ended else { return Ok(Copied::All(rows)) };
-    // Dropping the stream would leave the server sending all the rest.
+    // Dropping the stream would make the server send all the rest.
     let cancel = |error| QueryError::new("end the reading of a chunk", error);
     control.get().await?.execute("SELECT pg_cancel_backend($1)", &[&pid]).await.map_err(cancel)?;
     while let Some(Ok(_)) = stream.next().await {}
     Ok(ended)
 }
 
-/// A name as in SQL.
+/// A name quoted as in SQL.
 pub(super) fn quoted(name: &TableName) -> String {
     format!("{}.{}", escape_identifier(&name.schema), escape_identifier(&name.table))
 }

@@ -1,4 +1,4 @@
-//! How far baselines are, for `status` and a progress bar: [`Progress`], [`Report`].
+//! The progress of baselines, for `status` and a progress bar: [`Progress`], [`Report`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,13 @@ use tracing::warn;
 use super::error::BaselineError;
 use super::listed::Uncaptured;
 
-/// The rate is that of the last so many seconds.
+/// The period over which the rate is measured.
 const RATE_OVER: Duration = Duration::from_secs(15);
 
-/// What is not captured is said again this often.
+/// How often the log repeats what is not captured.
 const SAY_EVERY: Duration = Duration::from_secs(3600);
 
-/// So many names stand in a line of the log.
+/// Largest number of names in one line of the log.
 const NAMES_MAX: usize = 10;
 
 impl Uncaptured {
@@ -63,7 +63,7 @@ fn first(names: &BTreeSet<String>) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-/// What the runner writes and others read. Shared.
+/// What the runner writes and others read; it is shared between them.
 #[derive(Debug, Default)]
 pub struct Progress {
     inner: Mutex<Inner>,
@@ -72,13 +72,13 @@ pub struct Progress {
 #[derive(Debug, Default)]
 struct Inner {
     tables: BTreeMap<Arc<str>, TableState>,
-    /// Rows delivered, by time.
+    /// Numbers of rows delivered, with the time.
     recent: VecDeque<(Instant, u64)>,
     rereads: BTreeMap<&'static str, u64>,
-    /// Of the runner as a whole.
+    /// The failure of the runner as a whole.
     error: Option<Failure>,
     uncaptured: Uncaptured,
-    /// When that was last said.
+    /// When that was last logged.
     said_at: Option<Instant>,
     looks: u64,
 }
@@ -93,29 +93,29 @@ struct TableState {
     failure: Option<Failure>,
 }
 
-/// What happens with a table.
+/// The current state of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Its turn will come.
+    /// The table waits for its turn.
     #[default]
     Queued,
     /// Transactions that began before have to end first.
     Waiting,
     /// Chunks are read.
     Reading,
-    /// Every sink has, or will have, all of it.
+    /// Every sink has, or will have, all of its rows.
     Done,
-    /// Tried again later.
+    /// Reading failed and will be tried again later.
     Failed,
 }
 
-/// Why a table, or everything, does not go on.
+/// Why a table, or everything, cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// With its causes.
+    /// The message with its causes.
     pub message: String,
     pub hint: Option<String>,
-    /// It may pass by itself.
+    /// Whether it may pass by itself.
     pub passing: bool,
 }
 
@@ -125,10 +125,10 @@ pub struct TableReport {
     pub table: Arc<str>,
     pub phase: Phase,
     pub baseline: u32,
-    /// Chunks that are delivered.
+    /// Number of chunks that are delivered.
     pub chunk: u32,
     pub rows: u64,
-    /// Rows of the table as the server's statistics have them; 0 where there are none.
+    /// Number of rows of the table according to the server's statistics; 0 if there are none.
     pub estimate: u64,
     pub failure: Option<Failure>,
 }
@@ -136,25 +136,25 @@ pub struct TableReport {
 /// All baselines at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Tables that are to have a baseline.
+    /// Number of tables that are to have a baseline.
     pub tables: usize,
     pub tables_done: usize,
-    /// Rows delivered, in baselines that are not complete also by earlier runs.
+    /// Rows delivered; in baselines that are not complete, also those delivered by earlier runs.
     pub rows: u64,
-    /// What that will be in the end, by the server's statistics.
+    /// Number of rows that this will be at the end, according to the server's statistics.
     pub rows_expected: u64,
     pub rows_per_second: f64,
-    /// By that rate; `None` where there is none.
+    /// The remaining time at that rate; `None` if there is no rate.
     pub remaining: Option<Duration>,
     /// Tables that are being read, wait, or failed.
     pub open: Vec<TableReport>,
     /// Chunks that were read again, by reason.
     pub rereads: BTreeMap<&'static str, u64>,
-    /// Why nothing goes on at all.
+    /// Why nothing continues at all.
     pub failure: Option<Failure>,
-    /// What the rules take and the publication does not send.
+    /// What the rules select and the publication does not send.
     pub uncaptured: Uncaptured,
-    /// How often the source was looked at since the program began.
+    /// Number of looks at the source since the program began.
     pub looks: u64,
 }
 
@@ -211,7 +211,7 @@ impl Progress {
         }
     }
 
-    /// A new stream begins: what was done before is counted by the sinks alone.
+    /// A new stream begins: only what the sinks have counts as done before.
     pub(super) fn reset(&self) {
         let mut inner = self.lock();
         let uncaptured = std::mem::take(&mut inner.uncaptured);
@@ -222,7 +222,7 @@ impl Progress {
         self.lock().looks += 1;
     }
 
-    /// Says in the log what is not captured: when that changes, and now and then.
+    /// Logs what is not captured, when that changes and at long intervals.
     pub(super) fn uncaptured(&self, now: Uncaptured) {
         let mut inner = self.lock();
         let is_due = inner.said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY);
@@ -250,7 +250,7 @@ impl Progress {
         });
     }
 
-    /// Whether this is news.
+    /// Returns whether the failure is new.
     pub(super) fn failed(&self, table: &Arc<str>, failure: Failure) -> bool {
         let mut news = false;
         self.update(table, |state| {
@@ -261,7 +261,7 @@ impl Progress {
         news
     }
 
-    /// Whether this is news.
+    /// Returns whether the failure is new.
     pub(super) fn failed_as_a_whole(&self, failure: Option<Failure>) -> bool {
         let mut inner = self.lock();
         let news = inner.error != failure;
@@ -288,7 +288,7 @@ impl Progress {
         *self.lock().rereads.entry(why.name()).or_default() += 1;
     }
 
-    /// A reader could not see yet what the stream has already said.
+    /// Counts a reader that could not yet see what the stream has already delivered.
     pub(super) fn waited(&self) {
         *self.lock().rereads.entry("a commit was not visible yet").or_default() += 1;
     }
@@ -297,7 +297,7 @@ impl Progress {
         change(self.lock().tables.entry(table.clone()).or_default());
     }
 
-    /// Counts have no state that a panic elsewhere could break.
+    /// A poisoned lock is used all the same: counts have no state that a panic elsewhere could break.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Asking for a baseline by hand: [`request`].
+//! Requesting a baseline by hand: [`request`].
 
 use audit_core::rules::Rules;
 use audit_core::shape::TableName;
@@ -13,15 +13,15 @@ use super::store::failed;
 pub struct Requested {
     pub table: String,
     pub baseline: u32,
-    /// Somebody had asked for it before.
+    /// Whether it had already been requested before.
     pub before: bool,
 }
 
-/// Stores that a baseline of a table is wanted for all `sinks` that the rules send it to. The daemon reads it at its next look, or at its
-/// next start.
+/// Stores that a baseline of a table is wanted for all `sinks` that the rules send it to. The daemon reads the request
+/// at its next look at the source, or at its next start.
 ///
 /// # Errors
-/// Also where the daemon would not read it: [`BaselineError::NotPublished`], [`BaselineError::NotWanted`].
+/// Fails also if the daemon would not read the table: [`BaselineError::NotPublished`], [`BaselineError::NotWanted`].
 pub async fn request(
     client: &Client,
     source: &str,
@@ -53,7 +53,7 @@ pub async fn request(
     Ok(Requested { table, baseline: row.get::<_, i32>(0).unsigned_abs(), before: false })
 }
 
-/// The table by its whole name; or without its schema, where only one is called so.
+/// Finds the table by its full name, or without its schema if only one table has that name.
 fn find(listed: &[Listed], table: &str) -> Option<TableName> {
     let exact = listed.iter().map(Listed::name).find(|name| name.to_string() == table);
     let mut same = listed.iter().filter(|listed| listed.table == table);

@@ -1,4 +1,4 @@
-//! The loop that gives tables their turn: [`Runner`].
+//! The loop that works on one table after the other: [`Runner`].
 
 mod decide;
 mod look;
@@ -22,24 +22,25 @@ use super::settle::Standing;
 use super::work::{Ended, Shared, Work};
 use super::{Baseline, SinkProgress};
 
-/// How often the publication is looked at for new tables, unless a hint comes first; and how often what somebody must fix is tried again.
+/// How often the publication is checked for new tables, unless a hint comes first; and how often failures that a person
+/// must fix are tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// Hints may follow one another: at least so long from one look to the next.
+/// Hints may come in quick succession, so this is the shortest time between two looks.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often transactions that have to end are looked for.
+/// How often to check whether the transactions that have to end have ended.
 const WAIT_MIN: Duration = Duration::from_millis(20);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// A wait longer than this is worth a line in the log; for so many tables.
+/// A wait longer than this is logged, for at most this number of tables.
 const SAY_AFTER: Duration = Duration::from_secs(10);
 const SAID_MAX: usize = 3;
 
-/// How long a failure that may pass is left alone, doubled from one to the other.
+/// How long to wait after a failure that may pass; each pause is twice as long as the one before.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
-/// Tables whose schema is the tool's own have no history.
+/// Tables in the daemon's own schema have no history.
 const OWN_SCHEMA: &str = "cdc_audit";
 
 /// Brings every table's baseline to every sink, for as long as the stream lasts.
@@ -48,13 +49,13 @@ pub struct Runner {
     rules: Rules,
     sinks: Vec<SinkProgress>,
     hint: Arc<Notify>,
-    /// Everything is to be read anew; done at the first look.
+    /// Whether everything has to be read again; this is started at the first look.
     anew: bool,
     lost_wal: bool,
     tables: BTreeMap<Arc<str>, State>,
-    /// What the source has stored of them; `None` until that was read.
+    /// What the source has stored about the tables; `None` until it was read.
     known: Option<Known>,
-    /// Partitions that were asked for since: table, then the partition as [`Listed::joined`] names it.
+    /// Partitions that were already requested: the table, and the partition as in [`Listed::joined`].
     joined: HashSet<(Arc<str>, String)>,
     tasks: JoinSet<Worked>,
     idle: Vec<Reader>,
@@ -63,20 +64,20 @@ pub struct Runner {
     first_look: bool,
     check_at: Instant,
     check_every: Duration,
-    /// Since when a table waits, and whether that was said.
+    /// Since when a table waits, and whether that was logged.
     waits_since: Option<Instant>,
     wait_is_known: bool,
-    /// Tables whose turn it is.
+    /// Tables that are ready to be read.
     queue: VecDeque<Arc<str>>,
     failures: u32,
 }
 
-/// A task's end: the session it used, its table, and what became of it.
+/// The end of a task: the session it used, its table, and the result.
 type Worked = (Reader, Work, Result<Ended, BaselineError>);
 
-/// Where a table is.
+/// The state of a table.
 enum State {
-    /// These held locks for writing when the table was first seen.
+    /// These transactions held locks for writing when the table was first seen.
     Settling(Box<Work>, HashSet<String>),
     /// Every transaction below this number has to end.
     Waiting(Box<Work>, u64),
@@ -98,11 +99,12 @@ impl State {
 }
 
 impl Runner {
-    /// Looks at the source for the first time, so that by the time the stream is read everything has begun that should begin early. What
-    /// fails here is tried again by [`Runner::run`].
+    /// Looks at the source for the first time, so that everything that should begin early has begun by the time the
+    /// stream is read. What fails here is tried again by [`Runner::run`].
     ///
     /// # Errors
-    /// Only where WAL was lost: a stream that begins before that is stored may forget it in a kill.
+    /// Fails only if WAL was lost and that cannot be stored: if the stream began before it is stored, a kill could make
+    /// the program forget it.
     pub async fn prepare(baseline: Baseline) -> Result<Runner, BaselineError> {
         let Baseline {
             endpoint,
@@ -147,7 +149,8 @@ impl Runner {
             failures: 0,
         };
         if runner.lost_wal {
-            // Before the stream goes on: in a kill it would be forgotten that it did not continue.
+            // This must happen before the stream continues: after a kill nobody would know that it did not continue
+            // what the sinks have.
             runner.forget_since().await?;
         }
         let looked = runner.look().await;
@@ -159,7 +162,7 @@ impl Runner {
         Ok(runner)
     }
 
-    /// Ends when nobody takes chunks any more.
+    /// Runs until the stage no longer accepts chunks.
     pub async fn run(mut self) {
         loop {
             let now = Instant::now();
@@ -187,7 +190,7 @@ impl Runner {
         }
     }
 
-    /// Somebody has done something: perhaps what was missing.
+    /// Handles a hint: something was done, and it may be what was missing.
     fn hinted(&mut self) {
         self.look_at = self.look_at.min(self.looked_at + LOOK_PAUSE);
         for state in self.tables.values_mut() {
@@ -201,7 +204,7 @@ impl Runner {
         self.tables.values().any(|state| matches!(state, State::Settling(..) | State::Waiting(..)))
     }
 
-    /// Lets tables go on whose transactions have ended.
+    /// Lets tables continue whose transactions have ended.
     async fn check(&mut self) -> Result<(), BaselineError> {
         self.check_at = Instant::now() + self.check_every;
         self.check_every = (self.check_every * 2).min(WAIT_MAX);
@@ -229,7 +232,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Somebody may have forgotten a transaction, or a prepared one.
+    /// Logs which transactions are waited for: someone may have forgotten one, or a prepared one.
     fn say_who_is_waited_for(&mut self, waiting: &[(Arc<str>, HashSet<String>)], standing: &Standing) {
         if waiting.is_empty() {
             (self.waits_since, self.wait_is_known) = (None, false);
@@ -276,7 +279,7 @@ impl Runner {
         let (reader, work, ended) = match ended {
             Ok(worked) => worked,
             Err(error) => {
-                // Its table stays as it is until the next start, and the other tables go on.
+                // Its table stays as it is until the next start, and the other tables continue.
                 warn!(%error, "a baseline's task ended unexpectedly");
                 return Ok(());
             }
@@ -324,7 +327,7 @@ impl Runner {
         Ok(())
     }
 
-    /// What concerns all tables alike.
+    /// Handles the result of a step that concerns all tables alike.
     fn after(&mut self, result: Result<(), BaselineError>) {
         let failure = match &result {
             Ok(()) => {

@@ -1,4 +1,4 @@
-//! Sessions of a baseline: opened when needed, again when lost.
+//! Sessions of a baseline: opened when needed, and opened again when lost.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use super::error::BaselineError;
 use crate::query::QueryError;
 
-/// What the server shows these sessions as.
+/// The `application_name` of these sessions.
 const APPLICATION_NAME: &str = "cdc-audit baseline";
 
 /// A session that reads chunks, for one table at a time.
@@ -23,7 +23,7 @@ impl Reader {
         Reader { endpoint, open: None }
     }
 
-    /// The session and the number of its process.
+    /// The session and the process id of its backend.
     pub async fn get(&mut self) -> Result<(&Client, i32), BaselineError> {
         let open = match self.open.take().filter(|(client, _)| !client.is_closed()) {
             Some(open) => open,
@@ -38,13 +38,14 @@ impl Reader {
         Ok((client, *pid))
     }
 
-    /// Forgets a session that may be in the middle of something.
+    /// Drops a session that may be in the middle of something.
     pub fn close(&mut self) {
         self.open = None;
     }
 }
 
-/// The session for all that is short: bounds, watermarks, snapshots. Shared, for its statements do not depend on one another.
+/// The session for short statements: bounds, watermarks, snapshots. It is shared, because its statements do not depend
+/// on one another.
 pub(super) struct Control {
     endpoint: PgEndpoint,
     open: Mutex<Option<Arc<Client>>>,
@@ -61,8 +62,8 @@ impl Control {
             return Ok(client.clone());
         }
         let client = connect(&self.endpoint, APPLICATION_NAME).await?;
-        // A watermark has to be in the WAL, not on standbys: after one that is down the baseline would stand still.
-        // A look-up that waits for a lock holds up all tables: it is tried again.
+        // A watermark has to be in the WAL, not on standbys: otherwise a standby that is down would stop the baseline.
+        // A look-up that waits for a lock delays all tables, so it fails early and is tried again.
         let failed = |error| QueryError::new("prepare a session", error);
         client.batch_execute("SET synchronous_commit TO local; SET lock_timeout TO '5s'").await.map_err(failed)?;
         Ok(open.insert(Arc::new(client)).clone())

@@ -1,8 +1,9 @@
-//! What has to end before a table can be read: [`Standing`].
+//! The transactions that have to end before a table can be read: [`Standing`].
 //!
-//! Of the transactions that the stream has delivered the stage says which a reader may not see yet. But what was delivered before this
-//! stream began, to an earlier process, it does not know; nor what a transaction wrote before its table was published, which the stream
-//! never has. Both hold a lock on the table until they are visible: so whoever holds one when a table's turn comes is waited for, once.
+//! The stage reports which of the transactions that the stream has delivered a reader may not see yet. But it does not
+//! know what was delivered to an earlier process, before this stream began; and the stream never has what a transaction
+//! wrote before its table was published. Both kinds of transactions hold a lock on the table until they are visible. So
+//! when it is a table's turn, the runner waits once for all transactions that hold such a lock.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,10 +14,11 @@ use tokio_postgres::Client;
 use super::error::BaselineError;
 use crate::query::{QueryError, row};
 
-/// The server at one moment.
+/// The state of the server at one moment.
 pub(super) struct Standing {
     pub snapshot: Snapshot,
-    /// Virtual transactions that hold a lock for writing, by the table's oid and that of each table that it is a partition of.
+    /// Virtual transactions that hold a lock for writing, by the oid of the table and of each table that it is a
+    /// partition of.
     writers: HashMap<u32, HashSet<String>>,
 }
 
@@ -26,7 +28,7 @@ struct Found {
 }
 
 impl Standing {
-    /// The locks are looked at first: who holds none by then is in the snapshot.
+    /// Reads the locks before the snapshot: a transaction that holds no lock by then is in the snapshot.
     pub async fn read(client: &Client) -> Result<Standing, BaselineError> {
         let sql = include_str!("../sql/writers.sql");
         let found: Found = row(client, "read the locks on tables", sql, &[]).await?;
@@ -37,18 +39,18 @@ impl Standing {
         Ok(Standing { snapshot: snapshot(client).await?, writers })
     }
 
-    /// Who writes to the table now.
+    /// The transactions that write to the table now.
     pub fn writers(&self, oid: u32) -> HashSet<String> {
         self.writers.get(&oid).cloned().unwrap_or_default()
     }
 
-    /// Whether none of `before` writes to the table any more.
+    /// Whether none of `before` still writes to the table.
     pub fn has_settled(&self, oid: u32, before: &HashSet<String>) -> bool {
         self.writers.get(&oid).is_none_or(|now| now.is_disjoint(before))
     }
 }
 
-/// What a reader would see now.
+/// The snapshot that a reader would have now.
 pub(super) async fn snapshot(client: &Client) -> Result<Snapshot, BaselineError> {
     let failed = |error| QueryError::new("read the server's snapshot", error);
     let row = client.query_one("SELECT pg_current_snapshot()::text", &[]).await.map_err(failed)?;

@@ -1,6 +1,7 @@
-//! `cdc_audit.chunks` in the source: which baselines were begun for whom, and the bounds of every chunk.
+//! `cdc_audit.chunks` in the source: which baselines were begun for which sinks, and the bounds of every chunk.
 //!
-//! A chunk's bounds and its watermark are written by one statement: a sink cannot have a chunk whose bounds are not stored.
+//! A chunk's bounds and its watermark are written by one statement: a sink cannot have a chunk whose bounds are not
+//! stored.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -16,16 +17,16 @@ use tokio_postgres::error::SqlState;
 use super::error::BaselineError;
 use crate::query::{QueryError, rows};
 
-/// What is stored of a baseline beside what the plan knows.
+/// What is stored of a baseline besides what the plan knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Description {
-    /// `None`: asked for, not looked at yet.
+    /// How rows are found; `None` if the baseline was requested but the table has not been examined yet.
     pub kind: Option<Kind>,
     /// See [`super::key::identity`] and [`super::files::identity`].
     pub identity: Vec<String>,
-    /// What was visible when it began.
+    /// The snapshot at which it began.
     pub snapshot: Option<Snapshot>,
-    /// Rows of the stored chunks.
+    /// Number of rows in the stored chunks.
     pub rows: u64,
 }
 
@@ -79,7 +80,7 @@ pub(super) fn failed(what: &str, error: tokio_postgres::Error) -> BaselineError 
     classify(QueryError::new(what, error))
 }
 
-/// The table may be missing, made by another version, or not granted.
+/// The table may be missing, created by another version, or not granted.
 pub(super) fn classify(source: QueryError) -> BaselineError {
     let missing = [
         SqlState::UNDEFINED_TABLE,
@@ -94,7 +95,7 @@ pub(super) fn classify(source: QueryError) -> BaselineError {
 }
 
 impl Store<'_> {
-    /// By table name.
+    /// All baselines, by table name.
     pub async fn baselines(&self) -> Result<BTreeMap<String, Baselines>, BaselineError> {
         let sql = include_str!("../sql/baselines.sql");
         let found: Vec<Row> =
@@ -115,7 +116,7 @@ impl Store<'_> {
         Ok(tables)
     }
 
-    /// Stores that a baseline is wanted, or more of one that is: its description, or more sinks.
+    /// Stores that a baseline is wanted, or updates one that exists: its description, or further sinks.
     pub async fn begin(&self, table: &str, begin: &Begin, description: &Description) -> Result<(), BaselineError> {
         let sql =
             "INSERT INTO cdc_audit.chunks AS c (source, table_name, baseline, chunk, kind, sinks, identity, snapshot)
@@ -134,8 +135,8 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// Stores that baselines are wanted of many tables, which are looked at in their turn; each with what it is limited to. They take the place
-    /// of those that were asked for before and not looked at.
+    /// Stores that baselines of many tables are wanted, each with its limit; the tables are examined in their turn.
+    /// They replace baselines that were requested before and not examined yet.
     pub async fn ask_for(&self, wanted: &[(Arc<str>, Begin, Vec<String>)]) -> Result<(), BaselineError> {
         if wanted.is_empty() {
             return Ok(());
@@ -162,7 +163,7 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// Tables of which a baseline was asked for and not looked at yet.
+    /// The tables of which a baseline was requested and not examined yet.
     pub async fn requested(&self) -> Result<HashSet<String>, BaselineError> {
         let sql = "SELECT DISTINCT table_name FROM cdc_audit.chunks WHERE source = $1 AND chunk = 0 AND kind IS NULL";
         let what = "read which baselines are asked for";
@@ -170,7 +171,8 @@ impl Store<'_> {
         Ok(found.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Forgets that a baseline was begun for sinks of these names: they are new, and only called as others were.
+    /// Forgets that a baseline was begun for sinks of these names: the sinks are new, and only have the names of
+    /// earlier ones.
     pub async fn disown(&self, sinks: &[&str]) -> Result<(), BaselineError> {
         let sql = "WITH chunks AS (
                        UPDATE cdc_audit.chunks c
@@ -201,8 +203,9 @@ impl Store<'_> {
         Ok(found.map(|row| Bounds { lower: row.get(0), upper: row.get(1), last: row.get(2) }))
     }
 
-    /// Stores a chunk's bounds, where they are not stored yet, and writes its watermark. False, and no watermark, where other bounds are stored:
-    /// an attempt whose answer was lost has come first, and whoever reads the chunk again goes by those.
+    /// Stores a chunk's bounds, if none are stored yet, and writes its watermark. Returns false, and writes no
+    /// watermark, if other bounds are stored: an earlier attempt whose answer was lost has stored them, and reading the
+    /// chunk again must use them.
     pub async fn mark(
         &self,
         mark: &ChunkMark,
@@ -244,8 +247,8 @@ impl Store<'_> {
         Ok(written.is_some())
     }
 
-    /// Removes the bounds of baselines that every sink has whole: they are raw keys, and of no more use. That the last chunk is known
-    /// stays, so that nobody joins such a baseline.
+    /// Removes the bounds of baselines that every sink has completely: they are raw keys and no longer needed. The fact
+    /// that the last chunk is known is kept, so that no sink joins such a baseline.
     pub async fn tidy(&self, whole: &[(Arc<str>, u32)]) -> Result<(), BaselineError> {
         let sql = "WITH whole AS (
                        SELECT c.ctid AS place, c.last
@@ -265,7 +268,7 @@ impl Store<'_> {
     }
 }
 
-/// As PostgreSQL's `int`. Nobody counts as far as where the two differ.
+/// A count as PostgreSQL's `int`. No count reaches the numbers at which the two types differ.
 pub(super) fn number(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }

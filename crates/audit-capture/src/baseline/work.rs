@@ -23,10 +23,10 @@ use super::session::{Control, Reader};
 use super::settle::snapshot;
 use super::store::{Bounds, Description, Kind, Store};
 
-/// Chunks may outgrow what they were when they were first read: by this factor, not more.
+/// A chunk may outgrow the size that it had when it was first read, but only by this factor.
 const GROWTH_MAX: usize = 4;
 
-/// Pauses before something is tried again, doubled from one to the other.
+/// Pauses before something is tried again; each is twice as long as the one before.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -38,7 +38,7 @@ pub(super) struct Shared {
     pub control: Control,
     /// The largest row that fits into memory, in bytes of text.
     pub row_max: u64,
-    /// One permit: for rows that fill much of that.
+    /// One permit, for rows that fill much of that size.
     pub large: Arc<Semaphore>,
     pub commands: mpsc::Sender<Command>,
     pub progress: Arc<Progress>,
@@ -50,34 +50,34 @@ impl Shared {
     }
 }
 
-/// A table and all that is known of its baselines.
+/// A table and all that is known about its baselines.
 pub(super) struct Work {
     pub table: Arc<str>,
     pub name: TableName,
     pub oid: u32,
     pub plan: Plan,
     pub descriptions: BTreeMap<u32, Description>,
-    /// Errors since the last chunk.
+    /// Number of errors since the last chunk.
     pub failures: u32,
     /// Where the last chunk ended: baseline, chunk, bound.
     end: Option<(u32, u32, Option<Vec<String>>)>,
-    /// Rows to read at once, as the rows so far were.
+    /// Number of rows to read at once, adapted to the size of the rows so far.
     rows_max: u32,
-    /// What that never goes beyond.
+    /// The largest value of `rows_max`.
     rows_limit: u32,
 }
 
-/// Why work on a table ends, other than by an error.
+/// Why work on a table ends, other than because of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     Done,
     /// Every transaction below this number has to end first.
     Wait(u64),
-    /// The table is gone.
+    /// The table no longer exists.
     Gone,
 }
 
-/// What became of one attempt at a chunk.
+/// The result of one attempt at a chunk.
 enum Attempt {
     Delivered,
     Again,
@@ -152,13 +152,13 @@ impl Work {
         }
     }
 
-    /// The partition to which the chunk that is due is limited.
+    /// The partition to which the next chunk is limited.
     pub fn part(&self) -> Option<&str> {
         let step = self.plan.next().filter(|_| self.plan.to_begin().is_none())?;
         part_of(&self.descriptions.get(&step.baseline)?.identity)
     }
 
-    /// Begins baselines that are not begun, described, or usable any more. True where there was one.
+    /// Begins baselines that are not begun, described, or usable any more. Returns whether there was one.
     pub async fn begin_what_is_due(&mut self, shared: &Shared, table: &Described) -> Result<bool, BaselineError> {
         if let Some(mut begin) = self.plan.to_begin() {
             let fits = |baseline| self.descriptions.get(baseline).is_some_and(|stored| table.fits(stored));
@@ -171,7 +171,7 @@ impl Work {
         let Some(step) = self.plan.next() else { return Ok(false) };
         match self.descriptions.get(&step.baseline) {
             Some(stored) if table.fits(stored) => return Ok(false),
-            // Asked for, and not looked at yet.
+            // It was requested, and the table has not been examined yet.
             Some(Description { kind: None, .. }) => {
                 let begin = Begin { baseline: step.baseline, sinks: step.sinks, join: false };
                 self.begin(shared, table, begin).await?;
@@ -212,13 +212,14 @@ impl Work {
         Ok(())
     }
 
-    /// The rows of a table without a key that the stream creates are to be counted.
+    /// The table and the transaction number from which rows that the stream creates have to be counted, if the table
+    /// has no key.
     pub fn followed(&self) -> Option<(Arc<str>, u32)> {
         let xmax = self.xmax(self.plan.next()?.baseline)?;
         Some((self.table.clone(), xmax as u32))
     }
 
-    /// Of a baseline by ctid: rows of transactions from here on are in the stream.
+    /// For a baseline by ctid: rows of transactions from this number on are in the stream.
     pub fn xmax(&self, baseline: u32) -> Option<u64> {
         let description = self.descriptions.get(&baseline).filter(|stored| stored.kind == Some(Kind::Ctid))?;
         description.snapshot.as_ref().map(|snapshot| snapshot.xmax())
@@ -272,7 +273,7 @@ impl Work {
         }
     }
 
-    /// Reads once the reader sees what the stream had delivered; the watch goes on meanwhile.
+    /// Reads once the reader sees what the stream had delivered; the watch continues meanwhile.
     async fn read(&self, shared: &Shared, reader: &mut Reader, wanted: &Wanted<'_>) -> Result<Read, BaselineError> {
         let mut pause = PAUSE_MIN;
         loop {
@@ -285,7 +286,7 @@ impl Work {
         }
     }
 
-    /// The low watermark.
+    /// Starts a watch of the table: this is the low watermark.
     async fn watch(&self, shared: &Shared, table: &Described) -> Result<Seen, BaselineError> {
         let (reply, seen) = oneshot::channel();
         let watch = Watch { table: self.table.clone(), digest: table.digest.clone(), key: table.key() };
@@ -339,7 +340,8 @@ impl Work {
                     return self.go_by_stored_bounds(shared, step).await;
                 }
                 Err(error) => {
-                    // The session broke, perhaps after the commit: once the stage knows of nothing any more, what it has said holds.
+                    // The session broke, perhaps after the commit. Once the stage no longer knows the chunk, the
+                    // outcome that it has sent is final.
                     self.unwatch(shared).await?;
                     return match ended.try_recv() {
                         Ok(Outcome::Delivered { rows }) => Ok(self.delivered(shared, step, &bounds, rows)),
@@ -393,7 +395,8 @@ impl Work {
 
     fn delivered(&mut self, shared: &Shared, step: &Step, bounds: &Bounds, rows: u64) -> Attempt {
         debug!(table = %self.table, baseline = step.baseline, chunk = step.chunk, rows, "chunk delivered");
-        // Also where the watermark's session broke and the statement's end is not known: it has passed, so it is there.
+        // This also holds if the watermark's session broke and the result of the statement is not known: the watermark
+        // has passed, so the bounds are stored.
         self.plan.stored(step.baseline, step.chunk, bounds.last);
         let progress = ChunkProgress { baseline: step.baseline, chunk: step.chunk, done: bounds.last };
         self.plan.delivered(&step.sinks, progress);
@@ -403,7 +406,7 @@ impl Work {
         Attempt::Delivered
     }
 
-    /// So many rows that the next chunk comes to its size in bytes.
+    /// Sets the number of rows so that the next chunk reaches the wanted size in bytes.
     fn adapt(&mut self, shared: &Shared, rows: usize, bytes: usize) {
         if rows == 0 {
             return;
@@ -412,7 +415,7 @@ impl Work {
         self.rows_max = u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, self.rows_limit);
     }
 
-    /// Where the chunk begins: inner `None` for the first one, outer where that is not known any more.
+    /// Where the chunk begins: the inner `None` means the first chunk, the outer one that the place is no longer known.
     async fn lower(&self, shared: &Shared, step: &Step) -> Result<Option<Option<Vec<String>>>, BaselineError> {
         let Some(before) = step.chunk.checked_sub(1).filter(|chunk| *chunk > 0) else { return Ok(Some(None)) };
         if let Some((baseline, chunk, end)) = &self.end

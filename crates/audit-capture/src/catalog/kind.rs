@@ -1,4 +1,4 @@
-//! The form of a column's values, found through domains and arrays: [`Kinds`].
+//! The form of a column's values, determined through domains and arrays: [`Kinds`].
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,10 +8,11 @@ use tokio_postgres::Client;
 
 use crate::query::{QueryError, rows};
 
-/// From here on oids are given by `initdb` and later, and differ from server to server (`FirstGenbkiObjectId`).
+/// From this number on, oids are assigned by `initdb` and later, and differ from server to server
+/// (`FirstGenbkiObjectId`).
 const FIRST_UNFIXED: u32 = 10_000;
 
-/// A domain over a domain over …: further than anybody goes, so that a damaged catalog does not end the daemon.
+/// Limit for domains over domains. Nobody nests them so deep; it keeps a damaged catalog from ending the daemon.
 const DEPTH_MAX: usize = 32;
 
 /// Types that only the catalog knows.
@@ -22,13 +23,13 @@ pub(super) struct Kinds {
 #[derive(Deserialize)]
 struct TypeRow {
     oid: u32,
-    /// Of a domain: its base type and the modifier that it adds.
+    /// The base type of a domain, and the modifier that it adds.
     base: Option<(u32, i32)>,
-    /// Of an array that is written in braces: the type of its elements.
+    /// The element type of an array that is written in braces.
     element: Option<u32>,
-    /// Without a modifier.
+    /// The type's name without a modifier.
     name: String,
-    /// Types of what its values hold: a domain's base, elements, fields, bounds of a range.
+    /// The types that its values contain: a domain's base, elements, fields, bounds of a range.
     holds: Vec<u32>,
 }
 
@@ -42,12 +43,13 @@ impl Kinds {
         Ok(Kinds { types: found.into_iter().map(|row| (row.oid, row)).collect() })
     }
 
-    /// Enums, composite types, ranges, extensions, and types that are gone: text.
+    /// The kind of a type. Enums, composite types, ranges, types of extensions, and types that no longer exist are
+    /// text.
     pub(super) fn of(&self, oid: u32, typmod: i32) -> Kind {
         self.resolve(oid, typmod, DEPTH_MAX)
     }
 
-    /// Names of all types that values of the type hold, however deep.
+    /// Names of all types that values of the type contain, at any depth.
     pub(super) fn names_in(&self, oid: u32) -> Vec<String> {
         let (mut seen, mut at) = (vec![oid], 0);
         while let Some(holder) = seen.get(at) {

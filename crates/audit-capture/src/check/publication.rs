@@ -1,4 +1,4 @@
-//! The publication against the rules: what is captured, and what is not.
+//! Compares the publication with the rules: what is captured, and what is not.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
     }
     let filtered = |table: &&Table| {
         let asked = input.rules.for_table(&table.name()).rule.row_filter.is_some();
-        // PostgreSQL filters no rows of a table that it publishes as one of all, or of a schema.
+        // PostgreSQL filters no rows of a table that is published through FOR ALL TABLES or through its schema.
         let whole = publication.all_tables || publication.schemas.contains(&table.schema);
         let named = publication.members.iter().any(|member| member.oid == table.oid && member.filter.is_none());
         asked && (whole || named)
@@ -53,7 +53,8 @@ pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
     parted(report, seen, name);
 }
 
-/// Rules by pattern and a publication by name: a table that is made later is taken by the one and not by the other.
+/// Warns about rules by pattern with a publication by name: a table that is created later is selected by the rules but
+/// not published.
 fn by_name(report: &mut Report, seen: &Seen, input: &Input<'_>, name: &str) {
     let Some(publication) = &seen.found.publication else { return };
     let takes_all = !input.rules.tables.iter().any(|rule| rule.capture == Some(true));
@@ -65,7 +66,7 @@ fn by_name(report: &mut Report, seen: &Seen, input: &Input<'_>, name: &str) {
     }
 }
 
-/// What PostgreSQL never sends.
+/// Notes what PostgreSQL never sends.
 fn parted(report: &mut Report, seen: &Seen, name: &str) {
     let parted = list(seen.published.iter().filter(|table| table.partitioned).map(|table| &table.name));
     if !parted.is_empty() {
@@ -79,7 +80,7 @@ fn parted(report: &mut Report, seen: &Seen, name: &str) {
 
 fn uncaptured(report: &mut Report, seen: &Seen, input: &Input<'_>, name: &str) {
     let (add, left_out) = missing(&seen.found, input.rules, &BTreeSet::new());
-    // Whoever runs check needs not own the tables, so "not owned" says nothing here.
+    // The role that runs check does not have to own the tables, so "not owned" means nothing here.
     let (unsafe_to_add, others): (Vec<_>, Vec<_>) =
         left_out.into_iter().partition(|(_, why)| matches!(why, LeftOut::NoIdentity));
     let missing: Vec<&Table> = add.into_iter().chain(others.into_iter().map(|(table, _)| table)).collect();

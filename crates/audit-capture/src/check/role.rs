@@ -1,4 +1,4 @@
-//! The daemon's role: may it use slots, and read what a baseline reads.
+//! The daemon's role: whether it may use slots, and read what a baseline reads.
 
 use super::{Area, Input, Report, Seen, list};
 use crate::facts::Table;
@@ -91,7 +91,7 @@ fn objects(report: &mut Report, seen: &Seen, input: &Input<'_>, role: &str) {
     contexts(report, seen, input);
 }
 
-/// What keeps a context from being known, or from being believed rightly.
+/// Reports what keeps contexts from being recorded, or from being verified correctly.
 fn contexts(report: &mut Report, seen: &Seen, input: &Input<'_>) {
     let objects = &seen.found.objects;
     let old =

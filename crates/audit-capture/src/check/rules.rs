@@ -1,6 +1,6 @@
-//! Rules against the tables that there are: names that no table, and no column, has.
+//! Compares the rules with the existing tables: names that no table, and no column, has.
 //!
-//! Patterns may match nothing, today; whoever writes a name means something by it.
+//! A pattern may match nothing today; a name that is written out is meant for something.
 
 use audit_config::nearest;
 use audit_core::events::Columns;
@@ -33,7 +33,7 @@ pub(super) fn check(report: &mut Report, rules: &Rules, published: &[PublishedTa
                 continue;
             }
             let (subject, message) = (format!("{place}.{key}"), format!("no column of {} is called {name}", rule.name));
-            // A column that is meant to be protected, and is not, is what nobody may overlook.
+            // A column that should be protected and is not must never be overlooked.
             let protects = key == "protect" && !is_pattern(&name);
             let renamed =
                 "if the column was renamed, name it as it is called now; if it was dropped, take the name out";
@@ -47,8 +47,8 @@ pub(super) fn check(report: &mut Report, rules: &Rules, published: &[PublishedTa
     }
 }
 
-/// A rule that no table fits. ⚠ After a rename of the table, or of its schema, what it protects may be somewhere else: never is the advice to take it
-/// out.
+/// Reports a rule that no table matches. ⚠ After a rename of the table or its schema, what the rule protects may be
+/// under another name, so the advice is never to remove the rule.
 fn no_table(report: &mut Report, place: &str, rule: &TableRule, published: &[PublishedTable]) {
     let names: Vec<String> = published.iter().map(|table| table.name.to_string()).collect();
     let message = format!("no published table is called {}", rule.name);
@@ -63,7 +63,7 @@ fn no_table(report: &mut Report, place: &str, rule: &TableRule, published: &[Pub
     }
 }
 
-/// Members are recorded of documents only: a column of another type keeps its values whole, whatever the rule says.
+/// Members are recorded only for documents: a column of another type keeps its values whole, whatever the rule says.
 fn documents(report: &mut Report, place: &str, name: &str, tables: &[&PublishedTable]) {
     let named = || tables.iter().flat_map(|table| &table.catalog.columns).filter(|column| matches(name, &column.name));
     let is_document = |kind: &Kind| matches!(kind, Kind::Json | Kind::Jsonb);
@@ -73,7 +73,7 @@ fn documents(report: &mut Report, place: &str, name: &str, tables: &[&PublishedT
     report.warn(Area::Table, place, message, "take it out of `json`, or name a column of type json or jsonb");
 }
 
-/// Every name of a column in a rule, with its key.
+/// Every column name in a rule, with the key of the rule that contains it.
 fn names(rule: &TableRule) -> Vec<(&'static str, String)> {
     let lists = [
         ("only", &rule.only),

@@ -1,4 +1,4 @@
-//! The server: version, settings, room for one more, its clock.
+//! The server: its version, its settings, room for one more slot and session, its clock.
 
 use super::{Area, Input, Report, Seen, State, bytes};
 use crate::clock::{self, Skew};
@@ -31,7 +31,7 @@ pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
     clock(report, seen.skew);
 }
 
-/// Who may write messages into the WAL.
+/// Reports who may write messages into the WAL.
 fn messages(report: &mut Report, seen: &Seen) {
     const FUNCTION: &str = "pg_logical_emit_message";
     let (emit, daemon) = (&seen.found.objects.emit, &seen.found.admin.quoted);
@@ -67,7 +67,8 @@ fn wal_level(report: &mut Report, server: &Server) {
     }
 }
 
-/// Room for the slot, if there is none yet, and for the session that reads from it, if there is none yet.
+/// Checks that there is room for the slot, if it does not exist yet, and for the session that reads from it, if there
+/// is none yet.
 fn room(report: &mut Report, seen: &Seen, server: &Server) {
     let slot = seen.found.slot.as_ref();
     let needs_sender = slot.is_none_or(|slot| slot.holder.is_none());

@@ -1,10 +1,10 @@
-//! The sinks, as their own crates found them.
+//! The sinks, as their own crates reported them.
 
 use std::time::Duration;
 
 use super::{Area, Pace, Report, SinkProbe};
 
-/// `tables`: how many are captured, where that is known.
+/// `tables` is the number of captured tables, if it is known.
 pub(super) fn check(report: &mut Report, probes: &[SinkProbe], tables: Option<usize>) {
     for probe in probes {
         match &probe.outcome {
@@ -24,17 +24,20 @@ pub(super) fn check(report: &mut Report, probes: &[SinkProbe], tables: Option<us
     }
 }
 
-/// Each commit of a table is at least one file and one entry of its log, each a request that clouds charge for.
+/// The number of commits. Each commit of a table is at least one file and one entry of its log, and each is a request
+/// that clouds charge for.
 fn commits(tables: usize, age: Duration) -> String {
     let each = (3600.0 / age.as_secs_f64()).ceil() as u64;
     format!("up to {} commits an hour: {tables} tables, {each} files an hour each", each.saturating_mul(tables as u64))
 }
 
-/// What rolling one table takes in a bucket, about: some requests one after the other, and one for each file, of which several are under way.
+/// The approximate time of rolling one table in a bucket: some requests one after the other, and one for each file, of
+/// which several run at the same time.
 const ROLL: Duration = Duration::from_millis(500);
 const ROLL_FILE: Duration = Duration::from_millis(5);
 
-/// Whether rolls would not keep up if all tables were written to without a pause: tables are rolled one after the other.
+/// Whether rolls would be too slow if all tables were written to without a pause; tables are rolled one after the
+/// other.
 fn slow_rolls(tables: usize, pace: &Pace) -> Option<String> {
     let roll_age = pace.roll_age?;
     let files = (roll_age.as_secs_f64() / pace.file_age.as_secs_f64()).ceil();

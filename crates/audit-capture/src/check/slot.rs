@@ -1,4 +1,4 @@
-//! The slot: there, ours, alive, how far behind; and whether it survives a failover.
+//! The slot: whether it exists, belongs to us and is usable, how far it lags, and whether it survives a failover.
 
 use super::{Area, Input, Report, Seen, bytes, list};
 use crate::APPLICATION;
@@ -54,8 +54,8 @@ fn lag(report: &mut Report, slot: &SlotState) {
     }
 }
 
-/// ⚠ A standby that is promoted before it has the last commits would let capture go on from WAL that never was: the server
-/// holds changes back only for the standbys that synchronized_standby_slots names.
+/// ⚠ If a standby is promoted before it has the last commits, capture would continue from WAL that the new server never
+/// had: the server holds changes back only for the standbys that synchronized_standby_slots names.
 fn failover(report: &mut Report, seen: &Seen, slot: &SlotState) {
     let server = &seen.found.server;
     let standbys: Vec<&str> = server.standby_slots.iter().map(|standby| standby.name.as_str()).collect();

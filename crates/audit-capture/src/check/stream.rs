@@ -1,4 +1,4 @@
-//! The replication connection: whether there would be one, and whether COMMITs would wait for it.
+//! The replication connection: whether it can be opened, and whether COMMITs would wait for it.
 
 use audit_connect::refuse_pooler;
 use tokio_postgres::Client;
@@ -9,18 +9,18 @@ use crate::replication::{ReplicationClient, ReplicationError};
 use crate::setup::Found;
 use crate::standby;
 
-/// What came of opening one.
+/// The result of opening a connection.
 pub(super) enum Stream {
-    /// With the name that the server knows it by; also that of a daemon which runs.
+    /// It opened; with the application name that the server knows it by, which is also that of a running daemon.
     Opens(String),
-    /// Why there is none, and what to do.
+    /// Why it did not open, and what to do about it.
     Refused(String, String),
-    /// The role has not the right, which is said elsewhere.
+    /// The role does not have the right, which is reported elsewhere.
     Unasked,
 }
 
 impl Stream {
-    /// Opens one as `run` would and closes it again, without a look at the slot.
+    /// Opens one as `run` would, and closes it again without using the slot.
     pub(super) async fn look(client: &Client, source: &SourceConfig, found: &Found) -> Stream {
         let refused = |error: ReplicationError| Stream::Refused(chain(&error), error.hint().unwrap_or_default());
         if let Err(error) = refuse_pooler(client, &source.endpoint, "cdc-audit check").await {

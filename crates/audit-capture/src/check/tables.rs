@@ -1,4 +1,4 @@
-//! Each captured table: what is known of its old rows and its key, and whether the application is harmed.
+//! Each captured table: what is known about its old rows and its key, and whether the application is harmed.
 
 use audit_core::method::{Algorithm, Method, MethodRule};
 use audit_core::position::Position;
@@ -50,7 +50,7 @@ fn harmed(report: &mut Report, seen: &Seen, table: &PublishedTable, facts: Optio
     breaks.is_some()
 }
 
-/// Whether old rows come whole; else says what that means, and what FULL would cost.
+/// Whether old rows are complete. If not, reports what that means, and what FULL would cost.
 fn old_rows(report: &mut Report, table: &PublishedTable, facts: Option<&Table>, input: &Input<'_>) -> bool {
     let name = table.name.to_string();
     let keyless = table.catalog.primary_key.is_empty() && table.identity_key.is_empty();
@@ -85,7 +85,7 @@ fn old_rows(report: &mut Report, table: &PublishedTable, facts: Option<&Table>, 
     table.leaves_full
 }
 
-/// Columns and rows that the publication does not send.
+/// Reports columns and rows that the publication does not send.
 fn left_out(report: &mut Report, table: &PublishedTable) {
     let name = table.name.to_string();
     let columns = || table.catalog.columns.iter().zip(&table.columns).filter(|(column, _)| !column.published);
@@ -113,7 +113,7 @@ fn left_out(report: &mut Report, table: &PublishedTable) {
     }
 }
 
-/// The rules against the columns that the table has.
+/// Compares the rules with the columns that the table has.
 fn protection(report: &mut Report, table: &PublishedTable, input: &Input<'_>) {
     let rules = &input.rules.for_table(&table.name);
     let relation = table.relation();

@@ -12,7 +12,7 @@ use tokio_postgres::fallible_iterator::FallibleIterator;
 
 use super::session::Session;
 
-/// Answers the server until it is content.
+/// Answers the server's requests until it accepts the login.
 pub(crate) async fn authenticate(session: &mut Session) -> Result<(), ConnectError> {
     let login = session.login();
     let mut answer = BytesMut::new();
@@ -53,13 +53,13 @@ async fn scram(session: &mut Session, login: &Login, offer: &AuthenticationSaslB
     frontend::sasl_response(scram.message(), &mut answer).map_err(|_| too_long(login))?;
     session.send(&answer).await.map_err(|error| ConnectError::lost(&login.endpoint, error))?;
 
-    // The server proves that it knows the password too.
+    // The server has to prove that it knows the password too.
     let Message::AuthenticationSaslFinal(body) = next(session, login).await? else { return Err(no_scram(login)) };
     scram.finish(body.data()).map_err(|error| login.failed(error.to_string()))
 }
 
-/// Bound to the channel wherever both sides can. A client that could and was not offered it says so, and a server that
-/// did offer it finds out that somebody between took the offer away.
+/// Chooses channel binding if both sides support it. A client that supports it and was not offered it says so; a server
+/// that did offer it then notices that someone in between removed the offer.
 fn choose(
     session: &Session,
     login: &Login,
@@ -80,7 +80,7 @@ fn choose(
     }
 }
 
-/// For methods that are not bound to the channel: an error where the connection string insists on it.
+/// The check for methods without channel binding: an error if the connection string requires it.
 fn unbound(login: &Login) -> Result<(), ConnectError> {
     match login.channel_binding {
         ChannelBinding::Require => Err(login.failed("the server did not use channel binding, which is required")),

@@ -1,8 +1,8 @@
 //! A replication connection that waits for orders: [`ReplicationClient`].
 //!
-//! The connection lives on a thread of its own from its first byte, since a socket stays with the runtime that opened
-//! it. The client is a handle: each call sends an order to the thread and waits for the answer. [`ReplicationClient::start`]
-//! is the last order; from then on the thread only receives.
+//! The connection belongs to a thread of its own from its first byte, because a socket stays with the runtime that
+//! opened it. The client is a handle: each call sends an order to the thread and waits for the answer.
+//! [`ReplicationClient::start`] is the last order; after it the thread only receives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,22 +21,22 @@ use super::traffic::Traffic;
 /// How long the few bytes of an update may stay unacknowledged before the connection counts as lost.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What to stream, and how to hear of progress and of the end.
+/// What to stream, and how to learn about progress and the end.
 #[derive(Clone, Debug)]
 pub struct StreamOptions {
     pub slot: String,
     pub publications: Vec<String>,
-    /// The longest time between two status updates; shorter where the server's `wal_sender_timeout` asks for it.
+    /// The longest time between two status updates; it is shortened if the server's `wal_sender_timeout` requires it.
     pub status_interval: Duration,
     /// The largest protocol message to accept, in bytes.
     pub message_limit: usize,
-    /// How far everything is stored by every sink: what the server is told is safe.
+    /// The position up to which every sink has stored everything: the server is told that this is safe.
     pub safe: watch::Receiver<Lsn>,
-    /// True: send a last update, and end.
+    /// When true, the stream sends a last update and ends.
     pub stop: watch::Receiver<bool>,
 }
 
-/// A status update every so often keeps `pg_stat_replication` fresh; the server wants one a minute.
+/// Default interval of status updates. It keeps `pg_stat_replication` fresh; the server needs one update a minute.
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A connection in replication mode, in which no stream has begun. Dropping it closes the connection.
@@ -53,15 +53,15 @@ enum Order {
 type Answer<T> = oneshot::Sender<Result<T, ReplicationError>>;
 
 impl ReplicationClient {
-    /// Connects and logs in. `application_name` is what `pg_stat_replication` shows, unless the connection string says
-    /// otherwise.
+    /// Connects and logs in. `application_name` is shown in `pg_stat_replication`, unless the connection string sets
+    /// another one.
     pub async fn connect(endpoint: &PgEndpoint, application_name: &str) -> Result<ReplicationClient, ReplicationError> {
         let config = endpoint.parse()?.or_tcp_user_timeout(TCP_USER_TIMEOUT);
         let (orders, incoming) = mpsc::channel(1);
         let (connected, answer) = oneshot::channel();
         let name = application_name.to_owned();
         let run = move || on_thread(&config, &name, connected, incoming);
-        // Never joined: it ends when the client, or the receiver it became, is dropped or has ended.
+        // The thread is never joined: it ends when the client, or the receiver made from it, is dropped or has ended.
         std::thread::Builder::new()
             .name("replication".to_owned())
             .spawn(run)
@@ -70,7 +70,7 @@ impl ReplicationClient {
         Ok(ReplicationClient { orders, server_version })
     }
 
-    /// As the server reports it: `15.18 (Debian 15.18-0+deb12u1)`.
+    /// The server's version as it reports it: `15.18 (Debian 15.18-0+deb12u1)`.
     pub fn server_version(&self) -> &str {
         &self.server_version
     }
@@ -81,7 +81,7 @@ impl ReplicationClient {
         Ok(row.and_then(|mut row| row.pop()).flatten().unwrap_or_default())
     }
 
-    /// Which cluster this is, and how far its WAL goes.
+    /// The identity of the cluster, and how far its WAL goes.
     pub async fn identify_system(&self) -> Result<Identity, ReplicationError> {
         const COMMAND: &str = "IDENTIFY_SYSTEM";
         let rows = self.run(COMMAND, COMMAND.to_owned()).await?;
@@ -99,12 +99,13 @@ impl ReplicationClient {
         content.and_then(parse_history).ok_or_else(|| unexpected(COMMAND, "a history that cannot be read"))
     }
 
-    /// Runs SQL by the simple protocol: for what is asked of the server before the stream begins.
+    /// Runs SQL through the simple protocol, for questions to the server before the stream begins.
     pub async fn query(&self, sql: &str) -> Result<Vec<Row>, ReplicationError> {
         self.run("a query", sql.to_owned()).await
     }
 
-    /// Starts the stream where the slot stands. [`ReplicationError::SlotInUse`] if another process reads it.
+    /// Starts the stream at the slot's position. [`ReplicationError::SlotInUse`] if another process reads from the
+    /// slot.
     pub async fn start(self, options: StreamOptions) -> Result<Receiver, ReplicationError> {
         self.order(|answer| Order::Start { options, answer }).await
     }
@@ -127,7 +128,7 @@ fn on_thread(config: &ConnectConfig, name: &str, connected: Answer<String>, orde
     }
 }
 
-/// Connects, then follows orders until there are no more. A caller that has given up ends what is being done for it.
+/// Connects, then executes orders until there are no more. When a caller stops waiting, the work for its order ends.
 async fn serve(config: &ConnectConfig, name: &str, mut connected: Answer<String>, mut orders: mpsc::Receiver<Order>) {
     let session = tokio::select! {
         session = config.open(name, Session::start) => session,
@@ -145,7 +146,7 @@ async fn serve(config: &ConnectConfig, name: &str, mut connected: Answer<String>
             Order::Query { command, text, mut answer } => {
                 let rows = tokio::select! {
                     rows = session.query(command, &text) => rows,
-                    // In the middle of an answer: nothing else can be done with this connection.
+                    // The session is in the middle of an answer, so this connection cannot be used for anything else.
                     () = answer.closed() => return,
                 };
                 drop(answer.send(rows));
@@ -168,12 +169,12 @@ async fn serve(config: &ConnectConfig, name: &str, mut connected: Answer<String>
     session.close().await;
 }
 
-/// Begins the stream. Returns how often the server wants to hear of us.
+/// Begins the stream. Returns how often the server has to receive an update.
 async fn start(session: &mut Session, options: &StreamOptions) -> Result<Duration, ReplicationError> {
     let timeout = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
     let rows = session.query("SELECT", timeout).await?;
     let millis: Option<u64> = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
-    // A third, so that one update may be late.
+    // A third of the timeout, so that one update may be late.
     let wanted = millis.filter(|&millis| millis > 0).map(|millis| Duration::from_millis(millis) / 3);
     let interval = wanted.map_or(options.status_interval, |wanted| wanted.min(options.status_interval));
 
@@ -189,14 +190,14 @@ fn start_command(options: &StreamOptions) -> String {
     let identifier = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let publications: Vec<String> = options.publications.iter().map(|name| identifier(name)).collect();
     let publications = publications.join(",").replace('\'', "''");
-    // From 0/0: the server goes on where the slot stands, and nobody skips anything by giving a position.
+    // With position 0/0 the server continues at the slot's position, so a wrong position cannot make it skip anything.
     format!(
         "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names '{publications}', messages 'true')",
         identifier(&options.slot)
     )
 }
 
-/// Best effort: the other process may be gone again, and its name hidden from this role.
+/// Best effort: the other process may already have ended, or its name may be hidden from this role.
 async fn who_uses(session: &mut Session, slot: &str) -> ReplicationError {
     let query = format!(
         "SELECT s.active_pid, a.application_name FROM pg_catalog.pg_replication_slots s \

@@ -1,4 +1,4 @@
-//! [`ReplicationError`]: why there is no stream, or no more of it.
+//! [`ReplicationError`]: why there is no stream, or why it ended.
 
 use std::io;
 
@@ -33,7 +33,7 @@ pub enum ReplicationError {
 }
 
 impl ReplicationError {
-    /// What happens next.
+    /// What has to happen next.
     pub fn outcome(&self) -> Outcome {
         match self {
             ReplicationError::Connect(error) => error.outcome(),
@@ -49,7 +49,7 @@ impl ReplicationError {
         }
     }
 
-    /// The server's SQLSTATE, where it was the server that said no.
+    /// The server's SQLSTATE, if it was the server that refused.
     pub fn sqlstate(&self) -> Option<&SqlState> {
         match self {
             ReplicationError::Connect(error) => error.sqlstate(),
@@ -60,7 +60,7 @@ impl ReplicationError {
         }
     }
 
-    /// What somebody can do about it.
+    /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
             ReplicationError::Connect(error) => error.hint(),
@@ -71,13 +71,14 @@ impl ReplicationError {
                 "raise the memory limit to at least {} MiB: 64 MiB and four times the message",
                 memory_needed(*length).div_ceil(1 << 20)
             )),
-            // The publication is there when a session begins, but was not where the WAL is now.
+            // The publication exists when a session begins, but did not exist at this point of the WAL.
             ReplicationError::Ended { source: Some(source) } if source.sqlstate == SqlState::UNDEFINED_OBJECT => Some(
                 "these changes were made while there was no publication, and PostgreSQL cannot decode them: drop the slot \
                  (pg_drop_replication_slot), then `cdc-audit run --accept-gap` makes it anew, goes on, and records a gap in every sink"
                     .to_owned(),
             ),
-            // character_not_in_repertoire, untranslatable_character: the server names no position, and cannot pass the change.
+            // character_not_in_repertoire, untranslatable_character: the server names no position, and cannot get past
+            // the change.
             ReplicationError::Ended { source: Some(source) } if matches!(source.sqlstate.code(), "22021" | "22P05") => Some(
                 "a change holds a text that has no form in UTF-8, and PostgreSQL cannot send it: drop the slot \
                  (pg_drop_replication_slot), then `cdc-audit run --accept-gap` makes it anew, goes on, and records a gap in every sink"
@@ -91,7 +92,7 @@ impl ReplicationError {
     }
 }
 
-/// The memory limit, in bytes, under which a message of this length may arrive.
+/// The memory limit, in bytes, with which a message of this length can be received.
 pub(crate) fn memory_needed(length: u64) -> u64 {
     (64 << 20) + length.saturating_mul(4)
 }

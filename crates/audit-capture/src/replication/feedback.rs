@@ -1,18 +1,18 @@
-//! What the server is told, and when: [`Feedback`]. No I/O and no clock of its own.
+//! What the server is told, and when: [`Feedback`]. It does no I/O and has no clock of its own.
 //!
-//! A standby status update (manual, "Streaming Replication Protocol") says how far WAL has arrived and how far it is
-//! safe. Only the second matters to a logical slot: the server may forget what is before it. So it is exactly what the
-//! sinks have stored, never what was merely received. An update goes out
+//! A standby status update (manual, "Streaming Replication Protocol") reports how far WAL has arrived and how far it is
+//! safe. Only the second position matters to a logical slot: the server may forget what is before it. So it is exactly
+//! what the sinks have stored, never what was merely received. An update is sent
 //!
 //! - every `interval`, whatever happens: a receiver that is held back by its consumer does not see the server's
-//!   requests, which lie unread in the socket, and `wal_sender_timeout` must not end the connection for that;
+//!   requests, which wait unread in the socket, and `wal_sender_timeout` must not end the connection because of that;
 //! - at once when the server asks;
 //! - soon after more has become safe, at most ten times a second.
 //!
-//! **A server that shuts down** sends all there is, then asks again and again, for it waits until everything is safe.
-//! Something may never be, since positions without changes are stored rarely, and a sink in the same server cannot
-//! store anything any more. So the answers are slowed down, and after [`SHUTDOWN_PATIENCE`] the connection is closed:
-//! then the server stops, and nothing is lost, for the slot keeps what was not acknowledged.
+//! **A server that shuts down** sends everything it has, then asks again and again, because it waits until everything
+//! is safe. Some of it may never be, because positions without changes are stored rarely, and a sink in the same server
+//! can no longer store anything. So the answers are slowed down, and after [`SHUTDOWN_PATIENCE`] the connection is
+//! closed: then the server stops, and nothing is lost, because the slot keeps what was not acknowledged.
 
 use std::time::{Duration, Instant};
 
@@ -20,16 +20,17 @@ use audit_core::position::{Lsn, Micros};
 
 use super::inbox::Asked;
 
-/// How often at most progress is reported, or a server that shuts down answered.
+/// The shortest time between two reports of progress, or between two answers to a server that shuts down.
 const RATE: Duration = Duration::from_millis(100);
 
 /// How long a server that shuts down is kept waiting.
 pub(crate) const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
 
-/// As many requests in a row, with no WAL between them, are no ping: those come once in half a `wal_sender_timeout`.
+/// This number of requests in a row, with no WAL between them, is a shutdown and not pings: a ping comes once in half a
+/// `wal_sender_timeout`.
 const SHUTDOWN_REQUESTS: u32 = 3;
 
-/// Requests further apart are pings.
+/// Requests further apart than this are pings.
 const SHUTDOWN_GAP: Duration = Duration::from_millis(500);
 
 pub(crate) struct Feedback {
@@ -40,7 +41,7 @@ pub(crate) struct Feedback {
     run: Run,
 }
 
-/// Requests in quick succession.
+/// A series of requests in quick succession.
 #[derive(Default)]
 struct Run {
     length: u32,
@@ -50,18 +51,18 @@ struct Run {
 }
 
 impl Feedback {
-    /// The first update is due at once: it tells a server with a short timeout that somebody is there.
+    /// The first update is due at once: it tells a server with a short timeout that the receiver is there.
     pub(crate) fn new(interval: Duration, now: Instant) -> Feedback {
         let last_sent = now.checked_sub(interval).unwrap_or(now);
         Feedback { interval, last_sent, sent_safe: Lsn::ZERO, answered: 0, run: Run::default() }
     }
 
-    /// Takes note of what the server asked up to now.
+    /// Notes the requests that the server has sent so far.
     pub(crate) fn note(&mut self, asked: Asked, now: Instant) {
         self.run.note(asked, now);
     }
 
-    /// When the next update is due, given what is safe and how often the server asked.
+    /// When the next update is due, given the safe position and the server's requests.
     pub(crate) fn due(&self, safe: Lsn, asked: Asked) -> Instant {
         let periodic = self.last_sent + self.interval;
         let is_asked = asked.total > self.answered;
@@ -71,12 +72,12 @@ impl Feedback {
         if is_asked || safe > self.sent_safe { periodic.min(self.last_sent + RATE) } else { periodic }
     }
 
-    /// When to close the connection of a server that shuts down.
+    /// When to close the connection to a server that shuts down.
     pub(crate) fn give_up_at(&self) -> Option<Instant> {
         self.run.shutdown_since.map(|since| since + SHUTDOWN_PATIENCE)
     }
 
-    /// The update, as a whole protocol message. Whoever takes it sends it.
+    /// The update, as a complete protocol message. The caller has to send it.
     pub(crate) fn update(&mut self, received: Lsn, safe: Lsn, asked: Asked, now: Instant, clock: Micros) -> Vec<u8> {
         self.last_sent = now;
         self.sent_safe = self.sent_safe.max(safe);
@@ -103,7 +104,8 @@ impl Run {
     }
 }
 
-/// CopyData with a standby status update: received, safe (as flushed and as applied), the time, no answer wanted.
+/// CopyData with a standby status update: the received and the safe position (as flushed and as applied), the time, and
+/// no answer requested.
 fn status_update(received: Lsn, safe: Lsn, clock: Micros) -> Vec<u8> {
     let mut message = Vec::with_capacity(39);
     message.push(b'd');
@@ -155,7 +157,7 @@ mod tests {
         let lsn = |n: u64| n.to_be_bytes();
         let expected = [&b"d\0\0\0\x26r"[..], &lsn(0x20), &lsn(0x10), &lsn(0x10), &lsn(3), b"\0"].concat();
         assert_eq!(update(Lsn(0x20), Lsn(0x10)), expected);
-        // Stored before, by an earlier session.
+        // This was stored before, by an earlier session.
         assert_eq!(update(Lsn::ZERO, Lsn(0x30))[6..14], lsn(0x30));
     }
 
@@ -172,7 +174,7 @@ mod tests {
         feedback.note(asked(3, 3), now);
         assert!(feedback.due(Lsn(1), asked(3, 3)) > now, "slowed down");
         assert_eq!(feedback.give_up_at(), Some(now + SHUTDOWN_PATIENCE));
-        // The pace that slows it down does not end the state.
+        // The slower pace of the answers does not end the shutdown state.
         feedback.update(Lsn(5), Lsn(1), asked(3, 3), now + RATE, Micros(0));
         feedback.note(asked(4, 4), now + RATE);
         assert_eq!(feedback.give_up_at(), Some(now + SHUTDOWN_PATIENCE));

@@ -1,40 +1,43 @@
-//! The messages of a replication stream as they lie in a buffer: [`Chunk`], [`Frame`].
+//! The messages of a replication stream as they are in a buffer: [`Chunk`], [`Frame`].
 //!
-//! Pure: bytes in, borrowed frames out. The layouts are those of the manual's chapters "Message Formats" (every message:
-//! one byte for its kind, four for the length of itself and what follows) and "Streaming Replication Protocol" (what a
-//! CopyData message holds).
+//! Pure: bytes in, borrowed frames out. The layouts are those of the manual's chapters "Message Formats" (every message
+//! has one byte for its kind and four for the length of itself and what follows) and "Streaming Replication Protocol"
+//! (the content of a CopyData message).
 
 use audit_core::position::{Lsn, Micros};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Kind and length in front of every message.
+/// Length in bytes of the kind and the length in front of every message.
 pub(crate) const HEADER: usize = 5;
 
-/// The head of an XLogData frame, before the plugin's own bytes.
+/// Length in bytes of the head of an XLogData frame, before the plugin's own bytes.
 pub(crate) const XLOG_HEAD: usize = 25;
 
-/// What CopyData messages carry.
+/// The content of CopyData messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// One message of the output plugin.
     XLogData {
-        /// Where in the WAL the message comes from. pgoutput sends 0 with what has no place of its own (Relation, Type).
+        /// The position in the WAL that the message comes from. pgoutput sends 0 for messages without a position of
+        /// their own (Relation, Type).
         wal_start: Lsn,
         wal_end: Lsn,
-        /// The server's clock when it sent this.
+        /// The server's time when it sent this.
         sent_at: Micros,
         data: &'a [u8],
     },
     KeepAlive {
-        /// Everything that this slot has to send up to here was sent before.
+        /// Everything up to here that this slot has to send was sent before.
         wal_end: Lsn,
         sent_at: Micros,
-        /// The receiver has answered already; the consumer may take it as a wish to hear of its progress soon.
+        /// Whether the server asked for an answer. The receiver has answered already; the consumer may take it as a
+        /// request to report its progress soon.
         reply_requested: bool,
     },
 }
 
-/// Bytes that are no stream, with the place in the chunk. They are not repeated: they may be values.
+/// Bytes that are not a valid stream, with their place in the chunk. The bytes are not shown, because they may be
+/// values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {offset} of the chunk")]
 pub struct FrameError {
@@ -56,7 +59,7 @@ pub enum FrameProblem {
     CutOff,
 }
 
-/// Whole messages in the order in which they arrived.
+/// Complete messages in the order in which they arrived.
 #[derive(Debug, Default)]
 pub struct Chunk {
     bytes: Vec<u8>,
@@ -64,22 +67,23 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// From the bytes of whole protocol messages.
+    /// Makes a chunk from the bytes of complete protocol messages.
     pub fn new(bytes: Vec<u8>) -> Chunk {
         Chunk::with(bytes, None)
     }
 
-    /// The same, with what a large message is received under.
+    /// Makes a chunk that also holds the permit under which a large message was received.
     pub(crate) fn with(bytes: Vec<u8>, large: Option<OwnedSemaphorePermit>) -> Chunk {
         Chunk { bytes, large }
     }
 
-    /// For a large message: no other is received before this is dropped. Whoever goes on holding the message keeps it.
+    /// The permit of a large message: no other one is received before it is dropped. The caller has to keep it as long
+    /// as it holds the message.
     pub fn take_permit(&mut self) -> Option<OwnedSemaphorePermit> {
         self.large.take()
     }
 
-    /// The memory it holds, in bytes.
+    /// Memory that the chunk holds, in bytes.
     pub fn size(&self) -> usize {
         self.bytes.capacity()
     }
@@ -89,7 +93,7 @@ impl Chunk {
     }
 }
 
-/// The frames of a [`Chunk`]. Ends after the first error.
+/// The frames of a [`Chunk`]. The iterator ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Frames<'a> {
     bytes: &'a [u8],
@@ -122,22 +126,23 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// A whole protocol message at the front of some bytes.
+/// A complete protocol message at the beginning of some bytes.
 pub(crate) struct Message<'a> {
     pub(crate) kind: u8,
     pub(crate) body: &'a [u8],
-    /// With its header.
+    /// Length including the header.
     pub(crate) len: usize,
 }
 
 impl Message<'_> {
-    /// Notices, settings and notifications: they may come at any time, and say nothing about the stream.
+    /// Whether it is a notice, a setting or a notification: these may come at any time, and say nothing about the
+    /// stream.
     pub(crate) fn is_aside(&self) -> bool {
         matches!(self.kind, b'N' | b'S' | b'A')
     }
 }
 
-/// Kind and length of a message with its header; None if not even the header is there.
+/// Kind of a message, and its length with the header; `None` if not even the header is complete.
 #[inline]
 pub(crate) fn header(bytes: &[u8]) -> Result<Option<(u8, usize)>, FrameProblem> {
     let Some((&[kind, a, b, c, d], _)) = bytes.split_first_chunk() else { return Ok(None) };
@@ -148,14 +153,14 @@ pub(crate) fn header(bytes: &[u8]) -> Result<Option<(u8, usize)>, FrameProblem> 
     }
 }
 
-/// The message at the front; None if it is not whole.
+/// The message at the beginning of the bytes; `None` if it is not complete.
 #[inline]
 pub(crate) fn message(bytes: &[u8]) -> Result<Option<Message<'_>>, FrameProblem> {
     let Some((kind, len)) = header(bytes)? else { return Ok(None) };
     Ok(bytes.get(HEADER..len).map(|body| Message { kind, body, len }))
 }
 
-/// The frame that a message is.
+/// The frame that a message contains.
 #[inline]
 pub(crate) fn frame(kind: u8, body: &[u8]) -> Result<Frame<'_>, FrameProblem> {
     if kind != b'd' {

@@ -1,26 +1,26 @@
-//! Which cluster this is, and which way it came: IDENTIFY_SYSTEM and TIMELINE_HISTORY.
+//! The identity of the cluster and the history of its timelines: IDENTIFY_SYSTEM and TIMELINE_HISTORY.
 
 use audit_core::position::Lsn;
 
 use super::session::Row;
 
-/// What IDENTIFY_SYSTEM says.
+/// The answer to IDENTIFY_SYSTEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Made by initdb: the same for all copies of a cluster.
+    /// Created by initdb, and the same for all copies of a cluster.
     pub system_id: u64,
-    /// Rises with each promotion and each archive recovery.
+    /// Increases with each promotion and each archive recovery.
     pub timeline: u32,
     /// The end of the flushed WAL.
     pub wal_end: Lsn,
     pub dbname: String,
 }
 
-/// A timeline that the present one descends from, and where it was left.
+/// A timeline that the present one descends from, and the position where it was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimelineFork {
     pub timeline: u32,
-    /// What the timeline holds from here on is not part of the present one's history.
+    /// What the timeline contains from here on is not part of the present one's history.
     pub fork_lsn: Lsn,
 }
 
@@ -35,8 +35,8 @@ pub(crate) fn parse_identity(rows: &[Row]) -> Option<Identity> {
     })
 }
 
-/// A history file: for each ancestor, oldest first, its number, where it was left, and why, separated by tabs. (The
-/// server's `readTimeLineHistory` takes any blanks, and lines of comment.)
+/// Parses a history file. It contains for each ancestor, oldest first, its number, where it was left, and why,
+/// separated by tabs. (The server's `readTimeLineHistory` accepts any blanks, and comment lines.)
 pub(crate) fn parse_history(text: &str) -> Option<Vec<TimelineFork>> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines

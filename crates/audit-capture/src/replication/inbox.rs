@@ -1,16 +1,17 @@
-//! The receiver's buffer: bytes in as the socket gives them, chunks of whole messages out. No I/O.
+//! The receiver's buffer: it takes bytes as the socket gives them, and returns chunks of complete messages. No I/O.
 //!
 //! ```text
 //!  0                       complete            len           capacity
 //!  ├── whole messages ────────┼── part of one ──┼── free ───────┤
 //! ```
 //!
-//! Memory is bounded: [`CAPACITY`], or exactly the one message that is larger than that, up to the message limit. Such a
-//! message grows the buffer once, to its announced length, and the buffer goes with it. One that takes a good part of the
-//! limit grows it only when told to ([`Inbox::grow`]): two of them at a time would be more than was planned for.
+//! Memory is bounded by [`CAPACITY`], or by exactly the one message that is larger than that, up to the message limit.
+//! Such a message makes the buffer grow once, to its announced length, and the buffer leaves together with it. A
+//! message that takes a good part of the limit makes it grow only on request ([`Inbox::grow`]): two of them at a time
+//! would exceed the planned memory.
 //!
-//! A logical message that is larger than the buffer is no such message: it is shortened ([`shorten`]), and the rest of it is discarded
-//! as it arrives.
+//! A logical message that is larger than the buffer does not make it grow: it is shortened ([`shorten`]), and the rest
+//! of it is discarded as it arrives.
 
 use audit_connect::ServerError;
 use audit_core::position::{Lsn, Micros};
@@ -20,41 +21,41 @@ use super::error::ReplicationError;
 use super::frame::{self, Frame, FrameError, HEADER, XLOG_HEAD};
 use super::logical::{Shortened, shorten};
 
-/// Bytes of one buffer, and so of the largest chunk with more than one message.
+/// Size of one buffer in bytes, and so of the largest chunk with more than one message.
 pub(crate) const CAPACITY: usize = 256 * 1024;
 
-/// A message larger than this part of the message limit is large.
+/// A message larger than this part of the message limit counts as large.
 const LARGE_PART: usize = 16;
 
 pub(crate) struct Inbox {
     bytes: Vec<u8>,
     complete: usize,
     message_limit: usize,
-    /// Length of the large message at the front, while there is no room for it.
+    /// Length of the large message at the beginning of the buffer, while there is no room for it.
     large: Option<usize>,
-    /// Bytes that are still to come of a message that was shortened.
+    /// Number of bytes still to come of a message that was shortened.
     discarding: usize,
     seen: Seen,
 }
 
-/// What the messages of the stream said to the receiver itself.
+/// What the receiver itself learned from the messages of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// How far the server has sent.
+    /// The position up to which the server has sent.
     pub(crate) received: Lsn,
     pub(crate) asked: Asked,
-    /// By the server's clock, how long ago what it last sent was committed.
+    /// The age, by the server's clock, of the commit that it last sent.
     pub(crate) lag_micros: i64,
     committed_at: Micros,
-    /// The server has finished.
+    /// Set when the server has finished.
     pub(crate) end: Option<End>,
 }
 
-/// Keep-alives that asked for an answer.
+/// Counts keep-alives that asked for an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) total: u64,
-    /// Since the last WAL.
+    /// The number of them since the last WAL.
     pub(crate) in_a_row: u32,
 }
 
@@ -65,7 +66,7 @@ pub(crate) enum End {
 }
 
 impl Inbox {
-    /// With bytes that were read before the stream began.
+    /// Makes a buffer that begins with bytes that were read before the stream began.
     pub(crate) fn new(head: &[u8], message_limit: usize) -> Inbox {
         let mut bytes = Vec::with_capacity(CAPACITY.max(head.len()));
         bytes.extend_from_slice(head);
@@ -76,7 +77,7 @@ impl Inbox {
         &self.seen
     }
 
-    /// Bytes of whole messages that wait to be handed over.
+    /// Number of bytes of complete messages that wait to be handed over.
     pub(crate) fn complete(&self) -> usize {
         self.complete
     }
@@ -85,7 +86,7 @@ impl Inbox {
         self.bytes.len() < self.bytes.capacity() && self.seen.end.is_none()
     }
 
-    /// A large message stands at the front, and has no room yet.
+    /// Whether a large message is at the beginning and has no room yet.
     pub(crate) fn is_at_large(&self) -> bool {
         self.large.is_some()
     }
@@ -97,7 +98,8 @@ impl Inbox {
         }
     }
 
-    /// Where to append what the socket gives; ask [`Inbox::has_room`] first, and [`Inbox::scan`] afterwards.
+    /// The buffer to append the socket's bytes to; check [`Inbox::has_room`] first, and call [`Inbox::scan`]
+    /// afterwards.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
@@ -123,10 +125,10 @@ impl Inbox {
         Ok(())
     }
 
-    /// The whole messages. What is left begins the next chunk; scan it again, for it may need room.
+    /// Takes the complete messages. What is left begins the next chunk; scan it again, because it may need room.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let chunk = if self.complete < self.bytes.capacity() / 4 {
-            // Whoever keeps a chunk for long keeps little more than its bytes.
+            // Copies the bytes, so that a chunk that is kept for long holds little more than its bytes.
             let chunk = self.bytes[..self.complete].to_vec();
             self.bytes.drain(..self.complete);
             chunk
@@ -141,21 +143,21 @@ impl Inbox {
         chunk
     }
 
-    /// Forgets the whole messages.
+    /// Discards the complete messages.
     pub(crate) fn discard(&mut self) {
         self.bytes.drain(..self.complete);
         self.complete = 0;
     }
 
-    /// Drops what has arrived of the message that was shortened.
+    /// Discards what has arrived of the message that was shortened.
     fn discard_rest(&mut self) {
         let arrived = self.discarding.min(self.bytes.len() - self.complete);
         self.bytes.drain(self.complete..self.complete + arrived);
         self.discarding -= arrived;
     }
 
-    /// Before a message that is not all there: refuses it if it is over the limit, or grows to hold it once it stands
-    /// at the front. A logical message is shortened.
+    /// Handles a message that is not complete: refuses it if it is over the limit, or grows the buffer once the message
+    /// is at its beginning. A logical message is shortened.
     fn make_room(&mut self) -> Result<(), ReplicationError> {
         let rest = &self.bytes[self.complete..];
         let Ok(Some((_, len))) = frame::header(rest) else { return Ok(()) };
@@ -174,7 +176,7 @@ impl Inbox {
             }
         }
         if len > self.message_limit {
-            // Its position is in its first bytes; if they are not there yet, the next scan refuses it.
+            // The message's position is in its first bytes; if they are not there yet, the next scan refuses it.
             let head = rest.get(HEADER + 1..HEADER + 9).and_then(|bytes| bytes.first_chunk());
             return match head {
                 Some(lsn) => Err(ReplicationError::MessageTooLarge {
@@ -220,7 +222,8 @@ impl Seen {
     }
 }
 
-/// pgoutput's Begin: the position of the commit, its time, the transaction's number.
+/// The commit time in pgoutput's Begin, which consists of the commit's position, its time, and the transaction's
+/// number.
 #[inline]
 fn committed_at(data: &[u8]) -> Option<Micros> {
     if data.first() != Some(&b'B') {
@@ -230,13 +233,13 @@ fn committed_at(data: &[u8]) -> Option<Micros> {
     Some(Micros::from_postgres(i64::from_be_bytes(*time)))
 }
 
-/// What the server sends when it will send no more of the stream.
+/// The message by which the server ends the stream, if it is one.
 fn end(kind: u8, rest: &[u8]) -> Option<End> {
     match kind {
         b'E' => {
             let error = match backend::Message::parse(&mut rest.into()) {
                 Ok(Some(backend::Message::ErrorResponse(body))) => ServerError::from_fields(body.fields()),
-                // Unreadable, and an error all the same.
+                // The error cannot be read, but it still is an error.
                 _ => ServerError { sqlstate: tokio_postgres::error::SqlState::from_code(""), message: String::new() },
             };
             Some(End::Error(error))

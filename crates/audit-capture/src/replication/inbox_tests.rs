@@ -6,7 +6,7 @@ use super::*;
 
 const LIMIT: usize = 4 * CAPACITY;
 
-/// Feeds the bytes in pieces as a socket would, taking chunks in between, and returns the lengths of the data seen.
+/// Feeds the bytes in pieces as a socket would, takes chunks in between, and returns the lengths of the data seen.
 fn feed(inbox: &mut Inbox, bytes: &[u8], piece: usize, take_at: usize) -> Result<Vec<usize>, ReplicationError> {
     let (mut rest, mut lengths) = (bytes, Vec::new());
     while !rest.is_empty() || inbox.complete() > 0 {
@@ -103,7 +103,8 @@ fn a_logical_message_of_any_size_needs_no_memory() {
         for (piece, take_at) in [(1, 1), (1000, 1), (usize::MAX, 1), (usize::MAX, usize::MAX)] {
             let mut inbox = Inbox::new(&[], limit);
             let lengths = feed(&mut inbox, &bytes, piece, take_at).unwrap();
-            // Kind, flags, position, the prefix's end, the content's length; of ours, prefix and beginning too.
+            // The length covers kind, flags, position, the prefix's end and the content's length; for our messages also
+            // prefix and beginning.
             assert_eq!(lengths, [15, 1, 15 + "cdc-audit".len() + audit_core::context::BYTES_MAX + 1, 1], "{piece}");
             assert!(inbox.bytes.capacity() <= CAPACITY && inbox.seen().received == Lsn(0x100));
         }

@@ -1,30 +1,32 @@
-//! Logical messages that are too large to be received whole ([`shorten`]).
+//! Logical messages that are too large to be received completely ([`shorten`]).
 //!
-//! Any login may write a message of any length into the WAL, and the server sends all of them, whatever their prefix. So none may cost
-//! memory by its length: of a context the beginning is kept, of anything else that there was a message.
+//! Any login may write a message of any length into the WAL, and the server sends all of them, whatever their prefix.
+//! So the length of a message must not cost memory: of a context the beginning is kept, and of any other message only
+//! the fact that it existed.
 
 use audit_core::context;
 
 use super::frame::{HEADER, XLOG_HEAD};
 
-/// Where the prefix begins: after the kind `M`, the flags, and the position in the WAL.
+/// Offset of the prefix: it comes after the kind `M`, the flags, and the position in the WAL.
 const PREFIX: usize = HEADER + XLOG_HEAD + 1 + 1 + 8;
 
-/// Bytes of content that are kept of a context: one more than it may have, so that whoever reads it sees that it was longer.
+/// Number of bytes that are kept of a context's content: one more than a context may have, so that its reader notices
+/// that it was longer.
 const KEPT: usize = context::BYTES_MAX + 1;
 
-/// What is to be done with a message that is too large for the buffer.
+/// What to do with a message that is too large for the buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Shortened {
-    /// It is no logical message: all of it is wanted.
+    /// It is not a logical message, so all of it is wanted.
     No,
     /// More of its beginning has to arrive first.
     Later,
-    /// Hold this in its place, and discard the rest as it arrives.
+    /// Keep these bytes in its place, and discard the rest as it arrives.
     To(Vec<u8>),
 }
 
-/// Judges a large message by its beginning.
+/// Classifies a large message by its beginning.
 pub(crate) fn shorten(beginning: &[u8]) -> Shortened {
     match (beginning.first(), beginning.get(HEADER), beginning.get(HEADER + XLOG_HEAD)) {
         (Some(b'd'), Some(b'w'), Some(b'M')) => {}
@@ -35,7 +37,7 @@ pub(crate) fn shorten(beginning: &[u8]) -> Shortened {
     let is = |prefix: &&str| rest.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.first() == Some(&0));
     match context::PREFIXES.iter().find(|prefix| is(prefix)) {
         Some(prefix) => {
-            // The length of the content comes between.
+            // The length of the content is between prefix and content.
             let content = PREFIX + prefix.len() + 1 + 4;
             match beginning.get(content..content + KEPT) {
                 Some(kept) => Shortened::To(message(beginning, prefix, kept)),

@@ -1,34 +1,36 @@
 //! When to read at once, and when to let bytes gather: [`Pace`].
 //!
-//! The walsender calls `send` once for each message, and over TCP two thirds of its time go into that call, most of it
-//! into waking a receiver that reads each message by itself. A receiver that naps for 0.3 ms after a short read lets
-//! the server run at up to twice the speed, and reads for a hundredth of the price. But a nap delays what has just been
-//! committed, and does harm on a Unix socket. So it is taken only while three things hold:
+//! The walsender calls `send` once for each message. Over TCP two thirds of its time go into that call, most of it into
+//! waking a receiver that reads each message by itself. A receiver that naps for 0.3 ms after a short read lets the
+//! server run at up to twice the speed, and needs a hundredth of the time for reading. But a nap delays what has just
+//! been committed, and does harm on a Unix socket. So the receiver naps only while three things are true:
 //!
-//! - the bytes come through TCP,
+//! - the bytes come through TCP;
 //! - the read was short and came right after another: small messages in quick succession, from a server that is busy
-//!   sending them rather than waiting for commits,
-//! - the stream is behind: by the server's own clock, what it sends was committed a while ago. The commit time is in
-//!   each transaction's Begin, the time of sending in each message, so no two clocks are compared. A transaction of
-//!   millions of rows counts too, for its Begin grows old while it is sent.
+//!   sending them rather than waiting for commits;
+//! - the stream lags: by the server's own clock, what it sends was committed a while ago. The commit time is in each
+//!   transaction's Begin, the time of sending in each message, so no two clocks are compared. A transaction of millions
+//!   of rows counts too, because its Begin grows old while it is sent.
 //!
-//! While the last holds and reads are in quick succession, on any kind of socket, the consumer is not woken for each read
-//! either: chunks gather first. At low load neither holds, and each message is handed over the moment it arrives.
+//! While the stream lags and reads are in quick succession, on any kind of socket, the consumer is not woken for each
+//! read either: chunks gather first. At low load neither is true, and each message is handed over the moment it
+//! arrives.
 
 use std::time::{Duration, Instant};
 
-/// How long bytes gather. A nap of 1 ms is better for narrow inserts and worse for updates under FULL; still longer ones fill the socket's
-/// window and slow the server again.
+/// How long bytes gather. A nap of 1 ms is better for narrow inserts and worse for updates under FULL; even longer ones
+/// fill the socket's window and slow the server down again.
 pub(crate) const NAP: Duration = Duration::from_micros(300);
 
-/// A read of fewer bytes is short: the server was interrupted for little.
+/// A read of fewer bytes is short: it interrupted the server for little.
 const SHORT: usize = 64 * 1024;
 
-/// Reads are in quick succession if no more time than this lies between them: a nap, late as naps are, and the reading.
+/// Reads are in quick succession if no more time than this is between them: it covers a nap, which usually takes longer
+/// than requested, and the reading.
 const QUICK: Duration = Duration::from_millis(3);
 
-/// The stream is behind if commits are sent later than this, in microseconds. A server that keeps up sends them within
-/// 0.1 ms.
+/// The stream lags if commits are sent later than this, in microseconds. A server that keeps up sends them within 0.1
+/// ms.
 const BEHIND: i64 = 2_000;
 
 /// What to do with the bytes that were just read.
@@ -36,9 +38,9 @@ const BEHIND: i64 = 2_000;
 pub(crate) enum Haste {
     /// Hand them over.
     HandOver,
-    /// More will be there in a moment: hand over when it is worthwhile.
+    /// More bytes will arrive in a moment, so hand over when it is worthwhile.
     Gather,
-    /// And do not even look for a moment.
+    /// The same, and do not even read for a moment.
     Nap,
 }
 
@@ -52,7 +54,7 @@ impl Pace {
         Pace { is_tcp, last_read: None }
     }
 
-    /// Judges a read of `bytes` that ended at `now` because the socket had no more.
+    /// Classifies a read of `bytes` that ended at `now` because the socket had no more.
     pub(crate) fn judge(&mut self, bytes: usize, lag_micros: i64, now: Instant) -> Haste {
         if bytes == 0 {
             return Haste::HandOver;

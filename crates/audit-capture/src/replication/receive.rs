@@ -1,8 +1,9 @@
-//! The loop that receives: it drains the socket, hands chunks over and reports progress, on a thread of its own.
+//! The receiving loop: it drains the socket, hands chunks over and reports progress, on a thread of its own.
 //!
-//! One pass: note the server's questions and send an update if one is due, drain the socket without waiting, hand over
-//! what is whole, nap if that makes the server faster ([`Pace`]), else wait for the next [`Event`]. If the consumer has
-//! no room for a chunk, the buffer fills up, reading stops, and the server in turn waits; updates go out all the same.
+//! One pass: note the server's requests and send an update if one is due, drain the socket without waiting, hand over
+//! the complete messages, nap if that makes the server faster ([`Pace`]), else wait for the next [`Event`]. If the
+//! consumer has no room for a chunk, the buffer fills up, reading stops, and so the server waits too; updates are still
+//! sent.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -29,14 +30,14 @@ use super::pace::{Haste, NAP, Pace};
 use super::session::lost;
 use super::traffic::Traffic;
 
-/// While the stream is behind, so many bytes are worth waking the consumer for.
+/// While the stream lags, this number of bytes is worth waking the consumer for.
 const WORTHWHILE: usize = 64 * 1024;
 
-/// And so long they may wait for more.
+/// How long they may wait for more bytes.
 const GATHER: Duration = Duration::from_millis(2);
 
-/// How long the server may take to end a stream that we want to end. It answers at once unless it is in the middle of
-/// a transaction, of which it sends the rest first.
+/// How long the server may take to end a stream that we want to end. It answers at once unless it is in the middle of a
+/// transaction, of which it sends the rest first.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Everything that the loop waits for.
@@ -45,15 +46,15 @@ enum Event {
     Read(usize),
     /// The consumer has room for a chunk.
     Room,
-    /// The large message that is to come may come.
+    /// The announced large message may be received.
     Large(OwnedSemaphorePermit),
-    /// An update, or the end of patience, is due.
+    /// An update is due, or the time to close the connection has come.
     Due,
     /// The sinks have stored more.
     Progress,
-    /// Whoever could tell of progress is gone.
+    /// The sender that reports progress no longer exists.
     NoMoreProgress,
-    /// Told to stop, or nobody listens any more.
+    /// The receiver was told to stop, or nobody listens any more.
     Stop,
 }
 
@@ -63,13 +64,14 @@ pub(crate) struct Stream {
     outbox: BytesMut,
     pace: Pace,
     feedback: Feedback,
-    /// Since when whole messages gather.
+    /// Since when complete messages gather.
     gathering_since: Option<Instant>,
-    /// The consumer had no room for them.
+    /// Whether the consumer had no room for them.
     is_held: bool,
-    /// One large message at a time is under way, from here to the last that needs it.
+    /// The permit for large messages: only one at a time is in the pipeline, from here to the last holder that needs
+    /// it.
     large: Arc<Semaphore>,
-    /// Goes with the large message that is being received.
+    /// The permit of the large message that is being received.
     large_permit: Option<OwnedSemaphorePermit>,
     chunks: mpsc::Sender<Chunk>,
     safe: watch::Receiver<Lsn>,
@@ -106,8 +108,8 @@ impl Stream {
     }
 }
 
-/// Receives until told to stop (`Ok`) or until the stream ends otherwise. What was received whole before an error is
-/// handed over first.
+/// Receives until told to stop (`Ok`) or until the stream ends otherwise. What was received completely before an error
+/// is handed over first.
 pub(crate) async fn run(mut stream: Stream) -> Result<(), ReplicationError> {
     match stream.receive().await {
         Ok(()) => {
@@ -145,7 +147,7 @@ impl Stream {
             if haste == Haste::Nap && self.inbox.has_room() {
                 self.traffic.napped();
                 std::thread::sleep(NAP);
-                // Lets the runtime look at the socket.
+                // Lets the runtime check the socket.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -166,12 +168,12 @@ impl Stream {
         Ok(())
     }
 
-    /// Told to stop, or nobody listens.
+    /// Whether the receiver was told to stop, or nobody listens.
     fn is_stopped(&self) -> bool {
         *self.stop.borrow() || self.chunks.is_closed()
     }
 
-    /// Reads what is there, without waiting. Returns how much that was.
+    /// Reads what is available, without waiting. Returns the number of bytes.
     fn drain(&mut self) -> Result<usize, ReplicationError> {
         let mut bytes = 0;
         while self.inbox.has_room() {
@@ -199,7 +201,7 @@ impl Stream {
         }
     }
 
-    /// Whether bytes that gather are enough, or have waited long enough, to wake the consumer for.
+    /// Whether gathered bytes are enough, or have waited long enough, to wake the consumer.
     fn is_worthwhile(&mut self, now: Instant) -> bool {
         if self.inbox.complete() == 0 {
             return false;
@@ -208,12 +210,12 @@ impl Stream {
         self.inbox.complete() >= WORTHWHILE || now.saturating_duration_since(since) >= GATHER
     }
 
-    /// What is whole. A large message is in a chunk of its own: nothing fits beside it.
+    /// Takes the complete messages. A large message is in a chunk of its own, because nothing fits next to it.
     fn take(&mut self) -> Chunk {
         Chunk::with(self.inbox.take(), self.large_permit.take())
     }
 
-    /// Gives the consumer what is whole, if it has room.
+    /// Gives the consumer the complete messages, if it has room.
     fn hand_over(&mut self) -> Result<(), ReplicationError> {
         if self.inbox.complete() == 0 {
             return Ok(());
@@ -226,7 +228,7 @@ impl Stream {
                 self.is_held = false;
                 self.inbox.scan()
             }
-            // No room, or nobody there: `wait` notices either.
+            // There is no room, or no consumer; `wait` notices both.
             Err(_) => {
                 self.is_held = true;
                 Ok(())
@@ -241,7 +243,7 @@ impl Stream {
             return Err(ReplicationError::ShuttingDown);
         }
         let safe = *self.safe.borrow_and_update();
-        // An update that the socket has not taken yet says enough.
+        // If the socket has not yet accepted the last update, no other one is needed.
         if self.outbox.is_empty() && self.feedback.due(safe, seen.asked) <= now {
             let update = self.feedback.update(seen.received, safe, seen.asked, now, Micros::now());
             self.outbox.extend_from_slice(&update);
@@ -272,17 +274,17 @@ impl Stream {
         Ok(event)
     }
 
-    /// When the loop has something to do by itself.
+    /// When the loop next has something to do without an event.
     fn next_due(&self) -> Option<Instant> {
         let update = self.feedback.due(*self.safe.borrow(), self.inbox.seen().asked);
-        // Nothing more is said, or handed over, before what is in the way has gone.
+        // Nothing more is sent or handed over before the pending update, or the held chunk, has left.
         let update = Some(update).filter(|_| self.outbox.is_empty());
         let gathered = self.gathering_since.map(|since| since + GATHER).filter(|_| !self.is_held);
         [update, gathered, self.feedback.give_up_at()].into_iter().flatten().min()
     }
 
-    /// The last update, then CopyDone, which the server answers with its own once it has read both. What it still sends
-    /// is dropped: it was not acknowledged and comes again.
+    /// Sends the last update, then CopyDone, which the server answers with its own once it has read both. What it still
+    /// sends is dropped: it was not acknowledged and comes again.
     async fn say_goodbye(&mut self) {
         let now = Instant::now();
         let seen = self.inbox.seen();
@@ -296,7 +298,7 @@ impl Stream {
             poll_fn(|cx| poll_write(&mut self.transport, &mut self.outbox, cx)).await?;
             self.transport.shutdown().await
         };
-        // Gone is gone.
+        // The peer may already have closed the connection; nothing is left to do then.
         let _ = timeout(GOODBYE, leaving).await;
     }
 
@@ -314,7 +316,7 @@ impl Stream {
     }
 }
 
-/// Waits to be told to stop: for ever, if whoever could tell is gone.
+/// Waits for the order to stop, for ever if its sender no longer exists.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending().await
@@ -328,7 +330,7 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// Writes what is to be written and reads if there is room. Ready when bytes were read.
+/// Writes pending bytes, and reads if there is room. Ready when bytes were read.
 fn poll_io(
     transport: &mut Transport,
     inbox: &mut Inbox,
@@ -344,7 +346,7 @@ fn poll_io(
     pin!(transport.read_buf(inbox.buffer())).poll(cx)
 }
 
-/// Ready when everything is written and, for TLS, sent.
+/// Ready when everything is written and, with TLS, sent.
 fn poll_write(transport: &mut Transport, outbox: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     while !outbox.is_empty() {
         if ready!(pin!(transport.write_buf(outbox)).poll(cx))? == 0 {

@@ -8,7 +8,8 @@ use super::error::ReplicationError;
 use super::frame::Chunk;
 use super::traffic::Traffic;
 
-/// Chunks that may wait for the consumer. With the one being filled they bound the receiver's memory.
+/// Number of chunks that may wait for the consumer. Together with the one being filled they bound the receiver's
+/// memory.
 pub(crate) const QUEUE: usize = 4;
 
 /// A running stream. Dropping it ends the stream.
@@ -29,8 +30,8 @@ impl Receiver {
         Receiver { chunks, outcome, has_ended: false, traffic }
     }
 
-    /// The next chunk; None after the stream was stopped; an error, once, if it ended otherwise, after all chunks that
-    /// came before. Cancellation safe.
+    /// The next chunk. `None` after the stream was stopped. If the stream ended otherwise, an error is returned once,
+    /// after all chunks that came before. Cancellation safe.
     pub async fn recv(&mut self) -> Result<Option<Chunk>, ReplicationError> {
         if let Some(chunk) = self.chunks.recv().await {
             return Ok(Some(chunk));
@@ -43,7 +44,7 @@ impl Receiver {
         outcome.unwrap_or(Err(ReplicationError::Thread)).map(|()| None)
     }
 
-    /// Nothing waits to be taken: what the stream had so far is with the consumer.
+    /// Whether no chunk is waiting: the consumer has taken everything that the stream had so far.
     pub fn is_idle(&self) -> bool {
         self.chunks.is_empty()
     }

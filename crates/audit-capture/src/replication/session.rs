@@ -15,10 +15,11 @@ use super::auth::authenticate;
 use super::error::ReplicationError;
 use super::frame;
 
-/// A row of a simple query: text, or NULL.
+/// A row of a simple query: each value is text or NULL.
 pub type Row = Vec<Option<String>>;
 
-/// Answers before the stream are short; the longest is the history of a timeline. A server that announces more is none.
+/// Largest size of an answer before the stream. Answers are short; the longest is the history of a timeline. What
+/// announces more is not a PostgreSQL server.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 
 pub(crate) struct Session {
@@ -29,7 +30,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Says hello and logs in. The session runs under [`PINNED`], like any other.
+    /// Starts the session and logs in. The session runs under [`PINNED`], like any other.
     pub(crate) async fn start(transport: Transport, login: Arc<Login>) -> Result<Session, ConnectError> {
         let input = BytesMut::with_capacity(8 * 1024);
         let mut session = Session { transport, login: login.clone(), input, server_version: String::new() };
@@ -71,7 +72,8 @@ impl Session {
         self.transport.server_end_point()
     }
 
-    /// Runs statements, or one command of the replication grammar, and returns the rows. `command` names them in errors.
+    /// Runs statements, or one command of the replication grammar, and returns the rows. `command` names them in
+    /// errors.
     pub(crate) async fn query(&mut self, command: &'static str, text: &str) -> Result<Vec<Row>, ReplicationError> {
         self.send_query(command, text).await?;
         let mut rows = Vec::new();
@@ -79,7 +81,7 @@ impl Session {
         loop {
             match self.message().await.map_err(lost)? {
                 Message::DataRow(body) => rows.push(row(&body).map_err(|what| unexpected(command, what))?),
-                // The server skips the rest and says that it is ready again.
+                // The server skips the rest and then reports that it is ready again.
                 Message::ErrorResponse(body) => refused = Some(ServerError::from_fields(body.fields())),
                 Message::ReadyForQuery(_) => break,
                 _ => {}
@@ -91,14 +93,16 @@ impl Session {
         }
     }
 
-    /// Sends START_REPLICATION and waits for the stream to begin. After a refusal the session can be asked other things.
+    /// Sends START_REPLICATION and waits for the stream to begin. After a refusal the session can be used for other
+    /// queries.
     pub(crate) async fn start_replication(&mut self, text: &str) -> Result<(), ReplicationError> {
         const COMMAND: &str = "START_REPLICATION";
         self.send_query(COMMAND, text).await?;
         let mut refused = None;
         loop {
             self.whole_message().await.map_err(lost)?;
-            // CopyBothResponse, which the protocol crate does not know: formats of columns, of which there are none.
+            // CopyBothResponse, which the protocol crate does not know. It contains the formats of columns, of which
+            // there are none.
             if self.input.first() == Some(&b'W') {
                 let len = frame::header(&self.input).ok().flatten().map_or(0, |(_, len)| len);
                 self.input.advance(len);
@@ -116,7 +120,7 @@ impl Session {
         }
     }
 
-    /// The stream, and those of its bytes that were read already.
+    /// The stream, and those of its bytes that were already read.
     pub(crate) fn into_stream(self) -> (Transport, BytesMut) {
         (self.transport, self.input)
     }
@@ -126,7 +130,7 @@ impl Session {
         self.transport.flush().await
     }
 
-    /// The next message. Notices are passed over: nobody could act on them here.
+    /// The next message. Notices are skipped, because nobody could act on them here.
     pub(crate) async fn message(&mut self) -> io::Result<Message> {
         loop {
             self.whole_message().await?;
@@ -137,11 +141,11 @@ impl Session {
         }
     }
 
-    /// Tells the server goodbye, as far as it listens.
+    /// Sends the server a Terminate message, if the connection still works.
     pub(crate) async fn close(mut self) {
         let mut goodbye = BytesMut::new();
         frontend::terminate(&mut goodbye);
-        // Gone is gone.
+        // The peer may already have closed the connection; nothing is left to do then.
         let _ = self.send(&goodbye).await;
     }
 
@@ -151,7 +155,7 @@ impl Session {
         self.send(&query).await.map_err(lost)
     }
 
-    /// Reads until a whole message is at the front of the input.
+    /// Reads until a complete message is at the beginning of the input.
     async fn whole_message(&mut self) -> io::Result<()> {
         loop {
             let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
@@ -171,12 +175,12 @@ fn startup_message(login: &Login) -> Result<BytesMut, ConnectError> {
     let mut parameters = vec![
         ("user", login.user.as_str()),
         ("database", &login.dbname),
-        // A walsender that is connected to a database: it can run SQL, and decode logically.
+        // This makes a walsender that is connected to a database: it can run SQL, and decode logically.
         ("replication", "database"),
         ("application_name", &login.application_name),
     ];
     parameters.extend(login.options.as_deref().map(|options| ("options", options)));
-    // After the options: the last one counts.
+    // These come after the options, because the last setting wins.
     parameters.extend_from_slice(PINNED);
     let mut message = BytesMut::new();
     frontend::startup_message(parameters, &mut message).map_err(|_| login.failed("a name holds a zero byte"))?;

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use audit_core::position::{Lsn, Micros};
 
-/// What a receiver has read so far, for metrics. Written by its thread, read by anybody, at the price of a load.
+/// What a receiver has read so far, for metrics. Written by the receiver's thread and readable by any thread at the
+/// cost of a load.
 #[derive(Debug, Default)]
 pub struct Traffic {
     bytes: AtomicU64,
@@ -21,27 +22,27 @@ impl Traffic {
         self.bytes.load(Relaxed)
     }
 
-    /// Reads that gave any.
+    /// Number of reads that returned any bytes.
     pub fn reads(&self) -> u64 {
         self.reads.load(Relaxed)
     }
 
-    /// Times that bytes were let gather.
+    /// Number of naps, in which bytes gathered.
     pub fn naps(&self) -> u64 {
         self.naps.load(Relaxed)
     }
 
-    /// Chunks handed over.
+    /// Number of chunks handed over.
     pub fn chunks(&self) -> u64 {
         self.chunks.load(Relaxed)
     }
 
-    /// How far the server has sent.
+    /// The position up to which the server has sent.
     pub fn received(&self) -> Lsn {
         Lsn(self.received.load(Relaxed))
     }
 
-    /// When anything was last read; None before the first byte.
+    /// When any bytes were last read; `None` before the first byte.
     pub fn last_read_at(&self) -> Option<Micros> {
         Some(Micros(self.last_read_at.load(Relaxed))).filter(|at| *at != Micros::default())
     }

@@ -1,7 +1,9 @@
-//! Row filters: `where` of `[[tables]]` becomes the publication's own, so that rows that are left out never leave the server.
+//! Row filters: `where` of `[[tables]]` becomes the publication's own filter, so that excluded rows never leave the
+//! server.
 //!
-//! A filter can harm the application: where it names a column that is no part of the replica identity, PostgreSQL refuses UPDATE and
-//! DELETE. So the server is asked first: a publication with the filter is made, looked at, and rolled back, all in one transaction.
+//! A filter can harm the application: if it names a column outside the replica identity, PostgreSQL refuses UPDATE and
+//! DELETE. So the server is asked first: a publication with the filter is created, read, and rolled back, all in one
+//! transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,18 +16,18 @@ use crate::query::{QueryError, row};
 use crate::setup::{Found, LOCK_TIMEOUT};
 use crate::step::Plan;
 
-/// What the server makes of a filter.
+/// A filter as the server understands it.
 #[derive(Clone, Debug, Deserialize)]
 struct Seen {
-    /// As the server writes it.
+    /// The filter as the server writes it.
     filter: String,
-    /// Columns in it that do not identify a row.
+    /// Columns in the filter that are not part of the replica identity.
     outside: Vec<String>,
 }
 
 /// A filter that the rules ask for.
 pub(crate) struct Filter {
-    /// As the rules have it.
+    /// The filter as the rules write it.
     pub text: String,
     seen: Result<Seen, QueryError>,
 }
@@ -41,7 +43,7 @@ pub(crate) async fn read(client: &Client, found: &Found, rules: &Rules) -> Resul
     Ok(filters)
 }
 
-/// Publications filter rows from here on.
+/// The first version in which publications filter rows.
 const MAJOR: u32 = 15;
 
 impl Seen {
@@ -58,7 +60,7 @@ async fn probe(client: &Client, table: &Table, text: &str) -> Result<Seen, Query
         "CREATE PUBLICATION cdc_audit_probe FOR TABLE ONLY {} WHERE ({text}) WITH (publish_via_partition_root = true)",
         table.quoted
     );
-    // Prepared, so that it is one statement whatever the text.
+    // The statement is prepared, so that the text cannot contain a second one.
     let seen = match client.execute(&create, &[]).await.map_err(failed) {
         Ok(_) => row(client, WHAT, include_str!("../sql/filter.sql"), &[&table.oid]).await,
         Err(error) => Err(error),
@@ -67,7 +69,7 @@ async fn probe(client: &Client, table: &Table, text: &str) -> Result<Seen, Query
     seen
 }
 
-/// Refuses what cannot be, and alters the filters of tables that are published already.
+/// Refuses invalid filters, and changes the filters of tables that are already published.
 pub(super) fn alter(plan: &mut Plan, found: &Found, made_full: &BTreeSet<u32>) {
     for table in &found.tables {
         let Some(filter) = found.filters.get(&table.oid) else { continue };
@@ -96,7 +98,7 @@ pub(super) fn alter(plan: &mut Plan, found: &Found, made_full: &BTreeSet<u32>) {
     }
 }
 
-/// In one transaction, or changes in between would be lost.
+/// The replacement is one transaction, or changes in between would be lost.
 fn replace(plan: &mut Plan, found: &Found, publication: &Publication, table: &Table, filter: &Filter) {
     let (name, quoted) = (&found.quoted_publication, &table.quoted);
     let sql = format!(
@@ -108,7 +110,7 @@ fn replace(plan: &mut Plan, found: &Found, publication: &Publication, table: &Ta
 }
 
 impl Filter {
-    /// Whether `there`, as the server writes it, says the same.
+    /// Whether the filter `there`, as the server writes it, is this one.
     fn is(&self, there: Option<&str>) -> bool {
         self.seen.as_ref().is_ok_and(|seen| there == Some(seen.filter.as_str()))
     }
@@ -130,7 +132,7 @@ impl Filter {
             return Some((message, hint.to_owned()));
         }
         match &self.seen {
-            // Only its owner can publish it, and have a filter tried: that is said elsewhere.
+            // Only the table's owner can publish it and try a filter; that is reported elsewhere.
             _ if !table.owned => None,
             Err(error) => {
                 let cause = std::error::Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));

@@ -1,4 +1,4 @@
-//! Schema `cdc_audit`: the functions that take an application's context, and the tables of the daemon's own.
+//! Schema `cdc_audit`: the functions that accept an application's context, and the daemon's own tables.
 
 use crate::facts::KeyReader;
 use crate::setup::Found;
@@ -7,11 +7,11 @@ use crate::step::Plan;
 /// A function of the schema.
 pub(crate) struct Function {
     pub name: &'static str,
-    /// As `DROP FUNCTION` names it.
+    /// The form in which `DROP FUNCTION` names it.
     pub signature: &'static str,
     why: &'static str,
     sql: &'static str,
-    /// Applications call it.
+    /// Whether applications call it.
     pub public: bool,
 }
 
@@ -46,7 +46,7 @@ pub(crate) const FUNCTIONS: [Function; 4] = [
     },
 ];
 
-/// The tables with what the daemon's role has to do with them.
+/// The tables, with the privileges that the daemon's role needs on them.
 pub(crate) const TABLES: [(&str, &str, &[&str], &str); 5] = [
     (
         "context_keys",
@@ -80,23 +80,24 @@ pub(crate) const TABLES: [(&str, &str, &[&str], &str); 5] = [
     ),
 ];
 
-/// Who may create something in the schema, for statements that the session's role may not run.
+/// Who may create objects in the schema, for statements that the session's role may not run.
 pub(super) const SCHEMA_OWNER: &str = "the owner of schema cdc_audit";
 
-/// Gives an earlier version's table the columns that say who decided. What was decided before is nobody's.
+/// Adds the columns that record who decided to an earlier version's table. Earlier decisions have no known author.
 const QUARANTINE_COLUMNS: [&str; 2] = [
     "ALTER TABLE cdc_audit.quarantine ADD COLUMN os_user text NOT NULL DEFAULT 'unknown', \
      ADD COLUMN db_user text NOT NULL DEFAULT 'unknown'",
     "ALTER TABLE cdc_audit.quarantine ALTER COLUMN os_user DROP DEFAULT, ALTER COLUMN db_user SET DEFAULT session_user",
 ];
 
-/// Whether one of a table's privileges is among those that the daemon's role has; of a list of columns any counts.
+/// Whether a table's privilege is among those that the daemon's role has. For a privilege on a list of columns any
+/// column counts.
 pub(crate) fn is_granted(granted: &[String], privilege: &str) -> bool {
     let name = privilege.split(" (").next().unwrap_or(privilege);
     granted.iter().any(|has| has == name)
 }
 
-/// What somebody else put there could learn the keys of contexts, or run as the daemon.
+/// Refuses objects that someone else created there: they could read the keys of contexts, or run as the daemon.
 fn refuse_foreign(plan: &mut Plan, found: &Found) {
     let (objects, me) = (&found.objects, &found.admin.quoted);
     if let Some(owner) = &objects.foreign_schema {
@@ -165,7 +166,7 @@ pub(super) fn create(plan: &mut Plan, found: &Found) {
 }
 
 impl Function {
-    /// Whether the function that is there is the one that this program would make.
+    /// Whether the function that exists is the one that this program would create.
     pub fn is_current(&self, there: &crate::facts::Function) -> bool {
         const PATH: &str = "search_path = pg_catalog, pg_temp";
         let settings = self.sql.contains(PATH).then(|| PATH.replacen(" = ", "=", 1));

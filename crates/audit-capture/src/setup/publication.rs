@@ -1,7 +1,7 @@
-//! The publication: which tables, with which options.
+//! The publication: its tables and its options.
 //!
-//! Tables are named one by one: FOR ALL TABLES and TABLES IN SCHEMA need a superuser, and would take in tables on which
-//! PostgreSQL then refuses UPDATE and DELETE. A publication that is FOR ALL TABLES already stays so.
+//! Tables are named one by one. FOR ALL TABLES and TABLES IN SCHEMA need a superuser, and would include tables on which
+//! PostgreSQL then refuses UPDATE and DELETE. A publication that is already FOR ALL TABLES stays so.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +11,16 @@ use crate::facts::{Publication, Table};
 use crate::setup::{Found, Wanted};
 use crate::step::Plan;
 
-/// All of them: a publication that leaves one out hides changes.
+/// All operations: a publication that leaves one out hides changes.
 pub(crate) const OPERATIONS: [&str; 4] = ["insert", "update", "delete", "truncate"];
 
-/// Each statement locks the tables it names, and locks have a limit (`max_locks_per_transaction`, 64 for each connection).
+/// Number of tables in one statement. Each statement locks the tables it names, and the number of locks is limited
+/// (`max_locks_per_transaction`, 64 for each connection).
 const TABLES_PER_STATEMENT: usize = 500;
 
-/// What the publication will be like.
+/// The properties that the publication will have.
 pub(super) struct Target {
-    /// It sends stored generated columns.
+    /// Whether it sends stored generated columns.
     pub generated: bool,
 }
 
@@ -39,7 +40,7 @@ impl Target {
     }
 }
 
-/// Why a table that the rules take is not published.
+/// Why a table that the rules select is not published.
 pub(crate) enum LeftOut {
     /// PostgreSQL would refuse UPDATE and DELETE.
     NoIdentity,
@@ -47,7 +48,7 @@ pub(crate) enum LeftOut {
     NotOwned,
 }
 
-/// The tables to publish that are not in the publication, and those that cannot be.
+/// The tables that have to be added to the publication, and those that cannot be.
 pub(crate) fn missing<'f>(
     found: &'f Found,
     rules: &Rules,
@@ -123,7 +124,7 @@ fn alter(
     }
 }
 
-/// Names, as SQL, of the tables that the publication names and the rules do not take.
+/// Names, as SQL, of the tables that the publication names and the rules do not select.
 pub(crate) fn extra(found: &Found, rules: &Rules, publication: &Publication) -> Vec<String> {
     let selected: BTreeSet<u32> = found.selected(rules).map(|table| table.oid).collect();
     let members = publication.members.iter().filter(|member| !selected.contains(&member.oid));
@@ -137,7 +138,8 @@ fn add_tables(plan: &mut Plan, found: &Found, add: &[&Table], allowed: bool, who
     }
 }
 
-/// ONLY, for tables that inherit from one another are captured each by its own rules. Partitions come along all the same.
+/// The names carry ONLY, because each of several tables that inherit from one another is captured by its own rules.
+/// Partitions are included all the same.
 fn only(found: &Found, tables: &[&Table]) -> String {
     let one = |table: &&Table| match found.filters.get(&table.oid) {
         Some(filter) => format!("ONLY {} WHERE ({})", table.quoted, filter.text),

@@ -1,4 +1,5 @@
-//! `setup --replica-identity full`: the one thing that alters the application's tables, and only where it was asked for.
+//! `setup --replica-identity full`: the only part that alters the application's tables, and only if the operator asks
+//! for it.
 
 use std::collections::BTreeSet;
 
@@ -51,7 +52,7 @@ pub(super) fn full(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) -> BTree
     made_full
 }
 
-/// A partitioned table passes nothing on: each partition is altered by itself.
+/// A partitioned table does not pass its identity on, so each partition is altered separately.
 fn alter(plan: &mut Plan, table: &Table, name: &str) {
     let why = match table.row_bytes() {
         Some(bytes) => format!("old values of {name}; each UPDATE and DELETE writes about {bytes} bytes more WAL"),

@@ -1,4 +1,4 @@
-//! The daemon's role, with no more than it needs:
+//! The daemon's role, with no more rights than it needs:
 //!
 //! | | for |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | SELECT on the tables, USAGE of their schemas | the baseline; changes come through the slot without it |
 //! | BYPASSRLS, where a table has row-level security | a baseline that sees every row |
 //! | USAGE of `cdc_audit`, its tables | progress of baselines, quarantine, the keys of contexts |
-//! | EXECUTE on `pg_logical_emit_message` | heartbeats and watermarks; everybody has it unless it was revoked |
+//! | EXECUTE on `pg_logical_emit_message` | heartbeats and watermarks; every role has it unless it was revoked |
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,15 @@ use crate::setup::objects::{FUNCTIONS, SCHEMA_OWNER, TABLES, is_granted};
 use crate::setup::{Found, Wanted};
 use crate::step::Plan;
 
-/// Names in one GRANT.
+/// Number of names in one GRANT.
 const TABLES_PER_STATEMENT: usize = 500;
 
-/// The role itself. Its password, if it needs one, is not for us to choose.
+/// Creates the role itself. Its password, if it needs one, is not ours to choose.
 pub(super) fn create(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
     let (admin, quoted, name) = (&found.admin, &found.quoted_daemon, wanted.daemon_role);
     let hidden_rows = found.selected(wanted.rules).any(|table| table.row_security);
-    // Before 16 only a superuser gives these attributes, from then on whoever has them and CREATEROLE.
+    // Before version 16 only a superuser can grant these attributes; from then on also a role that has them and
+    // CREATEROLE.
     let may_give = |has: bool| admin.superuser || (found.server.major >= 16 && admin.create_role && has);
     match &found.daemon {
         None => {
@@ -47,7 +48,7 @@ pub(super) fn create(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
     }
 }
 
-/// What the role may do with what is there, or will be after the statements before.
+/// Grants what the role needs on the objects that exist, or that will exist after the statements before.
 pub(super) fn grant(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
     let is_owner = found.admin.name == wanted.daemon_role;
     if found.daemon.as_ref().is_some_and(|role| !role.may_connect) {
@@ -60,7 +61,7 @@ pub(super) fn grant(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
 
 fn on_objects(plan: &mut Plan, found: &Found, is_owner: bool) {
     let (objects, role) = (&found.objects, &found.quoted_daemon);
-    // The daemon's role may be yet to be made: then it has what everybody has.
+    // If the daemon's role does not exist yet, it will have the rights that PUBLIC has.
     if !(objects.emit.daemon || objects.emit.public && found.daemon.is_none()) {
         let why = "the daemon writes heartbeats and watermarks of baselines into the WAL";
         plan.run_if(found.admin.superuser, "a superuser", why, objects.emit.grant(role));
@@ -91,7 +92,7 @@ fn on_objects(plan: &mut Plan, found: &Found, is_owner: bool) {
         }
         match privileges.iter().all(has) && !open {
             true => plan.exists(format!("{} on cdc_audit.{name} for the daemon's role", privileges.join(", "))),
-            // A table that it is about to make is its own.
+            // The role will own a table that it is about to create itself.
             false if granted.is_none() && is_owner => {}
             false => {
                 let sql = format!("GRANT {} ON cdc_audit.{name} TO {role}", privileges.join(", "));

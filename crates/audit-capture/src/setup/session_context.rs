@@ -1,7 +1,7 @@
-//! `source.session_context`: a trigger on the application's tables, only where the configuration asks for it.
+//! `source.session_context`: a trigger on the application's tables, only if the configuration asks for it.
 //!
-//! It fires once for each statement, whatever the number of rows, and says what the application's settings say, if it was not said
-//! already in the transaction.
+//! It fires once for each statement, whatever the number of rows. It passes on what the application's settings say,
+//! unless that was already written in the transaction.
 
 use audit_core::rules::matches;
 
@@ -34,7 +34,7 @@ pub(super) fn create(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
     }
 }
 
-/// Whether the trigger that the configuration asks for is there.
+/// Whether the table lacks the trigger that the configuration asks for.
 pub(crate) fn is_missing(asked: &SessionContext, table: &Table) -> bool {
     wants(asked, table) && table.context_trigger.as_ref() != Some(&arguments(asked))
 }
@@ -71,7 +71,7 @@ fn sql(asked: &SessionContext, table: &Table) -> String {
     )
 }
 
-/// As the catalog has them: each is ended, not separated.
+/// The trigger's arguments as the catalog stores them: each one is terminated, not separated.
 fn arguments(asked: &SessionContext) -> Vec<String> {
     let pairs = asked.settings.iter().flat_map(|(setting, field)| [setting.clone(), field.clone()]);
     pairs.chain([String::new()]).collect()

@@ -1,4 +1,5 @@
-//! The replication slot: the point of the WAL from which nothing is lost. It comes last, and never before the publication.
+//! The replication slot: the point of the WAL from which nothing is lost. It is created last, and never before the
+//! publication.
 
 use crate::setup::{Found, Wanted};
 use crate::slot::{PLUGIN, SlotState, create_sql};
@@ -17,7 +18,7 @@ pub(super) fn create(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) {
             let statement = |on| Statement { on, why: why.to_owned(), sql: sql.clone() };
             let by_hand = |who: &str| Step::ByHand { statement: statement(On::Admin), who: who.to_owned() };
             let daemon = found.daemon.as_ref().is_some_and(|role| role.replication);
-            // A slot that is older than the publication meets changes that cannot be decoded.
+            // A slot that is older than the publication reaches changes that cannot be decoded.
             let published = found.publication.is_some() || found.admin.may_create;
             plan.steps.push(match (published, found.admin.replication, daemon) {
                 (false, true, _) | (false, _, true) => by_hand("setup, run again once the publication is there"),

@@ -4,9 +4,9 @@
 //! - `rows`: which rows arrive, and in what form
 //! - `races`: what changes while chunks are read
 //! - `places`: tables without a key
-//! - `objects`: tables that are new, made anew, renamed, taken out of the publication; partitions that are attached
+//! - `objects`: tables that are new, recreated, renamed, removed from the publication; partitions that are attached
 //! - `resume`: kills, sinks and tables that come later
-//! - `trouble`: what somebody has to act on
+//! - `trouble`: problems that a person has to act on
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "tests")]
 
 mod objects;

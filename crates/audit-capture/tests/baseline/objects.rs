@@ -1,4 +1,4 @@
-//! Which tables need a baseline: those that have rows which the stream cannot have had.
+//! Which tables need a baseline: those with rows that the stream cannot have had.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ async fn world(publication: &str) -> (Database, World) {
     (db, world)
 }
 
-/// A look, and all that follows from it.
+/// Makes the runner look at the source, and waits for all that follows from it.
 async fn look(world: &mut World) {
-    // Two hints: the first may be taken by a look that had begun.
+    // Two notifications, because a look that had already begun may consume the first one.
     for _ in 0..2 {
         let seen = world.progress.report().looks;
         world.hint.notify_one();
@@ -33,7 +33,7 @@ fn counts(world: &World, table: &str) -> (usize, usize) {
     (is(|event| matches!(event, Event::Created(_))), is(|event| matches!(event, Event::Snapshot(..))))
 }
 
-/// `(created, snapshot)` of each table.
+/// Compares the numbers of `(created, snapshot)` events of each table.
 #[track_caller]
 fn check(world: &World, expected: &[(&str, (usize, usize))]) {
     let found: BTreeMap<&str, _> = expected.iter().map(|(table, _)| (*table, counts(world, table))).collect();
@@ -56,7 +56,7 @@ async fn a_table_whose_every_row_came_by_the_stream_is_not_read() {
         .await;
     world.execute("BEGIN; CREATE TABLE once (id int PRIMARY KEY); INSERT INTO once VALUES (1); COMMIT").await;
     look(&mut world).await;
-    // Down meanwhile; also while the table is made.
+    // The program is down now, and also while the table is created.
     world.stop();
     world.execute("CREATE TABLE down (id int PRIMARY KEY); INSERT INTO down VALUES (1), (2)").await;
     world.stream().await;
@@ -75,7 +75,7 @@ async fn a_table_whose_every_row_came_by_the_stream_is_not_read() {
             ("public.down", (2, 0)),
         ],
     );
-    // A sink that comes later has had none of it.
+    // A sink that is added later has had none of it.
     world.stop();
     let later = audit_capture::baseline::SinkProgress { is_new: true, ..sink("later", &[]) };
     world.kill(&[("hot", usize::MAX)]);
@@ -86,7 +86,7 @@ async fn a_table_whose_every_row_came_by_the_stream_is_not_read() {
     assert_eq!(world.taken("public.keyed", "hot"), [""; 0]);
 }
 
-/// What the catalog of now does not prove is read.
+/// What the present catalog does not prove is read.
 #[tokio::test]
 async fn a_table_with_rows_from_before_it_was_what_it_is_is_read() {
     let (_db, mut world) = world("FOR TABLES IN SCHEMA public WITH (publish_via_partition_root)").await;
@@ -114,7 +114,7 @@ async fn a_table_with_rows_from_before_it_was_what_it_is_is_read() {
             ("public.after", (0, 1)),
         ],
     );
-    // A schema that joins, or comes to another name, brings rows along.
+    // A schema that is added, or that gets another name, brings rows along.
     world
         .execute(
             "CREATE SCHEMA early; CREATE TABLE early.t (id int PRIMARY KEY); INSERT INTO early.t VALUES (1);
@@ -145,7 +145,8 @@ async fn rows_from_before_the_rules_took_a_table_are_read() {
     check(&world, &[("public.late", (1, 1)), ("public.first", (0, 150))]);
 }
 
-/// A sink that the rules send a table later had none of its rows by the stream, though it had those of other tables.
+/// A sink to which the rules send a table later had none of its rows through the stream, though it had those of other
+/// tables.
 #[tokio::test]
 async fn a_sink_that_is_sent_a_table_later_gets_its_rows() {
     let (_db, mut world) = world("FOR ALL TABLES").await;
@@ -167,7 +168,7 @@ async fn a_sink_that_is_sent_a_table_later_gets_its_rows() {
     assert_eq!(world.taken("public.later", "hot"), [""; 0]);
 }
 
-/// A name is not an object.
+/// A table of the same name is not the same object.
 #[tokio::test]
 async fn a_table_that_is_made_anew_gets_a_baseline_of_its_own() {
     let (_db, mut world) = world("FOR TABLE first").await;
@@ -180,7 +181,7 @@ async fn a_table_that_is_made_anew_gets_a_baseline_of_its_own() {
         .await;
     look(&mut world).await;
     assert_eq!(world.taken("public.first", "hot"), ["1.1", "1.2!", "2.1!"]);
-    // Renamed in, also while the program is down.
+    // Tables are renamed in, also while the program is down.
     world.stop();
     world
         .execute(
@@ -195,7 +196,7 @@ async fn a_table_that_is_made_anew_gets_a_baseline_of_its_own() {
     assert!(world.snapshots("public.first").contains(&super::world::text(&["5", "swapped"])));
 }
 
-/// All tables are published by one entry, which says nothing about which of them is meant.
+/// All tables are published by one entry, which says nothing about which of them it means.
 #[tokio::test]
 async fn a_table_that_takes_the_place_of_another_gets_a_baseline_of_its_own() {
     let (_db, mut world) = world("FOR ALL TABLES").await;
@@ -223,7 +224,7 @@ async fn a_table_that_left_the_publication_is_named_and_read_when_it_joins_again
     assert_eq!(world.taken("public.first", "hot"), ["1.1", "1.2!", "2.1", "2.2!"]);
     assert!(world.snapshots("public.first").contains(&super::world::text(&["900", "unseen"])));
     assert!(world.progress.report().uncaptured.left.is_empty());
-    // Out and in while the program is down.
+    // The table leaves and returns while the program is down.
     world.stop();
     world
         .execute(
@@ -235,7 +236,7 @@ async fn a_table_that_left_the_publication_is_named_and_read_when_it_joins_again
     world.restart().await;
     look(&mut world).await;
     assert!(world.snapshots("public.first").contains(&super::world::text(&["1", "unseen too"])));
-    // What stays published by one entry or another goes on.
+    // A table that stays published, by one entry or another, continues.
     let baselines = world.taken("public.first", "hot");
     world.execute("ALTER PUBLICATION cdc_audit ADD TABLES IN SCHEMA public").await;
     look(&mut world).await;
@@ -244,7 +245,7 @@ async fn a_table_that_left_the_publication_is_named_and_read_when_it_joins_again
     assert_eq!(world.taken("public.first", "hot"), baselines);
 }
 
-/// Of an attached partition only its own rows are read, once for each time that it is attached.
+/// A partition that is attached is read, without other rows of the table, once for each time that it is attached.
 #[tokio::test]
 async fn a_partition_that_is_attached_is_read() {
     let db = shared_db(15).await;
@@ -273,7 +274,7 @@ async fn a_partition_that_is_attached_is_read() {
     look(&mut world).await;
     assert_eq!(world.taken("public.root", "hot"), ["1.1!", "2.1!", "3.1!"]);
     check(&world, &[("public.root", (1, 50 + 5 + 1)), ("public.heap", (0, 2))]);
-    // Not again after a start; again when it comes back.
+    // It is not read again after a start, but is read again when it comes back.
     world.restart().await;
     look(&mut world).await;
     assert_eq!(world.taken("public.root", "hot").len(), 3);
@@ -288,7 +289,7 @@ async fn a_partition_that_is_attached_is_read() {
     world.assert_replayed("public.root", 1, &world.rows("SELECT id, v FROM root").await);
 }
 
-/// Also where the rules, and so what is known to be in the stream, change in the same stop.
+/// The same holds if the rules, and so what is known to be in the stream, change during the same stop.
 #[tokio::test]
 async fn a_partition_that_is_attached_while_the_rules_change_is_read() {
     let db = shared_db(15).await;
@@ -307,7 +308,7 @@ async fn a_partition_that_is_attached_while_the_rules_change_is_read() {
     check(&world, &[("public.root", (0, 2))]);
 }
 
-/// After lost WAL nothing that was made meanwhile is known to be in the stream.
+/// After lost WAL, nothing that was created meanwhile is known to be in the stream.
 #[tokio::test]
 async fn a_table_that_was_made_in_a_gap_is_read() {
     let (_db, mut world) = world("FOR ALL TABLES").await;
@@ -315,7 +316,7 @@ async fn a_table_that_was_made_in_a_gap_is_read() {
     world.execute("CREATE TABLE lost (id int PRIMARY KEY); INSERT INTO lost VALUES (1)").await;
     world.lost_wal = true;
     world.start().await;
-    // As a kill before anything else is stored.
+    // This is like a kill before anything else is stored.
     world.stop();
     world.lost_wal = false;
     world.restart().await;
@@ -323,7 +324,7 @@ async fn a_table_that_was_made_in_a_gap_is_read() {
     assert_eq!(counts(&world, "public.lost").1, 1);
 }
 
-/// A partition for which nobody will ever ask holds nothing up.
+/// A partition that no baseline will ever need does not delay anything.
 #[tokio::test]
 async fn a_partition_of_a_table_without_a_baseline_is_not_waited_for() {
     let (_db, mut world) = world("FOR ALL TABLES WITH (publish_via_partition_root)").await;
@@ -352,7 +353,7 @@ async fn a_baseline_is_asked_for_by_hand() {
         let (rules, client) = (&world.rules, &world.client);
         audit_capture::baseline::request(client, "shop", "cdc_audit", rules, &["hot"], table).await
     };
-    // While the runner runs.
+    // The first request comes while the runner runs.
     let asked = ask(&world, "public.first").await.unwrap();
     assert_eq!((asked.table.as_str(), asked.baseline, asked.before), ("public.first", 2, false));
     assert!(ask(&world, "first").await.unwrap().before);
@@ -360,7 +361,7 @@ async fn a_baseline_is_asked_for_by_hand() {
     assert_eq!(world.taken("public.first", "hot"), ["1.1", "1.2!", "2.1", "2.2!"]);
     look(&mut world).await;
     assert_eq!(world.taken("public.first", "hot").len(), 4);
-    // While it does not; of a table that had all of its rows by the stream, too.
+    // The next one comes while it does not run, also for a table that had all of its rows through the stream.
     world.execute("CREATE TABLE streamed (id int PRIMARY KEY); INSERT INTO streamed VALUES (1)").await;
     look(&mut world).await;
     world.kill(&[("hot", 4)]);
@@ -370,7 +371,7 @@ async fn a_baseline_is_asked_for_by_hand() {
     look(&mut world).await;
     assert_eq!(world.taken("public.first", "hot")[4..], ["3.1", "3.2!"]);
     check(&world, &[("public.streamed", (1, 1))]);
-    // What the source has stored of baselines is lost: the number that is asked for is one that the sink has.
+    // The source loses what it has stored of baselines: the requested number is one that the sink already has.
     world.kill(&[("hot", 7)]);
     world.execute("DELETE FROM cdc_audit.chunks").await;
     assert_eq!(ask(&world, "public.first").await.unwrap().baseline, 2);

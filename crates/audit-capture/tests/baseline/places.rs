@@ -34,7 +34,7 @@ async fn equal_rows_and_rows_of_nothing_are_all_there() {
     assert_eq!(world.taken("public.empty", "hot"), ["1.1!"]);
 }
 
-/// What is inserted between the slot's creation and the daemon's start comes by the stream.
+/// Rows that are inserted between the slot's creation and the daemon's start come through the stream.
 #[tokio::test]
 async fn rows_that_the_stream_has_are_not_read_as_well() {
     let db = shared_db(15).await;
@@ -56,16 +56,16 @@ async fn rows_that_the_stream_has_are_not_read_as_well() {
 
 #[tokio::test]
 async fn every_transaction_below_the_mark_is_waited_for() {
-    // Transactions are a whole cluster's.
+    // Transaction numbers belong to a whole cluster.
     let server = server(&[]).await;
     let url = server.url("postgres");
     let schema = "CREATE TABLE log (v int); ALTER TABLE log REPLICA IDENTITY FULL; INSERT INTO log VALUES (1), (1);
                   CREATE TABLE other (v int PRIMARY KEY); CREATE TABLE users (id int PRIMARY KEY)";
     let mut world = World::new(&url, schema, "FOR ALL TABLES").await;
-    // It has a number, and nothing to do with the table yet.
+    // It has a number, but has not touched the table yet.
     let open = connect(&url).await;
     open.batch_execute("BEGIN; INSERT INTO other VALUES (1)").await.unwrap();
-    // One more, later, that ends: the mark is behind both.
+    // One more transaction, later, which ends: the mark is above both.
     world.execute("INSERT INTO other VALUES (2)").await;
     world.start().await;
     let log = |world: &World| {
@@ -84,7 +84,7 @@ async fn every_transaction_below_the_mark_is_waited_for() {
     world.assert_replayed("public.log", 0, &world.rows("SELECT v FROM log").await);
 }
 
-/// As the user whose the server is, where that is another one.
+/// Runs a program as the user that owns the server, if that is another one.
 fn as_server_user(program: &Path, arguments: &[&str]) {
     let script = r#"if [ "$(id -u)" = 0 ]; then exec runuser -u postgres -- "$@"; else exec "$@"; fi"#;
     let mut command = Command::new("sh");
@@ -93,7 +93,8 @@ fn as_server_user(program: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Numbers of transactions wrap around, and a row keeps the number of its own: frozen rows may have a larger one than any that is new.
+/// Numbers of transactions wrap around, and a row keeps its number: a frozen row may have a larger number than any new
+/// row.
 #[tokio::test]
 async fn frozen_rows_of_an_earlier_round_are_not_taken_for_new_ones() {
     let server = server(&[]).await;
@@ -157,7 +158,8 @@ async fn a_table_whose_file_is_another_is_read_anew() {
     assert_eq!(sorted(second), world.rows("SELECT v, filler FROM log").await);
 }
 
-/// A truncated table has another file too. What was inserted since came by the stream, and is not read as well.
+/// A truncated table has another file too. Rows that were inserted after the truncate came through the stream, and are
+/// not read as well.
 #[tokio::test]
 async fn a_table_truncated_in_the_middle_of_its_baseline_repeats_nothing() {
     let db = shared_db(15).await;

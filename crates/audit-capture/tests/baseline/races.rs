@@ -1,4 +1,4 @@
-//! What changes while chunks are read.
+//! Changes that happen while chunks are read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use super::world::{Event, World, server, text};
 
-/// Whether a session waits for a standby that will never come.
+/// Waits until a session's commit waits for a standby that will never come.
 async fn hangs_in_commit(server: &Postgres, pid: i32) {
     let client = server.client("postgres").await;
     eventually_async("the commit waits for a standby", async || {
@@ -19,7 +19,7 @@ async fn hangs_in_commit(server: &Postgres, pid: i32) {
     .await;
 }
 
-/// A commit that is in the WAL and in the stream, and that no reader sees.
+/// A commit that is in the WAL and in the stream, but that no reader sees.
 struct Hanging {
     server: Postgres,
     pid: i32,
@@ -27,7 +27,7 @@ struct Hanging {
 }
 
 impl Hanging {
-    /// Runs statements in a transaction whose commit hangs.
+    /// Runs statements in a transaction whose commit then waits.
     async fn start(server: Postgres, statements: &str) -> Hanging {
         let client = server.client("postgres").await;
         client.batch_execute("SET synchronous_commit TO on").await.unwrap();
@@ -41,7 +41,7 @@ impl Hanging {
         Hanging { server, pid, commit }
     }
 
-    /// Lets it become visible: the server says that it is committed here though not on the standby.
+    /// Lets the commit become visible: the server reports that it is committed here though not on the standby.
     async fn release(self) -> Postgres {
         let client = self.server.client("postgres").await;
         client.execute("SELECT pg_cancel_backend($1)", &[&self.pid]).await.unwrap();
@@ -50,7 +50,7 @@ impl Hanging {
     }
 }
 
-/// Every commit waits for a standby, except in sessions that say otherwise.
+/// A server whose commits all wait for a standby, except in sessions that set it otherwise.
 async fn lonely_primary() -> Postgres {
     let server = server(&[("synchronous_standby_names", "nobody")]).await;
     server.execute("postgres", "ALTER SYSTEM SET synchronous_commit = local; SELECT pg_reload_conf()");
@@ -67,13 +67,13 @@ async fn lonely_primary() -> Postgres {
 const USERS: &str =
     "CREATE TABLE users (id int PRIMARY KEY, v text); INSERT INTO users SELECT i, 'old' FROM generate_series(1, 10) i;";
 
-/// The stream has an update that no reader sees yet: a chunk read now would put the old row behind it.
+/// The stream has an update that no reader sees yet: a chunk that is read now would put the old row after it.
 #[tokio::test]
 async fn a_commit_in_the_stream_before_it_is_visible_is_waited_for() {
     let server = lonely_primary().await;
     let mut world = World::new(&server.url("postgres"), USERS, "FOR TABLE users").await;
     world.start().await;
-    // The baseline begins when nobody writes; then the commit hangs, before the first chunk is watched.
+    // The baseline begins while nobody writes; then the commit waits, before the first chunk is watched.
     let hanging =
         Hanging::start(server, "UPDATE users SET v = 'new' WHERE id = 3; DELETE FROM users WHERE id = 4").await;
     world.stream().await;
@@ -91,7 +91,7 @@ async fn a_commit_in_the_stream_before_it_is_visible_is_waited_for() {
     drop(server);
 }
 
-/// The same, but it was an earlier process that had it from the stream: nobody knows its number any more.
+/// The same, but an earlier process received it from the stream, so its number is no longer known.
 #[tokio::test]
 async fn a_commit_delivered_to_an_earlier_process_is_waited_for() {
     let server = lonely_primary().await;
@@ -137,7 +137,7 @@ async fn a_transaction_that_wrote_before_its_table_was_published_is_waited_for()
             report.tables == 3 && report.open.len() == 2
         })
         .await;
-    // One that has written elsewhere and comes to the table later is in the stream as a whole.
+    // A transaction that wrote elsewhere first and comes to the table later is completely in the stream.
     let other = connect(&db.url).await;
     other.batch_execute("BEGIN; INSERT INTO users VALUES (1)").await.unwrap();
     writer.batch_execute("COMMIT").await.unwrap();
@@ -148,7 +148,7 @@ async fn a_transaction_that_wrote_before_its_table_was_published_is_waited_for()
     assert!(world.snapshots("public.late_log").contains(&text(&["2"])));
 }
 
-/// A snapshot that is older than the lock sees nothing of a table that was written anew in between.
+/// A snapshot that is older than the lock sees no rows of a table that was rewritten in between.
 #[tokio::test]
 async fn a_table_written_anew_while_its_lock_is_waited_for_loses_no_row() {
     let db = shared_db(15).await;
@@ -173,7 +173,7 @@ async fn a_table_written_anew_while_its_lock_is_waited_for_loses_no_row() {
     world.assert_replayed("public.users", 1, &world.rows("SELECT id, v FROM users").await);
 }
 
-/// Writes until told to stop.
+/// Writes until it is told to stop.
 async fn busy(url: &str, stop: Arc<AtomicBool>, statements: impl Fn(u32) -> String) -> u32 {
     let client = connect(url).await;
     let mut count = 0;
@@ -232,7 +232,7 @@ async fn the_trail_replayed_is_the_table_whatever_is_written_meanwhile() {
     assert!(first("public.users") && first("public.log"));
 }
 
-/// A truncate that is in the stream behind the reading, but before the watermark.
+/// A truncate that is in the stream after the reading but before the watermark.
 #[tokio::test]
 async fn rows_truncated_while_their_chunk_is_read_do_not_come_after_it() {
     let db = shared_db(15).await;

@@ -38,7 +38,7 @@ async fn a_chunk_that_one_sink_lacks_after_a_kill_is_read_again_within_its_bound
     world.until("five chunks are there", |world| world.taken("public.users", "hot").len() == 5).await;
     let log = world.taken("public.log", "hot").len();
     world.kill(&[("hot", log + 5), ("lake", log + 2)]);
-    // Rows come into and between the chunks, and one goes.
+    // Rows are added inside and between the chunks, and one is deleted.
     world.execute("INSERT INTO users SELECT i, 'new' FROM generate_series(5, 9000, 10) i ON CONFLICT DO NOTHING").await;
     world.execute("DELETE FROM users WHERE id = 2000; UPDATE users SET v = 'newer' WHERE id = 3000").await;
     world.stream().await;
@@ -51,11 +51,11 @@ async fn a_chunk_that_one_sink_lacks_after_a_kill_is_read_again_within_its_bound
         "{:?}",
         world.taken("public.users", "lake")
     );
-    // Together from where the one that was ahead stood.
+    // They continue together from where the sink that was ahead was.
     let marks: Vec<_> =
         world.chunks.iter().map(|(mark, ..)| mark).filter(|mark| &*mark.table == "public.users").collect();
     assert!(marks.iter().all(|mark| mark.chunk <= 5 || mark.sinks.len() == 2));
-    // Every row once.
+    // Each sink has every row once.
     for sink in ["hot", "lake"] {
         let mut keys: Vec<_> = world
             .events("public.users")
@@ -74,7 +74,7 @@ async fn a_chunk_that_one_sink_lacks_after_a_kill_is_read_again_within_its_bound
     }
 }
 
-/// Small and reproducible: a linear congruential generator.
+/// A small, reproducible generator of random numbers (linear congruential).
 struct Dice(u64);
 
 impl Dice {
@@ -113,7 +113,7 @@ async fn whatever_is_killed_when_each_sink_has_each_chunk_once() {
             };
             let keep = |dice: &mut Dice, given: usize, durable: usize| durable + dice.roll(given - durable + 1);
             let (hot, lake) = (given(&world, "hot"), given(&world, "lake"));
-            // What was durable stays so.
+            // What was durable stays durable.
             let durable = |world: &World, name: &str| {
                 let sink = world.sinks.iter().find(|sink| &*sink.name == name).unwrap();
                 world
@@ -149,7 +149,7 @@ async fn a_sink_added_later_has_a_baseline_of_its_own() {
     world.stream().await;
     let (users, log) = (world.trail.remove("public.users").unwrap(), world.trail.remove("public.log").unwrap());
     world.chunks.clear();
-    // Its stream begins here.
+    // The new sink's stream begins here.
     let hot = world.sinks.pop().unwrap();
     world.sinks = vec![sink("lake", &[])];
     world.sinks[0].is_new = true;
@@ -163,7 +163,7 @@ async fn a_sink_added_later_has_a_baseline_of_its_own() {
     drop((users, log));
 }
 
-/// The same name, but nothing of what the other had.
+/// A sink with the name of an earlier one, which has nothing of what that one had.
 #[tokio::test]
 async fn a_sink_that_only_has_another_ones_name_gets_everything() {
     let db = shared_db(15).await;
@@ -171,14 +171,14 @@ async fn a_sink_that_only_has_another_ones_name_gets_everything() {
     world.start().await;
     world.until("the baselines are half done", |world| world.chunks.len() >= 6).await;
     world.stop();
-    // The other one had these, by the stream; this one's stream begins behind them.
+    // The earlier sink had these rows through the stream; the new one's stream begins after them.
     world.execute("INSERT INTO log SELECT 'later' || i FROM generate_series(1, 50) i; INSERT INTO users SELECT i, 'later' FROM generate_series(7000, 7050) i").await;
     world.stream().await;
     world.trail.clear();
     world.chunks.clear();
     world.sinks[0].is_new = true;
     world.start().await;
-    // And once more, now that it has a checkpoint.
+    // The same again, now that it has a checkpoint.
     world.until("a chunk is there", |world| !world.chunks.is_empty()).await;
     world.kill(&[("hot", 0)]);
     world.start().await;
@@ -273,7 +273,7 @@ async fn bounds_of_complete_baselines_do_not_stay() {
     world.kill(&[("hot", usize::MAX)]);
     world.start().await;
     assert_eq!(world.number(bounds).await, 0);
-    // And whoever comes later does not rely on them.
+    // A sink that is added later does not rely on them.
     world.sinks.push(sink("lake", &[]));
     world.trail.clear();
     world.chunks.clear();

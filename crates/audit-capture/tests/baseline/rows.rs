@@ -37,7 +37,7 @@ async fn every_row_arrives_once_in_chunks_by_key() {
     assert_eq!((report.rows, report.tables_done, report.open.len()), (1234 + 250 + 201, 5, 0));
 }
 
-/// The same value, read once from the stream and once by COPY.
+/// The same value is read once from the stream and once by COPY.
 #[tokio::test]
 async fn values_and_shape_are_those_of_the_stream_in_every_major() {
     for major in install::MAJORS.into_iter().filter(|&major| major == 15 || Postgres::installed(major)) {
@@ -73,7 +73,7 @@ async fn values_and_shape_are_those_of_the_stream_in_every_major() {
         let (created, snapshots): (Vec<_>, Vec<_>) = (created.collect(), world.snapshots("public.kinds"));
         assert_eq!(created, snapshots, "PostgreSQL {major}");
         assert_eq!(created.len(), 2);
-        // The stream describes the table again, as the baseline did: asserted when that comes.
+        // The stream describes the table again, as the baseline did: this is checked when that message arrives.
         world.execute("UPDATE kinds SET b = false").await;
         world.stream().await;
     }
@@ -94,7 +94,7 @@ async fn only_what_the_publication_gives_is_read() {
     world.finish().await;
     let mut found = world.snapshots("public.users");
     found.sort();
-    // In the table's order, whatever the list's.
+    // Columns are in the table's order, whatever the order of the list.
     assert_eq!(found, world.rows("SELECT id, name FROM ONLY users WHERE id > 10").await);
     assert_eq!(world.trail.len(), 1);
 }
@@ -135,7 +135,7 @@ async fn a_partitioned_table_is_read_as_its_root() {
     assert!(world.chunks.len() >= 4);
 }
 
-/// A type of an extension has its operators outside of the session's search path.
+/// A type of an extension has its operators outside the session's search path.
 #[tokio::test]
 async fn keys_of_every_kind_are_compared_as_their_index_does() {
     let db = shared_db(15).await;
@@ -210,7 +210,7 @@ async fn large_rows_make_small_chunks() {
     assert_eq!(world.snapshots("public.logs").len(), 100);
     let over: Vec<_> = world.chunks.iter().filter(|(_, _, bytes)| *bytes > 100 * 1024 + 300_010).collect();
     assert!(over.is_empty(), "{over:?}");
-    // Each as whole as it was.
+    // Each row is as complete as it was.
     assert!(world.snapshots("public.docs").contains(&text(&["50", &"x".repeat(300_000)])));
 }
 
@@ -232,7 +232,7 @@ async fn a_thousand_small_tables_are_no_trouble() {
     assert_eq!(world.chunks.len(), 0);
 }
 
-/// Whatever the statistics say, or where there are none: a chunk costs what it holds.
+/// Whatever the statistics say, and also without statistics: a chunk costs what it contains.
 #[tokio::test]
 async fn no_chunk_reads_the_whole_table() {
     let db = shared_db(15).await;
@@ -240,7 +240,8 @@ async fn no_chunk_reads_the_whole_table() {
                   INSERT INTO users SELECT i % 3, i, 'v' FROM generate_series(1, 3000) i;
                   CREATE TABLE log (v int); ALTER TABLE log REPLICA IDENTITY FULL; INSERT INTO log SELECT generate_series(1, 3000)";
     let mut world = World::new(&db.url, schema, "FOR ALL TABLES").await;
-    // The session that made the tables has scanned them for their keys: counted now, it is not counted later.
+    // The session that created the tables has scanned them for their keys. Its counts are flushed now, so that they do
+    // not appear later.
     world.execute("SELECT pg_stat_force_next_flush()").await;
     world.execute("SELECT pg_stat_reset()").await;
     world.start().await;
@@ -249,11 +250,11 @@ async fn no_chunk_reads_the_whole_table() {
     let scans = |of: &str| {
         format!("SELECT coalesce(sum({of}), 0)::bigint FROM pg_stat_user_tables WHERE relname IN ('users', 'log')")
     };
-    // A session counts at its end.
+    // A session reports its counts when it ends.
     audit_testkit::eventually_async("the sessions have counted", async || world.number(&scans("idx_scan")).await >= 30)
         .await;
     assert_eq!(world.number(&scans("seq_scan")).await, 0);
-    // Each row once, and no more than the start of a block again.
+    // Each row is read once, plus at most the start of a block again.
     let read = world.number(&scans("idx_tup_fetch")).await;
     assert!((3000..3300).contains(&read), "{read}");
 }

@@ -1,4 +1,4 @@
-//! What somebody has to act on, and what passes by itself.
+//! Problems that a person has to act on, and problems that pass by themselves.
 
 use audit_capture::baseline::Phase;
 use audit_testkit::{connect, shared_db};
@@ -9,7 +9,7 @@ fn url_as(role: &str, url: &str) -> String {
     url.replace("postgres@", &format!("{role}@"))
 }
 
-/// Under a policy a role reads fewer rows, without an error: unless it says that it wants all or none.
+/// Under a policy a role reads fewer rows, without an error, unless it requires all rows or none.
 #[tokio::test]
 async fn tables_that_may_not_be_read_are_named_and_the_others_go_on() {
     let db = shared_db(15).await;
@@ -164,14 +164,14 @@ async fn a_row_that_does_not_fit_into_memory_is_refused_by_name() {
     assert_eq!(world.snapshots("public.heap").len(), 1);
 }
 
-/// An attempt whose answer was lost has stored other bounds: nobody may be given a chunk that ends elsewhere.
+/// An attempt whose answer was lost has stored other bounds: no sink may be given a chunk that ends elsewhere.
 #[tokio::test]
 async fn bounds_that_are_stored_meanwhile_are_gone_by() {
     let db = shared_db(15).await;
     let schema = "CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users SELECT generate_series(1, 150)";
     let mut world = World::new(&db.url, schema, "FOR ALL TABLES").await;
     world.start().await;
-    // The runner waits for an answer to its watch meanwhile.
+    // Meanwhile the runner waits for an answer to its watch.
     let begun = "SELECT count(*) FROM cdc_audit.chunks WHERE kind = 'key'";
     while world.number(begun).await == 0 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;

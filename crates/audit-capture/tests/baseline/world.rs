@@ -1,4 +1,4 @@
-//! A stage in small: it follows a slot, keeps everything it sees in the order of the stream, and answers the runner.
+//! A small stage: it follows a slot, keeps everything it sees in the order of the stream, and answers the runner.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -45,15 +45,15 @@ pub struct World {
     pub lost_wal: bool,
     pub progress: Arc<Progress>,
     pub hint: Arc<Notify>,
-    /// Everything seen, by table.
+    /// Everything that was seen, by table.
     pub trail: BTreeMap<String, Vec<Event>>,
     /// Every chunk that was released, in order, with its size in rows and the sum of the rows' lengths.
     pub chunks: Vec<(ChunkMark, usize, usize)>,
-    /// Transactions as they came.
+    /// Transaction numbers in the order in which they came.
     pub transactions: Vec<u32>,
-    /// Called once, before a chunk of this number is answered.
+    /// The number of a chunk, and SQL that is executed once before that chunk is answered.
     pub before_chunk: Option<(u32, String)>,
-    /// A session as the program's own.
+    /// A session with the same settings as the program's own.
     pinned: Client,
     slot: String,
     publication: String,
@@ -66,7 +66,7 @@ pub struct World {
 }
 
 impl World {
-    /// A stage over the database at `url`, with what `setup` makes: schema `cdc_audit` and a publication as given.
+    /// A stage for the database at `url`, with what `setup` makes: schema `cdc_audit` and the given publication.
     pub async fn new(url: &str, schema: &str, publication: &str) -> World {
         let client = connect(url).await;
         let slot = unique("slot");
@@ -117,12 +117,12 @@ impl World {
         self.client.query_one(sql, &[]).await.unwrap().get(0)
     }
 
-    /// Begins a stream: a new runner and a new stage, as after a start of the program.
+    /// Begins a stream with a new runner and a new stage, as after a start of the program.
     pub async fn start(&mut self) {
         self.start_as(&self.url.clone()).await;
     }
 
-    /// The same, with a runner that connects elsewhere.
+    /// Does the same with a runner that connects to another address.
     pub async fn start_as(&mut self, url: &str) {
         self.stop();
         let (commands, received) = mpsc::channel(2);
@@ -146,7 +146,7 @@ impl World {
         self.runner = Some(tokio::spawn(runner.run()));
     }
 
-    /// As a kill: nothing is remembered.
+    /// Stops as a kill does: nothing is remembered.
     pub fn stop(&mut self) {
         if let Some(runner) = self.runner.take() {
             runner.abort();
@@ -154,7 +154,7 @@ impl World {
         self.commands = None;
     }
 
-    /// Answers the runner and takes in what the slot has.
+    /// Answers the runner and reads what the slot has.
     pub async fn step(&mut self) {
         self.answer();
         self.stream().await;
@@ -177,7 +177,7 @@ impl World {
         }
     }
 
-    /// Until every table is done and the stream is read to its end.
+    /// Runs until every table is done and the stream is read to its end.
     pub async fn finish(&mut self) {
         self.until("all baselines are complete", |world| {
             let report = world.progress.report();
@@ -187,7 +187,7 @@ impl World {
         self.stream().await;
     }
 
-    /// Takes in what the slot has now.
+    /// Reads what the slot has now.
     pub async fn stream(&mut self) {
         let sql = "SELECT data FROM pg_logical_slot_get_binary_changes($1, NULL, NULL, \
                    'proto_version', '1', 'publication_names', $2, 'messages', 'true')";
@@ -257,7 +257,8 @@ impl World {
         let mark = passed.mark().clone();
         let digest = passed.chunk().relation.digest();
         if let Some(known) = self.digests.get(mark.table.as_ref()) {
-            // Where the stream has described the table it described it so; unless the table has changed since.
+            // If the stream has described the table, the baseline's description must be the same, unless the table has
+            // changed since.
             let changed = self.rules.tables.iter().any(|rule| rule.name == mark.table.as_ref());
             assert!(changed || *known == digest, "{} has another shape in its baseline", mark.table);
         }
@@ -283,7 +284,8 @@ impl World {
         self.events(table).iter().filter_map(row).collect()
     }
 
-    /// The table as the trail in a sink has it: rows by the first `key` columns, or all rows where that is 0.
+    /// The table as a replay of a sink's trail has it. Rows are identified by the first `key` columns, or by all
+    /// columns if `key` is 0.
     pub fn replay(&self, sink: &str, table: &str, key: usize) -> Vec<Values> {
         let mut rows: Vec<Values> = Vec::new();
         let same = |a: &Values, b: &Values| if key == 0 { a == b } else { a[..key] == b[..key] };
@@ -293,7 +295,7 @@ impl World {
             }
             let (gone, new) = match event {
                 Event::Created(new) => (None, Some(new)),
-                // Without an old row the key is as it was.
+                // Without an old row the key is unchanged.
                 Event::Updated(old, new) => (Some(old.as_ref().unwrap_or(new)), Some(new)),
                 Event::Deleted(old) => (Some(old), None),
                 Event::Snapshot(_, row) if key > 0 => (Some(row), Some(row)),
@@ -326,7 +328,7 @@ impl World {
         rows
     }
 
-    /// The trail of a table in every sink, replayed, is the table.
+    /// Checks that the trail of a table in every sink, when it is replayed, results in the table.
     #[track_caller]
     pub fn assert_replayed(&self, table: &str, key: usize, rows: &[Values]) {
         for sink in &self.sinks {
@@ -338,13 +340,13 @@ impl World {
         }
     }
 
-    /// As a kill of everything: each sink keeps so many of the chunks that it was given.
+    /// Stops everything as a kill does: each sink keeps this number of the chunks that it was given.
     pub fn kill(&mut self, keep: &[(&str, usize)]) {
         self.stop();
         self.sinks = keep.iter().map(|(name, keep)| self.cut(name, *keep)).collect();
     }
 
-    /// The program stops and starts, and the sinks have all that they were given.
+    /// The program stops and starts again, and the sinks have all that they were given.
     pub async fn restart(&mut self) {
         let names: Vec<String> = self.sinks.iter().map(|sink| sink.name.to_string()).collect();
         self.kill(&names.iter().map(|name| (name.as_str(), usize::MAX)).collect::<Vec<_>>());
@@ -374,14 +376,14 @@ impl World {
         SinkProgress { name: name.into(), is_new: false, baselines }
     }
 
-    /// The chunks of a table that went to a sink: `baseline.chunk`, with `!` behind the last.
+    /// The chunks of a table that went to a sink: `baseline.chunk`, with `!` after the last one.
     pub fn taken(&self, table: &str, sink: &str) -> Vec<String> {
         let of = |mark: &ChunkMark| &*mark.table == table && mark.sinks.iter().any(|name| &**name == sink);
         let text = |mark: &ChunkMark| format!("{}.{}{}", mark.baseline, mark.chunk, if mark.last { "!" } else { "" });
         self.chunks.iter().filter(|(mark, ..)| of(mark)).map(|(mark, ..)| text(mark)).collect()
     }
 
-    /// The rules say that this table's shape changes in the test.
+    /// Tells the rules that this table's shape changes in the test.
     pub fn allow_change(&mut self, table: &str) {
         self.rules.tables.push(TableRule { name: table.to_owned(), ..TableRule::default() });
     }
@@ -407,12 +409,12 @@ fn values(row: Row<'_>) -> Values {
     (0..row.len()).map(value).collect()
 }
 
-/// Text values.
+/// Makes text values.
 pub fn text(values: &[&str]) -> Values {
     values.iter().map(|value| Some(value.to_string())).collect()
 }
 
-/// A server of one test's own.
+/// A server for one test only.
 pub async fn server(settings: &[(&str, &str)]) -> Postgres {
     let settings: Vec<(String, String)> =
         settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();

@@ -7,7 +7,8 @@ use audit_testkit::{Postgres, shared_db};
 
 use crate::Rig;
 
-/// Hands over each message until a transaction has ended, whole (`C`) or as a stream (`c`). Returns how many of each kind.
+/// Passes each message to `each` until a transaction has ended, whole (`C`) or as a stream (`c`). Returns the number of
+/// messages of each kind.
 async fn transaction(receiver: &mut Receiver, mut each: impl FnMut(Message<'_>)) -> BTreeMap<char, u64> {
     let mut counts = BTreeMap::new();
     while !counts.contains_key(&'C') && !counts.contains_key(&'c') {
@@ -23,8 +24,8 @@ async fn transaction(receiver: &mut Receiver, mut each: impl FnMut(Message<'_>))
     counts
 }
 
-/// ⚠ Transactions come when they have committed, whole, whatever their size: what a savepoint said that was rolled back is not among it.
-/// In the parts of a transaction in progress nobody could tell.
+/// ⚠ Transactions arrive when they have committed, and whole, whatever their size: what a rolled-back savepoint wrote
+/// is not in them. In the parts of a transaction in progress nobody could know that.
 #[tokio::test]
 async fn a_transaction_comes_whole_and_without_what_was_rolled_back() {
     let server = Postgres::builder(15).setting("logical_decoding_work_mem", "64kB").start();
@@ -50,7 +51,7 @@ async fn a_transaction_comes_whole_and_without_what_was_rolled_back() {
     assert_eq!(counts, BTreeMap::from([('B', 1), ('M', 2), ('R', 1), ('I', 10_000), ('C', 1)]));
 }
 
-/// ⚠ Columns come as text, those of extensions too, and the same text whatever the database prefers.
+/// ⚠ Columns arrive as text, also those of extensions, and the text is the same whatever settings the database has.
 #[tokio::test]
 async fn values_come_as_text_under_pinned_settings() {
     let db = shared_db(15).await;

@@ -18,7 +18,7 @@ async fn told_to_stop_it_reports_once_more_and_frees_the_slot() {
     let mut receiver = rig.start(&db.url).await.unwrap();
     receive_until(&mut receiver, &mut Counts::new(), 'C', 1).await;
     let safe = receiver.traffic().received();
-    // In one breath: no time for an update in between.
+    // Both are sent at once, without time for an update in between.
     rig.safe.send(safe).unwrap();
     rig.stop.send(true).unwrap();
     to_the_end(&mut receiver).await.unwrap();
@@ -30,7 +30,7 @@ async fn told_to_stop_it_reports_once_more_and_frees_the_slot() {
     eventually("the slot is free and stands at what is safe", || db.execute(&query) == "t");
 }
 
-/// However far behind: nobody has to read the backlog first.
+/// However far it lags, nobody has to read the backlog first.
 #[tokio::test]
 async fn told_to_stop_it_stops_in_the_middle_of_a_backlog() {
     let db = shared_db(15).await;
@@ -55,7 +55,7 @@ async fn a_dropped_receiver_frees_the_slot() {
     assert_eq!(db.execute(&query), "t");
     drop(receiver);
     eventually("the slot is free", || db.execute(&query) == "f");
-    // A client that never streamed goes as quietly.
+    // A client that never streamed ends just as quietly.
     let client = connect(&db.url).await.unwrap();
     let sessions =
         "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender' AND datname = current_database()";
@@ -89,7 +89,7 @@ async fn what_is_missing_is_somebodys_to_fix() {
     );
     assert_eq!(error.outcome(), Outcome::Fix);
 
-    // pgoutput looks for its publications when it decodes.
+    // pgoutput looks up its publications when it decodes.
     let mut options = rig.options();
     options.publications = vec!["it's \"absent\"".to_owned()];
     let mut receiver = connect(&db.url).await.unwrap().start(options).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_killed_server_and_a_killed_walsender_are_tried_again() {
     assert_eq!(refused(connect(&url).await).outcome(), Outcome::Retry);
 }
 
-/// A server waits for its walsenders until everything is acknowledged, which may never be.
+/// A server waits for its walsenders until everything is acknowledged, which may never be the case.
 #[tokio::test]
 async fn a_server_that_shuts_down_is_not_held_up() {
     let server = Postgres::start(15);
@@ -154,7 +154,7 @@ async fn a_server_that_shuts_down_is_not_held_up() {
     let mut receiver = rig.start(&server.url("postgres")).await.unwrap();
     server.execute("postgres", "INSERT INTO t VALUES (1, 'x')");
     receive_until(&mut receiver, &mut Counts::new(), 'C', 1).await;
-    // Something is acknowledged, and not all: the position before the last commit.
+    // Something is acknowledged, but not all: the position before the last commit.
     let safe: Lsn =
         server.execute("postgres", "SELECT confirmed_flush_lsn + 1 FROM pg_replication_slots").parse().unwrap();
     rig.safe.send(safe).unwrap();
@@ -173,7 +173,7 @@ async fn a_server_that_shuts_down_is_not_held_up() {
     receive_until(&mut receiver, &mut Counts::new(), 'C', 1).await;
 }
 
-/// Where everything is stored, the server ends the stream by itself.
+/// If everything is stored, the server ends the stream by itself.
 #[tokio::test]
 async fn a_server_that_shuts_down_ends_a_stream_that_is_acknowledged() {
     let server = Postgres::start(15);
@@ -182,7 +182,7 @@ async fn a_server_that_shuts_down_ends_a_stream_that_is_acknowledged() {
     let stopping = tokio::task::spawn_blocking(move || server.stop(Shutdown::Fast));
     let error = loop {
         match receiver.recv().await {
-            // A consumer that stores what it hears of at once.
+            // This consumer stores everything as soon as it arrives.
             Ok(_) => drop(rig.safe.send(receiver.traffic().received())),
             Err(error) => break error,
         }

@@ -6,7 +6,7 @@ use audit_testkit::{Postgres, eventually, eventually_async, shared_db};
 
 use crate::{Counts, Rig, count, receive_until};
 
-/// Two hundred thousand rows in small transactions, one large one, and everything is there once.
+/// Two hundred thousand rows in small transactions and one large transaction: every row arrives once.
 #[tokio::test]
 async fn everything_arrives_once_in_few_chunks() {
     for major in [14, 15, 16, 17, 18].into_iter().filter(|&major| Postgres::installed(major)) {
@@ -38,7 +38,8 @@ async fn everything_arrives_once_in_few_chunks() {
         }
         let expected: Vec<u32> = (100..200_100).chain(1..100_001).collect();
         assert!(ids == expected, "the rows, in order, on {major}");
-        // Empty transactions before 15 and the last commit, which may be in a later chunk, leave these two open.
+        // Empty transactions before version 15, and the last commit, which may be in a later chunk, make these two
+        // numbers inexact.
         assert!(counts.remove(&'B') >= Some(2_005) && counts.remove(&'C') >= Some(2_004));
         let expected = [('D', 2), ('I', 300_000), ('M', 1), ('R', 2), ('T', 1), ('U', 2)];
         assert_eq!(counts, Counts::from(expected), "on {major}");
@@ -54,7 +55,7 @@ fn first_column(insert: &[u8]) -> u32 {
     std::str::from_utf8(&insert[13..13 + length]).unwrap().parse().unwrap()
 }
 
-/// Nothing waits for a later message or somebody's timer.
+/// Nothing waits for a later message or for a timer.
 #[tokio::test]
 async fn at_low_load_each_transaction_is_handed_over_at_once() {
     let db = shared_db(15).await;
@@ -73,7 +74,7 @@ async fn at_low_load_each_transaction_is_handed_over_at_once() {
     println!("commit to consumer: median {:?}, p99 {:?}, {naps} naps", delays[100], delays[198]);
 }
 
-/// The consumer does nothing for three times `wal_sender_timeout`, with more in flight than all buffers hold.
+/// The consumer does nothing for three times `wal_sender_timeout`, with more data under way than all buffers can hold.
 #[tokio::test]
 async fn a_consumer_that_does_not_read_loses_no_connection() {
     let server = Postgres::builder(15).setting("wal_sender_timeout", "2s").start();
@@ -89,7 +90,7 @@ async fn a_consumer_that_does_not_read_loses_no_connection() {
     .await;
     let before = receiver.traffic().bytes();
     assert!(before < 50_000_000, "back-pressure reaches the server: {before} bytes were read");
-    // The acknowledgement of what others have stored gets through as well.
+    // The acknowledgement of what the sinks have stored gets through as well.
     let safe: Lsn =
         server.execute("postgres", "SELECT confirmed_flush_lsn + 1 FROM pg_replication_slots").parse().unwrap();
     rig.safe.send(safe).unwrap();
@@ -115,7 +116,7 @@ async fn the_server_hears_what_is_safe_and_nothing_more() {
     }
     let confirmed = format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{}'", rig.slot);
     assert!(db.execute(&confirmed).parse::<Lsn>().unwrap() < received[0], "received is not stored");
-    // The first is stored, the second is in flight.
+    // The first position is stored, the second is still under way.
     for safe in &received[..2] {
         rig.safe.send(*safe).unwrap();
         eventually("the slot moves to what is safe", || db.execute(&confirmed) == safe.to_string());
@@ -143,7 +144,7 @@ async fn a_message_of_fifty_megabytes_passes_and_leaves_no_memory() {
     assert_eq!(sizes.iter().max(), Some(&(large + 30)), "the buffer is as large as the message and its heads");
 }
 
-/// A receiver that is idle still hears and answers.
+/// A receiver that is idle still receives requests and answers them.
 #[tokio::test]
 async fn an_idle_stream_lives_on_under_a_short_timeout() {
     let server = Postgres::builder(15).setting("wal_sender_timeout", "1s").start();

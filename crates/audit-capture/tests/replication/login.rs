@@ -47,7 +47,7 @@ async fn every_method_the_server_may_ask_for() {
         let role = client.query("SELECT session_user").await.unwrap().remove(0).remove(0);
         assert_eq!(role.as_deref(), login.split(':').next());
     }
-    // What a server that nothing verifies asks for is not given to it.
+    // A server whose certificate nothing verifies does not get the password that it asks for.
     for login in ["clear:secret-pw", "md5:secret-pw"] {
         let error = refused(connect(&format!("postgres://{login}@localhost:{port}/postgres")).await);
         assert!(text(&error).contains("is not verified"), "{}", text(&error));
@@ -91,7 +91,7 @@ async fn a_stream_runs_through_tls_and_through_a_unix_socket() {
         let mut receiver = rig.start_again(&url).await;
         server.execute("postgres", "INSERT INTO t SELECT g, repeat('x', g % 3000) FROM generate_series(1, 5000) g");
         receive_until(&mut receiver, &mut Counts::new(), 'I', 5000).await;
-        // Safe up to now, so that the next stream begins here.
+        // Everything up to now is safe, so the next stream begins here.
         rig.safe.send_replace(receiver.traffic().received());
         rig.stop.send_replace(true);
         while receiver.recv().await.unwrap().is_some() {}

@@ -18,7 +18,7 @@ use audit_core::position::Lsn;
 use audit_testkit::{PATIENCE, Postgres, unique};
 use tokio::sync::watch;
 
-/// A slot with a publication of everything, and what a consumer holds of a stream from it.
+/// A slot with a publication of everything, and the consumer's side of a stream from it.
 struct Rig {
     slot: String,
     safe: watch::Sender<Lsn>,
@@ -27,7 +27,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// Makes table `t (id int, v text)`, publication `p` and a slot in this database.
+    /// Creates table `t (id int, v text)`, publication `p` and a slot in this database.
     fn new(server: &Postgres, database: &str) -> Rig {
         let slot = unique("slot");
         server.execute(database, "CREATE TABLE t (id int, v text); CREATE PUBLICATION p FOR ALL TABLES");
@@ -50,7 +50,7 @@ impl Rig {
         connect(url).await?.start(self.options()).await
     }
 
-    /// The same, once the server has let go of a stream that ended.
+    /// Starts again, once the server has released the slot of a stream that ended.
     async fn start_again(&self, url: &str) -> Receiver {
         let begun = Instant::now();
         loop {
@@ -68,7 +68,7 @@ async fn connect(url: &str) -> Result<ReplicationClient, ReplicationError> {
     ReplicationClient::connect(&PgEndpoint::new(url), "audit-test").await
 }
 
-/// How many of pgoutput's messages of each kind.
+/// Number of pgoutput's messages of each kind.
 type Counts = BTreeMap<char, u64>;
 
 fn count(chunk: &Chunk, counts: &mut Counts) {
@@ -79,7 +79,7 @@ fn count(chunk: &Chunk, counts: &mut Counts) {
     }
 }
 
-/// Receives until there are so many of a kind.
+/// Receives until there are this many messages of a kind.
 async fn receive_until(receiver: &mut Receiver, counts: &mut Counts, kind: char, number: u64) {
     while counts.get(&kind).copied().unwrap_or_default() < number {
         count(&receiver.recv().await.unwrap().expect("the stream goes on"), counts);

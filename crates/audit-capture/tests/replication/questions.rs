@@ -16,7 +16,7 @@ async fn the_server_says_who_it_is() {
     assert!(client.server_version().starts_with("15."), "{}", client.server_version());
     let rows = client.query("SELECT 1, NULL UNION ALL SELECT 2, 'é'").await.unwrap();
     assert_eq!(rows, [[Some("1".to_owned()), None], [Some("2".to_owned()), Some("é".to_owned())]]);
-    // After a refusal the connection is as good as before.
+    // After a refusal the connection can still be used.
     let error = refused(client.query("SELECT * FROM absent").await);
     assert_eq!(error.sqlstate().map(|code| code.code()), Some("42P01"), "{}", text(&error));
     client.identify_system().await.unwrap();
@@ -35,7 +35,7 @@ async fn a_promoted_standby_tells_where_its_timeline_began() {
     assert!(Lsn::ZERO < history[0].fork_lsn && history[0].fork_lsn <= identity.wal_end);
 }
 
-/// What a database or a role may have as defaults must not change what values look like.
+/// The defaults of a database or a role must not change what values look like.
 #[tokio::test]
 async fn the_session_is_pinned() {
     for major in [14, 15, 16, 17, 18].into_iter().filter(|&major| Postgres::installed(major)) {

@@ -1,4 +1,4 @@
-//! A look-up describes tables exactly as pgoutput does, and quickly.
+//! A look-up describes tables exactly as pgoutput does, and does it quickly.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 
 use crate::{majors, session};
 
-/// Tables whose descriptor is easily got wrong, each with a row to send.
+/// Tables that are easy to describe wrongly, each with a row to send.
 const ZOO: &str = r#"
     CREATE SCHEMA "odd ""schema.";
     CREATE TYPE mood AS ENUM ('sad', 'ok');
@@ -76,7 +76,7 @@ const EMPTY: &str = "DO $$ DECLARE t text; BEGIN
 
 const OPTIONS: &str = "publish_via_partition_root = true";
 
-/// The Relation messages of all that was committed since the slot was made, the last of each table.
+/// The last Relation message of each table, in everything that was committed since the slot was created.
 async fn streamed(client: &Client, slot: &str, publication: &str) -> BTreeMap<TableName, Relation> {
     let sql = "SELECT data FROM pg_logical_slot_peek_binary_changes($1, NULL, NULL, 'proto_version', '1', \
                'publication_names', $2, 'messages', 'true')";
@@ -90,7 +90,7 @@ async fn streamed(client: &Client, slot: &str, publication: &str) -> BTreeMap<Ta
     relations
 }
 
-/// Makes the publication, then changes what it publishes, and compares.
+/// Creates the publication, then changes what it publishes, and compares the descriptions.
 async fn compare(db: &Database, publish: &str) -> BTreeMap<TableName, PublishedTable> {
     let client = session(db).await;
     let slot = unique("slot");
@@ -107,7 +107,7 @@ async fn compare(db: &Database, publish: &str) -> BTreeMap<TableName, PublishedT
         let alone = catalog::table(&client, "p", table.catalog.oid).await.unwrap();
         assert_eq!(alone.as_ref(), Some(table), "PostgreSQL {}", db.server.major());
     }
-    // The stream describes leaves too, but labels no change with them.
+    // The stream describes leaves too, but assigns no change to them.
     let leaves = ["leaf", "rooted_whole_1a", "unfinished_key_1"];
     let missing = relations
         .keys()
@@ -243,7 +243,7 @@ async fn what_does_not_exist_is_empty() {
     assert_eq!(catalog::table(&client, "nowhere", 1).await.unwrap(), None);
 }
 
-/// The time is bounded by the number of statements, not of tables; a look-up for each table would take minutes.
+/// The time depends on the number of statements, not of tables; a look-up for each table would take minutes.
 #[tokio::test]
 async fn ten_thousand_tables_are_read_at_once() {
     let db = shared_db(15).await;

@@ -1,4 +1,4 @@
-//! Check finds what keeps capture from starting, and says what to do.
+//! Check finds what keeps capture from starting, and says what to do about it.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ async fn findings(source: &SourceConfig, rules: &Rules) -> Vec<Finding> {
     check(&Input { source, rules, row_key: false, hash_key: false, sinks: &[] }, "cdc-audit check").await
 }
 
-/// The findings that are not fine, as `area subject: message -> fix`.
+/// The findings that have failed, as `area subject: message -> fix`.
 fn red(findings: &[Finding]) -> Vec<String> {
     let red = findings.iter().filter(|finding| finding.state == State::Fail);
     red.map(|f| format!("{} {}: {} -> {}", f.area, f.subject, f.message, f.fix.as_deref().unwrap())).collect()
@@ -412,7 +412,8 @@ async fn a_standby_and_a_database_without_encoding_are_refused() {
     );
 }
 
-/// Every login may write messages; who does not want that is told how, and nothing of ours breaks by it.
+/// Every login may write messages. Operators who do not want that are told how to prevent it, and nothing of ours
+/// breaks by it.
 #[tokio::test]
 async fn writing_messages_may_be_kept_from_everybody_else() {
     for major in majors() {
@@ -451,7 +452,7 @@ async fn writing_messages_may_be_kept_from_everybody_else() {
         app.batch_execute("SELECT pg_logical_emit_message(true, 'x', 'x')").await.unwrap_err();
         app.batch_execute("BEGIN; SELECT cdc_audit.set_context('{\"actor_id\": 1}'); COMMIT").await.unwrap();
 
-        // And what is missing is named, by setup as well.
+        // What is missing is named, by setup as well.
         let functions = sql.rsplit_once("FUNCTION ").unwrap().1.replace(" FROM PUBLIC", "");
         server.execute("shop", &format!("REVOKE EXECUTE ON FUNCTION {functions} FROM cdc_audit, owner"));
         let found = red(&findings(&source, &rules).await);
@@ -464,7 +465,7 @@ async fn writing_messages_may_be_kept_from_everybody_else() {
     }
 }
 
-/// What was changed between slot and publication cannot be decoded: nothing would be captured, ever.
+/// What was changed between the creation of slot and publication cannot be decoded: nothing would ever be captured.
 #[tokio::test]
 async fn a_slot_that_is_older_than_the_publication_is_found() {
     for major in majors().filter(|major| *major < 18) {

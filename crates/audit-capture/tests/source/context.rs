@@ -1,4 +1,4 @@
-//! What `cdc_audit.set_context` writes into the WAL, as the stream shows it.
+//! What `cdc_audit.set_context` writes into the WAL, as it appears in the stream.
 
 use audit_capture::config::{SessionContext, SourceConfig};
 use audit_core::context::{CONTEXT_PREFIX, Context, Contexts, Said};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{majors, open, set_up, source, url_as};
 
-/// The contexts in the stream, oldest first, read with the keys of now; `None` for one that clears.
+/// The contexts in the stream, oldest first, read with the current keys; `None` for one that clears.
 async fn written(url: &str, slot: &str) -> Vec<Option<Context>> {
     let client = open(url).await;
     let keys = audit_capture::context_keys::read(&client).await.unwrap();
@@ -22,7 +22,7 @@ async fn written(url: &str, slot: &str) -> Vec<Option<Context>> {
     messages(url, slot).await.iter().map(said).collect()
 }
 
-/// The messages in the stream, each with its transaction's id.
+/// The messages in the stream, each with the id of its transaction.
 async fn messages(url: &str, slot: &str) -> Vec<(u32, Vec<u8>)> {
     let sql = "SELECT data FROM pg_logical_slot_get_binary_changes($1, NULL, NULL, 'proto_version', '1', \
                'publication_names', 'cdc_audit', 'messages', 'true')";
@@ -71,7 +71,7 @@ async fn the_context_carries_what_was_said_and_what_the_server_knows() {
             "session_user": role, "application_name": "web", "client_addr": "127.0.0.1",
         });
         assert_eq!(json(&contexts[0]), expected);
-        // It signs for whoever calls it, and nobody sees with what.
+        // It signs for every caller, and no caller can see the keys.
         for sql in ["SELECT * FROM cdc_audit.context_keys", "SELECT cdc_audit.rotate_context_key()"] {
             let refused = app.batch_execute(sql).await.unwrap_err();
             assert_eq!(refused.code().unwrap().code(), "42501", "{sql}");
@@ -85,7 +85,7 @@ async fn a_message_that_is_not_of_set_context_in_this_transaction_is_not_verifie
     let db = shared_db(15).await;
     let slot = prepared(&db).await;
     let client = open(&db.url).await;
-    // In a savepoint the transaction's id is the same.
+    // Inside a savepoint the transaction's id is the same.
     client
         .batch_execute(r#"BEGIN; SAVEPOINT s; SELECT cdc_audit.set_context('{"actor_id": 7}'); RELEASE s; COMMIT"#)
         .await
@@ -165,7 +165,7 @@ async fn settings_of_the_session_say_it_where_that_was_asked_for() {
             r#"Some("7") Some("y") Some(true)"#,
         ];
         assert_eq!(told, expected, "{major}");
-        // Without the section the trigger goes, and the table is as it was.
+        // Without the section in the configuration, the trigger is dropped and the table is as before.
         let source = SourceConfig { session_context: None, ..source };
         let plan = set_up(&source, &Rules::default(), None).await;
         assert!(crate::statements(&plan).contains(&"DROP TRIGGER cdc_audit_context ON public.t"), "{:?}", plan.steps);
@@ -209,7 +209,8 @@ async fn too_large_a_context_is_cut_with_a_warning_and_never_fails() {
         "(SELECT jsonb_object_agg('k' || i, repeat('y', 200)) FROM generate_series(1, 5000) i) || '{\"actor_id\": 7}'",
         "jsonb_build_object(repeat('k', 60000), 1, 'actor_id', 7, 'session_user', repeat('z', 20000))",
         "to_jsonb(repeat('t', 50000))",
-        // As text it would take more than the server can hold; and one more byte would be more than a jsonb can.
+        // As text it would be larger than the server can hold; and with one more byte it would be larger than a jsonb
+        // can be.
         "jsonb_build_array(repeat(chr(1), 200000000))",
         "to_jsonb(repeat('x', 268435440))",
         "jsonb_build_object('actor_id', 7, 'blob', repeat('x', 268435400))",
@@ -232,7 +233,7 @@ async fn too_large_a_context_is_cut_with_a_warning_and_never_fails() {
     assert_eq!(db.server.log().matches("WARNING:  the audit context has").count(), 7);
 }
 
-/// The message's bytes are not converted on the way out: they must be UTF-8 when they go in.
+/// The message's bytes are not converted on the way out, so they must be UTF-8 when they are written.
 #[tokio::test]
 async fn a_database_in_another_encoding_says_who_too() {
     let server = Postgres::start(15);
@@ -250,7 +251,7 @@ async fn a_database_in_another_encoding_says_who_too() {
         let contexts = written(&server.url(&name), &source.slot).await;
         let context = contexts[0].as_ref().unwrap();
         match encoding {
-            // A character that UTF-8 has not.
+            // A character that does not exist in UTF-8.
             "WIN1251" => assert_eq!(json(&contexts[0]), json!({"truncated": true})),
             _ => assert_eq!(context.actor_id.as_deref(), Some("Zoë"), "{encoding}"),
         }

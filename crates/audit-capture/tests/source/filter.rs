@@ -1,4 +1,4 @@
-//! Row filters: `where` of the rules, and the publication's.
+//! Row filters: `where` of the rules, and the publication's own filter.
 
 use audit_capture::setup::{Wanted, plan};
 use audit_core::rules::{Rules, TableRule};
@@ -39,7 +39,7 @@ async fn a_filter_is_the_publications_own_and_changes_in_one_transaction() {
         let none = set_up(&source, &Rules::default(), None).await;
         assert!(notes(&none)[0].contains("filters rows of public.t, as no rule asks: (id > 9)"), "{:?}", notes(&none));
         assert_eq!(db.execute("SELECT count(*) FROM pg_publication WHERE pubname = 'cdc_audit_probe'"), "0");
-        // ⚠ Of a schema as a whole PostgreSQL filters no rows, whatever stands beside it.
+        // ⚠ For a schema as a whole PostgreSQL filters no rows, whatever else is published.
         db.execute("ALTER PUBLICATION cdc_audit ADD TABLES IN SCHEMA public");
         let refused = refusals(&db, &filtered("id > 9")).await;
         assert!(refused.iter().any(|said| said.contains("PostgreSQL filters no rows")), "{refused:?}");
@@ -47,7 +47,7 @@ async fn a_filter_is_the_publications_own_and_changes_in_one_transaction() {
     }
 }
 
-/// ⚠ PostgreSQL takes such a publication, and from then on refuses the application's statements.
+/// ⚠ PostgreSQL accepts such a publication, and from then on refuses the application's statements.
 #[tokio::test]
 async fn a_filter_that_would_break_the_application_is_refused() {
     let db = shared_db(15).await;
@@ -66,7 +66,7 @@ async fn a_filter_that_would_break_the_application_is_refused() {
     let full = set_up(&source(&db.url), &filtered("status <> 'draft'"), Some(&[])).await;
     assert!(statements(&full).iter().any(|sql| sql.contains("WHERE (status <> 'draft')")), "{:?}", full.steps);
     db.execute("INSERT INTO t VALUES (1, 'live'); UPDATE t SET status = 'draft'; DELETE FROM t");
-    // Partitions have identities of their own.
+    // Partitions have replica identities of their own.
     db.execute(
         "CREATE TABLE p (id int PRIMARY KEY, status text) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (10); \
          CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); ALTER TABLE p REPLICA IDENTITY FULL; ALTER TABLE p1 REPLICA IDENTITY FULL",

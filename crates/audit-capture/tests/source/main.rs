@@ -1,4 +1,4 @@
-//! The source's side against real servers, of every major that is installed.
+//! The source's side against real servers, in every major version that is installed.
 //!
 //! - `catalog`: what the catalog says is what the stream sends
 //! - `check`: what keeps capture from starting is found, with its fix
@@ -27,7 +27,7 @@ use audit_core::rules::{Rules, TableRule};
 use audit_testkit::{Database, Postgres, install, unique};
 use tokio_postgres::Client;
 
-/// The majors to try; 15 always.
+/// The major versions to test; 15 is always among them.
 fn majors() -> impl Iterator<Item = u16> {
     install::MAJORS.into_iter().filter(|&major| major == 15 || Postgres::installed(major))
 }
@@ -41,7 +41,7 @@ async fn open(url: &str) -> Client {
     audit_connect::connect(&PgEndpoint::new(url), "test").await.unwrap()
 }
 
-/// A source whose slot is its own in the shared cluster.
+/// A source with a slot of its own in the shared cluster.
 fn source(url: &str) -> SourceConfig {
     SourceConfig { slot: unique("slot"), ..SourceConfig::new("shop", PgEndpoint::new(url)) }
 }
@@ -59,7 +59,7 @@ fn rules(names: &[&str]) -> Rules {
     Rules { tables: names.iter().map(rule).collect(), ..Rules::default() }
 }
 
-/// Sets a source up as the superuser, who is the daemon too.
+/// Sets a source up as the superuser, which is also the daemon's role.
 async fn set_up(source: &SourceConfig, rules: &Rules, full: Option<&[String]>) -> Plan {
     let client = open(&source.endpoint.url).await;
     let wanted = Wanted { source, rules, daemon_role: "postgres", owner: None, replica_identity_full: full };
@@ -78,7 +78,7 @@ fn statements(plan: &Plan) -> Vec<&str> {
     sql.collect()
 }
 
-/// What the plan says without doing anything.
+/// The plan's notes, which run nothing.
 fn notes(plan: &Plan) -> Vec<&str> {
     let notes = plan.steps.iter().filter_map(|step| match step {
         Step::Note { message, .. } => Some(message.as_str()),

@@ -1,4 +1,4 @@
-//! Setup makes what capture needs, as a role that owns the tables, and never what harms the application.
+//! Setup creates what capture needs, as a role that owns the tables, and never what harms the application.
 
 use audit_capture::{On, SourceConfig, Step, apply, setup};
 use audit_connect::PgEndpoint;
@@ -114,7 +114,7 @@ async fn an_owner_without_special_rights_sets_up_and_finds_nothing_to_do_the_sec
             .await
             .unwrap();
         assert_eq!(server.execute("shop", "SELECT db_user FROM cdc_audit.quarantine"), "cdc_audit");
-        // A decision can neither be taken back nor be said to be somebody else's.
+        // A decision can neither be taken back nor be attributed to someone else.
         for forbidden in [
             "DELETE FROM cdc_audit.quarantine",
             "UPDATE cdc_audit.quarantine SET position = 'y'",
@@ -164,7 +164,7 @@ async fn a_table_without_identity_is_published_only_once_it_is_full() {
     }
 }
 
-/// What PostgreSQL itself does, for each way in which FULL breaks a table; and that setup sees it coming.
+/// Shows what PostgreSQL itself does for each way in which FULL breaks a table, and that setup predicts it.
 #[tokio::test]
 async fn full_is_refused_where_postgres_would_refuse_updates() {
     for major in majors() {
@@ -199,7 +199,7 @@ async fn full_is_refused_where_postgres_would_refuse_updates() {
             assert_eq!(update.is_err(), refused(name), "PostgreSQL {major}, table {name}: {update:?}");
         }
 
-        // Named exactly, it is an error, and nothing is done.
+        // If the table is named exactly, it is an error, and nothing is done.
         if let Some(name) = expected.first() {
             let client = open(&db.url).await;
             db.execute(&format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT"));
@@ -430,7 +430,8 @@ async fn a_slot_older_than_its_publication_is_pointed_out() {
     assert!(plan.steps.iter().all(|step| !matches!(step, Step::Run(s) if s.on == On::Daemon)));
 }
 
-/// A slot that is older than the publication meets changes that cannot be decoded: who may make the one and not the other makes neither.
+/// A slot that is older than the publication reaches changes that cannot be decoded: a role that may create the slot
+/// but not the publication creates neither.
 #[tokio::test]
 async fn no_slot_is_made_before_the_publication() {
     let server = Postgres::start(15);
@@ -465,7 +466,7 @@ async fn no_slot_is_made_before_the_publication() {
     assert_eq!(setup::plan(&daemon, &wanted).await.unwrap().by_hand().count(), 0);
 }
 
-/// Whoever made the schema first would know the keys of contexts, and what a trigger of his does is done by the daemon.
+/// A role that created the schema first would know the keys of contexts, and its triggers would run as the daemon.
 #[tokio::test]
 async fn what_somebody_else_made_is_refused() {
     let db = shared_db(15).await;
@@ -491,7 +492,7 @@ async fn what_somebody_else_made_is_refused() {
     assert_eq!(refusals().await, [said]);
     db.execute("ALTER SCHEMA cdc_audit OWNER TO postgres");
     assert_eq!(refusals().await, [""; 0]);
-    // A table and a function of hers, and a trigger on one of ours.
+    // A table and a function of that role, and a trigger on one of our tables.
     db.execute(&format!("GRANT CREATE, USAGE ON SCHEMA cdc_audit TO {mallory}"));
     hers.batch_execute(
         "CREATE TABLE cdc_audit.chunks (source text); \
@@ -516,7 +517,8 @@ async fn what_somebody_else_made_is_refused() {
     assert_eq!(refusals().await, [format!("{prefix} trigger spy of cdc_audit.chunks")]);
 }
 
-/// A function of ours that was altered is made again: with another search path, or the caller's rights, it would be another.
+/// A function of ours that was altered is created again: with another search path, or the caller's rights, it would do
+/// something else.
 #[tokio::test]
 async fn a_function_that_was_altered_is_made_again() {
     let db = shared_db(15).await;
@@ -531,7 +533,7 @@ async fn a_function_that_was_altered_is_made_again() {
     }
 }
 
-/// The keys of contexts are read by members too: of pg_read_all_data, of their owner, of the daemon's role.
+/// Members can read the keys of contexts too: members of pg_read_all_data, of the keys' owner, of the daemon's role.
 #[tokio::test]
 async fn who_could_sign_a_context_is_found_through_memberships() {
     let db = shared_db(15).await;

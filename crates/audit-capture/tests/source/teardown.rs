@@ -38,7 +38,7 @@ async fn what_others_made_stays() {
     assert_eq!(notes(&plan), ["schema cdc_audit stays: it holds 1 other objects"]);
     apply(&plan, &client, None, |_| {}).await.unwrap();
     assert_eq!(db.execute("SELECT relname FROM pg_class WHERE relnamespace = 'cdc_audit'::regnamespace"), "versions");
-    // A slot of the same name that is not ours.
+    // A slot of the same name that does not belong to us.
     db.execute(&format!("SELECT pg_create_logical_replication_slot('{}', 'test_decoding')", source.slot));
     let plan = teardown::plan(&client, &source, "postgres").await.unwrap();
     assert_eq!(statements(&plan), [""; 0]);

@@ -1,5 +1,5 @@
-//! A small database, a stream that follows its commits, and a reader that sees commits late, in every order that chance finds: what the
-//! stage emits must be what is there.
+//! A small database, a stream that follows its commits, and a reader that sees commits late, in every order that chance
+//! finds: what the stage emits must be what is in the table.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::rules::Rules;
 use crate::shape::{CatalogTable, History, Identity, RelationColumn, TableName};
 use crate::table::Table;
 
-/// A physical row. Its key is its first value; tables without a key have none but its values.
+/// A physical row. Its key is its first value; in tables without a key only the values identify a row.
 #[derive(Clone, Debug, PartialEq)]
 struct Stored {
     place: u32,
@@ -26,7 +26,7 @@ struct Stored {
     value: u32,
 }
 
-/// One write, as what happens to physical rows.
+/// One write, as its effect on physical rows.
 #[derive(Clone, Debug)]
 enum Write {
     Insert(Stored),
@@ -56,9 +56,9 @@ fn apply(rows: &mut Vec<Stored>, write: &Write) {
     }
 }
 
-/// Places of a table; a chunk of a keyless table is a range of them.
+/// Number of places in a table; a chunk of a keyless table is a range of them.
 const PLACES: u32 = 12;
-/// Keys of a table; a chunk of a keyed table is a range of them.
+/// Number of keys in a table; a chunk of a keyed table is a range of them.
 const KEYS: u32 = 8;
 const CHUNKS: u32 = 3;
 const FIRST_XID: u32 = u32::MAX - 12;
@@ -69,20 +69,20 @@ struct World {
     log: Vec<Transaction>,
     open: Vec<u32>,
     next_xid: u32,
-    /// `None`: equal rows are inserted, and nothing else is written.
+    /// With `None`, equal rows are inserted, and nothing else is written.
     next_value: Option<u32>,
-    /// What the stage has delivered: transactions, and writes of the next one.
+    /// What the stage has delivered: a number of transactions, and a number of writes of the next one.
     position: (usize, usize),
     table: Table,
     relation: Relation,
     watches: Watches,
     runner: Runner,
-    /// Rows as a replay of the trail has them: key and value.
+    /// The rows that a replay of the trail has: key and value.
     replayed: Vec<(u32, u32)>,
     emitted: Vec<Stored>,
 }
 
-/// The reader's side.
+/// The state of the reader.
 struct Runner {
     chunk: u32,
     xmax: Option<u32>,
@@ -96,7 +96,7 @@ enum State {
     Ready { nonce: Nonce, written: bool, rows: Vec<Stored>, outcome: oneshot::Receiver<Outcome> },
 }
 
-/// 64-bit number of a transaction: the model begins shortly before the first round ends.
+/// 64-bit number of a transaction: the model begins shortly before the numbers wrap around.
 fn wide(xid: u32) -> u64 {
     if xid >= FIRST_XID { u64::from(xid) } else { u64::from(xid) + (1 << 32) }
 }
@@ -131,21 +131,21 @@ impl World {
         }
     }
 
-    /// All that committed.
+    /// The rows after everything that committed.
     fn committed(&self) -> Vec<Stored> {
         let mut rows = self.before.clone();
         self.log.iter().flat_map(|t| &t.writes).for_each(|write| apply(&mut rows, write));
         rows
     }
 
-    /// What a reader sees now.
+    /// The rows that a reader sees now.
     fn visible(&self) -> Vec<Stored> {
         let mut rows = self.before.clone();
         self.log.iter().filter(|t| t.visible).flat_map(|t| &t.writes).for_each(|write| apply(&mut rows, write));
         rows
     }
 
-    /// What the stream has said so far, applied to what was there before.
+    /// The rows after what the stream has delivered so far.
     fn streamed(&self) -> Vec<Stored> {
         let mut rows = self.before.clone();
         let (whole, part) = self.position;
@@ -160,7 +160,7 @@ impl World {
         let committing = self.log.iter().filter(|t| !t.visible).map(|t| t.xid);
         let running: Vec<u64> = self.open.iter().copied().chain(committing).map(wide).collect();
         let completed = self.log.iter().filter(|t| t.visible).map(|t| wide(t.xid) + 1).max();
-        // As the server does it: everything from one behind the latest completed transaction counts as running.
+        // As in the server, every transaction after the latest completed one counts as running.
         let xmax = completed.unwrap_or(wide(FIRST_XID)).max(wide(FIRST_XID));
         let mut listed: Vec<u64> = running.iter().copied().filter(|xid| *xid < xmax).collect();
         listed.sort_unstable();
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// A write that the server would let happen. Rows and keys of a transaction that is not visible yet are locked by it.
+    /// A write that the server would allow. Rows and keys that an invisible transaction changed are locked by it.
     fn write(&mut self, xid: u32, rows: &[Stored], kind: u8, a: u32, b: u32) -> Option<Write> {
         let locked = |row: &Stored| {
             let same = |other: &Stored| if self.keyed { other.key == row.key } else { other == row };
@@ -232,7 +232,7 @@ impl World {
         }
     }
 
-    /// The stage takes in one more write.
+    /// Lets the stage process one more write.
     fn stream(&mut self) {
         let (whole, part) = self.position;
         let Some(transaction) = self.log.get(whole).cloned() else { return };
@@ -292,7 +292,7 @@ impl World {
         self.replayed.push((key, value));
     }
 
-    /// The rows that the stage emits must be there now, as the stream has it.
+    /// Checks that the rows that the stage emits are in the table now, as the stream has it.
     fn emit(&mut self, passed: Passed) {
         let number = |row: Row<'_>, column| match row.get(column) {
             Value::Text(text) => std::str::from_utf8(text).unwrap().parse::<u32>().unwrap(),
@@ -312,7 +312,7 @@ impl World {
         passed.delivered();
     }
 
-    /// The runner begins, before the stage has taken in anything.
+    /// Lets the runner begin, before the stage has processed anything.
     fn begin(&mut self) {
         self.watches.command(Command::Settled(self.snapshot()));
         if !self.keyed {
@@ -322,7 +322,7 @@ impl World {
         }
     }
 
-    /// The runner takes its next step, if it can.
+    /// Lets the runner take its next step, if it can.
     fn run(&mut self) {
         if self.runner.chunk > CHUNKS {
             return;
@@ -365,7 +365,7 @@ impl World {
         State::Watching(seen.try_recv().unwrap())
     }
 
-    /// What the reading transaction gets of the chunk.
+    /// The rows of the chunk that the reading transaction gets.
     fn read(&self, snapshot: &Snapshot) -> Vec<Stored> {
         let share = |of: u32| of.div_ceil(CHUNKS);
         let chunk = |row: &Stored| {
@@ -405,7 +405,7 @@ impl World {
         }
     }
 
-    /// Everything commits, becomes visible and is streamed until the baseline is complete.
+    /// Lets everything commit, become visible and be streamed until the baseline is complete.
     fn finish(&mut self) {
         for _ in 0..10_000 {
             (0..self.open.len()).for_each(|_| self.commit(0, &[]));
@@ -449,7 +449,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
     prop::collection::vec(deed, 0..80)
 }
 
-/// `backlog`: what happens between the slot's creation and the daemon's start.
+/// `backlog` is what happens between the creation of the slot and the start of the daemon.
 fn play(mut world: World, backlog: Vec<Deed>, deeds: Vec<Deed>) -> World {
     let offline = |deed: &Deed| !matches!(deed, Deed::Stream(_) | Deed::Run(_));
     deal(&mut world, backlog.into_iter().filter(offline));
@@ -480,7 +480,7 @@ fn sorted(mut rows: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
 }
 
 fn before(count: u32) -> Vec<Stored> {
-    // Frozen long ago, and in the round before.
+    // Rows that were frozen long ago, and rows from before the wraparound.
     let xmin = |i: u32| if i.is_multiple_of(2) { 2 } else { FIRST_XID - 5 };
     (0..count).map(|i| Stored { place: i * 3, xmin: xmin(i), key: i, value: i }).collect()
 }

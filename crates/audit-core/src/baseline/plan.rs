@@ -1,13 +1,14 @@
-//! What is to be read next of a table, and for which sinks: [`Plan`].
+//! What has to be read next of a table, and for which sinks: [`Plan`].
 //!
-//! Two stores know something. Each sink knows its own progress, stored with its data. `cdc_audit.chunks` in the source knows which
-//! baselines were begun for which sinks, and the bounds of every chunk from before it was first delivered. From the two follows, after
-//! any kill, what each sink lacks, and nothing else needs to be remembered:
+//! Two stores know something. Each sink knows its own progress, stored with its data. `cdc_audit.chunks` in the source
+//! knows which baselines were begun for which sinks, and the bounds of every chunk from before it was first delivered.
+//! From these two follows, after any kill, what each sink lacks, and nothing else has to be remembered:
 //!
 //! - a chunk that one sink has and another lacks is read again within its bounds, for the one that lacks it;
-//! - a sink that has nothing of a table gets a baseline with a number of its own, or joins the latest one while its last chunk is not
-//!   known yet;
-//! - where bounds are lost or no longer fit, the sinks concerned begin again under a new number. Sinks that are further are not touched.
+//! - a sink that has nothing of a table gets a baseline with a number of its own, or joins the latest one if the last
+//!   chunk of that one is not known yet;
+//! - if bounds are lost or no longer fit, the sinks concerned begin again under a new number. Sinks that are further
+//!   are not touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,14 +18,15 @@ use crate::sink::ChunkProgress;
 /// What the source has stored of one baseline of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredBaseline {
-    /// Whom it was begun for.
+    /// The sinks that it was begun for.
     pub sinks: BTreeSet<Arc<str>>,
-    /// Bounds are stored of the chunks 1 to here.
+    /// The bounds of chunks 1 up to this number are stored.
     pub chunks: u32,
     /// No chunk follows those.
     pub last: bool,
-    /// A sink whose stream began later may join: chunks by key hold whatever is there when they are read. By ctid rows that are younger
-    /// than the baseline are skipped, since the stream has them, and a sink's stream has to be as old as the baseline.
+    /// Whether a sink whose stream began later may join. Chunks that are read by key contain whatever is there when
+    /// they are read. Chunks that are read by ctid skip rows that are younger than the baseline, because the stream has
+    /// them, so a sink's stream must be at least as old as the baseline.
     pub by_key: bool,
 }
 
@@ -33,7 +35,7 @@ pub struct StoredBaseline {
 pub struct Begin {
     pub baseline: u32,
     pub sinks: BTreeSet<Arc<str>>,
-    /// The baseline exists; only the sinks are new to it.
+    /// The baseline exists already, and only the sinks are new to it.
     pub join: bool,
 }
 
@@ -41,41 +43,41 @@ pub struct Begin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     pub baseline: u32,
-    /// From 1.
+    /// Counts from 1.
     pub chunk: u32,
     pub sinks: BTreeSet<Arc<str>>,
-    /// Its bounds are stored and hold.
+    /// Its bounds are stored and still hold.
     pub stored: bool,
 }
 
-/// One table.
+/// The plan for one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     sinks: BTreeMap<Arc<str>, Option<ChunkProgress>>,
     baselines: BTreeMap<u32, StoredBaseline>,
 }
 
-/// Where a sink stands.
+/// How far a sink is.
 enum Stands {
     Done,
-    /// At this baseline, and this chunk is next.
+    /// It is in this baseline, and this chunk is next.
     At(u32, u32),
-    /// It has nothing that it could go on from.
+    /// It has nothing that it could continue from.
     Lacks,
 }
 
 impl Plan {
-    /// `sinks`: every sink that wants the table, and what it has of it.
+    /// `sinks` are all the sinks that want the table, with the progress of each.
     pub fn new(sinks: BTreeMap<Arc<str>, Option<ChunkProgress>>, baselines: BTreeMap<u32, StoredBaseline>) -> Plan {
         Plan { sinks, baselines }
     }
 
-    /// Every sink has a whole baseline, and none that was asked for later is open.
+    /// Whether every sink has a whole baseline, and none that was requested later is unfinished.
     pub fn is_done(&self) -> bool {
         self.sinks.iter().all(|(sink, progress)| matches!(self.stands(sink, *progress), Stands::Done))
     }
 
-    /// What has to be begun before anything is read.
+    /// The baseline that has to be begun before anything is read.
     pub fn to_begin(&self) -> Option<Begin> {
         let lacks = |(sink, progress): &(&Arc<str>, &Option<ChunkProgress>)| {
             matches!(self.stands(sink, **progress), Stands::Lacks)
@@ -85,7 +87,7 @@ impl Plan {
             return None;
         }
         Some(match self.baselines.last_key_value() {
-            // Those who were named and cannot go on in it need another.
+            // Sinks that were already named in it and cannot continue in it need another one.
             Some((baseline, latest)) if latest.by_key && !latest.last && latest.sinks.is_disjoint(&sinks) => {
                 Begin { baseline: *baseline, sinks, join: true }
             }
@@ -93,14 +95,14 @@ impl Plan {
         })
     }
 
-    /// A new baseline in place of `baseline`, whose bounds no longer serve: for all that are in the middle of it.
+    /// A new baseline in place of `baseline`, whose bounds no longer serve, for all sinks that are in the middle of it.
     pub fn instead_of(&self, baseline: u32) -> Begin {
         let at = |(sink, progress): &(&Arc<str>, &Option<ChunkProgress>)| matches!(self.stands(sink, **progress), Stands::At(at, _) if at == baseline);
         let sinks = self.sinks.iter().filter(at).map(|(sink, _)| sink.clone()).collect();
         Begin { baseline: self.next_number(), sinks, join: false }
     }
 
-    /// A new baseline for every sink, whatever they have.
+    /// A new baseline for every sink, whatever it has.
     pub fn anew(&self) -> Begin {
         self.new_for(self.sinks.keys().cloned().collect())
     }
@@ -110,8 +112,8 @@ impl Plan {
         Begin { baseline: self.next_number(), sinks, join: false }
     }
 
-    /// The next chunk: the earliest that a sink lacks, for all sinks that stand there. `None` where nothing can be read before
-    /// [`Plan::to_begin`] is done, or at all.
+    /// The next chunk: the earliest one that a sink lacks, for all sinks that lack it next. `None` if nothing can be
+    /// read before [`Plan::to_begin`] is done, or nothing at all.
     pub fn next(&self) -> Option<Step> {
         let at = |(sink, progress): (&Arc<str>, &Option<ChunkProgress>)| match self.stands(sink, *progress) {
             Stands::At(baseline, chunk) => Some(((baseline, chunk), sink.clone())),
@@ -125,14 +127,14 @@ impl Plan {
         Some(Step { baseline, chunk, sinks, stored })
     }
 
-    /// The baseline is in the source's store.
+    /// Notes that the baseline is in the source's store.
     pub fn begun(&mut self, begin: &Begin, by_key: bool) {
         let stored = self.baselines.entry(begin.baseline).or_default();
         stored.sinks.extend(begin.sinks.iter().cloned());
         stored.by_key = by_key;
     }
 
-    /// The bounds of a chunk are in the source's store.
+    /// Notes that the bounds of a chunk are in the source's store.
     pub fn stored(&mut self, baseline: u32, chunk: u32, last: bool) {
         let stored = self.baselines.entry(baseline).or_default();
         if chunk > stored.chunks {
@@ -141,14 +143,15 @@ impl Plan {
         }
     }
 
-    /// The sinks have the chunk, or will have it before anything that follows.
+    /// Notes that the sinks have the chunk, or will have it before anything that follows.
     pub fn delivered(&mut self, sinks: &BTreeSet<Arc<str>>, progress: ChunkProgress) {
         for sink in sinks {
             self.sinks.insert(sink.clone(), Some(progress));
         }
     }
 
-    /// The stream gave these sinks every row of the table: they want no baseline with a number up to this one.
+    /// Notes that the stream gave these sinks every row of the table: they want no baseline with a number up to this
+    /// one.
     pub fn streamed(&mut self, sinks: &BTreeSet<Arc<str>>, baseline: u32) {
         for (sink, progress) in &mut self.sinks {
             if sinks.contains(sink) && progress.is_none_or(|progress| progress.baseline < baseline) {
@@ -162,7 +165,7 @@ impl Plan {
         self.sinks.keys()
     }
 
-    /// What a sink has, or will have before anything that follows.
+    /// The progress that a sink has made, or will have made before anything that follows.
     pub fn progress(&self, sink: &str) -> Option<ChunkProgress> {
         self.sinks.get(sink).copied().flatten()
     }
@@ -178,13 +181,14 @@ impl Plan {
         let named = self.baselines.iter().rev().find(|(_, stored)| stored.sinks.contains(sink));
         match (named, progress) {
             (Some((baseline, stored)), progress) if progress.is_none_or(|progress| progress.baseline < *baseline) => {
-                // The upper bound of a last chunk is its last row at the time: who has seen nothing of the baseline may not rely on it.
-                // That of a first chunk is none, and such a baseline is had again for the price of one chunk.
+                // The upper bound of a last chunk is the last row that existed then, so a sink that has seen nothing of
+                // the baseline may not rely on it. If the last chunk is also the first, it has no upper bound, and
+                // reading it again costs only that chunk.
                 if stored.last && stored.chunks > 1 { Stands::Lacks } else { Stands::At(*baseline, 1) }
             }
             (_, Some(progress)) if progress.done => Stands::Done,
             (_, Some(progress)) => match self.baselines.get(&progress.baseline) {
-                // Chunks follow one another: the bounds of the last one that it has are where the next begins.
+                // Chunks follow one another: the next one begins at the bounds of the last one that the sink has.
                 Some(stored) if stored.chunks > progress.chunk || (stored.chunks == progress.chunk && !stored.last) => {
                     Stands::At(progress.baseline, progress.chunk + 1)
                 }

@@ -29,7 +29,7 @@ fn shown(sinks: &BTreeSet<Arc<str>>) -> String {
     sinks.iter().map(|sink| sink.as_ref()).collect::<Vec<_>>().join(" ")
 }
 
-/// What the runner would do, with tables of `chunks` chunks.
+/// Does what the runner would do, with tables of `chunks` chunks.
 #[track_caller]
 fn check(mut plan: Plan, chunks: u32, expected: Expect) {
     let mut log = String::new();
@@ -104,7 +104,7 @@ fn a_sink_added_later_has_a_baseline_of_its_own() {
         read 2.2 for lake
     "#]],
     );
-    // Even where the source no longer knows the first.
+    // The same holds if the source no longer knows the first baseline.
     check(
         plan(&[("hot", done(1, 2)), ("lake", None)], &[]),
         1,
@@ -205,7 +205,7 @@ fn a_new_baseline_that_was_begun_goes_before_an_older_one() {
     );
 }
 
-/// What one sink has, durable and not.
+/// What one sink has, both durable and not.
 #[derive(Clone, Debug, Default)]
 struct Sink {
     taken: Vec<ChunkProgress>,
@@ -215,12 +215,12 @@ struct Sink {
 #[derive(Clone, Debug)]
 enum Deed {
     Step,
-    /// Sink number makes so many chunks durable.
+    /// The sink with this number makes so many chunks durable.
     Flush(usize, usize),
     Kill,
-    /// The next sink is configured, effective after a kill.
+    /// One more sink is configured; it takes effect after a kill.
     Add,
-    /// The bounds of the baseline in work no longer serve.
+    /// The bounds of the current baseline no longer serve.
     Restart,
 }
 
@@ -236,8 +236,8 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
 }
 
 proptest! {
-    /// Whatever is killed when: in each sink the chunks of a baseline follow one another without hole or repeat, and in the end each sink
-    /// has one whole baseline.
+    /// Whenever the process is killed: in each sink the chunks of a baseline follow one another without gap or repeat,
+    /// and in the end each sink has one whole baseline.
     #[test]
     fn each_sink_has_each_chunk_once(deeds in deeds(), chunks in 1..6u32) {
         let mut sinks = vec![Sink::default()];

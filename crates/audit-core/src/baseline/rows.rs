@@ -1,22 +1,22 @@
-//! Rows as COPY sends them (text format, one line for each row), taken apart into one buffer and a list of cells: [`RawRows`].
+//! Rows as COPY sends them (text format, one line per row), split into one buffer and a list of cells: [`RawRows`].
 
 use std::fmt;
 
 use crate::change::{Cell, Row, Value};
 
-/// A run of raw rows of one table.
+/// A sequence of raw rows of one table.
 #[derive(Default)]
 pub struct RawRows {
     text: Vec<u8>,
     cells: Vec<Cell>,
-    /// Cells in a row.
+    /// Number of cells in a row.
     width: usize,
     len: usize,
-    /// What followed the row's own columns in the last line.
+    /// The columns that followed the row's own columns in the last line.
     extra: Vec<Option<Vec<u8>>>,
 }
 
-/// The line is not what COPY sends. Holds no byte of it.
+/// The line is not what COPY sends. The error holds no byte of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {
     #[error("a line of COPY without an end")]
@@ -30,15 +30,16 @@ pub enum CopyError {
 }
 
 impl RawRows {
-    /// For rows of `width` columns.
+    /// An empty list for rows of `width` columns.
     pub fn new(width: usize) -> RawRows {
         RawRows { width, ..RawRows::default() }
     }
 
-    /// Takes in a line, its end included, of the row's columns and `extra` more, which [`RawRows::extra`] has until the next line.
+    /// Appends a line, including its end. The line has the row's columns and `extra` more, which [`RawRows::extra`]
+    /// returns until the next line is appended.
     ///
     /// # Errors
-    /// [`CopyError`]; then the rows are as before.
+    /// Returns a [`CopyError`] for a malformed line; the rows are then as before.
     pub fn push(&mut self, line: &[u8], extra: usize) -> Result<(), CopyError> {
         let (text, cells) = (self.text.len(), self.cells.len());
         let taken = self.take(line, extra);
@@ -55,7 +56,7 @@ impl RawRows {
     fn take(&mut self, line: &[u8], extra: usize) -> Result<(), CopyError> {
         let line = line.strip_suffix(b"\n").ok_or(CopyError::NoEnd)?;
         if line.len() > self.text.capacity() / 2 {
-            // A large row gets the room it needs, no more.
+            // A large row gets exactly the room that it needs.
             self.text.reserve_exact(line.len());
         }
         if self.text.len() + line.len() >= u32::MAX as usize - 2 {
@@ -107,7 +108,7 @@ impl RawRows {
                 b'r' => b'\r',
                 b't' => b'\t',
                 b'v' => 0x0b,
-                // COPY TO writes no octal or hexadecimal escapes: everything else stands for itself.
+                // COPY TO writes no octal or hexadecimal escapes, so any other escaped character stands for itself.
                 other => *other,
             });
             rest = &rest[at + 2..];
@@ -129,7 +130,7 @@ impl RawRows {
         self.text.capacity() + self.cells.capacity() * size_of::<Cell>()
     }
 
-    /// Bytes of the values themselves.
+    /// Total length of the values themselves, in bytes.
     pub fn text_bytes(&self) -> usize {
         self.text.len()
     }
@@ -143,7 +144,7 @@ impl RawRows {
         (0..self.len).filter_map(|index| self.get(index))
     }
 
-    /// A column of the last row as text; `None` for NULL and where there is no row.
+    /// A column of the last row as text; `None` for NULL and if there is no row.
     pub fn last(&self, column: usize) -> Option<&str> {
         match self.get(self.len.checked_sub(1)?)?.get(column) {
             Value::Text(text) => std::str::from_utf8(text).ok(),
@@ -151,13 +152,13 @@ impl RawRows {
         }
     }
 
-    /// Of the last line, the column `index` behind the row's own.
+    /// The column at `index` of those that followed the row's own columns in the last line.
     pub fn extra(&self, index: usize) -> Option<&str> {
         self.extra.get(index)?.as_deref().and_then(|text| std::str::from_utf8(text).ok())
     }
 }
 
-/// Sizes only.
+/// Shows only sizes.
 impl fmt::Debug for RawRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} rows, {} bytes", self.len, self.text.len())
@@ -223,7 +224,7 @@ mod tests {
         assert_eq!(shown(&rows), [[Some("1".to_string()), Some("2".to_string())]]);
     }
 
-    /// As `CopyAttributeOutText` in the server's `copyto.c` writes a value.
+    /// Writes a value as `CopyAttributeOutText` in the server's `copyto.c` does.
     fn copied(value: &Option<Vec<u8>>) -> Vec<u8> {
         let Some(value) = value else { return b"\\N".to_vec() };
         let mut out = Vec::new();

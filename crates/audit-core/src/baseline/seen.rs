@@ -1,31 +1,34 @@
-//! The transactions that the stream has delivered, as long as a reader may not see them yet: [`Delivered`].
+//! The transactions that the stream has delivered, kept while a reader may not see them yet: [`Delivered`].
 
 use std::collections::VecDeque;
 
 use super::snapshot::{Snapshot, precedes};
 
-/// Transactions that are remembered one by one, 4 bytes each. Thirty seconds of the busiest stream; the runner says more often than
-/// that which have ended. Of older ones only the highest number is kept: then a reader waits longer than it must.
+/// Number of transactions that are remembered one by one, 4 bytes each: thirty seconds of the busiest stream. The
+/// runner reports more often than that which transactions have ended. Of older transactions only the highest number is
+/// kept, which makes a reader wait longer than necessary.
 const REMEMBERED_MAX: usize = 1 << 20;
 
-/// Remembers delivered transactions from the stream's beginning. What an earlier process was delivered is not known here: the runner waits
-/// for whoever holds a lock on a table before it begins with it.
+/// Remembers delivered transactions from the beginning of the stream. What was delivered to an earlier process is not
+/// known here; instead, the runner waits for every transaction that holds a lock on a table before it begins to read
+/// that table.
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
     recent: VecDeque<u32>,
     forgotten: Option<u32>,
 }
 
-/// Transactions that were in the stream before a watch began and that may not be visible yet.
+/// Transactions that were in the stream before a watch began and may not be visible to readers yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     xids: Vec<u32>,
-    /// The highest of those that are not remembered one by one.
+    /// The highest number of those that are no longer remembered one by one.
     forgotten: Option<u32>,
 }
 
 impl Seen {
-    /// Whether a reader with this snapshot sees all of them. Until it does its rows may be older than what the stream has said.
+    /// Whether a reader with this snapshot sees all of them. Until it does, its rows may be older than what the stream
+    /// has delivered.
     pub fn finished_in(&self, snapshot: &Snapshot) -> bool {
         self.xids.iter().all(|xid| snapshot.finished(*xid))
             && self.forgotten.is_none_or(|xid| snapshot.all_finished(xid))
@@ -33,7 +36,7 @@ impl Seen {
 }
 
 impl Delivered {
-    /// A transaction begins in the stream; the server sends only what has committed.
+    /// Notes that a transaction begins in the stream; the server sends only committed ones.
     pub fn begin(&mut self, xid: u32) {
         if self.recent.len() == REMEMBERED_MAX
             && let Some(oldest) = self.recent.pop_front()
@@ -84,7 +87,7 @@ mod tests {
             delivered.begin(2000 + xid);
         }
         delivered.begin(500);
-        // 1000 and 2000 made room.
+        // 1000 and 2000 were dropped to make room.
         assert_eq!(delivered.seen().forgotten, Some(2000));
         let xmax = 2000 + REMEMBERED_MAX;
         assert!(!delivered.seen().finished_in(&snapshot(&format!("900:{xmax}:900"))));

@@ -5,15 +5,16 @@ use std::str::FromStr;
 
 use crate::position::ParseError;
 
-/// `xmin:xmax:xip`: everything below `xmin` is finished, nothing from `xmax` on is, and of what lies between all but `xip`.
+/// `xmin:xmax:xip`: transactions below `xmin` are finished, those from `xmax` on are not, and between the two all are
+/// finished but those in `xip`.
 ///
-/// Numbers are 64-bit here and 32-bit in the stream and in rows. Transactions that anybody asks about lie within 2^31 of `xmax`, so that
-/// the nearer reading is the right one.
+/// Numbers are 64-bit here and 32-bit in the stream and in rows. Every transaction that is asked about is within 2^31
+/// of `xmax`, so the nearer of the two possible 64-bit numbers is the right one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     xmin: u64,
     xmax: u64,
-    /// Sorted.
+    /// The numbers of `xip`, sorted.
     running: Vec<u64>,
 }
 
@@ -26,7 +27,7 @@ impl Snapshot {
         self.xmax
     }
 
-    /// Whether the transaction had ended when the snapshot was taken, in a way that the reader could see.
+    /// Whether the transaction had ended when the snapshot was taken, so that the reader sees its result.
     pub fn finished(&self, xid: u32) -> bool {
         let xid = self.widen(xid);
         xid < self.xmin || (xid < self.xmax && self.running.binary_search(&xid).is_err())
@@ -43,7 +44,8 @@ impl Snapshot {
     }
 }
 
-/// Whether transaction `a` began before `b`, as PostgreSQL compares numbers that wrap around (`TransactionIdPrecedes`).
+/// Whether transaction `a` began before `b`, compared as PostgreSQL does with numbers that wrap around
+/// (`TransactionIdPrecedes`).
 pub fn precedes(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
@@ -65,7 +67,7 @@ impl FromStr for Snapshot {
     }
 }
 
-/// As [`Snapshot::from_str`] reads it.
+/// Prints the form that [`Snapshot::from_str`] reads.
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:", self.xmin, self.xmax)?;
@@ -91,7 +93,7 @@ mod tests {
 
     #[test]
     fn numbers_wrap_around() {
-        // 2^32 + 5, with two transactions of the old round still running.
+        // The upper bound is 2^32 + 5, and two transactions from before the wraparound are still running.
         let snapshot: Snapshot = "4294967290:4294967301:4294967290,4294967294".parse().unwrap();
         for (xid, finished) in [(4294967289, true), (4294967290, false), (4294967293, true), (4294967294, false)] {
             assert_eq!(snapshot.finished(xid), finished, "{xid}");

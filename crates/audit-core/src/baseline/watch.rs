@@ -1,12 +1,14 @@
-//! The stage's side of a baseline: what changed while a chunk was read, and which of its rows are emitted ([`Watches`]).
+//! The stage's side of a baseline: what changed while a chunk was read, and which of its rows are emitted
+//! ([`Watches`]).
 //!
 //! **With a key** a row is left out if a change of its key passed between the two watermarks.
 //!
-//! **Without a key** the stream names rows by all of their values, and equal rows cannot be told apart. So nothing is left out for a
-//! change; the chunk is read again where a change that its snapshot does not see may have hit one of its rows. That ends soon: a changed
-//! row carries the number of a recent transaction, and the runner skips those, since the stream has them ([`crate::baseline`]). Rows
-//! that the stream created under an older number, while the baseline was about to begin, are counted ([`Command::Follow`]) and left out
-//! of the chunks once each.
+//! **Without a key** the stream identifies rows by all of their values, and equal rows cannot be told apart. So a
+//! change does not leave a row out; instead the chunk is read again if a change that its snapshot does not see may have
+//! touched one of its rows. That ends soon: a changed row carries the number of a recent transaction, and the runner
+//! skips such rows, because the stream has them ([`crate::baseline`]). Rows that the stream created under an older
+//! number, while the baseline was about to begin, are counted ([`Command::Follow`]) and each is left out of the chunks
+//! once.
 //!
 //! A TRUNCATE that the snapshot does not see empties the chunk.
 
@@ -23,14 +25,16 @@ use crate::batch::ChunkMark;
 use crate::change::{Change, Old, Row, Value};
 use crate::table::Table;
 
-/// Changes remembered of one table until its chunk is there, 33 bytes each in a hash table. From then on only the chunk's own rows count.
+/// Number of changes that are remembered of one table until its chunk is there, 33 bytes each in a hash table. After
+/// that only the chunk's own rows matter.
 const CHANGES_MAX: usize = 100_000;
 
-/// Rows counted of one table without a key, about 50 bytes each. Beyond, a row that was created while the baseline was about to begin has
-/// both a `created` and a `snapshot`.
+/// Number of rows that are counted of one table without a key, about 50 bytes each. Beyond that, a row that was created
+/// while the baseline was about to begin gets both a `created` and a `snapshot`.
 const FOLLOWED_MAX: usize = 100_000;
 
-/// Everything that is watched in one stream. Made anew with each stream, together with the runner that talks to it.
+/// Everything that is watched in one stream. A new one is made with each stream, together with the runner that talks to
+/// it.
 #[derive(Default)]
 pub struct Watches {
     delivered: Delivered,
@@ -40,7 +44,7 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Does what the runner asks. Call it between any two messages of the stream.
+    /// Executes a command of the runner. Call it between any two messages of the stream.
     pub fn command(&mut self, command: Command) {
         match command {
             Command::Settled(snapshot) => self.delivered.settle(&snapshot),
@@ -55,14 +59,14 @@ impl Watches {
             }
             Command::Watch { watch, reply } => {
                 let table = watch.table.clone();
-                // Without anybody who waits for it there is nothing to watch.
+                // If nobody waits for the reply, there is nothing to watch.
                 if reply.send(self.delivered.seen()).is_ok() {
                     self.windows.insert(table, Window::new(watch));
                 }
             }
             Command::Unwatch { table, reply } => {
                 self.windows.remove(&table);
-                // Whoever asked may be gone.
+                // The sender of the command may no longer exist.
                 let _ = reply.send(());
             }
             Command::Ready { nonce, chunk, taken, outcome } => {
@@ -75,12 +79,13 @@ impl Watches {
         }
     }
 
-    /// A transaction begins in the stream.
+    /// Notes that a transaction begins in the stream.
     pub fn begin(&mut self, xid: u32) {
         self.delivered.begin(xid);
     }
 
-    /// A change passes, whether or not it makes a version. `xid` is its transaction's, `relation` the digest of its table's Relation message.
+    /// Notes a change, whether or not it makes a version. `xid` is its transaction's, `relation` the digest of its
+    /// table's Relation message.
     pub fn change(&mut self, xid: u32, table: &Table, relation: &str, change: Change<'_>) {
         if let Some(window) = self.windows.get_mut(&table.name) {
             window.change(xid, relation, change, &self.hash);
@@ -95,7 +100,8 @@ impl Watches {
         self.windows.is_empty() && self.ledgers.is_empty()
     }
 
-    /// A watermark passes: the chunk that it releases, if it is one of ours and is still good.
+    /// Notes a watermark. Returns the chunk that it releases, if the watermark is one of ours and the chunk is still
+    /// good.
     pub fn watermark(&mut self, content: &[u8]) -> Option<Passed> {
         let releases = |window: &Window| {
             window.pending.as_ref().is_some_and(|pending| pending.nonce.as_str().as_bytes() == content)
@@ -113,11 +119,11 @@ impl Watches {
 }
 
 fn answer<T>(to: oneshot::Sender<T>, what: T) {
-    // A runner that no longer waits has given the chunk up.
+    // A runner that no longer waits has abandoned the chunk.
     let _ = to.send(what);
 }
 
-/// A chunk whose watermark has passed, with the rows that are to be emitted here, in a batch of their own.
+/// A chunk whose watermark has passed, with the rows that are to be emitted at this point, in a batch of their own.
 pub struct Passed {
     chunk: Box<RawChunk>,
     left_out: Vec<bool>,
@@ -133,40 +139,41 @@ impl Passed {
         &self.chunk.mark
     }
 
-    /// For whoever holds the rows next.
+    /// Hands the permit of a large row to the next holder of the rows.
     pub fn take_large(&mut self) -> Option<OwnedSemaphorePermit> {
         self.chunk.large.take()
     }
 
-    /// Each becomes a [`Change::Snapshot`], in this order.
+    /// The rows to emit. Each becomes a [`Change::Snapshot`], in this order.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.chunk.rows.iter().zip(&self.left_out).filter(|(_, left_out)| !**left_out).map(|(row, _)| row)
     }
 
-    /// The batch is queued for the sinks.
+    /// Reports that the batch is queued for the sinks.
     pub fn delivered(self) {
         let rows = self.left_out.iter().filter(|left_out| !**left_out).count() as u64;
         answer(self.outcome, Outcome::Delivered { rows });
     }
 
-    /// Nothing was emitted, for a row cannot be recorded.
+    /// Reports that nothing was emitted, because a row cannot be recorded.
     pub fn refused(self, why: String) {
         answer(self.outcome, Outcome::Refused { why });
     }
 
-    /// Nothing was emitted.
+    /// Reports that nothing was emitted, so that the chunk has to be read again.
     pub fn reread(self, why: Reread) {
         answer(self.outcome, Outcome::Reread(why));
     }
 }
 
-/// Stands for a row that the stream did not name.
+/// The hash that stands for a row that the stream did not identify.
 const ANY_ROW: u128 = 0;
 
-/// What passes of one table from the low watermark on.
+/// What happens to one table from the low watermark on.
 struct Window {
     watch: Watch,
-    /// Until the chunk is there: row (of keyed tables the key alone) and, where it matters, transaction.
+    /// The rows that changed before the chunk is there: the hash of the row (for tables with a key, of the key alone),
+    /// with the transaction where it matters.
     touched: HashSet<(u128, u32)>,
     truncated_by: HashSet<u32>,
     pending: Option<Pending>,
@@ -308,10 +315,10 @@ impl Pending {
     }
 }
 
-/// The rows that the stream has created and not removed since, with the transaction that did, and how often.
+/// The rows that the stream has created and not removed since, with the transaction that created them, and how often.
 #[derive(Default)]
 struct Ledger {
-    /// Readers skip what transactions from here on have written. It rises where a baseline begins again.
+    /// Readers skip rows that were written by transactions from this number on. It rises when a baseline begins again.
     xmax: u32,
     rows: BTreeMap<(u128, u32), u32>,
 }
@@ -334,7 +341,7 @@ impl Ledger {
         }
     }
 
-    /// Takes out one of the rows that are equal to this one. False where there is none.
+    /// Removes one of the rows that are equal to this one. Returns false if there is none.
     fn take(&mut self, row: u128, wanted: impl Fn(u32) -> bool) -> bool {
         let mut equal = self.rows.range_mut((row, 0)..=(row, u32::MAX));
         let Some((key, count)) = equal.find(|((_, xid), _)| wanted(*xid)) else { return false };
@@ -355,14 +362,14 @@ impl Ledger {
     }
 }
 
-/// 128-bit hashes of raw rows, under keys of this process's own.
+/// 128-bit hashes of raw rows, under random keys of this process.
 #[derive(Default)]
 struct RowHash {
     halves: [RandomState; 2],
 }
 
 impl RowHash {
-    /// Hash of the whole row; [`ANY_ROW`] where a value is unknown.
+    /// Hash of the whole row; [`ANY_ROW`] if a value is unknown.
     fn row(&self, row: Row<'_>) -> u128 {
         self.values((0..row.len()).map(|column| match row.get(column) {
             Value::Text(text) => Some(Some(text)),
@@ -371,16 +378,17 @@ impl RowHash {
         }))
     }
 
-    /// Hash of the row's key; [`ANY_ROW`] where a part of it is not known. An unchanged large value is in the old row alone.
+    /// Hash of the row's key; [`ANY_ROW`] if a part of it is not known. An unchanged large value is only in the old
+    /// row.
     fn key(&self, key: &[usize], row: Row<'_>, old: Option<Row<'_>>) -> u128 {
         self.values(key.iter().map(|column| match (row.get(*column), old.map(|old| old.get(*column))) {
             (Value::Text(text), _) | (Value::Unknown, Some(Value::Text(text))) => Some(Some(text)),
-            // No key holds NULL: it stands for a value that was not sent.
+            // A key holds no NULL, so NULL stands for a value that was not sent.
             _ => None,
         }))
     }
 
-    /// The keys before and after, as far as the change has either.
+    /// Hashes of the keys before and after, for the sides that the change has.
     fn keys_of(&self, key: &[usize], change: Change<'_>) -> (Option<u128>, Option<u128>) {
         let before = |old| match old {
             Old::None => None,
@@ -404,12 +412,12 @@ impl RowHash {
                 half.write(value.unwrap_or_default());
             }
         }
-        // One value in 2^128 is taken.
+        // The value 0 is reserved for [`ANY_ROW`].
         (u128::from(high.finish()) << 64 | u128::from(low.finish())).max(1)
     }
 }
 
-/// Snapshot and rows only: nothing here prints values.
+/// Shows only the mark and the sizes of the rows, because nothing here may print values.
 impl std::fmt::Debug for Passed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Passed").field("mark", &self.chunk.mark).field("rows", &self.chunk.rows).finish()

@@ -97,7 +97,7 @@ impl Chunk {
         self.change(xid, Change::Insert { new: buffer(new).row() });
     }
 
-    /// An update without an old row.
+    /// Sends an update without an old row.
     fn update(&mut self, xid: u32, new: Values<'_>) {
         self.change(xid, Change::Update { old: Old::None, new: buffer(new).row() });
     }
@@ -106,7 +106,7 @@ impl Chunk {
         self.change(xid, Change::Delete { old: Old::Full(buffer(old).row()) });
     }
 
-    /// The rows were read. Whether the stage took them.
+    /// Hands over the rows that were read. Returns whether the stage took them.
     fn ready(&mut self) -> bool {
         let mut rows = RawRows::new(2);
         for line in self.rows.split_inclusive('\n') {
@@ -129,7 +129,7 @@ impl Chunk {
         was_taken.try_recv().is_ok()
     }
 
-    /// The watermark passes: the rows that are emitted, or why none are.
+    /// Lets the watermark pass. Returns the rows that are emitted, or why none are.
     fn pass(&mut self) -> Result<Vec<String>, Reread> {
         assert!(self.watches.watermark(b"somebody else's").is_none());
         let passed = self.watches.watermark(Nonce::new([7; 16]).as_str().as_bytes());
@@ -254,7 +254,7 @@ fn without_a_key_a_change_that_may_have_hit_a_row_of_the_chunk_spoils_it() {
     for (xid, old, expected) in [
         (120, [Some("1"), Some("a")], Err(Reread::RowChanged)),
         (120, [Some("2"), None], Err(Reread::RowChanged)),
-        // The snapshot sees it: the row that was deleted is not in the chunk.
+        // The snapshot sees this change: the row that was deleted is not in the chunk.
         (99, [Some("1"), Some("a")], Ok(3)),
         (120, [Some("1"), None], Ok(3)),
         (120, [Some("2"), Some("")], Ok(3)),
@@ -284,9 +284,9 @@ fn rows_that_the_stream_created_while_the_baseline_was_about_to_begin_are_left_o
     chunk.watches.command(Command::Follow { tables: vec![("public.t".into(), 95)] });
     chunk.insert(90, &[Some("1"), Some("a")]);
     chunk.insert(90, &[Some("2"), Some("b")]);
-    // Gone again: the row 2 of the chunk is an older one.
+    // The new row was deleted again, so the row 2 of the chunk is an older one.
     chunk.delete(91, &[Some("2"), Some("b")]);
-    // The reader skips rows of later transactions: row 3 is another one.
+    // The reader skips rows of later transactions, so the row 3 of the chunk is another one.
     chunk.insert(95, &[Some("3"), Some("c")]);
     assert!(chunk.ready());
     assert_eq!(chunk.pass().unwrap(), ["1 a", "2 b", "3 c"]);

@@ -1,26 +1,28 @@
 //! Numbers that people write in groups: payment cards, social security numbers, phone numbers.
 //!
-//! A *run* is a stretch of digits with up to [`GAP_MAX`] separators between any two of them. A number is looked for at each group of a run, because
-//! another number may stand beside it, with no more than a space between the two. Digits of full width count as digits; spaces and dashes of all kinds,
-//! dots, slashes, brackets and line breaks separate. Each number has a least length, and one byte in so many is enough to find the run that holds it.
+//! A *run* is a stretch of digits with up to [`GAP_MAX`] separators between any two of them. A number is searched for
+//! at each group of a run, because another number may be next to it with only a space between the two. Full-width
+//! digits count as digits; spaces and dashes of all kinds, dots, slashes, brackets and line breaks are separators. Each
+//! kind of number has a least length, so that one byte out of that many is enough to find the run that contains it.
 
 use std::ops::Range;
 
 const CARD_MIN: usize = 13;
 const CARD_MAX: usize = 19;
 
-/// Bytes of the shortest number written 3-2-4, and of the shortest phone number, without its `+`.
+/// Length in bytes of the shortest number written 3-2-4, and of the shortest phone number without its `+`.
 const SSN_BYTES: usize = 11;
 const PHONE_BYTES: usize = 8;
 
-/// Digits of an international phone number (E.164).
+/// Number of digits of an international phone number (E.164).
 const PHONE: std::ops::RangeInclusive<usize> = 8..=15;
 
-/// Separators between two digits of one number: ` - ` and `) (` are written, more divide two numbers.
+/// Number of separators between two digits of one number: ` - ` and `) (` are common; more separators divide two
+/// numbers.
 const GAP_MAX: usize = 3;
 
-/// Bytes of a run that are looked at in one go. ⚠ A run may be as long as the text; without a bound, each of the numbers in it would cost a way to
-/// its end.
+/// Number of bytes of a run that are examined in one step. ⚠ A run may be as long as the text; without a bound, each of
+/// the numbers in it would cost a scan to the end of the run.
 const RUN_MAX: usize = 256;
 
 pub(super) fn find_card(text: &[u8], from: usize) -> Option<Range<usize>> {
@@ -40,7 +42,8 @@ pub(super) fn find_phone(text: &[u8], from: usize) -> Option<Range<usize>> {
     })
 }
 
-/// The number in the form that masks know: ASCII digits, one dash for each gap. What holds anything else is left as it is.
+/// The number in the form that masks recognise: ASCII digits, with one dash for each gap. `None` if the text contains
+/// anything else.
 pub(super) fn plain(text: &str) -> Option<String> {
     let (bytes, mut out, mut at) = (text.as_bytes(), String::new(), 0);
     while at < bytes.len() {
@@ -81,9 +84,10 @@ fn separator(text: &[u8], at: usize) -> Option<usize> {
 
 fn wide_separator(text: &[u8]) -> Option<usize> {
     match text {
-        // The space that does not break, the hyphen that is not shown.
+        // A no-break space, or a soft hyphen.
         [0xc2, 0xa0 | 0xad, ..] => Some(2),
-        // U+2000 to U+2015, U+2028 to U+202F: spaces, marks without width, dashes, line breaks. U+205F, U+2212, U+3000, U+FF0D: spaces, minus, hyphen.
+        // U+2000 to U+2015, U+2028 to U+202F: spaces, marks without width, dashes, line breaks. U+205F, U+2212, U+3000,
+        // U+FF0D: spaces, minus, hyphen.
         [0xe2, 0x80, 0x80..=0x95 | 0xa8..=0xaf, ..]
         | [0xe2, 0x81, 0x9f, ..]
         | [0xe2, 0x88, 0x92, ..]
@@ -107,7 +111,7 @@ fn is_start(text: &[u8], at: usize) -> bool {
     text.get(at).is_none_or(|byte| byte & 0xc0 != 0x80)
 }
 
-/// Where the next digit of a run lies whose last group ends at `end`.
+/// Where the next digit of a run is whose last group ends at `end`.
 fn next_digit(text: &[u8], end: usize) -> Option<usize> {
     let mut at = end;
     for _ in 0..=GAP_MAX {
@@ -119,7 +123,7 @@ fn next_digit(text: &[u8], end: usize) -> Option<usize> {
     None
 }
 
-/// Where the digit before `at` lies, with no more than a gap between.
+/// Where the digit before `at` is, with no more than a gap between them.
 fn digit_before(text: &[u8], at: usize, from: usize) -> Option<usize> {
     let mut place = at;
     for _ in 0..=GAP_MAX {
@@ -132,7 +136,7 @@ fn digit_before(text: &[u8], at: usize, from: usize) -> Option<usize> {
     None
 }
 
-/// The end of the digits that begin at `start`, and how many they are.
+/// The end of the digits that begin at `start`, and their number.
 fn group(text: &[u8], start: usize) -> (usize, usize) {
     let (mut end, mut count) = (start, 0);
     while let Some((_, length)) = digit(text, end) {
@@ -142,8 +146,8 @@ fn group(text: &[u8], start: usize) -> (usize, usize) {
     (end, count)
 }
 
-/// The run that the character at `at`, or around it, belongs to, from its first digit behind `from` to its last. A long one is cut after a group: it goes on as
-/// the next one.
+/// The run that contains the character at `at`, from its first digit at or after `from` to its last. A long run is cut
+/// after a group and continues as the next one.
 fn run_around(text: &[u8], at: usize, from: usize) -> Option<Range<usize>> {
     let byte = *text.get(at)?;
     if byte.is_ascii_alphabetic() {
@@ -164,7 +168,8 @@ fn run_around(text: &[u8], at: usize, from: usize) -> Option<Range<usize>> {
     Some(start..end)
 }
 
-/// The first thing that `search` finds in a run of at least `shortest` bytes. Every such run covers one of the bytes that are looked at.
+/// The first match of `search` in a run of at least `shortest` bytes. Every such run covers one of the bytes that are
+/// examined.
 fn find_in_runs(
     text: &[u8],
     from: usize,
@@ -188,7 +193,8 @@ fn find_in_runs(
     None
 }
 
-/// What `end_of` finds first, asked for each group of a run. It may look beyond the run, which may have been cut.
+/// The first match of `end_of`, which is called for each group of a run. It may look beyond the run, because the run
+/// may have been cut.
 fn first_in(text: &[u8], run: Range<usize>, end_of: impl Fn(usize) -> Option<usize>) -> Option<Range<usize>> {
     let mut start = run.start;
     loop {
@@ -199,15 +205,15 @@ fn first_in(text: &[u8], run: Range<usize>, end_of: impl Fn(usize) -> Option<usi
     }
 }
 
-/// Whether a number may begin at `start`. A word of letters before it makes it no other number (`PAN4111…`), digits among them do (`x1y4111…`); of
-/// a `whole` number without groups so do a dot and digits (`0.4111…`).
+/// Whether a number may begin at `start`. A word of letters directly before it is allowed (`PAN4111…`), a word with
+/// digits is not (`x1y4111…`). Before a `whole` number, one without groups, neither is a digit with a dot (`0.4111…`).
 fn begins(text: &[u8], start: usize, whole: bool) -> bool {
     let word = text[..start].iter().rev().take_while(|byte| is_word(**byte));
     let decimal = whole && start > 1 && text[start - 1] == b'.' && text[start - 2].is_ascii_digit();
     !decimal && !word.into_iter().any(u8::is_ascii_digit)
 }
 
-/// The same of its end.
+/// Whether a number may end at `end`, by the same rules.
 fn ends(text: &[u8], end: usize, whole: bool) -> bool {
     let word = text[end..].iter().take_while(|byte| is_word(**byte));
     let decimal = whole && text.get(end) == Some(&b'.') && text.get(end + 1).is_some_and(u8::is_ascii_digit);
@@ -218,8 +224,8 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// Where a card that begins with the group at `start` ends. Cards are written together, in fours, or in 4-6-5 and 4-6-4; other groups are other
-/// numbers.
+/// Where a card number that begins with the group at `start` ends. Cards are written in one piece, in groups of four,
+/// or as 4-6-5 and 4-6-4; other groups are other numbers.
 fn card_from(text: &[u8], start: usize) -> Option<usize> {
     let (mut lengths, mut groups) = ([0usize; CARD_MAX], 0);
     let (mut digits, mut found) = ([0u8; CARD_MAX], 0);
@@ -241,7 +247,7 @@ fn card_from(text: &[u8], start: usize) -> Option<usize> {
         if is_written_so(&lengths[..groups]) && is_card(&digits[..found]) && bounded() {
             card = Some(at);
         }
-        // Only a group of four has others after it.
+        // Only a first group of four is followed by others.
         match next_digit(text, at).filter(|_| lengths[0] == 4) {
             Some(next) => at = next,
             None => return card,
@@ -257,7 +263,8 @@ fn is_written_so(groups: &[usize]) -> bool {
     }
 }
 
-/// An issuer's range (ISO/IEC 7812: 3 to 6; Mastercard's 2221 to 2720, Mir's 2200 to 2204), and a check digit that is right (Luhn).
+/// Whether the digits are in an issuer's range (ISO/IEC 7812: 3 to 6; Mastercard's 2221 to 2720, Mir's 2200 to 2204)
+/// and the check digit is right (Luhn).
 fn is_card(digits: &[u8]) -> bool {
     let head = digits.iter().take(4).fold(0u32, |head, digit| head * 10 + u32::from(*digit));
     let issued = matches!(digits[0], 3..=6) || matches!(head, 2200..=2204 | 2221..=2720);
@@ -269,15 +276,16 @@ fn is_card(digits: &[u8]) -> bool {
     issued && digits.len() >= CARD_MIN && digits.iter().rev().enumerate().map(value).sum::<u32>() % 10 == 0
 }
 
-/// Characters on a track of a magnetic stripe (ISO/IEC 7813).
+/// Number of characters on a track of a magnetic stripe (ISO/IEC 7813).
 const TRACK_MAX: usize = 79;
 
-/// A number as it stands on a magnetic stripe is followed by what nobody may keep: then the whole track is found.
+/// Extends the range if the number is on a magnetic stripe. There it is followed by data that nobody may keep, so the
+/// whole track counts as found.
 fn stripe(text: &[u8], card: Range<usize>, from: usize) -> Range<usize> {
     let longest = &text[card.end..text.len().min(card.start + TRACK_MAX)];
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (head, length) = match longest {
-        // The holder's name, and after it the same as on the other track.
+        // The holder's name, and after it the same data as on the other track.
         [b'^', rest @ ..] => match rest.iter().position(|byte| *byte == b'^') {
             Some(name) if digits(&rest[name + 1..]) >= 4 => (&b"%B"[..], name + 2 + digits(&rest[name + 1..])),
             _ => return card,
@@ -290,7 +298,7 @@ fn stripe(text: &[u8], card: Range<usize>, from: usize) -> Range<usize> {
     card.start - if headed { head.len() } else { 0 }..end
 }
 
-/// Where groups of as many digits as `wanted` end that begin at `start`.
+/// Where the groups that begin at `start` end, if they have as many digits as `wanted`.
 fn groups_from(text: &[u8], start: usize, wanted: [usize; 3]) -> Option<usize> {
     let (mut at, mut end) = (Some(start), start);
     for digits in wanted {
@@ -315,7 +323,7 @@ fn international(text: &[u8], run: Range<usize>, from: usize) -> Option<Range<us
             break;
         }
         found = Some(plus..end).filter(|_| PHONE.contains(&digits));
-        // In North America all have eleven.
+        // All North American numbers have eleven digits.
         if digits == 11 && text[run.start] == b'1' {
             break;
         }
@@ -324,7 +332,7 @@ fn international(text: &[u8], run: Range<usize>, from: usize) -> Option<Range<us
     found
 }
 
-/// With the bracket that `(555) 123-4567` begins with.
+/// Adds the opening bracket of a number such as `(555) 123-4567` to the range.
 fn with_bracket(text: &[u8], found: Range<usize>, from: usize) -> Range<usize> {
     let open = found.start > from && text[found.start - 1] == b'(' && text[found.clone()].contains(&b')');
     found.start - usize::from(open)..found.end

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Everything that is found, each in brackets.
+/// The text with everything that is found in brackets.
 fn marked(content: Content, text: &str) -> String {
     let (mut out, mut at) = (String::new(), 0);
     while let Some(found) = content.find(text, at) {
@@ -36,7 +36,7 @@ fn cards_are_found_in_text_and_other_numbers_are_not() {
         "[4532015112830366=2512101] 4532015112830366=1 is no stripe"
             .replace(" 4532015112830366=1", " [4532015112830366]=1")
             .as_str(),
-        // No cards.
+        // These are no cards.
         "4532015112830367",
         "1732226789123 1732226789123456",
         "2026-11-21 2026-11-22",
@@ -85,7 +85,7 @@ fn other_content_is_found() {
 }
 
 proptest! {
-    /// Ranges lie between characters, go forward, and cover what was put in.
+    /// Ranges begin and end between characters, go forward, and cover what was put in.
     #[test]
     fn a_card_is_found_wherever_it_stands(before in "[^0-9A-Za-z_.-]{0,40}", after in "[^0-9A-Za-z_.-]{0,40}", far in "\\PC{0,60}") {
         let text = format!("{before}4532015112830366{after}");

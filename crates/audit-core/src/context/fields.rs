@@ -1,4 +1,4 @@
-//! A context's fields: found and renamed. Numbers and nested values keep their text.
+//! Finding and renaming the fields of a context. Numbers and nested values keep their text.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub struct Fields {
 
 type Object<'a> = BTreeMap<String, &'a RawValue>;
 
-/// `None` for what is no JSON object.
+/// Returns `None` if the text is not a JSON object.
 pub fn of(text: &str) -> Option<Fields> {
     let object: Object<'_> = serde_json::from_str(text).ok()?;
     let get = |name: &str| object.get(name).copied();
@@ -25,7 +25,7 @@ pub fn of(text: &str) -> Option<Fields> {
     })
 }
 
-/// A string as it is, a number or anything else as its JSON text, null as nothing.
+/// A string as it is, a number or anything else as its JSON text, and `None` for null.
 fn plain(raw: &RawValue) -> Option<String> {
     match serde_json::from_str::<serde_json::Value>(raw.get()).ok()? {
         serde_json::Value::Null => None,
@@ -34,10 +34,10 @@ fn plain(raw: &RawValue) -> Option<String> {
     }
 }
 
-/// The field in which we say what is missing: nobody else's.
+/// The field in which this program says what is missing; no application may set it.
 const RESERVED: &str = "missing";
 
-/// The text without the field that is ours; `None` where it has none, as almost always.
+/// The text without the reserved field; `None` if it has none, as almost always.
 pub fn without_reserved(text: &str) -> Option<String> {
     if !text.contains(RESERVED) {
         return None;
@@ -47,14 +47,14 @@ pub fn without_reserved(text: &str) -> Option<String> {
     serde_json::to_string(&object).ok()
 }
 
-/// The fields that a context which is cut keeps first.
+/// The fields that are kept first when a context is cut.
 const FIRST: [&str; 7] = ["actor_id", "user_id", "userId", "user", "actor", "reason", "request_id"];
 
-/// Characters that a text which is cut keeps.
+/// Number of characters that are kept of a text when it is cut.
 const TEXT_MAX: usize = 512;
 
-/// What is kept of a content that is larger than `max`, or of which the end is missing: a JSON object of at most `max` bytes that says
-/// `truncated`, with the fields that are whole and fit.
+/// What is kept of a content that is larger than `max` or whose end is missing: a JSON object of at most `max` bytes
+/// that says `truncated`, with those fields that are complete and fit.
 pub fn cut(content: &[u8], max: usize) -> String {
     const TRUNCATED: &str = r#""truncated": true}"#;
     let text = String::from_utf8_lossy(content);
@@ -74,15 +74,15 @@ pub fn cut(content: &[u8], max: usize) -> String {
     json + TRUNCATED
 }
 
-/// The fields that a JSON object begins with, each with its JSON text; the last may be missing, and what follows it. `None` for what is
-/// no object.
+/// The fields that a JSON object begins with, each with its JSON text; a last, incomplete one is left out with all that
+/// follows it. Returns `None` if the text is not an object.
 fn leading(text: &str) -> Option<Vec<(String, &str)>> {
     let mut rest = text.trim_start().strip_prefix('{')?;
     let mut fields = Vec::new();
     while let Some((name, after)) = first::<String>(rest) {
         let Some(after) = after.trim_start().strip_prefix(':') else { break };
         let Some((value, after)) = first::<&RawValue>(after) else { break };
-        // A number may go on where the text ends.
+        // A number may continue after the place where the text was cut.
         let Some(after) = after.trim_start().strip_prefix([',', '}']) else { break };
         fields.push((name, value.get()));
         rest = after;
@@ -90,22 +90,23 @@ fn leading(text: &str) -> Option<Vec<(String, &str)>> {
     Some(fields)
 }
 
-/// The JSON value that a text begins with, and what comes after it.
+/// The JSON value at the beginning of a text, and the text after it.
 fn first<'t, T: serde::Deserialize<'t>>(text: &'t str) -> Option<(T, &'t str)> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<T>();
     let value = values.next()?.ok()?;
     Some((value, &text[values.byte_offset()..]))
 }
 
-/// How other tools name who acts, the first that is there.
+/// The names that other tools give to the actor; the first one that is present counts.
 const ACTORS: [&str; 3] = ["user_id", "userId", "user"];
 
-/// A field of Bemi's: the whole statement, with the values in it.
+/// A field of Bemi that holds the whole statement, including the values in it.
 const STATEMENT: &str = "SQL";
 
 const ACTOR_ID: &str = "actor_id";
 
-/// Another tool's content in our words, `None` where nothing has to be altered; and the field that the actor's id was taken from.
+/// Another tool's content with our field names (`None` if nothing has to change), and the field that the actor's id was
+/// taken from.
 pub fn foreign(content: &[u8]) -> (Option<String>, Option<&'static str>) {
     let Ok(mut object) = serde_json::from_slice::<Object<'_>>(content) else { return (None, None) };
     let dropped = object.remove(STATEMENT).is_some();
@@ -121,8 +122,8 @@ pub fn foreign(content: &[u8]) -> (Option<String>, Option<&'static str>) {
     (altered.then(|| serde_json::to_string(&object).ok()).flatten(), actor.map(|(name, _)| name))
 }
 
-/// What protection `left` of a message whose `actor_id` is a copy of `field`: where only one of the two was protected, the other one becomes the same.
-/// `None` where nothing has to be altered.
+/// Repairs a message in which `actor_id` is a copy of `field`. `left` is what protection left of it: if only one of the
+/// two fields was protected, the other gets the protected value as well. Returns `None` if nothing has to change.
 pub fn alike(raw: &str, left: &str, field: &str) -> Option<String> {
     let raw: Object<'_> = serde_json::from_str(raw).ok()?;
     let mut object: Object<'_> = serde_json::from_str(left).ok()?;

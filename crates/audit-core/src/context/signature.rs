@@ -1,5 +1,5 @@
-//! The signature that `cdc_audit.set_context` ends its messages with: `, "signature": "<key id>:<64 hex>"}`, an HMAC-SHA-256 (RFC 2104)
-//! over `<xid>:` and the text without it.
+//! The signature that `cdc_audit.set_context` appends to its messages: `, "signature": "<key id>:<64 hex>"}`. It is an
+//! HMAC-SHA-256 (RFC 2104) over `<xid>:` and the text without the signature.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use sha2::Sha256;
 
 const SEALED: &[u8] = b"sealed:";
 
-/// A key of table `cdc_audit.context_keys`.
+/// A key of the table `cdc_audit.context_keys`.
 #[derive(Clone)]
 pub struct ContextKey {
     id: u32,
@@ -16,12 +16,13 @@ pub struct ContextKey {
 }
 
 impl ContextKey {
-    /// `inner_pad` is the key, filled up with zeros, xored with the inner pad of RFC 2104: 64 bytes. `None` for anything else.
+    /// `inner_pad` is the key, padded with zeros to 64 bytes and xored with the inner pad of RFC 2104. Returns `None`
+    /// if it has another length.
     pub fn new(id: u32, inner_pad: &[u8]) -> Option<ContextKey> {
         const BLOCK_BYTES: usize = 64;
         const INNER_PAD: u8 = 0x36;
         let key: Vec<u8> = inner_pad.iter().map(|byte| byte ^ INNER_PAD).collect();
-        // Zeros at the end of a key that fills a block or less make no other HMAC.
+        // Trailing zeros do not change an HMAC while the key fits into one block (RFC 2104 pads it with zeros).
         let mac = Hmac::<Sha256>::new_from_slice(&key).ok().filter(|_| key.len() == BLOCK_BYTES)?;
         Some(ContextKey { id, mac })
     }
@@ -30,8 +31,8 @@ impl ContextKey {
         self.id
     }
 
-    /// `<key id>:<64 hex>` over a text. ⚠ What stands before it keeps it apart from a context, which begins with the digits of a transaction's id: those
-    /// are signed at the word of anyone who may call `set_context`.
+    /// `<key id>:<64 hex>` over a text. ⚠ The prefix separates a seal from the signature of a context, whose text
+    /// begins with the digits of a transaction id: anyone who may call `set_context` can have such a text signed.
     pub(super) fn seal(&self, text: &str) -> String {
         let mut mac = self.mac.clone();
         mac.update(SEALED);
@@ -67,7 +68,7 @@ impl fmt::Debug for ContextKey {
 
 /// A message that ends in a signature.
 pub(super) struct Signed {
-    /// Without it.
+    /// The message without its signature.
     pub text: Vec<u8>,
     pub key: u32,
     hash: Vec<u8>,

@@ -13,7 +13,7 @@ fn contexts() -> Contexts {
     Contexts::new(vec![Convention::Bemi, Convention::Sequin], known)
 }
 
-/// As `set_context` does it.
+/// Signs a message as `set_context` does.
 fn signed(text: &str, key: u32, xid: u32) -> Vec<u8> {
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET).unwrap();
@@ -97,7 +97,7 @@ fn what_is_missing_is_named() {
     assert_eq!((flagged.actor_id.as_deref(), flagged.verified), (Some("7"), Some(false)));
 }
 
-/// What is said of the field that an actor was taken from is said of the actor.
+/// The protection of the field that an actor was taken from applies to the actor, too.
 #[test]
 fn the_actor_of_another_tool_is_protected_as_the_field_it_came_from() {
     use crate::method::{Method, Protect};

@@ -1,18 +1,20 @@
-//! Values of arrays, rows and `hstore` as PostgreSQL writes them: where their parts lie, and what the parts say.
+//! Values of arrays, rows and `hstore` as PostgreSQL writes them: where their parts are, and what the parts say.
 //!
-//! An array is `{a,"b c",NULL}`, a row `(a,"b ""c""",)`, an `hstore` `"a"=>"1", "b"=>NULL`. Inside of quotes a backslash stands before a quote or another
-//! backslash; a row doubles them. Each reader of PostgreSQL takes backslashes, so that is how parts are written again.
+//! An array is `{a,"b c",NULL}`, a row `(a,"b ""c""",)`, an `hstore` `"a"=>"1", "b"=>NULL`. Inside quotes a backslash
+//! escapes a quote or another backslash; a row doubles them instead. All readers in PostgreSQL accept backslashes, so
+//! parts are written back in that form.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memchr2;
 
-/// The parts of an array or a row, in their order; those of an array in an array too. NULL is none. `None` where the text is neither.
+/// The parts of an array or a row, in order, including those of nested arrays; NULL is left out. `None` if the text is
+/// neither.
 pub(super) fn parts(text: &str) -> Option<Vec<Range<usize>>> {
     let bytes = text.as_bytes();
     let mut at = match bytes.first()? {
-        // The bounds of an array that does not begin at 1: `[0:1]={a,b}`.
+        // The text begins with bounds if the array does not begin at 1: `[0:1]={a,b}`.
         b'[' => text.find("]={")? + 2,
         _ => 0,
     };
@@ -53,7 +55,7 @@ pub(super) fn parts(text: &str) -> Option<Vec<Range<usize>>> {
     None
 }
 
-/// Key and value of each pair of an `hstore`; `None` for another text.
+/// Key and value of each pair of an `hstore`; `None` if the text is something else.
 pub(super) fn pairs(text: &str) -> Option<Vec<(Range<usize>, Range<usize>)>> {
     let bytes = text.as_bytes();
     let (mut pairs, mut at) = (Vec::new(), 0);
@@ -85,7 +87,7 @@ fn quoted_end(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// What a part says.
+/// The content of a part, without quotes and escapes.
 pub(super) fn read(part: &str) -> Cow<'_, str> {
     let Some(inner) = part.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return part.into() };
     if !inner.contains(['"', '\\']) {
@@ -93,13 +95,13 @@ pub(super) fn read(part: &str) -> Cow<'_, str> {
     }
     let (mut out, mut chars) = (String::with_capacity(inner.len()), inner.chars());
     while let Some(c) = chars.next() {
-        // What stands after a backslash, or the second one of two quotes.
+        // An escaped character follows a backslash, or is the second of two quotes.
         out.push(if matches!(c, '\\' | '"') { chars.next().unwrap_or(c) } else { c });
     }
     out.into()
 }
 
-/// Appends a part that says `text`.
+/// Appends a part whose content is `text`.
 pub(super) fn write(text: &str, out: &mut String) {
     out.push('"');
     for c in text.chars() {

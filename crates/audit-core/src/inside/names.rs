@@ -1,4 +1,4 @@
-//! Which rule a member's name comes under: [`Names`].
+//! Finds the rule that applies to a member's name: [`Names`].
 
 use std::sync::OnceLock;
 
@@ -7,17 +7,17 @@ use regex::{RegexSet, RegexSetBuilder};
 
 use crate::method::{Method, MethodRule};
 
-/// Rules by name, asked for many names: which one comes first is found in one pass over the name. Nearly all names have nothing in common with any
-/// rule, and are told by that.
+/// Rules by name, looked up for many names: one pass over a name finds the rule that decides first. There is a fast
+/// path, because almost no name matches a rule: a name that contains no literal part of any pattern cannot match.
 #[derive(Clone, Debug)]
 pub struct Names {
     patterns: Vec<String>,
-    /// How many of the patterns, the last ones, mean a name in whichever way programs write it.
+    /// How many of the patterns, counted from the end, match a name in every style in which programs write it.
     any_style: usize,
     methods: Vec<Vec<MethodRule>>,
-    /// What happens to every member where the patterns cannot be asked.
+    /// What happens to every member if the patterns cannot be compiled.
     hidden: [MethodRule; 1],
-    /// Made for the first name, because most tables have no documents.
+    /// Compiled for the first name, because most tables have no documents.
     asked: OnceLock<Option<Asked>>,
 }
 
@@ -25,7 +25,7 @@ pub struct Names {
 struct Asked {
     set: RegexSet,
     any_style: RegexSet,
-    /// A part of each pattern, one of which is in every ASCII name that any of them matches.
+    /// Literal parts of the patterns. Every ASCII name that a pattern matches contains the part of that pattern.
     parts: Option<AhoCorasick>,
 }
 
@@ -36,8 +36,9 @@ impl Default for Names {
 }
 
 impl Names {
-    /// From patterns with `*` and `?`, the one that decides first; case does not matter. Without methods a pattern keeps what it names as it is.
-    /// `any_style` come after `rules`, and mean `apiKey`, `api-key` and `Api Key` where they say `api_key`.
+    /// Makes the rules from patterns with `*` and `?`; the first one that matches decides, and case does not matter. A
+    /// pattern without methods keeps the members that it names as they are. `any_style` patterns come after `rules`;
+    /// where they say `api_key` they also match `apiKey`, `api-key` and `Api Key`.
     pub fn new<'p>(
         rules: impl IntoIterator<Item = (&'p str, &'p [MethodRule])>,
         any_style: impl IntoIterator<Item = (&'p str, &'p [MethodRule])>,
@@ -56,12 +57,12 @@ impl Names {
         self.methods.is_empty()
     }
 
-    /// What the patterns say of members, whichever they are.
+    /// All methods of the patterns, for whichever members.
     pub(super) fn methods(&self) -> impl Iterator<Item = &MethodRule> {
         self.methods.iter().flatten()
     }
 
-    /// Whether the patterns are more than can be searched for together. Then every member is hidden.
+    /// Whether there are more patterns than can be searched for together. Then every member is hidden.
     pub fn too_many(&self) -> bool {
         self.asked().is_none()
     }
@@ -83,7 +84,7 @@ impl Names {
         if self.is_empty() {
             return None;
         }
-        // ⚠ A library's limit that is hit must not leave anything in clear.
+        // ⚠ When a library's limit is exceeded, nothing may stay in clear text.
         let Some(asked) = self.asked() else { return Some(&self.hidden) };
         if name.is_ascii() && asked.parts.as_ref().is_some_and(|parts| !parts.is_match(name)) {
             return None;
@@ -100,10 +101,11 @@ fn set(patterns: &[String]) -> Option<RegexSet> {
     RegexSetBuilder::new(patterns).case_insensitive(true).dot_matches_new_line(true).build().ok()
 }
 
-/// What stands between the words of a name.
+/// The characters that separate the words of a name.
 const BETWEEN: [char; 4] = ['_', '-', ' ', '.'];
 
-/// A name as the default set writes names: `apiKey`, `APIKey`, `Api-Key` and `api.key` are `api_key`. `None` where it is written so already.
+/// A name in the style of the default set: `apiKey`, `APIKey`, `Api-Key` and `api.key` become `api_key`. `None` if it
+/// is already written so.
 pub(crate) fn snake_case(name: &str) -> Option<String> {
     if !name.contains(|c: char| c.is_uppercase() || (c != '_' && BETWEEN.contains(&c))) {
         return None;
@@ -128,13 +130,14 @@ pub(crate) fn snake_case(name: &str) -> Option<String> {
     Some(out)
 }
 
-/// The longest part of a pattern without wildcards. None of one beyond ASCII, which may match an ASCII name that is written otherwise.
+/// The longest part of a pattern without wildcards. `None` for a pattern beyond ASCII, which may match an ASCII name
+/// that is written differently.
 fn longest_part(pattern: &str) -> Option<&str> {
     let part = pattern.split(['*', '?']).max_by_key(|part| part.len()).filter(|part| !part.is_empty());
     part.filter(|_| pattern.is_ascii())
 }
 
-/// The same in each way in which its words are written together.
+/// The same part in each style in which its words may be joined.
 fn styled_parts(pattern: &str) -> Option<Vec<String>> {
     let part = longest_part(pattern)?.trim_matches('_');
     if part.matches('_').count() > 1 {
@@ -166,7 +169,7 @@ mod tests {
         vec![Method::Hash.into()]
     }
 
-    /// What tells most names quickly from those that rules name must agree with the rules.
+    /// The fast path must agree with the rules.
     #[test]
     fn a_name_is_found_however_its_case_is() {
         let hash = hash();

@@ -68,10 +68,10 @@ fn members_are_protected_at_any_depth_and_the_rest_stays_as_it_is() {
         (r#"[-4532015112830366, 4532015112830366.5]"#, r#"["-****0366", 4532015112830366.5]"#),
         ("null", "null"),
         ("{}", "{}"),
-        // Names that are what is looked for.
+        // Names that are sensitive content themselves.
         (r#"{"4532 0151 1283 0366": 1, "a": 2}"#, r#"{"****0366": 1, "a": 2}"#),
         (r#"{"4532015112830366 password": 1}"#, r#"{"****0366 password": "[REDACTED]"}"#),
-        // Documents in strings, however deep.
+        // Documents in strings, at any depth.
         (
             r#"{"body": "{\"apiToken\": \"geheim\", \"a\": 1}"}"#,
             r#"{"body": "{\"apiToken\": \"[REDACTED]\", \"a\": 1}"}"#,
@@ -92,7 +92,7 @@ fn members_are_protected_at_any_depth_and_the_rest_stays_as_it_is() {
     assert_eq!(phone, expected);
 }
 
-/// What cannot be walked could hide anything.
+/// What cannot be read could hide anything.
 #[test]
 fn a_document_that_is_no_json_is_hidden_whole() {
     for text in [r#"{"password": "geheim"#, r#"{"password" "geheim"}"#, "}", r#"{"a": 1]"#.trim_end_matches(']')] {
@@ -116,7 +116,7 @@ fn of_form(form: Form) -> Inside {
     Inside { form, paths: vec![path(&["db", "user"], Method::Partial), path(&["drop_me"], Method::Drop)], ..rules() }
 }
 
-/// An outbox keeps documents in a text column, a log of requests cuts them off.
+/// An outbox keeps documents in a text column, and a log of requests truncates them.
 #[test]
 fn documents_in_text_are_protected_as_documents() {
     for (text, expected) in [
@@ -126,7 +126,7 @@ fn documents_in_text_are_protected_as_documents() {
         (r#""{\"password\": 1}""#, r#""{\"password\": \"[REDACTED]\"}""#),
         (r#"{"db": {"user": "ann@example.com"}}"#, r#"{"db": {"user": "a***@example.com"}}"#),
         (r#"{"password": "geh"#, "[REDACTED:17chars]"),
-        // No documents.
+        // These are no documents.
         ("{draft} [2] \"password\": 4532015112830366", "{draft} [2] \"password\": ****0366"),
         ("[x] paid with 4532 0151 1283 0366", "[x] paid with ****0366"),
         ("\"quoted\" and not closed\"", "\"quoted\" and not closed\""),
@@ -179,7 +179,7 @@ fn documents_in_arrays_are_protected() {
     }
 }
 
-/// Quotation in quotation is hidden before it is too deep to be read, and never left as it is.
+/// Nested quotation is hidden before it is too deep to be read, and never left as it is.
 #[test]
 fn depth_of_quotation_has_a_bound() {
     let mut text = r#"{"password": "geheim"}"#.to_owned();
@@ -191,7 +191,7 @@ fn depth_of_quotation_has_a_bound() {
     }
 }
 
-/// The time for a text with much in it grows as the text does.
+/// The time for a text with many matches grows in proportion to the text.
 #[test]
 fn each_kind_of_content_is_searched_once() {
     let all = [Content::Card, Content::Email, Content::Ssn, Content::Phone, Content::Iban];
@@ -203,7 +203,7 @@ fn each_kind_of_content_is_searched_once() {
         kinds.push(content);
     }
     assert_eq!(kinds, [Content::Email, Content::Ssn, Content::Card].repeat(3));
-    // What is not there was looked for once.
+    // A kind of content that does not occur was searched for once.
     assert_eq!(found.next[Content::Iban as usize], None);
 }
 

@@ -1,4 +1,4 @@
-//! A way through one document, from its first byte to its last.
+//! A pass through one document, from its first byte to its last.
 
 use std::ops::Range;
 
@@ -15,9 +15,9 @@ pub(super) struct Walk<'a> {
     text: &'a str,
     around: Around<'a>,
     out: String,
-    /// Everything before is in `out`.
+    /// Everything before this byte is in `out`.
     copied: usize,
-    /// Objects and lists that are open: of an object the key under way.
+    /// The open objects and lists; for an object, the key whose value is being read.
     open: Vec<Option<Range<usize>>>,
 }
 
@@ -32,7 +32,8 @@ impl<'a> Walk<'a> {
         Walk { policy, at, inside, text, around, out: String::new(), copied: 0, open: Vec::new() }
     }
 
-    /// What is left of the document, if anything in it was replaced. `None` where the text is no JSON.
+    /// What is left of the document, if anything in it was replaced. The outer `None` means that the text is not valid
+    /// JSON.
     pub(super) fn run(mut self) -> Result<Option<Option<String>>, Missing> {
         let bytes = self.text.as_bytes();
         let mut at = skip_space(bytes, 0);
@@ -90,14 +91,15 @@ impl<'a> Walk<'a> {
         self.copied = to;
     }
 
-    /// Puts a JSON string in place of a part of the text.
+    /// Replaces a part of the text with a JSON string.
     fn put(&mut self, place: Range<usize>, text: &str) {
         self.copy(place.start);
         self.out.push_str(&json_text(text));
         self.copied = place.end;
     }
 
-    /// Takes in a key; and its value, if that is protected. Says where to go on, and whether another key stands there.
+    /// Reads a key, and also its value if that is protected. Returns where to continue, and whether another key is
+    /// expected there.
     fn key(&mut self, key: Range<usize>) -> Result<Option<(usize, bool)>, Missing> {
         let bytes = self.text.as_bytes();
         let Some(start) = value_start(bytes, key.end) else { return Ok(None) };
@@ -105,7 +107,7 @@ impl<'a> Walk<'a> {
             *open = Some(key.clone());
         }
         let name = unquote(&self.text[key.clone()]);
-        // Of a member that no path can mean, only the name is asked.
+        // If no path rule can match the member, only its name is looked up.
         let methods = match self.inside.paths.is_empty() {
             true => self.inside.names.find(&name).filter(|methods| !methods.is_empty()),
             false => self.inside.of_member(self.keys().iter().map(String::as_str), &name),
@@ -130,7 +132,7 @@ impl<'a> Walk<'a> {
         Ok(Some((end, false)))
     }
 
-    /// Leaves a member out, with the comma after it, else with the one before.
+    /// Leaves a member out, together with the comma after it, or with the one before it if none follows.
     fn drop_member(&mut self, start: usize, end: usize) -> (usize, bool) {
         let bytes = self.text.as_bytes();
         self.copy(start);
@@ -147,7 +149,7 @@ impl<'a> Walk<'a> {
         (end, false)
     }
 
-    /// The keys that lead to where the walk is, those of the documents around this one included.
+    /// The keys that lead to the current place, including those of the documents that surround this one.
     fn keys(&self) -> Vec<String> {
         let own = self.open.iter().flatten().filter(|key| !key.is_empty());
         let own = own.map(|key| unquote(&self.text[key.clone()]).into_owned());

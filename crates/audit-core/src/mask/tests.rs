@@ -8,7 +8,7 @@ fn shown(text: &str) -> String {
     out
 }
 
-/// Each example of the contract, and what lies beside it.
+/// Each example of the contract, and texts that are close to it.
 #[test]
 fn partial_goes_by_shape() {
     for (text, expected) in [
@@ -83,7 +83,7 @@ fn a_pattern_shows_what_it_says() {
         ("{3}…", "abcdefgh", "abc…"),
         ("***", "abc", "***"),
         ("{{{1}}}", "abc", "{a}"),
-        // More than two thirds would show.
+        // The pattern would show more than two thirds.
         ("{2}***{-4}", "abcdefgh", "[REDACTED:8chars]"),
         ("{2}***{-4}", "abc", "[REDACTED:3chars]"),
         ("{-2}", "", "[REDACTED:0chars]"),
@@ -114,7 +114,7 @@ fn a_bad_pattern_is_refused_at_its_place() {
 }
 
 proptest! {
-    /// Of whatever text: no panic, and never more than a part of it.
+    /// No text causes a panic, and never is more than a part of it shown.
     #[test]
     fn no_text_is_shown_whole(text in "\\PC{0,40}|[0-9A-Z+@. ()-]{0,24}", pattern in "[a{}0-9-]{0,10}") {
         let out = shown(&text);

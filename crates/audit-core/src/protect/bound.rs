@@ -1,4 +1,4 @@
-//! Ciphertexts and tokens: what they are bound to, and whose key they are under.
+//! Ciphertexts and tokens: what they are bound to, and under whose key they are made.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,22 +13,23 @@ use crate::mac::Space;
 use crate::method::{Method, MethodRule};
 use crate::table::{Column, Table};
 
-/// What the ciphertexts of a value are made with.
+/// What the ciphertexts of a value are bound to, and whose value it is.
 #[derive(Clone, Copy)]
 pub(crate) struct Bound<'a> {
-    /// What they are bound to; empty outside of rows.
+    /// The context that is authenticated with them; empty for values that are not in a row.
     pub aad: &'a [u8],
-    /// The raw id of the data subject whose value it is: null where it is nobody's, unknown where the server did not send it.
+    /// The raw id of the data subject that the value belongs to: null if it belongs to nobody, unknown if the server
+    /// did not send it.
     pub subject: Value<&'a [u8]>,
 }
 
 impl Bound<'static> {
-    /// Of what stands in no row.
+    /// The binding of values that are not in a row.
     pub const NOWHERE: Bound<'static> = Bound { aad: &[], subject: Value::Null };
 }
 
 impl Policy {
-    /// Begins the context that the encrypted values of a row, or of one side of its change, are bound to.
+    /// Begins the context that encrypted values are bound to, for a row or for one side of its change.
     pub(super) fn bind<'v>(
         &self,
         batch: &mut Batch,
@@ -57,7 +58,7 @@ impl Policy {
         Ok(())
     }
 
-    /// The value of a column that is not protected, as it is recorded: what stood in it may be.
+    /// The value of an unprotected column as it is recorded: content inside it may be protected.
     fn as_kept<'t>(&self, table: &Table, column: &Column, text: &'t str) -> Result<Cow<'t, str>, SealError> {
         let Some(inside) = column.inside.as_ref().filter(|inside| inside.may_find(text)) else {
             return Ok(text.into());
@@ -68,7 +69,7 @@ impl Policy {
         Ok(left.into())
     }
 
-    /// Lends the context that a column's encrypted values are bound to; empty where nothing is encrypted.
+    /// Lends the context that a column's encrypted values are bound to; it is empty if nothing is encrypted.
     pub(super) fn with_aad(
         &self,
         batch: &mut Batch,
@@ -99,9 +100,10 @@ impl Policy {
         let text = text.as_bytes();
         let sealed = match (rule.method, bound.subject) {
             (Method::Token, _) => sealer.token(class, space.bytes(), text, out),
-            // What stands in no row (a context, a key) cannot be bound to one. A general rule may reach it all the same, and no application may stop
-            // the trail by what it says: it is hidden whole. So is what is somebody's, and nobody can say whose: under any other key it would
-            // outlive the person's.
+            // A value that is not in a row (of a context or a key) cannot be bound to one. A general rule may still
+            // match it, and no application may stop the trail by what it sends: the value is hidden whole. The same
+            // holds for a value whose data subject is not known: under any other key it would outlive the deletion of
+            // that person's key.
             (_, subject) if bound.aad.is_empty() || subject.is_unknown() => {
                 out.push_str(REDACTED);
                 return Ok(());
@@ -117,8 +119,9 @@ impl Policy {
         })
     }
 
-    /// The keys of data subjects that sealing these rows will want, of the class whose key is wanted already: as many as are kept in memory at
-    /// once, and no more than a statement should ask for. Values inside of documents are not looked for.
+    /// The keys of data subjects that sealing these rows will need, of the same class as the key that was just missing:
+    /// no more than are kept in memory at once, and no more than one statement should ask for. Values inside documents
+    /// are not searched.
     pub fn wanted_ahead<'r>(
         &self,
         table: &Table,
@@ -140,10 +143,10 @@ impl Policy {
     }
 }
 
-/// Subjects whose keys are asked for, or made, in one statement.
+/// Number of subjects whose keys are fetched or made in one statement.
 const AHEAD_MAX: usize = 500;
 
-/// The class of keys that a rule names.
+/// The class of keys that a rule names, or the default class.
 fn class(rule: &MethodRule) -> &str {
     rule.key.as_deref().unwrap_or(DEFAULT_CLASS)
 }

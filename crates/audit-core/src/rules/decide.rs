@@ -1,4 +1,4 @@
-//! Which rule decides about a column: [`TableRules`].
+//! Finds the rule that decides about a column: [`TableRules`].
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -11,25 +11,25 @@ use crate::method::{MethodRule, Protect};
 use crate::shape::{Former, Shape, ShapeColumn};
 use crate::value::Kind;
 
-/// The rules that hold for one table.
+/// The rules that apply to one table.
 #[derive(Clone, Debug)]
 pub struct TableRules {
     pub rule: TableRule,
     pub(super) captured: bool,
-    /// In the order in which they are asked.
+    /// The rules about columns; the first one that matches decides.
     pub(super) deciders: Vec<Decider>,
-    /// Of members in documents.
+    /// The rules for members of documents, by name.
     pub(super) names: OnceLock<Arc<Names>>,
     pub(super) content: Vec<ContentRule>,
-    /// Columns that rules for this very table protect by name.
+    /// Columns that rules for exactly this table protect by name.
     pub(super) own: Vec<String>,
-    /// What its columns were called before.
+    /// The earlier names of its columns.
     pub(super) former: Former,
-    /// The table's former name, where rules hold for it only because of that.
+    /// The table's former name, if rules apply to it only because of that name.
     pub renamed_from: Option<String>,
 }
 
-/// Content that is looked for, in which columns, and what happens to it.
+/// Content to search for, the columns to search, and what happens to the content.
 #[derive(Clone, Debug)]
 pub(super) struct ContentRule {
     pub(super) column: String,
@@ -43,41 +43,41 @@ pub(super) struct ContentRule {
 pub(super) struct Decider {
     pub(super) column: Pattern,
     pub(super) type_name: Option<String>,
-    /// Nothing where the rule leaves the column as it is.
+    /// `None` if the rule leaves the column as it is.
     pub(super) protect: Option<Protect>,
     pub(super) by: By,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Pattern {
-    /// As it is written.
+    /// The name as it is written.
     Exact(String),
-    /// Lower case; matched without regard to case.
+    /// A pattern in lower case; case does not matter in matching.
     Like(String),
 }
 
 /// The rule that decides about a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
-    /// `protect` of `[[tables]]`, counted from 0, and its key.
+    /// `protect` of `[[tables]]`: the table's index from 0, and the key.
     Table(usize, String),
-    /// `allow` of `[[tables]]`, and the pattern.
+    /// `allow` of `[[tables]]`: the table's index from 0, and the pattern.
     Allowed(usize, String),
-    /// `[[protection.rules]]`, counted from 0.
+    /// `[[protection.rules]]`: the rule's index from 0.
     Rule(usize),
     /// A name of [`super::DEFAULT_PROTECTED`].
     Default(&'static str),
 }
 
 impl By {
-    /// ⚠ A pattern that permits many columns was not written about a column that got its name later: it takes away nothing that protected the
-    /// column before.
+    /// ⚠ A pattern that allows many columns was not written for a column that got its name later: it does not end the
+    /// protection that the column had before.
     fn permits_by_pattern(&self) -> bool {
         matches!(self, By::Allowed(_, pattern) if pattern.contains(['*', '?']))
     }
 }
 
-/// Where it stands in the configuration.
+/// Prints the rule's place in the configuration.
 impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -89,19 +89,19 @@ impl fmt::Display for By {
     }
 }
 
-/// What the rules say of a column.
+/// What the rules decide about a column.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision<'r> {
-    /// Empty where the column stays as it is.
+    /// Empty if the column stays as it is.
     pub methods: &'r [MethodRule],
     pub by: &'r By,
 }
 
-/// Exactness, index of the rule, whether it protects, length of the pattern.
+/// The order of rules: exactness, index of the rule, whether it protects, length of the pattern.
 pub(super) type Rank = (bool, usize, bool, usize);
 
-/// What a rule for tables says of columns. A name without a star is meant exactly; where no column has it exactly, `protect` means the one that
-/// differs in case.
+/// The rules about columns in a rule for tables. A name without a wildcard is meant exactly; if no column has exactly
+/// that name, `protect` also matches a name that differs only in case.
 pub(super) fn own(index: usize, rule: &TableRule) -> Vec<(Rank, Decider)> {
     let mut deciders = Vec::new();
     let mut add = |name: &String, protect: Option<&Protect>, by: By| {
@@ -125,10 +125,10 @@ pub(super) fn own(index: usize, rule: &TableRule) -> Vec<(Rank, Decider)> {
 }
 
 impl Decider {
-    /// As a rule for members of documents: patterns that hold for any column, whatever its type.
+    /// The rule for members of documents: patterns that apply to any column, whatever its type.
     fn as_name(&self) -> Option<(&str, &[MethodRule])> {
         match (&self.column, &self.type_name, &self.by) {
-            // The table's own exact names mean its columns.
+            // Exact names in a table's own rules mean its columns, not members.
             (Pattern::Like(pattern), None, By::Table(_, written) | By::Allowed(_, written)) => {
                 written.contains(['*', '?']).then_some((pattern, self.methods()))
             }
@@ -158,8 +158,9 @@ impl Decider {
     }
 }
 
-/// Whether a column is of the type that a rule names, or its values hold values of that type: as a domain, an array, a row or a range does. ⚠ Where
-/// the catalog had forgotten the type, its OID stands in place of its name: then nobody can say that the rule does not mean it.
+/// Whether a column has the type that a rule names, or its values contain values of that type, as a domain, an array, a
+/// row or a range does. ⚠ If the catalog no longer knew the type, its OID is stored in place of its name; then it
+/// cannot be excluded that the rule means it.
 fn is_type(pattern: &str, column: &ShapeColumn) -> bool {
     let names = [&column.type_name].into_iter().chain(&column.holds);
     names.map(|name| without_modifier(&name.to_lowercase())).any(|name| {
@@ -169,7 +170,7 @@ fn is_type(pattern: &str, column: &ShapeColumn) -> bool {
     })
 }
 
-/// A type's name without its modifier, which may stand in the middle: `timestamp(3) with time zone`.
+/// A type's name without its modifier, which may be in the middle: `timestamp(3) with time zone`.
 fn without_modifier(name: &str) -> String {
     match (name.find('('), name.find(')')) {
         (Some(open), Some(close)) if open < close => format!("{}{}", name[..open].trim_end(), &name[close + 1..]),
@@ -177,7 +178,7 @@ fn without_modifier(name: &str) -> String {
     }
 }
 
-/// Whether a name leads into the documents of a column.
+/// Whether a name is a path into the documents of a column.
 pub fn is_path(written: &str, column: &str) -> bool {
     written.strip_prefix(column).is_some_and(|rest| rest.starts_with('.'))
 }
@@ -202,8 +203,8 @@ impl TableRules {
             && !self.was_ignored(column)
     }
 
-    /// Whether the column was left out under a name that it had before, and no rule names it as it is called now. A list of `only` leaves out each new
-    /// name by itself.
+    /// Whether the column was left out under an earlier name, and no rule names it by its present name. A list of
+    /// `only` leaves out every new name anyway.
     fn was_ignored(&self, column: &str) -> bool {
         let named = self.rule.allow.iter().flatten().chain(self.rule.protect.keys()).any(|name| name == column);
         let listed = |name: &String| self.rule.ignore.as_ref().is_some_and(|list| any_matches(list, name));
@@ -230,7 +231,7 @@ impl TableRules {
         self.is_included(column) || self.rule.tenant.as_deref() == Some(column) || self.is_bound(column)
     }
 
-    /// Whether a version holds the column's value anywhere, as far as no method of protection is against it.
+    /// Whether a version contains the column's value anywhere, unless a protection method prevents it.
     pub fn is_recorded(&self, column: &str) -> bool {
         let attributes = [&self.rule.actor_column, &self.rule.reason_column];
         self.is_tracked(column)
@@ -238,12 +239,13 @@ impl TableRules {
             || attributes.into_iter().any(|name| name.as_deref() == Some(column))
     }
 
-    /// Whether ciphertexts of its rows are bound to the column's value.
+    /// Whether ciphertexts of the table's rows are bound to the column's value.
     pub fn is_bound(&self, column: &str) -> bool {
         self.rule.bind.iter().flatten().any(|name| name == column)
     }
 
-    /// The table's own `protect` and `allow` decide first, then the general rules, then the default set; `None` where nobody does.
+    /// The table's own `protect` and `allow` decide first, then the general rules, then the default set; `None` if no
+    /// rule matches.
     pub fn decision(&self, column: &ShapeColumn) -> Option<Decision<'_>> {
         match self.decision_now(column) {
             Some(now) if !now.by.permits_by_pattern() => Some(now),
@@ -257,20 +259,20 @@ impl TableRules {
         Some(Decision { methods: decider.methods(), by: &decider.by })
     }
 
-    /// ⚠ What protected the column under a name that it had before protects it still: to rename a column is no decision about it. Permission is not
-    /// carried.
+    /// ⚠ What protected the column under an earlier name still protects it: renaming a column is not a decision about
+    /// it. Permission is not carried over.
     fn decision_before(&self, column: &ShapeColumn) -> Option<Decision<'_>> {
         let before = |name: &String| self.decision_now(&ShapeColumn { name: name.clone(), ..column.clone() });
         self.former_names(&column.name).filter_map(before).find(|decision| !decision.methods.is_empty())
     }
 
-    /// Takes in what earlier shapes say of the table's columns.
+    /// Stores what earlier shapes say about the table's columns.
     pub fn remember(&mut self, former: Former) {
         self.former = former;
     }
 
-    /// The names under which columns are protected, or left out, only because they had them before; and columns that are withheld, because one of
-    /// them may be such a column.
+    /// The columns that are protected or left out only because of an earlier name, and the columns that are withheld
+    /// because one of them may be such a column.
     pub fn lost(&self, shape: &Shape) -> Vec<String> {
         let carried = |column: &&ShapeColumn| {
             let before = self.decision_before(column).is_some();
@@ -283,7 +285,8 @@ impl TableRules {
         shape.columns.iter().filter(lost).map(|column| column.name.clone()).collect()
     }
 
-    /// Whether the column may be one that was protected under another name. Then it is withheld until a rule decides about it.
+    /// Whether the column may be one that was protected under another name. It is then withheld until a rule decides
+    /// about it.
     pub fn may_be_lost(&self, column: &ShapeColumn) -> bool {
         let was_protected = |name: &String| {
             let before = ShapeColumn { name: name.clone(), ..column.clone() };
@@ -295,8 +298,8 @@ impl TableRules {
         self.decision(column).is_none() && self.former.unclear.iter().any(among)
     }
 
-    /// A column that rules for this very table protect by name, that the table does not have, and that nobody is known to have taken away.
-    /// `later`: columns that the table has by now.
+    /// A column that rules for exactly this table protect by name, that the table does not have, and that is not known
+    /// to have been dropped. `later` are columns that the table has by now.
     pub fn unmet(&self, shape: &Shape, later: &[String]) -> Option<&str> {
         let has = |written: &str| {
             let is = |name: &str| name.to_lowercase() == written.to_lowercase() || is_path(written, name);
@@ -310,7 +313,7 @@ impl TableRules {
         self.decision(column).map_or(&[], |decision| decision.methods)
     }
 
-    /// How a column's documents are taken apart; an exact name before a pattern.
+    /// How a column's documents are taken apart; an exact name comes before a pattern.
     pub fn expansion(&self, column: &ShapeColumn) -> Option<Expansion> {
         if !matches!(column.kind, Kind::Json | Kind::Jsonb) {
             return None;
@@ -320,7 +323,7 @@ impl TableRules {
         Some(Expansion::of(rule, &column.name))
     }
 
-    /// Whether somebody has said what is to happen to the column; always, where the table is not strict.
+    /// Whether a rule says what happens to the column. This is always true if the table is not strict.
     pub fn is_decided(&self, column: &ShapeColumn) -> bool {
         if self.may_be_lost(column) {
             return false;
@@ -335,9 +338,9 @@ impl TableRules {
             || lists.into_iter().any(|patterns| any_matches(patterns, &column.name))
     }
 
-    /// What is protected inside of a column that is itself kept; `None` where there is nothing to look for.
+    /// What is protected inside a column that is itself kept; `None` if there is nothing to search for.
     pub fn inside(&self, column: &ShapeColumn) -> Option<Arc<Inside>> {
-        // Whoever says something of the column means what is in it too.
+        // A rule that decides about the column also decides about its contents.
         let form = Form::of(column).filter(|_| self.decision(column).is_none())?;
         let lower = column.name.to_lowercase();
         let mut content: Vec<(Content, MethodRule)> = Vec::new();
@@ -351,7 +354,7 @@ impl TableRules {
         Some(Inside { form, paths, names, content }).filter(|inside| !inside.is_empty()).map(Arc::new)
     }
 
-    /// What is said of members by their names.
+    /// The rules for members, by their names.
     pub(super) fn names(&self) -> &Arc<Names> {
         self.names.get_or_init(|| {
             let named = |default| {
@@ -362,14 +365,14 @@ impl TableRules {
         })
     }
 
-    /// With those under names that the column had before, as far as they protect.
+    /// The path rules of the column, including those under its earlier names if they protect something.
     fn paths_now_and_before(&self, column: &str) -> Vec<PathRule> {
         let before = self.former_names(column).flat_map(|name| self.paths(name));
         let before = before.filter(|path| !path.methods.is_empty());
         self.paths(column).into_iter().chain(before).collect()
     }
 
-    /// Entries of `protect` and `allow` that go into the documents of one column: `config.password`.
+    /// Entries of `protect` and `allow` that are paths into the documents of one column: `config.password`.
     fn paths(&self, column: &str) -> Vec<PathRule> {
         let keys = |path: &str| {
             let rest = path.strip_prefix(column)?.strip_prefix('.')?;
@@ -382,7 +385,7 @@ impl TableRules {
             Some((path.contains(['*', '?']), PathRule { keys: keys(path)?, methods: methods.to_vec() }))
         };
         let mut paths: Vec<(bool, PathRule)> = all.filter_map(rule).collect();
-        // Exact paths before patterns.
+        // Exact paths come before patterns.
         paths.sort_by_key(|(pattern, _)| *pattern);
         paths.into_iter().map(|(_, path)| path).collect()
     }

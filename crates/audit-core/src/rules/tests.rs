@@ -20,7 +20,7 @@ fn column(name: &str, type_name: &str) -> ShapeColumn {
     }
 }
 
-/// Who decides about a text column, and what.
+/// The rule that decides about a text column, and the methods.
 fn decided(rules: &TableRules, name: &str, type_name: &str) -> String {
     match rules.decision(&column(name, type_name)) {
         Some(Decision { methods, by }) => {
@@ -72,7 +72,8 @@ fn later_rules_add_to_and_override_earlier_ones() {
     assert_eq!(decided(&other, "note", "text"), "note: nobody");
 }
 
-/// The table's own word first, an exact name before a pattern, the later rule before the earlier; then general rules, then the default set.
+/// The table's own rules come first, an exact name before a pattern, and a later rule before an earlier one; then come
+/// general rules, then the default set.
 #[test]
 fn rules_decide_in_order() {
     let many = Protect::from(vec![Method::Partial.into(), Method::Encrypt.into()]);
@@ -126,7 +127,7 @@ fn rules_decide_in_order() {
         ("last_ip", "inet"),
         ("attic", "character varying(20)"),
         ("attic", "text"),
-        // The catalog had forgotten the type: 869 is what is left of inet.
+        // The catalog no longer knew the type: 869 is what is left of inet.
         ("last_ip", "869"),
         ("name", "text"),
     ];
@@ -149,7 +150,7 @@ fn rules_decide_in_order() {
     .assert_eq(&shown.join("\n"));
 }
 
-/// A domain, an array, a row or a range of a type holds values of it, and a modifier may stand in the middle of a name.
+/// A domain, an array, a row or a range of a type contains values of it, and a modifier may be in the middle of a name.
 #[test]
 fn a_rule_for_a_type_means_every_type_that_holds_it() {
     let rules = |type_name: &str| {
@@ -192,7 +193,7 @@ fn the_default_names_mean_columns_in_every_style() {
     }
 }
 
-/// Whatever holds text is searched, whatever the type is called.
+/// Every type that contains text is searched, whatever its name is.
 #[test]
 fn every_type_that_holds_text_is_searched() {
     let rules = Rules { default_protection: true, ..Rules::default() }.for_name("public.t".into());

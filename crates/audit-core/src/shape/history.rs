@@ -1,8 +1,8 @@
 //! The shapes of one table, and how the next one is found: [`History`].
 //!
-//! Sinks are where shapes are remembered, and sinks may be written to by others. So what they have stored decides two things only: which number
-//! a shape has, and which key it had when the stream passed the first time. Columns are compared with the Relation message, types are the
-//! catalog's.
+//! Shapes are remembered in sinks, and others may write to sinks. So what sinks have stored decides only two things:
+//! which number a shape has, and which key it had when the stream passed the first time. Columns are compared with the
+//! Relation message, and types come from the catalog.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{CatalogTable, Identity, KeySource, Relation, RelationColumn, Shape, 
 use crate::position::Position;
 use crate::value::Kind;
 
-/// All shapes known of one table, in the order of the stream.
+/// All known shapes of one table, in the order of the stream.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     shapes: Vec<Known>,
@@ -20,12 +20,13 @@ pub struct History {
 #[derive(Clone, Debug)]
 struct Known {
     shape: Arc<Shape>,
-    /// Made by this daemon, or sealed by one of this source.
+    /// Whether this daemon made it, or a daemon of this source sealed it.
     trusted: bool,
 }
 
 impl History {
-    /// Takes in a shape that a sink has stored. Of those with one number the first counts, but a trusted one before any other.
+    /// Adds a shape that a sink has stored. Of several shapes with one number the first counts, but a trusted one
+    /// before any other.
     pub fn restore(&mut self, shape: Shape, trusted: bool) {
         match self.shapes.iter().position(|known| known.shape.schema_version == shape.schema_version) {
             Some(at) if self.shapes[at].trusted || !trusted => {}
@@ -37,25 +38,27 @@ impl History {
         }
     }
 
-    /// ⚠ By place in the stream, not by number: a shape that is met again after a restart may get a higher number than a later one.
+    /// ⚠ Shapes are ordered by position in the stream, not by number: a shape that is met again after a restart may get
+    /// a higher number than a later one.
     fn insert(&mut self, known: Known) {
         let place = |shape: &Shape| (shape.first, shape.schema_version);
         let at = self.shapes.partition_point(|other| place(&other.shape) <= place(&known.shape));
         self.shapes.insert(at, known);
     }
 
-    /// The shape that was recorded last at or before `position`.
+    /// The shape that was last recorded at or before `position`.
     fn at(&self, position: Position) -> Option<&Known> {
         self.shapes.iter().rev().find(|known| known.shape.first <= position)
     }
 
-    /// Where the next shape was recorded.
+    /// The position at which the next shape was recorded.
     pub fn next_after(&self, position: Position) -> Option<Position> {
         self.shapes.iter().map(|known| known.shape.first).find(|first| *first > position)
     }
 
-    /// The shape that `relation` shows at `position`. `catalog` is what a look-up found now, if anything. `again`: the stream has passed here
-    /// before, and some sink has what was recorded then; so the key of then holds.
+    /// The shape that `relation` shows at `position`. `catalog` is what a look-up found now, if anything. `again` says
+    /// that the stream has passed here before and some sink has what was recorded then, so the key from that time is
+    /// used.
     pub fn shape(
         &self,
         relation: &Relation,
@@ -92,8 +95,8 @@ impl History {
         Arc::new(shape)
     }
 
-    /// Counts a shape in which a first version is made at `position`. ⚠ The smallest number that is free: where shapes in between were stored by
-    /// none of the sinks, the same numbers come out again.
+    /// Counts a shape in which a first version is made at `position`. ⚠ It gets the smallest free number: if no sink
+    /// has stored the shapes in between, the same numbers are assigned again.
     pub fn number(&mut self, shape: &Shape, position: Position, seal: impl Fn(&Shape) -> Option<String>) -> Arc<Shape> {
         let last = self.at(position);
         // A chunk of a baseline may have counted it meanwhile.
@@ -111,7 +114,7 @@ impl History {
         shape
     }
 
-    /// A shape that counts at once, for those who do not follow a stream.
+    /// Makes a shape that is counted at once, for callers that do not follow a stream.
     pub fn add(&mut self, relation: &Relation, catalog: Option<&CatalogTable>, first: Position) -> Arc<Shape> {
         let shape = self.shape(relation, catalog, first, false);
         if shape.schema_version > 0 { shape } else { self.number(&shape, first, |_| None) }
@@ -122,9 +125,10 @@ impl History {
         self.shapes.iter().map(|known| (&known.shape, known.trusted))
     }
 
-    /// ⚠ What a column's type is called and what it is made of is the catalog's to say, and how its values look too, or the server's own numbers fix it. Nobody
-    /// else could say that a protected column is of a type that no rule means: a type that is gone counts as every type. Only how its values looked is
-    /// taken from a trusted shape, so that a column does not change its form where the stream passes again.
+    /// ⚠ The name of a column's type, what the type consists of, and the form of its values come from the catalog, or
+    /// from the server's fixed numbers. Otherwise someone could claim that a protected column has a type that no rule
+    /// matches; therefore a type that no longer exists counts as every type. Only the form of the values is taken from
+    /// a trusted shape, so that a column keeps its form when the stream passes again.
     fn column(
         &self,
         column: &RelationColumn,
@@ -162,7 +166,7 @@ fn key_of(relation: &Relation, catalog: Option<&CatalogTable>, last: Option<&Sha
     let now = catalog.filter(|table| table.matches(relation));
     let primary = now.map(names).filter(|names| !names.is_empty() && names.iter().all(has));
     match relation.identity {
-        // An old row holds the identity's columns alone: a primary key outside them would be unknown in every deletion.
+        // An old row has only the identity's columns: a primary key outside them would be unknown in every deletion.
         Identity::Default | Identity::Index => match primary {
             Some(primary) if primary.len() == marked.len() && primary.iter().all(|n| marked.contains(n)) => {
                 (primary, KeySource::Catalog)
@@ -179,7 +183,7 @@ fn key_of(relation: &Relation, catalog: Option<&CatalogTable>, last: Option<&Sha
         Identity::Full | Identity::Nothing => match (primary, now) {
             (Some(primary), _) => (primary, KeySource::Catalog),
             (None, Some(_)) => (Vec::new(), KeySource::None),
-            // ⚠ Else the rows that a migration left behind in the WAL would have no key for ever.
+            // ⚠ Otherwise the rows that are in the WAL from before a migration would never have a key.
             (None, None) => match carried().or_else(|| later_key(relation, catalog?)) {
                 Some(key) => (key, KeySource::Carried),
                 None => (Vec::new(), KeySource::None),
@@ -198,27 +202,30 @@ fn later_key(relation: &Relation, catalog: &CatalogTable) -> Option<Vec<String>>
     serves.then(|| key.iter().map(|column| column.name.clone()).collect())
 }
 
-/// What earlier shapes of the same table say of its columns now. A column keeps its attribute number under a new name.
+/// What earlier shapes of the same table say about its present columns. A column keeps its attribute number under a new
+/// name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Former {
-    /// By a column's name now, each name that it had before, the latest first.
+    /// Earlier names by the present name of the column, the latest first.
     pub names: BTreeMap<String, Vec<String>>,
-    /// Columns that are gone, or have another name now, and nobody can say which; each with the columns that may be it.
+    /// Columns that no longer exist or have another name, which cannot be decided; each with the columns that it may be
+    /// now.
     pub unclear: BTreeMap<String, Vec<String>>,
     /// Columns that a trusted shape had.
     pub seen: BTreeSet<String>,
 }
 
 impl Former {
-    /// `earlier`: shapes with the same oid, oldest first, each with whether it is trusted. ⚠ One that is not may still say that a column was
-    /// protected under another name, which makes more columns protected and never fewer.
+    /// `earlier` are the shapes with the same oid, oldest first, each with whether it is trusted. ⚠ An untrusted one
+    /// may still show that a column was protected under another name, because that protects more columns and never
+    /// fewer.
     pub fn of<'a>(shape: &Shape, earlier: impl Iterator<Item = (&'a Shape, bool)>) -> Former {
         let numbers: HashMap<i16, &str> =
             shape.columns.iter().filter_map(|column| Some((column.attnum?, column.name.as_str()))).collect();
         let names: HashSet<&str> = shape.columns.iter().map(|column| column.name.as_str()).collect();
         let numbered = numbers.len() == shape.columns.len();
         let mut former = Former::default();
-        // What is trusted speaks first, and of that the latest.
+        // Trusted shapes come first, and among them the latest.
         let (trusted, others): (Vec<_>, Vec<_>) = earlier.partition(|(_, trusted)| *trusted);
         for (other, trusted) in trusted.into_iter().rev().chain(others.into_iter().rev()) {
             if trusted {
@@ -236,8 +243,9 @@ impl Former {
         former
     }
 
-    /// Takes in what the table's columns are called by now, where the stream is behind the catalog: who writes rules for the new names means what the
-    /// stream still has under the old ones. ⚠ Only a trusted shape says which column it is; else it may be any that has a new name.
+    /// Adds the names that the table's columns have by now, if the stream lags behind the catalog: an operator who
+    /// writes rules for the new names also means what the stream still has under the old ones. ⚠ Only the attribute
+    /// number in a trusted shape shows which column it is; without it, it may be any column that has a new name.
     pub fn ahead<'a>(
         &mut self,
         shape: &Shape,

@@ -86,11 +86,14 @@ async fn a_token_in_a_file_is_read_and_read_again() {
     place.make_topic(&place.topic("users"), 1, &[]).await;
     place.config.brokers = vec![kafka.sasl()];
     place.config.create_topics = false;
+    // As Kubernetes projects it: open to all that run in the container.
+    let token = file(&folder, "token", &token(300));
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     place.config.sasl = Some(SaslConfig {
         mechanism: Mechanism::OAuthBearer,
         username: None,
         password: None,
-        token_file: Some(file(&folder, "token", &token(300))),
+        token_file: Some(token),
         allow_clear_text: true,
     });
     works(&place).await;

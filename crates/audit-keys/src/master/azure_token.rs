@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use audit_config::SecretRef;
+use audit_config::secret::read_projected_token;
 use reqwest::RequestBuilder;
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -108,10 +109,10 @@ impl Tokens {
                 form.append_pair("client_secret", secret.expose().trim());
             }
             Proof::Federated(file) => {
-                let token = SecretRef::File(file.clone()).resolve();
+                let token = read_projected_token(file);
                 let token = token.map_err(|source| KeyError::Secret { service: service(), source })?;
                 form.append_pair("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
-                form.append_pair("client_assertion", token.expose().trim());
+                form.append_pair("client_assertion", token.expose());
             }
         }
         let url = format!("{}/{tenant}/oauth2/v2.0/token", authority.trim_end_matches('/'));
@@ -146,5 +147,34 @@ fn resource(key: &str) -> String {
     match host.split_once('.') {
         Some((_, cloud)) if cloud.contains("azure") || cloud.contains("usgovcloudapi") => format!("https://{cloud}"),
         _ => "https://vault.azure.net".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::config::Connection;
+
+    /// The platform sets the mode of the file, and the operator cannot change it.
+    #[test]
+    fn a_federated_token_may_be_open_to_others() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "t0ken\n").unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+        let who = Who::Client {
+            authority: "https://login.example".to_owned(),
+            tenant: "acme".to_owned(),
+            client: "audit".to_owned(),
+            proof: Proof::Federated(file.path().to_owned()),
+        };
+        let tokens = Tokens { who, resource: "https://vault.azure.net".to_owned(), last: Mutex::new(None) };
+        let http = Http::new("vault".to_owned(), &Connection::default()).unwrap();
+        let request = tokens.request(&http).unwrap().build().unwrap();
+        let form = String::from_utf8(request.body().unwrap().as_bytes().unwrap().to_vec()).unwrap();
+        assert!(form.ends_with("&client_assertion=t0ken"), "{form}");
     }
 }

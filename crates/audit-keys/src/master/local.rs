@@ -8,10 +8,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use audit_cipher::{SecretKey, unwrap_key, wrap_key};
+use audit_config::secret::{SecretError, is_open_to_others};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
@@ -67,8 +68,9 @@ fn read(path: &Path) -> Result<Vec<(String, SecretKey)>, KeyError> {
     let unreadable = |source| KeyError::File { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
-    if metadata.permissions().mode() & 0o077 != 0 {
-        return Err(keyring(path, "can be read by others than its owner"));
+    if is_open_to_others(&metadata) {
+        let source = SecretError::Open { path: path.to_owned() };
+        return Err(KeyError::Secret { service: NAME.to_owned(), source });
     }
     if metadata.len() > FILE_MAX {
         return Err(keyring(path, "is too long for a keyring"));

@@ -127,11 +127,14 @@ async fn a_keyring_that_others_may_read_or_that_is_damaged_is_refused() {
     let id = KeyId::generate(Kind::Data);
     let place = Place { source: "shop", class: "pii", kind: Kind::Data, key: &id };
     let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-    for open in [0o640, 0o604, 0o644] {
+    for open in [0o660, 0o604, 0o644] {
         mode(open);
         let error = master.wrap(&SecretKey::generate(), &place).await.unwrap_err();
-        assert!(matches!(error, KeyError::Keyring { .. }), "{error:?}");
+        assert!(matches!(error, KeyError::Secret { .. }), "{error:?}");
+        assert!(error.hint().contains("defaultMode: 0440"), "{}", error.hint());
     }
+    mode(0o440);
+    assert!(master.wrap(&SecretKey::generate(), &place).await.is_ok());
     mode(0o600);
     for text in ["", "# nothing\n", "v1\n", "v1 abc\n", "v 1 00\n", &(good.clone() + &good)] {
         std::fs::write(&file, text).unwrap();

@@ -1,4 +1,4 @@
-//! Any text of any kind becomes valid JSON, or, for jsonb, is passed on as the server sent it.
+//! Any text of any kind becomes valid JSON; jsonb is left out, because it is passed on as the server sent it.
 #![no_main]
 
 use audit_core::value::{Kind, write_json_value};

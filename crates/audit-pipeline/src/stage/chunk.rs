@@ -1,4 +1,4 @@
-//! A baseline's chunk, sealed where its watermark passes.
+//! A baseline's chunk, sealed when its watermark passes.
 
 use std::sync::Arc;
 
@@ -13,19 +13,20 @@ use audit_core::version::version;
 
 use super::{Stage, StageError};
 
-/// A chunk as far as its rows could be sealed.
+/// A chunk with those of its rows that are already sealed.
 pub(super) struct UnderWay {
     table: Arc<Table>,
-    /// The watermark's.
+    /// The position of the watermark.
     at: Position,
-    /// Rows that were looked at.
+    /// Number of rows that were processed.
     rows: u32,
     batch: Batch,
 }
 
 impl Stage {
-    /// The chunk's rows as a batch of their own. Their positions are the watermark's, counted; the stream's own progress is not theirs, for
-    /// when the stream comes by here again the chunk is not part of it. A chunk that wants a key goes on, with it, at the row that wanted it.
+    /// The chunk's rows as a batch of their own. Their positions count from the watermark's. The batch does not state
+    /// the stream's progress: when the stream passes here again, the chunk is not part of it. A chunk that needs a key
+    /// continues, once the key is there, at the row that needed it.
     pub fn chunk(&mut self, passed: &Passed) -> Result<Batch, StageError> {
         let mut chunk = match self.chunk.take() {
             Some(chunk) => chunk,
@@ -44,7 +45,8 @@ impl Stage {
         }
     }
 
-    /// The keys of data subjects that a chunk will want behind the one that it wants now, so that they come in one go.
+    /// The keys of data subjects that a chunk will need after the one that it needs now, so that they are fetched
+    /// together.
     pub fn wanted_ahead(&self, passed: &Passed, wanted: &Wanted) -> Vec<Wanted> {
         let Some(chunk) = &self.chunk else { return Vec::new() };
         self.policy.wanted_ahead(&chunk.table, wanted, passed.rows().skip(chunk.rows as usize))

@@ -1,4 +1,4 @@
-//! From a Relation message to a table under its rules.
+//! From a Relation message to a table with its rules.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(super) fn restored(shapes: Vec<Shape>, contexts: &Contexts) -> (Histories, L
 }
 
 impl Stage {
-    /// The server describes a relation.
+    /// Handles the server's description of a relation.
     pub(super) fn relation(&mut self, relation: Relation) {
         self.described = [self.described[1], Some(relation.oid)];
         self.unreadable.remove(&relation.oid);
@@ -48,20 +48,20 @@ impl Stage {
         }
     }
 
-    /// The relation that has to be looked up before the stage can take in `message`.
+    /// The relation that has to be looked up before the stage can process `message`.
     pub(super) fn wanted(&mut self, message: &Message<'_>) -> Option<Relation> {
         let leaf = match message {
-            // The server describes a relation's types before it: they come between a root and its partition.
+            // The server describes a relation's types before it, so they come between a root and its partition.
             Message::Relation(_) | Message::Type { .. } => return None,
             _ => std::mem::take(&mut self.described),
         };
-        // A change that comes again with its key was looked at before.
+        // A change that comes again with its key was already looked up.
         if self.pending.is_some() {
             return None;
         }
         match message {
             Message::Insert { relation, .. } | Message::Update { relation, .. } | Message::Delete { relation, .. } => {
-                // ⚠ A partition is described after its root, right before a change that is sent as the root's.
+                // ⚠ A partition is described after its root, directly before a change that is sent as the root's.
                 let leaf = leaf[1].filter(|last| last != relation && leaf[0] == Some(*relation));
                 let leaf = leaf.and_then(|leaf| self.targets.remove(&leaf)).map(|target| target.relation);
                 self.settle(*relation, leaf.as_ref())
@@ -71,7 +71,7 @@ impl Stage {
         }
     }
 
-    /// A change of the relation comes; it is handed back where nobody knows yet what to do with it.
+    /// Prepares for a change of the relation. Returns the relation if it has to be looked up first.
     fn settle(&mut self, oid: u32, leaf: Option<&Relation>) -> Option<Relation> {
         let (position, stored) = (self.assembler.next_position(), self.stored);
         let target = self.targets.get_mut(&oid)?;
@@ -87,7 +87,7 @@ impl Stage {
         None
     }
 
-    /// Takes in what a look-up found now of a relation that [`Stage::message`] handed back.
+    /// Stores what a look-up found now about a relation that [`Stage::message`] returned.
     pub fn describe(&mut self, relation: &Relation, catalog: Option<&CatalogTable>) -> Result<(), StageError> {
         let position = self.assembler.next_position();
         let table = self.table(relation, catalog, position)?;
@@ -99,7 +99,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The table that `relation` shows at `position`, under the rules that hold for it.
+    /// The table that `relation` shows at `position`, with the rules that apply to it.
     pub(super) fn table(
         &mut self,
         relation: &Relation,
@@ -130,7 +130,7 @@ impl Stage {
         Ok(table)
     }
 
-    /// What the rules say of a table, whose name may have been another one. Only shapes that are trusted say what it was.
+    /// The rules for a table, which may have had another name. Only trusted shapes show what the name was.
     fn rules(&self, name: &TableName, oid: u32) -> TableRules {
         let mut former = Vec::new();
         for (shape, _) in self.lineage.get(&oid).into_iter().flatten().rev().filter(|(_, trusted)| *trusted) {
@@ -141,7 +141,7 @@ impl Stage {
         self.rules.for_renamed(name, &former)
     }
 
-    /// The first version in a table's shape is about to be made.
+    /// Counts a table's shape just before the first version in it is made.
     pub(super) fn count_shape(&mut self, oid: u32, position: Position) {
         let Some(Known::Record(recorded)) = self.targets.get(&oid).and_then(|target| target.known.clone()) else {
             return;
@@ -162,7 +162,7 @@ impl Stage {
     }
 }
 
-/// What an operator has to know of a table in a new shape.
+/// Logs what an operator has to know about a table in a new shape.
 fn say(table: &Table, key_before: Option<&[String]>) {
     let name = &table.name;
     if let Some(former) = &table.renamed_from {

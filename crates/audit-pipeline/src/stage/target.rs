@@ -1,8 +1,9 @@
 //! The relations that the stream has described, and what is done with their changes: [`Target`].
 //!
-//! Nothing is looked up for a description. Under `publish_via_partition_root` the server describes each partition after its root, and sends every
-//! change as the root's: a partition is nobody's target, so no rule is ever asked about it, and it is not looked up in the catalog. What its
-//! description is good for is how much its old rows say.
+//! A description alone causes no look-up. Under `publish_via_partition_root` the server describes each partition after
+//! its root, and sends every change as the root's. So a partition is never the target of a change: no rule is ever
+//! applied to it, and it is not looked up in the catalog. Its description is used only to know which columns its old
+//! rows have.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,13 +16,13 @@ use audit_core::table::Table;
 /// One relation.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// As the stream described it last.
+    /// The relation as the stream last described it.
     pub relation: Relation,
-    /// Of `relation`.
+    /// The digest of `relation`.
     pub digest: String,
-    /// Nothing until a change of it comes, and again once it may have another shape.
+    /// `None` until a change of it comes, and again once it may have another shape.
     pub known: Option<Known>,
-    /// The stream has described it again since then, in the same words.
+    /// Whether the stream has described it again since then, in the same words.
     pub repeated: bool,
     pub leaves: Leaves,
 }
@@ -36,9 +37,10 @@ pub(super) enum Known {
 #[derive(Clone, Debug)]
 pub(super) struct Recorded {
     pub table: Arc<Table>,
-    /// Where a sink has stored the table's next shape.
+    /// The position at which a sink has stored the table's next shape.
     pub next: Option<Position>,
-    /// The shape is the one that sinks have stored: it holds no further than what they have stored of the stream.
+    /// Whether the shape is the one that sinks have stored. Then it applies only up to the position that they have
+    /// stored of the stream.
     pub again: bool,
 }
 
@@ -47,7 +49,7 @@ impl Target {
         Target { digest: relation.digest(), relation, known: None, repeated: false, leaves: Leaves::default() }
     }
 
-    /// The stream has described it once more.
+    /// The stream has described the relation again.
     pub fn describe(&mut self, relation: Relation) {
         if self.relation == relation {
             self.repeated = true;
@@ -59,9 +61,9 @@ impl Target {
         self.known = None;
     }
 
-    /// A change comes, of partition `leaf` if the server has just described that. ⚠ Whatever a Relation message cannot show, such as a primary key
-    /// under REPLICA IDENTITY FULL, may have changed where the message comes again. Only that of a root before a partition that is new here says
-    /// nothing.
+    /// A change comes; it is of partition `leaf` if the server has just described that one. ⚠ Whatever a Relation
+    /// message cannot show, such as a primary key under REPLICA IDENTITY FULL, may have changed when the message comes
+    /// again. Only a root's message before a partition that is new here does not indicate a change.
     pub fn comes(&mut self, leaf: Option<&Relation>) {
         let new = leaf.is_some_and(|leaf| self.leaves.describe(leaf, &self.relation));
         if std::mem::take(&mut self.repeated) && !new {
@@ -70,7 +72,7 @@ impl Target {
         }
     }
 
-    /// Whether what is known holds at `position`, where sinks have stored everything up to `stored`.
+    /// Whether what is known applies at `position`, when sinks have stored everything up to `stored`.
     pub fn holds(&self, position: Position, stored: Position) -> bool {
         match &self.known {
             None => false,
@@ -81,7 +83,7 @@ impl Target {
         }
     }
 
-    /// What is known from here on.
+    /// Stores what is known from here on.
     pub fn knows(&mut self, known: Known) {
         self.known = Some(known);
         self.leaves.partial.values_mut().for_each(|partial| partial.fit(&self.relation));
@@ -91,18 +93,19 @@ impl Target {
 /// The partitions of one table that the stream has described.
 #[derive(Debug, Default)]
 pub(super) struct Leaves {
-    /// Those described since the table was looked up.
+    /// The partitions that were described since the table was looked up.
     named: HashSet<u32>,
-    /// Those without REPLICA IDENTITY FULL, by oid.
+    /// The partitions without REPLICA IDENTITY FULL, by oid.
     partial: BTreeMap<u32, Partial>,
 }
 
-/// A partition whose old rows have only its identity's columns.
+/// A partition whose old rows have only the columns of its replica identity.
 #[derive(Debug)]
 struct Partial {
-    /// The names of its other columns. ⚠ They outlive the root's description, for a partition need not be described again after that.
+    /// The names of its other columns. ⚠ They are kept when the root is described again, because a partition is not
+    /// necessarily described again after that.
     outside: Vec<String>,
-    /// The same as columns of the root's rows.
+    /// The same columns as indexes into the root's rows.
     sources: Vec<usize>,
 }
 
@@ -126,9 +129,10 @@ impl Leaves {
         self.named.insert(leaf.oid)
     }
 
-    /// ⚠ The change as far as it can be believed. A root with REPLICA IDENTITY FULL labels every old row as whole; that of a partition with another
-    /// identity has NULL in all columns that were not sent. Which partition it comes from the server does not say: it is whole if it has a value that no such
-    /// partition would send.
+    /// ⚠ The change, with an old row that is only trusted as far as possible. A root with REPLICA IDENTITY FULL marks
+    /// every old row as whole, but the old row of a partition with another identity has NULL in all columns that were
+    /// not sent. The server does not say which partition it comes from: it counts as whole if it has a value that no
+    /// such partition would send.
     pub fn judge<'a>(&self, change: Change<'a>) -> Change<'a> {
         match change {
             Change::Update { old: Old::Full(old), new } if !self.is_whole(old) => {

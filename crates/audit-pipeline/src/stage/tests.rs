@@ -125,14 +125,14 @@ fn message(line: &str, commit: &mut u64) -> Vec<u8> {
             [b"M\x01".as_slice(), &0u64.to_be_bytes(), &cstr("cdc-audit"), &length, rest.as_bytes()].concat()
         }
         "garbage" => b"I".to_vec(),
-        // A description, and a message between transactions, that are cut off.
+        // A description, and a message between transactions, that are truncated.
         "undescribed" => [b"R".as_slice(), &rest.parse::<u32>().unwrap().to_be_bytes()].concat(),
         "unsaid" => b"M\0".to_vec(),
         other => panic!("no verb {other}"),
     }
 }
 
-/// Class `pii`, without any key; of data subjects as few are kept as can be.
+/// Class `pii`, without any key; the smallest possible number of data subjects' keys is kept.
 fn sealer() -> Arc<Sealer> {
     let limits = Limits {
         rotate_after: std::time::Duration::from_secs(3_600),
@@ -157,7 +157,7 @@ fn config(rules: Rules) -> StageConfig {
     }
 }
 
-/// The catalog as it would answer: every table's first column is its primary key, except of tables named `keyless`.
+/// The catalog's answer: the first column of every table is its primary key, except for tables named `keyless`.
 fn catalog(relation: &Relation) -> CatalogTable {
     let column = |(i, c): (usize, &RelationColumn)| CatalogColumn {
         name: c.name.clone(),
@@ -450,7 +450,7 @@ fn old_rows_of_a_mixed_partitioned_table_are_believed_only_where_they_say_someth
     );
 }
 
-/// The server sends the types that are not its own before each relation that has them.
+/// The server sends the types that are not built in before each relation that has them.
 #[test]
 fn a_partition_is_known_for_one_though_its_types_are_described_before_it() {
     check(
@@ -498,7 +498,7 @@ fn our_own_tables_make_no_versions() {
     assert!(stage.batch_is_empty());
 }
 
-/// A sink stands at this position; the slot begins at `slot_start`.
+/// A sink's checkpoint is at this position; the slot begins at `slot_start`.
 fn resume_from(slot_start: u64, position: &str, change_lsn: u64) -> StageConfig {
     let check =
         ResumeCheck { sink: Arc::from("hot"), position: position.parse().unwrap(), change_lsn: Lsn(change_lsn) };
@@ -519,13 +519,14 @@ fn the_change_at_the_checkpoint_must_be_the_one_it_was() {
          insert 5 2
          commit";
     let at = |seq: u32| format!("0001:{:016x}:{seq:010}", 1000);
-    // Line 3 of the script is the second insertion: its record begins at 1003.
+    // Line 3 of the script is the second insertion, whose record begins at 1003.
     assert!(feed(&mut Stage::new(resume(&at(1), 1003)), script).is_ok());
     let result = feed(&mut Stage::new(resume(&at(1), 1004)), script);
     assert!(matches!(result, Err(StageError::Diverged { .. })), "{result:?}");
 }
 
-/// Commits come in their order, each that committed after the slot's start: what does not come again before a later one never does.
+/// Commits come in their order, all of them after the slot's start: what does not come again before a later commit
+/// never does.
 #[test]
 fn the_change_at_the_checkpoint_must_come_again_if_the_slot_begins_before_it() {
     let missing = |stage: &mut Stage, script: &str| {
@@ -544,7 +545,7 @@ fn the_change_at_the_checkpoint_must_come_again_if_the_slot_begins_before_it() {
     let mut later = Stage::new(resume_from(993, &at(992, 0), 9));
     assert!(later.continues(), "the slot begins after it");
     feed(&mut later, script).unwrap();
-    // Of an epoch that is over nothing is asked.
+    // For an epoch that is over, no change has to come again.
     assert!(Stage::new(resume_from(0, "0000:00000000000003e0:0000000000", 9)).continues());
 
     let mut idle = Stage::new(resume_from(992, &at(1000, 0), 1002));
@@ -602,7 +603,7 @@ fn what_cannot_be_decoded_stops_at_its_position_until_it_is_quarantined() {
     );
 }
 
-/// What is no change has no place among them, and still a position by which it can be given up.
+/// What is not a change has no place among them, but it has a position by which it can be quarantined.
 #[test]
 fn whatever_cannot_be_decoded_can_be_given_up() {
     let script = "relation 5 users full id:20
@@ -639,7 +640,7 @@ fn whatever_cannot_be_decoded_can_be_given_up() {
     );
 }
 
-/// Who may write to the table of quarantines could blank any change else.
+/// Otherwise a role that may write to the table of quarantines could blank any change.
 #[test]
 fn what_can_be_recorded_is_recorded_whatever_was_quarantined() {
     let script = "relation 5 users full id:20
@@ -657,7 +658,7 @@ fn what_can_be_recorded_is_recorded_whatever_was_quarantined() {
     );
 }
 
-/// A value that is no UTF-8: the record in the version's place has the key, who made the change, and who decided.
+/// A value is not valid UTF-8: the record in the version's place has the key, who made the change, and who decided.
 #[test]
 fn what_cannot_be_sealed_keeps_its_key_and_its_actor() {
     let mut stage = Stage::new(quarantined(0));

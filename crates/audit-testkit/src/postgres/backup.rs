@@ -52,6 +52,33 @@ impl Postgres {
         backup
     }
 
+    /// Puts this server back to an earlier copy of itself, without a notice to its sessions: the same port, the same
+    /// timeline.
+    pub fn put_back(&self, copy: &Backup) {
+        self.replace(copy);
+        self.start_again();
+    }
+
+    /// Does the same by archive recovery, which begins a new timeline.
+    pub fn put_back_by_recovery(&self, copy: &Backup) {
+        self.replace(copy);
+        self.configure(&[NO_ARCHIVE]);
+        self.start_in_recovery();
+    }
+
+    fn replace(&self, copy: &Backup) {
+        self.kill9();
+        let data = self.data_dir();
+        fs::remove_dir_all(&data).expect("the data folder goes");
+        copy.copy_to(&data);
+    }
+
+    fn start_in_recovery(&self) {
+        self.write_file("recovery.signal", "");
+        self.start_again();
+        crate::eventually("recovery ends", || self.execute("postgres", "SELECT pg_is_in_recovery()") == "f");
+    }
+
     /// Starts a standby that follows this server through a physical slot, with further settings. For slots that survive
     /// a failover (17 and later) set `sync_replication_slots = on`.
     pub async fn standby(&self, settings: &[(&str, &str)]) -> Postgres {
@@ -61,7 +88,10 @@ impl Postgres {
         let follow = format!("host=127.0.0.1 port={} user=postgres dbname=postgres application_name={slot}", self.port);
         let base = [("primary_conninfo", follow.as_str()), ("primary_slot_name", slot.as_str())];
         let all: Vec<(&str, &str)> = base.into_iter().chain(settings.iter().copied()).collect();
-        backup.start_as("standby.signal", &all)
+        let standby = backup.cluster(&all);
+        standby.write_file("standby.signal", "");
+        standby.start_again();
+        standby
     }
 
     /// Promotes a standby to a primary, on a new timeline. Returns when it accepts writes.
@@ -90,30 +120,26 @@ impl Backup {
 
     /// Restores by archive recovery, which begins a new timeline.
     pub fn recover(&self) -> Postgres {
-        self.start_as("recovery.signal", &[("restore_command", "false")])
-    }
-
-    fn start_as(&self, signal: &str, settings: &[(&str, &str)]) -> Postgres {
-        let cluster = self.cluster(settings);
-        cluster.write_file(signal, "");
-        cluster.start_again();
-        if signal == "recovery.signal" {
-            crate::eventually("recovery ends", || cluster.execute("postgres", "SELECT pg_is_in_recovery()") == "f");
-        }
+        let cluster = self.cluster(&[NO_ARCHIVE]);
+        cluster.start_in_recovery();
         cluster
     }
 
     fn cluster(&self, settings: &[(&str, &str)]) -> Postgres {
-        let source = self.folder.path().join("data");
-        let cluster = Postgres::around(self.major, |_, data| {
-            copy_folder(&source, data, &|name| name == "postmaster.pid");
-            give_to_server_user(data).expect("chown");
-        });
+        let cluster = Postgres::around(self.major, |_, data| self.copy_to(data));
         cluster.configure(&[("unix_socket_directories", cluster.socket_dir())]);
         cluster.configure(settings);
         cluster
     }
+
+    fn copy_to(&self, data: &Path) {
+        copy_folder(&self.folder.path().join("data"), data, &|name| name == "postmaster.pid");
+        give_to_server_user(data).expect("chown");
+    }
 }
+
+/// Setting for an archive recovery that finds nothing in the archive and ends at the end of the copy's WAL.
+const NO_ARCHIVE: (&str, &str) = ("restore_command", "false");
 
 /// Copies files and folders. Those that disappear meanwhile, as happens with a working server, are left out.
 fn copy_folder(from: &Path, to: &Path, left_out: &dyn Fn(&str) -> bool) {

@@ -118,15 +118,18 @@ fn unverified(config: &Config) -> Vec<Finding> {
     source.into_iter().chain(config.sinks.iter().filter_map(sink)).collect()
 }
 
-/// Keys that the configuration names and nobody can read.
+/// Keys that the configuration names and nobody can read, or that are weak.
 fn keys(config: &Config) -> Option<Finding> {
-    let error = config.policy().err()?;
+    let (state, error) = match config.policy() {
+        Err(error) => (State::Fail, error),
+        Ok(_) => (State::Warn, config.row_key_weakness().ok()??),
+    };
     Some(Finding {
         area: Area::Protection,
         subject: "keys".to_owned(),
-        state: State::Fail,
+        state,
         message: Chain(&error).to_string(),
-        fix: Some(error.hint()),
+        fix: Some(error.hint().to_owned()),
     })
 }
 

@@ -118,7 +118,7 @@ async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<Strin
         |name: &str| shape.columns.iter().any(|column| column.name == name && !rules.methods(column).is_empty());
     let names = rules.rule.key.as_ref().unwrap_or(&shape.key);
     let row_key = match names.iter().any(|column| is_protected(column)) {
-        true => config.policy().map_err(|error| CliError::of(&error).hint(error.hint()))?.row_key,
+        true => config.policy().map_err(|error| CliError::of(&error).hint(error.hint().to_owned()))?.row_key,
         false => None,
     };
     let hashed = |column: &str, text: &str| {

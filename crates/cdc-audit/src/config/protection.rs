@@ -191,18 +191,30 @@ impl ProtectionConfig {
 
     /// Reads the keys. `Err` names the one that cannot be had.
     pub fn policy(&self) -> Result<Policy, KeyError> {
-        let secret = |which: &'static str, reference: &Option<SecretRef>| {
-            let Some(reference) = reference else { return Ok(None) };
-            let secret = reference.resolve().map_err(|source| KeyError::Unreadable { which, source })?;
-            check_key(which, &secret).map(|()| Some(secret))
-        };
-        let hash_key = secret("protection.hash_key", &self.hash_key)?;
-        let row_key = secret("protection.row_key", &self.row_key)?;
+        let hash_key = read_key("protection.hash_key", &self.hash_key)?;
+        if let Some(hash_key) = &hash_key {
+            check_key("protection.hash_key", hash_key)?;
+        }
+        let row_key = self.read_row_key()?;
         if hash_key.is_some() && hash_key == row_key {
             return Err(KeyError::Same);
         }
         let key = |id: &str, secret: Option<Secret>| secret.map(|secret| MacKey::new(id, secret.expose().as_bytes()));
         Ok(Policy { hash_key: key(&self.hash_key_id, hash_key), row_key: key("row", row_key), sealer: None })
+    }
+
+    /// What is weak about `row_key`. It is used all the same: with another one, every protected row would get another name.
+    pub fn row_key_weakness(&self) -> Result<Option<KeyError>, KeyError> {
+        let row_key = self.read_row_key()?;
+        Ok(row_key.and_then(|row_key| check_key(ROW_KEY, &row_key).err()))
+    }
+
+    fn read_row_key(&self) -> Result<Option<Secret>, KeyError> {
+        let row_key = read_key(ROW_KEY, &self.row_key)?;
+        match row_key.as_ref().map(|row_key| row_key.expose().len()) {
+            Some(length) if length < ROW_KEY_MIN => Err(KeyError::Short { which: ROW_KEY, length }),
+            _ => Ok(row_key),
+        }
     }
 }
 
@@ -220,17 +232,34 @@ pub enum KeyError {
 }
 
 impl KeyError {
-    pub fn hint(&self) -> String {
+    pub fn hint(&self) -> &'static str {
         match self {
-            KeyError::Unreadable { source, .. } => source.hint().to_string(),
-            KeyError::Short { .. } | KeyError::Same => "make one of 32 random bytes: openssl rand -hex 32".to_string(),
-            KeyError::Blanks { .. } => "take the blanks out of the file or variable".to_string(),
+            KeyError::Unreadable { source, .. } => source.hint(),
+            KeyError::Short { which: ROW_KEY, length } if *length < ROW_KEY_MIN => {
+                "make one of 32 random bytes: openssl rand -hex 32"
+            }
+            KeyError::Short { which: ROW_KEY, .. } | KeyError::Blanks { which: ROW_KEY } => {
+                "keep it if a trail was written with it, because it must never change; for a new trail: openssl rand -hex 32"
+            }
+            KeyError::Short { .. } | KeyError::Same | KeyError::Blanks { .. } => {
+                "make another hash_key (openssl rand -hex 32), and change hash_key_id together with it"
+            }
         }
     }
 }
 
+const ROW_KEY: &str = "protection.row_key";
+
+/// Less was never taken, so no trail was written with less.
+const ROW_KEY_MIN: usize = 16;
+
 /// Thirty-two characters of hex are 128 bits: below that, trying out keys comes within reach.
 const KEY_MIN: usize = 32;
+
+fn read_key(which: &'static str, reference: &Option<SecretRef>) -> Result<Option<Secret>, KeyError> {
+    let secret = reference.as_ref().map(SecretRef::resolve).transpose();
+    secret.map_err(|source| KeyError::Unreadable { which, source })
+}
 
 fn check_key(which: &'static str, secret: &Secret) -> Result<(), KeyError> {
     let (text, length) = (secret.expose(), secret.expose().trim().len());

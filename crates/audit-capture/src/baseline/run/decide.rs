@@ -1,4 +1,4 @@
-//! What a published table wants: [`decide`].
+//! What a published table needs: [`decide`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,39 +8,41 @@ use audit_core::baseline::plan::{Begin, Plan};
 use super::super::captured::{Captured, Since};
 use super::super::listed::Listed;
 
-/// All that the decision hangs on.
+/// Everything that the decision depends on.
 pub(super) struct Facts<'a> {
     pub listed: &'a Listed,
     /// The record under the table's name.
     pub before: Option<&'a Captured>,
     pub since: Option<&'a Since>,
-    /// Somebody has asked for a baseline.
+    /// Whether a person has requested a baseline.
     pub requested: bool,
-    /// Every table is wanted anew.
+    /// Whether every table has to be read again.
     pub anew: bool,
     /// A partition with rows that the stream may not have had.
     pub joined: Option<&'a String>,
 }
 
-/// A baseline that is to be stored before anything is read.
+/// A baseline that has to be stored before anything is read.
 pub(super) struct Asked {
     pub begin: Begin,
-    /// Only this partition.
+    /// Only this partition is read, if one is given.
     pub part: Option<String>,
     pub why: &'static str,
 }
 
-/// Decides what is to be recorded of a table, and whether it wants a baseline that [`Plan::to_begin`] does not find by itself.
+/// Decides what to record about a table, and whether it needs a baseline that [`Plan::to_begin`] does not find by
+/// itself.
 pub(super) fn decide(plan: &mut Plan, facts: &Facts<'_>) -> (Captured, Option<Asked>) {
     let listed = facts.listed;
     let goes_on = facts.before.filter(|before| before.goes_on(listed));
     let is_another = facts.before.is_some() && goes_on.is_none();
     let captured = match goes_on {
         Some(before) => Captured { by: listed.by.clone(), ..before.clone() },
-        // Baselines without a record were read by a version of the program that kept none.
+        // Baselines without a record were read by a version of the program that kept no records.
         None if !is_another && plan.is_done() => record(plan, listed, BTreeSet::new()),
         None => {
-            // A sink that the rules send nothing of the table had none of its rows, though it has those of others.
+            // A sink to which the rules send nothing of this table has had none of its rows, though it has those of
+            // others.
             let gave = facts.since.map(|since| since.gave(listed)).unwrap_or_default();
             record(plan, listed, plan.sinks().filter(|sink| gave.contains(*sink)).cloned().collect())
         }

@@ -25,36 +25,36 @@ use super::{LOOK_EVERY, OWN_SCHEMA, Runner, State, WAIT_MIN};
 /// What the source has stored about its tables.
 pub(super) struct Known {
     captured: BTreeMap<Arc<str>, Captured>,
-    /// `None`: every table that has no record is read.
+    /// The point in the past. If it is `None`, every table without a record is read.
     since: Option<Since>,
 }
 
-/// What is to be stored before anything is read.
+/// What has to be stored before anything is read.
 #[derive(Default)]
 struct Decided {
     captured: Vec<(Arc<str>, Captured)>,
-    /// With what the baseline is limited to.
+    /// The baselines to request, each with its limit.
     asked: Vec<(Arc<str>, Begin, Vec<String>)>,
-    /// With whether the table has a key.
+    /// The tables to work on, each with whether it has a key.
     works: Vec<(Box<Work>, bool)>,
-    /// Every sink has all that it wants.
+    /// Tables of which every sink has everything that it wants.
     done: Vec<Arc<str>>,
-    /// Baselines that every sink has whole.
+    /// Baselines that every sink has completely.
     whole: Vec<(Arc<str>, u32)>,
 }
 
 impl Runner {
-    /// Forgets since when everything is captured, where that is stored.
+    /// Forgets the point from which on everything is captured, if one is stored.
     pub(super) async fn forget_since(&self) -> Result<(), BaselineError> {
         let client = self.shared.control.get().await?;
         match (Store { client: &client, source: &self.shared.source }).forget_since().await {
-            // What cannot be read now cannot have been stored for a stream that needs it.
+            // If the table does not exist, no point can have been stored for a stream that needs it.
             Err(BaselineError::Chunks { source }) if source.is_missing() => Ok(()),
             ended => ended,
         }
     }
 
-    /// Finds tables that want a baseline and are not known yet, and forgets those that are gone.
+    /// Finds tables that need a baseline and are not known yet, and forgets those that no longer exist.
     pub(super) async fn look(&mut self) -> Result<(), BaselineError> {
         self.looked_at = Instant::now();
         self.look_at = self.looked_at + LOOK_EVERY;
@@ -97,14 +97,14 @@ impl Runner {
         Ok(())
     }
 
-    /// What was begun for a sink of the name of a new one was begun for another.
+    /// Baselines that were begun for a sink with the name of a new one were begun for another sink.
     async fn disown(&self, store: &Store<'_>) -> Result<(), BaselineError> {
         let new: Vec<&str> = self.sinks.iter().filter(|sink| sink.is_new).map(|sink| sink.name.as_ref()).collect();
         if new.is_empty() {
             return Ok(());
         }
         let disowned = store.disown(&new).await;
-        // Also where no baseline is wanted today; but then nothing needs to be there.
+        // This is also done if no baseline is wanted today, but then nothing has to exist.
         if self.shared.config.enabled { disowned } else { Ok(()) }
     }
 
@@ -112,7 +112,7 @@ impl Runner {
         let names = names_of(listed);
         let progress = &self.shared.progress;
         self.tables.retain(|table, state| {
-            // One that is being read finds out by itself.
+            // A table that is being read notices it by itself.
             let keep = matches!(state, State::Working) || names.contains(table.as_ref());
             if !keep {
                 progress.forget(table);
@@ -123,8 +123,8 @@ impl Runner {
         self.queue.retain(|table| tables.contains_key(table));
     }
 
-    /// Stores which tables are not published any more, or not taken by the rules: when they come again, something is missing between. Returns
-    /// those that the rules take.
+    /// Stores which tables are no longer published, or no longer selected by the rules: when they return, changes in
+    /// between are missing. Returns those that the rules select.
     async fn note_left(
         &mut self,
         store: &Store<'_>,
@@ -148,7 +148,7 @@ impl Runner {
         Ok(left.map(|(table, _)| table.to_string()).filter(|table| unpublished.contains(table)).collect())
     }
 
-    /// Whether there is something to decide about a table.
+    /// Whether something has to be decided about a table.
     fn is_news(&self, listed: &Listed, requested: &HashSet<String>) -> bool {
         let name = listed.name();
         if name.schema == OWN_SCHEMA || !self.rules.for_table(&name).wants_baseline() {
@@ -169,7 +169,7 @@ impl Runner {
         }
     }
 
-    /// A partition with rows that the stream may not have had, and that was not asked for yet.
+    /// A partition with rows that the stream may not have had, and that was not requested yet.
     fn joined<'l>(&self, table: &Arc<str>, listed: &'l Listed) -> Option<&'l String> {
         listed.joined.iter().find(|part| !self.joined.contains(&(table.clone(), (*part).clone())))
     }
@@ -193,7 +193,7 @@ impl Runner {
             self.decide(&mut decided, table, listed, baselines, since, requested);
         }
         let Decided { captured, asked, mut works, done, whole } = decided;
-        // In this order: a kill in between asks once more, and forgets nothing.
+        // This order matters: after a kill in between, a baseline is requested once more, and nothing is forgotten.
         store.ask_for(&asked).await?;
         store.store_captured(&captured).await?;
         if let Some(known) = &mut self.known {
@@ -238,7 +238,7 @@ impl Runner {
             .unzip();
         self.note_parts(&table, &descriptions);
         if self.lost_wal && self.first_look {
-            // Rows younger than the baseline may be among what the stream has lost.
+            // Rows that are younger than the baseline may be among those that the stream has lost.
             descriptions.values_mut().for_each(|description: &mut Description| description.snapshot = None);
         }
         let rules = self.rules.for_table(&listed.name());
@@ -255,7 +255,7 @@ impl Runner {
         };
         let (captured, asked) = decide(&mut plan, &facts);
         if reads_all(&plan, asked.as_ref()) {
-            // The partitions that are there by now among them.
+            // This includes the partitions that exist by now.
             self.joined.extend(listed.joined.iter().map(|part| (table.clone(), part.clone())));
         }
         if let Some(Asked { begin, part, why }) = asked {
@@ -284,16 +284,18 @@ impl Runner {
         self.joined.extend(parts.map(|part| (table.clone(), part.to_owned())));
     }
 
-    /// A table without a key is begun before its turn comes: the earlier it is, the fewer of its rows have come by the stream before.
+    /// Begins a table without a key before its turn comes: the earlier it begins, the fewer of its rows have come
+    /// through the stream before.
     async fn begin_early(&self, client: &Client, work: &mut Work) -> Result<Option<(Arc<str>, u32)>, BaselineError> {
-        // A table that is locked is described when its turn comes, and holds up no other.
+        // A table that is locked is described when its turn comes, and does not delay the others.
         let found = describe(client, &self.shared.publication, work.oid, work.part()).await.unwrap_or_default();
         let Some(table) = found.filter(|table| table.kind() == Kind::Ctid) else { return Ok(None) };
         work.begin_what_is_due(&self.shared, &table).await?;
         Ok(work.followed())
     }
 
-    /// Everything that is published is accounted for by now: the point in the past moves where it no longer serves.
+    /// Moves the point in the past to the present, if it no longer serves and everything that is published is accounted
+    /// for by then.
     async fn move_since(
         &mut self,
         store: &Store<'_>,
@@ -302,14 +304,14 @@ impl Runner {
         digest: &str,
         listed: &[Listed],
     ) -> Result<(), BaselineError> {
-        // Nobody ever asks for the partitions of a table that wants no baseline.
+        // Partitions of a table that needs no baseline are never requested.
         let asks = |listed: &&Listed| self.rules.for_table(&listed.name()).wants_baseline();
         let mut wanted = listed.iter().filter(asks);
         let waits = wanted.any(|listed| self.joined(&Arc::from(listed.name().to_string()), listed).is_some());
         let sinks: BTreeSet<Arc<str>> = self.sinks.iter().map(|sink| sink.name.clone()).collect();
         let Some(known) = &mut self.known else { return Ok(()) };
         let outdated = known.since.as_ref().is_none_or(|since| since.is_outdated(xmin, publishes, digest, &sinks));
-        // What is known here of partitions that were attached is not known after a start.
+        // After a start, this process's knowledge about attached partitions is lost.
         let outdated = outdated || listed.iter().any(|listed| !listed.joined.is_empty());
         if outdated && !waits && publishes.operations.contains("insert") {
             known.since = Some(store.store_since(xmin, publishes, digest, &sinks).await?);
@@ -317,7 +319,7 @@ impl Runner {
         Ok(())
     }
 
-    /// What the sinks have by now: the plan of a later baseline begins with it.
+    /// Remembers what the sinks have by now: the plan of a later baseline begins with it.
     pub(super) fn remember(&mut self, work: &Work) {
         for sink in &mut self.sinks {
             if let Some(progress) = work.plan.progress(&sink.name) {

@@ -1,4 +1,4 @@
-//! What ciphertexts are bound to beyond their place.
+//! What ciphertexts are bound to besides their place.
 
 use audit_cipher::{Aad, Form, KeyId, Kind, Row, SecretKey, open};
 use audit_core::batch::{Image, Version};
@@ -25,7 +25,7 @@ fn binding() -> (Stage, SecretKey) {
     (Stage::new(config), key)
 }
 
-/// What a side's ciphertext hides, where it stands with these values.
+/// What a side's ciphertext contains, opened with these values of the bound columns.
 fn opened(version: Version<'_>, image: Image<'_>, key: &SecretKey, with: [Option<&str>; 2]) -> Option<String> {
     let form = image.iter().find_map(|(_, value)| Form::parse(value.text()?).ok())?;
     let row = Row {
@@ -41,7 +41,8 @@ fn opened(version: Version<'_>, image: Image<'_>, key: &SecretKey, with: [Option
     open(&form, key, aad.column("note")).ok().map(|plain| plain.to_string())
 }
 
-/// ⚠ Where the value stayed and what it is bound to did not, each side still opens by its own record, and by no other.
+/// ⚠ If the value stayed the same and the columns that it is bound to changed, each side still opens with its own
+/// record, and with no other.
 #[test]
 fn each_side_is_bound_to_the_columns_of_its_own() {
     let (mut stage, key) = binding();
@@ -74,11 +75,11 @@ fn each_side_is_bound_to_the_columns_of_its_own() {
             }
         }
     }
-    // Whoever opens has the values: they are on every version.
+    // A reader that opens it has the values, because they are on every version.
     assert!(show(&batch).contains("including {\"provider\": 4, \"place\": null}"), "{}", show(&batch));
 }
 
-/// A card's number in such a column is masked in the record: the ciphertext is bound to what is left.
+/// A card number in such a column is masked in the record: the ciphertext is bound to what is left.
 #[test]
 fn what_it_is_bound_to_is_what_the_record_shows() {
     let (mut stage, key) = binding();

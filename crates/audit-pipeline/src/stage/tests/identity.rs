@@ -1,4 +1,5 @@
-//! Which table, key, columns and old rows a change has: as the stream and the catalog say, and never as a sink says alone.
+//! Which table, key, columns and old rows a change has: this is decided by the stream and the catalog, and never by a
+//! sink alone.
 
 use std::collections::HashSet;
 
@@ -17,7 +18,7 @@ fn protecting(column: &str) -> Rules {
 
 const PATIENTS: &str = "relation 5 patients full id:20 ssn:25";
 
-/// The shape that a sink would have of [`PATIENTS`], as another one may have altered it.
+/// The shape that a sink would have stored for [`PATIENTS`], as someone else may have altered it.
 fn forged(alter: impl FnOnce(&mut Shape)) -> Shape {
     let Ok(Message::Relation(relation)) = decode(&relation(&PATIENTS["relation ".len()..]), &mut Scratch::default())
     else {
@@ -118,11 +119,11 @@ fn a_type_that_is_gone_counts_as_every_type_though_it_was_known() {
     feed_with(&mut stage, first, domain).unwrap();
     let batch = stage.take_batch();
     assert!(show(&batch).contains("[REDACTED]"));
-    // As it comes back from a sink, sealed: without what the type was made of.
+    // The shape as it is read back from a sink, sealed, without the types that its type consists of.
     let shape = serde_json::to_string(batch.versions().next().unwrap().table().shape.as_ref()).unwrap();
     let shapes = vec![serde_json::from_str(&shape).unwrap()];
     let mut stage = Stage::new(StageConfig { shapes, contexts: keys(), ..config(rules) });
-    // Table and type are gone; what is the server's own has its name still.
+    // Table and type no longer exist; a built-in type still has its name.
     let bigint =
         CatalogType { type_oid: 20, typmod: -1, type_name: "bigint".into(), holds: Vec::new(), kind: Kind::Int8 };
     let rest = CatalogTable { oid: 0, columns: Vec::new(), primary_key: Vec::new(), types: vec![bigint] };
@@ -131,7 +132,7 @@ fn a_type_that_is_gone_counts_as_every_type_though_it_was_known() {
     assert!(!shown.contains("raw-") && shown.contains("[REDACTED]"), "{shown}");
 }
 
-/// The catalog's primary key as it is now, for the table of a script.
+/// The present catalog, with this primary key for the table of a script.
 fn keyed_by(attnums: Vec<i16>) -> impl FnMut(&Relation) -> Option<CatalogTable> {
     move |relation| Some(CatalogTable { primary_key: attnums.clone(), ..catalog(relation) })
 }
@@ -188,7 +189,7 @@ fn where_the_stream_passes_again_the_key_is_the_one_that_sinks_have() {
          begin 3000
          insert 5 3 30
          commit";
-    // The first time the table had no key yet at 1000, and one was found at 2000.
+    // The first time, the table had no key yet at 1000, and one was found at 2000.
     let mut first = Stage::new(config(Rules::default()));
     feed_with(&mut first, "begin 1000\n relation 5 t full id:20 code:20\n insert 5 1 10\n commit", keyed_by(vec![]))
         .unwrap();
@@ -232,7 +233,8 @@ fn a_shape_without_versions_has_no_number_so_that_a_replay_counts_alike() {
     "#]]
     .assert_eq(&expected);
     let shapes: Vec<Shape> = batch.versions().map(|version| version.table().shape.as_ref().clone()).collect();
-    // One sink has all of it, or only the last version's shape, or a shape that was counted by other rules is missing in between.
+    // One sink has all shapes, or only the last version's shape, or a shape that was counted under other rules is
+    // missing in between.
     for shapes in [shapes.clone(), shapes[1..].to_vec(), shapes[..1].to_vec()] {
         let stored = Position::new(1, Lsn(1000), 2);
         let mut again = Stage::new(StageConfig { shapes, stored, ..config(rules()) });
@@ -256,7 +258,7 @@ fn a_shape_that_is_met_late_does_not_hide_those_that_follow_it() {
     feed(&mut first, script).unwrap();
     let mut shapes: Vec<Shape> =
         first.take_batch().versions().map(|version| version.table().shape.as_ref().clone()).collect();
-    // No sink has the second; the third has the next number all the same.
+    // No sink has the second shape; the third has the next number all the same.
     shapes.truncate(3);
     shapes.remove(1);
     shapes[1].schema_version = 2;
@@ -287,7 +289,8 @@ fn a_partition_is_nobodys_target_and_is_not_looked_up() {
     let asked = feed_with(&mut stage, &script, |relation| Some(catalog(relation))).unwrap();
     assert_eq!(asked, [5]);
     assert_eq!(stage.take_counts().versions, 100);
-    // Whatever invalidates the root describes it again together with a partition that is known: that is looked up, once.
+    // Whatever invalidates the root describes it again together with a known partition: the table is then looked up,
+    // once.
     let again = "begin 2000
         relation 5 orders full id:20\n relation 100 orders_p0 full id:20\n insert 5 1000
         relation 5 orders full id:20\n relation 101 orders_p1 full id:20\n insert 5 1001
@@ -314,7 +317,8 @@ fn tables_of_one_truncate_are_no_partitions_of_one_another() {
 
 #[test]
 fn a_partition_with_an_index_as_its_identity_gives_no_key_of_nulls() {
-    // The root's identity is its primary key, the partition's another column: the server marks the row as a key, with NULL for what it does not send.
+    // The root's identity is its primary key, the partition's another column: the server marks the row as a key, with
+    // NULL for what it does not send.
     check(
         "begin 1000
          relation 5 parted default id:20 code:25

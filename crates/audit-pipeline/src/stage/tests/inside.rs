@@ -1,4 +1,4 @@
-//! What is protected inside of values and contexts, and columns that wait for a decision.
+//! What is protected inside values and contexts, and columns that wait for a decision.
 
 use audit_core::method::Method;
 use audit_core::protect::MacKey;
@@ -16,7 +16,7 @@ fn with_keys(rules: Rules) -> StageConfig {
     config
 }
 
-/// A card's number in a column that no rule decides about is masked where it stands; a change of it is seen all the same.
+/// A card number in a column that no rule decides about is masked in place; a change of it is still seen.
 #[test]
 fn cards_in_free_text_and_documents_are_masked_in_place() {
     check_with(
@@ -35,7 +35,7 @@ fn cards_in_free_text_and_documents_are_masked_in_place() {
     );
 }
 
-/// ⚠ A text key in which a card's number is found is no more raw than a protected one.
+/// ⚠ A text key in which a card number is found is never stored raw, like a protected one.
 #[test]
 fn content_that_is_found_in_a_key_makes_it_a_protected_one() {
     let script = "relation 5 payments full pan_ref:25 amount:23
@@ -55,7 +55,7 @@ fn content_that_is_found_in_a_key_makes_it_a_protected_one() {
     assert_eq!(without.take_batch().versions().next().unwrap().key(), Some("****0366"));
 }
 
-/// ⚠ Protection applies to what the application says, before anything is made of it.
+/// ⚠ Protection applies to what the application sends, before anything is derived from it.
 #[test]
 fn a_context_is_protected_like_a_row() {
     let rules = Rules {
@@ -102,7 +102,8 @@ fn strict() -> Rules {
     Rules { tables: vec![rule], ..detecting() }
 }
 
-/// A column that appears in a strict table waits until somebody has decided; one that a rule matches is protected at once.
+/// A column that appears in a strict table waits until someone has decided; one that a rule matches is protected at
+/// once.
 #[test]
 fn a_new_column_of_a_strict_table_is_withheld() {
     check_with(

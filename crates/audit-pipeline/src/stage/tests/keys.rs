@@ -24,7 +24,7 @@ fn encrypting(method: Method) -> (Stage, Arc<Sealer>) {
     (stage, sealer)
 }
 
-/// A change that wants a key leaves nothing behind, and comes again with the same position, counted once.
+/// A change that needs a key leaves nothing behind, and comes again with the same position, counted once.
 #[test]
 fn a_change_waits_for_its_key_and_is_counted_once() {
     for method in [Method::Encrypt, Method::Token] {
@@ -41,7 +41,8 @@ fn a_change_waits_for_its_key_and_is_counted_once() {
                     Ok(Some(relation)) => stage.describe(&relation, Some(&catalog(&relation))).unwrap(),
                     Err(error) => {
                         assert!(error.wanted().is_some(), "{error:?}");
-                        // A batch that is handed on meanwhile does not speak for it, and holds nothing of it.
+                        // A batch that is handed on meanwhile does not include the change, in its progress or its
+                        // content.
                         let batch = stage.take_batch();
                         assert_eq!((batch.progress, batch.len()), (before, 0));
                         assert!(!format!("{error:?} {error}").contains("geheim"));
@@ -66,7 +67,7 @@ fn a_change_waits_for_its_key_and_is_counted_once() {
     }
 }
 
-/// What is stored names its key and opens where the record says that it stands.
+/// What is stored names its key, and opens with the place that the record states.
 #[test]
 fn a_value_is_bound_to_the_place_that_its_record_names() {
     let (mut stage, sealer) = encrypting(Method::Encrypt);
@@ -93,7 +94,7 @@ fn a_value_is_bound_to_the_place_that_its_record_names() {
     }
 }
 
-/// A general rule for a column's name reaches fields of contexts too.
+/// A general rule for a column's name applies to fields of contexts too.
 fn by_name(method: Method) -> (Stage, Arc<Sealer>) {
     let (_, sealer) = encrypting(method);
     let method = vec![MethodRule { key: Some("pii".into()), ..MethodRule::from(method) }].into();
@@ -113,7 +114,8 @@ fn said(stage: &mut Stage) -> String {
     batch.versions().next().unwrap().context().unwrap().json.clone()
 }
 
-/// ⚠ What an application says never stops the trail: a context has no row that an encrypted value could be bound to, so it is hidden.
+/// ⚠ What an application sends never stops the trail: a context has no row that an encrypted value could be bound to,
+/// so the value is hidden.
 #[test]
 fn what_cannot_be_encrypted_in_a_context_is_hidden() {
     let (mut stage, _) = by_name(Method::Encrypt);
@@ -121,7 +123,7 @@ fn what_cannot_be_encrypted_in_a_context_is_hidden() {
     assert_eq!(said(&mut stage), r#"{"actor_id": "7", "phone": "[REDACTED]"}"#);
 }
 
-/// A context that waits for a newer key of its signature may want one for a value as well: it waits on.
+/// A context that waits for a newer key of its signature may also need a key for a value; then it continues to wait.
 #[test]
 fn a_context_waits_for_both_its_keys() {
     let (mut stage, sealer) = by_name(Method::Token);

@@ -28,7 +28,7 @@ fn told(batch: &Batch) -> String {
     batch.versions().map(line).collect()
 }
 
-/// On creation, update and deletion alike; the images stay whole.
+/// This holds for creation, update and deletion alike; the images stay whole.
 #[test]
 fn members_that_change_are_named_by_their_paths() {
     let mut stage = Stage::new(config(rules()));

@@ -1,4 +1,4 @@
-//! What protection leaves, and what is made of it.
+//! What protection leaves, and what is derived from it.
 
 use audit_core::method::{Method, MethodRule, Protect};
 use audit_core::protect::MacKey;
@@ -7,7 +7,7 @@ use audit_core::stored::{json, summary};
 
 use super::*;
 
-/// ⚠ Key, actor, reason, tenant, included columns and summary are made of what protection left.
+/// ⚠ Key, actor, reason, tenant, included columns and summary are derived from what protection left.
 #[test]
 fn whatever_is_derived_from_values_is_derived_after_protection() {
     let columns = ["id", "editor", "why", "tenant", "owner"];
@@ -110,7 +110,7 @@ fn a_protected_key_column_is_usable_stable_and_never_raw() {
             error: table public.users: column id is part of the key and protected with `full`, but there is no row key under which `key` could hold it
         "#]],
     );
-    // The key of `hash` may be rotated; a row keeps its key.
+    // The key of `hash` may be rotated; a row still keeps its key.
     let under = |hash_key: &str| {
         let mut with_key = config(rules());
         with_key.policy.row_key = Some(MacKey::new("row", b"0123456789abcdef"));
@@ -130,8 +130,8 @@ fn several(methods: &[Method]) -> Protect {
     methods.iter().map(|method| MethodRule::from(*method)).collect::<Vec<_>>().into()
 }
 
-/// The first method's output stands in the column, the others' beside it, on both sides and wherever values stand; the summary speaks of the
-/// column once.
+/// The first method's output is in the column, the others' output in columns beside it, on both sides and wherever
+/// there are values; the summary mentions the column once.
 #[test]
 fn several_methods_stand_side_by_side() {
     let phone = MethodRule { domain: Some("phone".into()), ..Method::Hash.into() };
@@ -210,7 +210,7 @@ fn a_companion_that_the_table_has_itself_is_refused() {
     );
 }
 
-/// A method whose keys are not there writes nothing, least of all in clear.
+/// A method whose keys are missing writes nothing, above all no clear text.
 #[test]
 fn a_method_without_its_keys_writes_nothing() {
     for method in [Method::Encrypt, Method::Token, Method::Hash] {

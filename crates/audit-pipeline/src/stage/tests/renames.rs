@@ -1,4 +1,4 @@
-//! To rename a column, a table or a schema is no decision about what is protected.
+//! Renaming a column, a table or a schema is not a decision about what is protected.
 
 use audit_core::context::{ContextKey, ContextKeys};
 use audit_core::mac::MacKey;
@@ -25,7 +25,7 @@ fn insert(commit: u64, relation: &str) -> String {
     format!("begin {commit}\n relation 5 {relation}\n insert 5 1 secret x\n commit")
 }
 
-/// What is recorded of each relation in turn; `restart`: by a daemon of its own each.
+/// What is recorded for each relation in turn; with `restart`, each is recorded by a new daemon.
 fn recorded(rules: &Rules, relations: &[&str], restart: bool) -> String {
     let fresh = |shapes: Vec<Shape>, stored| {
         Stage::new(StageConfig { shapes, stored, contexts: keys(), ..config(rules.clone()) })
@@ -41,7 +41,7 @@ fn recorded(rules: &Rules, relations: &[&str], restart: bool) -> String {
         shown.push_str(&show(&batch));
         shapes.extend(batch.versions().map(|version| version.table().shape.as_ref().clone()));
         if restart {
-            // As it comes back from a sink.
+            // The shapes as they are read back from a sink.
             let back = |shape: &Shape| serde_json::from_str(&serde_json::to_string(shape).unwrap()).unwrap();
             stage = fresh(shapes.iter().map(back).collect(), Position::new(1, Lsn(commit), 0));
         }
@@ -82,7 +82,7 @@ fn whatever_protected_or_left_out_a_column_does_so_under_its_new_name() {
     }
 }
 
-/// A pattern that permits was not written about the new name; an exact name was.
+/// A pattern that allows columns was not written for the new name; an exact name was.
 #[test]
 fn a_pattern_that_permits_does_not_end_protection_at_a_rename() {
     let relations = ["patients full id:20 ssn:25 note:25", "patients full id:20 social_no:25 note:25"];
@@ -110,7 +110,8 @@ fn a_column_that_was_left_out_is_recorded_once_a_rule_names_it_as_it_is_called_n
     }
 }
 
-/// Whoever writes the new name into the configuration restarts the daemon, which may still have to read what was done before the rename.
+/// An operator who writes the new name into the configuration restarts the daemon, which may still have to read what
+/// was done before the rename.
 #[test]
 fn a_rule_for_the_new_name_holds_for_what_the_stream_has_of_the_old_one() {
     let before = "patients full id:20 ssn:25 note:25";
@@ -153,7 +154,7 @@ fn names_that_are_exchanged_exchange_nothing() {
     assert!(!shown.lines().nth(1).unwrap().contains("secret"), "{shown}");
 }
 
-/// The stream describes the table as before, and only the catalog's number tells that the column is another one.
+/// The stream describes the table as before, and only the catalog's number shows that the column is another one.
 #[test]
 fn a_column_that_was_added_again_stays_protected_under_its_next_name() {
     let rules = rules(protecting("public.patients", "ssn"));
@@ -213,9 +214,9 @@ fn a_name_in_protect_that_no_column_has_is_refused_unless_it_was_there_before() 
         table public.patients: the rules protect column ssn, and the table has no such column: name the column in `protect` as it is called now: its columns are id, social_no, note. For a column that is still to come a pattern will do: `ssn*`
     "#]]
     .assert_eq(&said);
-    // A rule for many tables may name what only some of them have.
+    // A rule for many tables may name columns that only some of them have.
     assert!(recorded(&rules(protecting("public.*", "ssn")), &[without], false).contains("secret"));
-    // The catalog is ahead of the stream: the column comes.
+    // The catalog is ahead of the stream: the column will come.
     let mut stage = Stage::new(config(own.clone()));
     let later = |relation: &Relation| {
         let mut later = relation.clone();
@@ -223,7 +224,7 @@ fn a_name_in_protect_that_no_column_has_is_refused_unless_it_was_there_before() 
         Some(catalog(&later))
     };
     feed_with(&mut stage, &insert(1000, without), later).unwrap();
-    // A shape that anyone may have written is no witness that the column went away.
+    // A shape that anyone may have written does not prove that the column was dropped.
     let mut stage = Stage::new(StageConfig { contexts: keys(), ..config(own.clone()) });
     feed(&mut stage, &insert(1000, with)).unwrap();
     let sealed = stage.take_batch().versions().next().unwrap().table().shape.as_ref().clone();
@@ -252,13 +253,13 @@ fn a_renamed_table_keeps_its_rules_until_it_is_named() {
         "#]]
         .assert_eq(&shown);
     }
-    // It is captured still where only tables that are named are.
+    // The table is still captured if only named tables are.
     let taken = TableRule { capture: Some(true), ..own.clone() };
     assert!(recorded(&rules(taken), &[before, after], false).contains("2000.0 created"));
     // An operator who names it decides.
     let named = Rules { tables: vec![own.clone(), rule("public.patients_2025")], ..Rules::default() };
     assert!(recorded(&named, &[before, after], false).contains("secret"));
-    // The rule that has both names is good for both.
+    // A rule with both names applies to both.
     let both = TableRule { name: "public.patients_2025".into(), former_names: vec!["public.patients".into()], ..own };
     let shown = recorded(&rules(both), &[before, after], false);
     assert!(!shown.contains("secret") && shown.lines().count() == 2, "{shown}");
@@ -290,7 +291,7 @@ fn a_key_column_that_is_not_recorded_is_not_in_the_key_either() {
         feed(&mut stage, script).unwrap();
         let shown = show(&stage.take_batch());
         assert!(shown.contains("hmac-sha256:r:") && !shown.contains("4711"), "{shown}");
-        // Who allows it, or records it in another place, has decided.
+        // An operator who allows it, or records it in another place, has decided.
         for decided in [
             TableRule { allow: Some(vec!["id".into()]), ..rule.clone() },
             TableRule { include: Some(vec!["id".into()]), ..rule },

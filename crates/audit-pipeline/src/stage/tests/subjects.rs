@@ -1,4 +1,4 @@
-//! Whose key a value is under.
+//! The data subject whose key protects a value.
 
 use std::collections::HashMap;
 
@@ -8,11 +8,12 @@ use audit_core::method::{Method, MethodRule};
 
 use super::*;
 
-/// A stage whose table `users` encrypts `note`, and `doc.pin`, for whom `owner` names; what it lacks is given as it asks.
+/// A stage whose table `users` encrypts `note` and `doc.pin` for the person that `owner` names; the keys that it asks
+/// for are provided.
 struct Ground {
     stage: Stage,
     sealer: Arc<Sealer>,
-    /// Whose a key is, by its name.
+    /// The owner of each key, by the key's name.
     keys: HashMap<KeyId, Wanted>,
 }
 
@@ -45,7 +46,7 @@ impl Ground {
         self.keys.insert(id, wanted);
     }
 
-    /// The batch that a script makes.
+    /// The batch that results from a script.
     fn batch(&mut self, script: &str) -> Batch {
         let mut commit = 0;
         for line in script.lines().map(str::trim) {
@@ -61,7 +62,8 @@ impl Ground {
         self.stage.take_batch()
     }
 
-    /// Each side's values with the key that they are under: `7`, one of the owners, or `class`; else as they are.
+    /// Each side's values with the owner of their key: `7`, one of the owners, or `class`; unencrypted values as they
+    /// are.
     fn shown(&self, batch: &Batch, columns: &[&str]) -> Vec<String> {
         let class = self.sealer.class("pii").unwrap();
         let owner = |key: &KeyId| match self.keys[key] {
@@ -90,7 +92,8 @@ impl Ground {
     }
 }
 
-/// ⚠ Old side under the key of who owned the row, new side of who owns it, also where the value stayed; what is nobody's is under the class's.
+/// ⚠ The old side is under the key of the row's previous owner, the new side under that of the present one, also if the
+/// value stayed the same. A value without an owner is under the key of the class.
 #[test]
 fn each_side_is_under_the_key_of_whose_it_is() {
     let mut ground = Ground::new("owner");
@@ -111,7 +114,8 @@ fn each_side_is_under_the_key_of_whose_it_is() {
     assert!(!format!("{}{batch:?}", super::show(&batch)).contains("geheim"));
 }
 
-/// ⚠ Whose a value is can be unknown: then it is hidden, for under any other key it would outlive the person's.
+/// ⚠ The owner of a value can be unknown. The value is then hidden, because under any other key it would outlive the
+/// owner's key.
 #[test]
 fn what_is_somebodys_and_nobody_knows_whose_is_hidden() {
     let mut ground = Ground::new("owner");
@@ -138,7 +142,7 @@ fn members_of_documents_are_under_it_and_the_column_need_not_be_kept() {
     assert_eq!(ground.shown(&batch, &["doc", "owner"]), ["created:  | 8"]);
 }
 
-/// Under the class's key nobody could erase what was to be erased; a table without ciphertexts needs no subject.
+/// Under the key of the class nobody could erase a person's values; a table without ciphertexts needs no subject.
 #[test]
 fn a_table_that_encrypts_must_have_the_column() {
     let stage = Ground::new("onwer").stage;

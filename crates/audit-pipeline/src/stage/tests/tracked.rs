@@ -1,4 +1,4 @@
-//! What is tracked: events, soft deletions, another key.
+//! What is tracked: events, soft deletions, and a different key.
 
 use audit_core::events::{Columns, RowEvent};
 

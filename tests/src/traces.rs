@@ -1,3 +1,5 @@
+//! Everything that was written, as bytes, and a search in it.
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -9,20 +11,20 @@ use std::time::{Duration, Instant};
 use aho_corasick::AhoCorasick;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use audit_testkit::Daemon;
-use cdc_audit_tests::world::World;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_postgres::Client;
 
-use crate::secrets::Secrets;
+use crate::world::World;
 
-/// Where bytes were found, and the bytes.
+/// Places where bytes were found, and the bytes.
 #[derive(Default)]
 pub struct Traces(Vec<(String, Vec<u8>)>);
 
-/// How long a daemon that no fault ends is watched.
+/// Time for which a daemon that does not end is watched.
 const WATCHED: Duration = Duration::from_secs(4);
 
 impl Traces {
@@ -34,7 +36,7 @@ impl Traces {
         self.0.iter().map(|(_, bytes)| bytes.len()).sum()
     }
 
-    /// What its port and `status` say, until it ends by itself or has been watched for long enough.
+    /// Adds what its port and `status` say, until it ends by itself or was watched for long enough.
     pub fn while_it_runs(&mut self, world: &World, daemon: &mut Daemon) {
         let begun = Instant::now();
         while daemon.ended().is_none() && begun.elapsed() < WATCHED {
@@ -46,7 +48,11 @@ impl Traces {
         }
     }
 
-    /// Everything that it said; it is killed, if it runs.
+    pub fn text(&mut self, what: &str, text: String) {
+        self.add(what, text);
+    }
+
+    /// Adds everything that it wrote; it is killed if it runs.
     pub fn output(&mut self, what: &str, mut daemon: Daemon) {
         if daemon.ended().is_none() {
             daemon.kill();
@@ -55,12 +61,12 @@ impl Traces {
     }
 
     pub fn command(&mut self, arguments: &[&str], output: &Output) {
-        // The first words say which; an argument may be a secret.
+        // Only the first word names the command, because an argument may be a secret.
         let what = arguments.iter().take(1).copied().collect::<String>();
         self.add(format!("what {what} prints"), [output.stdout.as_slice(), &output.stderr].concat());
     }
 
-    /// Every file under a folder, as it lies; their names too.
+    /// Adds every file under a folder as it is, and its name.
     pub fn folder(&mut self, what: &str, folder: &Path) {
         let Ok(entries) = std::fs::read_dir(folder) else { return };
         for entry in entries {
@@ -73,7 +79,7 @@ impl Traces {
         }
     }
 
-    /// The lake as it lies, and what its Parquet files hold.
+    /// Adds the lake's files as they are, and the values in its Parquet files.
     pub fn lake(&mut self, folder: &Path) {
         self.folder("the lake", folder);
         for path in parquet_files(folder) {
@@ -88,11 +94,11 @@ impl Traces {
         }
     }
 
-    /// Every message of every topic, committed or not.
+    /// Adds every message of every topic, committed or not.
     pub fn kafka(&mut self, brokers: &str) {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", brokers).set("group.id", "search").set("isolation.level", "read_uncommitted");
-        client.set("enable.partition.eof", "false").set("enable.auto.commit", "false");
+        client.set("enable.partition.eof", "true").set("enable.auto.commit", "false");
         let consumer: BaseConsumer = client.create().expect("a consumer");
         let answer = Duration::from_secs(60);
         let metadata = consumer.fetch_metadata(None, answer).expect("the broker answers");
@@ -103,10 +109,13 @@ impl Traces {
                 place.add_partition_offset(topic.name(), partition.id(), Offset::Beginning).expect("a place");
                 consumer.assign(&place).expect("an assignment");
                 let mut at = 0;
-                // Markers of transactions take offsets too: behind the last message none comes.
+                // Markers of transactions have offsets too, so the end may come after the last message without another.
                 while at < end {
-                    let Some(message) = consumer.poll(Duration::from_secs(3)) else { break };
-                    let message = message.expect("a message");
+                    let message = match consumer.poll(answer).expect("the broker answers") {
+                        Ok(message) => message,
+                        Err(KafkaError::PartitionEOF(_)) => break,
+                        Err(error) => panic!("{error}"),
+                    };
                     at = message.offset() + 1;
                     let mut bytes = [message.key().unwrap_or_default(), message.payload().unwrap_or_default()].concat();
                     for header in message.headers().iter().flat_map(|headers| headers.iter()) {
@@ -118,7 +127,7 @@ impl Traces {
         }
     }
 
-    /// Every row of every table of the schema, as text.
+    /// Adds every row of every table of the schema as text.
     pub async fn database(&mut self, client: &Client) {
         let tables = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'cdc_audit'";
         for table in client.query(tables, &[]).await.expect("tables") {
@@ -129,39 +138,36 @@ impl Traces {
         }
     }
 
-    /// That the search would find what was recorded: what protection left stands in each sink.
-    pub fn hold_versions(&self) {
-        for place in ["table cdc_audit", "values of", "the lake", "topic"] {
-            let holds = |text: &str| {
-                let text = text.as_bytes();
-                self.0.iter().any(|(at, bytes)| at.starts_with(place) && bytes.windows(text.len()).any(|w| w == text))
-            };
-            for left in ["hmac-sha256:k1:", "z***@example.com", "[REDACTED]", "paid with ****"] {
-                assert!(holds(left), "there is no {left} in {place}");
+    /// Checks that the search would find what was recorded: each of these places contains these texts.
+    pub fn hold(&self, places: &[&str], texts: &[&str]) {
+        for place in places {
+            for text in texts {
+                assert!(self.has(place, text), "there is no {text} in {place}");
             }
         }
     }
 
-    pub fn search(&self, secrets: &Secrets) -> Vec<String> {
-        let forms = secrets.forms();
-        // All words in one pass: there are megabytes to search for hundreds of them.
+    fn has(&self, place: &str, text: &str) -> bool {
+        let text = text.as_bytes();
+        let holds = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+        self.0.iter().any(|(at, bytes)| at.starts_with(place) && holds(bytes))
+    }
+
+    /// Finds forbidden bytes and returns their names with their places.
+    pub fn search(&self, forms: &[(String, Vec<u8>)]) -> Vec<(String, String)> {
+        // Search for all words in one pass, because there are megabytes to search for hundreds of words.
         let words = AhoCorasick::new(forms.iter().map(|(_, form)| form)).expect("words to search for");
         let mut found = Vec::new();
         for (place, bytes) in &self.0 {
             let seen: BTreeSet<usize> =
                 words.find_overlapping_iter(bytes).map(|hit| hit.pattern().as_usize()).collect();
-            for (what, _) in seen.into_iter().map(|index| &forms[index]) {
-                // `history` repeats the key that it was asked for.
-                if place != "what history prints" || !secrets.is_a_key_of_a_row(what) {
-                    found.push(format!("{what} in {place}"));
-                }
-            }
+            found.extend(seen.into_iter().map(|index| (forms[index].0.clone(), place.clone())));
         }
         found
     }
 }
 
-/// What the daemon's port answers, while it listens.
+/// Returns the answer of the daemon's port while it listens.
 fn get(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     write!(stream, "GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
