@@ -14,6 +14,7 @@ use audit_capture::baseline::BaselineConfig;
 use audit_capture::config::SourceConfig;
 use audit_cipher::{KeyId, Kind, Limits, Sealer, SecretKey};
 use audit_config::ByteSize;
+use audit_config::Chain;
 use audit_connect::PgEndpoint;
 use audit_core::batch::{Batch, Progress};
 use audit_core::method::Protect;
@@ -22,10 +23,10 @@ use audit_core::protect::{DEFAULT_CLASS, MacKey, Policy};
 use audit_core::quarantine::Quarantine;
 use audit_core::rules::{Rules, TableRule};
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
+use audit_pipeline::NamedSink;
 use audit_pipeline::config::PipelineConfig;
 use audit_pipeline::run::{Daemon, run};
 use audit_pipeline::status::Shared;
-use audit_pipeline::{Chain, NamedSink};
 use tokio::sync::watch;
 
 /// The memory limit of every daemon that is measured.

@@ -12,7 +12,7 @@ use audit_core::context::Contexts;
 use audit_core::position::{Lsn, Micros, Position};
 use audit_core::protect::Policy;
 use audit_core::quarantine::Quarantine;
-use audit_core::rules::Rules;
+use audit_core::rules::{FormerNames, Rules};
 use audit_core::sink::{Identity, Sink};
 use audit_hot::{Encoder, FIELD_MAX};
 use audit_lake::{LakeConfig, LakeSink};
@@ -155,6 +155,7 @@ fn stage() -> Stage {
     let server = Server { system_id: 1, timeline: 1, forks: Vec::new(), wal_end: Lsn(1 << 40), slot_start: Lsn::ZERO };
     Stage::new(StageConfig {
         rules: Rules { default_protection: true, ..Rules::default() },
+        names: FormerNames::default(),
         policy: Policy::default(),
         verdict: judge(&server, &[(Arc::from("none"), None)]),
         contexts: Contexts::default(),

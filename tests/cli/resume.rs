@@ -101,3 +101,24 @@ async fn what_a_sink_takes_is_written_whatever_was_quarantined() {
         assert!(trail.iter().all(|version| version.event == "created"), "{trail:?}");
     }
 }
+
+/// What a role lacks is a statement that can be run as it is printed, and then it may quarantine, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_without_rights_is_told_the_grant() {
+    let server = shared(15).await;
+    let world = World::on(server).sql("CREATE TABLE t (id int PRIMARY KEY)").build().await;
+    let role = audit_testkit::unique("On Call");
+    server.execute(&world.database, &format!("CREATE ROLE \"{role}\" LOGIN"));
+    let url = format!("host=127.0.0.1 port={} dbname={} user='{role}'", server.port(), world.database);
+    let position = "0001:0000000016b37430:0000000002";
+    let resume = ["resume", "--sink", "hot", "--quarantine", position, "--as", &url];
+    let output = world.command(&resume);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    let grants =
+        said.split("as the owner of schema cdc_audit run ").nth(1).unwrap_or_else(|| panic!("no GRANT in {said}"));
+    server.execute(&world.database, grants.trim());
+    world.succeed(&resume);
+    let sql = format!("SELECT db_user FROM cdc_audit.quarantine WHERE db_user = '{role}'");
+    assert_eq!(server.execute(&world.database, &sql), role);
+}

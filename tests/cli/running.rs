@@ -1,19 +1,6 @@
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use audit_testkit::{eventually, shared};
 use cdc_audit_tests::world::World;
 use serde_json::Value;
-
-/// Returns status line and body of `GET path`.
-fn get(world: &World, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(("127.0.0.1", world.http)).expect("the daemon listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_daemon_tells_where_it_stands() {
@@ -47,12 +34,12 @@ async fn a_running_daemon_tells_where_it_stands() {
     {
         assert!(told.lines().any(|told| told.starts_with(&line)), "no {line} in\n{told}");
     }
-    assert!(get(&world, "/healthz").0.contains("200"));
-    eventually("it is ready", || get(&world, "/readyz").0.contains("200"));
-    let (_, metrics) = get(&world, "/metrics");
+    assert!(world.get("/healthz").0.contains("200"));
+    eventually("it is ready", || world.get("/readyz").0.contains("200"));
+    let (_, metrics) = world.get("/metrics");
     assert!(metrics.lines().any(|line| line.starts_with("cdc_audit_")), "{metrics}");
     assert!(metrics.contains("cdc_audit_table_withheld_columns{table=\"public.t\"} 1"), "{metrics}");
-    assert!(get(&world, "/nothing").0.contains("404"));
+    assert!(world.get("/nothing").0.contains("404"));
     assert!(daemon.stop().success(), "{}", daemon.output());
     assert!(daemon.stderr().contains("stopped at="), "it says where it stopped: {}", daemon.stderr());
     assert_eq!(world.command(&["status"]).status.code(), Some(3));

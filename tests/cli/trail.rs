@@ -108,6 +108,31 @@ async fn an_export_can_be_proved() {
     world.succeed(&["export", "--until", "2001-01-01", "--to", folder.to_str().expect("a plain name")]);
 }
 
+/// The newest version is looked for within the export's own bounds, and not in the whole trail.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_says_how_far_the_sink_is_within_its_bounds() {
+    let world = world().await;
+    for sink in ["hot", "archive"] {
+        let export = |since: &str, until: &str| {
+            let folder = world.path(&format!("{sink} {since} {until}"));
+            let to = folder.to_str().expect("a plain name");
+            let output = world.command(&["export", "--from", sink, "--since", since, "--until", until, "--to", to]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{said}");
+            let manifest = std::fs::read_to_string(folder.join("manifest.json")).expect("a manifest");
+            (serde_json::from_str::<Value>(&manifest).expect("JSON"), said)
+        };
+        let (manifest, said) = export("2001-01-01", "2101-01-01");
+        assert!(manifest["store"]["complete_until"].is_string(), "{manifest}");
+        assert!(said.contains("is later than what") && said.contains("its newest version was committed at"), "{said}");
+        let (manifest, said) = export("2100-01-01", "2101-01-01");
+        assert!(manifest["store"]["complete_until"].is_null(), "{manifest}");
+        assert!(said.contains("it had no version in that time"), "{said}");
+        let (_, said) = export("2001-01-01", "2002-01-01");
+        assert!(!said.contains("is later than what"), "{said}");
+    }
+}
+
 /// This is true whatever the umask is. A key from standard input is not visible in the arguments of a process.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_is_for_its_owner_alone_and_a_key_comes_from_standard_input() {

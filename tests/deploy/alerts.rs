@@ -33,3 +33,22 @@ fn every_rule_is_tried() {
         assert!(mentions >= 2, "{name} is not tried both ways in alerts_test.yml");
     }
 }
+
+/// A rule about a metric that nobody serves would never fire.
+#[test]
+fn every_rule_asks_for_metrics_that_are_served() {
+    let served = std::fs::read_to_string(repository("crates/cdc-audit/src/http.rs")).unwrap();
+    let rules = std::fs::read_to_string(repository("deploy/prometheus/alerts.yml")).unwrap();
+    let asked = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
+    let names: Vec<&str> = asked
+        .flat_map(|expr| expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
+        .filter_map(|word| word.strip_prefix("cdc_audit_"))
+        .collect();
+    assert!(names.contains(&"sink_troubles"), "{names:?}");
+    for name in names {
+        let registered = name.strip_suffix("_total").unwrap_or(name);
+        // Some of those about a table are registered without that word.
+        let forms = [registered, registered.strip_prefix("table_").unwrap_or(registered)];
+        assert!(forms.iter().any(|form| served.contains(&format!("\"{form}\""))), "nothing serves cdc_audit_{name}");
+    }
+}

@@ -1,7 +1,12 @@
-//! Tests what an operator installs, the systemd unit and the alert rules, with the tools that will read them.
+//! Tests what an operator installs (package, systemd unit, image, alert rules, dashboard) with the tools that will read
+//! it.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod alerts;
+mod dashboard;
+mod image;
+mod manual;
+mod package;
 mod unit;
 
 use std::process::{Command, Output};

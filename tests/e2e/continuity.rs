@@ -197,6 +197,38 @@ async fn a_gap_is_not_accepted_ahead_of_time() {
     assert_eq!(daemon.wait().code(), Some(4), "{}", daemon.output());
 }
 
+/// ⚠ The permission holds until each sink has stored the record, because a session may end before.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_gap_is_accepted_until_each_sink_has_it() {
+    let server = shared(15).await;
+    let world = World::on(server).sql(TABLE).pipeline("stop_timeout = \"1 s\"").build().await;
+    insert(server, &world, 1..=3);
+    world.catch_up().await;
+    insert(server, &world, 4..=6);
+    let slot = format!("'{}'", world.slot);
+    server.execute(&world.database, &format!("SELECT pg_replication_slot_advance({slot}, pg_current_wal_lsn())"));
+    let locking = world.hot().await;
+    locking.batch_execute("BEGIN; LOCK TABLE cdc_audit.versions IN EXCLUSIVE MODE").await.unwrap();
+    let gaps = |trail: &[Version]| trail.iter().filter(|version| version.event == "gap").count();
+    // Killed before the hot table has the record: the same command may be given again.
+    let mut daemon = world.launch().argument("--accept-gap").start();
+    insert(server, &world, 7..=9);
+    eventually_async("the lake has the record", async || world.recorded().await.by_log.len() == 7).await;
+    daemon.kill();
+    let mut daemon = world.launch().argument("--accept-gap").start();
+    insert(server, &world, 10..=10);
+    eventually_async("the lake goes on", async || world.recorded().await.by_log.len() == 8).await;
+    let end = format!("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = {slot}");
+    server.execute(&world.database, &end);
+    daemon.wait_for_line("the session ended; another begins");
+    locking.batch_execute("ROLLBACK").await.unwrap();
+    eventually_async("the hot table has it too", async || world.recorded().await.hot.len() == 8).await;
+    assert!(daemon.stop().success(), "{}", daemon.output());
+    let recorded = world.recorded().await;
+    assert_eq!((gaps(&recorded.hot), gaps(&recorded.by_log)), (1, 1));
+    assert_eq!(told(&recorded.hot), told(&recorded.by_log));
+}
+
 /// ⚠ The WAL of a standby that took over without the last commits also needs a new epoch.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_that_lost_the_last_commits_starts_a_new_epoch() {

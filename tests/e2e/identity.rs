@@ -187,6 +187,62 @@ async fn renames_take_no_protection_away() {
     assert!(!stored(&world).await.contains("raw-"));
 }
 
+/// What held for an object holds for it under its next name, in the stream, for its baseline and for `check`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detached_partition_and_a_renamed_table_keep_their_rules() {
+    let server = shared(15).await;
+    let tables = "CREATE TABLE visits (id int PRIMARY KEY, ssn text) PARTITION BY RANGE (id);
+        CREATE TABLE visits_1 PARTITION OF visits FOR VALUES FROM (0) TO (100);
+        CREATE TABLE visits_2 PARTITION OF visits FOR VALUES FROM (100) TO (200);
+        INSERT INTO visits VALUES (1, 'raw-1'), (101, 'raw-101');";
+    let rules = "[[tables]]\nname = \"public.visits\"\nprotect = { ssn = \"full\" }\n";
+    let world = World::on(server)
+        .unwitnessed()
+        .tables(&format!("{rules}{RULES}"))
+        .sql(&format!("{tables}{PATIENTS}"))
+        .publish_all()
+        .without_lake()
+        .build()
+        .await;
+    server.execute(&world.database, "INSERT INTO patients VALUES (1, 'raw-1', 'x')");
+    world.catch_up().await;
+    let detach = "ALTER TABLE visits DETACH PARTITION visits_1; ALTER TABLE visits DETACH PARTITION visits_2;
+        INSERT INTO visits_1 VALUES (2, 'raw-2'); ALTER TABLE patients RENAME TO people";
+    server.execute(&world.database, detach);
+    world.catch_up().await;
+    // Known after a start too, also of what had no change since.
+    server.execute(&world.database, "UPDATE visits_1 SET ssn = 'raw-3'; UPDATE visits_2 SET ssn = 'raw-102'");
+    world.catch_up().await;
+    let rows = stored(&world).await;
+    assert!(!rows.contains("raw-") && rows.contains("public.visits_1") && rows.contains("public.visits_2"), "{rows}");
+    // Only what wants a baseline has a record.
+    let sql = "SELECT table_name FROM cdc_audit.captured WHERE table_name ~ 'people|visits_1'";
+    let captured = world.client().await.query(sql, &[]).await.expect("what is captured");
+    let captured: Vec<String> = captured.iter().map(|row| row.get(0)).collect();
+    assert_eq!(captured, ["public.visits_1"], "the rule of the other wants none");
+
+    let check = || {
+        let output = world.command(&["check"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, said) = check();
+    assert!(code == Some(3) && said.contains("no rule names it: it was captured as public.visits before"), "{said}");
+    assert!(
+        said.contains("`name = \"public.visits_1\"`") && said.contains("former_names = [\"public.patients\"]"),
+        "{said}"
+    );
+    let own = |name: &str| format!("[[tables]]\nname = \"public.{name}\"\nprotect = {{ ssn = \"full\" }}\n");
+    world.edit_config(
+        "[[tables]]\nname = \"public.patients\"",
+        &format!(
+            "{}{}[[tables]]\nname = \"public.people\"\nformer_names = [\"public.patients\"]",
+            own("visits_1"),
+            own("visits_2")
+        ),
+    );
+    assert_eq!(check().0, Some(0), "{}", check().1);
+}
+
 /// ⚠ REPLICA IDENTITY FULL removes the mark from the index that identified the rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_replica_identity_is_no_reason_to_split_a_history_in_silence() {

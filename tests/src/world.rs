@@ -1,6 +1,8 @@
 //! Everything around one daemon: source, hot database, lake, configuration, and the second slot that saw the same.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -355,6 +357,16 @@ impl World {
 
     pub fn set_up(&self) {
         self.succeed(&["setup"]);
+    }
+
+    /// Returns status line and body of `GET path`, from the port of a world that listens.
+    pub fn get(&self, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).expect("the daemon listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
     }
 
     pub fn launch(&self) -> Launch {

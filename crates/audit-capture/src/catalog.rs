@@ -74,6 +74,9 @@ impl PublishedTable {
 }
 
 /// Every table of the publication, by name. Empty if the publication does not exist.
+///
+/// # Errors
+/// Returns a [`QueryError`] if the catalog cannot be read.
 pub async fn published(client: &Client, publication: &str) -> Result<Vec<PublishedTable>, QueryError> {
     let mut tables = read(client, publication, None, true).await?;
     tables.sort_by(|a, b| a.name.cmp(&b.name));
@@ -81,12 +84,18 @@ pub async fn published(client: &Client, publication: &str) -> Result<Vec<Publish
 }
 
 /// One table as the publication would publish it; `None` if there is no such table (any more).
+///
+/// # Errors
+/// Returns a [`QueryError`] if the catalog cannot be read.
 pub async fn table(client: &Client, publication: &str, oid: u32) -> Result<Option<PublishedTable>, QueryError> {
     Ok(read(client, publication, Some(oid), true).await?.pop())
 }
 
 /// What the catalog knows about a relation of the stream: the table, if it still exists, and the types of its columns
 /// if the table no longer tells them. ⚠ Types are never taken from a stored shape, because protection depends on them.
+///
+/// # Errors
+/// Returns a [`QueryError`] if the catalog cannot be read.
 pub async fn of_relation(client: &Client, publication: &str, relation: &Relation) -> Result<CatalogTable, QueryError> {
     // The row filter is left out: some servers print it only under a lock on the table, and the stream would have to
     // wait for that lock.

@@ -14,16 +14,18 @@ mod slot;
 mod stream;
 mod tables;
 
-use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use audit_core::rules::Rules;
+use audit_config::Chain;
+use audit_core::rules::{FormerNames, Rules, TableRules};
+use audit_core::shape::TableName;
 use tokio_postgres::Client;
 
 use crate::catalog::{self, PublishedTable};
 use crate::clock::Skew;
 use crate::config::SourceConfig;
+use crate::former_names;
 use crate::query::{QueryError, major};
 use crate::setup::{Found, MAJORS};
 
@@ -129,7 +131,7 @@ pub async fn check(input: &Input<'_>, application_name: &str) -> Vec<Finding> {
             report.fail(
                 Area::Server,
                 input.source.endpoint.describe(),
-                chain(&error),
+                Chain(&error).to_string(),
                 error.hint().unwrap_or_default(),
             );
             sinks::check(&mut report, input.sinks, None);
@@ -143,7 +145,7 @@ pub async fn check(input: &Input<'_>, application_name: &str) -> Vec<Finding> {
             }
             Err(Unreadable::Query(error)) => {
                 let hint = error.hint().unwrap_or("look into the server's log");
-                report.fail(Area::Server, input.source.endpoint.describe(), chain(&error), hint);
+                report.fail(Area::Server, input.source.endpoint.describe(), Chain(&error).to_string(), hint);
                 sinks::check(&mut report, input.sinks, None);
             }
         },
@@ -155,6 +157,7 @@ pub async fn check(input: &Input<'_>, application_name: &str) -> Vec<Finding> {
 struct Seen {
     found: Found,
     published: Vec<PublishedTable>,
+    names: FormerNames,
     skew: Skew,
     stream: stream::Stream,
     /// Whether the slot is at a position before the publication existed.
@@ -184,9 +187,15 @@ impl Seen {
         let published = catalog::published(client, &source.publication).await?;
         // Under FOR ALL TABLES the daemon's own tables are published too; the daemon skips them.
         let published = published.into_iter().filter(|table| table.name.schema != "cdc_audit").collect();
+        let names = former_names::known(client, &source.name).await?;
         let stream = stream::Stream::look(client, source, &found).await;
         let slot_is_older = crate::slot::is_older_than(client, &source.slot, &source.publication).await?;
-        Ok(Seen { found, published, skew, stream, slot_is_older })
+        Ok(Seen { found, published, names, skew, stream, slot_is_older })
+    }
+
+    /// The rules that the daemon finds for a table.
+    fn rules(&self, input: &Input<'_>, name: &TableName, oid: u32) -> TableRules {
+        self.names.rules_now(input.rules, name, oid)
     }
 
     fn judge(&self, report: &mut Report, input: &Input<'_>) {
@@ -229,14 +238,6 @@ impl Report {
 
     fn fail(&mut self, area: Area, subject: impl Into<String>, message: impl Into<String>, fix: impl Into<String>) {
         self.push(area, subject, State::Fail, message, Some(fix.into()));
-    }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", chain(cause)),
-        None => error.to_string(),
     }
 }
 

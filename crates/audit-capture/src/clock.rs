@@ -20,6 +20,10 @@ pub struct Skew {
 }
 
 impl Skew {
+    /// Compares the two clocks with one query.
+    ///
+    /// # Errors
+    /// Returns a [`QueryError`] if the server does not tell its time.
     pub async fn measure(client: &Client) -> Result<Skew, QueryError> {
         let sql = "SELECT pg_catalog.to_jsonb((extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint)";
         let before = Micros::now();
@@ -27,7 +31,7 @@ impl Skew {
         Ok(Skew { low: server - Micros::now().0, high: server - before.0 })
     }
 
-    /// What is wrong, where something is.
+    /// A description of the problem, if there is one.
     pub fn complaint(self) -> Option<String> {
         let (micros, side) = match self {
             Skew { low, .. } if low > SKEW_MAX_MICROS => (low, "ahead of"),

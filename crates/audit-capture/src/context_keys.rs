@@ -8,6 +8,9 @@ use crate::query::{QueryError, row};
 
 /// The keys that are valid now. There are none if `setup` has not made them or this session's role may not read them:
 /// then no context can be verified, which is no reason not to capture.
+///
+/// # Errors
+/// Returns a [`QueryError`] if the server cannot be asked; missing keys or rights are not an error.
 pub async fn read(client: &Client) -> Result<ContextKeys, QueryError> {
     const WHAT: &str = "read the keys of contexts";
     // The LSN is read in a statement of its own, before the keys, because a snapshot is taken before the functions of

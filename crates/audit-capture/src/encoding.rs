@@ -18,6 +18,9 @@ pub fn complaint(encoding: &str) -> Option<String> {
 }
 
 /// The encoding of the session's database.
+///
+/// # Errors
+/// Returns a [`QueryError`] if the server cannot answer the query.
 pub async fn read(client: &Client) -> Result<String, QueryError> {
     let sql =
         "SELECT to_jsonb(pg_encoding_to_char(d.encoding)) FROM pg_database d WHERE d.datname = current_database()";

@@ -4,6 +4,7 @@
 //! - [`baseline`]: the rows that existed before capture began;
 //! - [`context_keys`]: the keys that distinguish a context of `set_context` from anyone else's message;
 //! - [`catalog`]: the published tables as the catalog describes them now, and as pgoutput will;
+//! - [`former_names`]: what tables were called before, and of which tables partitions were part;
 //! - [`slot`]: the state of the replication slot;
 //! - [`setup`] and [`teardown`]: publication, slot and schema `cdc_audit`, planned first, printed, then executed;
 //! - [`replication`]: the replication connection, from the login to chunks of frames, and feedback to the server;
@@ -20,6 +21,7 @@ pub mod config;
 pub mod context_keys;
 pub mod encoding;
 mod facts;
+pub mod former_names;
 mod identity;
 mod published;
 mod query;

@@ -114,6 +114,9 @@ pub(crate) async fn row<T: DeserializeOwned>(
 }
 
 /// The server's major version: 15 for 15.18.
+///
+/// # Errors
+/// Returns a [`QueryError`] if the server cannot answer the query.
 pub async fn major(client: &Client) -> Result<u32, QueryError> {
     let sql = "SELECT pg_catalog.to_jsonb(pg_catalog.current_setting('server_version_num')::int / 10000)";
     row(client, "ask for the server's version", sql, &[]).await

@@ -4,9 +4,9 @@
 //! What exists is left alone, so a second run finds nothing to do. Three rules apply:
 //!
 //! - **The application must not notice.** A table without a usable replica identity is not published, because
-//!   PostgreSQL would then refuse its UPDATE and DELETE; a table is altered only if the operator asked for it, and not
-//!   if altering it would have the same effect; statements that lock tables time out instead of making the
-//!   application's statements wait.
+//!   PostgreSQL would then refuse its UPDATE and DELETE. A table is altered only if the operator asked for it, and not
+//!   if that too would make PostgreSQL refuse these statements. Statements that lock tables time out instead of making
+//!   the application's statements wait.
 //! - **Publication before slot.** The server decodes each change by the catalog as it was at that point of the WAL: a
 //!   change from before the publication existed cannot be decoded.
 //! - **No superuser.** The role that runs it owns the tables (or is a member of their owners) and may create a schema
@@ -72,6 +72,9 @@ pub(crate) struct Found {
 }
 
 /// Plans what has to be done on the source, as seen through `admin`, a session of the role that will do it.
+///
+/// # Errors
+/// Returns a [`QueryError`] if the source cannot be read; what setup must not do is a refusal in the plan.
 pub async fn plan(admin: &Client, wanted: &Wanted<'_>) -> Result<Plan, QueryError> {
     let major = major(admin).await?;
     if major < *MAJORS.start() {

@@ -116,6 +116,9 @@ pub fn create_sql(major: u32, name: &str) -> String {
 }
 
 /// The slot of this name; `None` if there is none in the cluster.
+///
+/// # Errors
+/// Returns a [`QueryError`] if the server cannot answer the query.
 pub async fn read(client: &Client, name: &str) -> Result<Option<SlotState>, QueryError> {
     let what = "read the state of the replication slot";
     Ok(rows(client, what, include_str!("sql/slot.sql"), &[&name]).await?.pop())
@@ -139,6 +142,9 @@ pub(crate) async fn is_older_than(client: &Client, slot: &str, publication: &str
 }
 
 /// How long the server waits for a message before it ends a replication session of this role; `None` means for ever.
+///
+/// # Errors
+/// Returns a [`QueryError`] if the server cannot answer the query.
 pub async fn wal_sender_timeout(client: &Client) -> Result<Option<Duration>, QueryError> {
     let sql = "SELECT to_jsonb(setting::bigint) FROM pg_settings WHERE name = 'wal_sender_timeout'";
     let millis: u64 = row(client, "read wal_sender_timeout", sql, &[]).await?;

@@ -99,6 +99,9 @@ impl Plan {
 /// the first one that fails: the next run finds what was done before it and does not do it again.
 ///
 /// `daemon` is needed if [`Plan::needs_daemon`] says so.
+///
+/// # Errors
+/// Returns the [`QueryError`] of the first statement that fails.
 pub async fn apply(
     plan: &Plan,
     admin: &Client,

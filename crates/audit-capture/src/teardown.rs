@@ -13,6 +13,9 @@ use crate::slot::PLUGIN;
 use crate::step::{On, Plan, Statement, Step};
 
 /// Plans what has to be dropped, as seen through `admin`, a session of the role that will do it.
+///
+/// # Errors
+/// Returns a [`QueryError`] if the source cannot be read.
 pub async fn plan(admin: &Client, source: &SourceConfig, daemon_role: &str) -> Result<Plan, QueryError> {
     let found = Found::read(admin, source, daemon_role, None).await?;
     let mut plan = Plan::default();

@@ -80,6 +80,7 @@
 //!
 //! [`Problems`] prints no `error:` before itself, because the code that prints the error adds it.
 
+mod chain;
 mod check;
 mod document;
 mod load;
@@ -93,6 +94,7 @@ mod visible;
 #[cfg(test)]
 mod tests;
 
+pub use chain::{Chain, causes};
 pub use check::nearest;
 pub use load::{effective, load, parse};
 pub use problems::{Problems, quote};

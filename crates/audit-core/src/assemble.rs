@@ -41,6 +41,10 @@ impl Assembler {
         Assembler { current: None, progress: start }
     }
 
+    /// Begins a transaction of an epoch.
+    ///
+    /// # Errors
+    /// Fails if a transaction is already open.
     pub fn begin(&mut self, epoch: u16, transaction: Transaction) -> Result<(), AssembleError> {
         if self.current.is_some() {
             return Err(AssembleError::Nested);
@@ -51,6 +55,9 @@ impl Assembler {
     }
 
     /// Gives the next change of the current transaction its place. `lsn` is the start of its WAL record.
+    ///
+    /// # Errors
+    /// Fails outside a transaction, or if the transaction has more changes than a position can count.
     pub fn change(&mut self, lsn: Lsn) -> Result<Place, AssembleError> {
         let current = self.current.as_mut().ok_or(AssembleError::Outside("a change"))?;
         let position = Position::new(current.epoch, current.transaction.commit_lsn, current.next_seq);
@@ -69,6 +76,9 @@ impl Assembler {
     }
 
     /// Sets the context of the changes that follow in this transaction, or clears it with `None`.
+    ///
+    /// # Errors
+    /// Fails outside a transaction.
     pub fn context(&mut self, context: Option<Context>) -> Result<(), AssembleError> {
         let current = self.current.as_mut().ok_or(AssembleError::Outside("a transactional message"))?;
         current.context = context.map(Arc::new);
@@ -76,6 +86,9 @@ impl Assembler {
     }
 
     /// Ends the current transaction. `end_lsn` is the end of its commit record.
+    ///
+    /// # Errors
+    /// Fails outside a transaction.
     pub fn commit(&mut self, end_lsn: Lsn) -> Result<Transaction, AssembleError> {
         let current = self.current.take().ok_or(AssembleError::Outside("a commit"))?;
         self.progress.flushed_lsn = self.progress.flushed_lsn.max(end_lsn);

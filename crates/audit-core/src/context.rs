@@ -141,9 +141,24 @@ pub enum Said {
 /// The keys of `cdc_audit.set_context` that are known.
 #[derive(Clone, Debug, Default)]
 pub struct ContextKeys {
+    /// Also those that were rotated out.
     pub keys: Vec<ContextKey>,
     /// Anyone who wrote a message before this LSN could see only these keys: a signature under any other key is forged.
     pub as_of: Lsn,
+}
+
+/// So many keys are valid: the newest ones.
+const VALID: u32 = 3;
+
+/// Who wrote a text, as far as its seal tells. Who is known best comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Author {
+    /// A daemon of this source, under a valid key.
+    Own,
+    /// The same under a key that was rotated out, which others may have by now; or there are no keys, and nothing is sealed.
+    Unsure,
+    /// Nobody who had a key of this source.
+    Foreign,
 }
 
 /// Reads messages, with the keys of `cdc_audit.set_context`.
@@ -163,14 +178,23 @@ impl Contexts {
         self.known = known;
     }
 
-    /// A seal that proves to a later daemon of the same source that this one wrote `text`. `None` without a key; the
-    /// last three keys are accepted, as for contexts.
+    /// Proves later, to a daemon of the same source, that one wrote `text`: see [`Author`]. `None` without a key.
     pub fn seal(&self, text: &str) -> Option<String> {
         self.known.keys.iter().max_by_key(|key| key.id()).map(|key| key.seal(text))
     }
 
-    pub fn is_sealed(&self, text: &str, seal: &str) -> bool {
-        self.known.keys.iter().any(|key| key.sealed(text, seal))
+    pub fn author(&self, text: &str, seal: Option<&str>) -> Author {
+        let sealed = |key: &&ContextKey| seal.is_some_and(|seal| key.sealed(text, seal));
+        match self.known.keys.iter().find(sealed) {
+            Some(key) if self.is_valid(key) => Author::Own,
+            None if !self.known.keys.is_empty() => Author::Foreign,
+            _ => Author::Unsure,
+        }
+    }
+
+    fn is_valid(&self, key: &ContextKey) -> bool {
+        let newest = self.known.keys.iter().map(ContextKey::id).max().unwrap_or_default();
+        newest - key.id() < VALID
     }
 
     /// `xid` is the id of the message's transaction, `lsn` the message's own position.
@@ -193,7 +217,7 @@ impl Contexts {
         if key.is_none() && lsn >= *as_of && newest.is_some_and(|newest| signed.key > newest) {
             return Said::UnknownKey;
         }
-        let verified = key.is_some_and(|key| key.verifies(&signed, xid));
+        let verified = key.is_some_and(|key| self.is_valid(key) && key.verifies(&signed, xid));
         Said::Context(Context::parse(&signed.text).map(|context| Context { verified: Some(verified), ..context }))
     }
 

@@ -212,8 +212,8 @@ fn push_digits(out: &mut String, ascii: &[u8]) {
     out.extend(ascii.iter().map(|b| char::from(*b)));
 }
 
-/// A pattern of the operator's own: text as it is, `{2}` for the first two characters of the value, `{-4}` for its last
-/// four, `{{` and `}}` for the brackets themselves.
+/// A pattern of the operator's own: text as it is, `{2}` for the first two characters of the value, `{-4}` for its last four, `{{` and
+/// `}}` for the brackets themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]

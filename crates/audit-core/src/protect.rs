@@ -94,7 +94,10 @@ pub struct Place {
 
 impl Policy {
     /// Protects a version and appends it to `batch`. Its transaction is the current one of the batch
-    /// ([`Batch::transaction`]). After an error the batch is as before.
+    /// ([`Batch::transaction`]).
+    ///
+    /// # Errors
+    /// Returns a [`SealError`] if the change cannot become a version; the batch is then as before.
     pub fn seal(
         &self,
         batch: &mut Batch,
@@ -396,6 +399,10 @@ impl Policy {
     }
 
     /// Protects what a context contains; actor and reason are then taken from what is left.
+    ///
+    /// # Errors
+    /// Fails if a key is missing, or has to be fetched first ([`SealError::KeyWanted`]), or if a value is too long to
+    /// be encrypted.
     pub fn context(&self, inside: &Inside, mut context: Context) -> Result<Context, SealError> {
         if inside.is_empty() {
             return Ok(context);

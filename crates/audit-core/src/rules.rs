@@ -17,8 +17,10 @@ use crate::versions_table::VersionsTable;
 
 pub use self::decide::{By, Decision, TableRules, is_path};
 use self::decide::{ContentRule, Decider, Pattern, own};
+pub use self::names::{Called, FormerNames};
 
 mod decide;
+mod names;
 
 /// Rules for the tables that `name` matches. Rules are read in order; a later one that matches adds to and overrides earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

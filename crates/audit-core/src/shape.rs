@@ -226,6 +226,13 @@ impl Shape {
         serde_json::to_string(&plain).unwrap_or_default()
     }
 
+    /// The same of a table whose columns have other attribute numbers.
+    pub fn without_numbers(&self) -> Shape {
+        let mut shape = self.clone();
+        shape.columns.iter_mut().for_each(|column| column.attnum = None);
+        shape
+    }
+
     pub fn column(&self, name: &str) -> Option<&ShapeColumn> {
         self.columns.iter().find(|column| column.name == name)
     }

@@ -177,6 +177,11 @@ impl SinkError {
         SinkError::new(Action::Fenced, message)
     }
 
+    /// The error of a sink that was given work before [`Sink::take`], or after an error that ended what `take` began.
+    pub fn not_taken(sink: &str) -> SinkError {
+        SinkError::new(Action::Restart, format!("sink {sink} is not taken over"))
+    }
+
     /// The error for [`went_back`]. `place` names what holds the checkpoint.
     pub fn went_back(place: &str) -> SinkError {
         SinkError::new(Action::Restart, format!("{place} went back to an earlier state than this process has stored"))

@@ -225,7 +225,10 @@ impl TableError {
 }
 
 impl Table {
-    /// `row_key` says whether a key for protected key columns is configured.
+    /// Applies the rules to a shape. `row_key` says whether a key for protected key columns is configured.
+    ///
+    /// # Errors
+    /// Returns a [`TableError`] if the rules do not fit the shape.
     pub fn new(shape: Arc<Shape>, rules: &TableRules, row_key: bool) -> Result<Table, TableError> {
         let name = shape.name().to_string();
         let (mut columns, mut withheld) = (Vec::new(), Vec::new());

@@ -90,7 +90,7 @@ pub struct ManifestStore {
     /// The lag that the daemon reported; null if it did not answer.
     pub lag: Option<Lag>,
     /// Everything committed before this time was certainly in the store. It is the time of the export if the sink had
-    /// no lag, or else the latest commit time among the versions that it had.
+    /// no lag, or else the latest commit time among the versions that it had of these tables since `since`.
     pub complete_until: Option<String>,
 }
 
@@ -245,7 +245,7 @@ async fn manifest_store(
     let head = store.head(&request.source, &request.sink).await?;
     let complete_until = match request.lag {
         Some(Lag { bytes: 0, .. }) => Some(manifest.exported_at.clone()),
-        _ => store.newest(&request.source, &manifest.tables).await?.map(|at| at.to_string()),
+        _ => store.newest(&request.source, &manifest.tables, request.since).await?.map(|at| at.to_string()),
     };
     Ok(ManifestStore {
         position: head.as_ref().map(|head| head.checkpoint.position),

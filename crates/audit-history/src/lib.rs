@@ -1,8 +1,10 @@
 //! Reads what the sinks have stored: the trail of a row, and exports that can be verified.
 
 pub mod export;
+mod key;
 mod lines;
 mod store;
 
 pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
+pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};

@@ -122,18 +122,29 @@ impl Store {
         })
     }
 
-    /// Finds the latest commit time among the versions of these tables.
+    /// Finds the latest commit time among the versions of these tables that were committed at or after `since`. A large
+    /// hot table is slow to search through without such a bound.
     ///
     /// # Errors
     /// Fails if the store cannot be read.
-    pub async fn newest(&self, source: &str, tables: &[String]) -> Result<Option<Micros>, StoreError> {
-        Ok(match self {
+    pub async fn newest(
+        &self,
+        source: &str,
+        tables: &[String],
+        since: Option<Micros>,
+    ) -> Result<Option<Micros>, StoreError> {
+        // For a hot table no names mean all tables.
+        if tables.is_empty() {
+            return Ok(None);
+        }
+        let newest = match self {
             Store::Hot(hot) => {
                 let (source, tables) = (source.to_string(), tables.to_vec());
-                hot.newest(&audit_hot::Selection { source, tables, ..Default::default() }).await?
+                hot.newest(&audit_hot::Selection { source, tables, since, ..Default::default() }).await?
             }
             Store::Lake(lake) => lake.newest(source, tables).await?,
-        })
+        };
+        Ok(newest.filter(|newest| since.is_none_or(|since| *newest >= since)))
     }
 
     /// Reads the table's latest shape.

@@ -257,7 +257,7 @@ async fn empty(client: &Client) {
 /// Measures the latency of writing one version after the other.
 async fn one_by_one(server: &Postgres, client: &Client, batch: &Batch) {
     empty(client).await;
-    let mut sink = HotSink::new("hot", HotConfig { batch_rows: 1, ..HotConfig::new(server.url("postgres")) });
+    let mut sink = HotSink::new("hot", &HotConfig { batch_rows: 1, ..HotConfig::new(server.url("postgres")) });
     sink.take(&sink::Identity { source: "bench".into(), system_id: 1, timeline: 1, timeline_start: Lsn::ZERO })
         .await
         .unwrap();
@@ -281,7 +281,7 @@ async fn compare(server: &Postgres, client: &Client, batches: &[Batch], encoded:
         let mib = std::env::var("BATCH_MIB").ok().and_then(|mib| mib.parse().ok());
         let usual = HotConfig::new(server.url("postgres"));
         let batch_bytes = mib.map_or(usual.batch_bytes, audit_config::ByteSize::mib);
-        let mut sink = HotSink::new("hot", HotConfig { batch_bytes, ..usual });
+        let mut sink = HotSink::new("hot", &HotConfig { batch_bytes, ..usual });
         sink.take(&sink::Identity { source: "bench".into(), system_id: 1, timeline: 1, timeline_start: Lsn::ZERO })
             .await
             .unwrap();

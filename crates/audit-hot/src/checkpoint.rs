@@ -17,7 +17,7 @@ use tokio_postgres::{Client, Row, Statement};
 
 use audit_connect::PgEndpoint;
 
-use crate::failure::failed;
+use crate::error::failed;
 use crate::session::{BEGIN, unblocked};
 
 /// A row of `checkpoints`.

@@ -11,7 +11,7 @@ use audit_core::sink::{Baselines, Checkpoint, Identity, SinkError, Stored, went_
 use tokio_postgres::{Client, Statement};
 
 use crate::checkpoint::{self, Owned};
-use crate::failure::failed;
+use crate::error::failed;
 use crate::owner::Owner;
 use crate::session::{BEGIN, check_pooler, open_for_checkpoint};
 use audit_core::plan::{self, Digests, Have, Limits, Unit, shape_id};
@@ -103,6 +103,7 @@ impl CheckpointStore {
     /// Fails if the database does not commit, or if another daemon owns the checkpoint.
     pub async fn store(&mut self, unit: &Unit<'_>) -> Result<(), SinkError> {
         self.connected().await?;
+        let not_taken = || SinkError::not_taken(&self.owner.sink);
         let taken = self.taken.as_mut().ok_or_else(not_taken)?;
         let (client, advance) = taken.session.take().ok_or_else(not_taken)?;
         let to = unit.checkpoint(&taken.identity);
@@ -154,7 +155,7 @@ impl CheckpointStore {
 
     /// Makes sure that there is a session, and that what we know is what is stored.
     async fn connected(&mut self) -> Result<&mut Taken, SinkError> {
-        let taken = self.taken.as_mut().ok_or_else(not_taken)?;
+        let taken = self.taken.as_mut().ok_or_else(|| SinkError::not_taken(&self.owner.sink))?;
         if taken.session.is_none() {
             let (client, advance) = open_for_checkpoint(&self.owner.endpoint, &self.owner.sink).await?;
             let source = taken.identity.source.as_str();
@@ -168,8 +169,4 @@ impl CheckpointStore {
         }
         Ok(taken)
     }
-}
-
-fn not_taken() -> SinkError {
-    SinkError::stop("the sink was not taken before it was used")
 }

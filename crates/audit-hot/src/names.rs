@@ -9,7 +9,7 @@ use audit_core::versions_table::NAME_MAX;
 use sha2::{Digest, Sha256};
 
 /// Names of our tables, in the hot database or in the source, which may be the same database.
-pub(crate) const OURS: [&str; 15] = [
+pub(crate) const OURS: [&str; 16] = [
     "versions",
     "versions_tables",
     "checkpoints",
@@ -23,6 +23,7 @@ pub(crate) const OURS: [&str; 15] = [
     "chunks",
     "context_keys",
     "captured",
+    "captured_names",
     "captured_since",
     "quarantine",
 ];

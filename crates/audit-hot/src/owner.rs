@@ -8,7 +8,7 @@ use audit_core::sink::SinkError;
 use tokio_postgres::Client;
 
 use crate::checkpoint::{self, Owned};
-use crate::failure::failed;
+use crate::error::failed;
 
 /// This process as the owner of one sink's checkpoint.
 #[derive(Debug)]

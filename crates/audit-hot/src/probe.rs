@@ -13,7 +13,7 @@ use crate::checkpoint;
 use crate::config::HotConfig;
 use crate::copy;
 use crate::encode::{Encoder, FIELD_MAX};
-use crate::failure::failed;
+use crate::error::failed;
 use crate::session::{Session, check_pooler};
 
 /// Connects, checks tables and rights, looks for the sink's checkpoint, and writes a row in a transaction that is

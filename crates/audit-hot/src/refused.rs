@@ -5,7 +5,7 @@ use tokio_postgres::{Client, Error, Statement};
 
 use crate::copy;
 use crate::encode::Encoder;
-use crate::failure::may_be_a_row;
+use crate::error::may_be_a_row;
 
 /// Tries smaller and smaller halves, each in a transaction that is rolled back, until one version is left. Returns
 /// `None` if the server takes the versions now.

@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Statement};
 
 use crate::checkpoint::ADVANCE;
 use crate::config::{HotConfig, Partitioning};
-use crate::failure::{failed, not_connected};
+use crate::error::{failed, not_connected};
 use crate::layout::{FOR_VERSIONS, TABLES, Table};
 use crate::targets::Targets;
 

@@ -11,7 +11,7 @@ use tokio_postgres::{Error, Statement};
 use crate::checkpoint;
 use crate::copy::{self, Copy};
 use crate::encode::Encoder;
-use crate::failure::failed;
+use crate::error::failed;
 use crate::session::{BEGIN, Session};
 use crate::targets::{Group, Target};
 

@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::failure::{failed, not_created};
+use crate::error::{failed, not_created};
 use crate::topics::is_unknown;
 
 pub(crate) const CHECKPOINT: &str = "checkpoint";

@@ -12,7 +12,7 @@ mod access;
 mod checkpoint;
 mod config;
 mod context;
-mod failure;
+mod error;
 mod names;
 mod probe;
 mod send;

@@ -12,8 +12,8 @@ use crate::access;
 use crate::checkpoint::Until;
 use crate::config::KafkaConfig;
 use crate::context::Context;
-use crate::failure::{failed, no_secret, not_created, of_code};
-use crate::session::{Producer, Settings, no_checkpoint, off};
+use crate::error::{failed, no_secret, not_created, of_code};
+use crate::session::{BATCH_SIZE, Producer, Settings, no_checkpoint, off};
 use crate::topics::{self, ANSWER, Kind};
 
 /// What `probe` found, apart from the fact that the daemon could write.
@@ -28,7 +28,7 @@ fn settings(config: &KafkaConfig, sink: &str) -> Settings {
         name: sink.into(),
         config: Arc::new(config.clone()),
         memory: 8 << 20,
-        batch_size: 1_000_000,
+        batch_size: BATCH_SIZE,
         process: String::new(),
         turn: Arc::default(),
     }

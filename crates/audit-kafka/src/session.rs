@@ -31,12 +31,16 @@ use crate::access;
 use crate::checkpoint::{self, CHECKPOINT, Contents, Owner, Until};
 use crate::config::KafkaConfig;
 use crate::context::{Context, TooLarge};
-use crate::failure::{failed, is_fence, no_secret, not_created, of_code};
+use crate::error::{failed, is_fence, no_secret, not_created, of_code};
 use crate::names;
 use crate::take;
 use crate::topics::{self, Kind, SETTLED, Topics, code_of};
 
 pub(crate) type Producer = ThreadedProducer<Context>;
+
+/// Bytes of one batch of messages to a partition, before compression: librdkafka's default, and a size that brokers
+/// allow.
+pub(crate) const BATCH_SIZE: usize = 1_000_000;
 
 /// The settings that a session is opened with.
 #[derive(Clone, Debug)]

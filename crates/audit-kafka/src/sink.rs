@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::config::KafkaConfig;
 use crate::context::TooLarge;
-use crate::session::{Failure, Session, Settings, restart};
+use crate::session::{BATCH_SIZE, Failure, Session, Settings, restart};
 
 /// Writes to topics of one cluster, for one source. Versions are durable after their Kafka transaction is committed,
 /// which happens when it is old enough or large enough.
@@ -27,10 +27,6 @@ pub struct KafkaSink {
     session: Option<Session>,
     durable: Progress,
 }
-
-/// Bytes of one batch of messages to a partition, before compression: librdkafka's default, and a size that brokers
-/// allow.
-const BATCH_SIZE: usize = 1_000_000;
 
 /// The batch size is divided by this after a broker refused a batch as too large.
 const SMALLER: usize = 8;
@@ -57,7 +53,7 @@ impl KafkaSink {
     }
 
     fn session(&mut self) -> Result<&mut Session, SinkError> {
-        self.session.as_mut().ok_or_else(|| restart("the sink is not taken over"))
+        self.session.as_mut().ok_or_else(|| SinkError::not_taken(&self.settings.name))
     }
 
     /// Writes the batches `from..to`. With `alone` they get their own transaction, which is committed at the end.
@@ -109,7 +105,7 @@ impl KafkaSink {
             self.suspects.insert(position);
             return restart("a message is too large");
         }
-        let Some(session) = &mut self.session else { return restart("the sink is not taken over") };
+        let Some(session) = &mut self.session else { return SinkError::not_taken(&self.settings.name) };
         if let Err(error) = session.abort().await {
             return error;
         }
@@ -135,7 +131,7 @@ impl KafkaSink {
                     Err(Failure::TooLarge(large)) => self.too_large(large, alone).await,
                     _ => session.refused_by_queue(code),
                 },
-                None => restart("the sink is not taken over"),
+                None => SinkError::not_taken(&self.settings.name),
             },
             Err(Failure::Sink(error)) => error,
         };

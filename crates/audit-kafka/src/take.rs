@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer as _;
 
 use crate::checkpoint::{Contents, OWNER, Owner, Until};
-use crate::failure::{failed, is_fence};
+use crate::error::{failed, is_fence};
 use crate::session::{PATIENCE, Producer, Settings, commit, no_checkpoint, off, restart, send_record};
 use crate::topics::{self, SETTLED, code_of};
 

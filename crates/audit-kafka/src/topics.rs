@@ -14,7 +14,7 @@ use rdkafka::types::RDKafkaRespErr;
 use crate::access;
 use crate::config::KafkaConfig;
 use crate::context::Context;
-use crate::failure::{failed, no_secret, not_created, of_code};
+use crate::error::{failed, no_secret, not_created, of_code};
 use crate::names;
 
 /// How long brokers may take to answer a request that changes nothing.

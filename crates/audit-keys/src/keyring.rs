@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_cipher::{ClassId, KeyId, Kind, Limits, Sealer, SecretKey, SubjectId, Wanted, unwrap_key, wrap_key};
+use audit_config::Chain;
 use audit_connect::PgEndpoint;
 use tokio::sync::Mutex;
 use tokio::sync::watch;
@@ -102,7 +103,7 @@ impl Keyring {
         while let Err(error) = self.provide(wanted).await {
             tries += 1;
             let class = wanted.first().map_or_else(String::new, |wanted| self.sealer.name(class_of(wanted)).to_owned());
-            let waiting = Waiting { class, why: chain(&error), hint: error.hint(), tries };
+            let waiting = Waiting { class, why: Chain(&error).to_string(), hint: error.hint(), tries };
             tracing::warn!(class = waiting.class, tries, hint = waiting.hint, "waiting for a key: {}", waiting.why);
             self.waiting.send_replace(Some(waiting));
             tokio::time::sleep(pause).await;
@@ -145,7 +146,7 @@ impl Keyring {
                 hint = "a backup was restored, or a copy that lagged took over: keys that were destroyed since are there again, destroy them again",
                 "the key store went back to an earlier state: keys that it had lost are stored again"
             ),
-            Err(error) => tracing::warn!(hint = error.hint(), "keys are missing in the key store: {}", chain(&error)),
+            Err(error) => tracing::warn!(hint = error.hint(), "keys are missing in the key store: {}", Chain(&error)),
         }
     }
 
@@ -196,7 +197,7 @@ impl Keyring {
             let class = self.sealer.name(class_of(&wanted));
             match self.provide(&[wanted]).await {
                 Ok(()) => tracing::info!(class, "a new data key is in use"),
-                Err(error) => tracing::warn!(class, hint = error.hint(), "no new data key yet: {}", chain(&error)),
+                Err(error) => tracing::warn!(class, hint = error.hint(), "no new data key yet: {}", Chain(&error)),
             }
         }
     }
@@ -378,16 +379,4 @@ fn class_of(wanted: &Wanted) -> ClassId {
     match *wanted {
         Wanted::Data(class) | Wanted::Tokens(class) | Wanted::Subjects(class) | Wanted::Subject(class, _) => class,
     }
-}
-
-/// Writes an error and its causes on one line.
-fn chain(error: &KeyError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -38,9 +38,9 @@ impl LakeSink {
     ///
     /// # Errors
     /// Fails if home's place or the compression settings are invalid.
-    pub fn new(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize) -> Result<LakeSink, LakeError> {
+    pub fn new(name: impl Into<Arc<str>>, config: &LakeConfig, memory: usize) -> Result<LakeSink, SinkError> {
         Place::parse(config.home_url())?;
-        LakeSink::with(name, config, memory, None)
+        Ok(LakeSink::with(name, config, memory, None)?)
     }
 
     /// A sink over any object store; `config.url` is only shown.
@@ -93,7 +93,7 @@ impl LakeSink {
     }
 
     fn session(&mut self) -> Result<&mut Session, SinkError> {
-        self.session.as_mut().ok_or_else(|| SinkError::new(Action::Restart, "the lake is not taken over"))
+        self.session.as_mut().ok_or_else(|| SinkError::not_taken(&self.settings.name))
     }
 
     /// Handles an error: after every error except `Retry` the sink holds nothing any more.

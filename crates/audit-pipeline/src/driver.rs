@@ -10,6 +10,7 @@ use audit_capture::clock;
 use audit_capture::context_keys;
 use audit_capture::replication::{Chunk, Frame, FrameError, Receiver, ReplicationError};
 use audit_cipher::Wanted;
+use audit_config::Chain;
 use audit_core::baseline::{Command, Passed};
 use audit_core::batch::{Batch, Progress};
 use audit_core::position::{Lsn, Micros};
@@ -19,7 +20,6 @@ use tracing::warn;
 
 use crate::config::PipelineConfig;
 use crate::fanout::Fanout;
-use crate::sink_task::Chain;
 use crate::stage::{Stage, StageError};
 use crate::status::Shared;
 

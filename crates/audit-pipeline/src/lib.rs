@@ -16,4 +16,4 @@ pub mod slot;
 pub mod stage;
 pub mod status;
 
-pub use sink_task::{Chain, NamedSink};
+pub use sink_task::NamedSink;

@@ -9,6 +9,7 @@ use audit_capture::baseline::{BaselineConfig, BaselineError, Progress};
 use audit_capture::config::SourceConfig;
 use audit_capture::encoding;
 use audit_capture::replication::ReplicationError;
+use audit_config::Chain;
 use audit_connect::{ConnectError, Outcome};
 use audit_core::position::Lsn;
 use audit_core::protect::Policy;
@@ -22,7 +23,7 @@ use crate::continuity::Gap;
 use crate::driver::DriverError;
 use crate::retry::Backoff;
 use crate::session::{Ended, session, stopped};
-use crate::sink_task::{Chain, NamedSink, SinkEnd};
+use crate::sink_task::{NamedSink, SinkEnd};
 use crate::status::{Failure, Shared};
 
 /// Everything that a running daemon consists of.
@@ -195,6 +196,9 @@ impl RunError {
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// Runs until `stop` becomes true, or until someone must act. Returns the position before which everything is durable.
+///
+/// # Errors
+/// Returns a [`RunError`] if someone must act before the daemon can continue.
 pub async fn run(daemon: &Daemon, stop: watch::Receiver<bool>) -> Result<Lsn, RunError> {
     let Some(keyring) = &daemon.keyring else { return sessions(daemon, stop).await };
     tokio::select! {

@@ -15,13 +15,15 @@ use std::time::{Duration, Instant};
 
 use audit_capture::SourceConfig;
 use audit_capture::baseline::{Baseline, Runner, SinkProgress};
-use audit_capture::context_keys;
 use audit_capture::replication::Receiver;
+use audit_capture::{context_keys, former_names};
+use audit_config::Chain;
 use audit_core::baseline::Command;
 use audit_core::batch::Progress;
 use audit_core::context::{Context, Contexts};
-use audit_core::position::{Lsn, Micros};
+use audit_core::position::{Lsn, Micros, Position};
 use audit_core::quarantine::Quarantine;
+use audit_core::rules::FormerNames;
 use audit_core::sink::{ALL_SINKS, Action, Checkpoint, Identity, Stored};
 use futures::future::select_all;
 use tokio::sync::{mpsc, watch};
@@ -96,7 +98,7 @@ pub async fn session(daemon: &Daemon, stop: &watch::Receiver<bool>, diverged: bo
         hint: driver.hint.clone(),
         anew: accepted && daemon.new_baseline,
         lost_wal,
-        ..baseline(daemon, &stored, ask)
+        ..baseline(daemon, &stored, driver.stage.names().clone(), ask)
     };
     let baseline = tokio::select! {
         prepared = Runner::prepare(baseline) => prepared.map_err(RunError::Baseline)?,
@@ -190,7 +192,12 @@ fn gap_note(verdict: &Verdict) -> Option<Context> {
     (!lost.is_empty()).then(|| Context::note(&serde_json::json!({ "lost": lost })))
 }
 
-fn baseline(daemon: &Daemon, stored: &[(Arc<str>, Stored)], commands: mpsc::Sender<Command>) -> Baseline {
+fn baseline(
+    daemon: &Daemon,
+    stored: &[(Arc<str>, Stored)],
+    names: FormerNames,
+    commands: mpsc::Sender<Command>,
+) -> Baseline {
     let sinks = stored.iter().map(|(name, stored)| SinkProgress {
         name: name.clone(),
         is_new: stored.checkpoint.is_none(),
@@ -201,6 +208,7 @@ fn baseline(daemon: &Daemon, stored: &[(Arc<str>, Stored)], commands: mpsc::Send
         source: daemon.source.name.clone(),
         publication: daemon.source.publication.clone(),
         rules: daemon.rules.clone(),
+        names,
         config: daemon.baseline.clone(),
         row_max: daemon.memory.message_max,
         sinks: sinks.collect(),
@@ -229,6 +237,7 @@ async fn driver(
     let told = verdict.start();
     let mut stage = Stage::new(StageConfig {
         rules: daemon.rules.clone(),
+        names: names(daemon, &client).await?,
         policy: daemon.policy.clone(),
         verdict,
         contexts: contexts(daemon, &client).await?,
@@ -264,6 +273,19 @@ async fn driver(
     })
 }
 
+/// ⚠ Before the stream is read, and not at the runner's leisure: a partition that was detached keeps its protection by them.
+async fn names(daemon: &Daemon, client: &tokio_postgres::Client) -> Result<FormerNames, RunError> {
+    let names = FormerNames::default();
+    match former_names::read(client, &daemon.source.name).await? {
+        Some(stored) => names.stored(stored),
+        None => warn!(
+            hint = "run `cdc-audit setup`",
+            "table cdc_audit.captured_names is not there, or cannot be read: former partitions do not keep the rules of their table"
+        ),
+    }
+    Ok(names)
+}
+
 async fn contexts(daemon: &Daemon, client: &tokio_postgres::Client) -> Result<Contexts, RunError> {
     let keys = context_keys::read(client).await?;
     if keys.keys.is_empty() {
@@ -283,6 +305,8 @@ struct Sinks {
     quarantine: Vec<watch::Sender<Quarantine>>,
     epoch: u16,
     start: Progress,
+    /// Where the record of an accepted gap stands.
+    gap: Option<Position>,
     /// Whether the stream has shown that it continues what every sink has.
     continues: watch::Receiver<bool>,
 }
@@ -297,6 +321,7 @@ impl Sinks {
             quarantine: Vec::new(),
             epoch: verdict.epoch,
             start,
+            gap: (!verdict.gaps.is_empty()).then(|| verdict.gap_position()),
             continues: watch::channel(false).1,
         };
         for sink in &daemon.sinks {
@@ -336,6 +361,11 @@ impl Sinks {
         let acknowledged = *safe.borrow();
         daemon.shared.acknowledged(acknowledged);
         acknowledged
+    }
+
+    /// Tells whether every sink has stored the record of the gap that was accepted, if there was one.
+    fn have_gap(&self) -> bool {
+        self.gap.is_none_or(|gap| self.durable.iter().all(|durable| durable.borrow().position >= gap))
     }
 
     /// The sinks that wait to learn what operators have quarantined meanwhile.
@@ -397,7 +427,7 @@ fn sink_ended(end: Result<Result<(), SinkEnd>, tokio::task::JoinError>) -> Resul
     match end {
         Ok(Ok(())) => Ok(None),
         Ok(Err(end)) if end.error.action == Action::Restart => {
-            let (error, hint) = (sink_task::Chain(&end.error), end.error.hint.as_deref());
+            let (error, hint) = (Chain(&end.error), end.error.hint.as_deref());
             warn!(sink = %end.sink, %error, hint, "the sink has to begin again from what is durable");
             Ok(Some(Ended::Restart))
         }
@@ -427,8 +457,8 @@ async fn follow(
         tokio::time::sleep(daemon.config.stop_timeout.get()).await;
     });
     let (receiver, driven) = loop {
-        if *sinks.continues.borrow_and_update() {
-            // The permission applies once, to the gap that the operator knew about.
+        if *sinks.continues.borrow_and_update() && sinks.have_gap() {
+            // The permission applies once, to the gap that the operator knew about, and until every sink has its record.
             daemon.accept_gap.store(false, Ordering::Relaxed);
         }
         sinks.acknowledge(daemon, safe);

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use audit_config::Chain;
 use audit_core::batch::{Batch, Progress};
 use audit_core::position::Position;
 use audit_core::quarantine::{Quarantine, Quarantined};
@@ -252,21 +253,6 @@ async fn refused(
         if decided.changed().await.is_err() {
             return Err(SinkEnd { sink: sink.name.clone(), error });
         }
-    }
-}
-
-/// An error with its causes, on one line.
-pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
     }
 }
 

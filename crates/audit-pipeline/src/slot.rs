@@ -151,6 +151,10 @@ fn lost(slot: &SlotState) -> RunError {
 }
 
 /// Reads the source as a session would find it, without taking the slot; `None` while another process holds it.
+///
+/// # Errors
+/// Returns [`RunError::LostSlot`] if the slot is lost; fails also if the source cannot be reached or the slot does not
+/// exist.
 pub async fn look(source: &SourceConfig) -> Result<Option<Server>, RunError> {
     let client = audit_connect::connect(&source.endpoint, APPLICATION).await?;
     let slot = read(source, &client).await?;
@@ -169,6 +173,10 @@ pub async fn look(source: &SourceConfig) -> Result<Option<Server>, RunError> {
 /// What operators have quarantined, by the name of the sink.
 pub type Quarantines = HashMap<String, Quarantine>;
 
+/// Reads what operators have quarantined for this source.
+///
+/// # Errors
+/// Returns [`RunError::Query`] if `cdc_audit.quarantine` cannot be read.
 pub async fn quarantines(client: &Client, source: &str) -> Result<Quarantines, RunError> {
     let query = "SELECT sink, position, os_user, db_user::text, to_char(created_at AT TIME ZONE 'UTC', \
                  'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), note FROM cdc_audit.quarantine WHERE source = $1";

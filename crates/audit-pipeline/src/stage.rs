@@ -20,7 +20,7 @@ use audit_core::inside::Inside;
 use audit_core::position::{Lsn, Position};
 use audit_core::protect::{Place, Policy, SealError};
 use audit_core::quarantine::{Quarantine, Quarantined};
-use audit_core::rules::Rules;
+use audit_core::rules::{FormerNames, Rules};
 use audit_core::shape::{History, Relation, Shape, TableName};
 use audit_core::sink::{ALL_SINKS, quarantine_command};
 use audit_core::table::{Table, TableError};
@@ -116,6 +116,8 @@ pub struct ResumeCheck {
 /// Everything that the stages get at the start.
 pub struct StageConfig {
     pub rules: Rules,
+    /// What objects were called before.
+    pub names: FormerNames,
     pub policy: Policy,
     pub verdict: Verdict,
     /// Reads the messages that carry contexts.
@@ -149,6 +151,7 @@ pub struct Stage {
     /// What is protected inside contexts.
     context_inside: Inside,
     rules: Rules,
+    names: FormerNames,
     policy: Policy,
     verdict: Verdict,
     histories: HashMap<TableName, History>,
@@ -185,7 +188,7 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(config: StageConfig) -> Stage {
-        let (histories, lineage) = tables::restored(config.shapes, &config.contexts);
+        let (histories, lineage) = tables::restored(config.shapes, &config.contexts, &config.names);
         let verdict = &config.verdict;
         let sent_again =
             |at: Position| at.commit_lsn >= verdict.slot_start && verdict.epoch_at(at.commit_lsn) == at.epoch;
@@ -195,6 +198,7 @@ impl Stage {
         Stage {
             context_inside: config.rules.for_context(),
             rules: config.rules,
+            names: config.names,
             policy: config.policy,
             assembler: Assembler::new(config.verdict.start()),
             verdict: config.verdict,
@@ -229,6 +233,11 @@ impl Stage {
     /// Whether the stream has shown that it continues what every sink has.
     pub fn continues(&self) -> bool {
         self.checks.is_empty()
+    }
+
+    /// What objects were called before, as far as that is known by now.
+    pub fn names(&self) -> &FormerNames {
+        &self.names
     }
 
     /// Bytes of the current batch.
@@ -273,6 +282,9 @@ impl Stage {
     }
 
     /// The server has nothing to send up to `wal_end`.
+    ///
+    /// # Errors
+    /// Returns [`StageError::NotSentAgain`] if a change that a sink has from before `wal_end` did not come again.
     pub fn idle(&mut self, wal_end: Lsn) -> Result<(), StageError> {
         if self.assembler.transaction().is_none() {
             self.all_met_before(wal_end)?;
@@ -285,6 +297,10 @@ impl Stage {
     /// Processes the data of one XLogData message that begins at `lsn`. Returns a relation if the message is a change
     /// of it and its shape has to be found first: look it up in the catalog, call [`Stage::describe`], and pass in the
     /// same message again.
+    ///
+    /// # Errors
+    /// Returns a [`StageError`] if the message cannot be decoded or recorded, or does not continue what a sink has.
+    /// With the key that [`StageError::wanted`] names, the same message may be passed in again.
     pub fn message(&mut self, data: &[u8], lsn: Lsn) -> Result<Option<Relation>, StageError> {
         // The scratch space is lent to the message while the stage processes it.
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -354,7 +370,10 @@ impl Stage {
         self.contexts.keys(keys);
     }
 
-    /// Processes the context that waited for keys. After an error it still waits; see [`StageError::wanted`].
+    /// Processes the context that waited for keys.
+    ///
+    /// # Errors
+    /// Returns a [`StageError`] if the context cannot be protected; it then still waits, see [`StageError::wanted`].
     pub fn unread_context(&mut self) -> Result<(), StageError> {
         let Some((content, lsn)) = self.unread.take() else { return Ok(()) };
         let xid = self.assembler.transaction().map_or(0, |transaction| transaction.xid);

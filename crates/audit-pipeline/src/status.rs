@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use audit_config::Chain;
 use audit_core::batch::{self, Progress};
 use audit_core::position::{Lsn, Micros};
 use audit_core::sink::{Action, SinkError};
 use serde::{Deserialize, Serialize};
-
-use crate::sink_task::Chain;
 
 /// The state of one sink, as others may read it.
 #[derive(Debug, Default)]

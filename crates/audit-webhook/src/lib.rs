@@ -11,9 +11,12 @@
 
 mod config;
 mod deliver;
+mod error;
 mod post;
+mod probe;
 mod sign;
-mod write;
+mod sink;
 
 pub use config::{Body, WebhookConfig};
-pub use write::{WebhookSink, probe};
+pub use probe::probe;
+pub use sink::WebhookSink;

@@ -11,6 +11,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY
 use reqwest::{Certificate, Client, Method, Response, StatusCode, redirect};
 
 use crate::config::WebhookConfig;
+use crate::error::{Unusable, no_secret, not_created, unreachable};
 use crate::sign::Signer;
 
 /// The configured receiver.
@@ -43,13 +44,10 @@ impl Receiver {
     /// Reads secrets and certificates; connects to nothing.
     pub fn new(config: &WebhookConfig) -> Result<Receiver, SinkError> {
         let place = config.place();
-        let client =
-            client(config).map_err(|error| SinkError::stop("the webhook's client cannot be made").source(error))?;
+        let client = client(config).map_err(not_created)?;
         let secret = |what: &str, secret: &Option<SecretRef>| match secret {
             None => Ok(None),
-            Some(secret) => secret.resolve().map(Some).map_err(|error| {
-                SinkError::stop(format!("the webhook's {what} cannot be read")).hint(error.hint()).source(error)
-            }),
+            Some(secret) => secret.resolve().map(Some).map_err(|error| no_secret(what, error)),
         };
         let signer = match secret("secret", &config.secret)? {
             None => None,
@@ -94,22 +92,14 @@ impl Receiver {
                 drain(response).await;
                 answer
             }
-            Err(error) => Ok(Answer::Later(self.unreachable(error), None)),
+            Err(error) => Ok(Answer::Later(unreachable(&self.place, error), None)),
         }
     }
 
     /// Checks that a server answers, whatever its answer.
     pub async fn probe(&self) -> Result<(), SinkError> {
         let request = self.client.request(Method::OPTIONS, &self.url).headers(self.headers.clone());
-        request.send().await.map(drop).map_err(|error| self.unreachable(error))
-    }
-
-    fn unreachable(&self, error: reqwest::Error) -> SinkError {
-        let what = if error.is_timeout() { "does not answer in time" } else { "cannot be reached" };
-        // The address may contain a secret.
-        SinkError::retry(format!("{} {what}", self.place))
-            .hint("see that the receiver runs and that its certificate is vouched for; versions wait meanwhile")
-            .source(error.without_url())
+        request.send().await.map(drop).map_err(|error| unreachable(&self.place, error))
     }
 
     fn answer(&self, status: StatusCode, headers: &HeaderMap) -> Result<Answer, SinkError> {
@@ -142,8 +132,6 @@ impl fmt::Debug for Receiver {
         write!(f, "Receiver({})", self.place)
     }
 }
-
-type Unusable = Box<dyn std::error::Error + Send + Sync>;
 
 fn client(config: &WebhookConfig) -> Result<Client, Unusable> {
     let timeout = config.timeout.get();

@@ -1,6 +1,6 @@
 //! Who asks for plain values, and why: the arguments that `history --decrypt` and `decrypt` share.
 
-use audit_keys::{Access, KeyError, Opener};
+use audit_keys::{Access, Opener};
 
 use crate::config::Config;
 use crate::error::{CliError, code};
@@ -30,10 +30,9 @@ pub async fn revealer(
             .hint("add [protection.keys.CLASS] as the daemon has it".to_owned())
             .code(code::USAGE));
     }
-    let failed = |error: KeyError| CliError::of(&error).hint(error.hint());
     let store = reader.endpoint(config.key_store())?;
-    let opener = Opener::new(keys, store, &format!("cdc-audit {action}")).map_err(failed)?;
-    if opener.may_add_keys().await.map_err(failed)? {
+    let opener = Opener::new(keys, store, &format!("cdc-audit {action}"))?;
+    if opener.may_add_keys().await? {
         eprintln!(
             "warning: you open values with a role that may add keys, as the daemon's: it may do far more than read, and the access log \
              cannot tell its users apart\n  hint: run `cdc-audit setup --reader ROLE`, and read with --as"

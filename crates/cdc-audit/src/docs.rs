@@ -274,7 +274,7 @@ fn every_command_is_one() {
             match part {
                 Part::Code("console", lines) => {
                     for (number, line) in lines {
-                        let command = line.strip_prefix("$ ").unwrap_or_default();
+                        let command = line.trim_start().strip_prefix("$ ").unwrap_or_default();
                         check(format!("{}:{number}", page.name), command);
                     }
                 }

@@ -1,6 +1,6 @@
 //! What a person sees when something cannot be done, and the code that a script sees.
 
-use audit_config::visible_lines;
+use audit_config::{causes, visible_lines};
 use std::fmt;
 use std::process::ExitCode;
 
@@ -40,12 +40,7 @@ impl CliError {
 
     /// Takes the message and the chain of causes.
     pub fn of(error: &(dyn std::error::Error + 'static)) -> CliError {
-        let mut details = Vec::new();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            details.push(cause.to_string());
-            source = cause.source();
-        }
+        let details = causes(error).map(ToString::to_string).collect();
         CliError { details, ..CliError::new(error.to_string()) }
     }
 
@@ -91,10 +86,32 @@ impl From<audit_config::Problems> for CliError {
     }
 }
 
-impl From<audit_connect::ConnectError> for CliError {
-    fn from(error: audit_connect::ConnectError) -> CliError {
-        let hint = error.hint().map(|hint| hint.to_string());
-        CliError::of(&error).hint(hint)
+/// The errors that say themselves what to do.
+macro_rules! from_errors_with_hints {
+    ($($error:ty),+ $(,)?) => {$(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> CliError {
+                CliError::of(&error).hint(error.hint())
+            }
+        }
+    )+};
+}
+
+from_errors_with_hints! {
+    audit_capture::baseline::BaselineError,
+    audit_connect::ConnectError,
+    audit_history::ExportError,
+    audit_history::NotAKey,
+    audit_history::StoreError,
+    audit_hot::ReadError,
+    audit_keys::KeyError,
+    audit_lake::LakeError,
+    audit_pipeline::run::RunError,
+}
+
+impl From<audit_core::sink::SinkError> for CliError {
+    fn from(error: audit_core::sink::SinkError) -> CliError {
+        CliError::of(&error).hint(error.hint.clone())
     }
 }
 

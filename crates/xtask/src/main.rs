@@ -4,6 +4,7 @@
 mod cargo;
 mod docs;
 mod install;
+mod package;
 mod rules;
 mod runner;
 mod step;
@@ -39,6 +40,12 @@ enum Chore {
         /// What to measure, and how long: `cargo xtask bench --help` says it
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
+    },
+    /// Build what users install (a Debian package, a tarball, checksums, a list of components), and try it
+    Package {
+        /// `dev` packs the program that tests start, to try the packaging quickly
+        #[arg(long, value_enum, default_value = "release")]
+        profile: package::Profile,
     },
     /// Install or list the servers that tests start
     Servers {
@@ -92,6 +99,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test { all } => test::test(all),
         Chore::Demo => test::demo(),
         Chore::Bench { options } => test::bench(&options),
+        Chore::Package { profile } => package::package(profile),
         Chore::Servers { what: Servers::Install { majors } } if majors.is_empty() => install::for_tests(false),
         Chore::Servers { what: Servers::Install { majors } } => install::servers(&majors),
         Chore::Servers { what: Servers::List } => install::list(),

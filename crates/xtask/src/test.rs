@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use audit_install::cache_dir;
 
 use crate::cargo::{FAULT_POINTS, cargo, root, target_dir};
-use crate::step::{output, run, step, succeeds};
+use crate::step::{output, run, step};
 use crate::{docs, install, runner, tidy};
 
 /// The variable that tells tests whether they may take long.
@@ -49,21 +49,15 @@ pub fn test(all: bool) -> Result<()> {
 
 /// cargo-deny takes minutes to build, so only a thorough run installs it.
 fn deny() -> Result<()> {
-    let present = succeeds(&mut cargo(&["deny", "--version"]));
-    let tools = cache_dir().join("tools");
-    let own = tools.join("bin/cargo-deny");
-    if !present && !own.exists() {
-        run(cargo(&["install", "--locked", "cargo-deny", "--root"]).arg(&tools))?;
-    }
-    let check = |what: &[&str]| {
-        let mut command = if present { cargo(&["deny"]) } else { Command::new(&own) };
-        command.current_dir(root()).args(["--workspace", "check"]).args(what);
-        command
+    let check = |what: &[&str]| -> Result<Command> {
+        let mut command = install::tool("deny")?;
+        command.args(["--workspace", "check"]).args(what);
+        Ok(command)
     };
-    run(&mut check(&["licenses", "bans", "sources"]))?;
+    run(&mut check(&["licenses", "bans", "sources"])?)?;
     // The advisories are in a separate repository, which not every machine may fetch. If it cannot be fetched, that
     // says nothing about the dependencies.
-    let advisories = check(&["advisories"]).output()?;
+    let advisories = check(&["advisories"])?.output()?;
     let said = String::from_utf8_lossy(&advisories.stderr);
     if said.contains("failed to fetch advisory database") {
         println!("advisories: NOT CHECKED, their database is out of reach");

@@ -38,7 +38,7 @@ impl Place for Hot {
     }
 
     fn sink(&self) -> HotSink {
-        HotSink::new(SINK, HotConfig::new(&self.database.url))
+        HotSink::new(SINK, &HotConfig::new(&self.database.url))
     }
 
     async fn found(&self) -> Vec<Found> {

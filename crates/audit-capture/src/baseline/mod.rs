@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use audit_connect::PgEndpoint;
 use audit_core::baseline::Command;
-use audit_core::rules::Rules;
+use audit_core::rules::{FormerNames, Rules};
 use audit_core::sink::ChunkProgress;
 use tokio::sync::{Notify, mpsc};
 
@@ -56,6 +56,8 @@ pub struct Baseline {
     pub source: String,
     pub publication: String,
     pub rules: Rules,
+    /// What tables were called before; the stage's own.
+    pub names: FormerNames,
     pub config: BaselineConfig,
     /// The largest row that may be read, in bytes of text.
     pub row_max: u64,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use audit_config::Chain;
 use audit_connect::Outcome;
 use audit_core::baseline::Reread;
 
@@ -160,12 +161,7 @@ pub struct Report {
 
 impl Failure {
     pub(super) fn of(error: &BaselineError) -> Failure {
-        let mut message = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            message = format!("{message}: {error}");
-            cause = error.source();
-        }
+        let message = Chain(error).to_string();
         Failure { message, hint: error.hint(), passing: error.outcome() == Outcome::Retry }
     }
 }

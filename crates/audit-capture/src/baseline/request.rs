@@ -1,14 +1,14 @@
 //! Requesting a baseline by hand: [`request`].
 
 use audit_core::rules::Rules;
-use audit_core::shape::TableName;
 use tokio_postgres::Client;
 
 use super::error::BaselineError;
 use super::listed::{self, Listed};
 use super::store::failed;
+use crate::former_names;
 
-/// What was asked for.
+/// The baseline that was requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requested {
     pub table: String,
@@ -31,8 +31,9 @@ pub async fn request(
     table: &str,
 ) -> Result<Requested, BaselineError> {
     let listed = listed::list(client, publication, None, None).await?;
-    let name = find(&listed, table).ok_or_else(|| BaselineError::NotPublished { table: table.to_owned() })?;
-    let (table, rules) = (name.to_string(), rules.for_table(&name));
+    let found = find(&listed, table).ok_or_else(|| BaselineError::NotPublished { table: table.to_owned() })?;
+    let names = former_names::known(client, source).await?;
+    let (table, rules) = (found.name().to_string(), names.rules_now(rules, &found.name(), found.oid));
     if !rules.wants_baseline() {
         return Err(BaselineError::NotWanted { table });
     }
@@ -54,8 +55,8 @@ pub async fn request(
 }
 
 /// Finds the table by its full name, or without its schema if only one table has that name.
-fn find(listed: &[Listed], table: &str) -> Option<TableName> {
-    let exact = listed.iter().map(Listed::name).find(|name| name.to_string() == table);
+fn find<'l>(listed: &'l [Listed], table: &str) -> Option<&'l Listed> {
+    let exact = listed.iter().find(|listed| listed.name().to_string() == table);
     let mut same = listed.iter().filter(|listed| listed.table == table);
-    exact.or_else(|| same.next().filter(|_| same.next().is_none()).map(Listed::name))
+    exact.or_else(|| same.next().filter(|_| same.next().is_none()))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_connect::Outcome;
-use audit_core::rules::Rules;
+use audit_core::rules::{FormerNames, Rules, TableRules};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use self::look::Known;
 use super::error::BaselineError;
+use super::listed::Listed;
 use super::report::{Failure, Phase};
 use super::session::Reader;
 use super::settle::Standing;
@@ -47,6 +48,7 @@ const OWN_SCHEMA: &str = "cdc_audit";
 pub struct Runner {
     shared: Arc<Shared>,
     rules: Rules,
+    names: FormerNames,
     sinks: Vec<SinkProgress>,
     hint: Arc<Notify>,
     /// Whether everything has to be read again; this is started at the first look.
@@ -111,6 +113,7 @@ impl Runner {
             source,
             publication,
             rules,
+            names,
             config,
             row_max,
             sinks,
@@ -129,6 +132,7 @@ impl Runner {
         let mut runner = Runner {
             shared,
             rules,
+            names,
             sinks,
             hint,
             anew,
@@ -198,6 +202,11 @@ impl Runner {
                 *at = self.look_at.min(*at);
             }
         }
+    }
+
+    /// The rules that the stage finds for the table.
+    fn rules_of(&self, listed: &Listed) -> TableRules {
+        self.names.rules_now(&self.rules, &listed.name(), listed.oid)
     }
 
     fn waits(&self) -> bool {

@@ -45,7 +45,7 @@ pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
 /// The published tables that a baseline reads.
 fn baselined<'s>(seen: &'s Seen, input: &Input<'_>) -> Vec<&'s Table> {
     let published = |table: &&Table| seen.published.iter().any(|published| published.catalog.oid == table.oid);
-    let wanted = |table: &&Table| input.rules.for_table(&table.name()).wants_baseline();
+    let wanted = |table: &&Table| seen.rules(input, &table.name(), table.oid).wants_baseline();
     seen.found.tables.iter().filter(wanted).filter(published).collect()
 }
 

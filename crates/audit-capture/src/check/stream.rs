@@ -1,9 +1,10 @@
 //! The replication connection: whether it can be opened, and whether COMMITs would wait for it.
 
+use audit_config::Chain;
 use audit_connect::refuse_pooler;
 use tokio_postgres::Client;
 
-use super::{Area, Report, Seen, chain};
+use super::{Area, Report, Seen};
 use crate::config::SourceConfig;
 use crate::replication::{ReplicationClient, ReplicationError};
 use crate::setup::Found;
@@ -22,7 +23,8 @@ pub(super) enum Stream {
 impl Stream {
     /// Opens one as `run` would, and closes it again without using the slot.
     pub(super) async fn look(client: &Client, source: &SourceConfig, found: &Found) -> Stream {
-        let refused = |error: ReplicationError| Stream::Refused(chain(&error), error.hint().unwrap_or_default());
+        let refused =
+            |error: ReplicationError| Stream::Refused(Chain(&error).to_string(), error.hint().unwrap_or_default());
         if let Err(error) = refuse_pooler(client, &source.endpoint, "cdc-audit check").await {
             return refused(error.into());
         }

@@ -19,7 +19,7 @@ pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
             whole += 1;
         }
         left_out(report, table);
-        protection(report, table, input);
+        protection(report, seen, table, input);
     }
     if whole > 0 {
         let message = format!("{whole} tables send whole old rows: every old value is recorded");
@@ -113,9 +113,27 @@ fn left_out(report: &mut Report, table: &PublishedTable) {
     }
 }
 
+/// ⚠ Reports rules that hold for a table only because of its former name.
+fn was_called(report: &mut Report, seen: &Seen, table: &PublishedTable, former: &str) {
+    let name = table.name.to_string();
+    let message =
+        format!("no rule names it: it was captured as {former} before, and the rules for that are applied to it still");
+    let fix = match seen.published.iter().any(|other| other.name.to_string() == former) {
+        // A partition that was detached, or there is another table under that name.
+        true => format!(
+            "name it in a rule of its own in `[[tables]]`, which then alone decides what is protected: `name = \"{name}\"`"
+        ),
+        false => format!("write `name = \"{name}\"` and `former_names = [\"{former}\"]` into the rule in `[[tables]]`"),
+    };
+    report.fail(Area::Protection, name, message, fix);
+}
+
 /// Compares the rules with the columns that the table has.
-fn protection(report: &mut Report, table: &PublishedTable, input: &Input<'_>) {
-    let rules = &input.rules.for_table(&table.name);
+fn protection(report: &mut Report, seen: &Seen, table: &PublishedTable, input: &Input<'_>) {
+    let rules = &seen.rules(input, &table.name, table.catalog.oid);
+    if let Some(former) = &rules.renamed_from {
+        was_called(report, seen, table, former);
+    }
     let relation = table.relation();
     let shape = History::default().add(&relation, Some(&table.catalog), Position::default());
     let name = table.name.to_string();

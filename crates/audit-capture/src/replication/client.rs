@@ -55,6 +55,9 @@ type Answer<T> = oneshot::Sender<Result<T, ReplicationError>>;
 impl ReplicationClient {
     /// Connects and logs in. `application_name` is shown in `pg_stat_replication`, unless the connection string sets
     /// another one.
+    ///
+    /// # Errors
+    /// Returns [`ReplicationError::Connect`] if the connection string is invalid or the login fails.
     pub async fn connect(endpoint: &PgEndpoint, application_name: &str) -> Result<ReplicationClient, ReplicationError> {
         let config = endpoint.parse()?.or_tcp_user_timeout(TCP_USER_TIMEOUT);
         let (orders, incoming) = mpsc::channel(1);
@@ -76,12 +79,18 @@ impl ReplicationClient {
     }
 
     /// The name under which the server knows this connection.
+    ///
+    /// # Errors
+    /// Fails if the server refuses the query or the connection is lost.
     pub async fn application_name(&self) -> Result<String, ReplicationError> {
         let row = self.query("SELECT current_setting('application_name')").await?.pop();
         Ok(row.and_then(|mut row| row.pop()).flatten().unwrap_or_default())
     }
 
     /// The identity of the cluster, and how far its WAL goes.
+    ///
+    /// # Errors
+    /// Fails if the server refuses the command or the connection is lost, or if its answer cannot be read.
     pub async fn identify_system(&self) -> Result<Identity, ReplicationError> {
         const COMMAND: &str = "IDENTIFY_SYSTEM";
         let rows = self.run(COMMAND, COMMAND.to_owned()).await?;
@@ -89,6 +98,9 @@ impl ReplicationClient {
     }
 
     /// The ancestors of a timeline, oldest first. The first timeline has none.
+    ///
+    /// # Errors
+    /// Fails if the server refuses the command or the connection is lost, or if its answer cannot be read.
     pub async fn timeline_history(&self, timeline: u32) -> Result<Vec<TimelineFork>, ReplicationError> {
         const COMMAND: &str = "TIMELINE_HISTORY";
         if timeline <= 1 {
@@ -100,12 +112,18 @@ impl ReplicationClient {
     }
 
     /// Runs SQL through the simple protocol, for questions to the server before the stream begins.
+    ///
+    /// # Errors
+    /// Fails if the server refuses the query or the connection is lost.
     pub async fn query(&self, sql: &str) -> Result<Vec<Row>, ReplicationError> {
         self.run("a query", sql.to_owned()).await
     }
 
-    /// Starts the stream at the slot's position. [`ReplicationError::SlotInUse`] if another process reads from the
-    /// slot.
+    /// Starts the stream at the slot's position.
+    ///
+    /// # Errors
+    /// Returns [`ReplicationError::SlotInUse`] if another process reads from the slot; fails also if the server refuses
+    /// the command or the connection is lost.
     pub async fn start(self, options: StreamOptions) -> Result<Receiver, ReplicationError> {
         self.order(|answer| Order::Start { options, answer }).await
     }

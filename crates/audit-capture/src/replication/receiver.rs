@@ -30,8 +30,10 @@ impl Receiver {
         Receiver { chunks, outcome, has_ended: false, traffic }
     }
 
-    /// The next chunk. `None` after the stream was stopped. If the stream ended otherwise, an error is returned once,
-    /// after all chunks that came before. Cancellation safe.
+    /// The next chunk; `None` after the stream was stopped. Cancellation safe.
+    ///
+    /// # Errors
+    /// If the stream ended otherwise, returns the reason once, after all chunks that came before.
     pub async fn recv(&mut self) -> Result<Option<Chunk>, ReplicationError> {
         if let Some(chunk) = self.chunks.recv().await {
             return Ok(Some(chunk));

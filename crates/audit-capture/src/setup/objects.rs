@@ -47,7 +47,7 @@ pub(crate) const FUNCTIONS: [Function; 4] = [
 ];
 
 /// The tables, with the privileges that the daemon's role needs on them.
-pub(crate) const TABLES: [(&str, &str, &[&str], &str); 5] = [
+pub(crate) const TABLES: [(&str, &str, &[&str], &str); 6] = [
     (
         "context_keys",
         "keys that set_context signs with; only its owner and the daemon's role read them",
@@ -65,6 +65,12 @@ pub(crate) const TABLES: [(&str, &str, &[&str], &str); 5] = [
         "which objects were captured under which names, so that one that is new is told from one that was there",
         &["SELECT", "INSERT", "UPDATE", "DELETE"],
         include_str!("../sql/captured.sql"),
+    ),
+    (
+        "captured_names",
+        "what tables were called before, and of which tables partitions were part, so that rules for those hold on",
+        &["SELECT", "INSERT"],
+        include_str!("../sql/captured_names.sql"),
     ),
     (
         "captured_since",
@@ -105,13 +111,15 @@ fn refuse_foreign(plan: &mut Plan, found: &Found) {
             "schema cdc_audit belongs to role {owner}, who could read the keys of contexts and change the tables"
         );
         let hint = format!(
-            "as a superuser run DROP SCHEMA cdc_audit CASCADE if nothing in it is yours, or ALTER SCHEMA cdc_audit OWNER TO {me}; \
-             if {owner} is to own it, run setup --as that role"
+            "drop nothing before you know what it is, because a trail may lie in it: `\\dt+ cdc_audit.*` in psql lists it; if an earlier \
+             setup ran as {owner}, run setup --as that role; else ask who uses {owner}, and as a superuser run \
+             ALTER SCHEMA cdc_audit OWNER TO {me}, or rename the schema, which keeps everything in it"
         );
         plan.refuse(message, hint);
     }
     for what in &objects.foreign {
-        let hint = "drop it if nobody needs it; else look at what it does, and give it to the schema's owner: setup takes only what is its own";
+        let hint = "drop nothing before you know what it is, because a trail may lie in it: ask who uses that role; if it is harmless, give it to the \
+                    schema's owner (ALTER … OWNER TO), or else move it away (ALTER … SET SCHEMA), which keeps what it holds";
         plan.refuse(format!("schema cdc_audit holds what setup did not make: {what}"), hint);
     }
 }

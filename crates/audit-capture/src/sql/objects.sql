@@ -18,7 +18,7 @@ WITH schema AS (
     SELECT c.oid, c.relname, c.relowner, c.relacl
     FROM pg_class c
     JOIN schema ON c.relnamespace = schema.oid
-    WHERE c.relkind = 'r' AND c.relname IN ('captured', 'captured_since', 'chunks', 'context_keys', 'quarantine')
+    WHERE c.relkind = 'r' AND c.relname IN ('captured', 'captured_names', 'captured_since', 'chunks', 'context_keys', 'quarantine')
 ), key_giver AS (
     -- Who is a member of one of these may read the keys of contexts.
     SELECT own.relowner AS role, own.relowner AS owner FROM own WHERE own.relname = 'context_keys'
@@ -118,7 +118,7 @@ SELECT jsonb_build_object(
     -- The hot table may lie in the same schema.
     'others', (
         SELECT count(*) FROM pg_class c JOIN schema ON c.relnamespace = schema.oid
-        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relname NOT IN ('captured', 'captured_since', 'chunks', 'context_keys', 'quarantine')
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relname NOT IN ('captured', 'captured_names', 'captured_since', 'chunks', 'context_keys', 'quarantine')
     ) + (
         SELECT count(*) FROM pg_proc p JOIN schema ON p.pronamespace = schema.oid
         WHERE p.oid NOT IN (SELECT oid FROM function)

@@ -168,6 +168,62 @@ async fn a_sink_that_is_sent_a_table_later_gets_its_rows() {
     assert_eq!(world.taken("public.later", "hot"), [""; 0]);
 }
 
+/// The stage goes by the rules for what a table was called, and a baseline by no others: rows would go where they must not.
+#[tokio::test]
+async fn a_renamed_table_is_read_by_the_rules_for_its_former_name() {
+    let (_db, mut world) = world("FOR ALL TABLES WITH (publish_via_partition_root)").await;
+    world.kill(&[("hot", usize::MAX)]);
+    world.sinks.push(audit_capture::baseline::SinkProgress { is_new: true, ..sink("lake", &[]) });
+    let rule = |name: &str| TableRule { name: name.to_owned(), ..TableRule::default() };
+    let sinks = Some(vec!["hot".to_owned()]);
+    let rules = vec![
+        TableRule { baseline: Some(false), ..rule("public.quiet") },
+        TableRule { sinks: sinks.clone(), ..rule("public.local") },
+        TableRule { sinks, ..rule("public.parted") },
+    ];
+    world.rules = Rules { tables: rules, ..Rules::default() };
+    world
+        .execute(
+            "CREATE TABLE quiet (id int PRIMARY KEY); CREATE TABLE local (id int PRIMARY KEY); CREATE TABLE down (id int PRIMARY KEY);
+             INSERT INTO quiet VALUES (1); INSERT INTO local VALUES (1);
+             CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (100); INSERT INTO parted VALUES (1)",
+        )
+        .await;
+    world.start().await;
+    look(&mut world).await;
+    let renames = [
+        "ALTER TABLE quiet RENAME TO silent; ALTER TABLE local RENAME TO here; ALTER TABLE parted RENAME TO halved",
+        "ALTER TABLE silent RENAME TO mute; ALTER TABLE here RENAME TO there; ALTER TABLE halved DETACH PARTITION parted_1",
+    ];
+    world.execute(renames[0]).await;
+    look(&mut world).await;
+    // Down meanwhile.
+    world.stop();
+    world.execute(renames[1]).await;
+    world.stream().await;
+    world.restart().await;
+    look(&mut world).await;
+    for table in ["quiet", "silent", "mute"] {
+        check(&world, &[(&format!("public.{table}"), (usize::from(table == "quiet"), 0))]);
+    }
+    for table in ["local", "here", "there", "parted", "halved", "parted_1"] {
+        let table = format!("public.{table}");
+        assert_eq!(world.taken(&table, "lake"), [""; 0], "{table}");
+        assert!(world.taken(&table, "hot").len() <= 1, "{table}");
+    }
+    assert_eq!(world.snapshots("public.there").len(), 1);
+    assert_eq!(world.snapshots("public.parted_1").len(), 1);
+    let (rules, client) = (&world.rules, &world.client);
+    let asked = audit_capture::baseline::request(client, "shop", "cdc_audit", rules, &["hot", "lake"], "mute").await;
+    assert_eq!(asked.unwrap_err().to_string(), "the rules want no baseline of table public.mute");
+    // Who names it decides.
+    world.rules.tables.push(rule("public.mute"));
+    world.restart().await;
+    look(&mut world).await;
+    assert_eq!((world.taken("public.mute", "lake").len(), world.taken("public.mute", "hot").len()), (1, 1));
+}
+
 /// A table of the same name is not the same object.
 #[tokio::test]
 async fn a_table_that_is_made_anew_gets_a_baseline_of_its_own() {

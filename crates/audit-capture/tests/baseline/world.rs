@@ -10,7 +10,7 @@ use audit_core::baseline::{Command, Passed, WATERMARK_PREFIX, Watches};
 use audit_core::batch::ChunkMark;
 use audit_core::change::{Change, Old, Row, Value};
 use audit_core::position::Position;
-use audit_core::rules::{Rules, TableRule};
+use audit_core::rules::{FormerNames, Rules, TableRule};
 use audit_core::shape::History;
 use audit_core::sink::ChunkProgress;
 use audit_core::table::Table;
@@ -39,6 +39,7 @@ pub struct World {
     pub client: Client,
     pub config: BaselineConfig,
     pub rules: Rules,
+    pub names: FormerNames,
     pub row_max: u64,
     pub sinks: Vec<SinkProgress>,
     pub anew: bool,
@@ -74,6 +75,7 @@ impl World {
         for table in [
             include_str!("../../src/sql/chunks.sql"),
             include_str!("../../src/sql/captured.sql"),
+            include_str!("../../src/sql/captured_names.sql"),
             include_str!("../../src/sql/captured_since.sql"),
         ] {
             client.batch_execute(table).await.unwrap();
@@ -87,6 +89,7 @@ impl World {
             client,
             config: BaselineConfig { chunk_rows: 100, ..BaselineConfig::default() },
             rules: Rules::default(),
+            names: FormerNames::default(),
             row_max: 64 << 20,
             sinks: vec![sink("hot", &[])],
             anew: false,
@@ -128,11 +131,13 @@ impl World {
         let (commands, received) = mpsc::channel(2);
         self.watches = Watches::default();
         self.commands = Some(received);
+        self.names = audit_capture::former_names::known(&self.client, "shop").await.unwrap();
         let runner = Runner::prepare(Baseline {
             endpoint: PgEndpoint::new(url),
             source: "shop".to_owned(),
             publication: self.publication.clone(),
             rules: self.rules.clone(),
+            names: self.names.clone(),
             config: self.config.clone(),
             row_max: self.row_max,
             sinks: self.sinks.clone(),

@@ -167,7 +167,7 @@ async fn what_the_role_may_not_do_is_found() {
                  ALTER ROLE {role} BYPASSRLS, or set baseline = false for these tables"
             ),
             format!(
-                "role {role}: it may not use cdc_audit.context_keys, cdc_audit.chunks, cdc_audit.captured, cdc_audit.captured_since, cdc_audit.quarantine -> run `cdc-audit setup --as` their owner"
+                "role {role}: it may not use cdc_audit.context_keys, cdc_audit.chunks, cdc_audit.captured, cdc_audit.captured_names, cdc_audit.captured_since and 1 more -> run `cdc-audit setup --as` their owner"
             ),
         ];
         assert_eq!(red(&findings(&source, &rules).await), expected);

@@ -15,7 +15,7 @@ async fn everything_that_setup_made_is_dropped() {
         set_up(&source, &Rules::default(), Some(&[])).await;
         let plan = teardown::plan(&client, &source, "postgres").await.unwrap();
         assert_eq!(plan.refusals, []);
-        assert_eq!(statements(&plan).len(), 12);
+        assert_eq!(statements(&plan).len(), 13);
         assert!(notes(&plan)[0].starts_with("1 tables have REPLICA IDENTITY FULL and keep it"));
         apply(&plan, &client, None, |_| {}).await.unwrap();
         let left = db.execute(

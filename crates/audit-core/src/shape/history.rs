@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{CatalogTable, Identity, KeySource, Relation, RelationColumn, Shape, ShapeColumn};
+use crate::context::Author;
 use crate::position::Position;
 use crate::value::Kind;
 
@@ -20,21 +21,20 @@ pub struct History {
 #[derive(Clone, Debug)]
 struct Known {
     shape: Arc<Shape>,
-    /// Whether this daemon made it, or a daemon of this source sealed it.
-    trusted: bool,
+    author: Author,
 }
 
 impl History {
-    /// Adds a shape that a sink has stored. Of several shapes with one number the first counts, but a trusted one
-    /// before any other.
-    pub fn restore(&mut self, shape: Shape, trusted: bool) {
+    /// Adds a shape that a sink has stored. Of several shapes with one number the first counts, but one whose author is
+    /// known better comes before any other.
+    pub fn restore(&mut self, shape: Shape, author: Author) {
         match self.shapes.iter().position(|known| known.shape.schema_version == shape.schema_version) {
-            Some(at) if self.shapes[at].trusted || !trusted => {}
+            Some(at) if self.shapes[at].author <= author => {}
             Some(at) => {
                 self.shapes.remove(at);
-                self.insert(Known { shape: Arc::new(shape), trusted });
+                self.insert(Known { shape: Arc::new(shape), author });
             }
-            None => self.insert(Known { shape: Arc::new(shape), trusted }),
+            None => self.insert(Known { shape: Arc::new(shape), author }),
         }
     }
 
@@ -101,16 +101,16 @@ impl History {
         let last = self.at(position);
         // A chunk of a baseline may have counted it meanwhile.
         let same = |known: &Shape| known.digest == shape.digest && known.has_numbers_of(shape);
-        if let Some(counted) = last.filter(|known| known.trusted && same(&known.shape)) {
+        if let Some(counted) = last.filter(|known| known.author == Author::Own && same(&known.shape)) {
             return counted.shape.clone();
         }
         let last = last.map_or(0, |known| known.shape.schema_version);
         let used = |number: u32| self.shapes.iter().any(|known| known.shape.schema_version == number);
-        let schema_version = (last + 1..).find(|number| !used(*number)).unwrap_or(u32::MAX);
+        let schema_version = (last.saturating_add(1)..).find(|number| !used(*number)).unwrap_or(u32::MAX);
         let mut shape = Shape { schema_version, first: position, seal: None, ..shape.clone() };
         shape.seal = seal(&shape);
         let shape = Arc::new(shape);
-        self.insert(Known { shape: shape.clone(), trusted: true });
+        self.insert(Known { shape: shape.clone(), author: Author::Own });
         shape
     }
 
@@ -120,9 +120,9 @@ impl History {
         if shape.schema_version > 0 { shape } else { self.number(&shape, first, |_| None) }
     }
 
-    /// Every shape, with whether it is trusted.
-    pub fn shapes(&self) -> impl Iterator<Item = (&Arc<Shape>, bool)> {
-        self.shapes.iter().map(|known| (&known.shape, known.trusted))
+    /// Every shape, with who made it; those of this process are our own.
+    pub fn shapes(&self) -> impl Iterator<Item = (&Arc<Shape>, Author)> {
+        self.shapes.iter().map(|known| (&known.shape, known.author))
     }
 
     /// ⚠ The name of a column's type, what the type consists of, and the form of its values come from the catalog, or
@@ -139,7 +139,7 @@ impl History {
         let known = now.and_then(|table| table.columns.iter().find(|c| c.name == column.name));
         let same = |oid: u32, typmod: i32| oid == column.type_oid && typmod == column.typmod;
         let of_type = catalog.and_then(|table| table.types.iter().find(|t| same(t.type_oid, t.typmod)));
-        let trusted = self.at(position).filter(|known| known.trusted).map(|known| &known.shape);
+        let trusted = self.at(position).filter(|known| known.author == Author::Own).map(|known| &known.shape);
         let before = trusted.and_then(|shape| shape.columns.iter().find(|c| same(c.type_oid, c.typmod)));
         let named = known.map(|c| &c.type_name).or(of_type.map(|t| &t.type_name));
         let holds = known.map(|c| &c.holds).or(of_type.map(|t| &t.holds));

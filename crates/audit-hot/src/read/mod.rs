@@ -19,7 +19,7 @@ use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{Client, Row};
 
 use crate::checkpoint;
-use crate::failure;
+use crate::error;
 use crate::layout::{TABLES, VERSIONS};
 use crate::session::check_columns;
 use places::{Places, Whose};
@@ -47,7 +47,7 @@ impl ReadError {
     pub fn hint(&self) -> Option<String> {
         match self {
             ReadError::Connect(error) => error.hint(),
-            ReadError::Server { source, .. } => failure::hint(source.sqlstate.code()).map(str::to_owned),
+            ReadError::Server { source, .. } => error::hint(source.sqlstate.code()).map(str::to_owned),
             ReadError::Layout { hint, .. } => hint.clone(),
             ReadError::NoTenant { .. } => Some(
                 "cdc_audit.versions_tables lists the tenants that have any; leave --tenant out to read everything"

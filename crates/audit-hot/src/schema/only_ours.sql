@@ -19,6 +19,6 @@ DO $do$ DECLARE foreign_things text; BEGIN
   INTO foreign_things FROM found WHERE owner NOT IN (SELECT oid FROM trusted);
   IF foreign_things IS NOT NULL THEN
     RAISE EXCEPTION 'cdc-audit did not make what is there: %', foreign_things
-      USING HINT = 'if that role is to own the audit tables, run setup with --owner and its name; drop only what nobody needs';
+      USING HINT = 'if that role is to own the audit tables, run setup with --owner and its name; drop nothing before you know what it is, because a trail may lie in it';
   END IF;
 END $do$

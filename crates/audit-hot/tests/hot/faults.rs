@@ -56,7 +56,7 @@ async fn a_fenced_daemon_that_has_nothing_to_write_finds_out_too() {
 async fn a_lost_answer_to_commit_doubles_nothing() {
     let hot = Hot::new().await;
     let proxy = Proxy::to(hot.database.server.port());
-    let mut sink = HotSink::new("hot", HotConfig::new(proxy.through(&hot.database.url)));
+    let mut sink = HotSink::new("hot", &HotConfig::new(proxy.through(&hot.database.url)));
     take(&mut sink).await.unwrap();
     write(&mut sink, &users(0, 1)).await.unwrap();
     let mut fixture = Fixture::default();
@@ -86,7 +86,7 @@ async fn a_lost_answer_to_commit_doubles_nothing() {
 async fn a_connection_may_break_anywhere() {
     let hot = Hot::new().await;
     let proxy = Proxy::to(hot.database.server.port());
-    let mut sink = HotSink::new("hot", HotConfig::new(proxy.through(&hot.database.url)));
+    let mut sink = HotSink::new("hot", &HotConfig::new(proxy.through(&hot.database.url)));
     take(&mut sink).await.unwrap();
     let mut fixture = Fixture::default();
     fixture.batches("table public.users (id int4 key, name text)");
@@ -110,7 +110,7 @@ async fn a_connection_may_break_anywhere() {
 async fn taking_the_checkpoint_again_may_be_cut_off_anywhere() {
     let hot = Hot::new().await;
     let proxy = Proxy::to(hot.database.server.port());
-    let mut sink = HotSink::new("hot", HotConfig::new(proxy.through(&hot.database.url)));
+    let mut sink = HotSink::new("hot", &HotConfig::new(proxy.through(&hot.database.url)));
     take(&mut sink).await.unwrap();
     let mut fixture = Fixture::default();
     fixture.batches("table public.users (id int4 key, name text)");
@@ -134,7 +134,7 @@ async fn taking_the_checkpoint_again_may_be_cut_off_anywhere() {
 async fn a_cancelled_write_is_repeated_whole() {
     let hot = Hot::new().await;
     let proxy = Proxy::to(hot.database.server.port());
-    let mut sink = HotSink::new("hot", HotConfig::new(proxy.through(&hot.database.url)));
+    let mut sink = HotSink::new("hot", &HotConfig::new(proxy.through(&hot.database.url)));
     take(&mut sink).await.unwrap();
     let batches = users(0, 5_000);
     proxy.set(Traffic::HoldAnswers);
@@ -152,7 +152,7 @@ async fn a_server_that_stops_and_starts_is_written_to_again() {
     server.create_database("audit");
     let all: String = audit_hot::setup_statements(&options()).iter().map(|s| format!("{};\n", s.sql)).collect();
     server.execute("audit", &all);
-    let mut sink = HotSink::new("hot", HotConfig::new(server.url("audit")));
+    let mut sink = HotSink::new("hot", &HotConfig::new(server.url("audit")));
     take(&mut sink).await.unwrap();
     let mut fixture = Fixture::default();
     fixture.batches("table public.users (id int4 key, name text)");
@@ -304,8 +304,12 @@ async fn a_refused_version_is_named_and_may_be_quarantined() {
     sink.quarantine(Arc::new([(refused, Quarantined::default())].into()));
     write(&mut sink, &batches).await.unwrap();
     assert_eq!(hot.sql("SELECT count(*) FROM cdc_audit.versions"), "100");
-    let given_up = "SELECT event, key, after, changes, context - 'quarantined' FROM cdc_audit.versions WHERE seq = 37";
-    assert_eq!(hot.sql(given_up), r#"error|37|||{"error": "refused by the sink and quarantined", "event": "created"}"#);
+    let quarantined =
+        "SELECT event, key, after, changes, context - 'quarantined' FROM cdc_audit.versions WHERE seq = 37";
+    assert_eq!(
+        hot.sql(quarantined),
+        r#"error|37|||{"error": "refused by the sink and quarantined", "event": "created"}"#
+    );
 }
 
 /// The error message is derived from the server's SQLSTATE, not from the text that the server quotes.
@@ -399,7 +403,7 @@ async fn a_read_only_server_is_waited_for() {
     let all: String = audit_hot::setup_statements(&options()).iter().map(|s| format!("{};\n", s.sql)).collect();
     primary.execute("postgres", &all);
     let standby = primary.standby(&[]).await;
-    let mut sink = HotSink::new("hot", HotConfig::new(standby.url("postgres")));
+    let mut sink = HotSink::new("hot", &HotConfig::new(standby.url("postgres")));
     let error = sink.take(&identity()).await.unwrap_err();
     assert_eq!(error.action, Action::Retry, "{error:?}");
     assert!(error.hint.as_ref().unwrap().contains("read-only"), "{error:?}");

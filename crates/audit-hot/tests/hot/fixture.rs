@@ -41,7 +41,7 @@ impl Hot {
     }
 
     pub fn sink(&self) -> HotSink {
-        HotSink::new("hot", self.config.clone())
+        HotSink::new("hot", &self.config)
     }
 
     /// A sink that is ready to write.

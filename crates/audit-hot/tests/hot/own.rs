@@ -136,8 +136,8 @@ async fn each_tenant_has_a_table_and_the_rest_is_common() {
            commit"#
     ));
     // A row that is quarantined becomes an error record, which belongs to no tenant.
-    let given_up = batches[0].versions().nth(1).unwrap().position();
-    sink.quarantine(Arc::new([(given_up, Quarantined::default())].into()));
+    let quarantined = batches[0].versions().nth(1).unwrap().position();
+    sink.quarantine(Arc::new([(quarantined, Quarantined::default())].into()));
     write(&mut sink, &batches).await.unwrap();
     let lost = fixture.batches("gap {\"lost\": true}");
     write(&mut sink, &lost).await.unwrap();
@@ -293,7 +293,7 @@ async fn names_that_would_collide_are_kept_apart() {
 async fn a_connection_may_break_between_tables() {
     let hot = Hot::new().await;
     let proxy = Proxy::to(hot.database.server.port());
-    let mut sink = HotSink::new("hot", HotConfig::new(proxy.through(&hot.database.url)));
+    let mut sink = HotSink::new("hot", &HotConfig::new(proxy.through(&hot.database.url)));
     take(&mut sink).await.unwrap();
     let mut fixture = source("public.*", "of_{tenant}");
     fixture.batches(ORDERS);
@@ -406,7 +406,7 @@ async fn rights_are_those_of_the_common_table() {
     for major in [14, 17] {
         let (database, mut options) = with_roles(major).await;
         let writer = url_of(&database, options.writer.as_ref().unwrap());
-        let mut sink = HotSink::new("hot", HotConfig::new(&writer));
+        let mut sink = HotSink::new("hot", &HotConfig::new(&writer));
         take(&mut sink).await.unwrap();
         let mut fixture = source("public.orders", "of_{tenant}");
         let batches = fixture.batches(&format!("{ORDERS}begin\ninsert public.orders [1, \"a\"]\ncommit"));

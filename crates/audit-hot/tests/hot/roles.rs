@@ -58,7 +58,7 @@ async fn the_daemons_role_can_do_its_job_and_no_more() {
     for major in [15, 17] {
         let (database, options) = with_roles(major).await;
         let writer = url_of(&database, options.writer.as_ref().unwrap());
-        let mut sink = HotSink::new("hot", HotConfig::new(&writer));
+        let mut sink = HotSink::new("hot", &HotConfig::new(&writer));
         take(&mut sink).await.unwrap();
         write(&mut sink, &batches()).await.unwrap();
         audit_hot::probe(&HotConfig::new(&writer), "shop", "hot").await.unwrap();
@@ -127,7 +127,7 @@ async fn a_missing_right_is_named_before_anything_is_written() {
     database.execute(&format!(
         "REVOKE INSERT ON cdc_audit.versions FROM {writer}; REVOKE UPDATE ON cdc_audit.checkpoints FROM {writer}"
     ));
-    let mut sink = HotSink::new("hot", HotConfig::new(url_of(&database, writer)));
+    let mut sink = HotSink::new("hot", &HotConfig::new(url_of(&database, writer)));
     let error = sink.take(&crate::fixture::identity()).await.unwrap_err();
     assert_eq!(
         error.message,
@@ -144,7 +144,7 @@ async fn one_role_may_do_everything() {
     let url = url_of(&database, &role);
     let options = SetupOptions { writer: Some(role.clone()), ..options() };
     run(&connect(&url).await, &setup_statements(&options)).await;
-    let mut sink = HotSink::new("hot", HotConfig::new(&url));
+    let mut sink = HotSink::new("hot", &HotConfig::new(&url));
     take(&mut sink).await.unwrap();
     write(&mut sink, &batches()).await.unwrap();
     run(&connect(&url).await, &teardown_statements(&options, false)).await;

@@ -74,7 +74,7 @@ async fn transactions_are_cut_by_rows_and_a_cut_is_a_place_to_resume() {
     let config = HotConfig { batch_rows: 3, ..hot.config.clone() };
     let rows: String = (0..10).map(|id| format!("insert public.users [{id}, \"x\"]\n")).collect();
     let batches = Fixture::of(&format!("{USERS}\nbegin\n{rows}commit"));
-    let mut sink = audit_hot::HotSink::new("hot", config);
+    let mut sink = audit_hot::HotSink::new("hot", &config);
     take(&mut sink).await.unwrap();
     write(&mut sink, &batches).await.unwrap();
     assert_eq!(hot.sql("SELECT count(*) FROM cdc_audit.versions"), "10");
@@ -132,7 +132,7 @@ async fn a_later_epoch_begins_at_lower_positions_in_the_wal() {
 async fn chunks_arrive_whole_once_and_only_where_they_are_wanted() {
     let hot = Hot::new().await;
     let config = HotConfig { batch_rows: 2, ..hot.config.clone() };
-    let mut sink = audit_hot::HotSink::new("hot", config);
+    let mut sink = audit_hot::HotSink::new("hot", &config);
     take(&mut sink).await.unwrap();
     let mut fixture = Fixture::default();
     let batches = fixture.batches(&format!(

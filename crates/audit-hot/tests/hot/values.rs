@@ -151,7 +151,7 @@ async fn one_whole_row_is_stored_where_there_is_no_other_and_more_on_request() {
 
     let hot = Hot::new().await;
     let config = HotConfig { keep: vec![Side::Before, Side::After], ..hot.config.clone() };
-    let mut sink = HotSink::new("hot", config);
+    let mut sink = HotSink::new("hot", &config);
     take(&mut sink).await.unwrap();
     write(&mut sink, &Fixture::of(text)).await.unwrap();
     let both = usual.join("\n").replace("updated|||", r#"updated|{"a": "x", "id": 1}|{"a": "y", "id": 1}|"#);

@@ -186,7 +186,7 @@ async fn a_store_belongs_to_one_home_and_stays_where_it_is() {
 
 /// Only the position of a quarantined version is known, so it goes to home.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_given_up_goes_home() {
+async fn what_was_quarantined_goes_home() {
     let (lake, mut fixture) = (on_disk(), fixture());
     let batches = fixture.batches(
         "table public.users (id int4 key, name text, owner text) full\nbegin\n\

@@ -25,8 +25,11 @@ pub(super) struct UnderWay {
 
 impl Stage {
     /// The chunk's rows as a batch of their own. Their positions count from the watermark's. The batch does not state
-    /// the stream's progress: when the stream passes here again, the chunk is not part of it. A chunk that needs a key
-    /// continues, once the key is there, at the row that needed it.
+    /// the stream's progress: when the stream passes here again, the chunk is not part of it.
+    ///
+    /// # Errors
+    /// Returns a [`StageError`] if a row cannot be recorded. If it only needs a key, the next call with that key
+    /// continues at this row.
     pub fn chunk(&mut self, passed: &Passed) -> Result<Batch, StageError> {
         let mut chunk = match self.chunk.take() {
             Some(chunk) => chunk,

@@ -1,11 +1,11 @@
 //! From a Relation message to a table with its rules.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use audit_core::context::Contexts;
-use audit_core::position::Position;
-use audit_core::rules::TableRules;
+use audit_core::context::{Author, Contexts};
+use audit_core::position::{Lsn, Position};
+use audit_core::rules::{FormerNames, TableRules};
 use audit_core::shape::{CatalogTable, Former, History, Relation, Shape, TableName};
 use audit_core::table::Table;
 use audit_pgoutput::Message;
@@ -17,21 +17,37 @@ use super::{OWN_SCHEMA, Stage, StageError};
 type Histories = HashMap<TableName, History>;
 type Lineage = HashMap<u32, Vec<(Arc<Shape>, bool)>>;
 
-/// What sinks have stored, by name and by oid.
-pub(super) fn restored(shapes: Vec<Shape>, contexts: &Contexts) -> (Histories, Lineage) {
-    let mut histories = Histories::new();
+/// What sinks have stored, by name and by oid. ⚠ Where shapes are sealed, one that is not may be anybody's, and says nothing of what columns and tables
+/// were called: else its author could have any column withheld.
+pub(super) fn restored(shapes: Vec<Shape>, contexts: &Contexts, names: &FormerNames) -> (Histories, Lineage) {
+    let (mut histories, mut lineage, mut foreign) = (Histories::new(), Lineage::new(), BTreeSet::new());
     for shape in shapes {
-        let trusted = shape.seal.as_ref().is_some_and(|seal| contexts.is_sealed(&shape.unsealed(), seal));
-        histories.entry(shape.name()).or_default().restore(shape, trusted);
+        let author = contexts.author(&shape.unsealed(), shape.seal.as_deref());
+        if author == Author::Foreign && shape.oid.is_some() {
+            foreign.insert(shape.name().to_string());
+        }
+        histories.entry(shape.name()).or_default().restore(shape, author);
     }
-    let mut lineage = Lineage::new();
-    let all = histories.values().flat_map(History::shapes);
-    for (shape, trusted) in all {
+    for (shape, author) in histories.values().flat_map(History::shapes).filter(|(_, by)| *by != Author::Foreign) {
         if let Some(oid) = shape.oid {
-            lineage.entry(oid).or_default().push((shape.clone(), trusted));
+            lineage.entry(oid).or_default().push((shape.clone(), author == Author::Own));
         }
     }
-    lineage.values_mut().for_each(|shapes| shapes.sort_by_key(|(shape, _)| shape.first));
+    for (oid, shapes) in &mut lineage {
+        shapes.sort_by_key(|(shape, _)| shape.first);
+        shapes.iter().filter(|(_, own)| *own).for_each(|(shape, _)| names.called(*oid, &shape.name(), Lsn::ZERO));
+    }
+    if !foreign.is_empty() {
+        let (tables, first) = (foreign.len(), foreign.first());
+        let hint = "look who may write to the sinks; if the keys of cdc_audit.set_context were made after these were stored, name columns and \
+                    tables in the rules as they are called now";
+        warn!(
+            hint,
+            tables,
+            first,
+            "sinks have shapes that no daemon of this source sealed: what they say of former names is not believed"
+        );
+    }
     (histories, lineage)
 }
 
@@ -64,6 +80,10 @@ impl Stage {
                 // ⚠ A partition is described after its root, directly before a change that is sent as the root's.
                 let leaf = leaf[1].filter(|last| last != relation && leaf[0] == Some(*relation));
                 let leaf = leaf.and_then(|leaf| self.targets.remove(&leaf)).map(|target| target.relation);
+                if let (Some(leaf), Some(root)) = (&leaf, self.targets.get(relation)) {
+                    let at = self.assembler.next_position().commit_lsn;
+                    self.names.part(leaf.oid, *relation, &root.relation.name, at);
+                }
                 self.settle(*relation, leaf.as_ref())
             }
             Message::Truncate { relations } => relations.iter().find_map(|relation| self.settle(*relation, None)),
@@ -88,6 +108,9 @@ impl Stage {
     }
 
     /// Stores what a look-up found now about a relation that [`Stage::message`] returned.
+    ///
+    /// # Errors
+    /// Returns [`StageError::Table`] if the rules do not fit the table.
     pub fn describe(&mut self, relation: &Relation, catalog: Option<&CatalogTable>) -> Result<(), StageError> {
         let position = self.assembler.next_position();
         let table = self.table(relation, catalog, position)?;
@@ -109,7 +132,8 @@ impl Stage {
         let history = self.histories.entry(relation.name.clone()).or_default();
         let shape = history.shape(relation, catalog, position, position <= self.stored);
         let mut rules = self.rules(&relation.name, relation.oid);
-        let earlier = self.lineage.get(&relation.oid).map(Vec::as_slice).unwrap_or_default();
+        let root = self.root(relation);
+        let earlier = self.lineage.get(&relation.oid).map(Vec::as_slice).unwrap_or(&root);
         let mut former = Former::of(&shape, earlier.iter().map(|(shape, trusted)| (shape.as_ref(), *trusted)));
         if let Some(now) = catalog.filter(|table| table.oid == relation.oid && !table.matches(relation)) {
             let trusted = earlier.iter().filter(|(_, trusted)| *trusted).map(|(shape, _)| shape.as_ref());
@@ -122,23 +146,27 @@ impl Stage {
             return Err(Table::unmet(&shape, column).into());
         }
         let table = Arc::new(Table::new(shape.clone(), &rules, self.policy.row_key.is_some())?);
-        let before = earlier.last().map(|(shape, _)| shape);
+        let before = self.lineage.get(&relation.oid).and_then(|earlier| earlier.last()).map(|(shape, _)| shape);
         if before.is_none_or(|before| before.digest != shape.digest || !before.has_numbers_of(&shape)) {
             say(&table, before.map(|before| before.key.as_slice()));
             self.lineage.entry(relation.oid).or_default().push((shape, true));
+            self.names.called(relation.oid, &relation.name, position.commit_lsn);
         }
         Ok(table)
     }
 
-    /// The rules for a table, which may have had another name. Only trusted shapes show what the name was.
+    /// The rules for a table, which may have had another name.
     fn rules(&self, name: &TableName, oid: u32) -> TableRules {
-        let mut former = Vec::new();
-        for (shape, _) in self.lineage.get(&oid).into_iter().flatten().rev().filter(|(_, trusted)| *trusted) {
-            if shape.name() != *name && !former.contains(&shape.name()) {
-                former.push(shape.name());
-            }
-        }
-        self.rules.for_renamed(name, &former)
+        self.names.rules(&self.rules, name, oid, self.assembler.next_position().commit_lsn)
+    }
+
+    /// What was a partition has no shapes of its own: those of its root say which columns it had, but not by which number.
+    fn root(&self, relation: &Relation) -> Vec<(Arc<Shape>, bool)> {
+        let former = self.names.of(relation.oid, self.assembler.next_position().commit_lsn);
+        let histories =
+            former.iter().filter(|name| **name != relation.name).filter_map(|name| self.histories.get(name));
+        let shapes = histories.flat_map(History::shapes).filter(|(_, author)| *author == Author::Own);
+        shapes.map(|(shape, _)| (Arc::new(shape.without_numbers()), true)).collect()
     }
 
     /// Counts a table's shape just before the first version in it is made.
@@ -166,8 +194,8 @@ impl Stage {
 fn say(table: &Table, key_before: Option<&[String]>) {
     let name = &table.name;
     if let Some(former) = &table.renamed_from {
-        let hint = "name it in `[[tables]]` as it is called now, with the name before in `former_names`";
-        warn!(hint, table = %name, "the table was called {former}: the rules for that name are applied to it still");
+        let hint = "name it in `[[tables]]` as it is called now; with the name before in `former_names`, unless it was a partition of that table";
+        warn!(hint, table = %name, "the table was captured as {former} before: the rules for that are applied to it still");
     }
     if !table.lost.is_empty() {
         let columns = table.lost.join(", ");

@@ -147,6 +147,7 @@ fn config(rules: Rules) -> StageConfig {
     let server = Server { system_id: 1, timeline: 1, forks: Vec::new(), wal_end: Lsn(1 << 40), slot_start: Lsn::ZERO };
     StageConfig {
         rules,
+        names: FormerNames::default(),
         policy: Policy::default(),
         verdict: judge(&server, &[(Arc::from("hot"), None)]),
         contexts: Contexts::default(),
@@ -559,7 +560,7 @@ fn the_change_at_the_checkpoint_must_come_again_if_the_slot_begins_before_it() {
 }
 
 #[test]
-fn what_was_given_up_is_met_again_like_any_change() {
+fn what_was_quarantined_is_met_again_like_any_change() {
     let script = "relation 5 users full id:20\n begin 1000\n insert 5 1\n garbage\n commit\n begin 2000\n commit";
     let at = Position::new(1, Lsn(1000), 1);
     for (change_lsn, met) in [(1003, true), (1004, false)] {
@@ -605,7 +606,7 @@ fn what_cannot_be_decoded_stops_at_its_position_until_it_is_quarantined() {
 
 /// What is not a change has no place among them, but it has a position by which it can be quarantined.
 #[test]
-fn whatever_cannot_be_decoded_can_be_given_up() {
+fn whatever_cannot_be_decoded_can_be_quarantined() {
     let script = "relation 5 users full id:20
          begin 1000
          insert 5 1
@@ -618,16 +619,16 @@ fn whatever_cannot_be_decoded_can_be_given_up() {
          insert 7 4
          insert 5 5
          commit";
-    let mut given_up = Quarantine::new();
+    let mut decided = Quarantine::new();
     for position in [Position::new(1, Lsn(1000), 1), Position::new(1, Lsn(1007), 0), Position::new(1, Lsn(2000), 0)] {
-        let config = StageConfig { quarantine: given_up.clone(), ..config(Rules::default()) };
+        let config = StageConfig { quarantine: decided.clone(), ..config(Rules::default()) };
         let error = feed(&mut Stage::new(config), script).unwrap_err();
         assert_eq!(error.position(), Some(position), "{error}");
         assert!(error.hint().ends_with(&format!("cdc-audit resume --sink all --quarantine {position}")), "{error:?}");
-        given_up.insert(position, Quarantined::default());
+        decided.insert(position, Quarantined::default());
     }
     check_with(
-        StageConfig { quarantine: given_up, ..config(Rules::default()) },
+        StageConfig { quarantine: decided, ..config(Rules::default()) },
         script,
         expect![[r#"
             1000.0 created users 1 {"id": 1}

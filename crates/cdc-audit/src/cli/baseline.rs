@@ -41,6 +41,6 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
 
 fn failed(error: BaselineError) -> CliError {
     let usage = matches!(error, BaselineError::NotPublished { .. } | BaselineError::NotWanted { .. });
-    let told = CliError::of(&error).hint(error.hint());
+    let told = CliError::from(error);
     if usage { told.code(code::USAGE) } else { told }
 }

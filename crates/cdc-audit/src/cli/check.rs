@@ -4,8 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use audit_capture::check::{Area, Finding, Input, SinkProbe, State, check, would_start};
-use audit_config::visible;
-use audit_pipeline::Chain;
+use audit_config::{Chain, visible};
 use audit_pipeline::run::RunError;
 use comfy_table::Color;
 use serde_json::json;

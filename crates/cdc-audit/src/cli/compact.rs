@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{bytes, print, print_json, table};
-use crate::sinks::lake::{failed, named};
+use crate::sinks::lake::named;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -45,23 +45,23 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         .hint(format!("say `listing_readers = false` in [sinks.{name}] if every reader reads the Delta log"))
         .code(code::USAGE));
     }
-    let stores = Stores::open(lake, false).map_err(failed)?;
-    let compactor = Compactor::of(lake, stores, &config.source.name, MEMORY).map_err(failed)?;
-    let mut each = compactor.each().await.map_err(failed)?;
+    let stores = Stores::open(lake, false)?;
+    let compactor = Compactor::of(lake, stores, &config.source.name, MEMORY)?;
+    let mut each = compactor.each().await?;
     if let Some(tenant) = &args.tenant {
         each.retain(|one| one.tenant.as_deref() == Some(tenant));
         if each.is_empty() {
-            return Err(failed(LakeError::NoTenant { tenant: tenant.clone() }).code(code::USAGE));
+            return Err(CliError::from(LakeError::NoTenant { tenant: tenant.clone() }).code(code::USAGE));
         }
     }
     let mut tables: Vec<(&Compactor, String)> = Vec::new();
     for one in &each {
-        let known = one.tables().await.map_err(failed)?;
+        let known = one.tables().await?;
         let asked = |table: &String| args.table.is_empty() || args.table.contains(table);
         tables.extend(known.into_iter().filter(asked).map(|table| (one, table)));
     }
     if let Some(table) = args.table.iter().find(|table| !tables.iter().any(|(_, known)| known == *table)) {
-        return Err(failed(LakeError::NoTable { table: table.clone() }));
+        return Err(CliError::from(LakeError::NoTable { table: table.clone() }));
     }
     let bar = progress_bar(tables.len() as u64);
     let mut done: Vec<Compacted> = Vec::new();
@@ -70,7 +70,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         let compacted = match one.table(&table).await {
             // Its first file is there, and not its first commit.
             Err(LakeError::NoTable { .. }) => continue,
-            compacted => compacted.map_err(failed)?,
+            compacted => compacted?,
         };
         if args.json {
             print_json(&compacted)?;
@@ -80,7 +80,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     }
     let mut removed = 0;
     for one in &each {
-        removed += one.sweep().await.map_err(failed)?;
+        removed += one.sweep().await?;
     }
     bar.finish_and_clear();
     if !args.json {

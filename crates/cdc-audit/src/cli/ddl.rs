@@ -77,11 +77,11 @@ async fn describe(
     table: Option<&str>,
 ) -> Result<Vec<Lake>, CliError> {
     let mut described = Vec::new();
-    for part in reader.each().await.map_err(failed)? {
+    for part in reader.each().await? {
         described.extend(describe_part(config, &part, source, table).await?);
     }
     if described.is_empty() {
-        let known = reader.tables(source).await.map_err(failed)?;
+        let known = reader.tables(source).await?;
         let hint = match known.is_empty() {
             true => "no table has versions yet".to_owned(),
             false => format!("tables with versions: {}", known.join(", ")),
@@ -91,10 +91,6 @@ async fn describe(
     Ok(described)
 }
 
-fn failed(error: LakeError) -> CliError {
-    CliError::of(&error).hint(error.hint())
-}
-
 /// `None` where it has no such table.
 async fn describe_part(
     config: &LakeConfig,
@@ -102,7 +98,7 @@ async fn describe_part(
     source: &str,
     table: Option<&str>,
 ) -> Result<Option<Lake>, CliError> {
-    let mut wanted = reader.tables(source).await.map_err(failed)?;
+    let mut wanted = reader.tables(source).await?;
     wanted.retain(|name| table.is_none_or(|table| table == name));
     if wanted.is_empty() {
         return Ok(None);
@@ -114,7 +110,7 @@ async fn describe_part(
                 eprintln!("left out: the folder of {shown} holds no table; its first commit may be still to come");
                 Ok(None)
             }
-            description => as_table(&name, description.map_err(failed)?).map(Some),
+            description => as_table(&name, description?).map(Some),
         }
     });
     let described: Vec<Option<Table>> = described.buffered(CONCURRENT).try_collect().await?;
@@ -122,7 +118,7 @@ async fn describe_part(
     if tables.is_empty() {
         return Ok(None);
     }
-    let (store, url) = (&config.store, reader.url().map_err(failed)?);
+    let (store, url) = (&config.store, reader.url()?);
     let place = Place::of(&url, store.endpoint.as_deref(), store.account.as_deref())
         .ok_or_else(|| CliError::new(format!("{url} is no place that other engines read")))?;
     Ok(Some(Lake {

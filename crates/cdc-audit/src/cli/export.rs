@@ -72,7 +72,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let bar = progress_bar();
     let exported = audit_history::export(&store, &request, |rows| bar.set_position(rows)).await;
     bar.finish_and_clear();
-    let manifest = exported.map_err(|error| CliError::of(&error).hint(error.hint()))?;
+    let manifest = exported?;
     if manifest.is_ahead() {
         warn(&manifest);
     }
@@ -106,7 +106,7 @@ fn warn(manifest: &Manifest) {
     let (until, store) = (manifest.until.as_deref().unwrap_or_default(), &manifest.store);
     let newest = match &store.complete_until {
         Some(at) => format!("its newest version was committed at {at}"),
-        None => "it had no version".to_string(),
+        None => "it had no version in that time".to_string(),
     };
     let behind = match store.lag {
         Some(lag) => format!("it was {} of WAL behind", bytes(lag.bytes)),

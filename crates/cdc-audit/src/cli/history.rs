@@ -2,11 +2,8 @@
 
 use std::process::ExitCode;
 
-use audit_core::shape::Shape;
 use audit_core::stored::Record;
-use audit_core::value::Kind;
 use audit_history::Store;
-use serde_json::value::RawValue;
 
 use crate::access::{Purpose, report, revealer};
 use crate::config::Config;
@@ -54,11 +51,10 @@ pub async fn run(mut args: Args, config: &Config) -> Result<ExitCode, CliError> 
     args.tenant = args.tenant.map(argument).transpose()?;
     args.reader.check(config)?;
     let store = open(config, args.from.as_deref(), args.tenant.as_deref(), &args.reader).await?;
-    let failed = |error: audit_history::StoreError| CliError::of(&error).hint(error.hint());
-    let tables = store.tables(&config.source.name).await.map_err(failed)?;
+    let tables = store.tables(&config.source.name).await?;
     let args = Args { table: named(&args.table, &tables)?, ..args };
     let key = stored_key(&args, config, &store).await?;
-    let records = store.history(&config.source.name, &args.table, &key, args.limit).await.map_err(failed)?;
+    let records = store.history(&config.source.name, &args.table, &key, args.limit).await?;
     let mut revealer = match args.decrypt {
         true => Some(revealer((&args.purpose, &args.reader), config, "history", u64::MAX).await?),
         false => None,
@@ -107,58 +103,14 @@ async fn reveal(revealer: &mut Revealer, records: Vec<Record>) -> Result<Vec<Rec
     Ok(plain)
 }
 
-/// The key as it is stored: of several columns a JSON array without spaces, and what is protected as its HMAC. Who knows the raw key, and may
-/// read the row key, can still ask for it.
+/// The key as it is stored; the row key is read only where some of it is hashed.
 async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<String, CliError> {
-    let shape =
-        store.shape(&config.source.name, &args.table).await.map_err(|error| CliError::of(&error).hint(error.hint()))?;
-    let Some(shape) = shape else { return Ok(args.key.clone()) };
-    let rules = config.rules().for_table(&shape.name());
-    let is_protected =
-        |name: &str| shape.columns.iter().any(|column| column.name == name && !rules.methods(column).is_empty());
-    let names = rules.rule.key.as_ref().unwrap_or(&shape.key);
-    let row_key = match names.iter().any(|column| is_protected(column)) {
-        true => config.policy().map_err(|error| CliError::of(&error).hint(error.hint().to_owned()))?.row_key,
+    let form = store.key_form(&config.source.name, &args.table, &config.rules()).await?;
+    let row_key = match form.is_hashed() {
+        true => config.policy()?.row_key,
         false => None,
     };
-    let hashed = |column: &str, text: &str| {
-        let key = row_key.as_ref().filter(|_| is_protected(column))?;
-        Some(key.hash(&args.table, column, text.as_bytes()))
-    };
-    match names.as_slice() {
-        [] => Ok(args.key.clone()),
-        [column] => Ok(hashed(column, &args.key).unwrap_or_else(|| args.key.clone())),
-        columns => {
-            let parts: Option<Vec<&RawValue>> = serde_json::from_str(&args.key).ok();
-            let parts = parts.filter(|parts| parts.len() == columns.len()).ok_or_else(|| {
-                CliError::new(format!("the key of this table is ({})", columns.join(", ")))
-                    .hint(format!("give a JSON array in that order, such as {}", example(columns, &shape)))
-                    .code(code::USAGE)
-            })?;
-            let part = |(column, part): (&String, &RawValue)| {
-                // Numbers stay text, for their digits.
-                let string = serde_json::from_str::<String>(part.get()).ok();
-                let text = string.as_deref().unwrap_or(part.get());
-                match hashed(column, text).or(string.clone()) {
-                    Some(text) => serde_json::Value::from(text).to_string(),
-                    None => text.to_string(),
-                }
-            };
-            let parts: Vec<String> = columns.iter().zip(parts).map(part).collect();
-            Ok(format!("[{}]", parts.join(",")))
-        }
-    }
-}
-
-/// A key of these columns as a shell takes it.
-fn example(columns: &[String], shape: &Shape) -> String {
-    let value =
-        |column: &String| match shape.columns.iter().find(|known| known.name == *column).map(|known| &known.kind) {
-            Some(Kind::Int2 | Kind::Int4 | Kind::Int8) => "42",
-            Some(Kind::Bool) => "true",
-            _ => "\"a\"",
-        };
-    format!("'[{}]'", columns.iter().map(value).collect::<Vec<_>>().join(", "))
+    form.stored(&args.key, row_key.as_ref()).map_err(|error| CliError::from(error).code(code::USAGE))
 }
 
 fn show(args: &Args, records: &[Record]) -> Result<(), CliError> {

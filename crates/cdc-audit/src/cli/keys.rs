@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use audit_cipher::{KeyId, Kind};
-use audit_keys::{Access, Generation, KeyAdmin, KeyError, StoredKey, append_version};
+use audit_keys::{Access, Generation, KeyAdmin, StoredKey, append_version};
 use serde_json::json;
 
 use crate::config::Config;
@@ -84,7 +84,7 @@ struct Destroy {
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     if let What::Master { file } = &args.what {
-        let name = append_version(file).map_err(failed)?;
+        let name = append_version(file)?;
         print(format!("{}: version {name}", file.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -92,15 +92,15 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         Some(url) => endpoint("--as", url)?,
         None => config.key_store().clone(),
     };
-    let admin = KeyAdmin::new(&config.source.name, &config.protection.keys, store).map_err(failed)?;
+    let admin = KeyAdmin::new(&config.source.name, &config.protection.keys, store)?;
     match args.what {
         What::List { json } => list(&admin, json).await?,
         What::Rotate { class } => {
-            let retired = admin.rotate(&class).await.map_err(failed)?;
+            let retired = admin.rotate(&class).await?;
             print(format!("{retired} data keys of class {class} are retired; daemons change within a minute"))?;
         }
         What::Rewrap { class } => {
-            let done = admin.rewrap(&class).await.map_err(failed)?;
+            let done = admin.rewrap(&class).await?;
             print(format!("{} keys of class {class} are wrapped anew", done.done))?;
             if done.passed > 0 {
                 let message = format!("{} keys were changed by somebody else meanwhile", done.passed);
@@ -114,12 +114,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn failed(error: KeyError) -> CliError {
-    CliError::of(&error).hint(error.hint())
-}
-
 async fn list(admin: &KeyAdmin, json: bool) -> Result<(), CliError> {
-    let keys = admin.list().await.map_err(failed)?;
+    let keys = admin.list().await?;
     if json {
         return keys.iter().try_for_each(|key| print_json(&shown(key)));
     }
@@ -147,14 +143,14 @@ fn shown(key: &StoredKey) -> serde_json::Value {
 }
 
 async fn export(admin: &KeyAdmin) -> Result<(), CliError> {
-    for key in admin.list().await.map_err(failed)? {
+    for key in admin.list().await? {
         let mut line = shown(&key);
         line["wrapped"] = json!(key.text);
         print_json(&line)?;
     }
     let mut after: Option<KeyId> = None;
     loop {
-        let page = admin.subjects(after.as_ref()).await.map_err(failed)?;
+        let page = admin.subjects(after.as_ref()).await?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.key.clone());
         for key in &page {
@@ -184,7 +180,7 @@ async fn destroy(admin: &KeyAdmin, what: Destroy, source: &str) -> Result<(), Cl
             if !what.yes {
                 confirm(source)?;
             }
-            if !admin.destroy(&key, &by).await.map_err(failed)? {
+            if !admin.destroy(&key, &by).await? {
                 return Err(CliError::new(format!("there is no key {key}, or not any more")));
             }
             print(format!("{key} is destroyed"))?;
@@ -198,12 +194,12 @@ async fn destroy(admin: &KeyAdmin, what: Destroy, source: &str) -> Result<(), Cl
 async fn erase(admin: &KeyAdmin, what: &Destroy, by: &Access, source: &str) -> Result<(), CliError> {
     let id = argument(what.subject.clone().unwrap_or_default())?;
     let (class, id) = (what.class.as_deref().unwrap_or_default(), id.as_str());
-    let known = admin.generations(class, id).await.map_err(failed)?;
+    let known = admin.generations(class, id).await?;
     eprintln!("{}", described(&known));
     if !what.yes {
         confirm(source)?;
     }
-    let erased = admin.destroy_subject(class, id, what.renew, by).await.map_err(failed)?;
+    let erased = admin.destroy_subject(class, id, what.renew, by).await?;
     if erased.unknown {
         let later = if what.renew { "" } else { "; what comes of that id later is stored as erased" };
         return Err(CliError::new("no key of this subject is known; a tombstone was written")
@@ -242,7 +238,7 @@ fn described(known: &[Generation]) -> String {
 async fn rewrite(admin: &KeyAdmin, kind: Kind) -> Result<(), CliError> {
     admin.rewrite(kind).await.map_err(|error| {
         let table = if kind == Kind::Subject { "subject_keys" } else { "data_keys" };
-        failed(error)
+        CliError::from(error)
             .detail("the key is destroyed, but the table's file may still hold its bytes")
             .hint(format!("run VACUUM (FULL) cdc_audit.{table} as the owner of the key store"))
     })

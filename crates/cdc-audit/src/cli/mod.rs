@@ -3,12 +3,14 @@
 pub mod baseline;
 pub mod check;
 pub mod compact;
+pub mod completions;
 pub mod config;
 pub mod ddl;
 pub mod decrypt;
 pub mod export;
 pub mod history;
 pub mod keys;
+pub mod man;
 pub mod plan;
 pub mod resume;
 pub mod run;

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use audit_capture::catalog::{PublishedTable, published};
+use audit_capture::former_names;
 use audit_core::inside::Form;
 use audit_core::method::{Method, MethodRule};
 use audit_core::position::Position;
@@ -107,9 +108,7 @@ struct Report {
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let client = audit_connect::connect(&config.source.endpoint, "cdc-audit plan").await?;
     let publication = &config.source.publication;
-    let found = published(&client, publication)
-        .await
-        .map_err(|error| CliError::of(&error).hint(error.hint().map(str::to_owned)))?;
+    let found = published(&client, publication).await?;
     let wanted = |table: &&PublishedTable| {
         table.name.schema != "cdc_audit" && args.table.as_ref().is_none_or(|wanted| *wanted == table.name.to_string())
     };
@@ -120,8 +119,11 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             .code(code::USAGE));
     }
     let rules = config.rules();
+    let names = former_names::known(&client, &config.source.name)
+        .await
+        .map_err(|error| CliError::of(&error).hint(error.hint().map(str::to_owned)))?;
     let plan = |table: &&PublishedTable| {
-        let rules = rules.for_table(&table.name);
+        let rules = names.rules_now(&rules, &table.name, table.catalog.oid);
         rules.captured().then(|| planned(table, &rules, config))
     };
     let tables: Vec<PlannedTable> = found.iter().filter_map(plan).collect();

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use audit_capture::QueryError;
 use audit_core::position::Position;
 use audit_core::sink::ALL_SINKS;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::config::Config;
 use crate::error::{CliError, code};
@@ -28,7 +30,7 @@ pub struct Args {
     /// Why, for those who find the record later.
     #[arg(long)]
     note: Option<String>,
-    /// Connect to the source as another role; the record says which it was.
+    /// Connect to the source as another role; the record says which it was. A role without the rights for it is told the GRANT.
     #[arg(long = "as", value_name = "URL")]
     role: Option<String>,
 }
@@ -46,8 +48,26 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
                   ON CONFLICT DO NOTHING";
     let (position, os_user) = (args.quarantine.to_string(), os_user()?);
     let added = client.execute(insert, &[&config.source.name, &args.sink, &position, &args.note, &os_user]).await;
-    let added = added.map_err(|error| QueryError::new("add to cdc_audit.quarantine", error))?;
+    let added = match added {
+        Ok(added) => added,
+        Err(error) => return Err(refused(&client, QueryError::new("add to cdc_audit.quarantine", error)).await),
+    };
     let what = if added == 1 { "is quarantined" } else { "was quarantined before" };
     print(format!("{position} {what} for {}", args.sink))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A role other than the daemon's needs rights that `setup` gives nobody else: the hint is the statement that gives them.
+async fn refused(client: &Client, error: QueryError) -> CliError {
+    if error.sqlstate() != Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+        return error.into();
+    }
+    let role = client.query_one("SELECT pg_catalog.quote_ident(CURRENT_USER)", &[]).await;
+    match role.and_then(|row| row.try_get::<_, String>(0)) {
+        Ok(role) => CliError::from(error).hint(format!(
+            "as the owner of schema cdc_audit run GRANT USAGE ON SCHEMA cdc_audit TO {role}; \
+             GRANT INSERT (source, sink, position, note, os_user) ON cdc_audit.quarantine TO {role};"
+        )),
+        Err(_) => error.into(),
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use audit_capture::baseline::Progress;
+use audit_config::Chain;
 use audit_core::position::Lsn;
 use audit_core::sink::Action;
 use audit_pipeline::run::{Daemon, RunError};
@@ -24,7 +25,8 @@ use crate::wiring;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  cdc-audit run\n  cdc-audit --config shop.toml run --accept-gap --new-baseline")]
 pub struct Args {
-    /// Go on, once, where WAL was lost; a `gap` record in every sink says what is missing.
+    /// Go on, once, where WAL was lost; a `gap` record in every sink says what is missing. If the daemon is killed before every sink has
+    /// that record, give it again: no sink stores the record twice.
     #[arg(long)]
     accept_gap: bool,
     /// Where a gap was accepted, read every table anew: what the lost changes left behind becomes a baseline of the next number.
@@ -68,10 +70,13 @@ pub async fn run(args: Args, config: Config) -> Result<ExitCode, CliError> {
         }
         // Whoever collects lines of JSON gets one; a person reads what every command says of its error.
         Err(error) if config.log.format == LogFormat::Json => {
-            error!(error = %audit_pipeline::Chain(&error), hint = error.hint(), "the daemon ends");
+            error!(error = %Chain(&error), hint = error.hint(), "the daemon ends");
             Ok(ExitCode::from(exit_code(&error)))
         }
-        Err(error) => Err(CliError::of(&error).hint(error.hint()).code(exit_code(&error))),
+        Err(error) => {
+            let code = exit_code(&error);
+            Err(CliError::from(error).code(code))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::is_name;
+use crate::error::CliError;
 
 /// What happens to sensitive columns in every table. A table's own `protect` comes first.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -245,6 +246,12 @@ impl KeyError {
                 "make another hash_key (openssl rand -hex 32), and change hash_key_id together with it"
             }
         }
+    }
+}
+
+impl From<KeyError> for CliError {
+    fn from(error: KeyError) -> CliError {
+        CliError::of(&error).hint(error.hint().to_owned())
     }
 }
 

@@ -3,7 +3,7 @@
 use audit_config::Problems;
 use audit_core::sink::Checkpoint;
 use audit_history::Store;
-use audit_hot::{HotConfig, HotReader, HotSink, ReadError};
+use audit_hot::{HotConfig, HotReader, HotSink};
 use audit_pipeline::NamedSink;
 
 use super::{Answers, Needs, Probed, head, unusable};
@@ -18,7 +18,7 @@ pub fn check(hot: &HotConfig, problems: &mut Problems) {
 pub const HOLDS_MEMORY: bool = false;
 
 pub fn build(hot: &HotConfig, name: &str) -> Result<NamedSink, CliError> {
-    Ok(NamedSink::new(name, HotSink::new(name, hot.clone())))
+    Ok(NamedSink::new(name, HotSink::new(name, hot)))
 }
 
 pub async fn probe(hot: &HotConfig, name: &str, config: &Config) -> Probed {
@@ -46,12 +46,11 @@ pub async fn reader(
     config: &Config,
     reader: &Reader,
 ) -> Result<Store, CliError> {
-    let failed = |error: ReadError| CliError::of(&error).hint(error.hint());
-    let hot = HotReader::connect(&reader.endpoint(&hot.endpoint)?).await.map_err(failed)?;
-    match tenant {
-        Some(tenant) => hot.of_tenant(&config.source.name, tenant).await.map(Store::Hot).map_err(failed),
-        None => Ok(Store::Hot(hot)),
-    }
+    let hot = HotReader::connect(&reader.endpoint(&hot.endpoint)?).await?;
+    Ok(Store::Hot(match tenant {
+        Some(tenant) => hot.of_tenant(&config.source.name, tenant).await?,
+        None => hot,
+    }))
 }
 
 pub fn needs(hot: &HotConfig) -> Needs<'_> {

@@ -59,7 +59,7 @@ pub async fn set_up(kafka: &KafkaConfig, name: &str, config: &Config) -> Result<
         let by_hand =
             format!("kafka-topics.sh --create --topic {topic} --partitions 1 --config cleanup.policy=compact");
         let hint = error.hint.clone().unwrap_or_default();
-        CliError::of(&error).hint(format!("{hint}; or make it by hand: {by_hand}"))
+        CliError::from(error).hint(format!("{hint}; or make it by hand: {by_hand}"))
     })
 }
 

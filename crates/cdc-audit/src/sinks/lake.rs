@@ -4,7 +4,7 @@ use audit_capture::check::Pace;
 use audit_config::Problems;
 use audit_core::sink::Checkpoint;
 use audit_history::Store;
-use audit_lake::{LakeConfig, LakeError, LakeReader, LakeSink};
+use audit_lake::{LakeConfig, LakeReader, LakeSink};
 use audit_pipeline::NamedSink;
 
 use super::{Answers, Needs, Probed, head, undivided, unusable};
@@ -18,8 +18,7 @@ pub fn check(lake: &LakeConfig, problems: &mut Problems) {
 pub const HOLDS_MEMORY: bool = true;
 
 pub fn build(lake: &LakeConfig, name: &str, memory: usize) -> Result<NamedSink, CliError> {
-    let sink = LakeSink::new(name, lake, memory).map_err(failed)?;
-    Ok(NamedSink::new(name, sink))
+    Ok(NamedSink::new(name, LakeSink::new(name, lake, memory)?))
 }
 
 pub async fn probe(lake: &LakeConfig, config: &Config) -> Probed {
@@ -55,11 +54,11 @@ pub async fn reader(lake: &LakeConfig, tenant: Option<&str>) -> Result<LakeReade
     if answers(lake, tenant).is_none() {
         return Err(undivided());
     }
-    let reader = LakeReader::open(lake).map_err(failed)?;
-    match tenant {
-        Some(tenant) => reader.of_tenant(tenant).await.map_err(failed),
-        None => Ok(reader),
-    }
+    let reader = LakeReader::open(lake)?;
+    Ok(match tenant {
+        Some(tenant) => reader.of_tenant(tenant).await?,
+        None => reader,
+    })
 }
 
 /// The folder or bucket is the operator's; what is in it the daemon makes.
@@ -93,8 +92,4 @@ pub fn named<'c>(config: &'c Config, name: Option<&str>) -> Result<(&'c str, &'c
         let error = if names.is_empty() { error } else { error.hint(format!("the lakes are {}", names.join(", "))) };
         error.code(code::USAGE)
     })
-}
-
-pub fn failed(error: LakeError) -> CliError {
-    CliError::of(&error).hint(error.hint())
 }

@@ -9,13 +9,13 @@ pub mod lake;
 pub mod webhook;
 
 use audit_capture::check::{Pace, ProbeError};
-use audit_config::Problems;
+use audit_config::{Chain, Problems};
 use audit_connect::PgEndpoint;
-use audit_core::sink::{Checkpoint, SinkError};
+use audit_core::sink::Checkpoint;
 use audit_format::FormatConfig;
 use audit_history::Store;
 use audit_hot::Partitioning;
-use audit_pipeline::{Chain, NamedSink};
+use audit_pipeline::NamedSink;
 
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
@@ -175,11 +175,6 @@ impl SinkConfig {
 /// Why a sink cannot be used, with everything that led to it.
 fn unusable(error: &(dyn std::error::Error + 'static), hint: Option<String>) -> ProbeError {
     ProbeError { message: Chain(error).to_string(), hint }
-}
-
-/// A sink cannot be made from what its section says.
-fn not_built(error: SinkError) -> CliError {
-    CliError::of(&error).hint(error.hint.clone())
 }
 
 /// A sink's format, with what only the source's section says.

@@ -8,7 +8,7 @@ use audit_hot::CheckpointStore;
 use audit_pipeline::NamedSink;
 use audit_webhook::{WebhookConfig, WebhookSink};
 
-use super::{Answers, Needs, Probed, format, not_built, unreadable, unusable};
+use super::{Answers, Needs, Probed, format, unreadable, unusable};
 use crate::config::Config;
 use crate::error::CliError;
 
@@ -24,13 +24,12 @@ pub const HOLDS_MEMORY: bool = false;
 pub fn build(webhook: &WebhookConfig, name: &str, config: &Config) -> Result<NamedSink, CliError> {
     let checkpoint = checkpoint(webhook, config).clone();
     let webhook = WebhookConfig { format: format(&webhook.format, config)?, ..webhook.clone() };
-    let sink = WebhookSink::new(name, &webhook, checkpoint).map_err(not_built)?;
-    Ok(NamedSink::new(name, sink))
+    Ok(NamedSink::new(name, WebhookSink::new(name, &webhook, checkpoint)?))
 }
 
 pub async fn probe(webhook: &WebhookConfig, name: &str, config: &Config) -> Probed {
     let checkpoint = checkpoint(webhook, config);
-    let probed = audit_webhook::probe(name, webhook, checkpoint.clone(), &config.source.name).await;
+    let probed = audit_webhook::probe(webhook, checkpoint.clone(), &config.source.name, name).await;
     let said = format!("{} answers; the checkpoint lies in {}", webhook.place(), checkpoint.describe());
     Probed::new(probed.map(|()| said).map_err(|error| unusable(&error, error.hint.clone())))
 }

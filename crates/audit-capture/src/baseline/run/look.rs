@@ -21,6 +21,7 @@ use super::super::store::{Baselines, Description, Kind, Store};
 use super::super::work::Work;
 use super::decide::{Asked, Facts, decide, reads_all};
 use super::{LOOK_EVERY, OWN_SCHEMA, Runner, State, WAIT_MIN};
+use crate::former_names;
 
 /// What the source has stored about its tables.
 pub(super) struct Known {
@@ -64,6 +65,7 @@ impl Runner {
         let xmin = i64::try_from(settled.xmin()).unwrap_or(i64::MAX);
         shared.send(Command::Settled(settled)).await?;
         let publishes = listed::read_publication(&client, &shared.publication).await?.unwrap_or_default();
+        let names = former_names::store(&client, &shared.source, &shared.publication, &self.names).await;
         let mut uncaptured = listed::uncaptured(&client, &shared.publication, &publishes, &self.rules).await?;
         let store = Store { client: &client, source: &shared.source };
         if self.first_look {
@@ -73,8 +75,9 @@ impl Runner {
             shared.progress.uncaptured(uncaptured);
             shared.progress.looked();
             self.first_look = false;
-            return Ok(());
+            return Ok(names?);
         }
+        names?;
         let digest = listed::digest(&self.rules);
         if self.known.is_none() {
             self.known = Some(Known { captured: store.captured().await?, since: store.since().await? });
@@ -131,9 +134,8 @@ impl Runner {
         listed: &[Listed],
         unpublished: &BTreeSet<String>,
     ) -> Result<BTreeSet<String>, BaselineError> {
-        let rules = &self.rules;
-        let taken = listed.iter().map(Listed::name).filter(|name| rules.for_table(name).captured());
-        let taken: HashSet<String> = taken.map(|name| name.to_string()).collect();
+        let taken = listed.iter().filter(|listed| self.rules_of(listed).captured());
+        let taken: HashSet<String> = taken.map(|listed| listed.name().to_string()).collect();
         let Some(known) = &mut self.known else { return Ok(BTreeSet::new()) };
         let gone = known
             .captured
@@ -151,7 +153,7 @@ impl Runner {
     /// Whether something has to be decided about a table.
     fn is_news(&self, listed: &Listed, requested: &HashSet<String>) -> bool {
         let name = listed.name();
-        if name.schema == OWN_SCHEMA || !self.rules.for_table(&name).wants_baseline() {
+        if name.schema == OWN_SCHEMA || !self.rules_of(listed).wants_baseline() {
             return false;
         }
         let table = name.to_string();
@@ -241,7 +243,7 @@ impl Runner {
             // Rows that are younger than the baseline may be among those that the stream has lost.
             descriptions.values_mut().for_each(|description: &mut Description| description.snapshot = None);
         }
-        let rules = self.rules.for_table(&listed.name());
+        let rules = self.rules_of(listed);
         let has = |sink: &SinkProgress| (sink.name.clone(), sink.baselines.get(table.as_ref()).copied());
         let sinks = self.sinks.iter().filter(|sink| rules.goes_to(&sink.name)).map(has);
         let mut plan = Plan::new(sinks.collect(), stored);
@@ -272,8 +274,7 @@ impl Runner {
             decided.whole.extend(descriptions.into_keys().map(|baseline| (table.clone(), baseline)));
             decided.done.push(table);
         } else {
-            let own = self.rules.for_table(&listed.name()).rule.versions_table;
-            let rows = chunk_rows(own.as_ref(), self.shared.config.chunk_rows);
+            let rows = chunk_rows(rules.rule.versions_table.as_ref(), self.shared.config.chunk_rows);
             let work = Work::new(table, listed.name(), listed.oid, plan, descriptions, rows);
             decided.works.push((Box::new(work), listed.keyed));
         }
@@ -305,7 +306,7 @@ impl Runner {
         listed: &[Listed],
     ) -> Result<(), BaselineError> {
         // Partitions of a table that needs no baseline are never requested.
-        let asks = |listed: &&Listed| self.rules.for_table(&listed.name()).wants_baseline();
+        let asks = |listed: &&Listed| self.rules_of(listed).wants_baseline();
         let mut wanted = listed.iter().filter(asks);
         let waits = wanted.any(|listed| self.joined(&Arc::from(listed.name().to_string()), listed).is_some());
         let sinks: BTreeSet<Arc<str>> = self.sinks.iter().map(|sink| sink.name.clone()).collect();

@@ -70,6 +70,40 @@ fn no_stored_shape_takes_protection_away() {
     }
 }
 
+/// ⚠ Anybody who may write to a sink could else say that a column was called as a protected one is, and nobody would have its values.
+#[test]
+fn a_stored_shape_that_is_not_sealed_takes_no_column_out_of_the_record() {
+    let keys = |ids: &[u32]| {
+        let keys = ids.iter().map(|id| ContextKey::new(*id, &[*id as u8; 64]).unwrap()).collect();
+        Contexts::new(Vec::new(), ContextKeys { keys, as_of: Lsn::ZERO })
+    };
+    let rules = protecting("password");
+    let rules = Rules { tables: vec![rule("public.patients")], default_protection: true, ..rules };
+    let script = format!("{PATIENTS}\n begin 3000\n insert 5 1 visible\n commit").replace("ssn", "remark");
+    let shown = |seal: Option<String>, ids: &[u32]| {
+        let shape = forged(|shape| {
+            column(shape).name = "password".into();
+            (shape.schema_version, shape.seal) = (1, seal);
+        });
+        let stored = Position::new(1, Lsn(2000), 0);
+        let config = StageConfig { shapes: vec![shape], stored, contexts: keys(ids), ..config(rules.clone()) };
+        let mut stage = Stage::new(config);
+        feed(&mut stage, &script).unwrap();
+        show(&stage.take_batch())
+    };
+    let sealed = |id: u32| {
+        let shape = forged(|shape| {
+            column(shape).name = "password".into();
+            (shape.schema_version, shape.seal) = (1, None);
+        });
+        keys(&[id]).seal(&shape.unsealed())
+    };
+    assert!(shown(None, &[1]).contains("visible") && shown(Some("1:00".into()), &[1]).contains("visible"));
+    assert!(!shown(sealed(1), &[1]).contains("visible"), "a daemon of this source knows what the column was");
+    assert!(!shown(sealed(1), &[1, 2, 3, 4, 5]).contains("visible"), "also under a key that was rotated out");
+    assert!(!shown(None, &[]).contains("visible"), "without keys nobody can tell");
+}
+
 #[test]
 fn a_type_that_the_catalog_has_forgotten_is_unknown_whatever_a_sink_says() {
     let odd = |shape: &mut Shape| {

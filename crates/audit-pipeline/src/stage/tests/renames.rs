@@ -230,10 +230,19 @@ fn a_name_in_protect_that_no_column_has_is_refused_unless_it_was_there_before() 
     let sealed = stage.take_batch().versions().next().unwrap().table().shape.as_ref().clone();
     let mut moved = sealed.clone();
     moved.columns[1].attnum = Some(9);
-    for (shape, expected) in [(sealed.clone(), true), (moved, false), (Shape { seal: None, ..sealed }, false)] {
+    let rotated = || {
+        let keys = (1..5).map(|id| ContextKey::new(id, &[7; 64]).unwrap()).collect();
+        Contexts::new(Vec::new(), ContextKeys { keys, as_of: Lsn::ZERO })
+    };
+    for (shape, contexts, expected) in [
+        (sealed.clone(), keys(), true),
+        (moved, keys(), false),
+        (Shape { seal: None, ..sealed.clone() }, keys(), false),
+        // Others may have a key that was rotated out.
+        (sealed, rotated(), false),
+    ] {
         let stored = Position::new(1, Lsn(1000), 0);
-        let mut stage =
-            Stage::new(StageConfig { shapes: vec![shape], stored, contexts: keys(), ..config(own.clone()) });
+        let mut stage = Stage::new(StageConfig { shapes: vec![shape], stored, contexts, ..config(own.clone()) });
         let fed = feed(&mut stage, &insert(2000, without));
         assert_eq!(fed.is_ok(), expected, "{fed:?}");
         assert!(!show(&stage.take_batch()).contains("secret"));
@@ -273,6 +282,61 @@ fn a_renamed_table_is_counted_as_one_whose_protection_hangs_on_a_name() {
         let lost: u64 = stage.take_batch().table_counts().map(|(_, count)| count.lost_protection).sum();
         assert_eq!(lost, expected);
     }
+}
+
+/// A table with a partition, and what is inserted into the two: into the partition as part of the table, then by itself.
+const DETACHED: [&str; 2] = [
+    "begin 1000\n relation 5 m full id:20 ssn:25 note:25\n relation 6 m_01 full id:20 ssn:25 note:25\n insert 5 1 secret x\n commit",
+    "begin 2000\n relation 6 m_01 full id:20 ssn:25 note:25\n insert 6 2 secret x\n commit",
+];
+
+#[test]
+fn a_partition_that_is_detached_keeps_the_rules_of_its_table_until_it_is_named() {
+    let own = protecting("public.m", "ssn");
+    let names = FormerNames::default();
+    let fresh = |rules| Stage::new(StageConfig { contexts: keys(), names: names.clone(), ..config(rules) });
+    let mut stage = fresh(rules(own.clone()));
+    feed(&mut stage, DETACHED[0]).unwrap();
+    feed(&mut stage, DETACHED[1]).unwrap();
+    let batch = stage.take_batch();
+    expect![[r#"
+        1000.0 created m 1 {"id": 1, "ssn": "[REDACTED]", "note": "x"}
+        2000.0 created m_01 2 {"id": 2, "ssn": "[REDACTED]", "note": "x"}
+    "#]]
+    .assert_eq(&show(&batch));
+    let lost: u64 = batch.table_counts().map(|(_, count)| count.lost_protection).sum();
+    assert_eq!(lost, 1, "it hangs on what the partition was");
+    // What the source has stored of names is known after a start.
+    let mut stage = fresh(rules(own.clone()));
+    feed(&mut stage, DETACHED[1]).unwrap();
+    assert!(!show(&stage.take_batch()).contains("secret"));
+    // Who names it decides.
+    let mut stage = fresh(Rules { tables: vec![own.clone(), rule("public.m_01")], ..Rules::default() });
+    feed(&mut stage, DETACHED[1]).unwrap();
+    assert!(show(&stage.take_batch()).contains("secret"));
+}
+
+/// The column numbers of a partition are its own, so that nobody can tell which column it is.
+#[test]
+fn a_column_that_is_renamed_right_after_its_partition_was_detached_is_withheld() {
+    for column in ["ssn", "*ssn"] {
+        let mut stage = Stage::new(StageConfig { contexts: keys(), ..config(rules(protecting("public.m", column))) });
+        feed(&mut stage, DETACHED[0]).unwrap();
+        feed(&mut stage, &DETACHED[1].replace("ssn", "social_no")).unwrap();
+        let shown = show(&stage.take_batch());
+        assert!(!shown.contains("secret") && shown.contains("2000.0 created m_01 2"), "{shown}");
+    }
+}
+
+/// The catalog, from which names are stored, may be ahead of the stream.
+#[test]
+fn a_name_of_the_future_leaves_nothing_out() {
+    let names = FormerNames::default();
+    names.stored([(5, TableName::new("public", "patients_old"), Lsn(1500))]);
+    let left_out = TableRule { capture: Some(false), ..rule("public.*_old") };
+    let mut stage = Stage::new(StageConfig { names, ..config(rules(left_out)) });
+    feed(&mut stage, &insert(1000, "patients full id:20 ssn:25 note:25")).unwrap();
+    assert!(show(&stage.take_batch()).contains("1000.0 created patients"));
 }
 
 #[test]

@@ -40,10 +40,9 @@ const SINCE_MICROS: i64 = 30 * 86_400 * 1_000_000;
 
 /// Exit code 0 only where nothing is missing. A table for people, one JSON object a line in a pipe.
 pub async fn run(args: &Args, as_json: bool, config: &Config) -> Result<ExitCode, CliError> {
-    let failed = |error: audit_history::StoreError| CliError::of(&error).hint(error.hint());
     let store = open(config, args.from.as_deref(), None, &Reader::default()).await?;
     let mut wanted = Vec::new();
-    for part in store.parts(&config.source.name).await.map_err(failed)?.into_iter().filter(|part| !part.gaps_only) {
+    for part in store.parts(&config.source.name).await?.into_iter().filter(|part| !part.gaps_only) {
         let tables = required(config, &part.store).await?;
         wanted.extend(tables.into_iter().map(|table| (part.store.clone(), table)));
     }
@@ -58,9 +57,9 @@ pub async fn run(args: &Args, as_json: bool, config: &Config) -> Result<ExitCode
     for (store, table) in wanted {
         let source = config.source.name.clone();
         let selection = Selection { source, table, since, until: args.until, unattributed: true, after: None };
-        let mut records = store.versions(&selection).await.map_err(failed)?;
+        let mut records = store.versions(&selection).await?;
         while let Some(record) = records.next().await {
-            let record = record.map_err(failed)?;
+            let record = record?;
             count += 1;
             match (count <= args.limit, as_json) {
                 (false, _) => {}
@@ -94,7 +93,7 @@ fn shown(record: &Record) -> serde_json::Value {
 
 /// The tables that have versions and require something of them.
 async fn required(config: &Config, store: &Store) -> Result<Vec<String>, CliError> {
-    let tables = store.tables(&config.source.name).await.map_err(|error| CliError::of(&error).hint(error.hint()))?;
+    let tables = store.tables(&config.source.name).await?;
     let rules = config.rules();
     let requires = |name: &String| {
         let (schema, table) = name.split_once('.').unwrap_or(("", name));

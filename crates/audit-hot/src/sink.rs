@@ -31,7 +31,7 @@ use tokio_postgres::Error;
 use crate::checkpoint::{self, Owned};
 use crate::config::HotConfig;
 use crate::encode::{Encoder, FIELD_MAX};
-use crate::failure::{failed, is_gone, may_be_a_row};
+use crate::error::{failed, is_gone, may_be_a_row};
 use crate::owner::Owner;
 use crate::refused;
 use crate::session::{Session, check_pooler};
@@ -64,11 +64,11 @@ pub struct HotSink {
 impl HotSink {
     /// Makes the sink without opening a session. `name` is the sink's name in the configuration, and part of its
     /// checkpoint's identity.
-    pub fn new(name: impl Into<Arc<str>>, config: HotConfig) -> HotSink {
+    pub fn new(name: impl Into<Arc<str>>, config: &HotConfig) -> HotSink {
         let (quarantine, counters) = (Arc::default(), Arc::new(Counters::default()));
         let name = name.into();
         let owner = Owner::new(name.clone(), config.endpoint.clone());
-        HotSink { name, config, owner, field_max: FIELD_MAX, quarantine, counters, taken: None }
+        HotSink { name, config: config.clone(), owner, field_max: FIELD_MAX, quarantine, counters, taken: None }
     }
 
     /// Lowers [`FIELD_MAX`], so that a test needs no value of 128 MiB.
@@ -80,37 +80,28 @@ impl HotSink {
         self.counters.clone()
     }
 
-    fn not_taken(&self) -> SinkError {
-        SinkError::stop(format!("sink {} was not taken before it was used", self.name))
-    }
-
     /// Makes sure that there is a session, and that what we know is what is stored.
     async fn connected(&mut self) -> Result<&mut Taken, SinkError> {
-        let error = self.not_taken();
-        let taken = self.taken.as_mut().ok_or(error)?;
+        let not_taken = || SinkError::not_taken(&self.name);
+        let taken = self.taken.as_mut().ok_or_else(not_taken)?;
         if taken.session.is_none() {
-            let (identity, known) = (taken.identity.clone(), taken.owner_epoch);
             let session = Session::open(&self.config, &self.name).await?;
-            let (client, source, sink) = (&session.client, identity.source.as_str(), self.name.as_ref());
-            let owned = self.owner.claim_again(client, source, known).await?;
-            let baselines = checkpoint::baselines(client, source, sink).await?;
-            let taken = self.taken.as_mut().ok_or_else(|| SinkError::stop("the sink is not taken"))?;
+            let (client, source) = (&session.client, taken.identity.source.as_str());
+            let owned = self.owner.claim_again(client, source, taken.owner_epoch).await?;
+            let baselines = checkpoint::baselines(client, source, &self.name).await?;
             if went_back((taken.checkpoint.as_ref(), &taken.baselines), (owned.checkpoint.as_ref(), &baselines)) {
                 return Err(SinkError::went_back("the hot database"));
             }
-            taken.owner_epoch = owned.owner_epoch;
-            taken.checkpoint = owned.checkpoint;
-            taken.baselines = baselines;
+            (taken.owner_epoch, taken.checkpoint, taken.baselines) = (owned.owner_epoch, owned.checkpoint, baselines);
             taken.session = Some(session);
         }
-        self.taken.as_mut().ok_or_else(|| SinkError::stop("the sink is not taken"))
+        Ok(taken)
     }
 
     /// Stores one unit: rows, shapes, baselines and checkpoint together.
     async fn store(&mut self, unit: &Unit<'_>) -> Result<(), SinkError> {
         let (name, counters) = (self.name.clone(), self.counters.clone());
-        let not_taken = self.not_taken();
-        let taken = self.taken.as_mut().ok_or(not_taken)?;
+        let taken = self.taken.as_mut().ok_or_else(|| SinkError::not_taken(&name))?;
         let mut session = taken.session.take().ok_or_else(|| SinkError::retry("the session was lost"))?;
         let source = taken.identity.source.clone();
         let mut encoder = Encoder {

@@ -67,7 +67,7 @@ impl WebhookSink {
             self.delivery = Delivery::new(versions, cut);
         }
         let Some(delivery) = &mut self.delivery else { return Ok(()) };
-        let taken = self.taken.as_mut().ok_or_else(|| SinkError::stop("the sink was not taken before it was used"))?;
+        let taken = self.taken.as_mut().ok_or_else(|| SinkError::not_taken(&self.name))?;
         let place = (taken.source.as_str(), self.name.as_ref());
         delivery.run(versions, place, &mut taken.encoder, &self.receiver, cut).await
     }
@@ -125,15 +125,4 @@ impl Sink for WebhookSink {
     fn held_bytes(&self) -> usize {
         self.taken.as_ref().map_or(0, |taken| taken.encoder.held_bytes())
     }
-}
-
-/// Checks that the receiver answers, and that the checkpoint's tables, privileges and row are as they must be. Sends no
-/// version and changes nothing.
-///
-/// # Errors
-/// Says what keeps the sink from working.
-pub async fn probe(name: &str, config: &WebhookConfig, checkpoint: PgEndpoint, source: &str) -> Result<(), SinkError> {
-    let receiver = Receiver::new(config)?;
-    CheckpointStore::new(name, checkpoint).probe(source).await?;
-    receiver.probe().await
 }
