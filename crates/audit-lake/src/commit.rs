@@ -250,18 +250,23 @@ impl TableLog {
 
     /// The last known entry must still exist: an entry after a gap would damage the log and hide what was lost. The
     /// entry alone may also have been cleaned up by another tool.
-    async fn is_still_there(&mut self) -> Result<(), LakeError> {
+    pub(crate) async fn is_still_there(&mut self) -> Result<(), LakeError> {
         let Some(known) = self.state.as_ref().map(|state| state.version) else { return Ok(()) };
         let path = Path::from(format!("{}/_delta_log/{known:020}.json", self.folder));
         match self.store.objects().head(&path).await {
             Ok(_) => return Ok(()),
-            Err(StoreError::NotFound { .. }) => self.reload().await?,
+            Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(LakeError::store("look for", self.store.show(&path), error)),
         }
-        match self.state.as_ref().is_some_and(|state| state.version >= known) {
-            true => Ok(()),
-            false => Err(LakeError::WentBack { path: self.store.show(&path) }),
+        let before = self.state.clone();
+        self.reload().await?;
+        if self.state.as_ref().is_some_and(|state| state.version >= known) {
+            return Ok(());
         }
+        // ⚠ A repeat must find the same: with the state as it is now it would go on as if nothing were missing.
+        let has = self.txn().position;
+        self.state = before;
+        Err(LakeError::TableWentBack { path: self.store.show(&path), has })
     }
 
     fn version(&self) -> u64 {

@@ -70,6 +70,9 @@ pub enum LakeError {
     Fenced { what: String, theirs: u64, ours: u64 },
     #[error("the lake went back to an earlier state than this process has stored: {path} is gone")]
     WentBack { path: String },
+    /// `has` is the last version that the table still has.
+    #[error("a table of the lake went back to an earlier state than this process has stored: {path} is gone")]
+    TableWentBack { path: String, has: Position },
     #[error("{path} is not as cdc-audit wrote it: {what}")]
     Altered { path: String, what: String },
     #[error("the lake holds no table {table}")]
@@ -200,6 +203,15 @@ impl LakeError {
         }
     }
 
+    /// What is still there of a table that went back.
+    pub(crate) fn table_went_back(&self) -> Option<Position> {
+        match self {
+            LakeError::TableWentBack { has, .. } => Some(*has),
+            LakeError::Tenant { source, .. } => source.table_went_back(),
+            _ => None,
+        }
+    }
+
     /// Whether a file that a log named was removed before it could be read: the log, read again, names the file that
     /// replaced it.
     pub(crate) fn is_gone(&self) -> bool {
@@ -225,7 +237,8 @@ impl LakeError {
             | LakeError::Overtaken { .. }
             | LakeError::Rewritten { .. }
             | LakeError::Parquet { .. }
-            | LakeError::WentBack { .. } => Action::Restart,
+            | LakeError::WentBack { .. }
+            | LakeError::TableWentBack { .. } => Action::Restart,
             LakeError::Fault(_) => Action::Retry,
             LakeError::Fenced { .. } => Action::Fenced,
             _ => Action::Stop,
@@ -253,7 +266,7 @@ impl LakeError {
         let own = match self {
             LakeError::OtherSource { .. } => "give each source a lake of its own: change `url` of this sink",
             LakeError::Fenced { .. } => "stop one of the two daemons; the one that started last owns the lake",
-            LakeError::WentBack { .. } => {
+            LakeError::WentBack { .. } | LakeError::TableWentBack { .. } => {
                 "a backup, or earlier versions of its objects, were restored. What is missing there is sent again as far as the slot \
                  still has it; else the daemon stops and names the gap"
             }

@@ -9,7 +9,7 @@ mod room;
 mod route;
 mod start;
 mod sweep;
-mod tenants;
+pub mod tenants;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -81,7 +81,7 @@ pub struct Session {
     chunks: BTreeMap<Arc<str>, Group>,
     /// How far the baselines of tables are, according to home.
     baselines: HashMap<Arc<str>, ChunkProgress>,
-    tenants: Tenants,
+    pub(crate) tenants: Tenants,
     /// The stream's progress: everything up to here was taken in.
     seen: Progress,
     /// The last change of the stream before the next version.
@@ -139,18 +139,37 @@ impl Session {
         self.held
     }
 
-    /// Finds out whether the whole lake was put back. ⚠ If only a table was, the lake's checkpoint is intact: after a
-    /// new takeover the lake would continue as if nothing were missing. What was lost is not sent again, so a person
-    /// has to resolve it.
+    /// Finds out whether the whole lake was put back. ⚠ If only tables were, the lake's checkpoint is intact: after a new
+    /// takeover the lake would continue as if nothing were missing. So the checkpoint goes back to what every table has.
+    /// Then the slot sends again what is missing, or a gap is named until a person accepts it.
     pub async fn judged(&mut self, error: LakeError) -> LakeError {
-        let path = match error {
-            LakeError::WentBack { path } => path,
-            error => return error,
-        };
+        let Some(mut has) = error.table_went_back() else { return error };
         match self.checkpoints.is_still_there().await {
-            Ok(()) => LakeError::altered(path, "it is gone: this table alone was put back to an earlier state"),
-            Err(_) => LakeError::WentBack { path },
+            Ok(()) => {}
+            Err(LakeError::WentBack { .. }) => return error,
+            Err(other) => return other,
         }
+        for table in self.tables.values_mut() {
+            match table.log.is_still_there().await {
+                Ok(()) => {}
+                Err(other) => match other.table_went_back() {
+                    Some(also) => has = has.min(also),
+                    None => return other,
+                },
+            }
+        }
+        match self.checkpoints.store(self.only_to(has)).await {
+            Ok(()) => error,
+            Err(other) => other,
+        }
+    }
+
+    /// The progress of a lake of which a table has nothing after `has`. In an epoch of which the table has nothing, that is
+    /// none at all.
+    fn only_to(&self, has: Position) -> Progress {
+        let epoch = self.durable().position.epoch;
+        let flushed_lsn = if has.epoch == epoch { has.commit_lsn } else { Lsn::ZERO };
+        Progress { position: Position::new(epoch, Lsn::ZERO, 0), change_lsn: Lsn::ZERO, flushed_lsn }
     }
 
     pub async fn write(&mut self, batches: &[&Batch], quarantine: &Quarantine) -> Result<(), WriteError> {
@@ -376,6 +395,6 @@ fn is_later(a: Progress, b: Progress) -> bool {
     (a.position, a.flushed_lsn) > (b.position, b.flushed_lsn) && a.position >= b.position
 }
 
-fn later(a: Progress, b: Progress) -> Progress {
+pub(crate) fn later(a: Progress, b: Progress) -> Progress {
     if is_later(b, a) { b } else { a }
 }

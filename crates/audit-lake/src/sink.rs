@@ -14,7 +14,8 @@ use crate::error::LakeError;
 use crate::file::Limits;
 use crate::place::Place;
 use crate::session::roll::Compacting;
-use crate::session::{Session, Settings, WriteError};
+use crate::session::tenants::Waits;
+use crate::session::{Session, Settings, WriteError, later};
 use crate::store::Store;
 use crate::table::fresh::Rolls;
 use crate::tenants::Stores;
@@ -29,6 +30,8 @@ pub struct LakeSink {
     stores: Option<Stores>,
     quarantine: Arc<Quarantine>,
     session: Option<Session>,
+    /// Of the session before, between two sessions.
+    waits: Waits,
     durable: Progress,
 }
 
@@ -88,6 +91,7 @@ impl LakeSink {
             stores,
             quarantine: Arc::default(),
             session: None,
+            waits: Waits::default(),
             durable: Progress::default(),
         })
     }
@@ -100,7 +104,7 @@ impl LakeSink {
     fn failed(&mut self, error: impl Into<SinkError>) -> SinkError {
         let error = error.into();
         if error.action != Action::Retry {
-            self.session = None;
+            self.end();
         }
         error
     }
@@ -108,7 +112,7 @@ impl LakeSink {
 
 impl Sink for LakeSink {
     async fn take(&mut self, identity: &Identity) -> Result<Stored, SinkError> {
-        self.session = None;
+        self.end();
         let stores = match &self.stores {
             Some(stores) => stores.clone(),
             None => Stores::open(&self.config, true)?,
@@ -121,7 +125,8 @@ impl Sink for LakeSink {
             }
             None => None,
         };
-        let (session, stored) = Session::take(stores, self.settings.clone(), compacting, identity).await?;
+        let (mut session, stored) = Session::take(stores, self.settings.clone(), compacting, identity).await?;
+        session.tenants.waits = std::mem::take(&mut self.waits);
         self.durable = session.durable();
         self.session = Some(session);
         Ok(stored)
@@ -172,9 +177,17 @@ impl Sink for LakeSink {
 }
 
 impl LakeSink {
+    /// Ends the session. ⚠ How long a tenant's store was waited for is remembered, or sessions that end early would wait for ever.
+    fn end(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.waits = session.tenants.waits;
+        }
+    }
+
     fn settle<E: Into<SinkError>>(&mut self, done: Result<(), E>) -> Result<(), SinkError> {
         if let Some(session) = &self.session {
-            self.durable = session.durable();
+            // It falls where a table was put back: what was reported before was acknowledged.
+            self.durable = later(self.durable, session.durable());
         }
         done.map_err(|error| self.failed(error))
     }

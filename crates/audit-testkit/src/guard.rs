@@ -31,15 +31,16 @@ impl Guard {
         Guard::start(r#"kill -KILL "$1""#, &[&pid.to_string()])
     }
 
-    /// Kills one process and removes its folder. This is repeated, because the process may write there until it ends.
+    /// Kills one process, and removes its folder once it has ended: until then it may write there.
     pub(crate) fn over_process_in(pid: u32, folder: &Path) -> Guard {
         Guard::start(
+            // Nobody may reap it: then it stays as a zombie, which has no files and no folder of its own any more.
             r#"kill -KILL "$1"
-            for i in $(seq 100); do
-                rm -rf "$2"
-                kill -0 "$1" || [ -e "$2" ] || break
+            for i in $(seq 600); do
+                kill -0 "$1" && ! grep -q '^State:.Z' "/proc/$1/status" || break
                 sleep 0.1
-            done"#,
+            done
+            rm -rf "$2""#,
             &[&pid.to_string(), &folder.to_string_lossy()],
         )
     }

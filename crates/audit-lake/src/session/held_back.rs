@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
+use super::tenants::few;
 use crate::error::LakeError;
 use crate::table::{OpenTable, TableId};
 
@@ -29,7 +30,7 @@ impl Session {
             return Err(error);
         }
         // ⚠ If home went back, more than one table is affected, because what was lost had been acknowledged.
-        if matches!(error, LakeError::WentBack { .. }) && id.tenant.is_none() {
+        if error.table_went_back().is_some() && id.tenant.is_none() {
             return Err(error);
         }
         let cause = std::error::Error::source(&error).map(|source| source.to_string());
@@ -65,8 +66,9 @@ impl Session {
         let shown = |(id, held): (&TableId, &HeldBack)| {
             format!("fresh files of {}{} cannot be rolled: {}", id.name, of(id), held.error)
         };
-        let mut troubles: Vec<String> = self.held_back.iter().map(shown).chain(self.sent_home()).collect();
-        troubles.sort();
+        let mut troubles =
+            few(self.held_back.iter().map(shown).collect(), "tables have fresh files that cannot be rolled");
+        troubles.extend(self.sent_home());
         troubles
     }
 }

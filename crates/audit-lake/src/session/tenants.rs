@@ -25,15 +25,24 @@ const NO_WAIT: Duration = Duration::from_secs(3600);
 pub struct Tenants {
     /// Tenants that are noted and have a store.
     noted: HashSet<Arc<str>>,
-    /// Tenants without a store: their rows go to home.
+    /// Tenants without a store that rows came for lately: their rows go to home. Of others home's note says so.
     at_home: HashSet<Arc<str>>,
+    pub(crate) waits: Waits,
+}
+
+/// How long stores were waited for. It outlives a session.
+#[derive(Debug, Default)]
+pub struct Waits {
     /// Tenants whose store is missing, and since when.
     missing: HashMap<Arc<str>, Instant>,
     /// When the last tenant was sent home.
     sent_at: Option<Instant>,
 }
 
-impl Tenants {
+/// Bytes of names of tenants without a store that are remembered between two batches.
+const AT_HOME_MAX: usize = 1 << 20;
+
+impl Waits {
     /// Whether a store has been missing for long enough.
     fn is_lost(&mut self, tenant: &Arc<str>, wait: Duration) -> bool {
         let since = *self.missing.entry(tenant.clone()).or_insert_with(Instant::now);
@@ -44,6 +53,10 @@ impl Tenants {
 impl Session {
     /// Finds the table of each version, and notes the tenants among them.
     pub(super) async fn route(&mut self, batch: &Batch, quarantine: &Quarantine) -> Result<Route, LakeError> {
+        // Anyone who may write a tenant's column can make up names.
+        if self.tenants.at_home.iter().map(|tenant| tenant.len()).sum::<usize>() > AT_HOME_MAX {
+            self.tenants.at_home.clear();
+        }
         loop {
             let has_tenants = self.stores.has_tenants();
             let route = Route::of(batch, &self.settings.name, has_tenants, &self.tenants.at_home, quarantine);
@@ -69,7 +82,10 @@ impl Session {
                 noted => noted,
             };
             match goes {
-                Ok(Goes::ToStore) => _ = self.tenants.noted.insert(tenant),
+                Ok(Goes::ToStore) => {
+                    self.tenants.waits.missing.remove(&tenant);
+                    self.tenants.noted.insert(tenant);
+                }
                 Ok(Goes::ToHome) => {
                     self.tenants.at_home.insert(tenant);
                     all = false;
@@ -82,7 +98,7 @@ impl Session {
     }
 
     async fn without_store(&mut self, tenant: &Arc<str>, error: LakeError) -> Result<Goes, LakeError> {
-        if !self.tenants.is_lost(tenant, self.settings.tenant_wait) {
+        if !self.tenants.waits.is_lost(tenant, self.settings.tenant_wait) {
             return Err(error);
         }
         let goes = self.stores.send_home(tenant).await?;
@@ -91,13 +107,32 @@ impl Session {
         }
         let cause = std::error::Error::source(&error).map(|source| source.to_string());
         tracing::warn!(%tenant, %error, cause, "a tenant has no store: its rows go to the home from now on");
-        self.tenants.missing.remove(tenant);
-        self.tenants.sent_at = Some(Instant::now());
+        self.tenants.waits.missing.remove(tenant);
+        self.tenants.waits.sent_at = Some(Instant::now());
         Ok(goes)
     }
 
-    /// A message for each tenant whose rows go to home, among those that rows came for.
-    pub(super) fn sent_home(&self) -> impl Iterator<Item = String> {
-        self.tenants.at_home.iter().map(|tenant| format!("tenant {tenant:?} has no store: its rows go to the home"))
+    /// Messages about tenants whose rows go to home, among those that rows came for lately.
+    pub(super) fn sent_home(&self) -> Vec<String> {
+        let shown = |tenant: &Arc<str>| {
+            let name: String = tenant.chars().take(NAME_MAX).collect();
+            format!("tenant {name:?} has no store: its rows go to the home")
+        };
+        few(self.tenants.at_home.iter().map(shown).collect(), "tenants have no store")
     }
+}
+
+/// Characters of a tenant's name in a message.
+const NAME_MAX: usize = 100;
+
+/// Messages that are told one by one.
+const TOLD: usize = 5;
+
+/// The first messages, and one with the number of the others.
+pub(super) fn few(mut messages: Vec<String>, others: &str) -> Vec<String> {
+    messages.sort();
+    let more = messages.len().saturating_sub(TOLD);
+    messages.truncate(TOLD);
+    messages.extend((more > 0).then(|| format!("{more} more {others}")));
+    messages
 }

@@ -79,21 +79,46 @@ async fn a_lake_that_was_put_back_is_not_written_on() {
     }
 }
 
-/// ⚠ In this case the checkpoint is intact, and nothing that the table has lost would be sent again.
+/// ⚠ Then the checkpoint is intact. It goes back with the tables, so that no later takeover takes for stored what they have
+/// lost: neither what the table that shows it has lost, nor what another one has.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_alone_that_was_put_back_stops_the_sink() {
+async fn the_checkpoint_goes_back_with_a_table_that_was_put_back_alone() {
     let (lake, earlier) = (Lake::new(), tempfile::tempdir().unwrap());
     let mut fixture = Fixture::default();
-    fixture.batches("table public.a (id int4 key) full");
-    let mut sink = lake.write(&rows(&mut fixture, &["a"], 1)).await;
-    let table = lake.path().join("public.a");
-    copy(&table, earlier.path());
-    write(&mut sink, &rows(&mut fixture, &["a"], 2)).await.unwrap();
-    std::fs::remove_dir_all(&table).unwrap();
-    copy(earlier.path(), &table);
-    let error = write(&mut sink, &rows(&mut fixture, &["a"], 3)).await.unwrap_err();
-    assert_eq!(error.action, Action::Stop, "{error}");
-    assert!(error.message.contains("this table alone was put back"), "{error}");
+    fixture.batches(
+        "table public.a (id int4 key) full\ntable public.b (id int4 key) full\ntable public.c (id int4 key) full",
+    );
+    let mut sink = lake.write(&rows(&mut fixture, &["b", "c"], 1)).await;
+    copy(&lake.path().join("public.b"), &earlier.path().join("public.b"));
+    let kept = rows(&mut fixture, &["a"], 2);
+    write(&mut sink, &kept).await.unwrap();
+    copy(&lake.path().join("public.a"), &earlier.path().join("public.a"));
+    let lost = rows(&mut fixture, &["a", "b", "c"], 3);
+    write(&mut sink, &lost).await.unwrap();
+    let stood = sink.durable();
+    for table in ["public.a", "public.b"] {
+        std::fs::remove_dir_all(lake.path().join(table)).unwrap();
+        copy(&earlier.path().join(table), &lake.path().join(table));
+    }
+
+    let more = rows(&mut fixture, &["a"], 4);
+    went_back(&write(&mut sink, &more).await.unwrap_err(), "public.a/_delta_log/00000000000000000001.json");
+    assert_eq!(sink.durable(), stood);
+    for _ in 0..2 {
+        let (_, stored) = lake.taken().await;
+        let progress = stored.checkpoint.unwrap().progress();
+        assert!(progress.flushed_lsn < kept[0].progress.flushed_lsn, "{progress:?}");
+        assert_eq!(progress.position.epoch, stood.position.epoch);
+    }
+    let (mut sink, _) = lake.taken().await;
+    for batches in [&kept, &lost, &more] {
+        write(&mut sink, batches).await.unwrap();
+    }
+    let mut counts = Vec::new();
+    for table in ["public.a", "public.b", "public.c"] {
+        counts.push(lake.agreed(table).await.len());
+    }
+    assert_eq!((counts, sink.durable()), (vec![3, 2, 2], more[0].progress));
 }
 
 /// An entry that another tool cleaned up does not mean an earlier state.

@@ -161,6 +161,44 @@ async fn rows_of_a_tenant_without_a_bucket_go_home_after_a_while() {
     assert_eq!((sink.troubles(), View::of(&acme).agreed("public.t").await.len()), (Vec::new(), 1));
 }
 
+/// ⚠ Sessions that end early, each time before the wait is over, must not add up to a wait without an end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_a_bucket_goes_on_in_the_next_session() {
+    let site = Site::of(ObjectKind::S3).await;
+    let (mut buckets, mut fixture) = (Buckets::of(&site), fixture());
+    let wait = std::time::Duration::from_secs(2);
+    buckets.lake.config.tenant_wait = wait.into();
+    let strays = fixture
+        .batches("table public.t (id int4 key, owner text) full\nbegin\ninsert public.t [1, \"madeup\"]\ncommit");
+    let (mut sink, _) = buckets.lake.taken().await;
+    let error = write(&mut sink, &strays).await.unwrap_err();
+    assert_eq!(error.action, Action::Retry, "{error}");
+    tokio::time::sleep(wait).await;
+    sink.take(&identity()).await.unwrap();
+    write(&mut sink, &strays).await.unwrap();
+}
+
+/// ⚠ Anyone who may write a tenant's column can make up tenants: only a few are told of one by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_made_up_tenants_are_counted() {
+    let site = Site::of(ObjectKind::S3).await;
+    let (mut buckets, mut fixture) = (Buckets::of(&site), fixture());
+    buckets.lake.config.tenant_wait = std::time::Duration::ZERO.into();
+    let (mut sink, _) = buckets.lake.taken().await;
+    // More than is remembered, in two batches.
+    let long = "x".repeat(30_000);
+    for batch in 0..2 {
+        let table = if batch == 0 { "table public.t (id int4 key, owner text) full\n" } else { "" };
+        let rows: String =
+            (batch * 40..batch * 40 + 40).map(|id| format!("insert public.t [{id}, \"{id} {long}\"]\n")).collect();
+        write(&mut sink, &fixture.batches(&format!("{table}begin\n{rows}commit"))).await.unwrap();
+    }
+    let troubles = sink.troubles();
+    assert_eq!(troubles.len(), 6, "{troubles:?}");
+    assert!(troubles.iter().all(|trouble| trouble.len() < 300), "{troubles:?}");
+    assert_eq!(troubles[5], "35 more tenants have no store");
+}
+
 /// A kill after the store has done what was asked, but before its answer arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_requests_that_write() {
