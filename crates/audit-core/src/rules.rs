@@ -81,7 +81,7 @@ pub struct TableRule {
     /// The column that names the tenant.
     pub tenant: Option<String>,
     /// The column that names the data subject, by the id that the application knows. What `encrypt` leaves of a row's values is then under a key of
-    /// that person's own, so that `cdc-audit keys destroy --subject` makes it unreadable everywhere; where the column is null, under the
+    /// that person's own, so that `keys destroy --subject` makes it unreadable everywhere; where the column is null, under the
     /// class's. Tokens, masks and hashes are under no person's key.
     #[schemars(extend("example" = "customer_id"))]
     pub subject: Option<String>,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 // Unknown keys are found by audit-config, since serde cannot refuse them in a flattened struct.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FormatConfig {
-    /// What a message's value is: `record`, the version record as JSON, as `cdc-audit history --json` shows it; `debezium`, the
+    /// What a message's value is: `record`, the version record as JSON, as `history --json` shows it; `debezium`, the
     /// envelope of Debezium's connector for PostgreSQL, for consumers that were made for it; `cloudevents`, the version record in a
     /// CloudEvent.
     #[serde(default)]

@@ -164,34 +164,6 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_the_readme_is_a_configuration() {
-        let readme = include_str!("../../../README.md");
-        let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap_or_default();
-        let config =
-            audit_config::parse(Path::new("README.md"), example, |config: &Config, problems| config.check(problems));
-        assert_eq!(config.map(|config| config.sinks.len()).map_err(|problems| problems.to_string()), Ok(2));
-    }
-
-    #[test]
-    fn the_sinks_of_the_readme_are_configurations() {
-        let readme = include_str!("../../../README.md");
-        let blocks: Vec<&str> = readme.split("```toml\n").skip(2).filter_map(|rest| rest.split("```").next()).collect();
-        assert!(blocks.len() >= 6);
-        for block in blocks {
-            // A block about something else comes with a sink.
-            let sink = if block.contains("[sinks.") {
-                ""
-            } else {
-                "[sinks.hot]\ntype = 'hot'\nurl = 'postgres://localhost/audit'\n"
-            };
-            let text = format!("[source]\nname = 'shop'\nurl = 'postgres://localhost/shop'\n{block}\n{sink}");
-            let check = |config: &Config, problems: &mut Problems| config.check(problems);
-            let config = audit_config::parse(Path::new("README.md"), &text, check);
-            assert_eq!(config.map(|config| config.sinks.len()).map_err(|problems| problems.to_string()), Ok(1));
-        }
-    }
-
-    #[test]
     fn a_misspelt_key_is_named_with_its_neighbour_and_no_password_is_shown() {
         let text = r#"
             [source]

@@ -228,3 +228,23 @@ fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: f64) ->
     let name = format!("cdc_audit_{name}");
     metric.encode(encoder.encode_descriptor(&name, help, None, metric.metric_type())?)
 }
+
+/// The names of all metrics, as Prometheus knows them.
+#[cfg(test)]
+pub(crate) fn names() -> Vec<String> {
+    let report: StatusReport = serde_json::from_value(serde_json::json!({
+        "source": "shop", "slot": "cdc_audit", "phase": "streaming", "epoch": 1, "wal_end": "0/0", "received": "0/0",
+        "acknowledged": "0/0", "lag_bytes": 0, "lag_seconds": 0.0, "changes": 0, "versions": 0, "transactions": 0,
+        "versions_without_actor": 0, "gaps": 0, "memory_used_bytes": 0, "memory_limit_bytes": 0,
+        "waited_for_memory_seconds": 0.0, "sinks": [], "held_back_by": null, "tables": {}, "baseline": [],
+        "last_error": null, "last_progress": 0.0,
+    }))
+    .unwrap_or_else(|error| unreachable!("{error}"));
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Metrics { report: Arc::new(move || report.clone()) }));
+    let mut text = String::new();
+    let encoded = text::encode(&mut text, &registry);
+    assert!(encoded.is_ok());
+    let described = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    described.map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() }).collect()
+}

@@ -5,6 +5,9 @@ mod admin;
 mod allocator;
 mod cli;
 mod config;
+#[cfg(test)]
+#[allow(clippy::expect_used, clippy::panic, reason = "tests")]
+mod docs;
 mod error;
 #[cfg(feature = "fault-points")]
 mod faults;

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a program for a person at a terminal")]
 
 mod cargo;
+mod docs;
 mod install;
 mod package;
 mod rules;
@@ -53,8 +54,10 @@ enum Chore {
     },
     /// Check what the compiler cannot: imports between crates, leftovers, sizes of files
     Tidy,
-    /// Write config.toml from the documentation of its keys
+    /// Write config.toml and docs/configuration.md from the documentation of the keys
     Config,
+    /// Build the documentation as a book, in target/book/html
+    Docs,
     /// Feed mutated bytes to the decoder
     Fuzz {
         /// For each target
@@ -102,6 +105,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Servers { what: Servers::List } => install::list(),
         Chore::Tidy => tidy::run(),
         Chore::Config => test::config(),
+        Chore::Docs => docs::book(),
         Chore::Fuzz { seconds } => test::fuzz(seconds),
         Chore::Rules { names } => rules::rules(&names),
         Chore::KillRounds { rounds } => test::kill_rounds(rounds),

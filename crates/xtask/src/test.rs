@@ -9,7 +9,7 @@ use audit_install::cache_dir;
 
 use crate::cargo::{FAULT_POINTS, cargo, root, target_dir};
 use crate::step::{output, run, step};
-use crate::{install, runner, tidy};
+use crate::{docs, install, runner, tidy};
 
 /// The variable that tells tests whether they may take long.
 const THOROUGH: &str = "CDC_AUDIT_TEST_ALL";
@@ -87,9 +87,12 @@ pub fn kill_rounds(rounds: u32) -> Result<()> {
     step("kill rounds", || run(&mut command))
 }
 
-/// Writes `config.toml`, which is the program's own documentation of its keys.
+/// Writes `config.toml`, which is the program's own documentation of its keys, and `docs/configuration.md` from it.
 pub fn config() -> Result<()> {
-    let text = output(cargo(&["run", "--quiet", "--bin", "cdc-audit"]).args(SELECTION).args(["--", "config"]))?;
+    run(cargo(&["build", "--quiet", "--bin", "cdc-audit"]).args(SELECTION))?;
+    let text = output(Command::new(target_dir().join("debug/cdc-audit")).arg("config"))?;
+    let page = docs::configuration(&String::from_utf8_lossy(&text));
+    fs::write(root().join("docs/configuration.md"), page).context("cannot write docs/configuration.md")?;
     fs::write(root().join("config.toml"), text).context("cannot write config.toml")
 }
 

@@ -15,7 +15,7 @@ impl Config {
         audit_config::load(path, |config: &Config, problems| config.check(problems))
     }
 
-    pub(super) fn check(&self, problems: &mut Problems) {
+    pub(crate) fn check(&self, problems: &mut Problems) {
         problems.scope("source", |problems| self.source.check(problems));
         problems.scope("baseline", |problems| self.baseline.check(problems));
         for (name, sink) in &self.sinks {
