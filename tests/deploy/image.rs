@@ -124,7 +124,7 @@ fn the_composition_fits_the_program() {
     }
     let options = services["setup"]["command"].as_array().expect("a command").iter().filter_map(Value::as_str);
     let help = String::from_utf8(command(["setup", "--help"]).stdout).unwrap();
-    for option in options.filter_map(|word| word.starts_with("--").then(|| word.split('=').next().unwrap())) {
+    for option in options.filter(|word| word.starts_with("--")).map(|word| word.split('=').next().unwrap()) {
         assert!(help.contains(option), "setup knows no {option}");
     }
     assert!(services["postgres"]["command"].as_array().unwrap().contains(&Value::from("wal_level=logical")));
