@@ -8,6 +8,20 @@
 //!
 //! [`HotSink`] is the sink, [`setup_statements`] makes its tables, and [`HotReader`] reads them. The daemon's role can
 //! add versions and move its checkpoint, and nothing else: see [`schema`].
+//!
+//! # Further tables of versions
+//!
+//! - **One transaction, a hundred tables at the most** (`audit-core/src/plan.rs`): each place takes locks of the
+//!   server. A chunk of a baseline is never divided; it has no more rows than that where each row may go to another
+//!   table. A unit is divided by the table that takes each version (`audit-hot/src/targets.rs`); each has its COPY,
+//!   and the checkpoint comes last. Which table that is, is looked up where table or tenant change, never for a
+//!   row; without `versions_table` nothing is divided.
+//! - **The database names them** (`schema/ensure_versions_table.sql`): the first tenant gets the wanted name,
+//!   another tenant one with a hash (`names.rs`). It is `LIKE` the common table, made by the same owner, and noted
+//!   in `versions_tables` before it holds a row: so readers find all of them, also those that a table went to
+//!   before.
+//! - **A reader asks only the tables that may hold the answer** (`read/places.rs`): the common table, and those
+//!   noted for the table in question, or for the tenant.
 
 mod checkpoint;
 mod config;

@@ -16,6 +16,50 @@
 //!
 //! A runner belongs to one stream. If a sink loses what it held in memory, or the stream begins again for another
 //! reason, drop the runner and prepare a new one with what the sinks have stored by then.
+//!
+//! # Why each sink has each snapshot row once
+//!
+//! Rows that existed before capture are read in chunks (the method of DBLog) and enter the stream at a watermark: a
+//! transactional logical message with a secret nonce, written after the chunk was read.
+//!
+//! - **Never after its own later change.** The stage that reads the stream records which rows of a watched table
+//!   change. The table is watched before the chunk's snapshot; transactions delivered before it must be finished in
+//!   that snapshot, or the chunk is read again (a commit can be in the stream before it is visible to a reader). At
+//!   the watermark, rows whose key was recorded are left out: the stream has them. Every change that the snapshot
+//!   does not see commits after it, and so comes either before the watermark, recorded, or after it.
+//! - **Once in each sink, also after a kill between two sinks.** A chunk is one batch. A sink stores it whole, with
+//!   the chunk's number, in one commit, in order for each table. After a kill each sink says which chunk it has; a
+//!   chunk that one of them lacks is read again within the same bounds, at a new watermark, and marked for the
+//!   sinks that lack it. The others skip it by its number. The bounds lie in `cdc_audit.chunks` in the source,
+//!   written by the statement that writes the watermark: no sink can have a chunk whose bounds are not known. Where
+//!   stored bounds no longer serve (the key changed, the table was made anew), the sinks that lack chunks begin
+//!   again under a new number. A snapshot row is identified by source, table, baseline and key, not by its
+//!   position.
+//! - **Only where the stream cannot have the rows.** `cdc_audit.captured` has a record for each table: the object
+//!   (its oid) and the entries of the catalog by which it is published. Another object, or no entry in common,
+//!   means a baseline under a new number. For a table without a record the catalog decides, compared with a point
+//!   in the past at which everything was accounted for (`cdc_audit.captured_since`, `baseline/listed.rs`). The
+//!   system columns of its catalog row show which transaction made it, those of its type's row whether it has had
+//!   another name since, its file whether it was rewritten. A table for which this is not proved is read: a row
+//!   that is recorded twice is a nuisance, a missing row is a hole. Lost WAL invalidates that point before the
+//!   stream continues.
+//! - **Of an attached partition its own rows alone are read**: a partition whose columns are inherited since it was
+//!   made was made as one, and all its rows came by the stream. Such a baseline names the partition in its
+//!   description, as part of what its bounds depend on.
+//! - **No look-up waits for a lock** on the way of a change: published tables, partitions and shapes are read from
+//!   the catalogs alone, because the more convenient views and functions (`pg_publication_tables`,
+//!   `pg_partition_tree`) lock each table. A query that has to wait for a lock waits five seconds at most, and only
+//!   for its own table.
+//! - **Bounds are raw keys**: they go from `cdc_audit.chunks` into settings of the reading transaction, on the
+//!   server, and no statement shows them.
+//! - **A row's size is checked before it is fetched.** The server is asked for it if the table has anything in its
+//!   TOAST table. A row that does not fit into memory is refused and named, and large rows are fetched one at a
+//!   time.
+//! - **Without a key** rows are read by place. Rows that were written by a transaction since the baseline began are
+//!   recognised by `xmin` and skipped: the stream has them. Older ones that the stream gave to this process are
+//!   counted by their values and left out once each. What remains: a row that an earlier process was given before
+//!   the baseline began has both its `created` and a `snapshot`, because nothing distinguishes it from an equal
+//!   row. The kill tests allow exactly that, and only for such tables.
 
 mod captured;
 mod config;
