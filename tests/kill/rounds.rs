@@ -10,39 +10,47 @@ use crate::points::{Needs, POINTS};
 /// Number of rounds after which everything is compared, so that a failure is found close to its cause.
 const ROUNDS_BETWEEN_LOOKS: u32 = 20;
 
+/// The largest number of rounds in one world.
+const ROUNDS_OF_A_WORLD: u32 = 40;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_comes_twice_whatever_is_killed() {
-    let arena = Arena::new(Dice::new(seed()), &[]).await;
-    rounds_in(arena, kill_rounds(12)).await;
+    rounds_in(async |dice| Arena::new(dice, &[]).await, kill_rounds(12)).await;
 }
 
 /// The same holds with the lake in a bucket, and a store that answers with errors, late, or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_comes_twice_on_s3() {
-    let arena = Arena::in_bucket(Dice::new(seed()), ObjectKind::S3).await;
-    rounds_in(arena, kill_rounds(6)).await;
+    rounds_in(async |dice| Arena::in_bucket(dice, ObjectKind::S3).await, kill_rounds(6)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_comes_twice_on_gcs() {
-    let arena = Arena::in_bucket(Dice::new(seed()), ObjectKind::Gcs).await;
-    rounds_in(arena, kill_rounds(3)).await;
+    rounds_in(async |dice| Arena::in_bucket(dice, ObjectKind::Gcs).await, kill_rounds(3)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_comes_twice_on_azure() {
-    let arena = Arena::in_bucket(Dice::new(seed()), ObjectKind::Azure).await;
-    rounds_in(arena, kill_rounds(3)).await;
+    rounds_in(async |dice| Arena::in_bucket(dice, ObjectKind::Azure).await, kill_rounds(3)).await;
 }
 
 /// The same holds with a Kafka broker as a third sink, which is killed and cut off too.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_comes_twice_in_kafka() {
-    let arena = Arena::with_kafka(Dice::new(seed())).await;
-    rounds_in(arena, kill_rounds(6)).await;
+    rounds_in(Arena::with_kafka, kill_rounds(6)).await;
 }
 
-async fn rounds_in(mut arena: Arena, rounds: u32) {
+/// Plays rounds, in one world after another: what has to be compared, and the memory for it, grows with each round.
+async fn rounds_in(arena: impl AsyncFn(Dice) -> Arena, rounds: u32) {
+    let mut dice = Dice::new(seed());
+    for first in (0..rounds).step_by(ROUNDS_OF_A_WORLD as usize) {
+        let rounds = (rounds - first).min(ROUNDS_OF_A_WORLD);
+        eprintln!("world after {first} rounds");
+        rounds_of(arena(dice.fork()).await, rounds).await;
+    }
+}
+
+async fn rounds_of(mut arena: Arena, rounds: u32) {
     arena.write();
     let mut daemon = arena.launch().start();
     for round in 1..=rounds {
