@@ -96,4 +96,12 @@ async fn what_a_table_requires_and_nobody_said_is_flagged_counted_and_listed() {
     }
     let later = world.command(&["check", "--attribution", "--since", "2999-01-01"]);
     assert_eq!(later.status.code(), Some(0));
+    // Who may ask is decided by the role of the one who asks, not by the daemon's.
+    let role = audit_testkit::unique("reader");
+    server.execute(&world.database, &format!("CREATE ROLE {role} LOGIN"));
+    let url = world.hot_url.replacen("postgres@", &format!("{role}@"), 1);
+    let asked = ["check", "--attribution", "--as", &url];
+    assert_ne!(world.command(&asked).status.code(), Some(3), "it may not read yet");
+    world.succeed(&["setup", "--reader", &role]);
+    assert_eq!(world.command(&asked).status.code(), Some(3));
 }

@@ -1,5 +1,6 @@
 //! `deploy/docker`: no engine runs here, so the image and its composition are read, and compared with the sources.
 
+use std::path::Path;
 use std::process::Command;
 
 use audit_testkit::install::python;
@@ -90,6 +91,20 @@ fn the_program_needs_no_library_that_the_image_does_not_have() {
     for name in names {
         let known = BASE.iter().any(|base| name.starts_with(base)) || read(DOCKERFILE).contains(name);
         assert!(known, "{name} is not in the image; see {DOCKERFILE}");
+    }
+}
+
+/// They are made inside of the sources, and must be part of no commit and of no package.
+#[test]
+fn git_ignores_the_passwords_of_the_composition() {
+    let (ignored, composition) = (read(".gitignore"), composition());
+    let secrets = composition["secrets"].as_object().expect("secrets");
+    assert!(!secrets.is_empty());
+    for secret in secrets.values() {
+        let file = secret["file"].as_str().expect("a file").trim_start_matches("./");
+        let path = Path::new("deploy/docker").join(file);
+        let mut folders = ignored.lines().filter_map(|line| line.strip_prefix('/'));
+        assert!(folders.any(|folder| path.starts_with(folder)), "git does not ignore {}", path.display());
     }
 }
 

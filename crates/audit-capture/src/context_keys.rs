@@ -17,7 +17,11 @@ pub async fn read(client: &Client) -> Result<ContextKeys, QueryError> {
     // its statement are called.
     let lsn = "SELECT to_jsonb(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END)";
     let as_of: Lsn = row::<String>(client, WHAT, lsn, &[]).await?.parse().unwrap_or_default();
-    let may = "SELECT to_jsonb(coalesce(has_table_privilege(to_regclass('cdc_audit.context_keys'), 'SELECT'), false))";
+    // `to_regclass` fails for a role that may not use the schema.
+    let may = "SELECT to_jsonb(EXISTS (
+                   SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = 'cdc_audit' AND c.relname = 'context_keys'
+                     AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')))";
     if !row::<bool>(client, WHAT, may, &[]).await? {
         return Ok(ContextKeys { keys: Vec::new(), as_of });
     }

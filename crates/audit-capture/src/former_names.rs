@@ -28,14 +28,25 @@ impl Row {
 /// What is stored. `None` where `setup` has not made the table, or this session's role may not read it.
 pub async fn read(client: &Client, source: &str) -> Result<Option<Vec<Called>>, QueryError> {
     const WHAT: &str = "read cdc_audit.captured_names";
-    let may =
-        "SELECT to_jsonb(coalesce(has_table_privilege(to_regclass('cdc_audit.captured_names'), 'SELECT'), false))";
+    // `to_regclass` fails for a role that may not use the schema.
+    let may = "SELECT to_jsonb(EXISTS (
+                   SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = 'cdc_audit' AND c.relname = 'captured_names'
+                     AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')))";
     if !row::<bool>(client, WHAT, may, &[]).await? {
         return Ok(None);
     }
-    let sql = "SELECT jsonb_build_object('oid', n.oid, 'schema', schema_name, 'table', table_name, 'seen', seen::text)
+    // ⚠ pg_upgrade keeps every oid and gives the server another identifier. That an object still has one of its names
+    // shows that it is the same; `store` then stores its names under the new identifier.
+    let sql = "SELECT jsonb_build_object('oid', n.oid, 'schema', n.schema_name, 'table', n.table_name,
+                   'seen', CASE WHEN n.system_id = s.system_identifier::text THEN n.seen::text ELSE '0/0' END)
                FROM cdc_audit.captured_names n, pg_control_system() s
-               WHERE n.source = $1 AND n.system_id = s.system_identifier::text
+               WHERE n.source = $1 AND (n.system_id = s.system_identifier::text OR EXISTS (
+                   SELECT FROM cdc_audit.captured_names own
+                   JOIN pg_class c ON c.oid::bigint = own.oid
+                   JOIN pg_namespace m ON m.oid = c.relnamespace
+                   WHERE own.source = n.source AND own.system_id = n.system_id AND own.oid = n.oid
+                     AND own.schema_name = m.nspname::text AND own.table_name = c.relname::text))
                ORDER BY n.seen";
     let found: Vec<Row> = rows(client, WHAT, sql, &[&source]).await?;
     Ok(Some(found.into_iter().map(Row::called).collect()))

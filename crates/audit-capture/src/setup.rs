@@ -23,12 +23,13 @@ pub(crate) mod slot;
 
 use std::collections::BTreeMap;
 
-use audit_core::rules::Rules;
+use audit_core::rules::{FormerNames, Rules};
 use tokio_postgres::Client;
 
 use crate::config::SourceConfig;
 use crate::encoding;
 use crate::facts::{self, Membership, Objects, Publication, Role, Server, Table};
+use crate::former_names;
 use crate::query::{QueryError, major};
 use crate::select::{names, selects};
 use crate::setup::filter::Filter;
@@ -67,6 +68,8 @@ pub(crate) struct Found {
     pub objects: Objects,
     pub tables: Vec<Table>,
     pub memberships: Vec<Membership>,
+    /// What tables were called before: the daemon captures them by the rules for those names too.
+    pub names: FormerNames,
     /// The row filters that the rules ask for, by the oids of the tables; only for a plan of `setup`.
     pub filters: BTreeMap<u32, Filter>,
 }
@@ -106,17 +109,20 @@ impl Found {
             objects: facts::objects(client, existing, owner).await?,
             tables: facts::tables(client, existing).await?,
             memberships: facts::memberships(client, server.major).await?,
+            names: former_names::known(client, &source.name).await?,
             filters: BTreeMap::new(),
             daemon,
             server,
         })
     }
 
-    /// The tables that the rules select. A table of an extension has to be named exactly.
+    /// The tables that the rules select, also by a former name: what the daemon captures must not leave the publication.
+    /// A table of an extension has to be named exactly.
     pub(crate) fn selected(&self, rules: &Rules) -> impl Iterator<Item = &Table> {
         self.tables.iter().filter(move |table| {
             let name = table.name();
-            selects(rules, &name) && (!table.extension || names(rules, &name))
+            let taken = selects(rules, &name) || self.names.rules_now(rules, &name, table.oid).captured();
+            taken && (!table.extension || names(rules, &name))
         })
     }
 }

@@ -70,7 +70,7 @@ impl SecretError {
             SecretError::Unreadable { .. } => "the file must exist and be readable by the daemon's user",
             SecretError::Open { .. } => {
                 "chmod 600 (or 640, if its group is one of the daemon's); in Kubernetes set `defaultMode: 0440` and `fsGroup`, \
-                 in Docker `mode: 0440` and `gid`; then renew what is in it, because it may be known"
+                 in a swarm of Docker `mode: 0440` and `gid`, which Docker Compose ignores; then renew what is in it, because it may be known"
             }
         }
     }

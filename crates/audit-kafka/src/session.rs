@@ -158,6 +158,8 @@ pub(crate) struct Session {
     checkpoint_topic: Arc<str>,
     /// Where the checkpoint's topic ended, as far as this process has read and written.
     end: i64,
+    /// Records that the open transaction has in the checkpoint's topic.
+    records: i64,
     producer: Option<Arc<Producer>>,
     pub(crate) topics: Topics,
     pub(crate) encoder: Encoder,
@@ -197,6 +199,7 @@ impl Session {
             owner,
             checkpoint_topic: settings.checkpoint_topic(&identity.source)?.into(),
             end,
+            records: 0,
             producer: Some(producer),
             topics: Topics::new(&settings.config, &identity.source, topics),
             encoder: Encoder::new(&settings.config.format, &identity.source),
@@ -246,8 +249,10 @@ impl Session {
     }
 
     /// Sends a record to the checkpoint's topic.
-    pub fn record(&self, key: &str, value: &impl Serialize) -> Result<(), SinkError> {
-        send_record(self.producer()?, &self.checkpoint_topic, key, value)
+    pub fn record(&mut self, key: &str, value: &impl Serialize) -> Result<(), SinkError> {
+        send_record(self.producer()?, &self.checkpoint_topic, key, value)?;
+        self.records += 1;
+        Ok(())
     }
 
     /// Commits the open transaction, with the checkpoint in it.
@@ -257,9 +262,9 @@ impl Session {
         self.record(CHECKPOINT, &Checkpoint::new(&self.identity, progress))?;
         fail::fail_point!("kafka::before_commit");
         let (producer, patience) = (self.producer()?.clone(), self.settings.config.transaction_timeout.get());
-        let (topic, known) = (self.checkpoint_topic.clone(), self.end);
+        let (topic, known, records) = (self.checkpoint_topic.clone(), self.end, self.records);
         let begun = Instant::now();
-        let end = off_thread(move || end_beyond(&producer, &topic, known, patience)).await?;
+        let end = off_thread(move || end_beyond(&producer, &topic, known + records, patience)).await?;
         match end {
             Ok(Some(end)) => self.end = end,
             Ok(None) => return Err(SinkError::went_back(&format!("topic {}", self.checkpoint_topic)).into()),
@@ -276,6 +281,7 @@ impl Session {
             return Err(self.not_committed(&error));
         }
         self.open = None;
+        self.records = 0;
         self.topics.open.clear();
         self.committed.progress = self.sent.progress;
         if std::mem::take(&mut self.news) {
@@ -406,6 +412,7 @@ impl Session {
             self.producer()?.client().context().forget();
             self.open = None;
         }
+        self.records = 0;
         self.topics.abort();
         self.sent = self.committed.clone();
         self.news = false;
@@ -426,7 +433,7 @@ impl Session {
             let patience = if may_be_made { Duration::ZERO } else { SETTLED };
             if off(move || topics::partitions(producer.client(), &wanted, patience)).await?.is_none() {
                 if !may_be_made {
-                    return Err(topics::missing(&topic, written));
+                    return Err(topics::missing(&topic, written, &self.settings.config.place()));
                 }
                 if !missing.contains(&topic) {
                     missing.push(topic.clone());
@@ -514,15 +521,16 @@ pub(crate) fn commit(producer: &Producer, patience: Duration) -> Result<(), Kafk
     producer.commit_transaction(patience)
 }
 
-/// The end of the checkpoint's topic after everything is delivered, whether committed or not. `None` if that is not
-/// past the `known` end although more was written: then the topic was put back to an earlier state. After a change of
-/// leaders an earlier end may be shown for a moment. Blocks.
-fn end_beyond(producer: &Producer, topic: &str, known: i64, patience: Duration) -> Result<Option<i64>, KafkaError> {
+/// The end of the checkpoint's topic after everything is delivered, whether committed or not. `None` if that is before
+/// `least`, the known end and the records that came since: then the topic was put back to an earlier state. ⚠ To be past
+/// the known end is not enough, because many new records hide that as many are gone. After a change of leaders an
+/// earlier end may be shown for a moment. Blocks.
+fn end_beyond(producer: &Producer, topic: &str, least: i64, patience: Duration) -> Result<Option<i64>, KafkaError> {
     deliver(producer, patience)?;
     let begun = Instant::now();
     loop {
         match producer.client().fetch_watermarks(topic, 0, patience) {
-            Ok((_, end)) if end > known => return Ok(Some(end)),
+            Ok((_, end)) if end >= least => return Ok(Some(end)),
             Ok(_) if begun.elapsed() > SETTLED => return Ok(None),
             Err(error) if begun.elapsed() > patience => return Err(error),
             _ => std::thread::sleep(Duration::from_millis(50)),

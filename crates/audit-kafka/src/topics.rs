@@ -169,19 +169,20 @@ pub(crate) async fn create(config: &KafkaConfig, sink: &str, topics: &[&str], ki
 }
 
 /// The hint for an operator who has to make a topic by hand.
-pub(crate) fn make_by_hand(topic: &str) -> String {
+pub(crate) fn make_by_hand(topic: &str, brokers: &str) -> String {
     format!(
-        "make it (`kafka-topics.sh --create --topic {topic} --partitions N`), and start again; nothing is lost meanwhile"
+        "make it (`kafka-topics.sh --bootstrap-server {brokers} --create --topic {topic} --partitions N`), and start again; \
+         nothing is lost meanwhile"
     )
 }
 
 /// The error for a topic that was deleted, or that never existed.
-pub(crate) fn missing(topic: &str, written: bool) -> SinkError {
+pub(crate) fn missing(topic: &str, written: bool, brokers: &str) -> SinkError {
     let message = match written {
         true => format!("topic {topic} is gone, with the versions that it held"),
         false => format!("topic {topic} does not exist, and create_topics is false"),
     };
-    SinkError::stop(message).hint(make_by_hand(topic))
+    SinkError::stop(message).hint(make_by_hand(topic, brokers))
 }
 
 /// Whether an error means that a topic does not exist.

@@ -82,6 +82,8 @@ pub struct Session {
     /// How far the baselines of tables are, according to home.
     baselines: HashMap<Arc<str>, ChunkProgress>,
     pub(crate) tenants: Tenants,
+    /// Where the stream began.
+    start: Progress,
     /// The stream's progress: everything up to here was taken in.
     seen: Progress,
     /// The last change of the stream before the next version.
@@ -122,7 +124,7 @@ impl Session {
     }
 
     pub async fn begin(&mut self, start: Progress) -> Result<(), LakeError> {
-        self.seen = start;
+        (self.start, self.seen) = (start, start);
         self.last = (start.position, start.change_lsn);
         if self.checkpoints.stored().is_none() {
             self.checkpoints.store(start).await?;
@@ -347,9 +349,18 @@ impl Session {
             .map_or(self.seen, |first| if first.position < self.seen.position { first } else { self.seen })
     }
 
-    async fn store_checkpoint(&mut self, all: bool) -> Result<(), LakeError> {
+    /// What the next checkpoint may say, if that is news. ⚠ The place where the stream began is none: a gap may lie
+    /// before it, whose record comes first. A checkpoint that is past the gap before the record is committed would hide
+    /// the gap from the next start.
+    fn news(&self) -> Option<Progress> {
         let committed = self.committed();
-        if is_later(committed, self.durable()) && (all || self.checkpoint_due(committed) <= Instant::now()) {
+        let begins = committed.position == self.start.position && committed.flushed_lsn <= self.start.flushed_lsn;
+        (!begins && is_later(committed, self.durable())).then_some(committed)
+    }
+
+    async fn store_checkpoint(&mut self, all: bool) -> Result<(), LakeError> {
+        let news = self.news().filter(|committed| all || self.checkpoint_due(*committed) <= Instant::now());
+        if let Some(committed) = news {
             self.checkpoints.store(committed).await?;
             self.stored_at = Instant::now();
         }
@@ -366,8 +377,7 @@ impl Session {
         let seen = self.seen.position;
         let tables = self.tables.values().filter_map(|table| table.due(self.settings.file_age, seen)).min();
         let chunks = self.chunks.values().map(|group| group.due(self.settings.file_age)).min();
-        let committed = self.committed();
-        let checkpoint = is_later(committed, self.durable()).then(|| self.checkpoint_due(committed));
+        let checkpoint = self.news().map(|committed| self.checkpoint_due(committed));
         tables.into_iter().chain(chunks).chain(checkpoint).chain(self.fresh_due()).min()
     }
 }

@@ -15,6 +15,10 @@ pub struct Reader {
 }
 
 impl Reader {
+    pub fn new(role: Option<String>) -> Reader {
+        Reader { role }
+    }
+
     /// The connection to a database: as the role that was given, where it is in that database.
     pub fn endpoint(&self, configured: &PgEndpoint) -> Result<PgEndpoint, CliError> {
         match &self.role {

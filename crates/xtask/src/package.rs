@@ -97,8 +97,10 @@ impl Release {
             let script = output(Command::new(&program).args(["completions", shell]))?;
             fs::write(self.parts.join("completions").join(name), script)?;
         }
-        for page in fs::read_dir(self.parts.join("man"))? {
-            compress(&page?.path())?;
+        // All names come first, because a folder may list what is made in it meanwhile.
+        let pages: Vec<_> = fs::read_dir(self.parts.join("man"))?.collect::<Result<_, _>>()?;
+        for page in pages {
+            compress(&page.path())?;
         }
         self.changelog()
     }
@@ -160,7 +162,9 @@ impl Release {
         command.arg("-C").arg(&self.parts).args(["bin", "man", "completions"]);
         command.arg("-C").arg(&self.folder).arg(list);
         command.arg("-C").arg(root());
-        run(command.args(["config.toml", "LICENSE", "CHANGELOG.md", "deploy", "docs", "examples"]))?;
+        // Only what git knows: the passwords of a composition that was tried here lie in `deploy` too.
+        let sources = git(&["ls-files", "--", "config.toml", "LICENSE", "CHANGELOG.md", "deploy", "docs", "examples"])?;
+        run(command.args(sources.lines()))?;
         Ok(file)
     }
 

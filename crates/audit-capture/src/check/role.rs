@@ -2,7 +2,7 @@
 
 use super::{Area, Input, Report, Seen, list};
 use crate::facts::Table;
-use crate::setup::objects::{FUNCTIONS, Function, TABLES, is_granted};
+use crate::setup::objects::{FUNCTIONS, Function, TABLES, foreign_hint, is_granted};
 use crate::setup::session_context;
 
 pub(super) fn check(report: &mut Report, seen: &Seen, input: &Input<'_>) {
@@ -86,7 +86,7 @@ fn objects(report: &mut Report, seen: &Seen, input: &Input<'_>, role: &str) {
     }
     for what in &objects.foreign {
         let message = format!("it holds what setup did not make: {what}");
-        report.fail(Area::Server, "schema cdc_audit", message, "look at what it does, and drop it");
+        report.fail(Area::Server, "schema cdc_audit", message, foreign_hint(what));
     }
     contexts(report, seen, input);
 }

@@ -103,6 +103,21 @@ pub(crate) fn is_granted(granted: &[String], privilege: &str) -> bool {
     granted.iter().any(|has| has == name)
 }
 
+/// Says what to do about an object that `setup` did not make. A trigger or a rule holds nothing, belongs to its table,
+/// and cannot be moved, so only dropping it leads on.
+pub(crate) fn foreign_hint(what: &str) -> &'static str {
+    match what.starts_with("trigger ") || what.starts_with("rule ") {
+        true => {
+            "ask who made it, and look at what it does, because it runs when that table is written; then drop it \
+             (DROP TRIGGER … ON …, or DROP RULE … ON …)"
+        }
+        false => {
+            "drop nothing before you know what it is, because a trail may lie in it: ask who uses that role; if it is harmless, give it to the \
+             schema's owner (ALTER … OWNER TO), or else move it away (ALTER … SET SCHEMA), which keeps what it holds"
+        }
+    }
+}
+
 /// Refuses objects that someone else created there: they could read the keys of contexts, or run as the daemon.
 fn refuse_foreign(plan: &mut Plan, found: &Found) {
     let (objects, me) = (&found.objects, &found.admin.quoted);
@@ -118,9 +133,7 @@ fn refuse_foreign(plan: &mut Plan, found: &Found) {
         plan.refuse(message, hint);
     }
     for what in &objects.foreign {
-        let hint = "drop nothing before you know what it is, because a trail may lie in it: ask who uses that role; if it is harmless, give it to the \
-                    schema's owner (ALTER … OWNER TO), or else move it away (ALTER … SET SCHEMA), which keeps what it holds";
-        plan.refuse(format!("schema cdc_audit holds what setup did not make: {what}"), hint);
+        plan.refuse(format!("schema cdc_audit holds what setup did not make: {what}"), foreign_hint(what));
     }
 }
 

@@ -4,6 +4,17 @@ WITH RECURSIVE {published}, known AS (
     SELECT n.oid, n.schema_name, n.table_name
     FROM cdc_audit.captured_names n, pg_control_system() s
     WHERE n.source = $2 AND n.system_id = s.system_identifier::text
+), kept AS (
+    -- pg_upgrade keeps every oid and gives the server another identifier. That an object still has one of its names shows that it is the same.
+    SELECT n.oid, n.schema_name, n.table_name
+    FROM cdc_audit.captured_names n, pg_control_system() s
+    WHERE n.source = $2 AND n.system_id <> s.system_identifier::text AND EXISTS (
+        SELECT FROM cdc_audit.captured_names own
+        JOIN pg_class c ON c.oid::bigint = own.oid
+        JOIN pg_namespace m ON m.oid = c.relnamespace
+        WHERE own.source = n.source AND own.system_id = n.system_id AND own.oid = n.oid
+          AND own.schema_name = m.nspname::text AND own.table_name = c.relname::text
+    )
 ), called AS (
     SELECT p.oid::bigint AS oid, n.nspname::text AS schema_name, c.relname::text AS table_name
     FROM published p
@@ -17,6 +28,8 @@ WITH RECURSIVE {published}, known AS (
     SELECT oid, schema_name, table_name, $4::text::pg_lsn AS seen FROM called
     UNION ALL
     SELECT a.oid::bigint, c.schema_name, c.table_name, $4::text::pg_lsn FROM called c JOIN ancestry a ON a.ancestor::bigint = c.oid
+    UNION ALL
+    SELECT k.oid, k.schema_name, k.table_name, '0/0'::pg_lsn FROM kept k
     UNION ALL
     SELECT t.oid, t.schema, t."table", t.seen::pg_lsn
     FROM jsonb_to_recordset($3) AS t (oid bigint, schema text, "table" text, seen text)

@@ -217,6 +217,14 @@ async fn a_renamed_table_is_read_by_the_rules_for_its_former_name() {
     let (rules, client) = (&world.rules, &world.client);
     let asked = audit_capture::baseline::request(client, "shop", "cdc_audit", rules, &["hot", "lake"], "mute").await;
     assert_eq!(asked.unwrap_err().to_string(), "the rules want no baseline of table public.mute");
+    // After pg_upgrade the server has another identifier, and its objects have the same oids.
+    world.execute("UPDATE cdc_audit.captured_names SET system_id = '1'").await;
+    let (rules, client) = (&world.rules, &world.client);
+    let asked = audit_capture::baseline::request(client, "shop", "cdc_audit", rules, &["hot", "lake"], "mute").await;
+    assert_eq!(asked.unwrap_err().to_string(), "the rules want no baseline of table public.mute");
+    look(&mut world).await;
+    let stored = "SELECT FROM cdc_audit.captured_names, pg_control_system() WHERE system_id = system_identifier::text AND table_name = 'quiet'";
+    assert_eq!(world.client.query(stored, &[]).await.unwrap().len(), 1);
     // Who names it decides.
     world.rules.tables.push(rule("public.mute"));
     world.restart().await;

@@ -171,6 +171,9 @@ async fn what_the_role_may_not_do_is_found() {
             ),
         ];
         assert_eq!(red(&findings(&source, &rules).await), expected);
+        // The same is found by a role that may not even use the schema.
+        db.execute("REVOKE USAGE ON SCHEMA cdc_audit FROM PUBLIC");
+        assert_eq!(red(&findings(&source, &rules).await).iter().filter(|line| expected.contains(line)).count(), 4);
         db.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
     }
 }

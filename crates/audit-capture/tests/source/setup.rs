@@ -255,6 +255,23 @@ async fn the_publication_follows_the_rules() {
     assert_eq!(statements(&again), [""; 0]);
 }
 
+/// The daemon captures it by the rule for its former name.
+#[tokio::test]
+async fn a_renamed_table_stays_published() {
+    let db = shared_db(15).await;
+    db.execute(SHOP);
+    let source = source(&db.url);
+    set_up(&source, &rules(&["public.users"]), None).await;
+    db.execute(&format!(
+        "INSERT INTO cdc_audit.captured_names
+         SELECT '{}', system_identifier::text, 'users'::regclass::oid, 'public', 'users', '0/1'::pg_lsn FROM pg_control_system();
+         ALTER TABLE users RENAME TO people",
+        source.name
+    ));
+    let plan = set_up(&source, &rules(&["public.users"]), None).await;
+    assert_eq!(statements(&plan), [""; 0]);
+}
+
 #[tokio::test]
 async fn a_publication_for_all_tables_stays_one() {
     let db = shared_db(15).await;
@@ -521,6 +538,9 @@ async fn what_somebody_else_made_is_refused() {
          CREATE TRIGGER spy AFTER INSERT ON cdc_audit.chunks EXECUTE FUNCTION spy()",
     );
     assert_eq!(refusals().await, [format!("{prefix} trigger spy of cdc_audit.chunks")]);
+    let plan = setup::plan(&admin, &wanted).await.unwrap();
+    let hint = &plan.refusals[0].hint;
+    assert!(hint.contains("DROP TRIGGER") && !hint.contains("SET SCHEMA"), "a trigger cannot be moved: {hint}");
 }
 
 /// A function of ours that was altered is created again: with another search path, or the caller's rights, it would do

@@ -62,7 +62,16 @@ impl FormerNames {
     pub fn rules(&self, rules: &Rules, name: &TableName, oid: u32, at: Lsn) -> TableRules {
         let mut former = self.of(oid, at);
         former.retain(|other| other != name);
-        rules.for_renamed(name, &former)
+        let found = rules.for_renamed(name, &former);
+        // A rename that was taken back leaves nothing out.
+        let captured = found.captured || self.is_first(oid, name) && rules.for_table(name).captured;
+        TableRules { captured, ..found }
+    }
+
+    /// Whether the object had no name before this one.
+    fn is_first(&self, oid: u32, name: &TableName) -> bool {
+        let names = self.lock();
+        names.get(&oid).into_iter().flatten().min_by_key(|known| known.seen).is_some_and(|known| known.name == *name)
     }
 
     /// The same of how it is called in the catalog now.

@@ -50,6 +50,7 @@ impl Session {
             settings,
             stores,
             source,
+            start: Progress::default(),
             seen: Progress::default(),
             last: Default::default(),
             stored_at: Instant::now(),

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use audit_core::batch::Batch;
+use audit_core::batch::{Batch, Progress};
+use audit_core::position::{Lsn, Position};
 use audit_core::sink::{Action, Sink, SinkError};
 use audit_testkit::Fixture;
 
-use crate::common::{Lake, write};
+use crate::common::{Lake, identity, write};
 
 fn went_back(error: &SinkError, path: &str) {
     assert_eq!(error.action, Action::Restart, "{error}");
@@ -119,6 +120,31 @@ async fn the_checkpoint_goes_back_with_a_table_that_was_put_back_alone() {
         counts.push(lake.agreed(table).await.len());
     }
     assert_eq!((counts, sink.durable()), (vec![3, 2, 2], more[0].progress));
+}
+
+/// ⚠ If the daemon is killed before the record of the gap is committed, the next start must find the gap again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_checkpoint_does_not_pass_a_gap_before_its_record() {
+    let lake = Lake::new();
+    let mut fixture = Fixture::default();
+    fixture.batches("table public.a (id int4 key) full");
+    let stood = lake.write(&rows(&mut fixture, &["a"], 1)).await.durable();
+    let at = Lsn(stood.flushed_lsn.0 + 0x1000);
+    fixture.epoch(2, at);
+    let gap = fixture.batches("gap {\"lost\": \"all\"}");
+    let mut sink = lake.sink();
+    sink.take(&identity()).await.unwrap();
+    let start = Progress { position: Position::new(2, Lsn::ZERO, 0), change_lsn: Lsn::ZERO, flushed_lsn: at };
+    sink.begin(start).await.unwrap();
+    sink.flush(true).await.unwrap();
+    assert_eq!(sink.durable(), stood, "the record has not come yet");
+    sink.write(&gap.iter().collect::<Vec<_>>()).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    sink.flush(false).await.unwrap();
+    assert_eq!(sink.durable(), stood, "the record is in memory only");
+    sink.flush(true).await.unwrap();
+    assert!(sink.durable().position.epoch == 2 && sink.durable().position.commit_lsn > Lsn::ZERO);
+    assert_eq!(lake.agreed("cdc_audit.gap").await.len(), 1);
 }
 
 /// An entry that another tool cleaned up does not mean an earlier state.

@@ -100,8 +100,21 @@ impl Stage {
             return None;
         }
         let relation = target.relation.clone();
-        if relation.name.schema != OWN_SCHEMA && self.rules(&relation.name, relation.oid).captured() {
-            return Some(relation);
+        if relation.name.schema != OWN_SCHEMA {
+            let rules = self.rules(&relation.name, relation.oid);
+            if rules.captured() {
+                return Some(relation);
+            }
+            if let Some(former) = &rules.renamed_from
+                && self.rules.for_table(&relation.name).captured()
+            {
+                let hint = "name it in a rule of `[[tables]]` as it is called now, which then decides";
+                warn!(
+                    hint,
+                    table = %relation.name,
+                    "no change of the table is recorded: it was called {former} before, and the rules leave that out"
+                );
+            }
         }
         self.targets.get_mut(&oid)?.knows(Known::Skip);
         None

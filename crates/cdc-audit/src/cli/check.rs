@@ -19,7 +19,7 @@ mod attribution;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cdc-audit check\n  cdc-audit check --json | jq '.findings[] | select(.state == \"fail\")'\n  \
-    cdc-audit check --attribution --since 2026-01-01\n\n\
+    cdc-audit check --attribution --since 2026-01-01 --as postgres://ann@audit.internal/audit\n\n\
     Exit code 0 only if `cdc-audit run` would start; with --attribution, only if nothing is missing."
 )]
 pub struct Args {

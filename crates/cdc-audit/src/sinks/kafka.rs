@@ -56,8 +56,10 @@ pub async fn set_up(kafka: &KafkaConfig, name: &str, config: &Config) -> Result<
     let source = &config.source.name;
     audit_kafka::set_up(kafka, source, name).await.map_err(|error| {
         let topic = kafka.checkpoint_topic(source, name);
-        let by_hand =
-            format!("kafka-topics.sh --create --topic {topic} --partitions 1 --config cleanup.policy=compact");
+        let by_hand = format!(
+            "kafka-topics.sh --bootstrap-server {} --create --topic {topic} --partitions 1 --config cleanup.policy=compact",
+            kafka.place()
+        );
         let hint = error.hint.clone().unwrap_or_default();
         CliError::from(error).hint(format!("{hint}; or make it by hand: {by_hand}"))
     })

@@ -339,6 +339,19 @@ fn a_name_of_the_future_leaves_nothing_out() {
     assert!(show(&stage.take_batch()).contains("1000.0 created patients"));
 }
 
+/// Nor does a name that the table had for a while.
+#[test]
+fn a_rename_that_was_taken_back_leaves_nothing_out() {
+    let names = FormerNames::default();
+    names.stored(
+        [("patients", 500), ("patients_old", 600)].map(|(name, seen)| (5, TableName::new("public", name), Lsn(seen))),
+    );
+    let left_out = TableRule { capture: Some(false), ..rule("public.*_old") };
+    let mut stage = Stage::new(StageConfig { names, ..config(rules(left_out)) });
+    feed(&mut stage, &insert(1000, "patients full id:20 ssn:25 note:25")).unwrap();
+    assert!(show(&stage.take_batch()).contains("1000.0 created patients"));
+}
+
 #[test]
 fn a_key_column_that_is_not_recorded_is_not_in_the_key_either() {
     let untracked = [

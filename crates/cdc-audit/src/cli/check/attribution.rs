@@ -33,6 +33,10 @@ pub struct Args {
     /// List at most so many; all are counted.
     #[arg(long, default_value_t = 100, requires = "attribution")]
     limit: usize,
+    /// Connect to the hot sink's database as another role, which `setup --reader` made a reader. Default: the configured one, the daemon's,
+    /// which may not read versions unless it owns them.
+    #[arg(long = "as", value_name = "URL", requires = "attribution")]
+    role: Option<String>,
 }
 
 /// Far enough back for a question that is asked every week.
@@ -40,7 +44,9 @@ const SINCE_MICROS: i64 = 30 * 86_400 * 1_000_000;
 
 /// Exit code 0 only where nothing is missing. A table for people, one JSON object a line in a pipe.
 pub async fn run(args: &Args, as_json: bool, config: &Config) -> Result<ExitCode, CliError> {
-    let store = open(config, args.from.as_deref(), None, &Reader::default()).await?;
+    let reader = Reader::new(args.role.clone());
+    reader.check(config)?;
+    let store = open(config, args.from.as_deref(), None, &reader).await?;
     let mut wanted = Vec::new();
     for part in store.parts(&config.source.name).await?.into_iter().filter(|part| !part.gaps_only) {
         let tables = required(config, &part.store).await?;
