@@ -91,7 +91,7 @@ async fn a_missing_password_is_told_with_where_to_put_it() {
     }
     let open_to_all = file("*:*:*:*:secret-pw", 0o644);
     let error = refused(connect(&format!("{}?passfile={}", url("scram"), open_to_all.path().display())).await);
-    assert!(text(&error).contains("was ignored: others have access"), "{}", text(&error));
+    assert!(text(&error).contains("was ignored: other users"), "{}", text(&error));
 }
 
 #[tokio::test]
