@@ -288,7 +288,7 @@ fn progress(expected: Option<&BTreeMap<String, f64>>, outcomes: &[Outcome], coun
     let Some(expected) = expected else { return ended };
     let whole: f64 = expected.values().sum();
     let done: f64 = outcomes.iter().filter_map(|outcome| expected.get(&outcome.name)).sum();
-    let left = (whole - done) / workers as f64;
+    let left = (whole - done).max(0.0) / workers as f64;
     format!("{ended}, {:.0} % of the time, about {} left", 100.0 * done / whole.max(1.0), about(left))
 }
 
@@ -322,7 +322,12 @@ mod tests {
         fs::write(temporary.folder.join("file"), "").unwrap();
         assert_eq!(temporary.files().count(), 1);
         let mut child = Command::new("sleep").arg("60").env("TMPDIR", &temporary.folder).spawn().unwrap();
-        let found: Vec<String> = temporary.processes().collect();
+        // A process shows its environment a moment after it was started.
+        let begun = Instant::now();
+        let mut found: Vec<String> = Vec::new();
+        while found.is_empty() && begun.elapsed() < Duration::from_secs(60) {
+            found = temporary.processes().collect();
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(found, [format!("process {} (sleep 60)", child.id())]);

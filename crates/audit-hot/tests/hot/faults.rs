@@ -322,7 +322,7 @@ async fn an_error_holds_no_value() {
         "table public.users (id int4 key, name text)\nbegin\ninsert public.users [1, \"secret-4711\"]\ncommit",
     );
     let error = write(&mut sink, &batches).await.unwrap_err();
-    assert!(!format!("{error:?} {error} {sink:?}").contains("4711"), "{error:?}");
+    assert!(!format!("{error:?} {error} {sink:?}").contains("secret-4711"), "{error:?}");
 }
 
 #[tokio::test]
