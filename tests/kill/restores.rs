@@ -103,8 +103,13 @@ impl Arena {
 fn names(daemon: &mut Daemon, sinks: &[&str], others: &[&str]) {
     assert_eq!(daemon.wait().code(), Some(DISCONTINUITY), "{}", daemon.output());
     let said = daemon.output();
-    let error = said.lines().rfind(|line| line.contains("has everything to")).unwrap_or_else(|| panic!("{said}"));
     assert!(said.contains("`cdc-audit run --accept-gap`"), "{said}");
+    // If the source has written as much again as it lost, only the stream shows the difference, at the position of one
+    // sink. That is possible only if the source went back, which concerns every sink.
+    if others.is_empty() && said.contains("without sending that change again") {
+        return;
+    }
+    let error = said.lines().rfind(|line| line.contains("has everything to")).unwrap_or_else(|| panic!("{said}"));
     for sink in sinks {
         assert!(error.contains(sink), "{sink}: {error}");
     }
