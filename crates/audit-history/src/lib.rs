@@ -4,7 +4,9 @@ pub mod export;
 mod key;
 mod lines;
 mod store;
+mod timeline;
 
 pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};
+pub use timeline::Timeline;

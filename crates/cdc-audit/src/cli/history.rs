@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use audit_core::stored::Record;
-use audit_history::Store;
+use audit_history::Timeline;
 
 use crate::access::{Purpose, report, revealer};
 use crate::config::Config;
@@ -25,7 +25,7 @@ pub struct Args {
     /// The row's key: of one column its text, of more a JSON array in key order. `-`: a line of standard input, which no other user of the
     /// machine can see.
     key: String,
-    /// The sink to read from. Default: a hot one, else a lake.
+    /// The sink to read from. Default: hot tables and lake as one.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
     /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
@@ -104,7 +104,7 @@ async fn reveal(revealer: &mut Revealer, records: Vec<Record>) -> Result<Vec<Rec
 }
 
 /// The key as it is stored; the row key is read only where some of it is hashed.
-async fn stored_key(args: &Args, config: &Config, store: &Store) -> Result<String, CliError> {
+async fn stored_key(args: &Args, config: &Config, store: &Timeline) -> Result<String, CliError> {
     let form = store.key_form(&config.source.name, &args.table, &config.rules()).await?;
     let row_key = match form.is_hashed() {
         true => config.policy()?.row_key,
