@@ -3,6 +3,7 @@
 pub mod export;
 mod key;
 mod lines;
+pub mod question;
 mod store;
 
 pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
