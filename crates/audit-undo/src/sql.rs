@@ -135,21 +135,6 @@ fn insert(table: &Table, columns: &[Column], image: &Image) -> Sql {
     sql
 }
 
-/// The statement for a file: it fails unless it writes exactly one row.
-pub fn guarded(statement: &str, row: &str) -> String {
-    let said = literal(&format!("{row} is not as it was when this file was written"));
-    let body = format!(
-        "DECLARE\n    written bigint;\nBEGIN\n    {statement};\n    GET DIAGNOSTICS written = ROW_COUNT;\n    \
-         IF written <> 1 THEN\n        RAISE EXCEPTION USING MESSAGE = {said};\n    END IF;\nEND"
-    );
-    // The mark must not occur in what it quotes.
-    let mut mark = "$undo$".to_owned();
-    while body.contains(&mark) {
-        mark.insert(1, '_');
-    }
-    format!("DO {mark}\n{body}\n{mark};\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +170,5 @@ mod tests {
         );
         let insert = statement(&table, &Step { row: 0, from: Image::new(), action: Write::Insert(from) }, &[]);
         assert_eq!(insert.values().len(), 3);
-        assert!(guarded("DELETE FROM t WHERE a = '$undo$'", "t 1").starts_with("DO $_undo$\n"));
     }
 }
