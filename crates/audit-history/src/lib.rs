@@ -1,11 +1,13 @@
 //! Reads what the sinks have stored: the trail of a row, and exports that can be verified.
 
+mod commit;
 pub mod export;
 mod key;
 mod lines;
 pub mod question;
 mod store;
 
+pub use commit::Commit;
 pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};
