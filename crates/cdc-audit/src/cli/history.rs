@@ -73,7 +73,7 @@ pub async fn run(mut args: Args, config: &Config) -> Result<ExitCode, CliError> 
 }
 
 /// The table that is meant: of this name, or the only one of it in any schema.
-fn named(name: &str, tables: &[String]) -> Result<String, CliError> {
+pub fn named(name: &str, tables: &[String]) -> Result<String, CliError> {
     let suffix = format!(".{name}");
     let of_name: Vec<&String> = tables.iter().filter(|table| *table == name || table.ends_with(&suffix)).collect();
     let exact = of_name.iter().find(|table| table.as_str() == name);

@@ -12,6 +12,7 @@ pub mod history;
 pub mod keys;
 pub mod man;
 pub mod plan;
+pub mod report;
 pub mod resume;
 pub mod run;
 pub mod setup;
