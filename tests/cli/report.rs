@@ -74,6 +74,8 @@ async fn a_report_counts_what_was_asked_for() {
         assert_eq!(output.status.code(), Some(2));
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
+    assert!(refused(&["--since", "tomorrowish"]).contains("is not a time"));
+    assert!(refused(&["--tz", "Mars/Base"]).contains("is not a time zone"));
     assert!(refused(&["--since", "2002-01-01", "--until", "2001-01-01"]).contains("ends before it begins"));
     assert!(refused(&["--table", "nothing"]).contains("tables with versions"));
 }

@@ -1,10 +1,13 @@
-//! How many versions there are, by table, event, actor and day: [`Totals`].
+//! How many versions there are, by table, event, actor and time: [`Totals`].
 //!
 //! Totals of disjoint parts can be added, so each store counts what it holds for itself.
 
 use std::collections::BTreeMap;
 
 use crate::position::{Micros, Position};
+
+/// Microseconds in a quarter of an hour.
+pub const QUARTER: i64 = 900_000_000;
 
 /// Maximum number of actors that are told apart, which bounds the memory.
 const ACTORS_MAX: usize = 100_000;
@@ -53,8 +56,8 @@ pub struct Totals {
     pub by_actor: BTreeMap<Option<String>, u64>,
     /// Versions of actors beyond those that are told apart.
     pub further_actors: u64,
-    /// By days since 1970-01-01, in UTC.
-    pub by_day: BTreeMap<i32, u64>,
+    /// By quarters of an hour since 1970-01-01, of which days begin in every time zone.
+    pub by_quarter: BTreeMap<i64, u64>,
 }
 
 impl Totals {
@@ -79,7 +82,7 @@ impl Totals {
         self.further_actors += other.further_actors;
         sum(&mut self.by_table, other.by_table);
         sum(&mut self.by_event, other.by_event);
-        sum(&mut self.by_day, other.by_day);
+        sum(&mut self.by_quarter, other.by_quarter);
         other.by_actor.iter().for_each(|(actor, count)| self.count_actor(actor.as_deref(), *count));
     }
 }

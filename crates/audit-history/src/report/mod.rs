@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 
 use audit_core::position::{Micros, Position};
 use audit_core::stored::{Json, Record};
-use audit_core::totals::{Bounds, Totals};
+use audit_core::totals::{Bounds, QUARTER, Totals};
 use futures::StreamExt;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -27,6 +29,9 @@ pub struct ReportRequest {
     pub tables: Vec<String>,
     pub since: Micros,
     pub until: Micros,
+    /// The zone in which days begin, and its name.
+    pub zone: TimeZone,
+    pub zone_name: String,
     /// What distinguishes one configuration from another.
     pub config_fingerprint: String,
     /// Who looked at values, if the access log could be read.
@@ -49,7 +54,7 @@ pub struct Report {
     pub since: String,
     /// The end of the span, exclusive.
     pub until: String,
-    pub timezone: &'static str,
+    pub timezone: String,
     pub total_versions: u64,
     pub changes_by_actor: BTreeMap<String, u64>,
     /// Versions of which nobody said who made them, whether that was required or not.
@@ -150,6 +155,19 @@ async fn gaps(store: &Store, request: &ReportRequest) -> Result<Vec<Lost>, Store
     Ok(gaps)
 }
 
+/// The date in a zone.
+fn day_of(at: Micros, zone: &TimeZone) -> String {
+    Timestamp::from_microsecond(at.0).map_or_else(|_| at.to_string(), |at| zone.to_datetime(at).date().to_string())
+}
+
+fn by_day(by_quarter: BTreeMap<i64, u64>, zone: &TimeZone) -> BTreeMap<String, u64> {
+    let mut days = BTreeMap::new();
+    for (quarter, count) in by_quarter {
+        *days.entry(day_of(Micros(quarter.saturating_mul(QUARTER)), zone)).or_default() += count;
+    }
+    days
+}
+
 /// The date of a day since 1970-01-01.
 fn date(day: i32) -> String {
     let mut text = Micros(i64::from(day).saturating_mul(DAY)).to_string();
@@ -161,7 +179,7 @@ const DAY: i64 = 86_400_000_000;
 
 impl Report {
     fn of(request: &ReportRequest, totals: Totals, gaps: Vec<Lost>, head: ReportHead) -> Report {
-        let day = |at: Micros| date(at.0.div_euclid(DAY) as i32);
+        let day = |at: Micros| day_of(at, &request.zone);
         let last = Micros(request.until.0.saturating_sub(1)).max(request.since);
         let mut by_actor = totals.by_actor;
         let without_actor = by_actor.remove(&None).unwrap_or_default();
@@ -170,14 +188,14 @@ impl Report {
             period: format!("{} to {}", day(request.since), day(last)),
             since: request.since.to_string(),
             until: request.until.to_string(),
-            timezone: "UTC",
+            timezone: request.zone_name.clone(),
             total_versions: totals.versions,
             changes_by_actor: by_actor.into_iter().filter_map(|(actor, count)| Some((actor?, count))).collect(),
             changes_without_actor: without_actor,
             changes_by_further_actors: totals.further_actors,
             changes_by_table: totals.by_table,
             changes_by_event: totals.by_event,
-            changes_by_day: totals.by_day.into_iter().map(|(day, count)| (date(day), count)).collect(),
+            changes_by_day: by_day(totals.by_quarter, &request.zone),
             unattributed: Unattributed { without_actor: totals.without_actor, without_reason: totals.without_reason },
             undone: totals.undoing,
             gaps,

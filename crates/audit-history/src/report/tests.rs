@@ -10,8 +10,10 @@ fn request() -> ReportRequest {
         source: "shop".to_owned(),
         sink: "hot".to_owned(),
         tables: Vec::new(),
-        since: "2026-01-01".parse().unwrap(),
-        until: "2026-04-01".parse().unwrap(),
+        since: "2025-12-31T18:15:00Z".parse().unwrap(),
+        until: "2026-03-31T18:15:00Z".parse().unwrap(),
+        zone: crate::question::zone::zone("+05:45").unwrap(),
+        zone_name: "+05:45".to_owned(),
         config_fingerprint: "f".to_owned(),
         looked: None,
     }
@@ -19,8 +21,9 @@ fn request() -> ReportRequest {
 
 fn report(by_day: &[(&str, u64)], actor: Option<&str>) -> Report {
     let mut totals = Totals { versions: by_day.iter().map(|(_, count)| count).sum(), ..Totals::default() };
-    let day = |text: &str| (text.parse::<Micros>().unwrap().0 / DAY) as i32;
-    totals.by_day = by_day.iter().map(|(text, count)| (day(text), *count)).collect();
+    // The first quarter of an hour of the day in the zone.
+    let quarter = |text: &str| format!("{text}T00:00:00+05:45").parse::<Micros>().unwrap().0 / QUARTER;
+    totals.by_quarter = by_day.iter().map(|(text, count)| (quarter(text), *count)).collect();
     totals.count_actor(actor, totals.versions);
     let head = ReportHead { sink: "hot".to_owned(), position: None, stored_at: None };
     Report::of(&request(), totals, Vec::new(), head)

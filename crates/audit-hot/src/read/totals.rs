@@ -1,4 +1,4 @@
-//! Counts versions by table, event, actor and day, in one statement, which sees one state of the database.
+//! Counts versions by table, event, actor and time, in one statement, which sees one state of the database.
 
 use std::pin::pin;
 
@@ -17,10 +17,10 @@ const TABLE: i32 = 0b0111;
 const EVENT: i32 = 0b1011;
 const ACTOR: i32 = 0b1101;
 
-const COUNTED: &str = "SELECT GROUPING(table_name, event, actor_id, day), table_name, event, actor_id, day, count(*), \
+const COUNTED: &str = "SELECT GROUPING(table_name, event, actor_id, quarter), table_name, event, actor_id, quarter, count(*), \
     count(*) FILTER (WHERE no_actor), count(*) FILTER (WHERE no_reason), count(*) FILTER (WHERE undoing)";
 
-const ROWS: &str = "SELECT table_name, event, actor_id, (committed_at AT TIME ZONE 'UTC')::date - date '1970-01-01' AS day, \
+const ROWS: &str = "SELECT table_name, event, actor_id, floor(extract(epoch FROM committed_at) / 900)::bigint AS quarter, \
     jsonb_exists(context->'missing', 'actor') AS no_actor, jsonb_exists(context->'missing', 'reason') AS no_reason, \
     jsonb_exists(context, 'undo_of') AS undoing";
 
@@ -48,7 +48,7 @@ pub(super) async fn totals(
     up_to.iter().for_each(|at| add("position <=", at));
     let statement = format!(
         "{COUNTED} FROM ({ROWS} FROM {places} WHERE {conditions}) AS counted \
-         GROUP BY GROUPING SETS ((), (table_name), (event), (actor_id), (day))"
+         GROUP BY GROUPING SETS ((), (table_name), (event), (actor_id), (quarter))"
     );
     let rows = client.query_raw(&statement, parameters).await.map_err(failed("counting"))?;
     let mut rows = pin!(rows);
@@ -72,6 +72,6 @@ fn add_row(totals: &mut Totals, row: &Row) {
         TABLE => drop(totals.by_table.insert(text(1).unwrap_or_default(), count(5))),
         EVENT => drop(totals.by_event.insert(text(2).unwrap_or_default(), count(5))),
         ACTOR => totals.count_actor(text(3).as_deref(), count(5)),
-        _ => drop(totals.by_day.insert(row.get::<_, Option<i32>>(4).unwrap_or_default(), count(5))),
+        _ => drop(totals.by_quarter.insert(row.get::<_, Option<i64>>(4).unwrap_or_default(), count(5))),
     }
 }

@@ -1,4 +1,4 @@
-//! Counts versions by event, actor and day: a few columns of the files that the log's statistics do not exclude.
+//! Counts versions by event, actor and time: a few columns of the files that the log's statistics do not exclude.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use audit_core::position::Micros;
-use audit_core::totals::{Bounds, Totals};
+use audit_core::totals::{Bounds, QUARTER, Totals};
 use futures::{StreamExt, TryStreamExt};
 use parquet::arrow::ProjectionMask;
 use serde::Deserialize;
@@ -30,8 +30,6 @@ const EVENT: &str = "cdc_event";
 const ACTOR: &str = "cdc_actor_id";
 const CONTEXT: &str = "cdc_context";
 const COMMITTED_AT: &str = "cdc_committed_at";
-
-const DAY: i64 = 86_400_000_000;
 
 /// Counts a table's versions. If a file was replaced and removed in the meantime, all is counted again.
 pub async fn totals(logs: &[TableLog], table: &str, bounds: &Bounds) -> Result<Totals, LakeError> {
@@ -86,7 +84,7 @@ fn count_batch(batch: &RecordBatch, bounds: &Bounds) -> Option<Totals> {
     let mut totals = Totals::default();
     // Most of a batch has few different values, so they are looked up by reference and copied once.
     let (mut by_event, mut by_actor) = (HashMap::<&str, u64>::new(), HashMap::<Option<&str>, u64>::new());
-    let mut by_day = BTreeMap::<i32, u64>::new();
+    let mut by_quarter = BTreeMap::<i64, u64>::new();
     for row in 0..batch.num_rows() {
         let at = Micros(times.value(row));
         let position = positions.and_then(|positions| text(positions, row)?.parse().ok());
@@ -96,13 +94,13 @@ fn count_batch(batch: &RecordBatch, bounds: &Bounds) -> Option<Totals> {
         totals.versions += 1;
         *by_event.entry(events.value(row)).or_default() += 1;
         *by_actor.entry(actors.is_valid(row).then(|| actors.value(row))).or_default() += 1;
-        *by_day.entry(at.0.div_euclid(DAY) as i32).or_default() += 1;
+        *by_quarter.entry(at.0.div_euclid(QUARTER)).or_default() += 1;
         if contexts.is_valid(row) {
             count_context(&mut totals, contexts.value(row));
         }
     }
     totals.by_event = by_event.into_iter().map(|(event, count)| (event.to_owned(), count)).collect();
-    totals.by_day = by_day;
+    totals.by_quarter = by_quarter;
     by_actor.into_iter().for_each(|(actor, count)| totals.count_actor(actor, count));
     Some(totals)
 }

@@ -17,4 +17,6 @@ pub mod resume;
 pub mod run;
 pub mod setup;
 pub mod status;
+pub mod subject;
 pub mod teardown;
+pub mod when;

@@ -7,17 +7,16 @@ use audit_history::report::{self, Looked, Report, ReportRequest, largest_first};
 use audit_keys::KeyStore;
 use clap::ValueEnum;
 
-use crate::cli::export::time;
-use crate::cli::history::named;
+use crate::cli::subject;
+use crate::cli::when::When;
 use crate::config::Config;
-use crate::error::{CliError, code};
+use crate::error::CliError;
 use crate::output::{argument, on_terminal, print, print_exactly, print_json, table};
 use crate::role::Reader;
 use crate::store::open_named;
 
-/// The span where none is given.
+/// Days of the span where none is given.
 const DAYS: i64 = 90;
-const DAY: i64 = 86_400_000_000;
 
 /// Rows of a table on the terminal; the other formats have more or all.
 const ROWS_MAX: usize = 15;
@@ -29,12 +28,8 @@ const ROWS_MAX: usize = 15;
     Who looked at values is read from the access log, where the role may read it: see `setup --auditor`."
 )]
 pub struct Args {
-    /// Committed at or after. Default: 90 days before the end.
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    since: Option<Micros>,
-    /// Committed before. Default: now.
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    until: Option<Micros>,
+    #[command(flatten)]
+    when: When,
     /// Only this table; several times for several.
     #[arg(long)]
     table: Vec<String>,
@@ -67,23 +62,22 @@ enum Format {
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     args.reader.check(config)?;
-    let until = args.until.unwrap_or_else(Micros::now);
-    let since = args.since.unwrap_or(Micros(until.0.saturating_sub(DAYS * DAY)));
-    if since >= until {
-        return Err(CliError::new("the span ends before it begins")
-            .hint("give --since before --until".to_owned())
-            .code(code::USAGE));
-    }
+    let clock = args.when.clock()?;
+    let (since, until) = args.when.span(&clock, DAYS)?;
     let tenant = args.tenant.map(argument).transpose()?;
     let (sink, store) = open_named(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
-    let known = store.tables(&config.source.name).await?;
-    let tables = args.table.iter().map(|table| named(table, &known)).collect::<Result<Vec<_>, _>>()?;
+    let mut tables = Vec::new();
+    for table in &args.table {
+        tables.push(subject::table(config, &store, table).await?);
+    }
     let request = ReportRequest {
         source: config.source.name.clone(),
         sink,
         tables,
         since,
         until,
+        zone: clock.zone,
+        zone_name: args.when.zone_name().to_owned(),
         config_fingerprint: fingerprint(config)?,
         looked: looked(config, &args.reader, (since, until)).await?,
     };
