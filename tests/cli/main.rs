@@ -9,6 +9,8 @@ mod setup;
 mod running;
 // `history` and `export`.
 mod trail;
+// `activity`.
+mod activity;
 // `report`.
 mod report;
 // `plan`, and what `check` says about rules.

@@ -1,5 +1,6 @@
 //! Reads what the sinks have stored: the trail of a row, and exports that can be verified.
 
+pub mod activity;
 pub mod export;
 mod key;
 mod lines;

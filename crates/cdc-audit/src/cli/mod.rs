@@ -1,5 +1,6 @@
 //! One command, one file.
 
+pub mod activity;
 pub mod baseline;
 pub mod check;
 pub mod compact;
