@@ -3,6 +3,7 @@
 pub mod export;
 mod key;
 mod lines;
+pub mod row;
 mod store;
 
 pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
