@@ -3,6 +3,7 @@
 pub mod export;
 mod key;
 mod lines;
+pub mod question;
 pub mod row;
 mod store;
 

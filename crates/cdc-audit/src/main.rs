@@ -42,7 +42,8 @@ struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 not ready (check) or not running (status),
 4 WAL was lost, 5 another daemon owns a sink, 6 changed, 7 undecided columns (plan),
-8 no key of that data subject was known (keys destroy).
+8 not found (a row; with -q any answer; a key of that data subject), 9 the answer is incomplete (--strict),
+10 findings or differences, 11 a conflict: nothing was written.
 
 To begin:
   cdc-audit config > config.toml     every key with its meaning; edit [source] and one sink

@@ -16,4 +16,5 @@ pub mod resume;
 pub mod run;
 pub mod setup;
 pub mod status;
+pub mod subject;
 pub mod teardown;
