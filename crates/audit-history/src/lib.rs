@@ -6,6 +6,7 @@ mod key;
 mod lines;
 pub mod question;
 pub mod report;
+pub mod row;
 mod store;
 
 pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
