@@ -1,10 +1,13 @@
 //! Reads what the sinks have stored: the trail of a row, and exports that can be verified.
 
+pub mod activity;
 mod commit;
 pub mod export;
 mod key;
 mod lines;
 pub mod question;
+pub mod report;
+pub mod row;
 mod store;
 
 pub use commit::Commit;
