@@ -76,6 +76,16 @@ impl Position {
     }
 }
 
+impl Position {
+    /// The position immediately before this one; `None` if there is none in its epoch.
+    pub fn previous(self) -> Option<Position> {
+        match self.seq.checked_sub(1) {
+            Some(seq) => Some(Position { seq, ..self }),
+            None => self.commit_lsn.0.checked_sub(1).map(|lsn| Position::new(self.epoch, Lsn(lsn), u32::MAX)),
+        }
+    }
+}
+
 /// A range of positions: at or after `from`, and before `to`. `None` means no bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {

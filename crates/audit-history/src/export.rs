@@ -29,7 +29,7 @@ pub const MANIFEST: &str = "manifest.json";
 const UNFINISHED: &str = "unfinished.jsonl";
 
 /// The table of lost stretches. It is part of every export, because its reader must know what is missing.
-const GAPS: &str = "cdc_audit.gap";
+pub(crate) const GAPS: &str = "cdc_audit.gap";
 
 /// Describes what to export.
 #[derive(Clone, Debug)]
@@ -152,7 +152,7 @@ impl ExportError {
                 "--resume goes on with the same export only: give the same options, or name a new folder".to_string(),
             ),
             ExportError::Write { .. } => {
-                Some("see that the folder can be written and has room, then export again".to_string())
+                Some("check that the folder can be written and has room, then export again".to_string())
             }
             ExportError::NoTable { known, .. } => Some(format!("tables with versions: {}", known.join(", "))),
         }

@@ -3,7 +3,7 @@
 use audit_core::mac::MacKey;
 use audit_core::rules::Rules;
 use audit_core::shape::Shape;
-use audit_core::value::Kind;
+use audit_core::value::{Kind, write_json_value};
 use serde_json::value::RawValue;
 
 use crate::store::StoreError;
@@ -29,13 +29,14 @@ struct KeyColumn {
 #[error("the key of this table is ({columns})")]
 pub struct NotAKey {
     columns: String,
-    example: String,
+    words: String,
+    array: String,
 }
 
 impl NotAKey {
     /// What a person can do.
     pub fn hint(&self) -> String {
-        format!("give a JSON array in that order, such as '{}'", self.example)
+        format!("give {}, or a JSON array in that order, such as '{}'", self.words, self.array)
     }
 }
 
@@ -71,27 +72,28 @@ impl KeyForm {
 
     /// The key as it is stored. Anyone who knows the raw key, and may read the row key, can still ask for it.
     ///
+    /// A key of several columns is a JSON array (`[42,3]`), its values in key order (`42,3`), or its columns by name
+    /// (`order_id=42 line=3`). Names are understood for one column too, unless its values are text and might look so.
+    ///
     /// # Errors
-    /// The table has a key of several columns, and `key` is no JSON array of as many.
+    /// Returns [`NotAKey`] if the table has a key of several columns, and `key` does not have a value for each.
     pub fn stored(&self, key: &str, row_key: Option<&MacKey>) -> Result<String, NotAKey> {
-        let hashed = |column: &KeyColumn, text: &str| {
-            let row_key = row_key.filter(|_| column.is_protected)?;
-            Some(row_key.hash(&self.table, &column.name, text.as_bytes()))
-        };
+        let row_key = |column: &KeyColumn| row_key.filter(|_| column.is_protected);
         match self.columns.as_slice() {
             [] => Ok(key.to_owned()),
-            [column] => Ok(hashed(column, key).unwrap_or_else(|| key.to_owned())),
+            [column] => {
+                let named = || by_name(&self.columns, key)?.pop();
+                let text = named().filter(|_| column.is_distinct_from_words()).unwrap_or_else(|| key.to_owned());
+                Ok(row_key(column).map_or_else(|| text.clone(), |row_key| self.hashed(row_key, column, &text)))
+            }
             columns => {
-                let parts: Option<Vec<&RawValue>> = serde_json::from_str(key).ok();
-                let parts = parts.filter(|parts| parts.len() == columns.len()).ok_or_else(|| self.not_a_key())?;
-                let part = |(column, part): (&KeyColumn, &RawValue)| {
-                    // Numbers stay text, because of their digits.
-                    let string = serde_json::from_str::<String>(part.get()).ok();
-                    let text = string.as_deref().unwrap_or(part.get());
-                    match hashed(column, text).or(string.clone()) {
-                        Some(text) => serde_json::Value::from(text).to_string(),
-                        None => text.to_string(),
+                let parts = array(columns, key).or_else(|| by_name(columns, key)).or_else(|| in_order(columns, key));
+                let parts = parts.ok_or_else(|| self.not_a_key())?;
+                let part = |(column, text): (&KeyColumn, String)| match row_key(column) {
+                    Some(row_key) => {
+                        serde_json::Value::from(self.hashed(row_key, column, &unquoted(&text))).to_string()
                     }
+                    None => text,
                 };
                 let parts: Vec<String> = columns.iter().zip(parts).map(part).collect();
                 Ok(format!("[{}]", parts.join(",")))
@@ -99,16 +101,90 @@ impl KeyForm {
         }
     }
 
+    fn hashed(&self, row_key: &MacKey, column: &KeyColumn, text: &str) -> String {
+        row_key.hash(&self.table, &column.name, text.as_bytes())
+    }
+
     fn not_a_key(&self) -> NotAKey {
-        let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
         let value = |column: &KeyColumn| match column.kind {
             Some(Kind::Int2 | Kind::Int4 | Kind::Int8) => "42",
             Some(Kind::Bool) => "true",
             _ => "\"a\"",
         };
-        let values: Vec<&str> = self.columns.iter().map(value).collect();
-        NotAKey { columns: names.join(", "), example: format!("[{}]", values.join(", ")) }
+        let list = |each: &dyn Fn(&KeyColumn) -> String, between: &str| {
+            self.columns.iter().map(each).collect::<Vec<String>>().join(between)
+        };
+        NotAKey {
+            columns: list(&|column| column.name.clone(), ", "),
+            words: list(&|column| format!("{}={}", column.name, unquoted(value(column))), " "),
+            array: format!("[{}]", list(&|column| value(column).to_owned(), ", ")),
+        }
     }
+}
+
+impl KeyColumn {
+    /// Whether no value of the column can look like a name with a value.
+    fn is_distinct_from_words(&self) -> bool {
+        !matches!(self.kind, None | Some(Kind::Text | Kind::Json | Kind::Jsonb | Kind::Array(_)))
+    }
+
+    /// A value as a part of the stored array. Words say `true`, where PostgreSQL's own text is `t`.
+    fn part(&self, text: &str) -> String {
+        let kind = self.kind.as_ref().unwrap_or(&Kind::Text);
+        let text = match (kind, text) {
+            (Kind::Bool, "true") => "t",
+            (Kind::Bool, "false") => "f",
+            _ => text,
+        };
+        let mut out = Vec::new();
+        write_json_value(&mut out, kind, text);
+        String::from_utf8(out).unwrap_or_default()
+    }
+}
+
+/// Reads a JSON array of as many values. Numbers stay text, because of their digits.
+fn array(columns: &[KeyColumn], key: &str) -> Option<Vec<String>> {
+    let parts: Vec<&RawValue> = serde_json::from_str(key).ok()?;
+    let part = |part: &RawValue| match serde_json::from_str::<String>(part.get()) {
+        Ok(text) => serde_json::Value::from(text).to_string(),
+        Err(_) => part.get().to_owned(),
+    };
+    (parts.len() == columns.len()).then(|| parts.into_iter().map(part).collect())
+}
+
+/// Reads `42,3`.
+fn in_order(columns: &[KeyColumn], key: &str) -> Option<Vec<String>> {
+    let parts: Vec<&str> = key.split(',').map(str::trim).collect();
+    let fits = parts.len() == columns.len() && !key.trim_start().starts_with('[');
+    fits.then(|| columns.iter().zip(parts).map(|(column, text)| column.part(text)).collect())
+}
+
+/// Reads `order_id=42 line=3`, in any order; each column once. A value may have spaces.
+fn by_name(columns: &[KeyColumn], key: &str) -> Option<Vec<String>> {
+    let mut values: Vec<Option<String>> = vec![None; columns.len()];
+    let mut current: Option<usize> = None;
+    for word in key.split(' ').filter(|word| !word.is_empty()) {
+        let named = word
+            .split_once('=')
+            .and_then(|(name, value)| Some((columns.iter().position(|column| column.name == name)?, value)));
+        match (named, current) {
+            (Some((at, value)), _) if values[at].is_none() => {
+                values[at] = Some(value.to_owned());
+                current = Some(at);
+            }
+            (None, Some(at)) => values[at].get_or_insert_default().push_str(&format!(" {word}")),
+            _ => return None,
+        }
+    }
+    let one = columns.len() == 1;
+    let part =
+        |(column, text): (&KeyColumn, Option<String>)| text.map(|text| if one { text } else { column.part(&text) });
+    columns.iter().zip(values).map(part).collect()
+}
+
+/// The text of a JSON string; of another value its JSON.
+fn unquoted(json: &str) -> String {
+    serde_json::from_str(json).unwrap_or_else(|_| json.to_owned())
 }
 
 #[cfg(test)]
@@ -145,6 +221,7 @@ mod tests {
             key: key.iter().map(|(name, _)| (*name).to_owned()).collect(),
             key_source: KeySource::Catalog,
             oid: None,
+            rules: None,
             seal: None,
         };
         let rule = serde_json::from_value(json!({ "name": TABLE, "protect": { "email": "hash" } })).unwrap();
@@ -179,7 +256,28 @@ mod tests {
         for key in ["42", "[42]", r#"[42,true,"a","b"]"#, "no JSON"] {
             let error = form.stored(key, None).unwrap_err();
             assert_eq!(error.to_string(), "the key of this table is (id, active, name)");
-            assert_eq!(error.hint(), r#"give a JSON array in that order, such as '[42, true, "a"]'"#);
+            let hint = r#"give id=42 active=true name=a, or a JSON array in that order, such as '[42, true, "a"]'"#;
+            assert_eq!(error.hint(), hint);
         }
+    }
+
+    #[test]
+    fn keys_may_be_written_in_words() {
+        let form = form(&[("id", Kind::Int4), ("active", Kind::Bool), ("name", Kind::Text)]);
+        for key in [
+            "42,true,Ann Smith",
+            "id=42 active=true name=Ann Smith",
+            "name=Ann Smith id=42 active=t",
+            "42, t, Ann Smith",
+        ] {
+            assert_eq!(form.stored(key, None).unwrap(), r#"[42,true,"Ann Smith"]"#, "{key}");
+        }
+        for key in
+            ["id=42 active=true", "id=42 id=43 active=t name=a", "x id=42 active=t name=a", "42,true", "42,true,a,b"]
+        {
+            assert!(form.stored(key, None).is_err(), "{key}");
+        }
+        let one = |kind| super::tests::form(&[("id", kind)]).stored("id=42", None).unwrap();
+        assert_eq!((one(Kind::Int8), one(Kind::Text)), ("42".to_owned(), "id=42".to_owned()));
     }
 }

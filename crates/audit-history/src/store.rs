@@ -7,6 +7,7 @@ use audit_core::position::{Micros, Position, Window};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::{ColumnOrder, Record};
+use audit_core::totals::{Bounds, Totals};
 use audit_core::trail::{Stretch, Trail, Turn};
 use audit_hot::HotReader;
 use audit_lake::{LakeError, LakeReader};
@@ -104,6 +105,22 @@ impl Store {
             }
             Store::Lake(lake) => Ok(Store::Lake(lake.pinned())),
         }
+    }
+
+    /// Ends that look.
+    pub(crate) async fn unpin(&self) -> Result<(), StoreError> {
+        match self {
+            Store::Hot(hot) => Ok(hot.unpin().await?),
+            Store::Lake(_) => Ok(()),
+        }
+    }
+
+    /// Counts the versions of these tables that lie within the bounds.
+    pub(crate) async fn totals(&self, source: &str, tables: &[String], bounds: &Bounds) -> Result<Totals, StoreError> {
+        Ok(match self {
+            Store::Hot(hot) => hot.totals(source, tables, bounds).await?,
+            Store::Lake(lake) => lake.totals(source, tables, bounds).await?,
+        })
     }
 
     /// Reads only versions in a range of positions.

@@ -29,8 +29,16 @@ pub mod code {
     pub const CHANGED: u8 = 6;
     /// `plan` found columns that no rule decides about, in a strict table.
     pub const UNDECIDED: u8 = 7;
-    /// `keys destroy` knew no key of that data subject.
-    pub const UNKNOWN: u8 = 8;
+    /// What was asked for was not found: a row, with `-q` any answer, with `keys destroy` a key of that data subject.
+    pub const NOT_FOUND: u8 = 8;
+    /// With `--strict`: the answer does not cover all that was asked for.
+    #[allow(dead_code)]
+    pub const INCOMPLETE: u8 = 9;
+    /// Something was found that somebody should look at: findings, or differences.
+    #[allow(dead_code)]
+    pub const FINDINGS: u8 = 10;
+    /// What was to be changed had been changed by someone else; nothing was written.
+    pub const CONFLICT: u8 = 11;
 }
 
 impl CliError {

@@ -42,7 +42,8 @@ struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 not ready (check) or not running (status),
 4 WAL was lost, 5 another daemon owns a sink, 6 changed, 7 undecided columns (plan),
-8 no key of that data subject was known (keys destroy).
+8 not found (a row; with -q any answer; a key of that data subject), 9 the answer is incomplete (--strict),
+10 findings or differences, 11 a conflict: nothing was written.
 
 To begin:
   cdc-audit config > config.toml     every key with its meaning; edit [source] and one sink
@@ -83,12 +84,20 @@ enum Configured {
     Resume(cli::resume::Args),
     /// Show the trail of one row, newest first.
     History(cli::history::Args),
+    /// Put back what a version or a whole transaction changed, on the source, by your own login.
+    Undo(cli::undo::Args),
+    /// Make one row of the source what it was, by your own login.
+    Rollback(cli::rollback::Args),
     /// Show versions with their encrypted values in plain, to those who may; logged first.
     Decrypt(cli::decrypt::Args),
     /// List, rotate, rewrap, export and destroy the keys of encrypted values.
     Keys(cli::keys::Args),
     /// Write versions to files that can be proved: JSON Lines and a manifest.
     Export(cli::export::Args),
+    /// Count the versions of a span by actor, table, event and day; what nobody accounts for, and what is missing.
+    Report(cli::report::Args),
+    /// Look for what is odd in a span, by the rules of the configuration.
+    Activity(cli::activity::Args),
     /// Make files of a lake fewer and sort them, where no readers list its folders.
     Compact(cli::compact::Args),
     /// Print statements that make the lake queryable in an engine; run them there, and again when tables change.
@@ -139,9 +148,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         match command {
             Configured::Setup(args) => cli::setup::run(args, &config).await,
             Configured::History(args) => cli::history::run(args, &config).await,
+            Configured::Undo(args) => cli::undo::run(args, &config).await,
+            Configured::Rollback(args) => cli::rollback::run(args, &config).await,
             Configured::Decrypt(args) => cli::decrypt::run(args, &config).await,
             Configured::Keys(args) => cli::keys::run(args, &config).await,
             Configured::Export(args) => cli::export::run(args, &config).await,
+            Configured::Report(args) => cli::report::run(args, &config).await,
+            Configured::Activity(args) => cli::activity::run(args, &config).await,
             Configured::Compact(args) => cli::compact::run(args, &config).await,
             Configured::Ddl(args) => cli::ddl::run(args, &config).await,
             Configured::Teardown(args) => cli::teardown::run(args, &config).await,

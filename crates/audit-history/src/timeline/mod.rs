@@ -15,6 +15,7 @@
 
 mod merge;
 mod seen;
+mod totals;
 mod trail;
 
 use std::collections::BTreeSet;
@@ -43,6 +44,8 @@ pub struct Timeline {
 #[derive(Clone)]
 struct Tier {
     sink: Arc<str>,
+    /// Reads everything.
+    whole: Store,
     /// Reads nothing at or after the store's end.
     store: Store,
     /// `None` before the sink's first write.
@@ -58,14 +61,27 @@ impl Timeline {
     pub async fn open(source: &str, stores: Vec<(String, Store)>) -> Result<Timeline, StoreError> {
         let mut tiers = Vec::new();
         for (sink, store) in stores {
-            let store = store.pinned(source).await?;
-            let head = store.head(source, &sink).await?;
+            let whole = store.pinned(source).await?;
+            let head = whole.head(source, &sink).await?;
             // Before the first write there is nothing to read.
             let to = Some(head.as_ref().map_or_else(Position::default, Head::end));
-            let store = store.within(Window { from: None, to });
-            tiers.push(Tier { sink: sink.into(), store, head });
+            let store = whole.within(Window { from: None, to });
+            tiers.push(Tier { sink: sink.into(), whole, store, head });
         }
         Ok(Timeline { tiers })
+    }
+
+    /// Takes another look at the same stores. This look, and everything that was made from it, ends.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub async fn again(self, source: &str) -> Result<Timeline, StoreError> {
+        let mut stores = Vec::new();
+        for tier in self.tiers {
+            tier.whole.unpin().await?;
+            stores.push((tier.sink.to_string(), tier.whole));
+        }
+        Timeline::open(source, stores).await
     }
 
     /// Reads only versions in a range of positions.
@@ -102,7 +118,8 @@ impl Timeline {
             return Ok(vec![Part { tenant: None, gaps_only: false, store: self.clone() }]);
         }
         let alone = |part: Part<Store>| {
-            let store = Timeline { tiers: vec![Tier { store: part.store, ..first.clone() }] };
+            let (whole, store) = (part.store.clone(), part.store);
+            let store = Timeline { tiers: vec![Tier { whole, store, ..first.clone() }] };
             Part { tenant: part.tenant, gaps_only: part.gaps_only, store }
         };
         Ok(parts.into_iter().map(alone).collect())
@@ -188,19 +205,20 @@ impl Timeline {
     /// # Errors
     /// Fails if a store cannot be read; the stream can also end with an error.
     pub async fn versions(&self, selection: &Selection) -> Result<Records, StoreError> {
-        let mut streams = Vec::new();
-        for tier in &self.tiers {
-            streams.extend(self.known(tier.store.versions(selection).await)?);
+        if let [alone] = self.tiers.as_slice() {
+            return alone.store.versions(selection).await;
         }
-        if let [_] = streams.as_slice() {
-            return Ok(streams.swap_remove(0));
-        }
+        // ⚠ This comes before the streams: a session that is streaming answers nothing else.
         let mut seen = Seen::default();
         if let Some(after) = selection.after {
             let passed = Window { from: None, to: Some(after.next()) };
             for tier in &self.tiers {
                 seen.collect(&tier.store.within(passed), selection).await?;
             }
+        }
+        let mut streams = Vec::new();
+        for tier in &self.tiers {
+            streams.extend(self.known(tier.store.versions(selection).await)?);
         }
         Ok(merge::merged(streams, seen).boxed())
     }

@@ -7,6 +7,7 @@ mod history;
 mod pin;
 mod places;
 mod row;
+mod totals;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use audit_core::position::{Micros, Position, Window};
 use audit_core::shape::Shape;
 use audit_core::sink::{Checkpoint, SinkError};
 use audit_core::stored::Record;
+use audit_core::totals::{Bounds, Totals};
 use futures::{Stream, StreamExt};
 use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{Client, Row};
@@ -288,6 +290,14 @@ impl HotReader {
         let statement = format!("SELECT count(*) FROM {from} WHERE {}", condition.text);
         let row = self.client.query_one(&statement, &condition.parameters()).await.map_err(failed("counting"))?;
         Ok(row.get::<_, i64>(0) as u64)
+    }
+
+    /// Counts the versions of these tables that lie within the bounds. The server counts, in one statement.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read.
+    pub async fn totals(&self, source: &str, tables: &[String], bounds: &Bounds) -> Result<Totals, ReadError> {
+        totals::totals(&self.client, &self.whose, (source, tables), bounds).await
     }
 
     /// All sinks that store their checkpoint for a source here.

@@ -34,8 +34,16 @@ impl HotReader {
                 Ok(()) if tries < TRIES_MAX && self.lockable(source).await? != tables => tries += 1,
                 Ok(()) => return Ok(()),
             }
-            self.client.batch_execute("ROLLBACK").await.map_err(failed("ending a look"))?;
+            self.unpin().await?;
         }
+    }
+
+    /// Ends the look.
+    ///
+    /// # Errors
+    /// Fails if the session is lost.
+    pub async fn unpin(&self) -> Result<(), ReadError> {
+        self.client.batch_execute("ROLLBACK").await.map_err(failed("ending a look"))
     }
 
     async fn begin(&self, tables: &str) -> Result<(), ReadError> {

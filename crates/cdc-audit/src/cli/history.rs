@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use audit_core::stored::Record;
-use audit_history::Timeline;
 
 use crate::access::{Purpose, report, revealer};
+use crate::cli::subject::{self, KeyOf};
 use crate::config::Config;
-use crate::error::{CliError, code};
+use crate::error::CliError;
 use crate::output::{argument, print, print_json, table};
 use crate::reveal::Revealer;
 use crate::role::Reader;
@@ -15,15 +15,15 @@ use crate::store::open;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cdc-audit history public.orders 42\n  cdc-audit history public.order_items '[42,3]'      a key of two columns\n  \
+    after_help = "Examples:\n  cdc-audit history public.orders 42\n  cdc-audit history public.order_items 42,3      a key of two columns\n  \
     cdc-audit history public.orders 42 --from archive --json\n  \
     cdc-audit history public.users 42 --decrypt --purpose \"claim 4711\""
 )]
 pub struct Args {
-    /// `schema.table`; the schema may be left out where there is only one table of that name.
+    /// `schema.table`, or the table's name or label alone where only one table has it.
     table: String,
-    /// The row's key: of one column its text, of more a JSON array in key order. `-`: a line of standard input, which no other user of the
-    /// machine can see.
+    /// The row's key: `42`; of several columns `42,3`, "order_id=42 line=3", or a JSON array. `-`: a line of standard input, which no other
+    /// user of the machine can see.
     key: String,
     /// The sink to read from. Default: hot tables and lake as one.
     #[arg(long, value_name = "SINK")]
@@ -51,9 +51,9 @@ pub async fn run(mut args: Args, config: &Config) -> Result<ExitCode, CliError> 
     args.tenant = args.tenant.map(argument).transpose()?;
     args.reader.check(config)?;
     let store = open(config, args.from.as_deref(), args.tenant.as_deref(), &args.reader).await?;
-    let tables = store.tables(&config.source.name).await?;
-    let args = Args { table: named(&args.table, &tables)?, ..args };
-    let key = stored_key(&args, config, &store).await?;
+    let table = subject::table(config, &store, &args.table).await?;
+    let args = Args { table, ..args };
+    let key = KeyOf::table(config, &store, &args.table).await?.stored(&args.key)?;
     let records = store.history(&config.source.name, &args.table, &key, args.limit).await?;
     let mut revealer = match args.decrypt {
         true => Some(revealer((&args.purpose, &args.reader), config, "history", u64::MAX).await?),
@@ -72,45 +72,12 @@ pub async fn run(mut args: Args, config: &Config) -> Result<ExitCode, CliError> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// The table that is meant: of this name, or the only one of it in any schema.
-fn named(name: &str, tables: &[String]) -> Result<String, CliError> {
-    let suffix = format!(".{name}");
-    let of_name: Vec<&String> = tables.iter().filter(|table| *table == name || table.ends_with(&suffix)).collect();
-    let exact = of_name.iter().find(|table| table.as_str() == name);
-    match (exact, of_name.as_slice()) {
-        (Some(table), _) | (None, [table]) => Ok((*table).clone()),
-        (None, []) => {
-            let hint = match tables.is_empty() {
-                true => "no table has versions yet".to_owned(),
-                false => format!("tables with versions: {}", tables.join(", ")),
-            };
-            Err(CliError::new(format!("there are no versions of {name}")).hint(hint).code(code::USAGE))
-        }
-        (None, several) => {
-            let several: Vec<&str> = several.iter().map(|table| table.as_str()).collect();
-            Err(CliError::new(format!("there is more than one table {name}"))
-                .hint(format!("give one of {}", several.join(", ")))
-                .code(code::USAGE))
-        }
-    }
-}
-
 async fn reveal(revealer: &mut Revealer, records: Vec<Record>) -> Result<Vec<Record>, CliError> {
     let mut plain = Vec::with_capacity(records.len());
     for record in records {
         plain.push(revealer.record(record).await?);
     }
     Ok(plain)
-}
-
-/// The key as it is stored; the row key is read only where some of it is hashed.
-async fn stored_key(args: &Args, config: &Config, store: &Timeline) -> Result<String, CliError> {
-    let form = store.key_form(&config.source.name, &args.table, &config.rules()).await?;
-    let row_key = match form.is_hashed() {
-        true => config.policy()?.row_key,
-        false => None,
-    };
-    form.stored(&args.key, row_key.as_ref()).map_err(|error| CliError::from(error).code(code::USAGE))
 }
 
 fn show(args: &Args, records: &[Record]) -> Result<(), CliError> {
@@ -149,20 +116,5 @@ fn shell(word: &str) -> String {
     match word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')) {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_is_found_by_its_name_alone_where_there_is_one_of_it() {
-        let tables = ["public.orders", "crm.contacts", "hr.contacts", "public.contacts_old"].map(str::to_owned);
-        let found = |name: &str| named(name, &tables).map_err(|error| error.to_string());
-        assert_eq!(found("orders"), Ok("public.orders".into()));
-        assert_eq!(found("hr.contacts"), Ok("hr.contacts".into()));
-        assert!(found("contacts").is_err_and(|error| error.contains("give one of crm.contacts, hr.contacts")));
-        assert!(found("rders").is_err_and(|error| error.contains("there are no versions of rders")));
     }
 }

@@ -209,7 +209,7 @@ async fn erase(admin: &KeyAdmin, what: &Destroy, by: &Access, source: &str) -> R
                  values of that id are kept"
                     .to_owned(),
             )
-            .code(code::UNKNOWN));
+            .code(code::NOT_FOUND));
     }
     let keys = if erased.destroyed == 1 { "1 key".to_owned() } else { format!("{} keys", erased.destroyed) };
     print(format!("{keys} of that data subject destroyed, {} known before", known.len()))?;
