@@ -28,3 +28,12 @@ pub struct Ask {
     pub position: String,
     pub field: String,
 }
+
+/// How often a person did something.
+#[derive(Clone, Debug)]
+pub struct Accesses {
+    /// The person in whose name it was done, else the user of the operating system.
+    pub user: String,
+    pub action: String,
+    pub count: u64,
+}

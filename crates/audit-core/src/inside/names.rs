@@ -62,6 +62,15 @@ impl Names {
         self.methods.iter().flatten()
     }
 
+    /// Passes the parts of all rules to `each`, in their order.
+    pub(super) fn each_part(&self, each: &mut impl FnMut(&str)) {
+        each(&self.any_style.to_string());
+        for (pattern, methods) in self.patterns.iter().zip(&self.methods) {
+            each(pattern);
+            methods.iter().for_each(|method| each(&method.to_string()));
+        }
+    }
+
     /// Whether there are more patterns than can be searched for together. Then every member is hidden.
     pub fn too_many(&self) -> bool {
         self.asked().is_none()
@@ -80,7 +89,7 @@ impl Names {
         Some(Asked { set: set(&self.patterns)?, any_style: set(any_style)?, parts })
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<&[MethodRule]> {
+    pub(crate) fn find(&self, name: &str) -> Option<&[MethodRule]> {
         if self.is_empty() {
             return None;
         }

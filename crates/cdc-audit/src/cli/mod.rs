@@ -1,5 +1,6 @@
 //! One command, one file.
 
+pub mod activity;
 pub mod baseline;
 pub mod check;
 pub mod compact;
@@ -12,9 +13,11 @@ pub mod history;
 pub mod keys;
 pub mod man;
 pub mod plan;
+pub mod report;
 pub mod resume;
 pub mod run;
 pub mod setup;
 pub mod status;
 pub mod subject;
 pub mod teardown;
+pub mod when;
