@@ -155,7 +155,11 @@ impl Store {
         Ok(self.shapes(source, table).await?.into_iter().max_by_key(|shape| shape.schema_version))
     }
 
-    async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, StoreError> {
+    /// Reads all shapes of the table, oldest first.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
+    pub async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, StoreError> {
         Ok(match self {
             Store::Hot(hot) => hot.shapes(source, table).await?,
             Store::Lake(lake) => lake.shapes(source, table).await?,
