@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
+use audit_core::position::{Position, Window};
 use audit_core::stored::Record;
+use serde_json::json;
 
 use crate::access::{Purpose, report, revealer};
 use crate::cli::subject::{self, KeyOf};
 use crate::config::Config;
-use crate::error::CliError;
+use crate::error::{CliError, code};
 use crate::output::{argument, print, print_json, table};
 use crate::reveal::Revealer;
 use crate::role::Reader;
@@ -34,9 +36,21 @@ pub struct Args {
     /// At most so many versions.
     #[arg(long, default_value_t = 100)]
     limit: u32,
+    /// Only versions before this position: the next page, after the oldest version of the last one.
+    #[arg(long, value_name = "POSITION")]
+    before: Option<Position>,
+    /// Only versions at or before this position: the head of the first page, so that new versions do not shift pages.
+    #[arg(long, value_name = "POSITION")]
+    head: Option<Position>,
+    /// End with code 9 if the answer may not have everything.
+    #[arg(long)]
+    strict: bool,
     /// One JSON record a line.
     #[arg(long)]
     json: bool,
+    /// One JSON object: `items`, `next` for --before, `head` for --head, and `coverage`: what the answer covers.
+    #[arg(long, conflicts_with = "json")]
+    page: bool,
     /// Show encrypted values in plain; each is written to the access log first.
     #[arg(long)]
     decrypt: bool,
@@ -54,7 +68,9 @@ pub async fn run(mut args: Args, config: &Config) -> Result<ExitCode, CliError> 
     let table = subject::table(config, &store, &args.table).await?;
     let args = Args { table, ..args };
     let key = KeyOf::table(config, &store, &args.table).await?.stored(&args.key)?;
-    let records = store.history(&config.source.name, &args.table, &key, args.limit).await?;
+    let coverage = store.coverage(&config.source.name, args.head).await?;
+    let window = Window { from: None, to: args.before.into_iter().chain(args.head.map(Position::next)).min() };
+    let records = store.within(window).history(&config.source.name, &args.table, &key, args.limit).await?;
     let mut revealer = match args.decrypt {
         true => Some(revealer((&args.purpose, &args.reader), config, "history", u64::MAX).await?),
         false => None,
@@ -63,13 +79,22 @@ pub async fn run(mut args: Args, config: &Config) -> Result<ExitCode, CliError> 
         Some(revealer) => reveal(revealer, records).await?,
         None => records,
     };
-    if args.json {
+    let next = records.last().filter(|_| records.len() as u32 == args.limit).map(|oldest| oldest.position);
+    if args.page {
+        print_json(&json!({ "items": records, "next": next, "head": coverage.head, "coverage": coverage }))?;
+    } else if args.json {
         records.iter().try_for_each(print_json)?;
     } else {
         show(&args, &records)?;
+        if let Some((next, head)) = next.zip(coverage.head) {
+            print(format!("The newest {}; older ones with --before {next} --head {head}.", args.limit))?;
+        }
+    }
+    if !args.page && (!args.json || args.strict) {
+        eprintln!("{coverage}");
     }
     revealer.as_ref().map_or(Ok(()), report)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if args.strict && !coverage.complete { ExitCode::from(code::INCOMPLETE) } else { ExitCode::SUCCESS })
 }
 
 async fn reveal(revealer: &mut Revealer, records: Vec<Record>) -> Result<Vec<Record>, CliError> {
@@ -104,9 +129,6 @@ fn show(args: &Args, records: &[Record]) -> Result<(), CliError> {
              cdc-audit setup --replica-identity full --table {}",
             shell(&args.table)
         ))?;
-    }
-    if records.len() as u32 == args.limit {
-        print(format!("The newest {}; older ones with --limit.", args.limit))?;
     }
     Ok(())
 }
