@@ -9,7 +9,10 @@ use audit_core::sink::Checkpoint;
 use audit_core::stored::{ColumnOrder, Record};
 use audit_hot::HotReader;
 use audit_lake::LakeReader;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+
+/// The tables of records that belong to no table: lost stretches, and changes of an unknown table.
+const PSEUDO: [&str; 2] = ["cdc_audit.gap", "cdc_audit.error"];
 
 /// A store that was opened for reading.
 #[derive(Clone)]
@@ -155,7 +158,11 @@ impl Store {
         Ok(self.shapes(source, table).await?.into_iter().max_by_key(|shape| shape.schema_version))
     }
 
-    async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, StoreError> {
+    /// Reads the table's shapes, oldest first.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
+    pub async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, StoreError> {
         Ok(match self {
             Store::Hot(hot) => hot.shapes(source, table).await?,
             Store::Lake(lake) => lake.shapes(source, table).await?,
@@ -173,6 +180,37 @@ impl Store {
             Store::Lake(lake) => lake.history(source, table, key, limit).await?,
         };
         Ok(records.into_iter().map(|record| orders.apply(record)).collect())
+    }
+
+    /// Reads the records of what is missing for every row of a table: lost stretches, and quarantined changes of which
+    /// the row, or even the table, is not known. They come in the order of their positions.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
+    pub async fn marks(&self, source: &str, table: &str) -> Result<Vec<Record>, StoreError> {
+        let mut marks = match self {
+            Store::Hot(hot) => hot.errors(source, table).await?,
+            Store::Lake(lake) => lake.errors(source, table).await?,
+        };
+        // What has no table belongs to no tenant.
+        for part in self.parts(source).await?.into_iter().filter(|part| part.tenant.is_none()) {
+            let tables = part.store.tables(source).await?;
+            let of_all = match &part.store {
+                Store::Hot(_) => PSEUDO.to_vec(),
+                Store::Lake(_) => PSEUDO.into_iter().filter(|name| tables.iter().any(|table| table == name)).collect(),
+            };
+            for table in of_all {
+                marks.extend(part.store.all_of(source, table).await?);
+            }
+        }
+        marks.sort_by_key(|record| record.position);
+        Ok(marks)
+    }
+
+    async fn all_of(&self, source: &str, table: &str) -> Result<Vec<Record>, StoreError> {
+        let (source, table) = (source.to_owned(), table.to_owned());
+        let all = Selection { source, table, since: None, until: None, unattributed: false, after: None };
+        self.versions(&all).await?.try_collect().await
     }
 
     /// Streams the selected versions in the order of their positions.

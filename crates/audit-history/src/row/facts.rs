@@ -96,6 +96,21 @@ impl Facts {
         find(name).cloned().or_else(companion).map_or(Cow::Borrowed(name), Cow::Owned)
     }
 
+    /// The rules of the column that is called `shown` now, in a shape.
+    pub fn rules(&self, schema_version: u32, shown: &str) -> Option<&ColumnRules> {
+        rules_of(self.shape(schema_version)?, &self.stored(schema_version, shown))
+    }
+
+    /// The columns of a shape that are not tracked, under the names that they have now.
+    pub fn untracked(&self, schema_version: u32) -> Vec<String> {
+        let Some((shape, rules)) = self.shape(schema_version).and_then(|shape| Some((shape, shape.rules.as_ref()?)))
+        else {
+            return Vec::new();
+        };
+        let untracked = shape.columns.iter().filter(|column| !rules.columns.contains_key(&column.name));
+        untracked.map(|column| self.shown(schema_version, &column.name).into_owned()).collect()
+    }
+
     /// The place of a column that is called `shown`: that of the newest shape, others after all of it.
     pub fn place(&self, shown: &str) -> (usize, String) {
         let columns = self.newest().map(|shape| shape.columns.as_slice()).unwrap_or_default();

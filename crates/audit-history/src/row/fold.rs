@@ -88,6 +88,16 @@ pub struct Fold<'f> {
     rows: u32,
 }
 
+/// A row as it stands at a position.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// See [`Version::row`].
+    pub row: u32,
+    /// The shape that the table is in.
+    pub schema_version: u32,
+    pub state: State,
+}
+
 #[derive(Clone, Debug)]
 struct Living {
     row: u32,
@@ -151,10 +161,11 @@ impl<'f> Fold<'f> {
     }
 
     /// The row that has this key now, with its state at position `at`, which is not before its last version.
-    pub fn state(&self, key: &str, at: Position) -> Option<(u32, State)> {
+    pub fn state(&self, key: &str, at: Position) -> Option<Standing> {
         let mut living = self.living.get(key)?.clone();
         living.advance(self.facts, at, None);
-        Some((living.row, living.state))
+        let Living { row, schema_version, state, .. } = living;
+        Some(Standing { row, schema_version, state })
     }
 
     /// The key that a row has now; `None` if it has ended.

@@ -318,11 +318,11 @@ fn under_full_what_an_update_does_not_name_is_unchanged() {
     fold.push(first_row("a"), None);
     let version = fold.push(full(20, value!({"n": ["1", "2"]})), None);
     assert_eq!(told(&version), r#"n "1" -> "2""#);
-    let (_, state) = fold.state("1", at(20)).unwrap();
+    let state = fold.state("1", at(20)).unwrap().state;
     assert_eq!((state["note"].value(), state["n"].value()), (Some("\"a\""), Some("\"2\"")));
     // Members of a document say nothing about the whole.
     fold.push(full(30, value!({"doc.a": [1, 2]})), None);
-    assert_eq!(fold.state("1", at(30)).unwrap().1["doc"], Known::Unknown(Why::Members));
+    assert_eq!(fold.state("1", at(30)).unwrap().state["doc"], Known::Unknown(Why::Members));
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn two_states_are_compared_by_type_and_never_across_protections() {
     let mut state = |record: Record| {
         let lsn = record.position;
         fold.push(record, None);
-        fold.state("1", lsn).unwrap().1
+        fold.state("1", lsn).unwrap().state
     };
     let (a, b) = (state(first_row("a")), state(update(20, "b")));
     let c = state(Record { schema_version: 2, ..update(30, "hmac-sha256:k:aa") });

@@ -270,6 +270,32 @@ async fn read_turns(logs: &[TableLog], key: &str, groups: &mut Groups) -> Result
     Ok(turns)
 }
 
+/// The `error` records that name no row. If a file was replaced and removed in the meantime, the log is read again.
+pub async fn errors(logs: &[TableLog]) -> Result<Vec<Record>, LakeError> {
+    let mut tries = 1;
+    loop {
+        match read_errors(logs).await {
+            Err(error) if error.is_gone() && tries < TRIES_MAX => tries += 1,
+            done => return done,
+        }
+    }
+}
+
+async fn read_errors(logs: &[TableLog]) -> Result<Vec<Record>, LakeError> {
+    let (mut groups, mut errors) = (Groups::default(), Vec::new());
+    for file in files::select(logs, |stats| stats.may_have_nulls("cdc_key")).await? {
+        let path = file.shown();
+        for batch in matching(&file, &["cdc_event"], &["error".to_string()], None, &mut groups).await? {
+            let rows = Rows::new(batch);
+            for at in (0..rows.len()).filter(|at| rows.text("cdc_key", *at).is_none()) {
+                errors.push(rows.record(at, &path)?);
+            }
+        }
+    }
+    errors.sort_by_key(|record| record.position);
+    Ok(errors)
+}
+
 /// The rows of a file in which one of `columns` has one of `values`, with the columns in `asked`, or all.
 async fn matching(
     file: &DataFile,
