@@ -9,6 +9,10 @@ mod setup;
 mod running;
 // `history` and `export`.
 mod trail;
+// `activity`.
+mod activity;
+// `report`.
+mod report;
 // `plan`, and what `check` says about rules.
 mod plan;
 // `resume`.

@@ -1,9 +1,11 @@
 //! Reads what the sinks have stored: the trail of a row, and exports that can be verified.
 
+pub mod activity;
 pub mod export;
 mod key;
 mod lines;
 pub mod question;
+pub mod report;
 pub mod row;
 mod store;
 

@@ -96,6 +96,10 @@ enum Configured {
     Keys(cli::keys::Args),
     /// Write versions to files that can be proved: JSON Lines and a manifest.
     Export(cli::export::Args),
+    /// Count the versions of a span by actor, table, event and day; what nobody accounts for, and what is missing.
+    Report(cli::report::Args),
+    /// Look for what is odd in a span, by the rules of the configuration.
+    Activity(cli::activity::Args),
     /// Make files of a lake fewer and sort them, where no readers list its folders.
     Compact(cli::compact::Args),
     /// Print statements that make the lake queryable in an engine; run them there, and again when tables change.
@@ -152,6 +156,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Configured::Decrypt(args) => cli::decrypt::run(args, &config).await,
             Configured::Keys(args) => cli::keys::run(args, &config).await,
             Configured::Export(args) => cli::export::run(args, &config).await,
+            Configured::Report(args) => cli::report::run(args, &config).await,
+            Configured::Activity(args) => cli::activity::run(args, &config).await,
             Configured::Compact(args) => cli::compact::run(args, &config).await,
             Configured::Ddl(args) => cli::ddl::run(args, &config).await,
             Configured::Teardown(args) => cli::teardown::run(args, &config).await,

@@ -10,6 +10,7 @@ mod files;
 mod groups;
 mod history;
 mod record;
+mod totals;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use audit_core::position::{Micros, Position};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::Record;
+use audit_core::totals::{Bounds, Totals};
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -236,6 +238,22 @@ impl LakeReader {
         let logs = self.logs(source, table).await?;
         let files = files::select(&logs, |stats| stats.may_be_committed(since, until)).await?;
         Ok(files.iter().map(|file| file.rows).sum())
+    }
+
+    /// Counts the versions of these tables that lie within the bounds. Only the columns that are counted are read.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub async fn totals(&self, source: &str, tables: &[String], bounds: &Bounds) -> Result<Totals, LakeError> {
+        let mut all = Totals::default();
+        for table in tables {
+            match self.logs(source, table).await {
+                Ok(logs) => all.add(totals::totals(&logs, table, bounds).await?),
+                Err(LakeError::NoTable { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
     }
 
     /// The shapes of a table, oldest first.

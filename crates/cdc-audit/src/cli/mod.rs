@@ -1,5 +1,6 @@
 //! One command, one file.
 
+pub mod activity;
 pub mod baseline;
 pub mod blame;
 pub mod check;
@@ -14,6 +15,7 @@ pub mod history;
 pub mod keys;
 pub mod man;
 pub mod plan;
+pub mod report;
 pub mod resume;
 pub mod row;
 pub mod run;
@@ -22,3 +24,4 @@ pub mod show;
 pub mod status;
 pub mod subject;
 pub mod teardown;
+pub mod when;
