@@ -9,6 +9,8 @@ mod setup;
 mod running;
 // `history` and `export`.
 mod trail;
+// `show`, `diff`, `blame`, and the old values that `history` derives.
+mod row;
 // `activity`.
 mod activity;
 // `report`.

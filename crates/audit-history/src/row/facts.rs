@@ -81,6 +81,11 @@ impl Facts {
         self.translated(schema_version, shown, |(from, to)| (to, from))
     }
 
+    /// Whether columns of a shape are called otherwise now.
+    pub fn renames(&self, schema_version: u32) -> bool {
+        self.renamed.contains_key(&schema_version)
+    }
+
     fn translated<'n>(
         &self,
         schema_version: u32,

@@ -63,6 +63,27 @@ impl Version {
         self.previous.filter(|_| self.derived().next().is_some()).map(|previous| previous.position)
     }
 
+    /// The same version with the values that `revealed`, its record in plain, states.
+    #[must_use]
+    pub fn revealed(self, facts: &Facts, revealed: Record) -> Version {
+        let image = |json: &Option<Box<RawValue>>| image(facts, &revealed, json.as_deref());
+        let (mut olds, mut news) = (image(&revealed.before), image(&revealed.after));
+        for (name, [old, new]) in pairs(&revealed) {
+            let column = facts.shown(revealed.schema_version, &name).into_owned();
+            olds.insert(column.clone(), stated(&revealed, &name, old));
+            news.insert(column, stated(&revealed, &name, new));
+        }
+        let plain = |known: Known, column: &str, side: &State| match (&known, side.get(column)) {
+            (Known::Stated(_), Some(plain)) => plain.clone(),
+            _ => known,
+        };
+        let changes = self.changes.into_iter().map(|Change { column, old, new }| {
+            let (old, new) = (plain(old, &column, &olds), plain(new, &column, &news));
+            Change { column, old, new }
+        });
+        Version { changes: changes.collect(), record: revealed, ..self }
+    }
+
     pub fn is_update(&self) -> bool {
         matches!(self.record.event.as_str(), "updated" | "discarded" | "restored")
     }

@@ -33,6 +33,7 @@ mod moves;
 #[cfg(test)]
 mod tests;
 mod then;
+mod told;
 
 pub use blame::{Blame, Setter};
 pub use compare::{Verdict, compare};
@@ -42,3 +43,4 @@ pub use fold::{Change, Fold, Place, Standing, Version};
 pub use known::{Known, State, Why};
 pub use moves::moves;
 pub use then::{Absent, Found, NoSuchPoint, Then};
+pub use told::Told;

@@ -20,10 +20,10 @@ pub struct Args {
     #[command(flatten)]
     row: RowArgs,
     /// A time, `v3` (after its third version), `v-1` (before its newest), a position, "before POSITION", "before xid:N".
-    #[arg(value_name = "A")]
-    from: String,
-    #[arg(value_name = "B", default_value = "now")]
-    to: String,
+    a: String,
+    /// The same.
+    #[arg(default_value = "now")]
+    b: String,
     /// Exit with 10 if the two differ.
     #[arg(long)]
     exit_code: bool,
@@ -32,7 +32,7 @@ pub struct Args {
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let json = args.row.source.json;
     let asked = Asked::read(args.row, config).await?;
-    let (from, to) = (asked.point(Some(&args.from))?, asked.point(Some(&args.to))?);
+    let (from, to) = (asked.point(Some(&args.a))?, asked.point(Some(&args.b))?);
     let (then, now) = (asked.then(from)?, asked.then(to)?);
     let (a, b) = (then.row(&asked.key), now.row(&asked.key));
     if let (Found::Absent(_), Found::Absent(absent)) = (&a, &b) {
@@ -42,9 +42,9 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let sides = [Side { schema_version: shape_a, state: &state_a }, Side { schema_version: shape_b, state: &state_b }];
     let found = diff(&asked.facts, sides[0], sides[1]);
     if json {
-        print_exactly(as_json(&asked, &found, &args.from, &args.to))?;
+        print_exactly(as_json(&asked, &found, &args.a, &args.b))?;
     } else {
-        note(format!("{} {}: {} and {}", asked.table, asked.given, args.from, args.to));
+        note(format!("{} {}: {} and {}", asked.table, asked.given, args.a, args.b));
         let set_by = |column: &str| match &b {
             Found::Row(row) => now.blame(row.row).and_then(|blame| blame.setter(column)),
             Found::Absent(_) => None,

@@ -7,11 +7,11 @@ use audit_core::position::Micros;
 use audit_core::stored::Record;
 use audit_history::question::point::Point;
 use audit_history::question::time::Clock;
-use audit_history::question::zone::zone;
 use audit_history::row::{Absent, Facts, Found, Known, State, Then, Version};
 use jiff::Timestamp;
 
 use crate::cli::subject::{self, KeyOf};
+use crate::cli::when::clock;
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::argument;
@@ -182,11 +182,6 @@ pub fn side(found: &Found) -> (u32, State) {
         Found::Row(standing) => (standing.schema_version, standing.state.clone()),
         Found::Absent(_) => (0, State::new()),
     }
-}
-
-pub fn clock(tz: &str) -> Result<Clock, CliError> {
-    let zone = zone(tz).map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
-    Ok(Clock { now: Micros::now(), zone })
 }
 
 /// `2026-01-15 13:30:00` in the clock's zone; the stored form where the calendar does not reach.
