@@ -25,3 +25,5 @@ mod keys;
 mod opened;
 // `subject`: people whose values can be erased.
 mod subjects;
+// `undo` and `rollback`.
+mod undo;

@@ -160,8 +160,8 @@ async fn two_points_are_compared_and_each_value_has_its_author() {
     }
     expect![[r#"
         column | value | by | why | what it was
-        state | paid | 31 | bank transfer | ~open
-        note | Late | formatter | format | ~∅
+        state | paid | 31? | bank transfer | ~open
+        note | Late | formatter? | format | ~∅
     "#]]
     .assert_eq(&blamed(&world.succeed(&["blame", "orders", "7"])));
     let (code, ..) = ended(&world, &["blame", "places", "1"]);

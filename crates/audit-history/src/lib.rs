@@ -1,6 +1,7 @@
 //! Reads what the sinks have stored: the trail of a row, and exports that can be verified.
 
 pub mod activity;
+mod commit;
 pub mod export;
 mod key;
 mod lines;
@@ -9,6 +10,7 @@ pub mod report;
 pub mod row;
 mod store;
 
+pub use commit::Commit;
 pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};

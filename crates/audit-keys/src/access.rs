@@ -63,6 +63,17 @@ impl Opener {
     }
 }
 
+impl Opener {
+    /// Logs something that is done to these places of the trail and opens no value.
+    ///
+    /// # Errors
+    /// Fails if the log cannot be written.
+    pub async fn note(&self, access: &Access, about: &[Ask]) -> Result<(), KeyError> {
+        let entries: Vec<Entry<'_>> = about.iter().map(|ask| Entry { ask, key_id: None, success: true }).collect();
+        self.store().log(access, &entries).await
+    }
+}
+
 struct Entry<'a> {
     ask: &'a Ask,
     key_id: Option<KeyId>,

@@ -90,6 +90,10 @@ enum Configured {
     Diff(cli::diff::Args),
     /// Say of each value of a row who set it, when and why.
     Blame(cli::blame::Args),
+    /// Put back what a version or a whole transaction changed, on the source, by your own login.
+    Undo(cli::undo::Args),
+    /// Make one row of the source what it was, by your own login.
+    Rollback(cli::rollback::Args),
     /// Show versions with their encrypted values in plain, to those who may; logged first.
     Decrypt(cli::decrypt::Args),
     /// List, rotate, rewrap, export and destroy the keys of encrypted values.
@@ -153,6 +157,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Configured::Show(args) => cli::show::run(args, &config).await,
             Configured::Diff(args) => cli::diff::run(args, &config).await,
             Configured::Blame(args) => cli::blame::run(args, &config).await,
+            Configured::Undo(args) => cli::undo::run(args, &config).await,
+            Configured::Rollback(args) => cli::rollback::run(args, &config).await,
             Configured::Decrypt(args) => cli::decrypt::run(args, &config).await,
             Configured::Keys(args) => cli::keys::run(args, &config).await,
             Configured::Export(args) => cli::export::run(args, &config).await,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use audit_core::json::{members, unquote};
+use audit_core::method::Method;
 use audit_core::position::{Micros, Position};
 use audit_core::shape::Shape;
 use audit_core::stored::Record;
@@ -44,6 +45,13 @@ pub struct Change {
     pub column: String,
     pub old: Known,
     pub new: Known,
+}
+
+impl Change {
+    /// Whether it is no change: a column that was NULL in a new row, or in a deleted one.
+    pub fn is_null(&self) -> bool {
+        [&self.old, &self.new].iter().all(|known| known.value() == Some(Known::NULL))
+    }
 }
 
 impl Version {
@@ -344,7 +352,7 @@ impl Living {
         }
         last.extend(before);
         for (column, old) in last {
-            match old.why() {
+            match old.why().or_else(|| sealed(facts, version.record.schema_version, &column, &old)) {
                 Some(why) => drop(version.unknown.insert(column, why)),
                 None => version.changes.push(Change { column, old, new: Known::Stated(Known::NULL.into()) }),
             }
@@ -429,6 +437,13 @@ fn compared_in(facts: &Facts, schema_version: u32, column: &str, [old, new]: [&K
     compare(kind, shape.and_then(|shape| rules_of(shape, &stored)), old, new)
 }
 
+/// Why a value cannot be derived whatever is known of it. ⚠ A ciphertext opens only in the version that it was made for.
+fn sealed(facts: &Facts, schema_version: u32, column: &str, known: &Known) -> Option<Why> {
+    let protection = facts.rules(schema_version, column)?.protection.as_ref()?;
+    let is_text = known.value().is_some_and(|value| value != Known::NULL);
+    (protection.method == Method::Encrypt && known.is_derived() && is_text).then_some(Why::Protected(Method::Encrypt))
+}
+
 /// Sorts columns into what changed and what is not known. A column and its companions hold the same value under several
 /// methods: what one of them proves holds for all.
 fn judge(facts: &Facts, version: &mut Version, compared: Vec<(Change, Verdict)>) {
@@ -447,10 +462,13 @@ fn judge(facts: &Facts, version: &mut Version, compared: Vec<(Change, Verdict)>)
     for (change, verdict) in compared {
         let both = change.old.value().is_some() && change.new.value().is_some();
         let proved = proved.get(&base(&change)).copied().filter(|_| both);
-        match proved.unwrap_or(verdict) {
-            Verdict::Same => {}
-            Verdict::Differs => version.changes.push(change),
-            Verdict::Unknown(why) => drop(version.unknown.insert(change.column, why)),
+        let sealed = sealed(facts, version.record.schema_version, &change.column, &change.old);
+        match (proved.unwrap_or(verdict), sealed) {
+            (Verdict::Same, _) => {}
+            (Verdict::Differs, None) => version.changes.push(change),
+            (Verdict::Differs, Some(why)) | (Verdict::Unknown(why), _) => {
+                drop(version.unknown.insert(change.column, why))
+            }
         }
     }
 }

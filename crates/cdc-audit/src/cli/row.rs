@@ -225,9 +225,19 @@ pub fn shown(facts: &Facts, schema_version: u32, column: &str, known: &Known) ->
     let protected = facts.rules(schema_version, column).is_some_and(|rules| rules.protection.is_some());
     let mark = if protected { "● " } else { "" };
     match known {
-        Known::Stated(json) => format!("{mark}{}", text(json)),
-        Known::Derived(json) => format!("~{mark}{}", text(json)),
+        Known::Stated(json) => format!("{mark}{}", cut(&text(json))),
+        Known::Derived(json) => format!("~{mark}{}", cut(&text(json))),
         Known::Unknown(why) => format!("?  {why}"),
+    }
+}
+
+/// Number of characters of a value that a table shows; `show --field` and `--json` show all of it.
+const SHOWN_MAX: usize = 200;
+
+fn cut(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
     }
 }
 

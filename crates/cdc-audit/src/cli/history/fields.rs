@@ -34,7 +34,8 @@ pub fn entries<'v>(version: &'v Version, wanted: &'v Wanted<'_>) -> impl Iterato
             |json: &str| wanted.to.iter().any(|to| if json == Known::NULL { to == "null" } else { *to == text(json) });
         wanted.to.is_empty() || new.value().is_none_or(is)
     };
-    let changes = version.changes.iter().map(|change| (change.column.as_str(), change.old.clone(), change.new.clone()));
+    let changes = version.changes.iter().filter(|change| !change.is_null());
+    let changes = changes.map(|change| (change.column.as_str(), change.old.clone(), change.new.clone()));
     let maybe =
         version.unknown.iter().map(|(column, why)| (column.as_str(), Known::Unknown(*why), Known::Unknown(*why)));
     let all = changes.chain(maybe).filter(move |(column, ..)| is_field(column));

@@ -95,7 +95,7 @@ pub fn diff(asked: &Asked, versions: &[Version]) -> Result<(), CliError> {
             "{number}{}",
             said.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("  ")
         ))?;
-        let mut changes: Vec<_> = version.changes.iter().collect();
+        let mut changes: Vec<_> = version.changes.iter().filter(|change| !change.is_null()).collect();
         changes.sort_by_cached_key(|change| asked.facts.place(&change.column));
         for change in changes {
             for (sign, known) in [('-', &change.old), ('+', &change.new)] {
