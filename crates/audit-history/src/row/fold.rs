@@ -353,7 +353,9 @@ impl Living {
         last.extend(before);
         for (column, old) in last {
             match old.why().or_else(|| sealed(facts, version.record.schema_version, &column, &old)) {
-                Some(why) => drop(version.unknown.insert(column, why)),
+                Some(why) => {
+                    version.unknown.insert(column, why);
+                }
                 None => version.changes.push(Change { column, old, new: Known::Stated(Known::NULL.into()) }),
             }
         }
@@ -373,7 +375,9 @@ impl Living {
                 false => members_only = true,
             }
             match old.why().or(new.why()) {
-                Some(why) => drop(version.unknown.insert(column, why)),
+                Some(why) => {
+                    version.unknown.insert(column, why);
+                }
                 None => version.changes.push(Change { column, old, new }),
             }
         }
@@ -467,7 +471,7 @@ fn judge(facts: &Facts, version: &mut Version, compared: Vec<(Change, Verdict)>)
             (Verdict::Same, _) => {}
             (Verdict::Differs, None) => version.changes.push(change),
             (Verdict::Differs, Some(why)) | (Verdict::Unknown(why), _) => {
-                drop(version.unknown.insert(change.column, why))
+                version.unknown.insert(change.column, why);
             }
         }
     }
