@@ -199,7 +199,7 @@ async fn an_answer_says_what_it_lacks() {
     let (code, said) = strict(&[]);
     assert!(code == Some(0) && said.contains("from hot + archive") && said.contains("complete"), "{said}");
     let (code, said) = strict(&["--head", "0001:ffffffff00000000:0000000000"]);
-    assert!(code == Some(9) && said.contains("the sinks have not reached 0001:ffffffff00000000"), "{said}");
+    assert!(code == Some(9) && said.contains("no sink has reached 0001:ffffffff00000000"), "{said}");
 
     // As after the beginning of hot was raised, and the lake has not what was before.
     let hot = world.hot().await;

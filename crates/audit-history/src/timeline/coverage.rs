@@ -61,24 +61,16 @@ struct Lost {
 }
 
 impl Timeline {
-    /// The last position that this look shows; `None` before the first write.
-    pub fn last(&self) -> Option<Position> {
-        self.head().and_then(|head| head.end().previous())
-    }
-
-    /// Tells what answers up to `head` cover; without it, up to the end of this look.
+    /// Tells what answers cover.
     ///
     /// # Errors
     /// Fails if a store cannot be read.
-    pub async fn coverage(&self, source: &str, head: Option<Position>) -> Result<Coverage, StoreError> {
-        let last = self.last();
+    pub async fn coverage(&self, source: &str) -> Result<Coverage, StoreError> {
+        let head = self.head().and_then(|head| head.end().previous());
         let gaps = self.gaps(source).await?;
         let mut lacks = Vec::new();
-        if last.is_none() {
+        if head.is_none() {
             lacks.push("no sink has written anything yet".to_owned());
-        }
-        if let Some(asked) = head.filter(|head| last.is_none_or(|last| *head > last)) {
-            lacks.push(format!("the sinks have not reached {asked}"));
         }
         lacks.extend(self.hole());
         match gaps.len() {
@@ -89,7 +81,6 @@ impl Timeline {
         }
         let end = self.head().map(Head::end);
         let sinks = self.tiers.iter().map(|tier| tier.reached(end)).collect();
-        let head = last.into_iter().chain(head).min();
         Ok(Coverage { head, sinks, complete: lacks.is_empty(), lacks, gaps })
     }
 
@@ -129,6 +120,18 @@ impl Timeline {
             let before = began.is_some_and(|began| (began.epoch, began.commit_lsn) <= (gap.position.epoch, first));
             before && lost.iter().all(|lost| *lost.sink != *tier.sink)
         })
+    }
+}
+
+impl Coverage {
+    /// What an answer covers that shows nothing after `head`.
+    pub fn up_to(mut self, head: Position) -> Coverage {
+        if self.head.is_none_or(|last| last < head) {
+            self.lacks.push(format!("no sink has reached {head}"));
+            self.complete = false;
+            return self;
+        }
+        Coverage { head: Some(head), ..self }
     }
 }
 
