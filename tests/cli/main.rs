@@ -11,8 +11,12 @@ mod running;
 mod trail;
 // `activity`.
 mod activity;
+// `export`, in all forms.
+mod export;
 // `report`.
 mod report;
+// `sql`.
+mod sql;
 // `plan`, and what `check` says about rules.
 mod plan;
 // `resume`.

@@ -30,6 +30,7 @@ mod views;
 
 use audit_config::visible;
 
+pub use duckdb::row_views;
 pub use engine::Engine;
 pub use lake::{Column, Lake, Layout, Row, Table, Type};
 pub use place::Place;

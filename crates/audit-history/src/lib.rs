@@ -1,14 +1,14 @@
 //! Reads what the sinks have stored: the trail of a row, and exports that can be verified.
 
 pub mod activity;
+pub mod csv;
 pub mod export;
 mod key;
-mod lines;
 pub mod question;
 pub mod report;
 pub mod row;
 mod store;
 
-pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
+pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use audit_core::position::{Micros, Position};
+use audit_core::position::{Lsn, Micros, Position};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::{ColumnOrder, Record};
@@ -48,6 +48,20 @@ pub struct Head {
     pub checkpoint: Checkpoint,
     /// The time at which the checkpoint was stored, according to the store.
     pub stored_at: Option<Micros>,
+}
+
+impl Head {
+    /// The last position of the transactions that the sink has whole. What comes later has a later position, except for
+    /// changes that are quarantined.
+    ///
+    /// ⚠ Not the position of the checkpoint: that may be inside of a transaction, and before rows of a baseline that the
+    /// sink has.
+    pub fn end(&self) -> Position {
+        let Checkpoint { position, change_lsn, flushed_lsn, .. } = &self.checkpoint;
+        let whole = Position::new(position.epoch, Lsn(flushed_lsn.0.saturating_sub(1)), u32::MAX);
+        // After a gap, its record is all that there is.
+        if *change_lsn == Lsn::ZERO { whole.max(*position) } else { whole }
+    }
 }
 
 /// The reason why a store cannot be read.

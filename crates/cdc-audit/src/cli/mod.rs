@@ -17,6 +17,7 @@ pub mod report;
 pub mod resume;
 pub mod run;
 pub mod setup;
+pub mod sql;
 pub mod status;
 pub mod subject;
 pub mod teardown;
