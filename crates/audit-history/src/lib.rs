@@ -1,6 +1,7 @@
 //! Reads what the sinks have stored: the trail of a row, and exports that can be verified.
 
 pub mod activity;
+mod commit;
 pub mod csv;
 pub mod export;
 mod key;
@@ -8,7 +9,10 @@ pub mod question;
 pub mod report;
 pub mod row;
 mod store;
+mod timeline;
 
+pub use commit::Commit;
 pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};
+pub use timeline::Timeline;

@@ -38,7 +38,6 @@ pub mod code {
     #[allow(dead_code)]
     pub const FINDINGS: u8 = 10;
     /// What was to be changed had been changed by someone else; nothing was written.
-    #[allow(dead_code)]
     pub const CONFLICT: u8 = 11;
 }
 
@@ -115,7 +114,7 @@ from_errors_with_hints! {
     audit_hot::ReadError,
     audit_keys::KeyError,
     audit_lake::LakeError,
-    audit_pipeline::run::RunError,
+    audit_pipeline::error::RunError,
 }
 
 impl From<audit_core::sink::SinkError> for CliError {

@@ -84,6 +84,10 @@ enum Configured {
     Resume(cli::resume::Args),
     /// Show the trail of one row, newest first.
     History(cli::history::Args),
+    /// Put back what a version or a whole transaction changed, on the source, by your own login.
+    Undo(cli::undo::Args),
+    /// Make one row of the source what it was, by your own login.
+    Rollback(cli::rollback::Args),
     /// Show versions with their encrypted values in plain, to those who may; logged first.
     Decrypt(cli::decrypt::Args),
     /// List, rotate, rewrap, export and destroy the keys of encrypted values.
@@ -146,6 +150,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         match command {
             Configured::Setup(args) => cli::setup::run(args, &config).await,
             Configured::History(args) => cli::history::run(args, &config).await,
+            Configured::Undo(args) => cli::undo::run(args, &config).await,
+            Configured::Rollback(args) => cli::rollback::run(args, &config).await,
             Configured::Decrypt(args) => cli::decrypt::run(args, &config).await,
             Configured::Keys(args) => cli::keys::run(args, &config).await,
             Configured::Export(args) => cli::export::run(args, &config).await,

@@ -31,7 +31,8 @@ use part::{Part as FilePart, make_folder, private};
 
 pub use form::{Compression, Form, Format};
 
-use crate::store::{Head, Part, Selection, Store, StoreError};
+use crate::store::{Head, Part, Selection, StoreError};
+use crate::timeline::Timeline;
 
 /// The name of the manifest in the export's folder.
 pub const MANIFEST: &str = "manifest.json";
@@ -214,7 +215,7 @@ impl ExportError {
 /// # Errors
 /// Fails if the store cannot be read or the folder cannot be used. What was written before stays without a manifest.
 pub async fn export(
-    store: &Store,
+    store: &Timeline,
     request: &ExportRequest,
     mut progress: impl FnMut(u64),
 ) -> Result<Manifest, ExportError> {
@@ -246,9 +247,8 @@ pub async fn export(
     };
     // ⚠ Read this before the first version: versions that arrive meanwhile are only more than the manifest claims, and
     // it claims none that are not there yet.
-    let head = store.head(&request.source, &request.sink).await?;
-    manifest.coverage.head = head.as_ref().map(Head::end);
-    manifest.store = manifest_store(store, request, &manifest, head).await?;
+    manifest.coverage.head = store.head().map(Head::last);
+    manifest.store = manifest_store(store, request, &manifest).await?;
     let (mut unfinished, mut whole) = match request.resume {
         true => Unfinished::resume(&request.to, &mut manifest)?,
         false => (Unfinished::begin(&request.to, &manifest)?, Vec::new()),
@@ -285,7 +285,7 @@ pub async fn export(
 }
 
 /// Lists the wanted tables of each part of the store.
-async fn wanted(store: &Store, request: &ExportRequest) -> Result<Vec<(Vec<String>, Part)>, ExportError> {
+async fn wanted(store: &Timeline, request: &ExportRequest) -> Result<Vec<(Vec<String>, Part<Timeline>)>, ExportError> {
     let mut wanted = Vec::new();
     for part in store.parts(&request.source).await? {
         let asked = |table: &String| {
@@ -299,18 +299,18 @@ async fn wanted(store: &Store, request: &ExportRequest) -> Result<Vec<(Vec<Strin
 
 /// Reads how far the store has come.
 async fn manifest_store(
-    store: &Store,
+    store: &Timeline,
     request: &ExportRequest,
     manifest: &Manifest,
-    head: Option<Head>,
 ) -> Result<ManifestStore, ExportError> {
+    let head = store.head();
     let complete_until = match request.lag {
         Some(Lag { bytes: 0, .. }) => Some(manifest.exported_at.clone()),
         _ => store.newest(&request.source, &manifest.tables, request.since).await?.map(|at| at.to_string()),
     };
     Ok(ManifestStore {
-        position: head.as_ref().map(|head| head.checkpoint.position),
-        flushed_lsn: head.as_ref().map(|head| head.checkpoint.flushed_lsn),
+        position: head.map(|head| head.checkpoint.position),
+        flushed_lsn: head.map(|head| head.checkpoint.flushed_lsn),
         stored_at: head.and_then(|head| head.stored_at).map(|at| at.to_string()),
         lag: request.lag,
         complete_until,
@@ -330,7 +330,7 @@ fn prepare(to: &Path) -> Result<(), ExportError> {
 
 /// Writes the files of one table.
 struct TableFiles<'e> {
-    part: &'e Part,
+    part: &'e Part<Timeline>,
     request: &'e ExportRequest,
     table: &'e str,
     /// The position with which the export ends.

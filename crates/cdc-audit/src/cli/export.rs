@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::error::CliError;
 use crate::output::{argument, bytes, print, print_json, table};
 use crate::role::Reader;
-use crate::store::open_named;
+use crate::store::open;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -57,7 +57,7 @@ pub struct Args {
     /// Go on with an export into this folder that broke off, after the last version that it has.
     #[arg(long)]
     resume: bool,
-    /// The sink to read from. Default: a hot one, else a lake.
+    /// The sink to read from. Default: hot tables and lake as one.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
     /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
@@ -111,7 +111,7 @@ pub fn time(text: &str) -> Result<Micros, String> {
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     args.reader.check(config)?;
     let tenant = args.tenant.map(argument).transpose()?;
-    let (sink, store) = open_named(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
     let (since, until) = args.when.ends(&args.when.clock()?)?;
     let mut tables = Vec::new();
     for table in &args.table {
@@ -121,12 +121,12 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         Some(name) => increment::next(&args.to, name)?,
         None => Increment { to: args.to, resume: args.resume, after: None },
     };
-    if is_nothing_new(&args.since_last, &increment, store.head(&config.source.name, &sink).await?) {
+    if is_nothing_new(&args.since_last, &increment, store.head()) {
         return print("there is nothing new").map(|()| ExitCode::SUCCESS);
     }
     let request = ExportRequest {
-        lag: lag(config, &sink).await,
-        sink,
+        lag: lag(config, store.sink()).await,
+        sink: store.sink().to_owned(),
         tenant,
         resume: increment.resume,
         source: config.source.name.clone(),
@@ -169,8 +169,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
 }
 
 /// Whether the series has everything that the sink has. One that broke off is continued all the same.
-fn is_nothing_new(series: &Option<String>, increment: &Increment, head: Option<Head>) -> bool {
-    let reached = head.as_ref().map(Head::end);
+fn is_nothing_new(series: &Option<String>, increment: &Increment, head: Option<&Head>) -> bool {
+    let reached = head.map(Head::last);
     series.is_some() && !increment.resume && increment.after.is_some() && reached <= increment.after
 }
 

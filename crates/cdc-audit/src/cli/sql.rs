@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, print_exactly, table};
 use crate::role::Reader;
-use crate::store::open_named;
+use crate::store::open_one;
 
 /// Rows of a table for people, which is laid out as a whole.
 const ROWS_MAX: usize = 1_000;
@@ -66,7 +66,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let tenant = args.tenant.map(argument).transpose()?;
     let query = args.query.map(text).transpose()?.unwrap_or_default();
     let timeout = args.timeout.get();
-    let (name, store) = open_named(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    let (name, store) = open_one(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
     match store {
         Store::Hot(hot) if args.schema => schema(&hot.views(&config.source.name).await?, format).await?,
         Store::Hot(hot) => ask(&hot, config, &query, format, timeout).await?,
