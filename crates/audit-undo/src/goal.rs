@@ -111,7 +111,7 @@ impl<'a> Sorted<'a> {
 
     fn known_after(&mut self, net: &Net) -> Image {
         let known = |(column, cells): (&Column, Option<&(Cell, Cell)>)| match cells {
-            Some((_, Cell::Known(value))) => Some((column.name.clone(), value.clone())),
+            Some((_, Cell::Known(value))) if !column.accompanies => Some((column.name.clone(), value.clone())),
             _ => None,
         };
         self.columns(net).into_iter().filter_map(known).collect()
@@ -156,7 +156,7 @@ impl<'a> Sorted<'a> {
                 (Cell::Known(_), _) if column.always => return Err(self.is_always(column)),
                 (Cell::Known(value), after) => {
                     set.insert(column.name.clone(), value.clone());
-                    if let Cell::Known(after) = after {
+                    if let (Cell::Known(after), false) = (after, column.accompanies) {
                         expected.insert(column.name.clone(), after.clone());
                     }
                 }

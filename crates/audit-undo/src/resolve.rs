@@ -48,6 +48,7 @@ pub async fn resolve(client: &Client, trail: &Trail, rules: &Rules) -> Result<Re
         let rules = rules.for_table(&shape.name());
         let table = &mut found.catalog.tables[place];
         table.key = key(table, shape, &rules)?;
+        table.columns.iter_mut().for_each(|column| column.accompanies = rules.is_ignored_alone(&column.name));
         let lost = found.dropped.entry(table.name.clone()).or_default();
         found.changes.push(change(record, event, (place, table), (shape, &rules), lost)?);
     }

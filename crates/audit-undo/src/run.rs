@@ -54,6 +54,8 @@ pub struct Effect {
     pub key: Option<String>,
     pub column: Option<String>,
     pub what: String,
+    /// It is about a column that accompanies other changes, and no reason to roll back.
+    pub is_usual: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,7 +90,7 @@ pub async fn run(client: &Client, catalog: &Catalog, nets: &[Net], request: &Req
     let goals = goals(catalog, nets, request, &mut report)?;
     begin(client).await?;
     let result = tried(client, catalog, &goals, request, &mut report).await;
-    let bent = !report.effects.is_empty() && !request.accept_triggers;
+    let bent = report.effects.iter().any(|effect| !effect.is_usual) && !request.accept_triggers;
     report.outcome = match (&result, request.apply, bent) {
         (Ok(()), true, false) => Outcome::Committed,
         (Ok(()), true, true) => Outcome::Bent,
