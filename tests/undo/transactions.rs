@@ -32,6 +32,11 @@ ALTER TABLE regions REPLICA IDENTITY FULL; ALTER TABLE people REPLICA IDENTITY F
 ALTER TABLE pairs REPLICA IDENTITY FULL; ALTER TABLE strict REPLICA IDENTITY FULL; ALTER TABLE counts REPLICA IDENTITY FULL;
 "#;
 
+/// Rows of every table that come and go.
+pub const EVERY_TABLE: &str = "BEGIN; INSERT INTO regions (name) VALUES ('first'); INSERT INTO people (id) VALUES (1); \
+    INSERT INTO tasks VALUES (1, 1); INSERT INTO pairs VALUES (1, 1); INSERT INTO strict VALUES (1, 1); \
+    DELETE FROM strict; DELETE FROM pairs; DELETE FROM people; DELETE FROM regions; COMMIT";
+
 /// Everything but what triggers keep.
 pub const DUMPED: &str = "SELECT jsonb_pretty(jsonb_build_array(
     (SELECT jsonb_agg(to_jsonb(t) ORDER BY id) FROM regions t),

@@ -76,7 +76,7 @@ pub struct Task {
     since: Position,
 }
 
-/// More positions than these do not fit into a context; the commit stands for them.
+/// More positions than these do not fit into a context; the others are counted.
 const NAMED: usize = 100;
 
 impl Task {
@@ -120,7 +120,7 @@ impl Task {
             self.log(config).await?;
         }
         let began = self.now().await?;
-        let done = audit_undo::run(&self.question.client, &resolved.catalog, &nets, &request).await;
+        let done = audit_undo::run(&self.question.client, &resolved, &nets, &request).await;
         match done {
             Ok(report) => self.report(report, &resolved, &request, began).await,
             Err(Error::Conflict(conflicts)) => {
@@ -137,9 +137,10 @@ impl Task {
             "actor_id": how.actor, "reason": how.reason, "tool": format!("cdc-audit {}", self.question.command),
             "requested_by": os_user()?, "request_id": format!("undo-{:x}-{:x}", Micros::now().0, std::process::id()),
         });
-        let positions: Vec<String> = self.undone.iter().map(Position::to_string).collect();
-        if positions.len() <= NAMED {
-            context["undo_of"] = json!(positions);
+        let positions: Vec<String> = self.undone.iter().take(NAMED).map(Position::to_string).collect();
+        context["undo_of"] = json!(positions);
+        if self.undone.len() > NAMED {
+            context["undo_of_more"] = json!(self.undone.len() - NAMED);
         }
         if whole && let Some(record) = self.trail.records.first() {
             context["undo_of_commit"] = json!(record.commit_lsn.to_string());
