@@ -39,6 +39,7 @@ mod kept;
 mod keyring;
 mod master;
 mod opener;
+mod reveal;
 mod store;
 
 pub use access::{Access, Accesses, Ask};
