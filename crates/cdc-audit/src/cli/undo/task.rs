@@ -91,7 +91,11 @@ impl Task {
         }
         let undone: Vec<Position> = records.iter().map(|record| record.position).collect();
         let since = undone.first().copied().unwrap_or_default();
-        Ok(Task { how, question, trail: Trail { records, shapes }, undone, since })
+        let derived = match how.allow_derived {
+            true => question.derive(&records).await?,
+            false => HashMap::new(),
+        };
+        Ok(Task { how, question, trail: Trail { records, shapes, derived }, undone, since })
     }
 
     /// Undoes only versions after a position; the others say what was before.
