@@ -9,8 +9,10 @@ pub mod question;
 pub mod report;
 pub mod row;
 mod store;
+mod timeline;
 
 pub use commit::Commit;
 pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};
+pub use timeline::Timeline;
