@@ -97,7 +97,7 @@ async fn of_row(
 ) -> Result<Vec<Record>, CliError> {
     let table = subject::table(config, &question.store, table).await?;
     let key = KeyOf::table(config, &question.store, &table).await?.stored(key)?;
-    let all = question.row(&table, &key).await?;
+    let all = question.row(&table, &key, &[]).await?;
     // The row that had the key last, where several had it.
     let row = all.iter().map(|version| version.row).max().unwrap_or_default();
     let of_row = || all.iter().filter(|version| version.row == row);

@@ -12,12 +12,12 @@ use super::task::Question;
 use crate::error::CliError;
 
 impl Question {
-    /// All versions of a row, oldest first, with their numbers and with what is known of old values.
-    pub async fn row(&self, table: &str, key: &str) -> Result<Vec<Version>, CliError> {
+    /// All versions of a row, oldest first, with their numbers and, if the `marks` are given, with what is known of old
+    /// values.
+    pub async fn row(&self, table: &str, key: &str, marks: &[Record]) -> Result<Vec<Version>, CliError> {
         let records = self.history(table, key).await?;
-        let marks = self.store.marks(&self.source, table).await?;
         let shapes: Vec<Shape> = self.store.shapes(&self.source, table).await?;
-        let facts = Facts::new(shapes, &marks, true);
+        let facts = Facts::new(shapes, marks, true);
         let mut fold = Fold::new(&facts);
         Ok(moves(records).map(|(record, moved)| fold.push(record, moved)).collect())
     }
@@ -25,9 +25,15 @@ impl Question {
     /// What is derived for those versions that lack old values.
     pub async fn derive(&self, records: &[Record]) -> Result<HashMap<Position, Derived>, CliError> {
         let mut found = HashMap::new();
+        let mut marks: HashMap<&str, Vec<Record>> = HashMap::new();
         for record in records.iter().filter(|record| lacks(record)) {
             let Some(key) = record.key.as_deref().filter(|_| !found.contains_key(&record.position)) else { continue };
-            let versions = self.row(&record.table_name, key).await?;
+            let table = record.table_name.as_str();
+            if !marks.contains_key(table) {
+                marks.insert(table, self.marks(table).await?);
+            }
+            let marks = marks.get(table).map(Vec::as_slice).unwrap_or_default();
+            let versions = self.row(table, key, marks).await?;
             found.extend(versions.iter().filter(|version| lacks(&version.record)).map(derived));
         }
         Ok(found)
