@@ -46,7 +46,7 @@ impl Desk {
     fn command(&self, arguments: &[&str]) -> Output {
         let (_, place) = self.world.url.split_once('@').expect("a role and a place");
         let url = format!("postgres://{}@{place}", self.login);
-        let options = ["--as", &url, "--actor", "boss", "--reason", "by mistake"];
+        let options = ["--as", &url, "--actor", "boss", "--reason", "by mistake", "--wait", "120s"];
         let config = self.world.config.to_str().expect("a plain name");
         std::process::Command::new(audit_testkit::program())
             .args(arguments)
