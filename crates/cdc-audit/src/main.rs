@@ -84,6 +84,12 @@ enum Configured {
     Resume(cli::resume::Args),
     /// Show the trail of one row, newest first.
     History(cli::history::Args),
+    /// Show one row as it is, or as it was at a point.
+    Show(cli::show::Args),
+    /// Show what differs between two points in a row's history.
+    Diff(cli::diff::Args),
+    /// Say of each value of a row who set it, when and why.
+    Blame(cli::blame::Args),
     /// Put back what a version or a whole transaction changed, on the source, by your own login.
     Undo(cli::undo::Args),
     /// Make one row of the source what it was, by your own login.
@@ -148,6 +154,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         match command {
             Configured::Setup(args) => cli::setup::run(args, &config).await,
             Configured::History(args) => cli::history::run(args, &config).await,
+            Configured::Show(args) => cli::show::run(args, &config).await,
+            Configured::Diff(args) => cli::diff::run(args, &config).await,
+            Configured::Blame(args) => cli::blame::run(args, &config).await,
             Configured::Undo(args) => cli::undo::run(args, &config).await,
             Configured::Rollback(args) => cli::rollback::run(args, &config).await,
             Configured::Decrypt(args) => cli::decrypt::run(args, &config).await,

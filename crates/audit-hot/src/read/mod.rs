@@ -212,6 +212,21 @@ impl HotReader {
         Ok(rows.map(|row| record(&row.map_err(failed("exporting"))?)))
     }
 
+    /// The table's `error` records that name no row, in the order of their positions.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read, or holds a row that the daemon would not write.
+    pub async fn errors(&self, source: &str, table: &str) -> Result<Vec<Record>, ReadError> {
+        let places = Places::of(&self.client, &self.whose, source, &[table.to_owned()]).await?.all();
+        let statement = format!(
+            "SELECT {} FROM {places} WHERE source = $1 AND table_name = $2 AND left(key, 200) IS NULL AND event = 'error' \
+             ORDER BY position",
+            VERSIONS.names()
+        );
+        let rows = self.client.query(&statement, &[&source, &table]).await.map_err(failed("reading errors"))?;
+        rows.iter().map(record).collect()
+    }
+
     /// The places of the selected versions, and the condition for them.
     async fn chosen(&self, selection: &Selection) -> Result<(String, Condition), ReadError> {
         let places = Places::of(&self.client, &self.whose, &selection.source, &selection.tables).await?;

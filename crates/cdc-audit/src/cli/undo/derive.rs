@@ -30,7 +30,7 @@ impl Question {
             let Some(key) = record.key.as_deref().filter(|_| !found.contains_key(&record.position)) else { continue };
             let table = record.table_name.as_str();
             if !marks.contains_key(table) {
-                marks.insert(table, self.marks(table).await?);
+                marks.insert(table, self.store.marks(&self.source, table).await?);
             }
             let marks = marks.get(table).map(Vec::as_slice).unwrap_or_default();
             let versions = self.row(table, key, marks).await?;

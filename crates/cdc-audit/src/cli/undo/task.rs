@@ -10,10 +10,9 @@ use std::process::ExitCode;
 use audit_connect::PgEndpoint;
 use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
-use audit_history::{Selection, StoreError, Timeline};
+use audit_history::Timeline;
 use audit_keys::{Access, Ask, Opener};
 use audit_undo::{Change, Error, Net, Outcome, Refusal, Report, Request, Resolved, Trail, resolve, script};
-use futures::stream::{BoxStream, TryStreamExt};
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -23,8 +22,6 @@ use super::wait::{Waiting, committed};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::role::os_user;
-
-type Stream = BoxStream<'static, Result<Record, StoreError>>;
 
 /// The trail, and the operator's session in the source.
 pub struct Question {
@@ -43,41 +40,17 @@ impl Question {
         Ok(records)
     }
 
-    /// Streams what the trail has of a table, or of a pseudo table, after a position.
-    async fn marked(&self, table: &str, after: Option<Position>) -> Result<Stream, CliError> {
-        let (source, table) = (self.source.clone(), table.to_owned());
-        let all = Selection { source, table, since: None, until: None, unattributed: false, after };
-        Ok(self.store.versions(&all).await?)
-    }
-
-    /// The stretches that were lost, and the quarantined changes of unknown tables.
-    async fn lost(&self, after: Option<Position>) -> Result<Vec<Record>, CliError> {
-        const PSEUDO: [&str; 2] = ["cdc_audit.gap", "cdc_audit.error"];
-        let mut lost = Vec::new();
-        for table in self.store.tables(&self.source).await?.iter().filter(|table| PSEUDO.contains(&table.as_str())) {
-            lost.extend(self.marked(table, after).await?.try_collect::<Vec<Record>>().await?);
-        }
-        Ok(lost)
-    }
-
-    /// The same, and quarantined changes of the table of which the row is not known.
-    pub async fn marks(&self, table: &str) -> Result<Vec<Record>, CliError> {
-        let mut marks = self.lost(None).await?;
-        let mut records = self.marked(table, None).await?;
-        while let Some(record) = records.try_next().await? {
-            marks.extend((record.event == "error" && record.key.is_none()).then_some(record));
-        }
-        Ok(marks)
-    }
-
     /// ⚠ What happened in a gap is not known, so that values from before it may have been changed since.
-    async fn refuse_gap(&self, after: Position) -> Result<(), CliError> {
-        match self.lost(Some(after)).await?.first() {
-            None => Ok(()),
-            Some(gap) => Err(CliError::new(format!("changes were lost after this version, at {}", gap.position))
-                .hint("compare the rows with the trail, and correct them by hand".to_owned())
-                .code(code::CONFLICT)),
+    async fn refuse_gap(&self, tables: impl Iterator<Item = &String>, after: Position) -> Result<(), CliError> {
+        for table in tables {
+            let marks = self.store.marks(&self.source, table).await?;
+            if let Some(mark) = marks.iter().find(|mark| mark.position > after) {
+                return Err(CliError::new(format!("changes were lost after this version, at {}", mark.position))
+                    .hint("compare the rows with the trail, and correct them by hand".to_owned())
+                    .code(code::CONFLICT));
+            }
         }
+        Ok(())
     }
 }
 
@@ -131,7 +104,7 @@ impl Task {
         if self.undone.is_empty() {
             return Err(CliError::new("there is nothing to put back").code(code::NOT_FOUND));
         }
-        self.question.refuse_gap(self.since).await?;
+        self.question.refuse_gap(self.trail.shapes.keys(), self.since).await?;
         let rules = config.rules();
         let resolved = resolve(&self.question.client, &self.trail, &rules).await.map_err(show::error)?;
         let nets = nets(&resolved.changes).map_err(|refusal| show::error(refusal.into()))?;
