@@ -15,8 +15,12 @@ mod trail;
 mod row;
 // `activity`.
 mod activity;
+// `export`, in all forms.
+mod export;
 // `report`.
 mod report;
+// `sql`.
+mod sql;
 // `plan`, and what `check` says about rules.
 mod plan;
 // `resume`.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use audit_core::position::{Micros, Position, Window};
+use audit_core::position::{Lsn, Micros, Position, Window};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::{ColumnOrder, Record};
@@ -63,6 +63,12 @@ impl Head {
     /// inside a transaction, because a large one is stored in pieces.
     pub fn end(&self) -> Position {
         Position::new(self.checkpoint.position.epoch, self.checkpoint.flushed_lsn, 0)
+    }
+
+    /// The last position before the end.
+    pub fn last(&self) -> Position {
+        let end = self.end();
+        Position::new(end.epoch, Lsn(end.commit_lsn.0.saturating_sub(1)), u32::MAX)
     }
 }
 

@@ -62,7 +62,7 @@ enum Command {
     #[command(hide = true)]
     Man(cli::man::Args),
     #[command(flatten)]
-    Configured(Configured),
+    Configured(Box<Configured>),
 }
 
 /// What needs the configuration.
@@ -104,6 +104,8 @@ enum Configured {
     Report(cli::report::Args),
     /// Look for what is odd in a span, by the rules of the configuration.
     Activity(cli::activity::Args),
+    /// Put one query in SQL to a hot sink or a lake; nothing can be written.
+    Sql(cli::sql::Args),
     /// Make files of a lake fewer and sort them, where no readers list its folders.
     Compact(cli::compact::Args),
     /// Print statements that make the lake queryable in an engine; run them there, and again when tables change.
@@ -132,7 +134,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Config(args) => return cli::config::run(args, &cli.config),
         Command::Completions(args) => return cli::completions::run(args, &mut Cli::command()),
         Command::Man(args) => return cli::man::run(args, Cli::command()),
-        Command::Configured(command) => command,
+        Command::Configured(command) => *command,
     };
     let daemon = matches!(command, Configured::Run(_));
     let settled = if daemon { allocator::settle() } else { Ok(()) };
@@ -164,6 +166,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Configured::Export(args) => cli::export::run(args, &config).await,
             Configured::Report(args) => cli::report::run(args, &config).await,
             Configured::Activity(args) => cli::activity::run(args, &config).await,
+            Configured::Sql(args) => cli::sql::run(args, &config).await,
             Configured::Compact(args) => cli::compact::run(args, &config).await,
             Configured::Ddl(args) => cli::ddl::run(args, &config).await,
             Configured::Teardown(args) => cli::teardown::run(args, &config).await,

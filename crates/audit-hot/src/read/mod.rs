@@ -7,7 +7,9 @@ mod history;
 mod pin;
 mod places;
 mod row;
+mod sql;
 mod totals;
+mod views;
 
 use std::sync::Arc;
 
@@ -28,6 +30,8 @@ use crate::session::check_columns;
 use history::bounds;
 use places::{Places, Whose};
 use row::{Time, record};
+pub use sql::{SqlAnswer, SqlRow, Written};
+pub use views::View;
 
 pub use history::RowTrail;
 
@@ -42,6 +46,8 @@ pub enum ReadError {
     Driver { doing: &'static str, source: tokio_postgres::Error },
     #[error("{what}")]
     Layout { what: String, hint: Option<String> },
+    #[error("the query is refused: {what}")]
+    Query { what: String, hint: Option<String> },
     #[error("no table of its own holds versions of tenant {tenant}")]
     NoTenant { tenant: String },
     #[error("a row of cdc_audit.versions is not as the daemon writes it: {what}")]
@@ -54,7 +60,7 @@ impl ReadError {
         match self {
             ReadError::Connect(error) => error.hint(),
             ReadError::Server { source, .. } => error::hint(source.sqlstate.code()).map(str::to_owned),
-            ReadError::Layout { hint, .. } => hint.clone(),
+            ReadError::Layout { hint, .. } | ReadError::Query { hint, .. } => hint.clone(),
             ReadError::NoTenant { .. } => Some(
                 "cdc_audit.versions_tables lists the tenants that have any; leave --tenant out to read everything"
                     .to_owned(),

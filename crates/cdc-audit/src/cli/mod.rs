@@ -22,6 +22,7 @@ pub mod row;
 pub mod run;
 pub mod setup;
 pub mod show;
+pub mod sql;
 pub mod status;
 pub mod subject;
 pub mod teardown;
