@@ -42,6 +42,9 @@ pub use history::RowTrail;
 /// Number of tables whose logs are read at a time.
 const CONCURRENT: usize = 16;
 
+/// By table: the snapshots that all questions are put to.
+type Pins = Arc<Mutex<HashMap<String, Arc<Logs>>>>;
+
 /// A lake that is read: everything or what one tenant has.
 #[derive(Clone, Debug)]
 pub struct LakeReader {
@@ -49,8 +52,8 @@ pub struct LakeReader {
     whose: Whose,
     /// Only versions in it are read.
     window: Window,
-    /// By table: the snapshots that all questions are put to; `None` if each question takes its own.
-    pins: Option<Arc<Mutex<HashMap<String, Arc<Logs>>>>>,
+    /// `None` if each question takes its own snapshots.
+    pins: Option<Pins>,
 }
 
 #[derive(Clone, Debug)]
