@@ -41,6 +41,7 @@ pub mod protect;
 pub mod quarantine;
 pub mod record;
 pub mod rules;
+pub mod search;
 pub mod shape;
 pub mod sink;
 pub mod stored;

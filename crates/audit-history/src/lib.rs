@@ -4,7 +4,9 @@ pub mod export;
 mod key;
 mod lines;
 pub mod question;
+pub mod search;
 mod store;
+pub mod transaction;
 
 pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};

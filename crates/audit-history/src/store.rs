@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use audit_core::position::{Micros, Position};
+use audit_core::search::{Commit, Matches, Wanted};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::{ColumnOrder, Record};
@@ -155,7 +156,11 @@ impl Store {
         Ok(self.shapes(source, table).await?.into_iter().max_by_key(|shape| shape.schema_version))
     }
 
-    async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, StoreError> {
+    /// Reads all shapes of the table.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
+    pub async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, StoreError> {
         Ok(match self {
             Store::Hot(hot) => hot.shapes(source, table).await?,
             Store::Lake(lake) => lake.shapes(source, table).await?,
@@ -173,6 +178,45 @@ impl Store {
             Store::Lake(lake) => lake.history(source, table, key, limit).await?,
         };
         Ok(records.into_iter().map(|record| orders.apply(record)).collect())
+    }
+
+    /// The newest versions of the wanted tables that match, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
+    pub async fn search(&self, wanted: &Wanted, matches: Matches<'_>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        let records = match self {
+            Store::Hot(hot) => hot.search(wanted, matches, limit).await?,
+            Store::Lake(lake) => lake.search(wanted, matches, limit).await?,
+        };
+        let mut orders: HashMap<String, Orders> = HashMap::new();
+        let mut sorted = Vec::with_capacity(records.len());
+        for record in records {
+            if !orders.contains_key(&record.table_name) {
+                let shapes = self.shapes(&wanted.source, &record.table_name).await?;
+                orders.insert(record.table_name.clone(), Orders::of(shapes));
+            }
+            sorted.push(match orders.get(&record.table_name) {
+                Some(orders) => orders.apply(record),
+                None => record,
+            });
+        }
+        Ok(sorted)
+    }
+
+    /// The number of versions that transactions have, in all tables; their commit times find them.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
+    pub async fn commit_sizes(
+        &self,
+        source: &str,
+        commits: &[(Commit, Micros)],
+    ) -> Result<HashMap<Commit, u64>, StoreError> {
+        Ok(match self {
+            Store::Hot(hot) => hot.commit_sizes(source, commits).await?,
+            Store::Lake(lake) => lake.commit_sizes(source, &lake.tables(source).await?, commits).await?,
+        })
     }
 
     /// Streams the selected versions in the order of their positions.

@@ -84,6 +84,10 @@ enum Configured {
     Resume(cli::resume::Args),
     /// Show the trail of one row, newest first.
     History(cli::history::Args),
+    /// Search all tables, newest first: who did what, when, and from what to what.
+    Search(cli::search::Args),
+    /// Show everything that one transaction did, in order.
+    Tx(cli::tx::Args),
     /// Show versions with their encrypted values in plain, to those who may; logged first.
     Decrypt(cli::decrypt::Args),
     /// List, rotate, rewrap, export and destroy the keys of encrypted values.
@@ -99,7 +103,7 @@ enum Configured {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(cli::filters::arguments(std::env::args_os()));
     // Reading our output may stop at any line (`| head`): that is no failure of ours.
     match dispatch(cli) {
         Ok(code) => code,
@@ -140,6 +144,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         match command {
             Configured::Setup(args) => cli::setup::run(args, &config).await,
             Configured::History(args) => cli::history::run(args, &config).await,
+            Configured::Search(args) => cli::search::run(args, &config).await,
+            Configured::Tx(args) => cli::tx::run(args, &config).await,
             Configured::Decrypt(args) => cli::decrypt::run(args, &config).await,
             Configured::Keys(args) => cli::keys::run(args, &config).await,
             Configured::Export(args) => cli::export::run(args, &config).await,

@@ -6,11 +6,14 @@
 mod history;
 mod places;
 mod row;
+mod search;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use audit_connect::{ConnectError, PgEndpoint, ServerError, connect};
 use audit_core::position::Micros;
+use audit_core::search::{Commit, Matches, Wanted};
 use audit_core::shape::Shape;
 use audit_core::sink::{Checkpoint, SinkError};
 use audit_core::stored::Record;
@@ -172,6 +175,26 @@ impl HotReader {
     /// Fails if the database cannot be read, or holds a row that the daemon would not write.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, ReadError> {
         history::history(&self.client, &self.whose, (source, table), key, limit).await
+    }
+
+    /// The newest versions that are wanted and match, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read, or holds a row that the daemon would not write.
+    pub async fn search(&self, wanted: &Wanted, matches: Matches<'_>, limit: usize) -> Result<Vec<Record>, ReadError> {
+        search::search(&self.client, &self.whose, wanted, matches, limit).await
+    }
+
+    /// The number of versions that transactions have, in all tables; their commit times find them.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read.
+    pub async fn commit_sizes(
+        &self,
+        source: &str,
+        commits: &[(Commit, Micros)],
+    ) -> Result<HashMap<Commit, u64>, ReadError> {
+        search::commit_sizes(&self.client, &self.whose, source, commits).await
     }
 
     /// Streams versions in the order of their positions. The server sorts them; nothing is collected here.

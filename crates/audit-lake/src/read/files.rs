@@ -26,6 +26,8 @@ pub struct DataFile {
     pub path: Path,
     pub size: u64,
     pub rows: u64,
+    /// The latest commit time in it, if the log says so.
+    pub last_committed: Option<Micros>,
 }
 
 /// The log's statistics of a file. A value that they do not exclude may be in the file.
@@ -51,6 +53,11 @@ impl Stats {
         let bound = |bounds: &BTreeMap<String, Value>| bounds.get(column).and_then(Value::as_str).map(str::to_string);
         bound(&self.min_values).is_none_or(|min| *min <= *text)
             && bound(&self.max_values).is_none_or(|max| *text <= *max)
+    }
+
+    /// The latest commit time in the file, if it is known.
+    fn last_committed(&self) -> Option<Micros> {
+        self.max_values.get("cdc_committed_at").and_then(Value::as_str)?.parse().ok()
     }
 
     pub fn may_have_nulls(&self, column: &str) -> bool {
@@ -101,7 +108,8 @@ async fn select_of(log: &TableLog, wanted: &impl Fn(&Stats) -> bool) -> Result<V
             LakeError::altered(log.store().show(&path), "the log names a file that cdc-audit did not write")
         })?;
         let (store, size, rows) = (log.store().clone(), view.size() as u64, stats.num_records.unwrap_or(0));
-        files.push(DataFile { store, name, path, size, rows });
+        let last_committed = stats.last_committed();
+        files.push(DataFile { store, name, path, size, rows, last_committed });
     }
     Ok(files)
 }
@@ -117,8 +125,7 @@ pub async fn newest(logs: &[TableLog], up_to: Position) -> Result<Option<Micros>
             let path = Path::from(format!("{}/{}", log.folder, view.path()));
             if FileName::of_path(&path).is_some_and(|name| name.last <= up_to) {
                 let stats: Stats = view.stats().and_then(|stats| serde_json::from_str(&stats).ok()).unwrap_or_default();
-                let last = stats.max_values.get("cdc_committed_at").and_then(Value::as_str);
-                newest = newest.max(last.and_then(|text| text.parse().ok()));
+                newest = newest.max(stats.last_committed());
             }
         }
     }

@@ -10,11 +10,13 @@ mod files;
 mod groups;
 mod history;
 mod record;
+mod search;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use audit_core::position::{Micros, Position};
+use audit_core::search::{Commit, Matches, Newest, Wanted};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::Record;
@@ -179,6 +181,43 @@ impl LakeReader {
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, LakeError> {
         let logs = self.logs(source, table).await?;
         history::history(&logs, key, limit as usize).await
+    }
+
+    /// The newest versions of the wanted tables that match, newest first, at most `limit`. A table that the lake does not
+    /// have has none.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub async fn search(&self, wanted: &Wanted, matches: Matches<'_>, limit: usize) -> Result<Vec<Record>, LakeError> {
+        let mut newest = Newest::new(limit);
+        for table in &wanted.tables {
+            let logs = match self.logs(&wanted.source, table).await {
+                Err(LakeError::NoTable { .. }) => continue,
+                logs => logs?,
+            };
+            search::search(&logs, wanted, matches, limit).await?.into_iter().for_each(|record| newest.add(record));
+        }
+        Ok(newest.into_records())
+    }
+
+    /// The number of versions that transactions have in these tables; their commit times find them.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub async fn commit_sizes(
+        &self,
+        source: &str,
+        tables: &[String],
+        commits: &[(Commit, Micros)],
+    ) -> Result<HashMap<Commit, u64>, LakeError> {
+        let mut sizes = HashMap::new();
+        for table in tables {
+            match self.logs(source, table).await {
+                Err(LakeError::NoTable { .. }) => continue,
+                logs => search::add_commit_sizes(&logs?, commits, &mut sizes).await?,
+            }
+        }
+        Ok(sizes)
     }
 
     /// Streams a table's versions that were committed at or after `since` and before `until`, in the order of their
