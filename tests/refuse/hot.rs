@@ -266,7 +266,7 @@ async fn a_hot_server_that_is_down_is_waited_for() {
     let said = failure(&world, &mut daemon, "hot").replace(&other.port().to_string(), "<port>");
     // The open session ends, or a new one is refused, whichever comes first.
     let ended = "making a partition failed in the hot database: connection closed\n  \
-                 hint: the connection was lost: see that the hot database's server runs; versions wait meanwhile";
+                 hint: the connection was lost: check that the hot database's server runs; versions wait meanwhile";
     let refused = "the hot database gives no session: cannot reach postgres@127.0.0.1:<port>/<hot>: Connection refused \
                    (os error 111)\n  hint: check host and port, that the server runs, and that no firewall lies between";
     assert!([ended, refused].contains(&said.trim_end()), "{said}");

@@ -75,7 +75,9 @@ impl QueryError {
             "42P01" | "42703" | "3F000" if self.what.contains("cdc_audit.") => {
                 "run `cdc-audit setup`: it makes what is missing in schema cdc_audit"
             }
-            "42501" => "run `cdc-audit setup --as` a role that owns the tables; `--dry-run` prints every statement",
+            "42501" => {
+                "run `cdc-audit setup --as URL` with a role that owns the tables; `--dry-run` prints every statement"
+            }
             "55P03" => "a long transaction uses the table: try again when it has ended",
             "53400" => "raise max_replication_slots, or drop a slot that nobody needs, and restart the server",
             "55000" => "`cdc-audit check` names the settings that capture needs",

@@ -93,8 +93,30 @@ impl Inside {
 
     /// Whether something in a value may become a ciphertext.
     pub(crate) fn encrypts(&self) -> bool {
-        let rules = self.paths.iter().flat_map(|path| &path.methods).chain(self.names.methods());
-        rules.into_iter().any(|rule| rule.method == Method::Encrypt)
+        self.of_members().any(|rule| rule.method == Method::Encrypt)
+    }
+
+    fn of_members(&self) -> impl Iterator<Item = &MethodRule> {
+        self.paths.iter().flat_map(|path| &path.methods).chain(self.names.methods())
+    }
+
+    /// All methods, of members and of content.
+    pub(crate) fn methods(&self) -> impl Iterator<Item = &MethodRule> {
+        self.of_members().chain(self.content.iter().map(|(_, rule)| rule))
+    }
+
+    /// Passes the parts of all rules to `each`: two columns with the same parts protect the same.
+    pub(crate) fn each_part(&self, mut each: impl FnMut(&str)) {
+        each(&format!("{:?}", self.form));
+        for path in &self.paths {
+            each(&path.keys.join("."));
+            path.methods.iter().for_each(|method| each(&method.to_string()));
+        }
+        self.names.each_part(&mut each);
+        for (content, method) in &self.content {
+            each(content.plural());
+            each(&method.to_string());
+        }
     }
 
     /// A description for people of what is left out of a value.

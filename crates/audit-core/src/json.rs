@@ -109,13 +109,44 @@ impl<'a> Iterator for Members<'a> {
 /// Whether two texts say the same: neither spaces nor the order of keys matter, and of equal keys the last one counts.
 /// Numbers are equal only if they are written alike. Below [`DEPTH_MAX`] levels the texts themselves are compared.
 pub fn same(a: &str, b: &str) -> bool {
-    same_within(a.trim(), b.trim(), DEPTH_MAX)
+    same_within(a.trim(), b.trim(), |_, _| false, DEPTH_MAX)
+}
+
+/// Does the same, and compares numbers by value: `1`, `1.0` and `1e0` are equal.
+pub fn equal(a: &str, b: &str) -> bool {
+    same_within(a.trim(), b.trim(), |a, b| number(a).is_some_and(|a| Some(a) == number(b)), DEPTH_MAX)
+}
+
+/// Whether two texts are the same decimal number.
+pub fn same_number(a: &str, b: &str) -> bool {
+    a == b || number(a).is_some_and(|a| Some(a) == number(b))
+}
+
+/// A decimal number: whether it is negative, its digits without zeros at either end, and the power of ten of the last
+/// digit. Zero has no digits, sign or power.
+fn number(text: &str) -> Option<(bool, String, i64)> {
+    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (mantissa, power) = match text.split_once(['e', 'E']) {
+        Some((mantissa, power)) => (mantissa, power.parse::<i64>().ok()?),
+        None => (text, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let kept = digits.trim_end_matches('0');
+    let last = power.checked_sub(fraction.len() as i64)?.checked_add((digits.len() - kept.len()) as i64)?;
+    match kept.trim_start_matches('0') {
+        "" => Some((false, String::new(), 0)),
+        kept => Some((negative, kept.to_owned(), last)),
+    }
 }
 
 /// Deep enough for documents that people make. The comparison recurses once for each level.
 const DEPTH_MAX: usize = 64;
 
-fn same_within(a: &str, b: &str, depth: usize) -> bool {
+fn same_within(a: &str, b: &str, leaf: fn(&str, &str) -> bool, depth: usize) -> bool {
     if a == b {
         return true;
     }
@@ -132,20 +163,20 @@ fn same_within(a: &str, b: &str, depth: usize) -> bool {
             };
             let (a, b) = (sorted(a), sorted(b));
             let pairs = || a.iter().zip(&b);
-            a.len() == b.len() && pairs().all(|(a, b)| a.0 == b.0 && same_within(a.1, b.1, depth - 1))
+            a.len() == b.len() && pairs().all(|(a, b)| a.0 == b.0 && same_within(a.1, b.1, leaf, depth - 1))
         }
         (Some(b'['), Some(b'[')) => {
             let (mut a, mut b) = (items(a), items(b));
             loop {
                 match (a.next(), b.next()) {
                     (None, None) => return true,
-                    (Some(a), Some(b)) if same_within(a, b, depth - 1) => {}
+                    (Some(a), Some(b)) if same_within(a, b, leaf, depth - 1) => {}
                     _ => return false,
                 }
             }
         }
         (Some(b'"'), Some(b'"')) => unquote(a) == unquote(b),
-        _ => false,
+        _ => leaf(a, b),
     }
 }
 
@@ -187,6 +218,25 @@ mod tests {
             ("{}", "[]", false),
         ] {
             assert_eq!(same(a, b), expected, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_equal_by_value() {
+        for (a, b, expected) in [
+            ("1", "1.0", true),
+            ("100", "1e2", true),
+            ("-0", "0.00", true),
+            ("0.10", "1e-1", true),
+            ("10", "1", false),
+            ("-1", "1", false),
+            ("12345678901234567890.1", "12345678901234567890.2", false),
+            (r#"{"a": [1.0, "1"]}"#, r#"{"a": [1, "1"]}"#, true),
+            (r#""1""#, r#""1.0""#, false),
+            ("true", "false", false),
+            ("null", "0", false),
+        ] {
+            assert_eq!(equal(a, b), expected, "{a} {b}");
         }
     }
 

@@ -49,6 +49,10 @@ impl MacKey {
         MacKey { id: id.into(), mac: Hmac::<Sha256>::new_from_slice(secret).unwrap_or_else(|_| unreachable_key()) }
     }
 
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Appends `hmac-sha256:<key id>:<64 hex>` for a value.
     pub fn write(&self, space: &Space, value: &[u8], out: &mut String) {
         let mut mac = self.mac.clone();

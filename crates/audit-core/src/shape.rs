@@ -13,8 +13,10 @@ use crate::position::Position;
 use crate::value::Kind;
 
 pub use self::history::{Former, History};
+pub use self::rules::{ColumnProtection, ColumnRules, InsideRules, ShapeRules};
 
 mod history;
+mod rules;
 
 /// A table's name as captured; a partition has the name of its root.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,6 +148,9 @@ pub struct Shape {
     /// The table's oid; `None` in shapes that earlier releases stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oid: Option<u32>,
+    /// What was captured in this shape, and how it was protected; `None` in shapes that earlier releases stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<ShapeRules>,
     /// Proves that a daemon of this source made the shape; see [`crate::context::Contexts::seal`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal: Option<String>,
@@ -217,6 +222,15 @@ impl Shape {
             parts.add(column.kind.to_string().as_bytes());
         }
         parts.digest()
+    }
+
+    /// The same state of the table under these rules: another shape, which is not counted yet.
+    pub fn under(&self, rules: ShapeRules, relation: &Relation, first: Position) -> Shape {
+        let mut parts = Parts::default();
+        parts.add(self.digest_of(relation).as_bytes());
+        // A struct of texts and numbers can always be serialised.
+        parts.add(serde_json::to_string(&rules).unwrap_or_default().as_bytes());
+        Shape { schema_version: 0, digest: parts.digest(), first, rules: Some(rules), seal: None, ..self.clone() }
     }
 
     /// The text that a seal covers: everything but the seal.

@@ -381,6 +381,7 @@ impl Table {
                 key: Vec::new(),
                 key_source: crate::shape::KeySource::None,
                 oid: None,
+                rules: None,
                 seal: None,
             }),
             columns: Vec::new(),

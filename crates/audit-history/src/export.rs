@@ -151,7 +151,7 @@ impl ExportError {
                 "--resume goes on with the same export only: give the same options, or name a new folder".to_string(),
             ),
             ExportError::Write { .. } => {
-                Some("see that the folder can be written and has room, then export again".to_string())
+                Some("check that the folder can be written and has room, then export again".to_string())
             }
             ExportError::NoTable { known, .. } => Some(format!("tables with versions: {}", known.join(", "))),
         }

@@ -220,6 +220,7 @@ mod tests {
             key: key.iter().map(|(name, _)| (*name).to_owned()).collect(),
             key_source: KeySource::Catalog,
             oid: None,
+            rules: None,
             seal: None,
         };
         let rule = serde_json::from_value(json!({ "name": TABLE, "protect": { "email": "hash" } })).unwrap();

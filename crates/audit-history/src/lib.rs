@@ -4,6 +4,7 @@ pub mod export;
 mod key;
 mod lines;
 pub mod question;
+pub mod row;
 pub mod search;
 mod store;
 pub mod transaction;

@@ -68,12 +68,7 @@ pub async fn search(
     Ok(Page { records, more })
 }
 
-async fn search_rows(
-    store: &Store,
-    wanted: &Wanted,
-    matcher: &Matcher,
-    limit: usize,
-) -> Result<Page, StoreError> {
+async fn search_rows(store: &Store, wanted: &Wanted, matcher: &Matcher, limit: usize) -> Result<Page, StoreError> {
     let (mut wanted, mut seen, mut records) = (wanted.clone(), HashSet::new(), Vec::new());
     loop {
         let page = store.search(&wanted, &|record| matcher.matches(record), ROWS_PAGE).await?;

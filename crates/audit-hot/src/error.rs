@@ -39,7 +39,7 @@ fn action(outcome: Outcome) -> Action {
     }
 }
 
-const LOST: &str = "the connection was lost: see that the hot database's server runs; versions wait meanwhile";
+const LOST: &str = "the connection was lost: check that the hot database's server runs; versions wait meanwhile";
 
 /// The hint for a SQLSTATE: what a person can do.
 pub(crate) fn hint(sqlstate: &str) -> Option<&'static str> {

@@ -56,7 +56,7 @@ pub(crate) fn of_code(doing: &str, code: Code, said: Option<String>, otherwise: 
         .source(Reason(said.unwrap_or(code.to_string())))
 }
 
-const LOST: &str = "see that the brokers run and can be reached; versions wait meanwhile";
+const LOST: &str = "check that the brokers run and can be reached; versions wait meanwhile";
 
 /// TLS is the default: brokers without it answer nothing that could be understood.
 const UNVERIFIED: &str = "name the brokers' port for TLS, and in tls.ca_file who vouches for them; for brokers without TLS set plain_text = true, \

@@ -71,7 +71,7 @@ impl KeyError {
     pub fn hint(&self) -> String {
         match self {
             KeyError::Unreachable { .. } => {
-                "see that the service runs, and its address and certificate in the configuration"
+                "check that the service runs, and its address and certificate in the configuration"
             }
             KeyError::Unwell { .. } => "nothing is lost: it is asked again",
             KeyError::Denied { .. } => {
@@ -82,7 +82,7 @@ impl KeyError {
             KeyError::Refused { .. } => {
                 "see `cdc-audit keys list` for the master key that wrapped it; former ones belong under `former`"
             }
-            KeyError::Nonsense { .. } => "see that the address is the service's own",
+            KeyError::Nonsense { .. } => "check that the address is the service's own",
             KeyError::Credentials { .. } => "see the credentials in the configuration, or in the environment",
             KeyError::Secret { source, .. } => source.hint(),
             KeyError::Client { .. } => "see ca_file",
@@ -91,10 +91,10 @@ impl KeyError {
             KeyError::NoClass { .. } => "add [protection.keys.CLASS]",
             KeyError::NoSubjects { .. } => "see which class the columns of that subject name",
             KeyError::NoStore { source } => {
-                return source.hint().unwrap_or_else(|| "see that the database of the key store runs".to_owned());
+                return source.hint().unwrap_or_else(|| "check that the database of the key store runs".to_owned());
             }
-            KeyError::Store { .. } => "run `cdc-audit setup`, which makes the key store, and see that its database runs",
-            KeyError::NoKey { .. } => "see that this is the key store of the source that wrote the value",
+            KeyError::Store { .. } => "run `cdc-audit setup`, which makes the key store, and check that its database runs",
+            KeyError::NoKey { .. } => "check that this is the key store of the source that wrote the value",
             KeyError::NotStored { .. } => {
                 "nothing was encrypted under it, and another one is tried; look for triggers and rules of cdc_audit.data_keys"
             }

@@ -284,13 +284,13 @@ impl LakeError {
                 "`cdc-audit check` says how many tenants there are; their names lie in the home, in `_cdc_audit/tenants`"
             }
             LakeError::Folder { .. } => {
-                "the lake's folder is made when the daemon runs for the first time; see that `url` names it"
+                "the lake's folder is made when the daemon runs for the first time; check that `url` names it"
             }
             LakeError::Store { .. } | LakeError::Log { .. } | LakeError::UploadLost { .. } => match self.refused() {
                 true => {
                     "the store refuses these credentials: let them list, read, write and delete there; the daemon tries again by itself"
                 }
-                false => "see that the lake's place can be reached and is whole; the daemon tries again by itself",
+                false => "check that the lake's place can be reached and is whole; the daemon tries again by itself",
             },
             LakeError::Place { .. } => {
                 "write an absolute path, file:///path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or \

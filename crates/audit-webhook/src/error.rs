@@ -21,6 +21,6 @@ pub(crate) fn unreachable(place: &str, error: reqwest::Error) -> SinkError {
     let what = if error.is_timeout() { "does not answer in time" } else { "cannot be reached" };
     // The address may contain a secret.
     SinkError::retry(format!("{place} {what}"))
-        .hint("see that the receiver runs and that its certificate is vouched for; versions wait meanwhile")
+        .hint("check that the receiver runs and that its certificate is vouched for; versions wait meanwhile")
         .source(error.without_url())
 }

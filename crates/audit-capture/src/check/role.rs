@@ -55,7 +55,7 @@ fn tables(report: &mut Report, role: &str, baselined: &[&Table]) {
     if !unreadable.is_empty() {
         let names = list(unreadable.iter().map(|table| table.name()));
         let message = format!("it may not read {names}: no baseline");
-        let fix = "run `cdc-audit setup --as` their owner, or set baseline = false for these tables";
+        let fix = "run `cdc-audit setup --as URL` with a role that owns them, or set baseline = false for these tables";
         report.fail(Area::Role, role, message, fix);
     }
 }
@@ -77,12 +77,22 @@ fn objects(report: &mut Report, seen: &Seen, input: &Input<'_>, role: &str) {
     let lacking: Vec<&str> = TABLES.iter().filter_map(lacks).collect();
     if !lacking.is_empty() {
         let names = list(lacking.iter().map(|name| format!("cdc_audit.{name}")));
-        report.fail(Area::Role, role, format!("it may not use {names}"), "run `cdc-audit setup --as` their owner");
+        report.fail(
+            Area::Role,
+            role,
+            format!("it may not use {names}"),
+            "run `cdc-audit setup --as URL` with a role that owns them",
+        );
     }
     if objects.quarantine_is_old || objects.quarantine_is_open {
         let message =
             "cdc_audit.quarantine is of an earlier version: it does not prove who decided to leave a change out";
-        report.fail(Area::Server, "schema cdc_audit", message, "run `cdc-audit setup --as` its owner");
+        report.fail(
+            Area::Server,
+            "schema cdc_audit",
+            message,
+            "run `cdc-audit setup --as URL` with a role that owns it",
+        );
     }
     for what in &objects.foreign {
         let message = format!("it holds what setup did not make: {what}");

@@ -127,7 +127,7 @@ fn refuse_foreign(plan: &mut Plan, found: &Found) {
         );
         let hint = format!(
             "drop nothing before you know what it is, because a trail may lie in it: `\\dt+ cdc_audit.*` in psql lists it; if an earlier \
-             setup ran as {owner}, run setup --as that role; else ask who uses {owner}, and as a superuser run \
+             setup ran as {owner}, run `cdc-audit setup --as URL` with that role; else ask who uses {owner}, and as a superuser run \
              ALTER SCHEMA cdc_audit OWNER TO {me}, or rename the schema, which keeps everything in it"
         );
         plan.refuse(message, hint);

@@ -157,7 +157,7 @@ fn note(plan: &mut Plan, found: &Found, table: &Table, why: &LeftOut) {
         ),
         LeftOut::NotOwned => plan.note(
             format!("{name} is left out: it belongs to role {}, and {} is no member", table.owner, found.admin.name),
-            Some(format!("run setup --as a member of {}", table.owner)),
+            Some(format!("run `cdc-audit setup --as URL` with a member of {}", table.owner)),
         ),
     }
 }

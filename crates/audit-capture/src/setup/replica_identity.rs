@@ -16,7 +16,7 @@ pub(super) fn full(plan: &mut Plan, found: &Found, wanted: &Wanted<'_>) -> BTree
     let target = publication::Target::of(found);
     let selected: Vec<&Table> = found.selected(wanted.rules).collect();
     for pattern in patterns.iter().filter(|pattern| !selected.iter().any(|t| matches(pattern, &t.name().to_string()))) {
-        let hint = "name it as schema.table, and see that the rules of the configuration take it";
+        let hint = "name it as schema.table, and check that the rules of the configuration take it";
         plan.refuse(format!("no captured table is called {pattern}"), hint);
     }
     let mut made_full = BTreeSet::new();

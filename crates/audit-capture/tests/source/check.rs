@@ -159,7 +159,7 @@ async fn what_the_role_may_not_do_is_found() {
                 "role {role}: it may not use replication slots -> as a superuser run ALTER ROLE {role} REPLICATION"
             ),
             format!(
-                "role {role}: it may not read public.unseen: no baseline -> run `cdc-audit setup --as` their owner, or set \
+                "role {role}: it may not read public.unseen: no baseline -> run `cdc-audit setup --as URL` with a role that owns them, or set \
                  baseline = false for these tables"
             ),
             format!(
@@ -167,7 +167,7 @@ async fn what_the_role_may_not_do_is_found() {
                  ALTER ROLE {role} BYPASSRLS, or set baseline = false for these tables"
             ),
             format!(
-                "role {role}: it may not use cdc_audit.context_keys, cdc_audit.chunks, cdc_audit.captured, cdc_audit.captured_names, cdc_audit.captured_since and 1 more -> run `cdc-audit setup --as` their owner"
+                "role {role}: it may not use cdc_audit.context_keys, cdc_audit.chunks, cdc_audit.captured, cdc_audit.captured_names, cdc_audit.captured_since and 1 more -> run `cdc-audit setup --as URL` with a role that owns them"
             ),
         ];
         assert_eq!(red(&findings(&source, &rules).await), expected);

@@ -62,6 +62,15 @@ impl Names {
         self.methods.iter().flatten()
     }
 
+    /// Passes the parts of all rules to `each`, in their order.
+    pub(super) fn each_part(&self, each: &mut impl FnMut(&str)) {
+        each(&self.any_style.to_string());
+        for (pattern, methods) in self.patterns.iter().zip(&self.methods) {
+            each(pattern);
+            methods.iter().for_each(|method| each(&method.to_string()));
+        }
+    }
+
     /// Whether there are more patterns than can be searched for together. Then every member is hidden.
     pub fn too_many(&self) -> bool {
         self.asked().is_none()

@@ -83,6 +83,7 @@ impl History {
             key,
             key_source,
             oid: Some(relation.oid),
+            rules: None,
             seal: None,
         };
         shape.digest = shape.digest_of(relation);
@@ -90,6 +91,7 @@ impl History {
             shape.schema_version = before.schema_version;
             shape.first = before.first;
             shape.digest.clone_from(&before.digest);
+            shape.rules.clone_from(&before.rules);
             shape.seal.clone_from(&before.seal);
         }
         Arc::new(shape)

@@ -249,13 +249,7 @@ enum Operator {
     Compares(How),
 }
 
-fn condition(
-    name: &str,
-    operator: Operator,
-    value: &str,
-    word: &str,
-    clock: &Clock,
-) -> Result<Condition, NotAFilter> {
+fn condition(name: &str, operator: Operator, value: &str, word: &str, clock: &Clock) -> Result<Condition, NotAFilter> {
     let attribute = match name {
         "table" => Some(Attribute::Table),
         "key" => Some(Attribute::Key),
@@ -439,7 +433,8 @@ fn shown(text: &str) -> String {
 }
 
 fn name(column: &str) -> String {
-    let reserved = ["table", "key", "event", "actor", "reason", "request", "tenant", "xid", "since", "until", "in", "on", "word"];
+    let reserved =
+        ["table", "key", "event", "actor", "reason", "request", "tenant", "xid", "since", "until", "in", "on", "word"];
     let plain = column.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '$'));
     match (reserved.contains(&column), plain) {
         (true, _) => format!(".{column}"),
@@ -463,7 +458,10 @@ mod tests {
     #[test]
     fn words_become_conditions_and_words_again() {
         for (line, shown) in [
-            ("state:open->paid actor:31,32 -event:snapshot total>1000", "state:open->paid actor:31,32 -event:snapshot total>1000"),
+            (
+                "state:open->paid actor:31,32 -event:snapshot total>1000",
+                "state:open->paid actor:31,32 -event:snapshot total>1000",
+            ),
             ("reason~refund since:8d", "reason~refund since:2026-03-24T09:30:00.000000Z"),
             ("state:->paid state:null-> state: state:->", "state:->paid state:null-> state: state:"),
             ("in:2026-01", "in:2026-01-01T00:00:00.000000Z..2026-02-01T00:00:00.000000Z"),

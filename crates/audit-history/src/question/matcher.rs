@@ -176,7 +176,10 @@ enum Asks {
     /// The table has no such column.
     Nothing,
     Touched,
-    Changed { from: Option<Vec<Given>>, to: Option<Vec<Given>> },
+    Changed {
+        from: Option<Vec<Given>>,
+        to: Option<Vec<Given>>,
+    },
     Value(Vec<Given>),
     Has(Vec<String>),
     Compares(How, Given),
@@ -263,8 +266,7 @@ fn test(
             match value {
                 None => all.push(Given::Value(Value::Null)),
                 Some(plain) if field.rule.is_some() => {
-                    let sought =
-                        Sought { table: columns.table.clone(), column: name.to_owned(), plain: plain.clone() };
+                    let sought = Sought { table: columns.table.clone(), column: name.to_owned(), plain: plain.clone() };
                     let forms = stored.get(&sought).into_iter().flatten();
                     all.extend(forms.map(|text| Given::Value(Value::Text(text.clone()))));
                 }
@@ -325,9 +327,7 @@ impl Asks {
                 is(is_change && side(from, old) && side(to, new))
             }
             (Asks::Changed { to: Some(to), .. }, Sides::Unknown(Some(new))) if !one(to, new) => Truth::No,
-            (asks, Sides::Known(old, new)) => {
-                is([old, new].into_iter().flatten().any(|json| asks.holds(json)))
-            }
+            (asks, Sides::Known(old, new)) => is([old, new].into_iter().flatten().any(|json| asks.holds(json))),
             (_, Sides::Unknown(_)) => Truth::Unknown,
         }
     }

@@ -81,7 +81,9 @@ impl Given {
         let as_is = Clock { now: clock.now, zone: jiff::tz::TimeZone::UTC };
         let span = |clock: &Clock| clock.span(text).ok().map(Given::Span);
         let read = match kind {
-            Kind::Int2 | Kind::Int4 | Kind::Int8 => Number::read(text).map(|number| Given::Value(Value::Number(number))),
+            Kind::Int2 | Kind::Int4 | Kind::Int8 => {
+                Number::read(text).map(|number| Given::Value(Value::Number(number)))
+            }
             Kind::Float4 | Kind::Float8 | Kind::Numeric(_) => match text {
                 "NaN" | "Infinity" | "-Infinity" => Some(Given::Value(Value::Text(text.to_owned()))),
                 text => Number::read(text).map(|number| Given::Value(Value::Number(number))),
@@ -189,8 +191,19 @@ mod tests {
     #[test]
     fn numbers_compare_by_value_whatever_their_length() {
         let sorted = [
-            "-1e3", "-999.5", "-0.001", "0", "1e-9", "0.5", "1", "1.0000000000000000000000001", "9", "10", "12.5",
-            "123456789012345678901234567890", "1e30",
+            "-1e3",
+            "-999.5",
+            "-0.001",
+            "0",
+            "1e-9",
+            "0.5",
+            "1",
+            "1.0000000000000000000000001",
+            "9",
+            "10",
+            "12.5",
+            "123456789012345678901234567890",
+            "1e30",
         ];
         let numbers: Vec<Number> = sorted.iter().filter_map(|text| Number::read(text)).collect();
         assert_eq!(numbers.len(), sorted.len());
@@ -209,7 +222,11 @@ mod tests {
         let given = Given::read(&kind, "c", given, &clock).unwrap_or_else(|error| panic!("{error}"));
         let stored = RawValue::from_string(stored.to_owned()).unwrap();
         let value = Value::stored(&kind, &stored);
-        assert_eq!((given.equals(&value), given.order(&value)), (order == Some(Ordering::Equal), order), "{given:?} {value:?}");
+        assert_eq!(
+            (given.equals(&value), given.order(&value)),
+            (order == Some(Ordering::Equal), order),
+            "{given:?} {value:?}"
+        );
     }
 
     #[test]
@@ -238,7 +255,8 @@ mod tests {
         for (kind, text) in [(Kind::Int4, "abc"), (Kind::Bool, "maybe"), (Kind::Date, "soon")] {
             assert!(Given::read(&kind, "c", text, &clock).is_err(), "{text}");
         }
-        let json = |text: &str| matches!(Given::read(&Kind::Jsonb, "c", text, &clock), Ok(Given::Value(Value::Json(_))));
+        let json =
+            |text: &str| matches!(Given::read(&Kind::Jsonb, "c", text, &clock), Ok(Given::Value(Value::Json(_))));
         assert!(json("{\"a\": 1}") && json("plain"));
     }
 }

@@ -167,8 +167,7 @@ impl File {
                 if !wanted.is_in_span(rows.committed_at(at)) || !is_wanted(&rows, at, wanted) {
                     continue;
                 }
-                let moment =
-                    Moment { committed_at: rows.committed_at(at), position: rows.position(at, &self.path)? };
+                let moment = Moment { committed_at: rows.committed_at(at), position: rows.position(at, &self.path)? };
                 if wanted.is_before(moment) && holds(wanted, moment) {
                     candidates.push((moment, first + at));
                 }
@@ -242,9 +241,9 @@ fn is_wanted(rows: &Rows, at: usize, wanted: &Wanted) -> bool {
         && is_one(&wanted.actors, "cdc_actor_id")
         && (wanted.xids.is_empty() || rows.number("cdc_xid", at).is_some_and(|xid| wanted.xids.contains(&xid)))
         && (wanted.changed.is_empty()
-            || rows.names("cdc_changed", at).is_none_or(|changed| {
-                wanted.changed.iter().all(|column| changed.contains(column))
-            }))
+            || rows
+                .names("cdc_changed", at)
+                .is_none_or(|changed| wanted.changed.iter().all(|column| changed.contains(column))))
 }
 
 /// Whether the position is a wanted one.

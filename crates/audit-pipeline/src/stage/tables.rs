@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use audit_core::context::{Author, Contexts};
+use audit_core::mac::MacKey;
 use audit_core::position::{Lsn, Position};
 use audit_core::rules::{FormerNames, TableRules};
-use audit_core::shape::{CatalogTable, Former, History, Relation, Shape, TableName};
+use audit_core::shape::{CatalogTable, Former, History, Relation, Shape, ShapeRules, TableName};
 use audit_core::table::Table;
 use audit_pgoutput::Message;
 use tracing::warn;
@@ -158,7 +159,15 @@ impl Stage {
         if let Some(column) = rules.unmet(&shape, &later) {
             return Err(Table::unmet(&shape, column).into());
         }
-        let table = Arc::new(Table::new(shape.clone(), &rules, self.policy.row_key.is_some())?);
+        let table = Table::new(shape.clone(), &rules, self.policy.row_key.is_some())?;
+        let hash_key = self.policy.hash_key.as_ref().map(MacKey::id);
+        let recorded = ShapeRules::of(&table, rules.rule.row_filter.as_deref(), hash_key);
+        // ⚠ What is derived from earlier versions depends on the rules, so other rules are another shape.
+        let shape = match shape.rules.as_ref() == Some(&recorded) {
+            true => shape,
+            false => Arc::new(shape.under(recorded, relation, position)),
+        };
+        let table = Arc::new(table.in_shape(shape.clone()));
         let before = self.lineage.get(&relation.oid).and_then(|earlier| earlier.last()).map(|(shape, _)| shape);
         if before.is_none_or(|before| before.digest != shape.digest || !before.has_numbers_of(&shape)) {
             say(&table, before.map(|before| before.key.as_slice()));

@@ -131,8 +131,8 @@ impl Asker<'_> {
             words[0] = format!("table:{}", quoted(&subject::named(&name, &known, &rules).map_err(no_table(&name))?));
         }
         words.extend(flags.words());
-        let filter = Filter::read(&words, clock)
-            .map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
+        let filter =
+            Filter::read(&words, clock).map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
         self.fitted(filter, known, &rules, clock).await
     }
 
@@ -211,10 +211,7 @@ impl Asker<'_> {
     }
 
     /// The stored forms of plain values, for those who may use the keys. That they were asked for is logged first.
-    async fn stored(
-        &self,
-        sought: Vec<(Sought, &MethodRule)>,
-    ) -> Result<HashMap<Sought, Vec<String>>, CliError> {
+    async fn stored(&self, sought: Vec<(Sought, &MethodRule)>) -> Result<HashMap<Sought, Vec<String>>, CliError> {
         let mut stored: HashMap<Sought, Vec<String>> = HashMap::new();
         if sought.is_empty() {
             return Ok(stored);

@@ -28,15 +28,13 @@ mod what;
 pub use what::{actor, time, what};
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  cdc-audit search orders 'state:open->paid' actor:31,32 since:8d\n  \
+#[command(after_help = "Examples:\n  cdc-audit search orders 'state:open->paid' actor:31,32 since:8d\n  \
     cdc-audit search reason~refund -event:snapshot --json\n  \
     cdc-audit search orders 'total>1000' --group-by actor,day\n  \
     cdc-audit search @refunds --since-last nightly      the saved question [questions.refunds], only what is new\n\n\
     Filters: actor:31,32  event:deleted  key:42  reason~part  request:ID  xid:7311  since:3d  until:2026-02-01  in:2026-01;\n\
     state:  (touched)   state:open->paid   state:->paid   state:null->   state:paid   total>1000   note~part;   word:part.\n\
-    A comma means \"or\", a leading - \"not\"; null is NULL, '\"null\"' the text. Quote < and > for the shell."
-)]
+    A comma means \"or\", a leading - \"not\"; null is NULL, '\"null\"' the text. Quote < and > for the shell.")]
 pub struct Args {
     /// A table, if any, then filters; or `@NAME`, a question of the configuration, then further filters.
     #[arg(value_name = "TABLE|FILTER")]
@@ -179,7 +177,8 @@ impl Search<'_> {
             [table] => table.clone(),
             tables => format!("{} tables", tables.len()),
         };
-        let filter = if self.asked.filter.terms.is_empty() { String::new() } else { format!(" · {}", self.asked.filter) };
+        let filter =
+            if self.asked.filter.terms.is_empty() { String::new() } else { format!(" · {}", self.asked.filter) };
         let (since, until) = (bound(self.wanted.since, "the beginning"), bound(self.wanted.until, "now"));
         let zone = zone.iana_name().map_or_else(|| time_zone(zone), str::to_owned);
         eprintln!("{}", audit_config::visible(&format!("{tables}{filter} · {since} … {until} {zone} · {}", self.sink)));
@@ -247,7 +246,8 @@ impl Search<'_> {
         if self.args.quiet {
             return Ok(found);
         }
-        let next = page.records.last().filter(|_| page.more).map(|last| cursor::write(Moment::of(last), &self.asked.filter));
+        let next =
+            page.records.last().filter(|_| page.more).map(|last| cursor::write(Moment::of(last), &self.asked.filter));
         self.print(&page, next.as_deref()).await?;
         self.say_untold();
         Ok(found)

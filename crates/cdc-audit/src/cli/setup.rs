@@ -111,7 +111,7 @@ async fn hot_target(hot: HotDatabase) -> Result<Target, CliError> {
     if hot.options.owner.is_none() && hot.options.writer.as_ref() == Some(&user) {
         let message =
             format!("role {user} will own the audit tables and write them: it could also change its own trail");
-        let hint = "run setup --as another role, or with --owner ROLE";
+        let hint = "run `cdc-audit setup --as URL` with another role, or with `--owner ROLE`";
         plan.steps.insert(0, Step::Note { message, hint: Some(hint.to_owned()) });
     }
     Ok(Target { place, client, plan })

@@ -4,8 +4,10 @@
 use std::collections::HashSet;
 
 use audit_core::context::ContextKey;
+use audit_core::events::RowEvent;
+use audit_core::mac::MacKey;
 use audit_core::method::{Method, Protect};
-use audit_core::rules::ProtectionRule;
+use audit_core::rules::{ProtectionRule, TableRule};
 use audit_core::shape::{CatalogType, KeySource, ShapeColumn};
 
 use super::*;
@@ -395,7 +397,40 @@ fn shapes_that_earlier_releases_stored_are_read_and_go_on() {
     let mut stage = Stage::new(StageConfig { shapes: vec![shape], ..config(Rules::default()) });
     feed(&mut stage, &format!("{PATIENTS}\n begin 1000\n insert 5 1 x\n commit")).unwrap();
     expect![[r#"
-        1000.0 created patients 1 {"id": 1, "ssn": "x"} v4
+        1000.0 created patients 1 {"id": 1, "ssn": "x"} v5
     "#]]
     .assert_eq(&show(&stage.take_batch()));
+}
+
+/// What is derived from earlier versions depends on the rules, so every version says by its shape which it was made
+/// under.
+#[test]
+fn other_rules_are_another_shape_and_the_same_rules_are_not() {
+    let mut shapes: Vec<Shape> = Vec::new();
+    let mut number = |rules: Rules, lsn: u64, hash_key: &str| {
+        let stored = Position::new(1, Lsn(lsn - 1), 0);
+        let mut given = StageConfig { shapes: shapes.clone(), stored, ..config(rules) };
+        given.policy.hash_key = Some(MacKey::new(hash_key, b"secret"));
+        let mut stage = Stage::new(given);
+        feed(&mut stage, &format!("{PATIENTS}\n begin {lsn}\n insert 5 1 x\n commit")).unwrap();
+        let batch = stage.take_batch();
+        let shape = batch.versions().next().unwrap().table().shape.as_ref().clone();
+        shapes.retain(|known| known.schema_version != shape.schema_version);
+        shapes.push(shape.clone());
+        shape.schema_version
+    };
+    let under = |change: fn(&mut TableRule)| {
+        let mut rules = protecting("other");
+        rules.tables[0].protect = [("ssn".to_owned(), Protect::from(Method::Hash))].into();
+        change(&mut rules.tables[0]);
+        rules
+    };
+    assert_eq!(number(under(|_| {}), 1000, "1"), 1);
+    assert_eq!(number(under(|_| {}), 2000, "1"), 1);
+    assert_eq!(number(under(|_| {}), 3000, "2"), 2, "another key");
+    assert_eq!(number(under(|rule| rule.events = Some(vec![RowEvent::Created])), 4000, "2"), 3);
+    assert_eq!(number(under(|rule| rule.row_filter = Some("id > 0".into())), 5000, "2"), 4);
+    assert_eq!(number(under(|rule| rule.ignore_alone = Some(vec!["ssn".into()])), 6000, "2"), 5);
+    assert_eq!(number(under(|rule| rule.protect = Default::default()), 7000, "2"), 6);
+    assert_eq!(number(under(|rule| rule.protect = Default::default()), 8000, "3"), 6, "nothing is hashed");
 }

@@ -21,7 +21,10 @@ pub fn read(cursor: &str, filter: &Filter) -> Result<Moment, CliError> {
     };
     if of != digest(filter) {
         return Err(CliError::new("the cursor belongs to another question")
-            .hint("ask with the same filters as before, or without --before; write times such as `3d` as dates".to_owned())
+            .hint(
+                "ask with the same filters as before, or without --before; write times such as `3d` as dates"
+                    .to_owned(),
+            )
             .code(code::USAGE));
     }
     Ok(Moment { committed_at, position })

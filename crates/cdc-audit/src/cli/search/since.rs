@@ -29,9 +29,8 @@ pub async fn answer(search: &Search<'_>, name: &str) -> Result<u64, CliError> {
     let mut wanted = Wanted { after: kept.map(|kept| kept.position), ..search.wanted.clone() };
     let mut found = 0;
     loop {
-        let matches = |record: &audit_core::stored::Record| {
-            record.position <= head && search.asked.matcher.matches(record)
-        };
+        let matches =
+            |record: &audit_core::stored::Record| record.position <= head && search.asked.matcher.matches(record);
         let records = search.store.search(&wanted, &matches, PAGE).await?;
         let is_last = records.len() < PAGE;
         wanted.before = records.last().map(Moment::of).or(wanted.before);
