@@ -9,6 +9,8 @@ mod setup;
 mod running;
 // `history` and `export`.
 mod trail;
+// `search` and `tx`.
+mod search;
 // `plan`, and what `check` says about rules.
 mod plan;
 // `resume`.
