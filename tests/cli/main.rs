@@ -11,6 +11,10 @@ mod running;
 mod trail;
 // `search` and `tx`.
 mod search;
+// `activity`.
+mod activity;
+// `report`.
+mod report;
 // `plan`, and what `check` says about rules.
 mod plan;
 // `resume`.
@@ -21,3 +25,5 @@ mod keys;
 mod opened;
 // `subject`: people whose values can be erased.
 mod subjects;
+// `undo` and `rollback`.
+mod undo;

@@ -46,6 +46,7 @@ pub mod shape;
 pub mod sink;
 pub mod stored;
 pub mod table;
+pub mod totals;
 pub mod value;
 pub mod version;
 pub mod versions_table;

@@ -28,7 +28,7 @@ pub const MANIFEST: &str = "manifest.json";
 const UNFINISHED: &str = "unfinished.jsonl";
 
 /// The table of lost stretches. It is part of every export, because its reader must know what is missing.
-const GAPS: &str = "cdc_audit.gap";
+pub(crate) const GAPS: &str = "cdc_audit.gap";
 
 /// Describes what to export.
 #[derive(Clone, Debug)]

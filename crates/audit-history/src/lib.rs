@@ -1,14 +1,18 @@
 //! Reads what the sinks have stored: the trail of a row, and exports that can be verified.
 
+pub mod activity;
+mod commit;
 pub mod export;
 mod key;
 mod lines;
 pub mod question;
+pub mod report;
 pub mod row;
 pub mod search;
 mod store;
 pub mod transaction;
 
+pub use commit::Commit;
 pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};

@@ -156,7 +156,7 @@ impl Store {
         Ok(self.shapes(source, table).await?.into_iter().max_by_key(|shape| shape.schema_version))
     }
 
-    /// Reads all shapes of the table.
+    /// Reads all shapes of the table, oldest first.
     ///
     /// # Errors
     /// Fails if the store cannot be read.

@@ -109,6 +109,15 @@ impl Opener {
         let token = token(&stored.key, &secret, domain, plain.as_bytes()).ok_or(Unopened)?;
         Ok(Some((stored.key, token)))
     }
+
+    /// Logs something that is done to these places of the trail and opens no value.
+    ///
+    /// # Errors
+    /// Fails if the log cannot be written.
+    pub async fn note(&self, access: &Access, about: &[Ask]) -> Result<(), KeyError> {
+        let entries: Vec<Entry<'_>> = about.iter().map(|ask| Entry { ask, key_id: None, success: true }).collect();
+        self.store().log(access, &entries).await
+    }
 }
 
 struct Entry<'a> {
@@ -117,7 +126,30 @@ struct Entry<'a> {
     success: bool,
 }
 
+/// How often a person did something.
+#[derive(Clone, Debug)]
+pub struct Accesses {
+    /// The person in whose name it was done, else the user of the operating system.
+    pub user: String,
+    pub action: String,
+    pub count: u64,
+}
+
 impl KeyStore {
+    /// Counts the entries of the access log between two times, which are texts that PostgreSQL reads. The session's
+    /// role needs SELECT on the log.
+    pub async fn accesses(&self, source: &str, since: &str, until: &str) -> Result<Vec<Accesses>, KeyError> {
+        let statement = "SELECT coalesce(requested_by, os_user), action, count(*) FROM cdc_audit.access_log \
+             WHERE source = $1 AND at >= $2::text::timestamptz AND at < $3::text::timestamptz GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2";
+        let rows = self.query("reading the access log", statement, &[&source, &since, &until]).await?;
+        let accesses = |row: &tokio_postgres::Row| Accesses {
+            user: row.get(0),
+            action: row.get(1),
+            count: row.get::<_, i64>(2) as u64,
+        };
+        Ok(rows.iter().map(accesses).collect())
+    }
+
     async fn log(&self, access: &Access, entries: &[Entry<'_>]) -> Result<(), KeyError> {
         if entries.is_empty() {
             return Ok(());

@@ -41,7 +41,7 @@ mod master;
 mod opener;
 mod store;
 
-pub use access::{Access, Ask, Searched};
+pub use access::{Access, Accesses, Ask, Searched};
 pub use admin::{Erased, KeyAdmin, Rewrapped};
 pub use config::{AwsMaster, AzureMaster, Connection, GcpMaster, KeyClass, LocalMaster, Master, VaultMaster};
 pub use error::{KeyError, OpenError};

@@ -356,7 +356,7 @@ impl KeyStore {
         Ok(rows.iter().filter_map(StoredSubject::read).collect())
     }
 
-    async fn query(
+    pub(crate) async fn query(
         &self,
         doing: &'static str,
         statement: &str,

@@ -7,6 +7,7 @@ use audit_capture::config::SourceConfig;
 use audit_connect::PgEndpoint;
 use audit_core::protect::Policy;
 use audit_core::rules::{Rules, TableRule};
+use audit_history::activity::ActivityConfig;
 use audit_hot::HotConfig;
 use audit_kafka::KafkaConfig;
 use audit_lake::LakeConfig;
@@ -38,6 +39,8 @@ pub struct Config {
     pub baseline: BaselineConfig,
     #[serde(default)]
     pub pipeline: PipelineConfig,
+    #[serde(default)]
+    pub activity: ActivityConfig,
     #[serde(default)]
     pub http: HttpConfig,
     #[serde(default)]

@@ -38,7 +38,6 @@ pub mod code {
     #[allow(dead_code)]
     pub const FINDINGS: u8 = 10;
     /// What was to be changed had been changed by someone else; nothing was written.
-    #[allow(dead_code)]
     pub const CONFLICT: u8 = 11;
 }
 

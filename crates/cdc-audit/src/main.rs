@@ -88,12 +88,20 @@ enum Configured {
     Search(cli::search::Args),
     /// Show everything that one transaction did, in order.
     Tx(cli::tx::Args),
+    /// Put back what a version or a whole transaction changed, on the source, by your own login.
+    Undo(cli::undo::Args),
+    /// Make one row of the source what it was, by your own login.
+    Rollback(cli::rollback::Args),
     /// Show versions with their encrypted values in plain, to those who may; logged first.
     Decrypt(cli::decrypt::Args),
     /// List, rotate, rewrap, export and destroy the keys of encrypted values.
     Keys(cli::keys::Args),
     /// Write versions to files that can be proved: JSON Lines and a manifest.
     Export(cli::export::Args),
+    /// Count the versions of a span by actor, table, event and day; what nobody accounts for, and what is missing.
+    Report(cli::report::Args),
+    /// Look for what is odd in a span, by the rules of the configuration.
+    Activity(cli::activity::Args),
     /// Make files of a lake fewer and sort them, where no readers list its folders.
     Compact(cli::compact::Args),
     /// Print statements that make the lake queryable in an engine; run them there, and again when tables change.
@@ -146,9 +154,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Configured::History(args) => cli::history::run(args, &config).await,
             Configured::Search(args) => cli::search::run(args, &config).await,
             Configured::Tx(args) => cli::tx::run(args, &config).await,
+            Configured::Undo(args) => cli::undo::run(args, &config).await,
+            Configured::Rollback(args) => cli::rollback::run(args, &config).await,
             Configured::Decrypt(args) => cli::decrypt::run(args, &config).await,
             Configured::Keys(args) => cli::keys::run(args, &config).await,
             Configured::Export(args) => cli::export::run(args, &config).await,
+            Configured::Report(args) => cli::report::run(args, &config).await,
+            Configured::Activity(args) => cli::activity::run(args, &config).await,
             Configured::Compact(args) => cli::compact::run(args, &config).await,
             Configured::Ddl(args) => cli::ddl::run(args, &config).await,
             Configured::Teardown(args) => cli::teardown::run(args, &config).await,

@@ -7,6 +7,7 @@ mod history;
 mod places;
 mod row;
 mod search;
+mod totals;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use audit_core::search::{Commit, Matches, Wanted};
 use audit_core::shape::Shape;
 use audit_core::sink::{Checkpoint, SinkError};
 use audit_core::stored::Record;
+use audit_core::totals::{Bounds, Totals};
 use futures::{Stream, StreamExt};
 use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{Client, Row};
@@ -270,6 +272,14 @@ impl HotReader {
         let parameters = parameters(selection, &since, &until);
         let row = self.client.query_one(&statement, &parameters).await.map_err(failed("counting"))?;
         Ok(row.get::<_, i64>(0) as u64)
+    }
+
+    /// Counts the versions of these tables that lie within the bounds. The server counts, in one statement.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read.
+    pub async fn totals(&self, source: &str, tables: &[String], bounds: &Bounds) -> Result<Totals, ReadError> {
+        totals::totals(&self.client, &self.whose, (source, tables), bounds).await
     }
 
     /// All sinks that store their checkpoint for a source here.

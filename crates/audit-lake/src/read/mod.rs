@@ -11,6 +11,7 @@ mod groups;
 mod history;
 mod record;
 mod search;
+mod totals;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use audit_core::search::{Commit, Matches, Newest, Wanted};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::Record;
+use audit_core::totals::{Bounds, Totals};
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -267,6 +269,22 @@ impl LakeReader {
         let logs = self.logs(source, table).await?;
         let files = files::select(&logs, |stats| stats.may_be_committed(since, until)).await?;
         Ok(files.iter().map(|file| file.rows).sum())
+    }
+
+    /// Counts the versions of these tables that lie within the bounds. Only the columns that are counted are read.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub async fn totals(&self, source: &str, tables: &[String], bounds: &Bounds) -> Result<Totals, LakeError> {
+        let mut all = Totals::default();
+        for table in tables {
+            match self.logs(source, table).await {
+                Ok(logs) => all.add(totals::totals(&logs, table, bounds).await?),
+                Err(LakeError::NoTable { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
     }
 
     /// The shapes of a table, oldest first.

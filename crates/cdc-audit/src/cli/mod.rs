@@ -1,5 +1,6 @@
 //! One command, one file.
 
+pub mod activity;
 pub mod baseline;
 pub mod check;
 pub mod compact;
@@ -13,7 +14,9 @@ pub mod history;
 pub mod keys;
 pub mod man;
 pub mod plan;
+pub mod report;
 pub mod resume;
+pub mod rollback;
 pub mod run;
 pub mod search;
 pub mod setup;
@@ -21,3 +24,5 @@ pub mod status;
 pub mod subject;
 pub mod teardown;
 pub mod tx;
+pub mod undo;
+pub mod when;

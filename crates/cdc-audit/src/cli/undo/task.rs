@@ -1,0 +1,252 @@
+//! From versions of the trail to rows that are put back: what `undo` and `rollback` share.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use audit_connect::PgEndpoint;
+use audit_core::position::{Micros, Position};
+use audit_core::stored::Record;
+use audit_history::{Selection, Store};
+use audit_keys::{Access, Ask, Opener};
+use audit_undo::{Change, Error, Net, Outcome, Refusal, Report, Request, Resolved, Trail, resolve, script};
+use futures::stream::StreamExt;
+use serde_json::json;
+use tokio_postgres::Client;
+
+use super::operator::How;
+use super::show;
+use super::wait::{Waiting, committed};
+use crate::config::Config;
+use crate::error::{CliError, code};
+use crate::role::os_user;
+
+/// The trail, and the operator's session in the source.
+pub struct Question {
+    pub command: &'static str,
+    pub source: String,
+    pub sink: String,
+    pub store: Store,
+    pub client: Client,
+    pub login: PgEndpoint,
+}
+
+impl Question {
+    /// All versions of a row, oldest first.
+    pub async fn history(&self, table: &str, key: &str) -> Result<Vec<Record>, CliError> {
+        let mut records = self.store.history(&self.source, table, key, u32::MAX).await?;
+        records.reverse();
+        Ok(records)
+    }
+
+    /// ⚠ What happened in a gap is not known, so that values from before it may have been changed since.
+    async fn refuse_gap(&self, after: Position) -> Result<(), CliError> {
+        const GAPS: &str = "cdc_audit.gap";
+        let selection = Selection {
+            source: self.source.clone(),
+            table: GAPS.to_owned(),
+            since: None,
+            until: None,
+            unattributed: false,
+            after: Some(after),
+        };
+        if !self.store.tables(&self.source).await?.iter().any(|table| table == GAPS) {
+            return Ok(());
+        }
+        match self.store.versions(&selection).await?.next().await.transpose()? {
+            None => Ok(()),
+            Some(gap) => Err(CliError::new(format!("changes were lost after this version, at {}", gap.position))
+                .hint("compare the rows with the trail, and correct them by hand".to_owned())
+                .code(code::CONFLICT)),
+        }
+    }
+}
+
+/// Versions that are undone, and how.
+pub struct Task {
+    how: How,
+    question: Question,
+    trail: Trail,
+    /// The positions of the versions that are undone.
+    undone: Vec<Position>,
+    /// From where on nothing may be missing.
+    since: Position,
+}
+
+/// More positions than these do not fit into a context; the commit stands for them.
+const NAMED: usize = 100;
+
+impl Task {
+    /// `records` are oldest first.
+    pub async fn new(how: How, question: Question, records: Vec<Record>) -> Result<Task, CliError> {
+        let mut shapes = HashMap::new();
+        for record in &records {
+            if !shapes.contains_key(&record.table_name) {
+                let of_table = question.store.shapes(&question.source, &record.table_name).await?;
+                shapes.insert(record.table_name.clone(), of_table);
+            }
+        }
+        let undone: Vec<Position> = records.iter().map(|record| record.position).collect();
+        let since = undone.first().copied().unwrap_or_default();
+        Ok(Task { how, question, trail: Trail { records, shapes }, undone, since })
+    }
+
+    /// Undoes only versions after a position; the others say what was before.
+    pub fn after(mut self, position: Position) -> Task {
+        self.since = self.undone.iter().rev().copied().find(|past| *past <= position).unwrap_or(position);
+        self.undone.retain(|undone| *undone > position);
+        self
+    }
+
+    /// Puts back what the changes make, as `nets` folds them. `whole`: they are all of one transaction.
+    pub async fn run(
+        self,
+        config: &Config,
+        whole: bool,
+        nets: impl FnOnce(&[Change]) -> Result<Vec<Net>, Refusal>,
+    ) -> Result<ExitCode, CliError> {
+        if self.undone.is_empty() {
+            return Err(CliError::new("there is nothing to put back").code(code::NOT_FOUND));
+        }
+        self.question.refuse_gap(self.since).await?;
+        let rules = config.rules();
+        let resolved = resolve(&self.question.client, &self.trail, &rules).await.map_err(show::error)?;
+        let nets = nets(&resolved.changes).map_err(|refusal| show::error(refusal.into()))?;
+        let request = self.request(whole)?;
+        if request.apply {
+            self.log(config).await?;
+        }
+        let began = self.now().await?;
+        let done = audit_undo::run(&self.question.client, &resolved.catalog, &nets, &request).await;
+        match done {
+            Ok(report) => self.report(report, &resolved, &request, began).await,
+            Err(Error::Conflict(conflicts)) => {
+                show::conflicts(&self.question, &self.trail, self.how.json, conflicts).await
+            }
+            Err(Error::Unknown { xid }) => self.unknown(config, &xid, began).await,
+            Err(error) => Err(show::error(error)),
+        }
+    }
+
+    fn request(&self, whole: bool) -> Result<Request, CliError> {
+        let how = &self.how;
+        let mut context = json!({
+            "actor_id": how.actor, "reason": how.reason, "tool": format!("cdc-audit {}", self.question.command),
+            "requested_by": os_user()?, "request_id": format!("undo-{:x}-{:x}", Micros::now().0, std::process::id()),
+        });
+        let positions: Vec<String> = self.undone.iter().map(Position::to_string).collect();
+        if positions.len() <= NAMED {
+            context["undo_of"] = json!(positions);
+        }
+        if whole && let Some(record) = self.trail.records.first() {
+            context["undo_of_commit"] = json!(record.commit_lsn.to_string());
+            context["undo_of_xid"] = json!(record.xid);
+        }
+        Ok(Request {
+            context: context.to_string(),
+            fields: how.fields.clone(),
+            later: how.later(),
+            max_rows: how.max_rows,
+            accept_triggers: how.accept_triggers,
+            apply: how.yes,
+        })
+    }
+
+    /// ⚠ Before the first write: nobody undoes anything unseen where there is an access log.
+    async fn log(&self, config: &Config) -> Result<(), CliError> {
+        let keys = &config.protection.keys;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let store = self.how.reader().endpoint(config.key_store())?;
+        let opener = Opener::new(keys, store, &format!("cdc-audit {}", self.question.command))?;
+        let access = Access {
+            os_user: os_user()?,
+            requested_by: Some(self.how.actor.clone()),
+            action: self.question.command.to_owned(),
+            purpose: Some(self.how.reason.clone()),
+        };
+        let undone = self.trail.records.iter().filter(|record| self.undone.contains(&record.position));
+        let ask = |record: &Record| Ask {
+            text: String::new(),
+            aads: Vec::new(),
+            domains: Vec::new(),
+            source: record.source.clone(),
+            table: record.table_name.clone(),
+            key: record.key.clone(),
+            position: record.position.to_string(),
+            field: record.changed.as_ref().map_or_else(String::new, |changed| changed.join(",")),
+        };
+        Ok(opener.note(&access, &undone.map(ask).collect::<Vec<_>>()).await?)
+    }
+
+    /// The time of the source.
+    async fn now(&self) -> Result<Micros, CliError> {
+        let asked = "SELECT (extract(epoch FROM now()) * 1000000)::bigint";
+        Ok(Micros(self.question.client.query_one(asked, &[]).await?.get(0)))
+    }
+
+    async fn report(
+        self,
+        report: Report,
+        resolved: &Resolved,
+        request: &Request,
+        began: Micros,
+    ) -> Result<ExitCode, CliError> {
+        if let Some(file) = &self.how.sql {
+            write(file, &script(&report, &request.context))?;
+        }
+        let versions = match report.outcome {
+            Outcome::Committed => self.waiting(&report.xid, began).versions(&self.question.client).await?,
+            _ => Vec::new(),
+        };
+        show::report(&self.how, &self.question, &report, resolved, &versions)
+    }
+
+    fn waiting<'t>(&'t self, xid: &str, began: Micros) -> Waiting<'t> {
+        Waiting { question: &self.question, span: self.how.wait.get(), xid: short(xid), began }
+    }
+
+    /// Finds out whether the commit whose answer was lost took place.
+    async fn unknown(self, config: &Config, xid: &str, began: Micros) -> Result<ExitCode, CliError> {
+        eprintln!("the connection was lost during the commit; asking whether it took place");
+        let again = How::again(&self.question.login).await;
+        let there = match &again {
+            Ok(client) => committed(client, xid).await,
+            Err(_) => None,
+        };
+        let waiting = self.waiting(xid, began);
+        let versions = match (there, &again) {
+            (Some(false), _) => {
+                return Err(CliError::new("the commit did not take place; nothing was written").code(code::FAILED));
+            }
+            (Some(true), Ok(client)) => waiting.versions(client).await?,
+            _ => waiting.seen().await?,
+        };
+        if there.is_none() && versions.is_empty() {
+            return Err(CliError::new("it is not known whether the commit took place").hint(format!(
+                "do not undo it again before you know: on {} ask SELECT pg_xact_status('{xid}')",
+                config.source.endpoint.describe()
+            )));
+        }
+        show::versions(self.how.json, short(xid), &versions)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The number by which the trail knows a transaction: without the epoch.
+fn short(xid: &str) -> u32 {
+    xid.parse::<u64>().map_or(0, |xid| xid as u32)
+}
+
+/// Writes a new file that only its owner can read, because it has values of rows.
+fn write(path: &Path, text: &str) -> Result<(), CliError> {
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+    written.map_err(|error| {
+        CliError::new(format!("{} cannot be written", path.display())).detail(error.to_string()).code(code::USAGE)
+    })
+}

@@ -1,0 +1,300 @@
+use std::process::Output;
+
+use audit_testkit::{Daemon, shared};
+use cdc_audit_tests::world::World;
+use serde_json::Value;
+
+const TABLES: &str = "CREATE TABLE orders (id int PRIMARY KEY, state text, total numeric(10,2), note text); \
+    CREATE TABLE lines (order_id int REFERENCES orders ON DELETE CASCADE, line int, part text, price float8, PRIMARY KEY (order_id, line)); \
+    CREATE TABLE users (id int PRIMARY KEY, email text, password_hash text NOT NULL DEFAULT 'x', city text); \
+    ALTER TABLE orders REPLICA IDENTITY FULL; ALTER TABLE lines REPLICA IDENTITY FULL; ALTER TABLE users REPLICA IDENTITY FULL";
+
+const RULES: &str = "[[tables]]\nname = \"*\"\nignore_alone = []\nbaseline = false\n[[tables]]\nname = \"public.users\"\n\
+    protect = { password_hash = \"full\", email = \"partial\" }\n";
+
+/// A world with a daemon that goes on, and an operator of its own.
+struct Desk {
+    world: World,
+    login: String,
+    _daemon: Daemon,
+}
+
+async fn desk_with(tables: &str) -> Desk {
+    let server = shared(15).await;
+    let world = World::on(server).full(true).without_lake().unwitnessed().tables(RULES).sql(tables).build().await;
+    let login = audit_testkit::unique("ann");
+    server.execute(
+        &world.database,
+        &format!(
+            "CREATE ROLE {login} LOGIN PASSWORD 'sesame'; GRANT USAGE ON SCHEMA cdc_audit TO {login}; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {login}"
+        ),
+    );
+    let daemon = world.launch().start();
+    Desk { world, login, _daemon: daemon }
+}
+
+async fn desk() -> Desk {
+    desk_with(TABLES).await
+}
+
+impl Desk {
+    /// Runs a command with the options that every undo has.
+    fn command(&self, arguments: &[&str]) -> Output {
+        let (_, place) = self.world.url.split_once('@').expect("a role and a place");
+        let url = format!("postgres://{}@{place}", self.login);
+        let options = ["--as", &url, "--actor", "boss", "--reason", "by mistake"];
+        let config = self.world.config.to_str().expect("a plain name");
+        std::process::Command::new(audit_testkit::program())
+            .args(arguments)
+            .args(options)
+            .args(["--config", config])
+            .env("PGPASSWORD", "sesame")
+            .output()
+            .expect("the program runs")
+    }
+
+    #[track_caller]
+    fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?} ended with {}:\n{stdout}{stderr}", output.status);
+        stdout.into_owned()
+    }
+
+    /// Runs a command that must be refused, and returns what it said.
+    #[track_caller]
+    fn refused(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        said
+    }
+
+    async fn sql(&self, statements: &str) {
+        shared(15).await.execute(&self.world.database, statements);
+    }
+
+    async fn ask(&self, query: &str) -> String {
+        let row = self.world.client().await.query_one(query, &[]).await.expect("an answer");
+        row.get::<_, Option<String>>(0).unwrap_or_else(|| "∅".to_owned())
+    }
+
+    /// Waits until the trail of a row has so many versions.
+    fn versions(&self, table: &str, key: &str, count: usize) -> Vec<Value> {
+        let mut found = Vec::new();
+        audit_testkit::eventually("the versions", || {
+            let output = self.world.command(&["history", table, key, "--json"]);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            found = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+            found.len() >= count
+        });
+        found
+    }
+}
+
+const ORDER: &str = "SELECT (SELECT concat_ws('|', state, total, coalesce(note, '∅')) FROM orders WHERE id = 1)";
+
+/// A trial runs and leaves nothing; what is committed is said, recorded and can be undone in turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_is_tried_undone_and_redone() {
+    let desk = desk().await;
+    desk.sql("INSERT INTO orders VALUES (1, 'open', 12.50, NULL); UPDATE orders SET state = 'paid', note = 'it''s \\ \"late\"' WHERE id = 1").await;
+    desk.versions("orders", "1", 2);
+    let tried = desk.succeed(&["undo", "orders", "1", "v2"]);
+    assert!(
+        tried.contains("UPDATE public.orders SET state = 'open'::text, note = NULL::text WHERE id = '1'::integer"),
+        "{tried}"
+    );
+    assert!(tried.contains("ran and rolled back") && tried.contains("--yes"), "{tried}");
+    assert_eq!(desk.ask(ORDER).await, r#"paid|12.50|it's \ "late""#);
+    let done: Value =
+        serde_json::from_str(&desk.succeed(&["undo", "orders", "1", "v2", "--yes", "--json"])).expect("JSON");
+    assert_eq!((&done["applied"], done["versions"].as_array().map(Vec::len)), (&Value::from(true), Some(1)), "{done}");
+    assert_eq!(desk.ask(ORDER).await, "open|12.50|∅");
+    let version = &done["versions"][0];
+    assert_eq!((&version["actor_id"], &version["reason"]), (&Value::from("boss"), &Value::from("by mistake")));
+    assert_eq!(version["context"]["session_user"], Value::from(desk.login.as_str()));
+    let first = desk.versions("orders", "1", 3).remove(1);
+    assert_eq!(version["context"]["undo_of"][0], first["position"]);
+    desk.succeed(&["undo", version["position"].as_str().expect("a position"), "--yes"]);
+    assert_eq!(desk.ask(ORDER).await, r#"paid|12.50|it's \ "late""#);
+}
+
+/// A value that someone changed later is a conflict, which is shown from three sides; other columns are none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_change_is_a_conflict_and_nothing_is_written() {
+    let desk = desk().await;
+    desk.sql(
+        "INSERT INTO orders VALUES (1, 'open', 1, NULL), (2, 'open', 1, NULL); UPDATE orders SET state = 'paid'; \
+         UPDATE orders SET note = 'kept' WHERE id = 1",
+    )
+    .await;
+    let xid = desk.versions("orders", "1", 3)[1]["xid"].to_string();
+    desk.sql("SELECT cdc_audit.set_context('{\"actor_id\": \"eve\"}'); BEGIN; SELECT cdc_audit.set_context('{\"actor_id\": \"eve\"}'); UPDATE orders SET state = 'sent' WHERE id = 2; COMMIT").await;
+    desk.versions("orders", "2", 3);
+    let commit = format!("xid:{xid}");
+    let said = desk.refused(11, &["undo", &commit, "--yes"]);
+    let row = said.lines().find(|line| line.contains("public.orders 2")).expect("a row");
+    let cells: Vec<&str> = row.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(cells, ["public.orders 2", "state", "paid", "open", "sent", "eve"], "{said}");
+    assert_eq!(desk.ask(ORDER).await, "paid|1.00|kept");
+    desk.succeed(&["undo", &commit, "--yes", "--keep-later"]);
+    assert_eq!(desk.ask(ORDER).await, "open|1.00|kept");
+    assert_eq!(desk.ask("SELECT state FROM orders WHERE id = 2").await, "sent");
+    let said = desk.refused(11, &["undo", "orders", "2", "v2", "--yes"]);
+    assert!(said.contains("--force"), "{said}");
+    desk.succeed(&["undo", "orders", "2", "v2", "--yes", "--force"]);
+    assert_eq!(desk.ask("SELECT state FROM orders WHERE id = 2").await, "open");
+}
+
+/// A parent with children that its removal took along is put back as a whole; what others added since is not taken along.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_is_undone_in_the_order_of_foreign_keys_and_touches_nobody_elses_rows() {
+    let desk = desk().await;
+    desk.sql("BEGIN; INSERT INTO orders VALUES (1, 'open', 1, NULL); INSERT INTO lines VALUES (1, 1, 'a', -0.0), (1, 2, 'b', 1e20); COMMIT").await;
+    desk.sql("DELETE FROM orders WHERE id = 1").await;
+    let versions = desk.versions("orders", "1", 2);
+    let all = "SELECT string_agg(l::text, ';' ORDER BY line) FROM lines l";
+    desk.succeed(&["undo", &format!("xid:{}", versions[0]["xid"]), "--yes"]);
+    assert_eq!(desk.ask(all).await, "(1,1,a,0);(1,2,b,1e+20)");
+    // The first transaction can be undone now, but not after somebody has added a line.
+    desk.sql("INSERT INTO lines VALUES (1, 3, 'c', 0)").await;
+    let made = format!("xid:{}", versions[1]["xid"]);
+    let said = desk.refused(11, &["undo", &made, "--yes"]);
+    assert!(said.contains("lines_order_id_fkey") && said.contains("public.lines 1,3"), "{said}");
+    assert!(desk.ask(all).await.contains("(1,3,c,0)"));
+    desk.sql("DELETE FROM lines WHERE line = 3").await;
+    desk.succeed(&["undo", &made, "--yes"]);
+    assert_eq!(desk.ask("SELECT count(*)::text FROM orders").await, "0");
+    // The key is used again: the row that was removed cannot come back.
+    desk.sql("INSERT INTO orders VALUES (1, 'other', 1, NULL)").await;
+    let said = desk.refused(11, &["undo", "orders", "1", "v2", "--yes"]);
+    assert!(said.contains("another row has this key now"), "{said}");
+}
+
+/// Neither a mask nor what a mask hides is written or shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn protected_columns_are_left_alone_and_listed() {
+    let desk = desk().await;
+    desk.sql(
+        "INSERT INTO users VALUES (5, 'ann@acme.test', 'digest-1', 'Rome'); \
+         UPDATE users SET email = 'eve@evil.test', password_hash = 'digest-2', city = 'Oslo'; DELETE FROM users",
+    )
+    .await;
+    desk.versions("users", "5", 3);
+    let said = desk.succeed(&["undo", "users", "5", "v3", "--yes"]);
+    assert!(said.contains("left alone: public.users.email (partial)"), "{said}");
+    assert!(said.contains("left alone: public.users.password_hash (full)"), "{said}");
+    let row = "SELECT concat_ws('|', coalesce(email, '∅'), password_hash, city) FROM users";
+    assert_eq!(desk.ask(row).await, "∅|x|Oslo");
+    desk.sql("UPDATE users SET email = 'real@acme.test'").await;
+    let said = desk.succeed(&["undo", "users", "5", "v2", "--yes"]);
+    assert_eq!(desk.ask(row).await, "real@acme.test|x|Rome");
+    assert!(!said.contains("acme") && !said.contains("digest"), "{said}");
+    // Without a default the row cannot be made again.
+    desk.sql("ALTER TABLE users ALTER password_hash DROP DEFAULT; DELETE FROM users").await;
+    desk.versions("users", "5", 7);
+    let said = desk.refused(11, &["undo", "users", "5", "v7", "--yes"]);
+    assert!(said.contains("column password_hash must have a value"), "{said}");
+}
+
+/// Triggers stay on; what they change beyond the undo is shown, and rolled back unless it is accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_triggers_change_is_shown_and_rolled_back_unless_accepted() {
+    let desk = desk_with(
+        "CREATE TABLE orders (id int PRIMARY KEY, state text, touched int NOT NULL DEFAULT 0); CREATE TABLE log (at int); \
+         ALTER TABLE orders REPLICA IDENTITY FULL; \
+         CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.touched = old.touched + 1; INSERT INTO log VALUES (1); RETURN new; END'; \
+         CREATE TRIGGER touch BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION touch()",
+    )
+    .await;
+    desk.sql("INSERT INTO orders VALUES (1, 'open'); UPDATE orders SET state = 'paid'").await;
+    desk.versions("orders", "1", 2);
+    let said = desk.refused(11, &["undo", "orders", "1", "v2", "--yes"]);
+    assert!(said.contains("triggers: public.orders 1, touched: is 2 and not 0"), "{said}");
+    assert!(said.contains("triggers: public.log: further rows were written: 1 added"), "{said}");
+    assert_eq!(desk.ask("SELECT state || touched FROM orders").await, "paid1");
+    desk.succeed(&["undo", "orders", "1", "v2"]);
+    desk.succeed(&["undo", "orders", "1", "v2", "--yes", "--accept-triggers"]);
+    assert_eq!(desk.ask("SELECT state || touched FROM orders").await, "open2");
+}
+
+/// What is asked for wrongly, or by the wrong login, is refused before anything runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_is_done_by_a_person_for_a_reason() {
+    let desk = desk().await;
+    desk.sql("INSERT INTO orders VALUES (1, 'open', 1, NULL); UPDATE orders SET state = 'paid'; TRUNCATE lines").await;
+    desk.versions("orders", "1", 2);
+    let daemon =
+        desk.world.command(&["undo", "orders", "1", "v2", "--as", &desk.world.url, "--actor", "x", "--reason", "y"]);
+    let said = String::from_utf8_lossy(&daemon.stderr).into_owned();
+    assert!(daemon.status.code() == Some(2) && said.contains("the daemon's own role"), "{said}");
+    assert!(desk.refused(2, &["undo", "orders", "1"]).contains("v2"));
+    assert!(desk.refused(8, &["undo", "orders", "1", "v9"]).contains("no version v9, but 2"));
+    assert!(desk.refused(8, &["undo", "xid:1"]).contains("no version of this transaction"));
+    let said = desk.refused(11, &["undo", "orders", "1", "v2", "--fields", "nothing"]);
+    assert!(said.contains("no column is called nothing"), "{said}");
+    assert!(desk.refused(11, &["undo", "orders", "1", "v2", "--max-rows", "0"]).contains("--max-rows 1"));
+    desk.sql(&format!("REVOKE UPDATE ON orders FROM {}", desk.login)).await;
+    let said = desk.refused(11, &["undo", "orders", "1", "v2", "--yes"]);
+    assert!(said.contains("permission denied") && said.contains("grant your login"), "{said}");
+}
+
+/// The file does what the undo would have done, and fails where the row has changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_statements_are_a_file_that_somebody_else_runs() {
+    let desk = desk().await;
+    desk.sql(
+        "INSERT INTO orders VALUES (1, 'open', 1, E'a\\\\b$undo$'); UPDATE orders SET state = 'paid', note = NULL",
+    )
+    .await;
+    desk.versions("orders", "1", 2);
+    let file = desk.world.path("undo.sql");
+    desk.succeed(&["undo", "orders", "1", "v2", "--sql", file.to_str().expect("a plain name")]);
+    assert_eq!(desk.ask(ORDER).await, "paid|1.00|∅");
+    let script = std::fs::read_to_string(&file).expect("a file");
+    assert!(
+        desk.refused(2, &["undo", "orders", "1", "v2", "--sql", file.to_str().expect("a plain name")])
+            .contains("cannot be written")
+    );
+    let statements = script.lines().skip(1).collect::<Vec<_>>().join("\n");
+    desk.sql(&statements).await;
+    assert_eq!(desk.ask(ORDER).await, r"open|1.00|a\b$undo$");
+    let again = shared(15).await.try_execute(&desk.world.database, &statements);
+    assert!(again.is_err_and(|error| error.to_string().contains("public.orders 1 is not as it was")));
+}
+
+/// A row goes back over several versions at once, and comes back after it was removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_rolled_back_to_a_point() {
+    let desk = desk().await;
+    desk.sql("INSERT INTO orders VALUES (1, 'open', 1, NULL); UPDATE orders SET state = 'paid'; UPDATE orders SET total = 7; DELETE FROM orders").await;
+    desk.versions("orders", "1", 4);
+    assert!(desk.succeed(&["rollback", "orders", "1", "--to", "v1"]).contains("INSERT INTO public.orders"));
+    desk.succeed(&["rollback", "orders", "1", "--to", "v2", "--yes"]);
+    assert_eq!(desk.ask(ORDER).await, "paid|1.00|∅");
+    let back = desk.succeed(&["rollback", "orders", "1", "--to", "v1", "--yes"]);
+    assert_eq!(desk.ask(ORDER).await, "open|1.00|∅", "{back}");
+    let said = desk.refused(8, &["rollback", "orders", "1", "--to", "v99"]);
+    assert!(said.contains("no such version"), "{said}");
+    desk.refused(8, &["rollback", "orders", "404", "--to", "v1"]);
+    // Another row that has the key now is not the row that had it.
+    desk.sql("DELETE FROM orders; INSERT INTO orders VALUES (1, 'other', 9, NULL)").await;
+    desk.versions("orders", "1", 8);
+    let said = desk.refused(11, &["rollback", "orders", "1", "--to", "v2"]);
+    assert!(said.contains("another one was made with its key"), "{said}");
+    desk.succeed(&["rollback", "orders", "1", "--to", "v2", "--force"]);
+}
+
+/// Without old rows from the server an undo names what it lacks; a rollback needs only what versions recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_old_values_are_refused_by_name() {
+    let desk = desk_with("CREATE TABLE t (id int PRIMARY KEY, a text, b text)").await;
+    desk.sql("INSERT INTO t VALUES (1, 'x', 'y'); UPDATE t SET a = 'z'").await;
+    desk.versions("t", "1", 2);
+    let said = desk.refused(11, &["undo", "t", "1", "v2", "--yes"]);
+    assert!(said.contains("old values are not known of a, b") && said.contains("--replica-identity full"), "{said}");
+    desk.succeed(&["rollback", "t", "1", "--to", "v1", "--yes"]);
+    assert_eq!(desk.ask("SELECT a || b FROM t").await, "xy");
+}
