@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use audit_core::position::Micros;
 use audit_core::search::{Commit, Moment, Wanted};
 use audit_core::stored::Record;
-use audit_history::question::filter::words;
+use audit_history::question::filter::{Attribute, Condition, Term, words};
 use audit_history::question::time::Clock;
 use audit_history::search::{Counts, Group, Page, count, search, wanted};
 use audit_history::{Head, Store};
@@ -177,8 +177,9 @@ impl Search<'_> {
             [table] => table.clone(),
             tables => format!("{} tables", tables.len()),
         };
-        let filter =
-            if self.asked.filter.terms.is_empty() { String::new() } else { format!(" · {}", self.asked.filter) };
+        let about_rows = |term: &&Term| !matches!(term.condition, Condition::Is { of: Attribute::Table, .. });
+        let terms = self.asked.filter.terms.iter().filter(about_rows).map(|term| format!(" {term}"));
+        let filter: String = terms.collect();
         let (since, until) = (bound(self.wanted.since, "the beginning"), bound(self.wanted.until, "now"));
         let zone = zone.iana_name().map_or_else(|| time_zone(zone), str::to_owned);
         eprintln!("{}", audit_config::visible(&format!("{tables}{filter} · {since} … {until} {zone} · {}", self.sink)));

@@ -170,7 +170,7 @@ async fn show(
     zone: &jiff::tz::TimeZone,
 ) -> Result<(), CliError> {
     let (mut totals, mut count) = (Totals::default(), 0);
-    let mut rows = table(&["row", "event", "what", "who", "why"]);
+    let mut rows = table(&["row", "what", "who", "why"]);
     let mut versions = transaction.versions(store, source, tables.to_vec());
     while let Some(records) = versions.next().await? {
         for record in &records {
@@ -183,7 +183,7 @@ async fn show(
                 let key = record.key.clone().unwrap_or_default();
                 let row = format!("{} {key}", record.table_name);
                 let why = record.reason.clone().unwrap_or_default();
-                rows.add_row([row, record.event.clone(), what(record), actor(record), why]);
+                rows.add_row([row, what(record), actor(record), why]);
             }
         }
     }
