@@ -99,7 +99,7 @@ impl Program {
              [http]\nlisten = \"127.0.0.1:{}\"\n\n",
             sinks.stream.as_ref().map_or("bench", |stream| stream.source.as_str()),
             cluster.server.url(DATABASE),
-            crate::null::MEMORY_LIMIT_MIB,
+            crate::workload::MEMORY_LIMIT_MIB,
             audit_testkit::free_port()
         );
         if let Some(database) = &sinks.hot {

@@ -12,7 +12,6 @@ use serde::Deserialize;
 use crate::cluster::Cluster;
 use crate::daemon::Stream;
 use crate::process::{self, Cost};
-use crate::variant::Bench;
 use crate::workload::{DATABASE, Prepared, drop_slot};
 
 const DRAIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/java/Drain.java");
@@ -49,16 +48,17 @@ pub fn engine(
     Ok(command)
 }
 
-pub fn drain(bench: &Bench, prepared: &Prepared) -> Result<Cost> {
-    let (server, rows) = (&bench.cluster.server, prepared.workload.rows);
+/// Drains two copies of a slot. `stream_of` makes the stream to the broker for a slot.
+pub fn drain(cluster: &Cluster, prepared: &Prepared, stream_of: impl Fn(&str) -> Stream) -> Result<Cost> {
+    let (server, rows) = (&cluster.server, prepared.workload.rows);
     let (warm, slot) = (prepared.copy_slot(server)?, prepared.copy_slot(server)?);
-    let (first, stream) = (bench.stream(&warm, ""), bench.stream(&slot, ""));
+    let (first, stream) = (stream_of(&warm), stream_of(&slot));
     let slots = [(warm.as_str(), first.topic()?), (slot.as_str(), stream.topic()?)];
     let slots: Vec<(&str, &str)> = slots.iter().map(|(slot, topic)| (*slot, topic.as_str())).collect();
     let table = prepared.workload.table.name();
-    let command = engine(&bench.cluster, &prepared.workload.publication(), table, &stream, rows, &slots)?;
-    bench.cluster.settle()?;
-    let cost = process::measure(command, bench.cluster.postmaster)?;
+    let command = engine(cluster, &prepared.workload.publication(), table, &stream, rows, &slots)?;
+    cluster.settle()?;
+    let cost = process::measure(command, cluster.postmaster)?;
     let said: Said = serde_json::from_str(cost.output.trim()).context("what the engine says of itself")?;
     let (stored, _) = stream.rows()?;
     ensure!(stored == rows, "Debezium sent {stored} of {rows} rows");

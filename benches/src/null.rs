@@ -25,12 +25,10 @@ use audit_core::rules::{Rules, TableRule};
 use audit_core::sink::{Identity, Sink, SinkError, Stored};
 use audit_pipeline::NamedSink;
 use audit_pipeline::config::PipelineConfig;
-use audit_pipeline::run::{Daemon, run};
+use audit_pipeline::daemon::Daemon;
+use audit_pipeline::run::run;
 use audit_pipeline::status::Shared;
 use tokio::sync::watch;
-
-/// The memory limit of every daemon that is measured.
-pub const MEMORY_LIMIT_MIB: u32 = 128;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -38,7 +36,7 @@ pub struct Args {
     slot: String,
     publication: String,
     until: Lsn,
-    /// A method, for the columns of [`crate::protection`].
+    /// A method, for the columns of [`PROTECTED`](crate::workload::PROTECTED).
     #[arg(long)]
     protect: Option<String>,
 }
@@ -47,7 +45,7 @@ pub struct Args {
 fn rules(protect: Option<&str>) -> Result<Rules> {
     let rule = |method: &str| {
         let protect: Protect = serde_json::from_value(method.into())?;
-        let protect = crate::protection::COLUMNS.map(|column| (column.to_owned(), protect.clone()));
+        let protect = crate::workload::PROTECTED.map(|column| (column.to_owned(), protect.clone()));
         anyhow::Ok(TableRule { name: "*".to_owned(), protect: protect.into(), ..TableRule::default() })
     };
     let tables = protect.map(rule).transpose()?.into_iter().collect();
@@ -118,7 +116,8 @@ pub fn main(args: Args) -> Result<()> {
         .build()?;
     let versions = Arc::new(AtomicU64::new(0));
     let sink = NullSink { durable: Progress::default(), versions: versions.clone() };
-    let config = PipelineConfig { memory_limit: ByteSize::mib(MEMORY_LIMIT_MIB), ..PipelineConfig::default() };
+    let config =
+        PipelineConfig { memory_limit: ByteSize::mib(crate::workload::MEMORY_LIMIT_MIB), ..PipelineConfig::default() };
     let mut source = SourceConfig::new("bench", PgEndpoint::new(args.url));
     source.slot = args.slot;
     source.publication = args.publication;

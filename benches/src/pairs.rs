@@ -221,7 +221,7 @@ fn conclude(bench: &Bench, workload: Workload, goals: &[Goal], pairs: &[Pair], r
             median("hot server's CPU", "µs/row", of(&|cost| cost.server_cpu_seconds * 1e6 / rows));
         }
         let peak = of(&|cost| cost.peak_bytes as f64 / MIB).into_iter().fold(0.0, f64::max);
-        let gate = variant.is_daemon().then_some(Gate::AtMost(crate::null::MEMORY_LIMIT_MIB as f64));
+        let gate = variant.is_daemon().then_some(Gate::AtMost(crate::workload::MEMORY_LIMIT_MIB as f64));
         report.value(format!("{}, {workload}, peak memory", variant.name()), peak, "MiB", gate);
     }
 }

@@ -7,9 +7,6 @@ use crate::stats::Median;
 use crate::variant::Bench;
 use crate::workload::Prepared;
 
-/// The columns that are protected, all of them text.
-pub const COLUMNS: [&str; 5] = ["email", "full_name", "status", "address", "note"];
-
 /// A method, and the least share of the rate without it.
 const METHODS: [(&str, f64); 5] = [("full", 0.95), ("partial", 0.85), ("hash", 0.85), ("token", 0.7), ("encrypt", 0.7)];
 

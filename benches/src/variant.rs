@@ -141,12 +141,14 @@ impl Bench {
                 Ok(cost)
             }
             Variant::Producer => self.produce(prepared.workload.rows).with_context(failed),
-            Variant::Debezium => debezium::drain(self, prepared).with_context(failed),
+            Variant::Debezium => {
+                debezium::drain(&self.cluster, prepared, |slot| self.stream(slot, "")).with_context(failed)
+            }
             _ => self.drain(prepared, variant, |_| Ok(())).with_context(failed),
         }
     }
 
-    /// Runs the daemon's loop without a sink, with the method on [`crate::protection::COLUMNS`].
+    /// Runs the daemon's loop without a sink, with the method on [`PROTECTED`](crate::workload::PROTECTED).
     pub fn protected(&self, prepared: &Prepared, method: Option<&str>) -> Result<Cost> {
         let server = &self.cluster.server;
         let slot = prepared.copy_slot(server)?;

@@ -6,6 +6,12 @@ use std::fmt;
 use anyhow::{Result, bail};
 use audit_testkit::Postgres;
 
+/// The memory limit of every daemon that is measured.
+pub const MEMORY_LIMIT_MIB: u32 = 128;
+
+/// The columns that are protected where protection is measured, all of them text.
+pub const PROTECTED: [&str; 5] = ["email", "full_name", "status", "address", "note"];
+
 /// The captured database.
 pub const DATABASE: &str = "bench";
 

@@ -1,18 +1,17 @@
 //! Interprets a connection string: [`ConnectConfig`].
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_postgres::config::{ChannelBinding, Host, LoadBalanceHosts, SslNegotiation};
 
-use crate::endpoint::PgEndpoint;
 use crate::error::ConnectError;
 use crate::methods::Methods;
 use crate::parse::Options;
-use crate::password::PasswordSources;
+use crate::password::{Configured, PasswordSources};
 use crate::ssl::SslOptions;
+use crate::target::{Place, Target};
 
 /// Time that one address may take from the first packet to the open session, unless `connect_timeout` says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,31 +86,6 @@ pub struct ConnectConfig {
     pub(crate) tcp: TcpOptions,
 }
 
-/// One host of the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// The host as written: the name that the certificate must have and that is looked up in the password file.
-    pub(crate) name: String,
-    pub(crate) place: Place,
-    pub(crate) port: u16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// A host name or an address to resolve.
-    Tcp(String),
-    /// The folder of a Unix socket.
-    Unix(PathBuf),
-}
-
-impl Target {
-    /// Tells whether the host is on this machine, both by its name and by the address given with it.
-    pub(crate) fn is_loopback(&self) -> bool {
-        let is_loopback = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        matches!(&self.place, Place::Tcp(place) if is_loopback(&self.name) && is_loopback(place))
-    }
-}
-
 #[derive(Clone, Debug)]
 pub(crate) struct TcpOptions {
     pub(crate) keepalive: Option<socket2::TcpKeepalive>,
@@ -166,8 +140,8 @@ impl Wanted {
 }
 
 impl ConnectConfig {
-    pub(crate) fn new(endpoint: &PgEndpoint) -> Result<ConnectConfig, ConnectError> {
-        let mut options = Options::parse(&endpoint.url)?;
+    pub(crate) fn new(url: &str, password: Option<Configured>) -> Result<ConnectConfig, ConnectError> {
+        let mut options = Options::parse(url)?;
         take_without_effect(&mut options)?;
         let ssl = SslOptions::take(&mut options)?;
         let wanted = take_wanted(&mut options)?;
@@ -191,7 +165,7 @@ impl ConnectConfig {
             user,
             application_name: driver.get_application_name().map(str::to_owned),
             options: driver.get_options().map(str::to_owned),
-            passwords: PasswordSources::new(endpoint, driver.get_password(), passfile)?,
+            passwords: PasswordSources::new(password, driver.get_password(), passfile),
             ssl: ssl.with_direct(driver.get_ssl_negotiation() == SslNegotiation::Direct)?,
             channel_binding: driver.get_channel_binding(),
             wanted,

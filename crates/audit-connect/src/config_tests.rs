@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::endpoint::PgEndpoint;
 use crate::ssl::SslMode;
 
 fn parse(url: &str) -> ConnectConfig {

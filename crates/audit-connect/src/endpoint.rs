@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConnectConfig;
 use crate::error::ConnectError;
+use crate::password::Configured;
 
 /// A PostgreSQL server and how to log in. Whatever in the configuration names a database embeds it (`#[serde(flatten)]`).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -44,7 +45,8 @@ impl PgEndpoint {
     /// # Errors
     /// Fails with [`ConnectError::Config`] if the string is invalid or says something that we do not support.
     pub fn parse(&self) -> Result<ConnectConfig, ConnectError> {
-        ConnectConfig::new(self)
+        let password = Configured::new(self.password_file.as_deref(), self.password_env.as_deref())?;
+        ConnectConfig::new(&self.url, password)
     }
 
     /// Describes the server as `user@host:port/database`, for messages.

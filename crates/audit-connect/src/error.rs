@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use audit_config::secret::SecretError;
 use tokio_postgres::error::SqlState;
 
-use crate::methods::Refused;
 use crate::outcome::Outcome;
+use crate::refused::Refused;
 use crate::server_error::ServerError;
 
 /// The reason why no session could be opened. `endpoint` is `user@host:port/database`; nothing here holds a password.

@@ -33,9 +33,11 @@ mod parse;
 mod passfile;
 mod password;
 mod pooler;
+mod refused;
 mod server_error;
 mod session;
 mod ssl;
+mod target;
 mod transport;
 mod verify;
 

@@ -10,12 +10,13 @@ use rand::seq::SliceRandom;
 use tokio::net::{UnixStream, lookup_host};
 use tokio_postgres::config::ChannelBinding;
 
-use crate::config::{ConnectConfig, Place, Target, Wanted};
+use crate::config::{ConnectConfig, Wanted};
 use crate::error::ConnectError;
 use crate::outcome::Outcome;
 use crate::password::{Found, Password};
 use crate::server_error::ServerError;
 use crate::ssl::SslMode;
+use crate::target::{Place, Target};
 use crate::transport::{Negotiation, Transport, open_tcp};
 
 /// What a client tells a server about itself after the transport is open, and the server's name for messages.

@@ -11,10 +11,9 @@ use std::{env, fmt};
 use audit_config::secret::read_guarded;
 use zeroize::Zeroizing;
 
-use crate::config::{Place, Target};
-use crate::endpoint::PgEndpoint;
 use crate::error::ConnectError;
 use crate::passfile::{self, Wanted};
+use crate::target::{Place, Target};
 
 /// A password and, for hints, the place where it was found. It is overwritten when it is dropped, and `Debug` does not
 /// show it.
@@ -56,32 +55,37 @@ pub(crate) struct PasswordSources {
     passfile: Option<PathBuf>,
 }
 
+/// The place that the configuration names.
 #[derive(Clone)]
-enum Configured {
+pub(crate) enum Configured {
     File(PathBuf),
     Env(String),
 }
 
+impl Configured {
+    /// Interprets the keys `password_file` and `password_env`.
+    pub(crate) fn new(file: Option<&Path>, env: Option<&str>) -> Result<Option<Configured>, ConnectError> {
+        match (file, env) {
+            (Some(_), Some(_)) => {
+                Err(ConnectError::config("password_file and password_env exclude each other", "keep one of them"))
+            }
+            (Some(file), None) => Ok(Some(Configured::File(file.to_owned()))),
+            (None, Some(name)) => Ok(Some(Configured::Env(name.to_owned()))),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
 impl PasswordSources {
+    /// Makes the list of places. `in_url` is the password in the connection string, `passfile` its option of that name.
     pub(crate) fn new(
-        endpoint: &PgEndpoint,
+        configured: Option<Configured>,
         in_url: Option<&[u8]>,
         passfile: Option<PathBuf>,
-    ) -> Result<PasswordSources, ConnectError> {
-        let configured = match (&endpoint.password_file, &endpoint.password_env) {
-            (Some(_), Some(_)) => {
-                return Err(ConnectError::config(
-                    "password_file and password_env exclude each other",
-                    "keep one of them",
-                ));
-            }
-            (Some(file), None) => Some(Configured::File(file.clone())),
-            (None, Some(name)) => Some(Configured::Env(name.clone())),
-            (None, None) => None,
-        };
+    ) -> PasswordSources {
         // As in libpq, an empty password counts as none.
         let in_url = in_url.filter(|password| !password.is_empty()).map(|password| Zeroizing::new(password.to_vec()));
-        Ok(PasswordSources { configured, in_url, passfile })
+        PasswordSources { configured, in_url, passfile }
     }
 
     pub(crate) fn find(&self, user: &str, dbname: &str, target: &Target) -> Result<Found, ConnectError> {

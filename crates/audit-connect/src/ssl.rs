@@ -10,10 +10,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::config::{Place, Target};
 use crate::error::ConnectError;
 use crate::parse::Options;
-use crate::verify::{Checks, ServerVerifier};
+use crate::target::{Place, Target};
+use crate::verify::{Checks, Roots, ServerVerifier};
 
 /// libpq's `sslmode`, without `allow` (plain text first), which protects nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,14 +141,6 @@ impl SslOptions {
         let pinned = if matches!(root, Some(Root::File(_))) { certificates } else { Vec::new() };
         Ok(Roots { store, pinned })
     }
-}
-
-/// The trusted certificates in which a chain must end.
-#[derive(Debug)]
-pub(crate) struct Roots {
-    pub(crate) store: RootCertStore,
-    /// Certificates that are also accepted as the server's own.
-    pub(crate) pinned: Vec<CertificateDer<'static>>,
 }
 
 fn parse_mode(text: &str) -> Result<SslMode, ConnectError> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::batch::{Progress, Transaction};
 use crate::context::Context;
 use crate::position::{Lsn, Position};
-use crate::protect::Place;
+use crate::version::Place;
 
 /// The stream violated its own protocol: a bug in this program or in the server, never something to skip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,10 +10,10 @@ use audit_cipher::Aad;
 use crate::change::{Cell, Value};
 use crate::context::{Context, Missing};
 use crate::position::{Lsn, Micros, Position};
-use crate::protect::{Place, SealError};
 use crate::quarantine::{Quarantine, Quarantined};
+use crate::seal::SealError;
 use crate::table::{Column, Table};
-use crate::version::Event;
+use crate::version::{Event, Place};
 
 /// A transaction as the versions of a batch refer to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -428,7 +428,8 @@ impl<'b> Version<'b> {
 
     /// The context of the record that takes the version's place, if it is quarantined.
     fn record(&self) -> Option<&'b Context> {
-        self.instead.map(|instead| instead.record(Version { instead: None, ..*self }))
+        let own = Version { instead: None, ..*self };
+        self.instead.map(|instead| instead.record(own.event(), own.context(), own.actor_id()))
     }
 
     fn keeps_key(&self) -> bool {

@@ -3,7 +3,54 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::version::Event;
+/// What happened to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    Created,
+    Updated,
+    Deleted,
+    Truncated,
+    Snapshot,
+    Gap,
+    Error,
+    /// An update that set a column by which the application marks rows as deleted.
+    Discarded,
+    /// An update that removed that mark.
+    Restored,
+}
+
+impl Event {
+    pub const ALL: [Event; 9] = [
+        Event::Created,
+        Event::Updated,
+        Event::Deleted,
+        Event::Truncated,
+        Event::Snapshot,
+        Event::Gap,
+        Event::Error,
+        Event::Discarded,
+        Event::Restored,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Event::Created => "created",
+            Event::Updated => "updated",
+            Event::Deleted => "deleted",
+            Event::Truncated => "truncated",
+            Event::Snapshot => "snapshot",
+            Event::Gap => "gap",
+            Event::Error => "error",
+            Event::Discarded => "discarded",
+            Event::Restored => "restored",
+        }
+    }
+
+    /// Whether the row existed before and exists after.
+    pub fn is_update(self) -> bool {
+        matches!(self, Event::Updated | Event::Discarded | Event::Restored)
+    }
+}
 
 /// What can happen to a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::companion::companion_of;
 use crate::json::{members, same, unquote};
-use crate::table::companion_of;
 
 /// How a column's documents are taken apart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -11,19 +11,22 @@ use crate::batch::{ActorSource, Batch, Entry, MemberCell, Span};
 use crate::change::{Cell, Value};
 use crate::context::{Context, fields};
 use crate::expand::{self, Documents};
-use crate::inside::{At, Inside};
+use crate::inside::Inside;
 pub use crate::mac::MacKey;
 use crate::mac::{Space, write_sha256};
 use crate::mask;
 use crate::method::{Algorithm, Method, MethodRule};
-use crate::position::{Lsn, Position};
+pub use crate::seal::SealError;
 use crate::table::{KeyColumn, Protection, Table};
 use crate::value::{write_json_string, write_json_value};
+pub use crate::version::Place;
 use crate::version::{Event, RawVersion, document};
 
+use self::bound::At;
 pub(crate) use self::bound::Bound;
 
 mod bound;
+mod inside;
 
 /// The class of keys for columns that name no class.
 pub const DEFAULT_CLASS: &str = "default";
@@ -41,22 +44,6 @@ pub struct Policy {
     pub row_key: Option<MacKey>,
     /// The sealer for the methods `encrypt` and `token`.
     pub sealer: Option<Arc<Sealer>>,
-}
-
-/// A change that cannot become a version.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SealError {
-    #[error("table {table}, column {column}: the value is not valid UTF-8")]
-    NotUtf8 { table: String, column: String },
-    #[error("table {table}, column {column}: there is no key for the method `hash`")]
-    NoHashKey { table: String, column: String },
-    #[error("table {table}, column {column}: there are no keys for the method `{method}`")]
-    NoKeys { table: String, column: String, method: &'static str },
-    #[error("the batch is full")]
-    TooLarge,
-    /// The change is not at fault: once the key has been fetched, it can be sealed.
-    #[error("a key is not at hand")]
-    KeyWanted(Wanted),
 }
 
 /// A key that a method needs and that is missing.
@@ -82,14 +69,6 @@ impl Missing {
             Missing::TooLong => SealError::TooLarge,
         }
     }
-}
-
-/// The place of a version in its transaction.
-#[derive(Clone, Copy, Debug)]
-pub struct Place {
-    pub position: Position,
-    /// Start of the change's own WAL record.
-    pub lsn: Lsn,
 }
 
 impl Policy {

@@ -2,17 +2,16 @@
 //!
 //! An `error` record takes the place of such a version. Of the row it holds only the key. It says which event the
 //! version was and who made the change, and who decided to leave it out. Every sink gets the record from here
-//! ([`Version::unless_quarantined`]), so that all of them write the same.
+//! (`Version::unless_quarantined`), so that all of them write the same.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use serde_json::json;
 
-use crate::batch::Version;
 use crate::context::Context;
+use crate::events::Event;
 use crate::position::Position;
-use crate::version::Event;
 
 /// The versions that one sink leaves out.
 pub type Quarantine = HashMap<Position, Quarantined>;
@@ -65,12 +64,12 @@ impl Quarantined {
     }
 
     /// The context of the record that takes the version's place.
-    pub(crate) fn record(&self, version: Version<'_>) -> &Context {
+    pub(crate) fn record(&self, event: Event, said: Option<&Context>, actor_id: Option<&str>) -> &Context {
         self.record.get_or_init(|| {
-            let said = version.context().filter(|_| !self.bare);
-            let record = self.context("refused by the sink and quarantined", Some(version.event()), said);
+            let said = said.filter(|_| !self.bare);
+            let record = self.context("refused by the sink and quarantined", Some(event), said);
             // The actor may come from a column instead of the context.
-            let actor_id = version.actor_id().filter(|_| !self.bare).map(str::to_owned);
+            let actor_id = actor_id.filter(|_| !self.bare).map(str::to_owned);
             Context { actor_id, ..record }
         })
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub use crate::companion::{companion_name, companion_of};
 use crate::events::{Columns, EventSet, Required, RowEvent};
 use crate::expand::Expansion;
 use crate::inside::Inside;
@@ -425,17 +426,6 @@ fn companions(
         columns.push(Column { name: companion, protection, companion: true, included: false, ..own.clone() });
     }
     Ok(())
-}
-
-/// The name of the companion column that holds what a further method leaves of a column.
-pub fn companion_name(column: &str, method: Method) -> String {
-    format!("{column}__{}", method.name())
-}
-
-/// The column whose companion would have this name.
-pub fn companion_of(name: &str) -> Option<&str> {
-    let (column, method) = name.rsplit_once("__")?;
-    (!column.is_empty() && Method::ALL.iter().any(|known| known.combines() && known.name() == method)).then_some(column)
 }
 
 /// The name that was probably meant.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::table::Table;
+use crate::shape::Shape;
 
 /// The table for all versions that have no table of their own.
 pub const COMMON: &str = "versions";
@@ -65,12 +65,13 @@ impl VersionsTable {
         }
     }
 
-    /// The name for one table and tenant. It may have any length and any characters that those names have.
-    pub fn fill(&self, table: &Table, tenant: &str) -> String {
+    /// The name for the table of this shape and a tenant. It may have any length and any characters that their names
+    /// have.
+    pub fn fill(&self, shape: &Shape, tenant: &str) -> String {
         let text = |piece: &'_ Piece| match piece {
             Piece::Text(text) => text.clone(),
-            Piece::Schema => table.shape.schema.clone(),
-            Piece::Table => table.shape.table.clone(),
+            Piece::Schema => shape.schema.clone(),
+            Piece::Table => shape.table.clone(),
             Piece::Tenant => tenant.to_owned(),
         };
         self.pieces.iter().map(text).collect()
@@ -139,6 +140,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::table::Table;
 
     fn parse(text: &str) -> Result<VersionsTable, VersionsTableError> {
         text.parse()
@@ -147,7 +149,7 @@ mod tests {
     #[test]
     fn placeholders_are_filled() {
         let table = Table::pseudo("sales.Or ders");
-        let fill = |text: &str, tenant: &str| parse(text).unwrap().fill(&table, tenant);
+        let fill = |text: &str, tenant: &str| parse(text).unwrap().fill(&table.shape, tenant);
         assert_eq!(fill("orders_versions", "x"), "orders_versions");
         assert_eq!(fill("{schema}_{table}", "x"), "sales_Or ders");
         assert_eq!(fill("tenant_{tenant}_versions", "a {b}"), "tenant_a {b}_versions");

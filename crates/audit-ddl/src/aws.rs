@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::engine::Engine;
-use crate::lake::{Lake, Table, Type};
+use crate::lake::{Lake, Table};
+use crate::types::Type;
 use crate::{Refused, Statement};
 
 /// Number of years after a table's first that are projected, because a projection of years needs an end.

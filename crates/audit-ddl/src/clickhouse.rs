@@ -1,8 +1,9 @@
 //! ClickHouse.
 
 use crate::engine::Engine;
-use crate::lake::{Lake, Table, Type};
+use crate::lake::{Lake, Table};
 use crate::place::Place;
+use crate::types::Type;
 use crate::views::create_view;
 use crate::{Refused, Statement};
 

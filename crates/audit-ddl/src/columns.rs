@@ -1,6 +1,7 @@
 //! Joins the lake columns of a source column, its present type and former types, into one column.
 
-use crate::lake::{Column, Row, Table, Type};
+use crate::lake::{Column, Row, Table};
+use crate::types::Type;
 
 /// One column of the source, with every form that it has had.
 pub struct Joined<'t> {

@@ -1,6 +1,6 @@
 //! The engines, and the way in which each writes names, texts and types.
 
-use crate::lake::Type;
+use crate::types::Type;
 
 /// The name of the subquery from which a view with expressions selects.
 pub(crate) const SIDES: &str = "sides";

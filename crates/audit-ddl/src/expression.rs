@@ -6,7 +6,8 @@
 
 use crate::engine::Engine;
 use crate::engine::Engine::*;
-use crate::lake::{Column, Row, Type};
+use crate::lake::{Column, Row};
+use crate::types::Type;
 
 /// Maximum number of arguments of one `concat`. Synapse accepts 254, Trino 127.
 const ARGUMENTS: usize = 50;

@@ -26,13 +26,15 @@ mod snowflake;
 mod spark;
 mod synapse;
 mod trino;
+mod types;
 mod views;
 
 use audit_config::visible;
 
 pub use engine::Engine;
-pub use lake::{Column, Lake, Layout, Row, Table, Type};
+pub use lake::{Column, Lake, Layout, Row, Table};
 pub use place::Place;
+pub use types::Type;
 
 /// One statement and its purpose.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

@@ -1,7 +1,8 @@
 //! Snowflake.
 
 use crate::engine::Engine;
-use crate::lake::{Lake, Table, Type};
+use crate::lake::{Lake, Table};
+use crate::types::Type;
 use crate::{Refused, Statement};
 
 /// Name of the external volume and the storage integration that the operator made and allowed to read the bucket.

@@ -1,7 +1,8 @@
 //! Synapse's serverless SQL pool. Tables are views over OPENROWSET, which reads the files itself.
 
 use crate::engine::Engine;
-use crate::lake::{Lake, Table, Type};
+use crate::lake::{Lake, Table};
+use crate::types::Type;
 use crate::views::{create_view, no_rows, why_by_files};
 use crate::{Refused, Statement};
 

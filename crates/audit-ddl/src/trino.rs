@@ -2,7 +2,8 @@
 
 use crate::aws::last_year;
 use crate::engine::Engine;
-use crate::lake::{Lake, Table, Type};
+use crate::lake::{Lake, Table};
+use crate::types::Type;
 use crate::{Refused, Statement};
 
 /// Names an object with catalog and schema.

@@ -6,7 +6,8 @@ use crate::Statement;
 use crate::columns::{Joined, joined};
 use crate::engine::{Engine, SIDES};
 use crate::expression::{after_two, cast, concat, join, json, midnight, text};
-use crate::lake::{Column, Lake, Layout, Table, Type};
+use crate::lake::{Column, Lake, Layout, Table};
+use crate::types::Type;
 use crate::{aws, trino};
 
 /// Makes a table's view: former types are joined, and `cdc_changes` of created, snapshot and deleted is made from the

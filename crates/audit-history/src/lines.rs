@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use audit_core::position::Position;
 use audit_core::stored::Record;
-use audit_lake::tenants::folder_of;
+use audit_lake::tenant_names::folder_of;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 

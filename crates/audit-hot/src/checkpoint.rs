@@ -17,8 +17,8 @@ use tokio_postgres::{Client, Row, Statement};
 
 use audit_connect::PgEndpoint;
 
+use crate::connection::{BEGIN, unblocked};
 use crate::error::failed;
-use crate::session::{BEGIN, unblocked};
 
 /// A row of `checkpoints`.
 #[derive(Clone, Debug)]

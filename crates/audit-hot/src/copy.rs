@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures::SinkExt;
 use tokio_postgres::{Client, CopyInSink, Error, Statement};
 
+use crate::connection::BEGIN;
 use crate::encode::Encoder;
-use crate::session::BEGIN;
 
 /// Bytes of one `CopyData` message: large enough that its overhead does not matter, small enough that its memory does
 /// not either.

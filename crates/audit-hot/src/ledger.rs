@@ -11,9 +11,10 @@ use audit_core::sink::{Baselines, Checkpoint, Identity, SinkError, Stored, went_
 use tokio_postgres::{Client, Statement};
 
 use crate::checkpoint::{self, Owned};
+use crate::connection::BEGIN;
 use crate::error::failed;
 use crate::owner::Owner;
-use crate::session::{BEGIN, check_pooler, open_for_checkpoint};
+use crate::session::{check_pooler, open_for_checkpoint};
 use audit_core::plan::{self, Digests, Have, Limits, Unit, shape_id};
 
 /// The checkpoint of one sink, in a database where `setup` made the tables for it.

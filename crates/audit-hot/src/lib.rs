@@ -25,6 +25,7 @@
 
 mod checkpoint;
 mod config;
+mod connection;
 mod copy;
 mod encode;
 mod error;

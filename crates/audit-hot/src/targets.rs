@@ -152,7 +152,7 @@ impl Targets {
         if let Some(target) = self.known.get(&table.name).and_then(|tenants| tenants.get(tenant)) {
             return Ok(*target);
         }
-        let wanted = own.fill(table, tenant);
+        let wanted = own.fill(&table.shape, tenant);
         let statement = "SELECT cdc_audit.ensure_versions_table($1, $2, $3, $4, $5)";
         let wishes = names::wishes(&wanted, tenant);
         let row = client.query_one(statement, &[&source, &table.name.as_ref(), &tenant, &wanted, &wishes]).await?;

@@ -9,10 +9,11 @@ use audit_core::table::Table;
 use tokio_postgres::{Error, Statement};
 
 use crate::checkpoint;
+use crate::connection::BEGIN;
 use crate::copy::{self, Copy};
 use crate::encode::Encoder;
 use crate::error::failed;
-use crate::session::{BEGIN, Session};
+use crate::session::Session;
 use crate::targets::{Group, Target};
 
 /// What is known since the checkpoint was taken over.

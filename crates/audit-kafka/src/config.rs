@@ -353,7 +353,7 @@ mod tests {
             audit_config::parse(Path::new("c.toml"), text, check).map_err(|problems| problems.to_string())
         };
         let told = |text: &str, key: &str| {
-            let client = crate::access::client(&config(text).expect("a configuration")).expect("no secrets");
+            let client = crate::client::client(&config(text).expect("a configuration")).expect("no secrets");
             client.get(key).map(str::to_owned)
         };
         let verified = Some("true".to_owned());

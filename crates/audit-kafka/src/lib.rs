@@ -31,13 +31,16 @@
 
 mod access;
 mod checkpoint;
+mod client;
 mod config;
 mod context;
 mod error;
 mod names;
 mod probe;
+mod produce;
 mod send;
 mod session;
+mod settings;
 mod sink;
 mod take;
 mod topics;

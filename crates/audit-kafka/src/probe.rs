@@ -8,12 +8,13 @@ use audit_core::sink::{Action, Checkpoint, SinkError};
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
-use crate::access;
 use crate::checkpoint::Until;
+use crate::client;
 use crate::config::KafkaConfig;
 use crate::context::Context;
 use crate::error::{failed, no_secret, not_created, of_code};
-use crate::session::{BATCH_SIZE, Producer, Settings, no_checkpoint, off};
+use crate::produce::{no_checkpoint, off};
+use crate::settings::{BATCH_SIZE, Producer, Settings};
 use crate::topics::{self, ANSWER, Kind};
 
 /// What `probe` found, apart from the fact that the daemon could write.
@@ -76,7 +77,7 @@ async fn compacted(config: &KafkaConfig, source: &str, sink: &str) -> Result<Vec
     if topics.is_empty() {
         return Ok(Vec::new());
     }
-    let client = access::client(config).map_err(no_secret)?;
+    let client = client::client(config).map_err(no_secret)?;
     let admin: AdminClient<Context> =
         client.create_with_context(Context::new(sink, None)).map_err(|error| not_created(&error))?;
     let options = AdminOptions::new().request_timeout(Some(ANSWER));
@@ -142,7 +143,7 @@ fn write(settings: &Settings, source: &str, topic: &str) -> Result<(), SinkError
 /// Warns of settings of the checkpoint's topic that could lose the checkpoint. Without the right to read them there is
 /// no warning.
 async fn limits(config: &KafkaConfig, sink: &str, topic: &str) -> Result<Vec<(String, String)>, SinkError> {
-    let client = access::client(config).map_err(no_secret)?;
+    let client = client::client(config).map_err(no_secret)?;
     let admin: AdminClient<Context> =
         client.create_with_context(Context::new(sink, None)).map_err(|error| not_created(&error))?;
     let options = AdminOptions::new().request_timeout(Some(ANSWER));

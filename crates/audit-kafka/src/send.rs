@@ -16,7 +16,8 @@ use rdkafka::producer::{BaseRecord, Producer as _};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::context::{POSITION, TooLarge};
-use crate::session::{Failure, Producer, Session};
+use crate::session::{Failure, Session};
+use crate::settings::Producer;
 use crate::topics::code_of;
 
 /// Interval between attempts to put a message into a full queue.

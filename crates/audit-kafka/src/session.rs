@@ -21,101 +21,17 @@ use audit_core::plan::{Digests, Unit, shape_id};
 use audit_core::sink::{Action, Checkpoint, ChunkProgress, Identity, SinkError, Stored};
 use audit_core::table::Table;
 use audit_format::Encoder;
-use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use rdkafka::producer::Producer as _;
 use serde::Serialize;
-use tokio::sync::Mutex;
 
-use crate::access;
 use crate::checkpoint::{self, CHECKPOINT, Contents, Owner, Until};
-use crate::config::KafkaConfig;
-use crate::context::{Context, TooLarge};
-use crate::error::{failed, is_fence, no_secret, not_created, of_code};
-use crate::names;
+use crate::context::TooLarge;
+use crate::error::{failed, is_fence, of_code};
+use crate::produce::{end_beyond, off, off_thread, restart, send_record};
+use crate::settings::{PATIENCE, Producer, Settings};
 use crate::take;
 use crate::topics::{self, Kind, SETTLED, Topics, code_of};
-
-pub(crate) type Producer = ThreadedProducer<Context>;
-
-/// Bytes of one batch of messages to a partition, before compression: librdkafka's default, and a size that brokers
-/// allow.
-pub(crate) const BATCH_SIZE: usize = 1_000_000;
-
-/// The settings that a session is opened with.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub name: Arc<str>,
-    pub config: Arc<KafkaConfig>,
-    /// Bytes that undelivered messages may take in memory; also the limit of the largest message.
-    pub memory: usize,
-    /// Bytes of one batch of messages to a partition, before compression.
-    pub batch_size: usize,
-    /// Human-readable name of this process.
-    pub process: String,
-    /// Held during a takeover, until its thread ends: a takeover whose caller gave up would otherwise fence the next
-    /// one.
-    pub turn: Arc<Mutex<()>>,
-}
-
-impl Settings {
-    pub fn transactional_id(&self, source: &str) -> String {
-        format!("cdc-audit.{source}.{}", self.name)
-    }
-
-    pub fn checkpoint_topic(&self, source: &str) -> Result<String, SinkError> {
-        match self.config.checkpoint_topic(source, &self.name) {
-            topic if names::is_allowed(&topic) => Ok(topic),
-            topic => Err(SinkError::stop(format!("no topic can be called {topic}")).hint("change checkpoint_topic")),
-        }
-    }
-
-    pub fn context(&self) -> Context {
-        let token_file = self.config.sasl.as_ref().and_then(|sasl| sasl.token_file.clone());
-        Context::new(&self.name, token_file)
-    }
-
-    pub fn client(&self) -> Result<ClientConfig, SinkError> {
-        access::client(&self.config).map_err(no_secret)
-    }
-
-    pub fn producer(&self, source: &str) -> Result<Producer, SinkError> {
-        let mut client = self.client()?;
-        let queue = (self.memory / 3).max(1 << 20);
-        for (key, value) in [
-            ("transactional.id", self.transactional_id(source)),
-            ("transaction.timeout.ms", self.config.transaction_timeout.get().as_millis().to_string()),
-            ("enable.idempotence", "true".to_owned()),
-            ("acks", "all".to_owned()),
-            ("compression.type", self.config.compression.name().to_owned()),
-            // The partitioner of the Java producer, so that others who write or look up by key agree on partitions.
-            ("partitioner", "murmur2_random".to_owned()),
-            ("queue.buffering.max.kbytes", (queue >> 10).to_string()),
-            // The limit is on bytes, not on messages.
-            ("queue.buffering.max.messages", "0".to_owned()),
-            ("message.max.bytes", queue.min(1_000_000_000).to_string()),
-            ("batch.size", self.batch_size.to_string()),
-            ("delivery.report.only.error", "true".to_owned()),
-            // ⚠ With this setting the end of a topic is where its last record is. The end that readers of committed
-            // records are shown lags while a broker that has just started still marks the previous transaction as
-            // committed, and the topic would look as if it was put back to an earlier state.
-            ("isolation.level", "read_uncommitted".to_owned()),
-        ] {
-            client.set(key, value);
-        }
-        client.create_with_context(self.context()).map_err(|error| not_created(&error))
-    }
-
-    /// Reads the checkpoint's topic. Blocks.
-    pub fn read(&self, source: &str, until: Until<'_>) -> Result<Contents, SinkError> {
-        let (topic, group) = (self.checkpoint_topic(source)?, self.transactional_id(source));
-        checkpoint::read(self.client()?, self.context(), &group, &topic, until, PATIENCE)
-    }
-}
-
-/// How long a takeover may wait for brokers: a coordinator that has just started, or that is ending the transaction of
-/// a killed daemon, only answers that it is busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was sent, or what is committed.
 #[derive(Clone, Debug, Default)]
@@ -472,83 +388,5 @@ impl Drop for Session {
                 let _ = producer.abort_transaction(Duration::from_secs(5));
             }
         });
-    }
-}
-
-pub(crate) fn restart(message: &str) -> SinkError {
-    SinkError::new(Action::Restart, message)
-}
-
-/// Runs blocking work on another thread than the tasks.
-pub(crate) async fn off<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, SinkError> + Send + 'static,
-) -> Result<T, SinkError> {
-    off_thread(work).await?
-}
-
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SinkError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| restart("a task ended by itself").source(error))
-}
-
-/// The error for a missing topic of the checkpoint.
-pub(crate) fn no_checkpoint(topic: &str) -> SinkError {
-    SinkError::stop(format!("topic {topic}, which holds the sink's checkpoint, does not exist")).hint(
-        "run `cdc-audit setup`, which makes it; if there was one, restore it instead: with an empty one the sink begins anew",
-    )
-}
-
-pub(crate) fn send_record(
-    producer: &Producer,
-    topic: &str,
-    key: &str,
-    value: &impl Serialize,
-) -> Result<(), SinkError> {
-    let text = serde_json::to_vec(value).map_err(|error| SinkError::stop("a record has no JSON form").source(error))?;
-    let mut record = BaseRecord::to(topic).partition(0).key(key).payload(&text);
-    loop {
-        let Err((error, back)) = producer.send(record) else { return Ok(()) };
-        if code_of(&error) != Code::QueueFull || producer.client().context().failing() {
-            return Err(failed("writing the checkpoint", &error, producer.client().context(), Action::Restart));
-        }
-        record = back;
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Waits until everything is delivered, and commits. Blocks.
-pub(crate) fn commit(producer: &Producer, patience: Duration) -> Result<(), KafkaError> {
-    deliver(producer, patience)?;
-    producer.commit_transaction(patience)
-}
-
-/// The end of the checkpoint's topic after everything is delivered, whether committed or not. `None` if that is before
-/// `least`, the known end and the records that came since: then the topic was put back to an earlier state. ⚠ To be past
-/// the known end is not enough, because many new records hide that as many are gone. After a change of leaders an
-/// earlier end may be shown for a moment. Blocks.
-fn end_beyond(producer: &Producer, topic: &str, least: i64, patience: Duration) -> Result<Option<i64>, KafkaError> {
-    deliver(producer, patience)?;
-    let begun = Instant::now();
-    loop {
-        match producer.client().fetch_watermarks(topic, 0, patience) {
-            Ok((_, end)) if end >= least => return Ok(Some(end)),
-            Ok(_) if begun.elapsed() > SETTLED => return Ok(None),
-            Err(error) if begun.elapsed() > patience => return Err(error),
-            _ => std::thread::sleep(Duration::from_millis(50)),
-        }
-    }
-}
-
-/// Waits until everything is delivered. Messages that are still on their way after `patience` are an error, because
-/// nothing after them may count as stored.
-fn deliver(producer: &Producer, patience: Duration) -> Result<(), KafkaError> {
-    // The library's own flush checks its queue only every 100 ms.
-    let begun = Instant::now();
-    while producer.in_flight_count() > 0 && !producer.client().context().failing() && begun.elapsed() < patience {
-        std::thread::sleep(Duration::from_micros(500));
-    }
-    match producer.in_flight_count() {
-        _ if producer.client().context().failing() => Err(KafkaError::Flush(Code::PurgeQueue)),
-        0 => Ok(()),
-        _ => Err(KafkaError::Flush(Code::OperationTimedOut)),
     }
 }

@@ -13,7 +13,9 @@ use tracing::{info, warn};
 
 use crate::config::KafkaConfig;
 use crate::context::TooLarge;
-use crate::session::{BATCH_SIZE, Failure, Session, Settings, restart};
+use crate::produce::restart;
+use crate::session::{Failure, Session};
+use crate::settings::{BATCH_SIZE, Settings};
 
 /// Writes to topics of one cluster, for one source. Versions are durable after their Kafka transaction is committed,
 /// which happens when it is old enough or large enough.

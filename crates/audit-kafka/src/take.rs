@@ -10,7 +10,8 @@ use rdkafka::producer::Producer as _;
 
 use crate::checkpoint::{Contents, OWNER, Owner, Until};
 use crate::error::{failed, is_fence};
-use crate::session::{PATIENCE, Producer, Settings, commit, no_checkpoint, off, restart, send_record};
+use crate::produce::{commit, no_checkpoint, off, restart, send_record};
+use crate::settings::{PATIENCE, Producer, Settings};
 use crate::topics::{self, SETTLED, code_of};
 
 /// The producer that owns the sink from now on, and the contents of the checkpoint's topic.

@@ -11,7 +11,7 @@ use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::access;
+use crate::client;
 use crate::config::KafkaConfig;
 use crate::context::Context;
 use crate::error::{failed, no_secret, not_created, of_code};
@@ -138,7 +138,7 @@ const CHECKPOINT_SETTINGS: [(&str, &str); 4] = [
 
 /// Makes topics, unless they exist.
 pub(crate) async fn create(config: &KafkaConfig, sink: &str, topics: &[&str], kind: Kind) -> Result<(), SinkError> {
-    let client = access::client(config).map_err(no_secret)?;
+    let client = client::client(config).map_err(no_secret)?;
     let admin: AdminClient<Context> =
         client.create_with_context(Context::new(sink, None)).map_err(|error| not_created(&error))?;
     let partitions = match kind {

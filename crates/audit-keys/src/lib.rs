@@ -39,13 +39,16 @@ mod kept;
 mod keyring;
 mod master;
 mod opener;
+mod reveal;
+mod searched;
 mod store;
 
-pub use access::{Access, Accesses, Ask, Searched};
+pub use access::{Access, Accesses, Ask};
 pub use admin::{Erased, KeyAdmin, Rewrapped};
 pub use config::{AwsMaster, AzureMaster, Connection, GcpMaster, KeyClass, LocalMaster, Master, VaultMaster};
 pub use error::{KeyError, OpenError};
 pub use keyring::{Keyring, Waiting};
 pub use master::{MasterKey, Place, Wrapped, append_version};
 pub use opener::Opener;
+pub use searched::Searched;
 pub use store::{Generation, KeyStore, StoredKey, StoredSubject};

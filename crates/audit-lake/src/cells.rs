@@ -8,8 +8,8 @@ use arrow::array::{
 };
 use audit_core::value::{Kind, write_json_value};
 
+use crate::form::{Form, list_item};
 use crate::parse;
-use crate::schema::{Form, list_item};
 
 /// A builder for each form.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::partition::Partitioning;
 use crate::place::{Place, StoreConfig};
-use crate::tenants::{self, TENANT};
+use crate::tenant_names::{self, TENANT};
 
 /// A lake: for each captured table one Delta table of Parquet files, in folders by UTC commit date.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -211,13 +211,13 @@ impl LakeConfig {
             return problems.push("home", "names tenants, but is what belongs to none", hint);
         }
         let Ok(home) = Place::parse(home) else { return };
-        if !tenants::is_sound(&self.url) {
+        if !tenant_names::is_sound(&self.url) {
             let hint = "let it stand once in the bucket's name, with room for 34 characters, or once in the path";
             return problems.push("url", "`{tenant}` cannot stand there", hint);
         }
         // One name is kept as it is, the other one is not.
         for tenant in ["acme", "A/b"] {
-            match tenants::place_of(&self.url, &home, tenant) {
+            match tenant_names::place_of(&self.url, &home, tenant) {
                 Ok(place) if place.is_like(&home) => {}
                 Ok(_) => {
                     let hint = "give both in one cloud, or both on disk: one section `store` holds for all";

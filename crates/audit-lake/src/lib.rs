@@ -99,6 +99,7 @@ mod encode;
 pub mod error;
 mod fetch;
 mod file;
+mod form;
 pub mod layout;
 mod merge;
 mod parse;
@@ -115,6 +116,7 @@ mod sort;
 mod stats;
 pub mod store;
 mod table;
+pub mod tenant_names;
 pub mod tenants;
 
 pub use compact::{Compacted, Compactor};

@@ -6,7 +6,7 @@ use audit_core::position::Micros;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::Form;
+use crate::form::Form;
 
 /// How finely a table's files are spread over folders. A table keeps what it began with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]

@@ -17,7 +17,8 @@ use audit_core::record;
 use audit_core::value::write_json_string;
 
 use crate::cells::{Cells, Taken, VALUE_MAX};
-use crate::schema::{BEFORE, Form, RowPlan, list_item};
+use crate::form::{Form, list_item};
+use crate::schema::{BEFORE, RowPlan};
 
 /// The values that all rows of a write share.
 #[derive(Clone, Copy, Debug)]

@@ -17,7 +17,8 @@ use parquet::file::metadata::ParquetMetaData;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::schema::{Form, RECORD_COLUMNS, RowPlan};
+use crate::form::Form;
+use crate::schema::{RECORD_COLUMNS, RowPlan};
 
 /// Maximum number of row columns with statistics, as in other writers of Delta tables. Statistics are all read with the
 /// log.

@@ -54,7 +54,9 @@
 
 pub mod config;
 pub mod continuity;
+pub mod daemon;
 mod driver;
+pub mod error;
 mod fanout;
 mod retry;
 pub mod run;

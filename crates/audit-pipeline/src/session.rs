@@ -31,9 +31,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::continuity::{self, Server, Verdict, judge};
+use crate::daemon::{Daemon, stopped};
 use crate::driver::{Driver, DriverError};
+use crate::error::{RunError, SinkFailure, Stretches, sql};
 use crate::fanout::{Budget, Fanout, Held, QUEUE};
-use crate::run::{Daemon, RunError, SinkFailure, Stretches, sql};
 use crate::sink_task::{self, NamedSink, SinkEnd};
 use crate::slot::{self, Locked, Quarantines};
 use crate::stage::{ResumeCheck, Stage, StageConfig};
@@ -142,15 +143,6 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Capacity for commands of the baseline that wait: a few for each of its workers.
 const COMMANDS: usize = 64;
-
-/// Resolves when a stop is requested.
-pub(crate) async fn stopped(stop: &watch::Receiver<bool>) {
-    let mut stop = stop.clone();
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        // The sender no longer exists, so no stop can be requested.
-        std::future::pending::<()>().await;
-    }
-}
 
 async fn take_all(sinks: &[NamedSink], identity: &Identity) -> Result<Vec<(Arc<str>, Stored)>, RunError> {
     let takes = sinks.iter().map(|sink| async move { Ok((sink.name.clone(), sink_task::take(sink, identity).await?)) });

@@ -18,9 +18,9 @@ use tokio_postgres::Client;
 use tracing::{debug, error, info, warn};
 
 use crate::continuity::Server;
+use crate::daemon::{Daemon, stopped};
+use crate::error::{RunError, sql};
 use crate::retry::Backoff;
-use crate::run::{Daemon, RunError, sql};
-use crate::session::stopped;
 use crate::status::{Phase, Shared};
 
 /// A slot that this daemon holds, and what the server reported about itself.

@@ -114,7 +114,7 @@ from_errors_with_hints! {
     audit_hot::ReadError,
     audit_keys::KeyError,
     audit_lake::LakeError,
-    audit_pipeline::run::RunError,
+    audit_pipeline::error::RunError,
 }
 
 impl From<audit_core::sink::SinkError> for CliError {

@@ -5,6 +5,7 @@
 
 mod found;
 mod place;
+mod table;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -18,7 +19,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use self::found::{Found, Parts};
 pub use self::place::NamedDomain;
-use self::place::{Place, Table};
+use self::place::Place;
+use self::table::Table;
 use crate::error::{CliError, code};
 
 /// More values than this are bulk, which wants a purpose.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use audit_core::protect::Policy;
-use audit_pipeline::run::Daemon;
+use audit_pipeline::daemon::Daemon;
 use audit_pipeline::status::Shared;
 use tracing::warn;
 

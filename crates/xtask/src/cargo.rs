@@ -7,6 +7,9 @@ use std::process::Command;
 /// The feature that compiles the fault points, which tests arm.
 pub const FAULT_POINTS: &str = "cdc-audit/fault-points";
 
+/// The selection of packages and features for every build except that of benchmarks, so that nothing is compiled twice.
+pub const SELECTION: [&str; 3] = ["--workspace", "--features", FAULT_POINTS];
+
 /// Returns the folder of the workspace's `Cargo.toml`.
 pub fn root() -> PathBuf {
     // Read at run time, not at compile time, because a build in a shared folder may be that of another clone.

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a program for a person at a terminal")]
 
 mod cargo;
+mod circles;
 mod docs;
 mod install;
 mod package;

@@ -7,10 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cargo::{cargo, root, target_dir};
+use crate::cargo::{SELECTION, cargo, root, target_dir};
 use crate::install;
 use crate::step::{output, run, step};
-use crate::test::SELECTION;
 
 /// Which build is packed. The one for trying this out is at hand where tests run; it has fault points compiled in.
 #[derive(Clone, Copy, clap::ValueEnum)]

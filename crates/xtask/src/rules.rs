@@ -13,10 +13,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::cargo::{cargo, root, target_dir};
+use crate::cargo::{SELECTION, cargo, root, target_dir};
 use crate::install;
 use crate::step::{output, run, step};
-use crate::test::SELECTION;
 
 const LIST: &str = "tests/rules.toml";
 

@@ -7,15 +7,12 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use audit_install::cache_dir;
 
-use crate::cargo::{FAULT_POINTS, cargo, root, target_dir};
+use crate::cargo::{SELECTION, cargo, root, target_dir};
 use crate::step::{output, run, step};
 use crate::{docs, install, runner, tidy};
 
 /// The variable that tells tests whether they may take long.
 const THOROUGH: &str = "CDC_AUDIT_TEST_ALL";
-
-/// The selection of packages and features for every build except that of benchmarks, so that nothing is compiled twice.
-pub const SELECTION: [&str; 3] = ["--workspace", "--features", FAULT_POINTS];
 
 /// Shown before the builds that may have to compile all dependencies.
 const PATIENCE: &str =

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{cargo, root};
+use crate::circles;
 use crate::rules;
 use crate::step::output;
 
@@ -30,10 +31,26 @@ pub fn run() -> Result<()> {
         contents(&file, &mut problems);
     }
     problems.extend(rules::check()?);
+    for folder in sources()? {
+        problems.extend(circles::check(&folder)?);
+    }
     if !problems.is_empty() {
         bail!("{} to tidy up:\n  {}", problems.len(), problems.join("\n  "));
     }
     Ok(())
+}
+
+/// The folders with the sources of our packages.
+fn sources() -> Result<Vec<PathBuf>> {
+    let crates = fs::read_dir(root().join("crates"))?.map(|entry| Ok(entry?.path().join("src")));
+    let crates: Vec<PathBuf> = crates.collect::<Result<_>>()?;
+    let others = ["benches", "demo", "tests"].map(|package| root().join(package).join("src"));
+    let mut sources: Vec<PathBuf> = crates.into_iter().chain(others).filter(|folder| folder.is_dir()).collect();
+    sources.retain(|folder| {
+        !["audit-history", "audit-undo", "crates/cdc-audit"].iter().any(|name| folder.to_string_lossy().contains(name))
+    });
+    sources.sort();
+    Ok(sources)
 }
 
 /// Our packages by name, each with those of our packages that it imports and the kind of dependency.

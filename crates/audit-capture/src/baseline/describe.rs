@@ -1,13 +1,13 @@
 //! What has to be known about a table to read it: [`Described`].
 
 use audit_core::shape::{Relation, TableName};
+use postgres_protocol::escape::escape_identifier;
 use serde::Deserialize;
 use tokio_postgres::Client;
 
 use super::error::BaselineError;
 use super::files;
 use super::key::{self, Access, access};
-use super::read::quoted;
 use super::store::{Description, Kind};
 use crate::catalog::{self, PublishedTable};
 use crate::query::rows;
@@ -36,6 +36,11 @@ pub(super) struct Rows {
     /// The partition to which the baseline is limited.
     pub part: Option<String>,
     partitioned: bool,
+}
+
+/// A name quoted as in SQL.
+pub(super) fn quoted(name: &TableName) -> String {
+    format!("{}.{}", escape_identifier(&name.schema), escape_identifier(&name.table))
 }
 
 /// The prefix of the partition in the identity of a baseline that is limited to one.

@@ -2,7 +2,7 @@
 //! [`Uncaptured`].
 //!
 //! A table needs a baseline unless the stream has had all of its rows. For a table without a record, the present
-//! catalog decides, compared with a point in the past at which everything published was accounted for ([`Since`]). The
+//! catalog decides, compared with a point in the past at which everything published was accounted for. The
 //! stream has had every row if all of this holds: the table was created after that point, under its present name, in
 //! its present schema and with its present file; it is published by an entry for all tables, or for all tables of its
 //! schema, that existed at that point; and the publication and the rules are as they were. In every other case its rows
@@ -16,7 +16,6 @@ use audit_core::shape::TableName;
 use serde::Deserialize;
 use tokio_postgres::Client;
 
-use super::captured::Since;
 use crate::published::{publishes, with_published};
 use crate::query::{QueryError, rows};
 use crate::select::names;
@@ -56,23 +55,22 @@ fn older(alias: &str, from: u8) -> String {
     )
 }
 
-/// The tables that the publication publishes now, with whether each was created after the point `made`, and which
-/// partitions were attached after the point `joined`. Another publication or other rules invalidate the first point; a
-/// partition is still new under them.
+/// The tables that the publication publishes now, with whether each was created after transaction `made`, and which
+/// partitions were attached by transaction `joined` or a later one. Both are points at which everything published was
+/// accounted for. Another publication or other rules invalidate the first point; a partition is still new under them.
 pub(super) async fn list(
     client: &Client,
     publication: &str,
-    made: Option<&Since>,
-    joined: Option<&Since>,
+    made: Option<i64>,
+    joined: Option<i64>,
 ) -> Result<Vec<Listed>, QueryError> {
     let sql = include_str!("../sql/listing.sql")
         .replace("{old_table}", &older("a", 2))
         .replace("{old_link}", &older("i", 3))
         .replace("{old_schema}", &older("n", 3));
     let sql = with_published(client, &sql).await?;
-    let made_from = made.map(|since| since.xid + 1);
-    let joined_from = joined.map(|since| since.settled);
-    rows(client, "list the published tables", &sql, &[&publication, &made_from, &joined_from]).await
+    let made_from = made.map(|xid| xid + 1);
+    rows(client, "list the published tables", &sql, &[&publication, &made_from, &joined]).await
 }
 
 /// The properties of a publication at one moment.

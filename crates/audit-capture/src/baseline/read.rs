@@ -17,14 +17,13 @@ use audit_core::baseline::plan::Step;
 use audit_core::baseline::rows::RawRows;
 use audit_core::baseline::seen::Seen;
 use audit_core::baseline::snapshot::Snapshot;
-use audit_core::shape::TableName;
 use futures::{StreamExt, pin_mut};
 use postgres_protocol::escape::escape_identifier;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::describe::{Described, Rows};
+use super::describe::{Described, Rows, quoted};
 use super::error::BaselineError;
 use super::files::{files, next_stretch, older_than, unchanged};
 use super::key::{self, Access, Bound};
@@ -392,11 +391,6 @@ async fn copy(
     control.get().await?.execute("SELECT pg_cancel_backend($1)", &[&pid]).await.map_err(cancel)?;
     while let Some(Ok(_)) = stream.next().await {}
     Ok(ended)
-}
-
-/// A name quoted as in SQL.
-pub(super) fn quoted(name: &TableName) -> String {
-    format!("{}.{}", escape_identifier(&name.schema), escape_identifier(&name.table))
 }
 
 impl Rows {

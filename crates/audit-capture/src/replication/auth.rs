@@ -1,7 +1,9 @@
-//! Logging in: trust, cleartext, md5, SCRAM-SHA-256 with and without channel binding (manual, "Start-up" of the message
+//! Starting a session and logging in: trust, cleartext, md5, SCRAM-SHA-256 with and without channel binding (manual, "Start-up" of the message
 //! flow, and "SASL Authentication").
 
-use audit_connect::{ConnectError, Login, ServerError};
+use std::sync::Arc;
+
+use audit_connect::{ConnectError, Login, PINNED, ServerError, Transport, pin_by_version};
 use bytes::BytesMut;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{self, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
@@ -10,10 +12,56 @@ use postgres_protocol::message::frontend;
 use tokio_postgres::config::ChannelBinding;
 use tokio_postgres::fallible_iterator::FallibleIterator;
 
+use super::error::ReplicationError;
 use super::session::Session;
 
+/// Starts the session and logs in. The session runs under [`PINNED`], like any other.
+pub(crate) async fn start(transport: Transport, login: Arc<Login>) -> Result<Session, ConnectError> {
+    let mut session = Session::new(transport, login.clone());
+    let lost = |error| ConnectError::lost(&login.endpoint, error);
+    session.send(&startup_message(&login)?).await.map_err(lost)?;
+    authenticate(&mut session).await?;
+    loop {
+        match session.message().await.map_err(lost)? {
+            Message::ReadyForQuery(_) => break,
+            Message::ParameterStatus(status) if status.name().is_ok_and(|name| name == "server_version") => {
+                session.set_server_version(status.value().unwrap_or_default());
+            }
+            Message::ErrorResponse(body) => return Err(login.refused(ServerError::from_fields(body.fields()))),
+            _ => {}
+        }
+    }
+    if let Some((question, answer)) = login.question() {
+        let rows = session.query("SELECT", question).await.map_err(|error| refused(&login, error))?;
+        if rows.first().and_then(|row| row.first()).and_then(Option::as_deref) != Some(answer) {
+            return Err(login.wrong_role());
+        }
+    }
+    let pin = pin_by_version(session.server_version());
+    if !pin.is_empty() {
+        session.query("SET", &pin).await.map_err(|error| refused(&login, error))?;
+    }
+    Ok(session)
+}
+
+fn startup_message(login: &Login) -> Result<BytesMut, ConnectError> {
+    let mut parameters = vec![
+        ("user", login.user.as_str()),
+        ("database", &login.dbname),
+        // This makes a walsender that is connected to a database: it can run SQL, and decode logically.
+        ("replication", "database"),
+        ("application_name", &login.application_name),
+    ];
+    parameters.extend(login.options.as_deref().map(|options| ("options", options)));
+    // These come after the options, because the last setting wins.
+    parameters.extend_from_slice(PINNED);
+    let mut message = BytesMut::new();
+    frontend::startup_message(parameters, &mut message).map_err(|_| login.failed("a name holds a zero byte"))?;
+    Ok(message)
+}
+
 /// Answers the server's requests until it accepts the login.
-pub(crate) async fn authenticate(session: &mut Session) -> Result<(), ConnectError> {
+async fn authenticate(session: &mut Session) -> Result<(), ConnectError> {
     let login = session.login();
     let mut answer = BytesMut::new();
     match next(session, &login).await? {
@@ -105,4 +153,12 @@ fn too_long(login: &Login) -> ConnectError {
 
 fn no_scram(login: &Login) -> ConnectError {
     ConnectError::protocol(&login.endpoint, "an unexpected message within a SCRAM exchange")
+}
+
+fn refused(login: &Login, error: ReplicationError) -> ConnectError {
+    match error {
+        ReplicationError::Refused { source, .. } => login.refused(source),
+        ReplicationError::Lost { source } => ConnectError::lost(&login.endpoint, source),
+        other => ConnectError::protocol(&login.endpoint, other.to_string()),
+    }
 }

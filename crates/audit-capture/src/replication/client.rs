@@ -8,33 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_connect::{ConnectConfig, PgEndpoint};
-use audit_core::position::Lsn;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
+use super::auth;
 use super::error::ReplicationError;
 use super::identity::{Identity, TimelineFork, parse_history, parse_identity};
-use super::receive::{self, Stream};
+use super::receive::{self, Stream, StreamOptions};
 use super::receiver::{QUEUE, Receiver};
 use super::session::{Row, Session, unexpected};
 use super::traffic::Traffic;
 
 /// How long the few bytes of an update may stay unacknowledged before the connection counts as lost.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// What to stream, and how to learn about progress and the end.
-#[derive(Clone, Debug)]
-pub struct StreamOptions {
-    pub slot: String,
-    pub publications: Vec<String>,
-    /// The longest time between two status updates; it is shortened if the server's `wal_sender_timeout` requires it.
-    pub status_interval: Duration,
-    /// The largest protocol message to accept, in bytes.
-    pub message_limit: usize,
-    /// The position up to which every sink has stored everything: the server is told that this is safe.
-    pub safe: watch::Receiver<Lsn>,
-    /// When true, the stream sends a last update and ends.
-    pub stop: watch::Receiver<bool>,
-}
 
 /// Default interval of status updates. It keeps `pg_stat_replication` fresh; the server needs one update a minute.
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -149,7 +134,7 @@ fn on_thread(config: &ConnectConfig, name: &str, connected: Answer<String>, orde
 /// Connects, then executes orders until there are no more. When a caller stops waiting, the work for its order ends.
 async fn serve(config: &ConnectConfig, name: &str, mut connected: Answer<String>, mut orders: mpsc::Receiver<Order>) {
     let session = tokio::select! {
-        session = config.open(name, Session::start) => session,
+        session = config.open(name, auth::start) => session,
         () = connected.closed() => return,
     };
     let mut session = match session {
@@ -241,6 +226,9 @@ async fn stream(session: Session, options: StreamOptions, interval: Duration, an
 
 #[cfg(test)]
 mod tests {
+    use audit_core::position::Lsn;
+    use tokio::sync::watch;
+
     use super::*;
 
     #[test]

@@ -40,11 +40,12 @@ mod receiver;
 mod session;
 mod traffic;
 
-pub use client::{ReplicationClient, STATUS_INTERVAL, StreamOptions};
+pub use client::{ReplicationClient, STATUS_INTERVAL};
 pub use error::ReplicationError;
 pub(crate) use error::memory_needed;
 pub use frame::{Chunk, Frame, FrameError, FrameProblem, Frames};
 pub use identity::{Identity, TimelineFork};
+pub use receive::StreamOptions;
 pub use receiver::Receiver;
 pub use session::Row;
 pub use traffic::Traffic;

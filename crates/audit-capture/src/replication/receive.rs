@@ -21,7 +21,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
-use super::client::StreamOptions;
 use super::error::ReplicationError;
 use super::feedback::Feedback;
 use super::frame::Chunk;
@@ -29,6 +28,21 @@ use super::inbox::{End, Inbox};
 use super::pace::{Haste, NAP, Pace};
 use super::session::lost;
 use super::traffic::Traffic;
+
+/// What to stream, and how to learn about progress and the end.
+#[derive(Clone, Debug)]
+pub struct StreamOptions {
+    pub slot: String,
+    pub publications: Vec<String>,
+    /// The longest time between two status updates; it is shortened if the server's `wal_sender_timeout` requires it.
+    pub status_interval: Duration,
+    /// The largest protocol message to accept, in bytes.
+    pub message_limit: usize,
+    /// The position up to which every sink has stored everything: the server is told that this is safe.
+    pub safe: watch::Receiver<Lsn>,
+    /// When true, the stream sends a last update and ends.
+    pub stop: watch::Receiver<bool>,
+}
 
 /// While the stream lags, this number of bytes is worth waking the consumer for.
 const WORTHWHILE: usize = 64 * 1024;

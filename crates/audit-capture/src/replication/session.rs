@@ -1,17 +1,16 @@
-//! A replication session before the stream begins: start-up, simple queries, START_REPLICATION. [`Session`] runs on the
+//! A replication session before the stream begins: messages, simple queries, START_REPLICATION. [`Session`] runs on the
 //! receiver's thread.
 
 use std::io;
 use std::sync::Arc;
 
-use audit_connect::{ConnectError, Login, PINNED, ServerError, Transport, pin_by_version};
+use audit_connect::{Login, ServerError, Transport};
 use bytes::{Buf, BytesMut};
 use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::fallible_iterator::FallibleIterator;
 
-use super::auth::authenticate;
 use super::error::ReplicationError;
 use super::frame;
 
@@ -30,34 +29,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Starts the session and logs in. The session runs under [`PINNED`], like any other.
-    pub(crate) async fn start(transport: Transport, login: Arc<Login>) -> Result<Session, ConnectError> {
+    pub(crate) fn new(transport: Transport, login: Arc<Login>) -> Session {
         let input = BytesMut::with_capacity(8 * 1024);
-        let mut session = Session { transport, login: login.clone(), input, server_version: String::new() };
-        let lost = |error| ConnectError::lost(&login.endpoint, error);
-        session.send(&startup_message(&login)?).await.map_err(lost)?;
-        authenticate(&mut session).await?;
-        loop {
-            match session.message().await.map_err(lost)? {
-                Message::ReadyForQuery(_) => break,
-                Message::ParameterStatus(status) if status.name().is_ok_and(|name| name == "server_version") => {
-                    session.server_version = status.value().unwrap_or_default().to_owned();
-                }
-                Message::ErrorResponse(body) => return Err(login.refused(ServerError::from_fields(body.fields()))),
-                _ => {}
-            }
-        }
-        if let Some((question, answer)) = login.question() {
-            let rows = session.query("SELECT", question).await.map_err(|error| refused(&login, error))?;
-            if rows.first().and_then(|row| row.first()).and_then(Option::as_deref) != Some(answer) {
-                return Err(login.wrong_role());
-            }
-        }
-        let pin = pin_by_version(&session.server_version);
-        if !pin.is_empty() {
-            session.query("SET", &pin).await.map_err(|error| refused(&login, error))?;
-        }
-        Ok(session)
+        Session { transport, login, input, server_version: String::new() }
     }
 
     pub(crate) fn login(&self) -> Arc<Login> {
@@ -66,6 +40,10 @@ impl Session {
 
     pub(crate) fn server_version(&self) -> &str {
         &self.server_version
+    }
+
+    pub(crate) fn set_server_version(&mut self, version: &str) {
+        version.clone_into(&mut self.server_version);
     }
 
     pub(crate) fn server_end_point(&self) -> Option<&[u8]> {
@@ -171,22 +149,6 @@ impl Session {
     }
 }
 
-fn startup_message(login: &Login) -> Result<BytesMut, ConnectError> {
-    let mut parameters = vec![
-        ("user", login.user.as_str()),
-        ("database", &login.dbname),
-        // This makes a walsender that is connected to a database: it can run SQL, and decode logically.
-        ("replication", "database"),
-        ("application_name", &login.application_name),
-    ];
-    parameters.extend(login.options.as_deref().map(|options| ("options", options)));
-    // These come after the options, because the last setting wins.
-    parameters.extend_from_slice(PINNED);
-    let mut message = BytesMut::new();
-    frontend::startup_message(parameters, &mut message).map_err(|_| login.failed("a name holds a zero byte"))?;
-    Ok(message)
-}
-
 fn row(body: &DataRowBody) -> Result<Row, String> {
     let text = |range: Option<std::ops::Range<usize>>| match range {
         None => Ok(None),
@@ -197,14 +159,6 @@ fn row(body: &DataRowBody) -> Result<Row, String> {
     };
     let ranges: Vec<_> = body.ranges().collect().map_err(|error| error.to_string())?;
     ranges.into_iter().map(text).collect()
-}
-
-fn refused(login: &Login, error: ReplicationError) -> ConnectError {
-    match error {
-        ReplicationError::Refused { source, .. } => login.refused(source),
-        ReplicationError::Lost { source } => ConnectError::lost(&login.endpoint, source),
-        other => ConnectError::protocol(&login.endpoint, other.to_string()),
-    }
 }
 
 pub(crate) fn lost(source: io::Error) -> ReplicationError {

@@ -89,7 +89,7 @@ impl Names {
         Some(Asked { set: set(&self.patterns)?, any_style: set(any_style)?, parts })
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<&[MethodRule]> {
+    pub(crate) fn find(&self, name: &str) -> Option<&[MethodRule]> {
         if self.is_empty() {
             return None;
         }

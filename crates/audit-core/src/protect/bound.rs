@@ -8,7 +8,6 @@ use audit_cipher::{Failure, Row, Wanted};
 use super::{DEFAULT_CLASS, Missing, Place, Policy, REDACTED, SealError};
 use crate::batch::{Batch, Span};
 use crate::change::{self, Cell, Value};
-use crate::inside::At;
 use crate::mac::Space;
 use crate::method::{Method, MethodRule};
 use crate::table::{Column, Table};
@@ -26,6 +25,14 @@ pub(crate) struct Bound<'a> {
 impl Bound<'static> {
     /// The binding of values that are not in a row.
     pub const NOWHERE: Bound<'static> = Bound { aad: &[], subject: Value::Null };
+}
+
+/// Where a value is (for the spaces of hashes), and what its ciphertexts are bound to.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    pub table: &'a str,
+    pub column: &'a str,
+    pub bound: Bound<'a>,
 }
 
 impl Policy {

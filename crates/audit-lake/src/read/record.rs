@@ -15,7 +15,8 @@ use audit_core::value::{Kind, write_json_string, write_json_value};
 use serde_json::{Map, Value};
 
 use crate::error::LakeError;
-use crate::schema::{BEFORE, Form, SOURCE_COLUMN, SOURCE_KIND};
+use crate::form::Form;
+use crate::schema::{BEFORE, SOURCE_COLUMN, SOURCE_KIND};
 use crate::stats;
 
 /// Some rows of one file.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use audit_core::protect::Policy;
 use audit_core::rules::{Rules, TableRule};
-use audit_lake::tenants::folder_of;
+use audit_lake::tenant_names::folder_of;
 use audit_testkit::Fixture;
 
 use super::story::{TABLES, World};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use audit_capture::check::{Area, Finding, Input, SinkProbe, State, check, would_start};
 use audit_config::{Chain, visible};
-use audit_pipeline::run::RunError;
+use audit_pipeline::error::RunError;
 use comfy_table::Color;
 use serde_json::json;
 

@@ -171,7 +171,7 @@ fn planned(published: &PublishedTable, rules: &TableRules, config: &Config) -> P
         PlannedColumn { column: column.name.clone(), planned, undecided }
     });
     let error = recorded.as_ref().err();
-    let own = |table: &Arc<Table>| table.versions_table.as_ref().map(|own| own.fill(table, "{tenant}"));
+    let own = |table: &Arc<Table>| table.versions_table.as_ref().map(|own| own.fill(&table.shape, "{tenant}"));
     PlannedTable {
         table: published.name.to_string(),
         versions_table: recorded.as_ref().ok().and_then(own),

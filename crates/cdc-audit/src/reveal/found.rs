@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::place::Table;
+use super::table::Table;
 
 /// The parts of a record that may hold protected values.
 #[derive(Clone, Copy, Deserialize)]

@@ -1,56 +1,19 @@
 //! Where values stand in the database, as far as a record and the rules say: what ciphertexts are bound to, and tokens are made for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use audit_cipher::{Aad, Row};
-use audit_core::expand::JsonRule;
 use audit_core::mac::Space;
 use audit_core::method::Method;
 use audit_core::position::Lsn;
-use audit_core::rules::{TableRule, matches};
+use audit_core::rules::matches;
 use audit_core::table::{companion_name, companion_of};
 use serde_json::value::RawValue;
 
 use super::found::{Found, Parts};
-
-/// What opening needs to know of a table's rules.
-pub struct Table {
-    /// The columns that ciphertexts are bound to now; before, it may have been fewer of them.
-    bind: Vec<String>,
-    pub actor: Option<String>,
-    pub reason: Option<String>,
-    pub tenant: Option<String>,
-    json: BTreeMap<String, JsonRule>,
-}
+use super::table::Table;
 
 impl Table {
-    pub fn of(rule: TableRule) -> Table {
-        let TableRule { bind, actor_column, reason_column, tenant, json, .. } = rule;
-        Table { bind: bind.unwrap_or_default(), actor: actor_column, reason: reason_column, tenant, json }
-    }
-
-    /// The columns, with the path in their documents, that a name in `changes` may mean, where members are recorded one by one.
-    pub fn expanded(&self, name: &str) -> Vec<(String, String)> {
-        let mut all = Vec::new();
-        for (column, rule) in &self.json {
-            let separator = rule.separator.as_str();
-            let path = |column: &str, rest: &str| format!("{column}.{}", rest.replace(separator, "."));
-            match &rule.label {
-                Some(label) => {
-                    let rest = name.strip_prefix(label.as_str()).and_then(|rest| rest.strip_prefix(separator));
-                    all.extend(rest.map(|rest| (column.clone(), path(column, rest))));
-                }
-                None => {
-                    let parts =
-                        name.match_indices(separator).map(|(at, _)| (&name[..at], &name[at + separator.len()..]));
-                    let meant = parts.filter(|(named, _)| matches(column, named));
-                    all.extend(meant.map(|(named, rest)| (named.to_owned(), path(named, rest))));
-                }
-            }
-        }
-        all
-    }
-
     /// What ciphertexts of a record may be bound to: the columns of the row after, and of the row before; all of them, and the first ones,
     /// down to none.
     pub fn bound(&self, parts: &Parts<'_>) -> Vec<Vec<(String, Option<String>)>> {

@@ -84,7 +84,8 @@ impl Runner {
         }
         let stored = self.known.as_ref().and_then(|known| known.since.clone());
         let since = stored.clone().filter(|since| since.holds(&publishes, &digest));
-        let listed = listed::list(&client, &shared.publication, since.as_ref(), stored.as_ref()).await?;
+        let (made, joined) = (since.as_ref().map(|since| since.xid), stored.as_ref().map(|stored| stored.settled));
+        let listed = listed::list(&client, &shared.publication, made, joined).await?;
         self.forget_unlisted(&listed);
         uncaptured.left = self.note_left(&store, &listed, &uncaptured.tables).await?;
         shared.progress.uncaptured(uncaptured);

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::inside::{Names, PathRule};
 use crate::mac::MacKey;
 
 fn policy() -> Policy {

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use super::{Around, At, Form, Inside, json_text};
+use super::{Around, json_text};
+use crate::companion::companion_name;
+use crate::inside::{Form, Inside};
 use crate::json::{skip_space, string_end, unquote, value_end, value_start};
 use crate::method::{Method, MethodRule};
+use crate::protect::bound::At;
 use crate::protect::{Missing, Policy};
-use crate::table::companion_name;
 
 pub(super) struct Walk<'a> {
     policy: &'a Policy,
