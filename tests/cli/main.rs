@@ -7,6 +7,8 @@ mod config;
 mod setup;
 // `run` and `status`, health and metrics.
 mod running;
+// `history` and `export` over hot and lake as one.
+mod timeline;
 // `history` and `export`.
 mod trail;
 // `search` and `tx`.

@@ -61,10 +61,10 @@ async fn world(rest: &str) -> Ground {
     Ground { world, _keys: keys }
 }
 
-/// `orders 1 updated`, a line for each version that is found.
+/// `orders 1 updated`, a line for each version that is found: in each sink alone, and in both as one.
 fn found(world: &World, words: &[&str]) -> Vec<String> {
-    let told = ["hot", "archive"].map(|sink| {
-        let all: Vec<&str> = ["search", "--from", sink, "--json"].iter().chain(words).copied().collect();
+    let told = [&["--from", "hot"][..], &["--from", "archive"], &[]].map(|from| {
+        let all: Vec<&str> = ["search", "--json"].iter().chain(from).chain(words).copied().collect();
         let line = |line: &str| {
             let record: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
             let text = |name: &str| record[name].as_str().unwrap_or("-").to_owned();
@@ -73,7 +73,8 @@ fn found(world: &World, words: &[&str]) -> Vec<String> {
         world.succeed(&all).lines().map(line).collect::<Vec<String>>()
     });
     assert_eq!(told[0], told[1], "{words:?}: hot and lake");
-    let [hot, _] = told;
+    assert_eq!(told[0], told[2], "{words:?}: hot, and hot and lake as one");
+    let [hot, ..] = told;
     hot
 }
 
@@ -141,12 +142,13 @@ async fn pages_follow_each_other_and_counts_add_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_told_is_counted() {
     let world = world("").await;
-    for sink in ["hot", "archive"] {
-        let output = world.command(&["search", "notes", "state:open->paid", "--from", sink, "--json"]);
+    for from in [&["--from", "hot"][..], &["--from", "archive"], &[]] {
+        let words: Vec<&str> = ["search", "notes", "state:open->paid", "--json"].iter().chain(from).copied().collect();
+        let output = world.command(&words);
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.stdout.is_empty(), "{sink}");
+        assert!(output.stdout.is_empty(), "{from:?}");
         // The other update made it `late`, so it cannot have made it `paid`.
-        assert!(told.contains("1 version could not be told"), "{sink}: {told}");
+        assert!(told.contains("1 version could not be told"), "{from:?}: {told}");
     }
 }
 
@@ -189,8 +191,8 @@ async fn protected_values_are_found_whole_and_the_search_is_logged() {
     assert_eq!(found(&world, &["people", "phone:->+39062"]), ["people 2 created"]);
     assert_eq!(found(&world, &["people", "email:nobody@example.org"]), Vec::<String>::new());
     let logged: String = hot.query_one(log, &[]).await.unwrap().get(0);
-    let twice = |field: &str| format!("{field}, {field}");
-    let expected = ["email false", "phone true", "phone true", "email false"].map(twice).join(", ");
+    let thrice = |field: &str| format!("{field}, {field}, {field}");
+    let expected = ["email false", "phone true", "phone true", "email false"].map(thrice).join(", ");
     assert_eq!(logged, expected);
     // Without the log there is no answer.
     hot.batch_execute("ALTER TABLE cdc_audit.access_log RENAME TO gone").await.unwrap();
@@ -252,6 +254,10 @@ async fn a_transaction_is_shown_whole() {
         assert!(shown.contains("state open → paid") && shown.contains("(+2)") && shown.contains("31?"), "{shown}");
         let last = world.succeed(&["tx", "last", "--table", "Note", "--from", sink]);
         assert!(last.contains("public.notes: 1 updated"), "{last}");
+        let both = world.succeed(&["tx", &xid, "--json"]);
+        let rows = |text: &str| serde_json::from_str::<Value>(text).expect("JSON")["tables"].clone();
+        assert_eq!(rows(&both), tx["tables"]);
+        assert!(world.succeed(&["search", "orders", "key:1", "state:->paid"]).contains("(+2)"));
         assert_eq!(world.command(&["tx", "xid:1", "--from", sink]).status.code(), Some(8));
         assert_eq!(world.command(&["tx", "7311", "--from", sink]).status.code(), Some(2));
     }

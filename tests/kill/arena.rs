@@ -9,9 +9,10 @@ use audit_testkit::{
 };
 use cdc_audit_tests::decoded::Name;
 use cdc_audit_tests::dice::Dice;
+use cdc_audit_tests::recorded::History;
 use cdc_audit_tests::traces::Traces;
 use cdc_audit_tests::trail::{REDACTED, Version, lsn};
-use cdc_audit_tests::world::{History, SOURCE, World};
+use cdc_audit_tests::world::{SOURCE, World};
 use cdc_audit_tests::{hot, kafka, lake};
 use tokio::task::JoinHandle;
 

@@ -18,13 +18,7 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// Reads all versions in the tables' topics of a source in the order of their positions, and lists keys that are not in
 /// order or not in one partition.
 pub fn trail(brokers: &str, source: &str, shapes: &Shapes) -> (Vec<Version>, Vec<String>) {
-    let prefix = format!("{source}.");
-    let consumer = consumer(brokers);
-    let metadata = consumer.fetch_metadata(None, ANSWER).expect("the broker answers");
-    let topics = metadata.topics().iter().filter(|topic| topic.name().starts_with(&prefix));
-    let places: Vec<(String, i32)> = topics
-        .flat_map(|topic| topic.partitions().iter().map(|partition| (topic.name().to_owned(), partition.id())))
-        .collect();
+    let places = places(brokers, source);
     committed(brokers, &places);
     let (mut trail, mut wrong) = (Vec::new(), Vec::new());
     let mut partitions: HashMap<(String, String), BTreeSet<i32>> = HashMap::new();
@@ -50,6 +44,36 @@ pub fn trail(brokers: &str, source: &str, shapes: &Shapes) -> (Vec<Version>, Vec
     wrong.extend(scattered.map(|((topic, key), places)| format!("{topic} {key} is in partitions {places:?}")));
     wrong.truncate(10);
     (trail, wrong)
+}
+
+/// The partitions of a source's topics.
+fn places(brokers: &str, source: &str) -> Vec<(String, i32)> {
+    let prefix = format!("{source}.");
+    let metadata = consumer(brokers).fetch_metadata(None, ANSWER).expect("the broker answers");
+    let topics = metadata.topics().iter().filter(|topic| topic.name().starts_with(&prefix));
+    topics
+        .flat_map(|topic| topic.partitions().iter().map(|partition| (topic.name().to_owned(), partition.id())))
+        .collect()
+}
+
+/// Tells, for positions that a reader of committed records does not see, where a reader of all records sees them, and
+/// how far either can read there: whether the records were aborted, still belong to an open transaction, or never came.
+pub fn whereabouts(brokers: &str, source: &str, positions: &BTreeSet<&str>) -> Vec<String> {
+    let (all, committed) = (isolated(brokers, "read_uncommitted"), consumer(brokers));
+    let mut found = Vec::new();
+    let mut missing = positions.clone();
+    read_with(&all, &places(brokers, source), |topic, (partition, offset), key, _, headers| {
+        if let Some(position) = headers.get("position").and_then(|position| missing.take(position.as_str())) {
+            let end = |consumer: &BaseConsumer| consumer.fetch_watermarks(topic, partition, ANSWER).map(|(_, end)| end);
+            let (end, stable) = (end(&all), end(&committed));
+            found.push(format!(
+                "{position} is in {topic}/{partition} at {offset} under {key:?}, uncommitted or aborted; \
+                 it ends at {end:?}, committed at {stable:?}"
+            ));
+        }
+    });
+    found.extend(missing.into_iter().map(|position| format!("{position} is in no topic")));
+    found
 }
 
 /// Reads the LSN before which everything that committed is in Kafka, according to the checkpoint. 0 before the first
@@ -78,13 +102,17 @@ pub fn baselines_done(brokers: &str, checkpoint_topic: &str) -> usize {
 }
 
 fn consumer(brokers: &str) -> BaseConsumer {
+    isolated(brokers, "read_committed")
+}
+
+fn isolated(brokers: &str, isolation: &str) -> BaseConsumer {
     let mut client = ClientConfig::new();
     for (key, value) in [
         ("bootstrap.servers", brokers),
         ("group.id", "reader"),
         ("enable.auto.commit", "false"),
         ("enable.partition.eof", "true"),
-        ("isolation.level", "read_committed"),
+        ("isolation.level", isolation),
         ("fetch.wait.max.ms", "10"),
     ] {
         client.set(key, value);
@@ -95,9 +123,16 @@ fn consumer(brokers: &str) -> BaseConsumer {
 fn read(
     brokers: &str,
     places: &[(String, i32)],
+    each: impl FnMut(&str, (i32, i64), Option<&str>, Option<&str>, &BTreeMap<String, String>),
+) {
+    read_with(&consumer(brokers), places, each);
+}
+
+fn read_with(
+    consumer: &BaseConsumer,
+    places: &[(String, i32)],
     mut each: impl FnMut(&str, (i32, i64), Option<&str>, Option<&str>, &BTreeMap<String, String>),
 ) {
-    let consumer = consumer(brokers);
     let mut assignment = TopicPartitionList::new();
     for (topic, partition) in places {
         assignment.add_partition_offset(topic, *partition, Offset::Beginning).expect("a partition");

@@ -21,6 +21,7 @@ pub mod kafka;
 pub mod lake;
 pub mod oracle;
 pub mod receiver;
+pub mod recorded;
 pub mod replay;
 pub mod script;
 pub mod tables;

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use audit_testkit::Postgres;
 
 use crate::decoded::Name;
+use crate::recorded::Recorded;
 use crate::replay::State;
 use crate::tables::Table;
 use crate::trail::lsn;
-use crate::world::{Recorded, World};
+use crate::world::World;
 
 /// A written workload.
 pub struct Script<'s> {

@@ -50,6 +50,7 @@ pub mod sink;
 pub mod stored;
 pub mod table;
 pub mod totals;
+pub mod trail;
 pub mod value;
 pub mod version;
 pub mod versions_table;

@@ -66,6 +66,50 @@ impl Position {
     pub const fn new(epoch: u16, commit_lsn: Lsn, seq: u32) -> Position {
         Position { epoch, commit_lsn, seq }
     }
+
+    /// The position immediately after this one.
+    pub fn next(self) -> Position {
+        match self.seq.checked_add(1) {
+            Some(seq) => Position { seq, ..self },
+            None => Position::new(self.epoch, Lsn(self.commit_lsn.0.saturating_add(1)), 0),
+        }
+    }
+}
+
+impl Position {
+    /// The position immediately before this one; `None` if there is none in its epoch.
+    pub fn previous(self) -> Option<Position> {
+        match self.seq.checked_sub(1) {
+            Some(seq) => Some(Position { seq, ..self }),
+            None => self.commit_lsn.0.checked_sub(1).map(|lsn| Position::new(self.epoch, Lsn(lsn), u32::MAX)),
+        }
+    }
+}
+
+/// A range of positions: at or after `from`, and before `to`. `None` means no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    pub from: Option<Position>,
+    pub to: Option<Position>,
+}
+
+impl Window {
+    pub const ALL: Window = Window { from: None, to: None };
+
+    pub fn holds(&self, position: Position) -> bool {
+        self.from.is_none_or(|from| from <= position) && self.to.is_none_or(|to| position < to)
+    }
+
+    /// The positions that both ranges hold.
+    pub fn within(self, other: Window) -> Window {
+        let to = [self.to, other.to].into_iter().flatten().min();
+        Window { from: self.from.max(other.from), to }
+    }
+
+    /// Whether no position can be in the range.
+    pub fn is_empty(&self) -> bool {
+        self.from.zip(self.to).is_some_and(|(from, to)| to <= from)
+    }
 }
 
 impl fmt::Display for Position {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use crate::position::{Lsn, Micros, Position};
+use crate::position::{Lsn, Micros, Position, Window};
 use crate::stored::Record;
 
 /// The place of a version among all versions in the order of their commit times; equal times are in order of position.
@@ -49,8 +49,8 @@ pub struct Wanted {
     pub until: Option<Micros>,
     /// Only versions before this one: the rest of an answer that stopped there.
     pub before: Option<Moment>,
-    /// Only versions after this position.
-    pub after: Option<Position>,
+    /// Only versions in this range of positions.
+    pub window: Window,
     pub keys: Vec<String>,
     pub events: Vec<String>,
     pub actors: Vec<String>,

@@ -1,10 +1,11 @@
-//! The versions of one commit: [`Store::commit`].
+//! The versions of one commit: [`Timeline::commit`].
 
 use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
 use futures::stream::TryStreamExt;
 
-use crate::store::{Selection, Store, StoreError};
+use crate::store::{Selection, StoreError};
+use crate::timeline::Timeline;
 
 /// Names a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl Commit {
     }
 }
 
-impl Store {
+impl Timeline {
     /// Reads the versions of a commit, of all tables, in the order of their positions. `since` spares a search by number
     /// what was committed before.
     ///

@@ -19,7 +19,8 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use crate::lines::{JsonLines, make_folder, private};
-use crate::store::{Part, Selection, Store, StoreError};
+use crate::store::{Part, Selection, StoreError};
+use crate::timeline::Timeline;
 
 /// The name of the manifest in the export's folder.
 pub const MANIFEST: &str = "manifest.json";
@@ -164,7 +165,7 @@ impl ExportError {
 /// # Errors
 /// Fails if the store cannot be read or the folder cannot be used. What was written before stays without a manifest.
 pub async fn export(
-    store: &Store,
+    store: &Timeline,
     request: &ExportRequest,
     mut progress: impl FnMut(u64),
 ) -> Result<Manifest, ExportError> {
@@ -224,7 +225,7 @@ pub async fn export(
 }
 
 /// Lists the wanted tables of each part of the store.
-async fn wanted(store: &Store, request: &ExportRequest) -> Result<Vec<(Vec<String>, Part)>, ExportError> {
+async fn wanted(store: &Timeline, request: &ExportRequest) -> Result<Vec<(Vec<String>, Part<Timeline>)>, ExportError> {
     let mut wanted = Vec::new();
     for part in store.parts(&request.source).await? {
         let asked = |table: &String| {
@@ -238,18 +239,18 @@ async fn wanted(store: &Store, request: &ExportRequest) -> Result<Vec<(Vec<Strin
 
 /// Reads how far the store has come.
 async fn manifest_store(
-    store: &Store,
+    store: &Timeline,
     request: &ExportRequest,
     manifest: &Manifest,
 ) -> Result<ManifestStore, ExportError> {
-    let head = store.head(&request.source, &request.sink).await?;
+    let head = store.head();
     let complete_until = match request.lag {
         Some(Lag { bytes: 0, .. }) => Some(manifest.exported_at.clone()),
         _ => store.newest(&request.source, &manifest.tables, request.since).await?.map(|at| at.to_string()),
     };
     Ok(ManifestStore {
-        position: head.as_ref().map(|head| head.checkpoint.position),
-        flushed_lsn: head.as_ref().map(|head| head.checkpoint.flushed_lsn),
+        position: head.map(|head| head.checkpoint.position),
+        flushed_lsn: head.map(|head| head.checkpoint.flushed_lsn),
         stored_at: head.and_then(|head| head.stored_at).map(|at| at.to_string()),
         lag: request.lag,
         complete_until,
@@ -270,7 +271,7 @@ fn prepare(to: &Path) -> Result<(), ExportError> {
 /// Exports one table. `None` if a folder of the lake only looked like a table: its first file may exist before its
 /// first commit.
 async fn one_table(
-    part: &Part,
+    part: &Part<Timeline>,
     request: &ExportRequest,
     table: &str,
     mut progress: impl FnMut(u64),

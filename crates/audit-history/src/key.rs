@@ -6,7 +6,8 @@ use audit_core::shape::Shape;
 use audit_core::value::{Kind, write_json_value};
 use serde_json::value::RawValue;
 
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
+use crate::timeline::Timeline;
 
 /// How the keys of one table are stored: the text of one column, or a JSON array of several, without spaces. The value of a
 /// protected column is stored as its HMAC.
@@ -39,7 +40,7 @@ impl NotAKey {
     }
 }
 
-impl Store {
+impl Timeline {
     /// How keys of the table are stored, under these rules. `table` is the whole name.
     pub async fn key_form(&self, source: &str, table: &str, rules: &Rules) -> Result<KeyForm, StoreError> {
         let shape = self.shape(source, table).await?;

@@ -10,9 +10,11 @@ pub mod report;
 pub mod row;
 pub mod search;
 mod store;
+mod timeline;
 pub mod transaction;
 
 pub use commit::Commit;
 pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};
+pub use timeline::Timeline;

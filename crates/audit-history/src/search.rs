@@ -11,7 +11,8 @@ use jiff::tz::TimeZone;
 
 use crate::question::filter::{Attribute, Condition, Filter};
 use crate::question::matcher::Matcher;
-use crate::store::{Selection, Store, StoreError};
+use crate::store::{Selection, StoreError};
+use crate::timeline::Timeline;
 
 /// Rows that are read to find further rows, where each row is shown once.
 const ROWS_PAGE: usize = 500;
@@ -53,7 +54,7 @@ pub fn wanted(source: &str, tables: Vec<String>, filter: &Filter) -> Wanted {
 /// # Errors
 /// Fails if the store cannot be read.
 pub async fn search(
-    store: &Store,
+    store: &Timeline,
     wanted: &Wanted,
     matcher: &Matcher,
     limit: usize,
@@ -68,7 +69,7 @@ pub async fn search(
     Ok(Page { records, more })
 }
 
-async fn search_rows(store: &Store, wanted: &Wanted, matcher: &Matcher, limit: usize) -> Result<Page, StoreError> {
+async fn search_rows(store: &Timeline, wanted: &Wanted, matcher: &Matcher, limit: usize) -> Result<Page, StoreError> {
     let (mut wanted, mut seen, mut records) = (wanted.clone(), HashSet::new(), Vec::new());
     loop {
         let page = store.search(&wanted, &|record| matcher.matches(record), ROWS_PAGE).await?;
@@ -118,7 +119,7 @@ pub type Counts = BTreeMap<Vec<Option<String>>, u64>;
 /// # Errors
 /// Fails if the store cannot be read, or if there are too many groups.
 pub async fn count(
-    store: &Store,
+    store: &Timeline,
     wanted: &Wanted,
     matcher: &Matcher,
     groups: &[Group],
@@ -132,7 +133,7 @@ pub async fn count(
             since: wanted.since,
             until: wanted.until,
             unattributed: false,
-            after: wanted.after,
+            after: None,
         };
         let mut versions = store.versions(&selection).await?;
         while let Some(record) = versions.next().await {

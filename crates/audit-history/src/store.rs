@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use audit_core::position::{Micros, Position};
+use audit_core::position::{Micros, Position, Window};
 use audit_core::search::{Commit, Matches, Wanted};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::{ColumnOrder, Record};
+use audit_core::totals::{Bounds, Totals};
+use audit_core::trail::{Stretch, Trail, Turn};
 use audit_hot::HotReader;
-use audit_lake::LakeReader;
+use audit_lake::{LakeError, LakeReader};
+use futures::TryStreamExt;
 use futures::stream::{BoxStream, StreamExt};
 
 /// A store that was opened for reading.
@@ -19,13 +22,13 @@ pub enum Store {
     Lake(LakeReader),
 }
 
-/// A part of a store that is exported separately.
-pub struct Part {
+/// A part of a store, or of a timeline, that is exported separately.
+pub struct Part<S> {
     /// The part's tenant; `None` for what belongs to no tenant.
     pub tenant: Option<Arc<str>>,
     /// True if only lost stretches are read from it, because these concern every tenant.
     pub gaps_only: bool,
-    pub store: Store,
+    pub store: S,
 }
 
 /// Selects all versions of a table that were committed in a span of time.
@@ -49,6 +52,16 @@ pub struct Head {
     pub checkpoint: Checkpoint,
     /// The time at which the checkpoint was stored, according to the store.
     pub stored_at: Option<Micros>,
+    /// The position from which on the store has every version; `None` if it is not known.
+    pub began: Option<Position>,
+}
+
+impl Head {
+    /// Every version before this position is stored, and its transaction is finished. ⚠ The checkpoint itself may be
+    /// inside a transaction, because a large one is stored in pieces.
+    pub fn end(&self) -> Position {
+        Position::new(self.checkpoint.position.epoch, self.checkpoint.flushed_lsn, 0)
+    }
 }
 
 /// The reason why a store cannot be read.
@@ -58,6 +71,8 @@ pub enum StoreError {
     Hot(#[from] audit_hot::ReadError),
     #[error(transparent)]
     Lake(#[from] audit_lake::LakeError),
+    #[error("a scratch file in the folder for temporary files cannot be used")]
+    Scratch(#[source] std::io::Error),
 }
 
 impl StoreError {
@@ -65,6 +80,7 @@ impl StoreError {
         match self {
             StoreError::Hot(error) => error.hint(),
             StoreError::Lake(error) => error.hint(),
+            StoreError::Scratch(_) => Some("make room there, or let TMPDIR name a folder that has room".to_owned()),
         }
     }
 }
@@ -81,11 +97,46 @@ impl Store {
         })
     }
 
+    /// Answers all further questions from one look at the store as it is now.
+    pub(crate) async fn pinned(self, source: &str) -> Result<Store, StoreError> {
+        match self {
+            Store::Hot(hot) => {
+                hot.pin(source).await?;
+                Ok(Store::Hot(hot))
+            }
+            Store::Lake(lake) => Ok(Store::Lake(lake.pinned())),
+        }
+    }
+
+    /// Ends that look.
+    pub(crate) async fn unpin(&self) -> Result<(), StoreError> {
+        match self {
+            Store::Hot(hot) => Ok(hot.unpin().await?),
+            Store::Lake(_) => Ok(()),
+        }
+    }
+
+    /// Counts the versions of these tables that lie within the bounds.
+    pub(crate) async fn totals(&self, source: &str, tables: &[String], bounds: &Bounds) -> Result<Totals, StoreError> {
+        Ok(match self {
+            Store::Hot(hot) => hot.totals(source, tables, bounds).await?,
+            Store::Lake(lake) => lake.totals(source, tables, bounds).await?,
+        })
+    }
+
+    /// Reads only versions in a range of positions.
+    pub(crate) fn within(&self, window: Window) -> Store {
+        match self {
+            Store::Hot(hot) => Store::Hot(hot.within(window)),
+            Store::Lake(lake) => Store::Lake(lake.within(window)),
+        }
+    }
+
     /// Lists what belongs to no tenant, then what belongs to each tenant, if tenants have their own stores or tables.
     ///
     /// # Errors
     /// Fails if the store cannot be read.
-    pub async fn parts(&self, source: &str) -> Result<Vec<Part>, StoreError> {
+    pub async fn parts(&self, source: &str) -> Result<Vec<Part<Store>>, StoreError> {
         let part =
             |gaps_only: bool, tenant: Option<&Arc<str>>, store| Part { tenant: tenant.cloned(), gaps_only, store };
         let mut parts = Vec::new();
@@ -112,13 +163,13 @@ impl Store {
         Ok(match self {
             Store::Hot(hot) => {
                 hot.sinks(source).await?.into_iter().find(|state| state.sink == sink).and_then(|state| {
-                    let stored_at = Some(state.updated_at);
-                    state.checkpoint.map(|checkpoint| Head { checkpoint, stored_at })
+                    let (stored_at, began) = (Some(state.updated_at), state.began);
+                    state.checkpoint.map(|checkpoint| Head { checkpoint, stored_at, began })
                 })
             }
             Store::Lake(lake) => {
                 let stored = lake.checkpoint(source).await?;
-                stored.map(|(checkpoint, stored_at)| Head { checkpoint, stored_at })
+                stored.map(|(checkpoint, stored_at)| Head { checkpoint, stored_at, began: None })
             }
         })
     }
@@ -148,15 +199,7 @@ impl Store {
         Ok(newest.filter(|newest| since.is_none_or(|since| *newest >= since)))
     }
 
-    /// Reads the table's latest shape.
-    ///
-    /// # Errors
-    /// Fails if the store cannot be read.
-    pub async fn shape(&self, source: &str, table: &str) -> Result<Option<Shape>, StoreError> {
-        Ok(self.shapes(source, table).await?.into_iter().max_by_key(|shape| shape.schema_version))
-    }
-
-    /// Reads all shapes of the table, oldest first.
+    /// Reads the table's shapes, oldest first.
     ///
     /// # Errors
     /// Fails if the store cannot be read.
@@ -167,17 +210,30 @@ impl Store {
         })
     }
 
-    /// Reads the trail of one row, newest version first, across changes of its key.
-    ///
-    /// # Errors
-    /// Fails if the store cannot be read.
-    pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, StoreError> {
-        let orders = Orders::of(self.shapes(source, table).await?);
-        let records = match self {
-            Store::Hot(hot) => hot.history(source, table, key, limit).await?,
-            Store::Lake(lake) => lake.history(source, table, key, limit).await?,
-        };
-        Ok(records.into_iter().map(|record| orders.apply(record)).collect())
+    /// The versions of a table, for following the trail of a row.
+    pub(crate) async fn trail(&self, source: &str, table: &str) -> Result<StoreTrail, StoreError> {
+        Ok(match self {
+            Store::Hot(hot) => StoreTrail::Hot(hot.trail(source, table).await?),
+            Store::Lake(lake) => StoreTrail::Lake(lake.trail(source, table).await?),
+        })
+    }
+
+    /// Streams the selected snapshot rows, in no order. `after` makes no difference.
+    pub(crate) async fn snapshots(
+        &self,
+        selection: &Selection,
+    ) -> Result<BoxStream<'static, Result<Snapshot, StoreError>>, StoreError> {
+        let Selection { source, table, since, until, unattributed, .. } = selection.clone();
+        Ok(match self {
+            Store::Hot(hot) => {
+                let selection = audit_hot::Selection { source, tables: vec![table], since, until, unattributed };
+                hot.snapshots(&selection).await?.map_err(StoreError::Hot).boxed()
+            }
+            Store::Lake(lake) => match lake.snapshots(&source, &table, since, until).await {
+                Err(LakeError::NoTable { .. }) => futures::stream::empty().boxed(),
+                found => found?.map_err(StoreError::Lake).boxed(),
+            },
+        })
     }
 
     /// The newest versions of the wanted tables that match, newest first, at most `limit`.
@@ -204,7 +260,7 @@ impl Store {
         Ok(sorted)
     }
 
-    /// The number of versions that transactions have, in all tables; their commit times find them.
+    /// The number of versions that transactions have in each table; their commit times find them.
     ///
     /// # Errors
     /// Fails if the store cannot be read.
@@ -212,7 +268,7 @@ impl Store {
         &self,
         source: &str,
         commits: &[(Commit, Micros)],
-    ) -> Result<HashMap<Commit, u64>, StoreError> {
+    ) -> Result<HashMap<(Commit, String), u64>, StoreError> {
         Ok(match self {
             Store::Hot(hot) => hot.commit_sizes(source, commits).await?,
             Store::Lake(lake) => lake.commit_sizes(source, &lake.tables(source).await?, commits).await?,
@@ -227,28 +283,17 @@ impl Store {
         &self,
         selection: &Selection,
     ) -> Result<BoxStream<'static, Result<Record, StoreError>>, StoreError> {
-        let orders = Orders::of(self.shapes(&selection.source, &selection.table).await?);
-        let after = selection.after;
-        Ok(match self {
+        let Selection { source, table, since, until, unattributed, after } = selection.clone();
+        let orders = Orders::of(self.shapes(&source, &table).await?);
+        let rest = Window { from: after.map(Position::next), to: None };
+        Ok(match self.within(rest) {
             Store::Hot(hot) => {
-                let selection = audit_hot::Selection {
-                    source: selection.source.clone(),
-                    tables: vec![selection.table.clone()],
-                    since: selection.since,
-                    until: selection.until,
-                    unattributed: selection.unattributed,
-                };
+                let selection = audit_hot::Selection { source, tables: vec![table], since, until, unattributed };
                 let stream = hot.export(&selection).await?;
-                let wanted = move |record: &Result<Record, audit_hot::ReadError>| {
-                    record.as_ref().map_or(true, |record| after.is_none_or(|after| record.position > after))
-                };
-                let stream = stream.filter(move |record| std::future::ready(wanted(record)));
                 stream.map(move |record| Ok(orders.apply(record?))).boxed()
             }
             Store::Lake(lake) => {
-                let Selection { source, table, since, until, unattributed, .. } = selection;
-                let unattributed = *unattributed;
-                let stream = lake.export_after(source, table, after, *since, *until).await?;
+                let stream = lake.export(&source, &table, since, until).await?;
                 let wanted = move |record: &Result<Record, audit_lake::LakeError>| {
                     !unattributed || record.as_ref().map_or(true, |record| !record.missing().is_empty())
                 };
@@ -259,15 +304,65 @@ impl Store {
     }
 }
 
+/// Baseline and key of a snapshot row.
+pub(crate) type Snapshot = (u32, String);
+
+/// The versions of a table in one store.
+pub(crate) enum StoreTrail {
+    Hot(audit_hot::RowTrail),
+    Lake(audit_lake::RowTrail),
+}
+
+/// Puts the question to the store, whichever it is.
+macro_rules! ask {
+    ($trail:expr, $asked:ident => $answer:expr) => {
+        match $trail {
+            StoreTrail::Hot($asked) => $answer.await.map_err(StoreError::Hot),
+            StoreTrail::Lake($asked) => $answer.await.map_err(StoreError::Lake),
+        }
+    };
+}
+
+impl StoreTrail {
+    /// The snapshot rows of the stretches, with their positions.
+    pub(crate) async fn snapshots(&mut self, stretches: &[Stretch]) -> Result<Vec<(Position, Snapshot)>, StoreError> {
+        ask!(self, trail => trail.snapshots(stretches))
+    }
+}
+
+impl Trail for StoreTrail {
+    type Error = StoreError;
+
+    async fn changes(&mut self, key: &str) -> Result<Vec<Turn>, StoreError> {
+        ask!(self, trail => trail.changes(key))
+    }
+
+    async fn last_turn(&mut self, key: &str, window: Window) -> Result<Option<Turn>, StoreError> {
+        ask!(self, trail => trail.last_turn(key, window))
+    }
+
+    async fn first_turn(&mut self, key: &str, window: Window) -> Result<Option<Turn>, StoreError> {
+        ask!(self, trail => trail.first_turn(key, window))
+    }
+
+    async fn newest(&mut self, stretches: &[Stretch], limit: usize) -> Result<Vec<Record>, StoreError> {
+        ask!(self, trail => trail.newest(stretches, limit))
+    }
+
+    async fn truncations(&mut self, window: Window) -> Result<Vec<Record>, StoreError> {
+        ask!(self, trail => trail.truncations(window))
+    }
+}
+
 /// The order of a table's columns in each of its shapes, so that every store returns the same order.
-struct Orders(HashMap<u32, ColumnOrder>);
+pub(crate) struct Orders(HashMap<u32, ColumnOrder>);
 
 impl Orders {
-    fn of(shapes: Vec<Shape>) -> Orders {
+    pub(crate) fn of(shapes: Vec<Shape>) -> Orders {
         Orders(shapes.iter().map(|shape| (shape.schema_version, ColumnOrder::of(shape))).collect())
     }
 
-    fn apply(&self, record: Record) -> Record {
+    pub(crate) fn apply(&self, record: Record) -> Record {
         match self.0.get(&record.schema_version) {
             Some(order) => record.in_order(order),
             None => record.in_order(&ColumnOrder::default()),

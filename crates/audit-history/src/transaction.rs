@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use audit_core::position::{Micros, Position};
+use audit_core::position::{Micros, Position, Window};
 use audit_core::search::{Commit, Moment, Wanted};
 use audit_core::stored::Record;
 
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
+use crate::timeline::Timeline;
 
 /// Positions that are read at a time.
 const WINDOW: u32 = 2_000;
@@ -34,7 +35,7 @@ pub enum Which {
 /// # Errors
 /// Fails if the store cannot be read.
 pub async fn find(
-    store: &Store,
+    store: &Timeline,
     source: &str,
     tables: Vec<String>,
     which: Which,
@@ -65,7 +66,7 @@ impl Transaction {
     }
 
     /// Reads the versions of the transaction, in order.
-    pub fn versions<'s>(&self, store: &'s Store, source: &str, tables: Vec<String>) -> Versions<'s> {
+    pub fn versions<'s>(&self, store: &'s Timeline, source: &str, tables: Vec<String>) -> Versions<'s> {
         let wanted = Wanted {
             source: source.to_owned(),
             tables,
@@ -80,7 +81,7 @@ impl Transaction {
 
 /// The versions of a transaction. At most [`WINDOW`] of them are in memory.
 pub struct Versions<'s> {
-    store: &'s Store,
+    store: &'s Timeline,
     wanted: Wanted,
     of: Transaction,
     /// The first `seq` that was not read yet.
@@ -104,7 +105,7 @@ impl Versions<'_> {
         while self.next <= last {
             let end = self.next.saturating_add(WINDOW);
             let window = Wanted {
-                after: self.next.checked_sub(1).map(at),
+                window: Window { from: Some(at(self.next)), to: None },
                 before: Some(Moment { committed_at: self.of.committed_at, position: at(end) }),
                 ..self.wanted.clone()
             };

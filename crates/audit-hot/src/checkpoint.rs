@@ -187,9 +187,11 @@ async fn set_baseline(
     client.execute(statement, &[&source, &sink, &table, &baseline, &chunk, &progress.done]).await.map(|_| ())
 }
 
-/// Moves the row if it is owned under this epoch and is at the expected position.
+/// Moves the row if it is owned under this epoch and is at the expected position. The first position is where the sink
+/// begins, and nothing at or before it is stored.
 pub(crate) const ADVANCE: &str = "UPDATE cdc_audit.checkpoints SET position = $5, change_lsn = $6, flushed_lsn = $7, \
-     system_id = $8, timeline = $9, timeline_start = $10, updated_at = clock_timestamp() \
+     system_id = $8, timeline = $9, timeline_start = $10, updated_at = clock_timestamp(), \
+     began = CASE WHEN position IS NULL THEN $11 ELSE began END \
      WHERE source = $1 AND sink = $2 AND owner_epoch = $3 AND position IS NOT DISTINCT FROM $4";
 
 /// Executes the prepared [`ADVANCE`]. Returns false if the row was not as expected. The request is sent when the future
@@ -202,12 +204,13 @@ pub(crate) async fn advance(
     to: &Checkpoint,
 ) -> Result<bool, tokio_postgres::Error> {
     let Progress { position, change_lsn, flushed_lsn } = to.progress();
-    let (change_lsn, flushed_lsn) = (PgLsn::from(change_lsn.0), PgLsn::from(flushed_lsn.0));
     let from = from.map(|position| position.to_string());
+    let began = position.next().max(Position::new(position.epoch, flushed_lsn, 0)).to_string();
     let position = position.to_string();
+    let (change_lsn, flushed_lsn) = (PgLsn::from(change_lsn.0), PgLsn::from(flushed_lsn.0));
     let (system_id, timeline) = (to.system_id as i64, i64::from(to.timeline));
     let timeline_start = to.timeline_start.map(|start| PgLsn::from(start.0));
-    let parameters: [&(dyn ToSql + Sync); 10] = [
+    let parameters: [&(dyn ToSql + Sync); 11] = [
         &to.source,
         &sink,
         &owner_epoch,
@@ -218,6 +221,7 @@ pub(crate) async fn advance(
         &system_id,
         &timeline,
         &timeline_start,
+        &began,
     ];
     client.execute(statement, &parameters).await.map(|rows| rows == 1)
 }

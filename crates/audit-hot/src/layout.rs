@@ -76,7 +76,7 @@ pub(crate) const VERSIONS_TABLES: Table = Table {
 };
 
 /// What one sink has stored of one source. `position` and the columns that belong to it are null before the first
-/// write.
+/// write. `began` is the position from which on the sink has every version.
 pub(crate) const CHECKPOINTS: Table = Table {
     name: "checkpoints",
     columns: &[
@@ -90,6 +90,7 @@ pub(crate) const CHECKPOINTS: Table = Table {
         column("change_lsn", "pg_lsn", ""),
         column("flushed_lsn", "pg_lsn", ""),
         column("timeline_start", "pg_lsn", ""),
+        column("began", "text", ""),
         column("updated_at", "timestamp with time zone", "NOT NULL DEFAULT clock_timestamp()"),
     ],
 };

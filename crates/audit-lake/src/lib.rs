@@ -123,6 +123,6 @@ pub use compact::{Compacted, Compactor};
 pub use config::LakeConfig;
 pub use error::LakeError;
 pub use probe::probe;
-pub use read::{FieldDescription, LakeReader, TableDescription};
+pub use read::{FieldDescription, LakeReader, RowTrail, TableDescription};
 pub use sink::LakeSink;
 pub use tenants::Stores;

@@ -92,7 +92,7 @@ impl Driver {
             return (receiver, followed);
         }
         // At the end even a position without changes is handed on.
-        self.told_at = self.told_at.checked_sub(self.config.idle_after.get()).unwrap_or(self.told_at);
+        self.idle_is_due_now();
         self.hand_on().await;
         (receiver, followed)
     }
@@ -205,6 +205,8 @@ impl Driver {
         };
         let large = passed.take_large();
         self.count_and_note(&batch);
+        // Readers leave out what is not known to be in a finished transaction, and the watermark's ends after the chunk.
+        self.idle_is_due_now();
         self.fanout.send(batch, large).await;
         passed.delivered();
         Ok(Some(()))
@@ -284,6 +286,11 @@ impl Driver {
     fn idle_is_due(&self) -> bool {
         let passed = self.stage.progress().flushed_lsn.since(self.told.flushed_lsn);
         passed > 0 && (passed >= self.config.idle_bytes.get() || self.told_at.elapsed() >= self.config.idle_after.get())
+    }
+
+    /// Has the next position without changes stored as soon as the stream pauses.
+    fn idle_is_due_now(&mut self) {
+        self.told_at = self.told_at.checked_sub(self.config.idle_after.get()).unwrap_or(self.told_at);
     }
 
     /// Order comes from the WAL, so a source's clock that goes back does no harm, but queries by commit time can miss

@@ -15,7 +15,8 @@ use serde::Serialize;
 pub use config::{ActivityConfig, Of, Rule, Severity, What};
 
 use crate::export::GAPS;
-use crate::store::{Selection, Store, StoreError};
+use crate::store::{Selection, StoreError};
+use crate::timeline::Timeline;
 use watch::Watch;
 
 /// Maximum number of findings of one rule in one table; the rest is counted.
@@ -66,7 +67,7 @@ pub struct Activity {
 ///
 /// # Errors
 /// Fails if the store cannot be read.
-pub async fn activity(store: &Store, request: &ActivityRequest) -> Result<Activity, StoreError> {
+pub async fn activity(store: &Timeline, request: &ActivityRequest) -> Result<Activity, StoreError> {
     let mut all = Activity::default();
     for table in store.tables(&request.source).await? {
         if table != GAPS && (request.tables.is_empty() || request.tables.contains(&table)) {
@@ -77,7 +78,12 @@ pub async fn activity(store: &Store, request: &ActivityRequest) -> Result<Activi
     Ok(all)
 }
 
-async fn look_at(store: &Store, request: &ActivityRequest, table: &str, all: &mut Activity) -> Result<(), StoreError> {
+async fn look_at(
+    store: &Timeline,
+    request: &ActivityRequest,
+    table: &str,
+    all: &mut Activity,
+) -> Result<(), StoreError> {
     let concerned = request.rules.iter().filter(|(_, rule)| rule.concerns(table));
     let mut watches: Vec<(&String, Watch)> = concerned.map(|(name, rule)| (name, Watch::of(rule))).collect();
     if watches.is_empty() {

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use audit_core::stored::Record;
 use serde_json::Value;
 
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
+use crate::timeline::Timeline;
 
 /// Maximum number of rows whose state is remembered, which bounds the memory.
 const ROWS_MAX: usize = 100_000;
@@ -31,7 +32,7 @@ impl States {
 
     /// The state before the version, and whether it was taken from an earlier version; `None` if it is not known, or if
     /// there was no row.
-    pub async fn before(&mut self, store: &Store, version: &Record) -> Result<Option<(Value, bool)>, StoreError> {
+    pub async fn before(&mut self, store: &Timeline, version: &Record) -> Result<Option<(Value, bool)>, StoreError> {
         let before = match (version.event.as_str(), self.said_before(version)) {
             ("created" | "truncated", _) => None,
             (_, Some(said)) => Some((said, false)),
@@ -59,7 +60,7 @@ impl States {
         changed.or_else(kept).or_else(|| image(&version.included, &self.column))
     }
 
-    async fn of_predecessor(&self, store: &Store, version: &Record) -> Result<Option<Value>, StoreError> {
+    async fn of_predecessor(&self, store: &Timeline, version: &Record) -> Result<Option<Value>, StoreError> {
         let key = version.old_key.as_ref().or(version.key.as_ref());
         let Some(key) = key else { return Ok(None) };
         if let Some(known) = self.known.get(key) {

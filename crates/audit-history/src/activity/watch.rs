@@ -14,7 +14,8 @@ use super::state::{States, text};
 use super::window::{Burst, Subject, Windows};
 use super::{FINDINGS_MAX, Finding};
 use crate::question::zone::zone;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
+use crate::timeline::Timeline;
 
 /// Maximum number of actors of whom each is counted.
 const ACTORS_MAX: usize = 10_000;
@@ -99,7 +100,7 @@ impl<'r> Watch<'r> {
         }
     }
 
-    pub async fn see(&mut self, store: &Store, version: &Record) -> Result<(), StoreError> {
+    pub async fn see(&mut self, store: &Timeline, version: &Record) -> Result<(), StoreError> {
         let (at, position) = (version.committed_at, version.position);
         match self {
             Watch::Windows { rule, windows, ended, truncations } => {

@@ -4,10 +4,11 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering as Memory};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 
 use audit_core::method::{Method, MethodRule};
+use audit_core::position::Position;
 use audit_core::rules::{TableRules, matches as is_like};
 use audit_core::shape::{Shape, ShapeColumn};
 use audit_core::stored::Record;
@@ -156,13 +157,17 @@ impl<'r> Columns<'r> {
     }
 }
 
+/// Versions that are counted because it could not be told whether they match.
+pub const UNTOLD_MAX: usize = 100_000;
+
 /// Applies a filter to records.
 pub struct Matcher {
     terms: Vec<Term>,
     /// By table: its tests, in the order of those terms that are about columns.
     tables: HashMap<String, Vec<Test>>,
     about_columns: bool,
-    untold: AtomicU64,
+    /// A version may be asked about more than once, because several stores have it.
+    untold: Mutex<HashSet<Position>>,
 }
 
 /// A condition on a column of one table.
@@ -195,7 +200,7 @@ enum Truth {
 impl Matcher {
     pub fn new(filter: &Filter) -> Matcher {
         let about_columns = filter.columns().next().is_some();
-        Matcher { terms: filter.terms.clone(), tables: HashMap::new(), about_columns, untold: AtomicU64::new(0) }
+        Matcher { terms: filter.terms.clone(), tables: HashMap::new(), about_columns, untold: Mutex::default() }
     }
 
     /// Prepares the filter for a table. `stored` gives the stored forms of plain values in protected columns. Returns
@@ -239,14 +244,17 @@ impl Matcher {
             }
         }
         if all == Truth::Unknown {
-            self.untold.fetch_add(1, Memory::Relaxed);
+            let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+            if untold.len() < UNTOLD_MAX {
+                untold.insert(record.position);
+            }
         }
         all == Truth::Yes
     }
 
-    /// The number of versions so far of which it could not be told whether they match.
-    pub fn untold(&self) -> u64 {
-        self.untold.load(Memory::Relaxed)
+    /// The number of versions so far of which it could not be told whether they match, at most [`UNTOLD_MAX`].
+    pub fn untold(&self) -> usize {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 

@@ -14,7 +14,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::export::GAPS;
-use crate::store::{Selection, Store, StoreError};
+use crate::store::{Selection, StoreError};
+use crate::timeline::Timeline;
 
 /// Maximum number of gaps that a report lists.
 const GAPS_MAX: usize = 1_000;
@@ -97,27 +98,13 @@ pub struct ReportHead {
     pub stored_at: Option<String>,
 }
 
-impl Store {
-    /// Counts the versions of these tables that lie within the bounds.
-    ///
-    /// # Errors
-    /// Fails if the store cannot be read.
-    pub async fn totals(&self, source: &str, tables: &[String], bounds: &Bounds) -> Result<Totals, StoreError> {
-        Ok(match self {
-            Store::Hot(hot) => hot.totals(source, tables, bounds).await?,
-            Store::Lake(lake) => lake.totals(source, tables, bounds).await?,
-        })
-    }
-}
-
 /// Makes the report. Memory grows with the number of actors, tables and days, up to a limit, and not with the number of
 /// versions.
 ///
 /// # Errors
 /// Fails if the store cannot be read.
-pub async fn report(store: &Store, request: &ReportRequest) -> Result<Report, StoreError> {
-    // Read first, so that the report has everything up to the head that it names.
-    let head = store.head(&request.source, &request.sink).await?;
+pub async fn report(store: &Timeline, request: &ReportRequest) -> Result<Report, StoreError> {
+    let head = store.head();
     let known = store.tables(&request.source).await?;
     let has_gaps = known.iter().any(|table| table == GAPS);
     let is_asked = |table: &String| table != GAPS && (request.tables.is_empty() || request.tables.contains(table));
@@ -127,13 +114,13 @@ pub async fn report(store: &Store, request: &ReportRequest) -> Result<Report, St
     let gaps = if has_gaps { gaps(store, request).await? } else { Vec::new() };
     let head = ReportHead {
         sink: request.sink.clone(),
-        position: head.as_ref().map(|head| head.checkpoint.position),
+        position: head.map(|head| head.checkpoint.position),
         stored_at: head.and_then(|head| head.stored_at).map(|at| at.to_string()),
     };
     Ok(Report::of(request, totals, gaps, head))
 }
 
-async fn gaps(store: &Store, request: &ReportRequest) -> Result<Vec<Lost>, StoreError> {
+async fn gaps(store: &Timeline, request: &ReportRequest) -> Result<Vec<Lost>, StoreError> {
     let selection = Selection {
         source: request.source.clone(),
         table: GAPS.to_string(),

@@ -1,175 +1,128 @@
-//! The trail of one row through changes of its key.
-//!
-//! The trail is a list of stretches: a key, and the range of positions in which the row had it. A version that changed
-//! the key has the new key as `key` and the old one as `old_key`, and so joins two stretches:
-//!
-//! ```text
-//! key A   ──created───updated──┐                        asked for: B
-//!                              │ old_key A, key B
-//! key B                        └──updated──┐
-//!                                          │ old_key B, key C
-//! key C                                    └──updated──deleted
-//! ```
+//! The trail of one row: how [`audit_core::trail`] reads the hot tables ([`RowTrail`]).
 
-use audit_core::position::Position;
+use std::sync::Arc;
+
+use audit_core::position::{Position, Window};
 use audit_core::stored::Record;
+use audit_core::trail::{Stretch, Trail, Turn};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 use super::places::{Places, Whose};
 use super::row::record;
-use super::{ReadError, failed};
+use super::{ReadError, failed, snapshot};
 use crate::layout::VERSIONS;
 
-/// Maximum number of stretches. The trail of a row whose key changed more often is followed no further.
-const STRETCHES_MAX: usize = 1_000;
-
-/// Texts that sort before and after every position's text.
-const START: &str = "";
-const END: &str = "g";
-
-/// The versions under `key` from position `from` until before `to`.
-#[derive(Clone, Debug)]
-struct Stretch {
-    key: String,
-    from: String,
-    to: String,
-}
-
-/// A version that begins or ends a stretch.
-struct Turn {
-    position: String,
-    event: String,
-    key: Option<String>,
-    old_key: Option<String>,
-}
-
-struct Trail<'t> {
-    client: &'t Client,
-    source: &'t str,
-    table: &'t str,
+/// The versions of one table.
+pub struct RowTrail {
+    client: Arc<Client>,
+    source: String,
+    table: String,
+    window: Window,
     places: Places,
     /// The tables that belong to no tenant. They hold truncations, which concern all tenants.
     homes: Places,
 }
 
-pub(super) async fn history(
-    client: &Client,
-    whose: &Whose,
-    (source, table): (&str, &str),
-    key: &str,
-    limit: u32,
-) -> Result<Vec<Record>, ReadError> {
-    let tables = [table.to_owned()];
-    let (places, homes) = tokio::try_join!(
-        Places::of(client, whose, source, &tables),
-        Places::of(client, &Whose::Homes, source, &tables)
-    )?;
-    let trail = Trail { client, source, table, places, homes };
-    let mut versions = Vec::new();
-    for stretch in trail.stretches(key).await? {
-        versions.extend(trail.versions(&stretch, limit).await?);
+impl RowTrail {
+    pub(super) async fn open(
+        client: &Arc<Client>,
+        whose: &Whose,
+        (source, table): (&str, &str),
+        window: Window,
+    ) -> Result<RowTrail, ReadError> {
+        let tables = [table.to_owned()];
+        let (places, homes) = tokio::try_join!(
+            Places::of(client, whose, source, &tables),
+            Places::of(client, &Whose::Homes, source, &tables)
+        )?;
+        let (client, source, table) = (client.clone(), source.to_owned(), table.to_owned());
+        Ok(RowTrail { client, source, table, window, places, homes })
     }
-    versions.sort_unstable_by_key(|version| version.position);
-    versions.dedup_by_key(|version| version.position);
-    // Versions that are beyond the limit must not decide which truncations are shown.
-    let surplus = versions.len().saturating_sub(limit as usize);
-    versions.drain(..surplus);
-    if let Some(oldest) = versions.first() {
-        let truncations = trail.truncations(oldest.position).await?;
-        versions = with_truncations(versions, truncations);
-    }
-    versions.reverse();
-    versions.truncate(limit as usize);
-    Ok(versions)
 }
 
-/// Adds those truncations that removed the row. Both lists are in order of position.
-fn with_truncations(versions: Vec<Record>, truncations: Vec<Record>) -> Vec<Record> {
-    let mut all: Vec<Record> = versions.into_iter().chain(truncations).collect();
-    all.sort_by_key(|version| version.position);
-    let mut there = false;
-    all.retain(|version| match version.event.as_str() {
-        "truncated" => std::mem::take(&mut there),
-        event => {
-            there = event != "deleted";
-            true
+impl Trail for RowTrail {
+    type Error = ReadError;
+
+    async fn changes(&mut self, key: &str) -> Result<Vec<Turn>, ReadError> {
+        let mut turns = self.turns("AND old_key IS NOT NULL", "key", key, Window::ALL, "").await?;
+        turns.extend(self.turns("", "old_key", key, Window::ALL, "").await?);
+        turns.sort_by_key(|turn| turn.position);
+        Ok(turns)
+    }
+
+    async fn last_turn(&mut self, key: &str, window: Window) -> Result<Option<Turn>, ReadError> {
+        let own = "AND (event IN ('created', 'deleted') OR old_key IS NOT NULL)";
+        let own = self.turns(own, "key", key, window, "DESC LIMIT 1").await?;
+        let left = self.turns("", "old_key", key, window, "DESC LIMIT 1").await?;
+        Ok(own.into_iter().chain(left).max_by_key(|turn| turn.position))
+    }
+
+    async fn first_turn(&mut self, key: &str, window: Window) -> Result<Option<Turn>, ReadError> {
+        let own = self.turns("AND event IN ('created', 'deleted')", "key", key, window, "LIMIT 1").await?;
+        let left = self.turns("", "old_key", key, window, "LIMIT 1").await?;
+        Ok(own.into_iter().chain(left).min_by_key(|turn| turn.position))
+    }
+
+    async fn newest(&mut self, stretches: &[Stretch], limit: usize) -> Result<Vec<Record>, ReadError> {
+        let order = format!("ORDER BY position DESC LIMIT {limit}");
+        let mut versions = Vec::new();
+        for stretch in stretches {
+            let rows = self.rows(&VERSIONS.names(), "key", "", &order, &stretch.key, stretch.window).await?;
+            for row in &rows {
+                versions.push(record(row)?);
+            }
+            // Each stretch gives as many as the limit, and there may be a thousand.
+            versions.sort_unstable_by_key(|version| version.position);
+            versions.dedup_by_key(|version| version.position);
+            versions.drain(..versions.len().saturating_sub(limit));
         }
-    });
-    all
+        Ok(versions)
+    }
+
+    async fn truncations(&mut self, window: Window) -> Result<Vec<Record>, ReadError> {
+        let statement = format!(
+            "SELECT {} FROM {} WHERE source = $1 AND table_name = $2 AND left(key, 200) IS NULL AND position >= $3 \
+             AND position < $4 AND event = 'truncated' ORDER BY position",
+            VERSIONS.names(),
+            self.homes.all()
+        );
+        let (from, to) = bounds(window.within(self.window));
+        let parameters: [&(dyn ToSql + Sync); 4] = [&self.source, &self.table, &from, &to];
+        let rows = self.client.query(&statement, &parameters).await.map_err(failed("reading truncations"))?;
+        rows.iter().map(record).collect()
+    }
 }
 
-impl Trail<'_> {
-    async fn stretches(&self, key: &str) -> Result<Vec<Stretch>, ReadError> {
-        let mut stretches = vec![Stretch { key: key.to_owned(), from: START.to_owned(), to: END.to_owned() }];
-        for turn in self.turns("AND old_key IS NOT NULL", "key", key, START, END, "").await? {
-            self.backward(&mut stretches, turn.old_key, turn.position).await?;
-        }
-        for turn in self.turns("", "old_key", key, START, END, "").await? {
-            self.forward(&mut stretches, turn.key, turn.position).await?;
-        }
-        Ok(stretches)
-    }
-
-    /// Follows the row, which had `key` before position `to`, into its past.
-    async fn backward(&self, stretches: &mut Vec<Stretch>, key: Option<String>, to: String) -> Result<(), ReadError> {
-        let (mut next, mut to) = (key, to);
-        while let Some(key) = next.take().filter(|_| stretches.len() < STRETCHES_MAX) {
-            let own = "AND (event IN ('created', 'deleted') OR old_key IS NOT NULL)";
-            let own = self.turns(own, "key", &key, START, &to, "DESC LIMIT 1").await?;
-            let left = self.turns("", "old_key", &key, START, &to, "DESC LIMIT 1").await?;
-            let turn = own.into_iter().chain(left).max_by(|a, b| a.position.cmp(&b.position));
-            let mut from = START.to_owned();
-            if let Some(turn) = turn {
-                // An earlier row that was deleted, or that gave this key up, has its own history.
-                let another = turn.event == "deleted" || turn.old_key.as_deref() == Some(&key);
-                from = if another { after(&turn.position) } else { turn.position.clone() };
-                next = if another { None } else { turn.old_key };
+impl RowTrail {
+    /// The stretches' snapshot rows: position, baseline and key.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read.
+    pub async fn snapshots(&self, stretches: &[Stretch]) -> Result<Vec<(Position, (u32, String))>, ReadError> {
+        let (columns, condition) = ("baseline, key, position", "AND event = 'snapshot' AND baseline IS NOT NULL");
+        let mut found = Vec::new();
+        for Stretch { key, window } in stretches {
+            for row in self.rows(columns, "key", condition, "", key, *window).await? {
+                found.push((position(&row, 2)?, snapshot(&row)));
             }
-            stretches.push(Stretch { key, from: from.clone(), to: std::mem::replace(&mut to, from) });
         }
-        Ok(())
+        Ok(found)
     }
 
-    /// Follows the row, which has `key` from position `from` on, into its future.
-    async fn forward(&self, stretches: &mut Vec<Stretch>, key: Option<String>, from: String) -> Result<(), ReadError> {
-        let (mut next, mut from) = (key, from);
-        while let Some(key) = next.take().filter(|_| stretches.len() < STRETCHES_MAX) {
-            let later = after(&from);
-            let own = self.turns("AND event IN ('created', 'deleted')", "key", &key, &later, END, "LIMIT 1").await?;
-            let left = self.turns("", "old_key", &key, &later, END, "LIMIT 1").await?;
-            let turn = own.into_iter().chain(left).min_by(|a, b| a.position.cmp(&b.position));
-            let mut to = END.to_owned();
-            if let Some(turn) = turn {
-                to = if turn.event == "deleted" { after(&turn.position) } else { turn.position };
-                next = turn.key.filter(|_| turn.old_key.as_deref() == Some(&key));
-            }
-            stretches.push(Stretch { key, from: std::mem::replace(&mut from, to.clone()), to });
-        }
-        Ok(())
-    }
-
+    /// In order of position, if `order` does not reverse it and there are not too many places for one statement.
     async fn turns(
         &self,
         condition: &str,
         column: &str,
         key: &str,
-        from: &str,
-        to: &str,
+        window: Window,
         order: &str,
     ) -> Result<Vec<Turn>, ReadError> {
         let columns = "position, event, key, old_key";
         let order = format!("ORDER BY position {order}");
-        let rows = self.rows(columns, column, condition, &order, (key, from, to)).await?;
-        let turn = |row: &Row| Turn { position: row.get(0), event: row.get(1), key: row.get(2), old_key: row.get(3) };
-        Ok(rows.iter().map(turn).collect())
-    }
-
-    async fn versions(&self, stretch: &Stretch, limit: u32) -> Result<Vec<Record>, ReadError> {
-        let order = format!("ORDER BY position DESC LIMIT {limit}");
-        let range = (stretch.key.as_str(), stretch.from.as_str(), stretch.to.as_str());
-        let rows = self.rows(&VERSIONS.names(), "key", "", &order, range).await?;
-        rows.iter().map(record).collect()
+        let rows = self.rows(columns, column, condition, &order, key, window).await?;
+        rows.iter().map(turn).collect()
     }
 
     /// Reads rows by `column`, which is `key` or `old_key`; both have an index on their first 200 characters. A limit
@@ -180,8 +133,10 @@ impl Trail<'_> {
         column: &str,
         condition: &str,
         order: &str,
-        (key, from, to): (&str, &str, &str),
+        key: &str,
+        window: Window,
     ) -> Result<Vec<Row>, ReadError> {
+        let (from, to) = bounds(window.within(self.window));
         let parameters: [&(dyn ToSql + Sync); 5] = [&self.source, &self.table, &key, &from, &to];
         let mut rows = Vec::new();
         for places in self.places.parts() {
@@ -194,22 +149,21 @@ impl Trail<'_> {
         }
         Ok(rows)
     }
-
-    /// The table's truncations after a position.
-    async fn truncations(&self, after: Position) -> Result<Vec<Record>, ReadError> {
-        let statement = format!(
-            "SELECT {} FROM {} WHERE source = $1 AND table_name = $2 AND left(key, 200) IS NULL AND position > $3 \
-             AND event = 'truncated' ORDER BY position",
-            VERSIONS.names(),
-            self.homes.all()
-        );
-        let parameters: [&(dyn ToSql + Sync); 3] = [&self.source, &self.table, &after.to_string()];
-        let rows = self.client.query(&statement, &parameters).await.map_err(failed("reading truncations"))?;
-        rows.iter().map(record).collect()
-    }
 }
 
-/// A text that sorts immediately after a position's text.
-fn after(position: &str) -> String {
-    format!("{position}0")
+fn turn(row: &Row) -> Result<Turn, ReadError> {
+    let position = position(row, 0)?;
+    Ok(Turn { position, deleted: row.get::<_, &str>(1) == "deleted", key: row.get(2), old_key: row.get(3) })
+}
+
+fn position(row: &Row, column: usize) -> Result<Position, ReadError> {
+    let position = row.get::<_, &str>(column).parse();
+    position.map_err(|_| ReadError::Stored { what: "position".to_owned() })
+}
+
+/// The window as texts that sort like positions. For a bound that is missing it has a text that sorts before every
+/// position, or after every position.
+pub(super) fn bounds(window: Window) -> (String, String) {
+    let text = |bound: Option<Position>, none: &str| bound.map_or_else(|| none.to_owned(), |bound| bound.to_string());
+    (text(window.from, ""), text(window.to, "g"))
 }

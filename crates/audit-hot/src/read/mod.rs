@@ -4,6 +4,7 @@
 //! an export is a stream, whatever its size.
 
 mod history;
+mod pin;
 mod places;
 mod row;
 mod search;
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use audit_connect::{ConnectError, PgEndpoint, ServerError, connect};
-use audit_core::position::Micros;
+use audit_core::position::{Micros, Position, Window};
 use audit_core::search::{Commit, Matches, Wanted};
 use audit_core::shape::Shape;
 use audit_core::sink::{Checkpoint, SinkError};
@@ -27,8 +28,11 @@ use crate::checkpoint;
 use crate::error;
 use crate::layout::{TABLES, VERSIONS};
 use crate::session::check_columns;
+use history::bounds;
 use places::{Places, Whose};
 use row::{Time, record};
+
+pub use history::RowTrail;
 
 /// Why the trail could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +97,8 @@ pub struct SinkState {
     pub owner: Option<String>,
     /// `None` before the first write.
     pub checkpoint: Option<Checkpoint>,
+    /// The floor: the hot tables have every version of the source from this position on. `None` before the first write.
+    pub began: Option<Position>,
     pub updated_at: Micros,
 }
 
@@ -102,6 +108,8 @@ pub struct SinkState {
 pub struct HotReader {
     client: Arc<Client>,
     whose: Whose,
+    /// Only versions in it are read.
+    window: Window,
 }
 
 impl HotReader {
@@ -113,11 +121,16 @@ impl HotReader {
         let client = connect(endpoint, "cdc-audit reader").await.map_err(ReadError::Connect)?;
         let altered = |error: SinkError| ReadError::Layout { what: error.message, hint: error.hint };
         check_columns(&client, &TABLES).await.map_err(altered)?;
-        Ok(HotReader { client: Arc::new(client), whose: Whose::Everybodys })
+        Ok(HotReader { client: Arc::new(client), whose: Whose::Everybodys, window: Window::ALL })
     }
 
     fn of(&self, whose: Whose) -> HotReader {
-        HotReader { client: self.client.clone(), whose }
+        HotReader { whose, ..self.clone() }
+    }
+
+    /// Reads only versions in a range of positions. Names and shapes of tables do not depend on it.
+    pub fn within(&self, window: Window) -> HotReader {
+        HotReader { window: self.window.within(window), ..self.clone() }
     }
 
     /// Reads only what belongs to no tenant, or is in no tenant's table.
@@ -176,7 +189,16 @@ impl HotReader {
     /// # Errors
     /// Fails if the database cannot be read, or holds a row that the daemon would not write.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, ReadError> {
-        history::history(&self.client, &self.whose, (source, table), key, limit).await
+        let mut trail = self.trail(source, table).await?;
+        audit_core::trail::history(&mut trail, key, limit as usize).await
+    }
+
+    /// The versions of a table, for following the trail of a row.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read.
+    pub async fn trail(&self, source: &str, table: &str) -> Result<RowTrail, ReadError> {
+        RowTrail::open(&self.client, &self.whose, (source, table), self.window).await
     }
 
     /// The newest versions that are wanted and match, newest first, at most `limit`.
@@ -184,10 +206,11 @@ impl HotReader {
     /// # Errors
     /// Fails if the database cannot be read, or holds a row that the daemon would not write.
     pub async fn search(&self, wanted: &Wanted, matches: Matches<'_>, limit: usize) -> Result<Vec<Record>, ReadError> {
-        search::search(&self.client, &self.whose, wanted, matches, limit).await
+        let wanted = Wanted { window: wanted.window.within(self.window), ..wanted.clone() };
+        search::search(&self.client, &self.whose, &wanted, matches, limit).await
     }
 
-    /// The number of versions that transactions have, in all tables; their commit times find them.
+    /// The number of versions that transactions have in each table; their commit times find them.
     ///
     /// # Errors
     /// Fails if the database cannot be read.
@@ -195,7 +218,7 @@ impl HotReader {
         &self,
         source: &str,
         commits: &[(Commit, Micros)],
-    ) -> Result<HashMap<Commit, u64>, ReadError> {
+    ) -> Result<HashMap<(Commit, String), u64>, ReadError> {
         search::commit_sizes(&self.client, &self.whose, source, commits).await
     }
 
@@ -207,12 +230,34 @@ impl HotReader {
         &self,
         selection: &Selection,
     ) -> Result<impl Stream<Item = Result<Record, ReadError>> + Send + use<>, ReadError> {
-        let (condition, since, until) = selection.condition();
-        let places = Places::of(&self.client, &self.whose, &selection.source, &selection.tables).await?.all();
-        let statement = format!("SELECT {} FROM {places} WHERE {condition} ORDER BY position", VERSIONS.names());
-        let parameters = parameters(selection, &since, &until);
-        let rows = self.client.query_raw(&statement, parameters).await.map_err(failed("exporting"))?;
+        let (from, condition) = self.chosen(selection).await?;
+        let statement = format!("SELECT {} FROM {from} WHERE {} ORDER BY position", VERSIONS.names(), condition.text);
+        let rows = self.client.query_raw(&statement, condition.parameters()).await.map_err(failed("exporting"))?;
         Ok(rows.map(|row| record(&row.map_err(failed("exporting"))?)))
+    }
+
+    /// The places of the selected versions, and the condition for them.
+    async fn chosen(&self, selection: &Selection) -> Result<(String, Condition), ReadError> {
+        let places = Places::of(&self.client, &self.whose, &selection.source, &selection.tables).await?;
+        Ok((places.all(), Condition::of(selection, self.window)))
+    }
+
+    /// Streams baseline and key of the selected snapshot rows that have both, in no order.
+    ///
+    /// # Errors
+    /// Fails if the query cannot be started; later errors are items of the stream.
+    pub async fn snapshots(
+        &self,
+        selection: &Selection,
+    ) -> Result<impl Stream<Item = Result<(u32, String), ReadError>> + Send + use<>, ReadError> {
+        let (from, condition) = self.chosen(selection).await?;
+        let statement = format!(
+            "SELECT baseline, key FROM {from} WHERE {} AND event = 'snapshot' AND baseline IS NOT NULL AND key IS NOT NULL",
+            condition.text
+        );
+        let rows = self.client.query_raw(&statement, condition.parameters()).await;
+        let rows = rows.map_err(failed("reading snapshot rows"))?;
+        Ok(rows.map(|row| row.map(|row| snapshot(&row)).map_err(failed("reading snapshot rows"))))
     }
 
     /// Names of the tables that have versions here, in order.
@@ -253,11 +298,10 @@ impl HotReader {
     /// # Errors
     /// Fails if the database cannot be read.
     pub async fn newest(&self, selection: &Selection) -> Result<Option<Micros>, ReadError> {
-        let (condition, since, until) = selection.condition();
-        let places = Places::of(&self.client, &self.whose, &selection.source, &selection.tables).await?.all();
-        let statement = format!("SELECT max(committed_at) FROM {places} WHERE {condition}");
-        let parameters = parameters(selection, &since, &until);
-        let row = self.client.query_one(&statement, &parameters).await.map_err(failed("reading commit times"))?;
+        let (from, condition) = self.chosen(selection).await?;
+        let statement = format!("SELECT max(committed_at) FROM {from} WHERE {}", condition.text);
+        let row = self.client.query_one(&statement, &condition.parameters()).await;
+        let row = row.map_err(failed("reading commit times"))?;
         Ok(row.get::<_, Option<Time>>(0).map(|Time(at)| at))
     }
 
@@ -266,11 +310,9 @@ impl HotReader {
     /// # Errors
     /// Fails if the database cannot be read.
     pub async fn count(&self, selection: &Selection) -> Result<u64, ReadError> {
-        let (condition, since, until) = selection.condition();
-        let places = Places::of(&self.client, &self.whose, &selection.source, &selection.tables).await?.all();
-        let statement = format!("SELECT count(*) FROM {places} WHERE {condition}");
-        let parameters = parameters(selection, &since, &until);
-        let row = self.client.query_one(&statement, &parameters).await.map_err(failed("counting"))?;
+        let (from, condition) = self.chosen(selection).await?;
+        let statement = format!("SELECT count(*) FROM {from} WHERE {}", condition.text);
+        let row = self.client.query_one(&statement, &condition.parameters()).await.map_err(failed("counting"))?;
         Ok(row.get::<_, i64>(0) as u64)
     }
 
@@ -288,7 +330,7 @@ impl HotReader {
     /// Fails if the database cannot be read, or holds a row that the daemon would not write.
     pub async fn sinks(&self, source: &str) -> Result<Vec<SinkState>, ReadError> {
         let statement = format!(
-            "SELECT {}, sink, owner, updated_at FROM cdc_audit.checkpoints WHERE source = $1 ORDER BY sink",
+            "SELECT {}, sink, owner, began, updated_at FROM cdc_audit.checkpoints WHERE source = $1 ORDER BY sink",
             checkpoint::COLUMNS
         );
         let rows = self.client.query(&statement, &[&source]).await.map_err(failed("reading checkpoints"))?;
@@ -297,11 +339,13 @@ impl HotReader {
                 let owned =
                     checkpoint::owned(source, row).map_err(|error| ReadError::Stored { what: error.message })?;
                 let Time(updated_at) = row.get("updated_at");
+                let began = row.get::<_, Option<String>>("began").map(|text| text.parse()).transpose();
                 Ok(SinkState {
                     sink: row.get("sink"),
                     owner_epoch: owned.owner_epoch,
                     owner: row.get("owner"),
                     checkpoint: owned.checkpoint,
+                    began: began.map_err(|_| ReadError::Stored { what: "the column began".to_owned() })?,
                     updated_at,
                 })
             })
@@ -309,36 +353,51 @@ impl HotReader {
     }
 }
 
-impl Selection {
-    /// The WHERE condition, whose parameters are in the order of [`parameters`].
-    fn condition(&self) -> (String, Option<Time>, Option<Time>) {
-        let mut condition = "source = $1".to_owned();
-        let mut parameter = 1;
-        let mut add = |wanted: bool, text: &str| {
-            if wanted {
-                parameter += 1;
-                condition += &format!(" AND {text}").replace('?', &format!("${parameter}"));
-            }
-        };
-        add(!self.tables.is_empty(), "table_name = ANY (?)");
-        add(self.since.is_some(), "committed_at >= ?");
-        add(self.until.is_some(), "committed_at < ?");
-        if self.unattributed {
-            condition += " AND jsonb_exists(context, 'missing')";
-        }
-        (condition, self.since.map(Time), self.until.map(Time))
-    }
+/// Baseline and key.
+fn snapshot(row: &Row) -> (u32, String) {
+    (row.get::<_, i32>(0) as u32, row.get(1))
 }
 
-fn parameters<'p>(
-    selection: &'p Selection,
-    since: &'p Option<Time>,
-    until: &'p Option<Time>,
-) -> Vec<&'p (dyn ToSql + Sync)> {
-    let mut list: Vec<&(dyn ToSql + Sync)> = vec![&selection.source];
-    if !selection.tables.is_empty() {
-        list.push(&selection.tables);
+/// A WHERE condition, and its parameters in order.
+struct Condition {
+    text: String,
+    parameters: Vec<Box<dyn ToSql + Sync + Send>>,
+}
+
+impl Condition {
+    fn of(selection: &Selection, window: Window) -> Condition {
+        let mut condition = Condition { text: String::new(), parameters: Vec::new() };
+        condition.and("source = ?", selection.source.clone());
+        if !selection.tables.is_empty() {
+            condition.and("table_name = ANY (?)", selection.tables.clone());
+        }
+        if let Some(since) = selection.since {
+            condition.and("committed_at >= ?", Time(since));
+        }
+        if let Some(until) = selection.until {
+            condition.and("committed_at < ?", Time(until));
+        }
+        let (from, to) = bounds(window);
+        if window.from.is_some() {
+            condition.and("position >= ?", from);
+        }
+        if window.to.is_some() {
+            condition.and("position < ?", to);
+        }
+        if selection.unattributed {
+            condition.text += " AND jsonb_exists(context, 'missing')";
+        }
+        condition
     }
-    list.extend(since.iter().chain(until).map(|time| time as &(dyn ToSql + Sync)));
-    list
+
+    /// Adds a condition in which `?` is the parameter.
+    fn and(&mut self, text: &str, parameter: impl ToSql + Sync + Send + 'static) {
+        self.parameters.push(Box::new(parameter));
+        let and = if self.text.is_empty() { "" } else { " AND " };
+        self.text += &format!("{and}{text}").replace('?', &format!("${}", self.parameters.len()));
+    }
+
+    fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+        self.parameters.iter().map(|parameter| &**parameter as &(dyn ToSql + Sync)).collect()
+    }
 }

@@ -42,7 +42,7 @@ pub(super) async fn commit_sizes(
     whose: &Whose,
     source: &str,
     commits: &[(Commit, Micros)],
-) -> Result<HashMap<Commit, u64>, ReadError> {
+) -> Result<HashMap<(Commit, String), u64>, ReadError> {
     let places = Places::of(client, whose, source, &[]).await?;
     let times: Vec<Time> = commits.iter().map(|(_, at)| Time(*at)).collect();
     let heads: HashMap<String, Commit> = commits.iter().map(|(commit, _)| (head(*commit), *commit)).collect();
@@ -50,13 +50,13 @@ pub(super) async fn commit_sizes(
     let mut sizes = HashMap::new();
     for place in places.parts() {
         let statement = format!(
-            "SELECT left(position, {HEAD}), count(*) FROM {place} WHERE source = $1 AND committed_at = ANY ($2) \
-             AND left(position, {HEAD}) = ANY ($3) GROUP BY 1"
+            "SELECT left(position, {HEAD}), table_name, count(*) FROM {place} WHERE source = $1 AND committed_at = ANY ($2) \
+             AND left(position, {HEAD}) = ANY ($3) GROUP BY 1, 2"
         );
         let rows = client.query(&statement, &[&source, &times, &wanted]).await;
         for row in rows.map_err(failed("counting versions of transactions"))? {
             if let Some(commit) = heads.get(row.get::<_, &str>(0)) {
-                *sizes.entry(*commit).or_default() += row.get::<_, i64>(1) as u64;
+                *sizes.entry((*commit, row.get(1))).or_default() += row.get::<_, i64>(2) as u64;
             }
         }
     }
@@ -145,8 +145,11 @@ impl Condition {
             condition.add("position >= ?", first.to_string());
             condition.add("position <= ?", last.to_string());
         }
-        if let Some(after) = wanted.after {
-            condition.add("position > ?", after.to_string());
+        if let Some(from) = wanted.window.from {
+            condition.add("position >= ?", from.to_string());
+        }
+        if let Some(to) = wanted.window.to {
+            condition.add("position < ?", to.to_string());
         }
         for column in &wanted.changed {
             condition.add("(changed IS NULL OR ? = ANY (changed))", column.clone());

@@ -194,6 +194,26 @@ fn versions(options: &SetupOptions, list: &mut Vec<Statement>) {
     own::registry(list);
 }
 
+/// Makes a column that earlier releases did not make. Where their sinks began is the position of the first version that
+/// is there. The versions are read before the column is made, because from then on the daemon waits.
+const BEGAN: &str = "\
+DO $do$ DECLARE own record; found jsonb; firsts jsonb := '{}'; BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+             WHERE attrelid = 'cdc_audit.checkpoints'::regclass AND attname = 'began') THEN
+    IF pg_catalog.to_regclass('cdc_audit.versions') IS NOT NULL THEN
+      FOR own IN SELECT 'versions' AS name UNION SELECT name FROM cdc_audit.versions_tables
+                 WHERE pg_catalog.to_regclass(pg_catalog.format('cdc_audit.%I', name)) IS NOT NULL LOOP
+        EXECUTE pg_catalog.format('SELECT jsonb_object_agg(source, least(first, $1 ->> source)) FROM
+            (SELECT source, min(position) AS first FROM cdc_audit.%I GROUP BY source) AS firsts', own.name)
+          INTO found USING firsts;
+        firsts := firsts || coalesce(found, '{}');
+      END LOOP;
+    END IF;
+    ALTER TABLE cdc_audit.checkpoints ADD COLUMN began text COLLATE \"C\";
+    UPDATE cdc_audit.checkpoints SET began = firsts ->> source WHERE position IS NOT NULL;
+  END IF;
+END $do$";
+
 fn checkpoints(list: &mut Vec<Statement>) {
     push(
         list,
@@ -213,6 +233,7 @@ fn checkpoints(list: &mut Vec<Statement>) {
            END IF;\n\
          END $do$",
     );
+    push(list, "where each sink began; in a database of an earlier release this reads all versions, once", BEGAN);
     push(
         list,
         "how far each table's baseline is",

@@ -8,15 +8,15 @@
 //! continues after the last position that it returned, up to the table's end at the time when the export began.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use audit_core::position::{Micros, Position};
+use audit_core::position::{Micros, Position, Window};
 use audit_core::stored::Record;
 use futures::{Stream, StreamExt, TryStreamExt};
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 
-use super::files::{self, DataFile};
+use super::files::{self, DataFile, Logs, Stats};
 use super::record::Rows;
-use crate::commit::TableLog;
 use crate::encode::on_cpu;
 use crate::error::LakeError;
 use crate::fetch::ObjectReader;
@@ -28,11 +28,12 @@ const BATCH_ROWS: usize = 512;
 /// Bytes of a file that are sorted in memory.
 const SORT_BYTES: usize = 32 << 20;
 
-/// What was asked for.
-struct Asked {
-    logs: Vec<TableLog>,
-    since: Option<Micros>,
-    until: Option<Micros>,
+/// The versions in a window that were committed at or after `since` and before `until`.
+pub(super) struct Asked {
+    pub logs: Arc<Logs>,
+    pub window: Window,
+    pub since: Option<Micros>,
+    pub until: Option<Micros>,
 }
 
 struct Merge {
@@ -76,17 +77,13 @@ impl Source {
     }
 }
 
-/// Streams the versions after the position `after` that were committed at or after `since` and before `until`.
-pub async fn export(
-    logs: Vec<TableLog>,
-    after: Option<Position>,
-    since: Option<Micros>,
-    until: Option<Micros>,
+/// Streams the versions that were asked for.
+pub(super) async fn export(
+    asked: Asked,
 ) -> Result<impl Stream<Item = Result<Record, LakeError>> + Send + use<>, LakeError> {
-    let asked = Asked { logs, since, until };
-    let waiting = asked.files(after).await?;
+    let waiting = asked.files(None).await?;
     let last = waiting.iter().map(|file| file.name.last).max();
-    let merge = Merge { asked, waiting: waiting.into(), open: Vec::new(), done: after, last };
+    let merge = Merge { asked, waiting: waiting.into(), open: Vec::new(), done: None, last };
     let records = futures::stream::try_unfold(merge, |mut merge| async move {
         let next = merge.next().await?;
         Ok::<_, LakeError>(next.map(|record| (record, merge)))
@@ -95,15 +92,25 @@ pub async fn export(
 }
 
 impl Asked {
+    /// Takes new snapshots of the logs.
+    pub async fn again(&mut self) -> Result<(), LakeError> {
+        self.logs = Arc::new(self.logs.again().await?);
+        Ok(())
+    }
+
     /// The files that the log names now, except those that are completely done.
-    async fn files(&self, done: Option<Position>) -> Result<Vec<DataFile>, LakeError> {
-        let mut files = files::select(&self.logs, |stats| stats.may_be_committed(self.since, self.until)).await?;
+    pub async fn files(&self, done: Option<Position>) -> Result<Vec<DataFile>, LakeError> {
+        let in_span = |stats: &Stats| stats.may_be_committed(self.since, self.until);
+        let mut files = self.logs.select(self.window, in_span).await?;
         files.retain(|file| done.is_none_or(|done| file.name.last > done));
         Ok(files)
     }
 
-    fn is_in_span(&self, at: Micros) -> bool {
-        self.since.is_none_or(|since| since <= at) && self.until.is_none_or(|until| at < until)
+    /// Whether the version is one of them.
+    pub fn wants(&self, position: Position, at: Micros) -> bool {
+        self.window.holds(position)
+            && self.since.is_none_or(|since| since <= at)
+            && self.until.is_none_or(|until| at < until)
     }
 }
 
@@ -120,6 +127,7 @@ impl Merge {
     /// Continues after a roll or a compaction has replaced a file that was still to be read. A missing file that the
     /// log still names is lost, which is an error.
     async fn read_log_again(&mut self, error: LakeError) -> Result<(), LakeError> {
+        self.asked.again().await?;
         let files = self.asked.files(self.done).await?;
         if matches!(&error, LakeError::Read { path, .. } if files.iter().any(|file| file.shown() == *path)) {
             return Err(error);
@@ -140,7 +148,7 @@ impl Merge {
                 return Ok(None);
             }
             let committed_at = cursor.rows.committed_at(cursor.at);
-            let wanted = self.done.is_none_or(|done| position > done) && self.asked.is_in_span(committed_at);
+            let wanted = self.done.is_none_or(|done| position > done) && self.asked.wants(position, committed_at);
             let record = if wanted { Some(cursor.rows.record(cursor.at, &cursor.path)?) } else { None };
             // This row is done only if the step to the next row succeeds; otherwise it would be skipped when the log is
             // read again.

@@ -1,10 +1,11 @@
 //! Selects the files of a table that may hold what is asked for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use audit_core::position::{Micros, Position};
+use audit_core::position::{Micros, Position, Window};
 use deltalake_core::kernel::Snapshot;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
@@ -55,11 +56,6 @@ impl Stats {
             && bound(&self.max_values).is_none_or(|max| *text <= *max)
     }
 
-    /// The latest commit time in the file, if it is known.
-    fn last_committed(&self) -> Option<Micros> {
-        self.max_values.get("cdc_committed_at").and_then(Value::as_str)?.parse().ok()
-    }
-
     pub fn may_have_nulls(&self, column: &str) -> bool {
         self.nulls(column) != Some(0)
     }
@@ -74,6 +70,11 @@ impl Stats {
         let starts = until.zip(min).is_none_or(|(until, min)| *min < *until.to_string());
         starts && since.zip(max).is_none_or(|(since, max)| *since.to_string() <= *max)
     }
+
+    /// The latest commit time in the file.
+    fn committed_until(&self) -> Option<Micros> {
+        self.max_values.get("cdc_committed_at").and_then(Value::as_str)?.parse().ok()
+    }
 }
 
 impl DataFile {
@@ -83,53 +84,91 @@ impl DataFile {
     }
 }
 
-/// The files for which `wanted` returns true, in order of their first versions.
-pub async fn select(logs: &[TableLog], wanted: impl Fn(&Stats) -> bool) -> Result<Vec<DataFile>, LakeError> {
-    let mut files = Vec::new();
-    for log in logs {
-        files.extend(select_of(log, &wanted).await?);
-    }
-    files.sort_by_key(|file| (file.name.first, file.name.last));
-    Ok(files)
+/// One snapshot of a table's log in each store that has the table.
+#[derive(Debug)]
+pub struct Logs(Vec<Pinned>);
+
+/// A table's log, and the snapshot of it that is read.
+#[derive(Debug)]
+struct Pinned {
+    log: Arc<TableLog>,
+    snapshot: Snapshot,
 }
 
-async fn select_of(log: &TableLog, wanted: &impl Fn(&Stats) -> bool) -> Result<Vec<DataFile>, LakeError> {
-    let failed = |error| LakeError::log(&log.table, error);
-    let snapshot = Snapshot::try_new(log.log().as_ref(), None).await.map_err(failed)?;
-    let mut views = snapshot.file_views(log.log().as_ref(), None);
-    let mut files = Vec::new();
-    while let Some(view) = views.try_next().await.map_err(failed)? {
-        let stats: Stats = view.stats().and_then(|stats| serde_json::from_str(&stats).ok()).unwrap_or_default();
-        if !wanted(&stats) {
-            continue;
-        }
-        let path = Path::from(format!("{}/{}", log.folder, view.path()));
-        let name = FileName::of_path(&path).ok_or_else(|| {
-            LakeError::altered(log.store().show(&path), "the log names a file that cdc-audit did not write")
-        })?;
-        let (store, size, rows) = (log.store().clone(), view.size() as u64, stats.num_records.unwrap_or(0));
-        let last_committed = stats.last_committed();
-        files.push(DataFile { store, name, path, size, rows, last_committed });
+impl Pinned {
+    async fn of(log: Arc<TableLog>) -> Result<Pinned, LakeError> {
+        let snapshot = Snapshot::try_new(log.log().as_ref(), None).await;
+        let snapshot = snapshot.map_err(|error| LakeError::log(&log.table, error))?;
+        Ok(Pinned { log, snapshot })
     }
-    Ok(files)
-}
 
-/// The latest commit time in the files that end at or before `up_to`, as far as the logs contain it.
-pub async fn newest(logs: &[TableLog], up_to: Position) -> Result<Option<Micros>, LakeError> {
-    let mut newest: Option<Micros> = None;
-    for log in logs {
-        let failed = |error| LakeError::log(&log.table, error);
-        let snapshot = Snapshot::try_new(log.log().as_ref(), None).await.map_err(failed)?;
-        let mut views = snapshot.file_views(log.log().as_ref(), None);
-        while let Some(view) = views.try_next().await.map_err(failed)? {
+    /// Adds the files that `wanted` chooses.
+    async fn select(
+        &self,
+        wanted: impl Fn(&FileName, &Stats) -> bool,
+        files: &mut Vec<DataFile>,
+    ) -> Result<(), LakeError> {
+        let log = &self.log;
+        let mut views = self.snapshot.file_views(log.log().as_ref(), None);
+        while let Some(view) = views.try_next().await.map_err(|error| LakeError::log(&log.table, error))? {
             let path = Path::from(format!("{}/{}", log.folder, view.path()));
-            if FileName::of_path(&path).is_some_and(|name| name.last <= up_to) {
-                let stats: Stats = view.stats().and_then(|stats| serde_json::from_str(&stats).ok()).unwrap_or_default();
-                newest = newest.max(stats.last_committed());
+            let name = FileName::of_path(&path).ok_or_else(|| {
+                LakeError::altered(log.store().show(&path), "the log names a file that cdc-audit did not write")
+            })?;
+            let stats: Stats = view.stats().and_then(|stats| serde_json::from_str(&stats).ok()).unwrap_or_default();
+            if wanted(&name, &stats) {
+                let (store, size, rows) = (log.store().clone(), view.size() as u64, stats.num_records.unwrap_or(0));
+                let last_committed = stats.committed_until();
+                files.push(DataFile { store, name, path, size, rows, last_committed });
             }
         }
+        Ok(())
     }
-    Ok(newest)
+}
+
+impl Logs {
+    pub async fn of(logs: impl IntoIterator<Item = Arc<TableLog>>) -> Result<Logs, LakeError> {
+        let pinned = futures::stream::iter(logs).map(Pinned::of).buffered(super::CONCURRENT);
+        Ok(Logs(pinned.try_collect().await?))
+    }
+
+    /// New snapshots of the same logs.
+    pub async fn again(&self) -> Result<Logs, LakeError> {
+        Logs::of(self.logs().cloned()).await
+    }
+
+    pub fn logs(&self) -> impl Iterator<Item = &Arc<TableLog>> {
+        self.0.iter().map(|pinned| &pinned.log)
+    }
+
+    /// The files that may hold versions in the window and for which `wanted` returns true, in order of their first
+    /// versions.
+    pub async fn select(&self, window: Window, wanted: impl Fn(&Stats) -> bool) -> Result<Vec<DataFile>, LakeError> {
+        let span = |name: &FileName| Window { from: Some(name.first), to: Some(name.last.next()) };
+        let wanted = |name: &FileName, stats: &Stats| !span(name).within(window).is_empty() && wanted(stats);
+        let mut files = Vec::new();
+        for pinned in &self.0 {
+            pinned.select(wanted, &mut files).await?;
+        }
+        files.sort_by_key(|file| (file.name.first, file.name.last));
+        Ok(files)
+    }
+
+    /// The latest commit time in the files that end at or before `up_to`, as far as the logs contain it.
+    pub async fn newest(&self, up_to: Position) -> Result<Option<Micros>, LakeError> {
+        let mut newest: Option<Micros> = None;
+        for Pinned { log, snapshot } in &self.0 {
+            let mut views = snapshot.file_views(log.log().as_ref(), None);
+            while let Some(view) = views.try_next().await.map_err(|error| LakeError::log(&log.table, error))? {
+                let path = Path::from(format!("{}/{}", log.folder, view.path()));
+                if FileName::of_path(&path).is_some_and(|name| name.last <= up_to) {
+                    let stats = view.stats().and_then(|stats| serde_json::from_str::<Stats>(&stats).ok());
+                    newest = newest.max(stats.and_then(|stats| stats.committed_until()));
+                }
+            }
+        }
+        Ok(newest)
+    }
 }
 
 /// Opens a file for reading.

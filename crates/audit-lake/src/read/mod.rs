@@ -11,12 +11,13 @@ mod groups;
 mod history;
 mod record;
 mod search;
+mod snapshots;
 mod totals;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use audit_core::position::{Micros, Position};
+use audit_core::position::{Micros, Window};
 use audit_core::search::{Commit, Matches, Newest, Wanted};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
@@ -34,8 +35,11 @@ use crate::layout::{OWN_FOLDER, table_name};
 use crate::partition::Partitioning;
 use crate::store::Store;
 use crate::tenants::Stores;
+use export::Asked;
+use files::Logs;
 
 pub use describe::{FieldDescription, TableDescription};
+pub use history::RowTrail;
 
 /// Number of tables whose logs are read at a time.
 const CONCURRENT: usize = 16;
@@ -45,6 +49,10 @@ const CONCURRENT: usize = 16;
 pub struct LakeReader {
     stores: Stores,
     whose: Whose,
+    /// Only versions in it are read.
+    window: Window,
+    /// By table: the snapshots that all questions are put to; `None` if each question takes its own.
+    pins: Option<Arc<Mutex<HashMap<String, Arc<Logs>>>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,12 +77,27 @@ impl LakeReader {
 
     /// Reads everything.
     pub(crate) fn of(stores: &Stores) -> LakeReader {
-        LakeReader { stores: stores.clone(), whose: Whose::Everybodys }
+        LakeReader { stores: stores.clone(), whose: Whose::Everybodys, window: Window::ALL, pins: None }
+    }
+
+    fn of_whom(&self, whose: Whose) -> LakeReader {
+        let pins = self.pins.as_ref().map(|_| Arc::default());
+        LakeReader { stores: self.stores.clone(), whose, window: self.window, pins }
+    }
+
+    /// Puts all questions about a table to the same snapshot of its log, which the first of them takes.
+    pub fn pinned(&self) -> LakeReader {
+        LakeReader { pins: Some(Arc::default()), ..self.clone() }
+    }
+
+    /// Reads only versions in a range of positions. Names and shapes of tables do not depend on it.
+    pub fn within(&self, window: Window) -> LakeReader {
+        LakeReader { window: self.window.within(window), ..self.clone() }
     }
 
     /// Reads only what belongs to no tenant.
     pub fn of_home(&self) -> LakeReader {
-        LakeReader { stores: self.stores.clone(), whose: Whose::Homes }
+        self.of_whom(Whose::Homes)
     }
 
     /// Reads only what one tenant has.
@@ -84,7 +107,7 @@ impl LakeReader {
     pub async fn of_tenant(&self, tenant: &str) -> Result<LakeReader, LakeError> {
         let known = self.stores.known().await?.into_iter().find(|known| **known == *tenant);
         let tenant = known.ok_or_else(|| LakeError::NoTenant { tenant: tenant.to_string() })?;
-        Ok(LakeReader { stores: self.stores.clone(), whose: Whose::Tenants(tenant) })
+        Ok(self.of_whom(Whose::Tenants(tenant)))
     }
 
     /// One reader for home and one for each tenant; a lake without tenants has one for home.
@@ -99,7 +122,7 @@ impl LakeReader {
             }
             one => vec![one.clone()],
         };
-        Ok(whose.into_iter().map(|whose| LakeReader { stores: self.stores.clone(), whose }).collect())
+        Ok(whose.into_iter().map(|whose| self.of_whom(whose)).collect())
     }
 
     /// The tenant whose versions this reader reads; `None` if it does not read a single tenant's.
@@ -161,7 +184,7 @@ impl LakeReader {
             let table = table.clone();
             async move {
                 match self.logs(source, &table).await {
-                    Ok(logs) => files::newest(&logs, up_to).await,
+                    Ok(logs) => logs.newest(up_to).await,
                     Err(LakeError::NoTable { .. }) => Ok(None),
                     Err(error) => Err(error),
                 }
@@ -181,8 +204,16 @@ impl LakeReader {
     /// # Errors
     /// Returns [`LakeError::NoTable`] if no store has the table, and fails if a store cannot be read.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, LakeError> {
-        let logs = self.logs(source, table).await?;
-        history::history(&logs, key, limit as usize).await
+        let mut trail = self.trail(source, table).await?;
+        audit_core::trail::history(&mut trail, key, limit as usize).await
+    }
+
+    /// The versions of a table, for following the trail of a row.
+    ///
+    /// # Errors
+    /// Returns [`LakeError::NoTable`] if no store has the table, and fails if a store cannot be read.
+    pub async fn trail(&self, source: &str, table: &str) -> Result<RowTrail, LakeError> {
+        Ok(RowTrail::new(self.logs(source, table).await?, self.window))
     }
 
     /// The newest versions of the wanted tables that match, newest first, at most `limit`. A table that the lake does not
@@ -191,6 +222,7 @@ impl LakeReader {
     /// # Errors
     /// Fails if a store cannot be read.
     pub async fn search(&self, wanted: &Wanted, matches: Matches<'_>, limit: usize) -> Result<Vec<Record>, LakeError> {
+        let wanted = &Wanted { window: wanted.window.within(self.window), ..wanted.clone() };
         let mut newest = Newest::new(limit);
         for table in &wanted.tables {
             let logs = match self.logs(&wanted.source, table).await {
@@ -211,12 +243,15 @@ impl LakeReader {
         source: &str,
         tables: &[String],
         commits: &[(Commit, Micros)],
-    ) -> Result<HashMap<Commit, u64>, LakeError> {
+    ) -> Result<HashMap<(Commit, String), u64>, LakeError> {
         let mut sizes = HashMap::new();
         for table in tables {
             match self.logs(source, table).await {
                 Err(LakeError::NoTable { .. }) => continue,
-                logs => search::add_commit_sizes(&logs?, commits, &mut sizes).await?,
+                logs => {
+                    let found = search::commit_sizes(&*logs?, self.window, commits).await?;
+                    sizes.extend(found.into_iter().map(|(commit, size)| ((commit, table.clone()), size)));
+                }
             }
         }
         Ok(sizes)
@@ -236,23 +271,25 @@ impl LakeReader {
         since: Option<Micros>,
         until: Option<Micros>,
     ) -> Result<impl Stream<Item = Result<Record, LakeError>> + Send + use<>, LakeError> {
-        self.export_after(source, table, None, since, until).await
+        let logs = self.logs(source, table).await?;
+        export::export(Asked { logs, window: self.window, since, until }).await
     }
 
-    /// Streams only the versions after a position: the rest of an export that stopped there.
+    /// Streams baseline and key of a table's snapshot rows that have both and were committed at or after `since` and
+    /// before `until`, in no order; some may come twice.
     ///
     /// # Errors
-    /// Fails like [`LakeReader::export`].
-    pub async fn export_after(
+    /// Returns [`LakeError::NoTable`] if no store has the table, and fails if a store cannot be read. Later errors are
+    /// items of the stream.
+    pub async fn snapshots(
         &self,
         source: &str,
         table: &str,
-        after: Option<Position>,
         since: Option<Micros>,
         until: Option<Micros>,
-    ) -> Result<impl Stream<Item = Result<Record, LakeError>> + Send + use<>, LakeError> {
-        let logs = self.logs(source, table).await?;
-        export::export(logs, after, since, until).await
+    ) -> Result<impl Stream<Item = Result<(u32, String), LakeError>> + Send + use<>, LakeError> {
+        let asked = Asked { logs: self.logs(source, table).await?, window: self.window, since, until };
+        snapshots::snapshots(asked).await
     }
 
     /// Upper bound of the number of versions that [`LakeReader::export`] returns; exact without `since` and `until`.
@@ -267,7 +304,7 @@ impl LakeReader {
         until: Option<Micros>,
     ) -> Result<u64, LakeError> {
         let logs = self.logs(source, table).await?;
-        let files = files::select(&logs, |stats| stats.may_be_committed(since, until)).await?;
+        let files = logs.select(self.window, |stats| stats.may_be_committed(since, until)).await?;
         Ok(files.iter().map(|file| file.rows).sum())
     }
 
@@ -279,7 +316,7 @@ impl LakeReader {
         let mut all = Totals::default();
         for table in tables {
             match self.logs(source, table).await {
-                Ok(logs) => all.add(totals::totals(&logs, table, bounds).await?),
+                Ok(logs) => all.add(totals::totals(logs, table, bounds).await?),
                 Err(LakeError::NoTable { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -293,11 +330,10 @@ impl LakeReader {
     /// Returns [`LakeError::NoTable`] if no store has the table, and fails if a store cannot be read.
     pub async fn shapes(&self, source: &str, table: &str) -> Result<Vec<Shape>, LakeError> {
         let mut shapes: Vec<Shape> = Vec::new();
-        for log in self.logs(source, table).await? {
-            for shape in log.state.into_iter().flat_map(|state| state.shapes) {
-                if !shapes.iter().any(|known| known.schema_version == shape.schema_version) {
-                    shapes.push(shape);
-                }
+        let logs = self.logs(source, table).await?;
+        for shape in logs.logs().filter_map(|log| log.state.as_ref()).flat_map(|state| &state.shapes) {
+            if !shapes.iter().any(|known| known.schema_version == shape.schema_version) {
+                shapes.push(shape.clone());
             }
         }
         shapes.sort_by_key(|shape| shape.schema_version);
@@ -310,7 +346,7 @@ impl LakeReader {
     /// Returns [`LakeError::NoTable`] if no store has the table, and fails if a store cannot be read.
     pub async fn describe(&self, source: &str, table: &str) -> Result<TableDescription, LakeError> {
         let logs = self.logs(source, table).await?;
-        let log = logs.first().ok_or_else(|| LakeError::NoTable { table: table.to_string() })?;
+        let log = logs.logs().next().ok_or_else(|| LakeError::NoTable { table: table.to_string() })?;
         describe::describe(log).await
     }
 
@@ -325,8 +361,19 @@ impl LakeReader {
         }
     }
 
-    /// The table's log in every store that has the table.
-    async fn logs(&self, source: &str, table: &str) -> Result<Vec<TableLog>, LakeError> {
+    /// The table's log in every store that has the table: as it was pinned, or as it is now.
+    async fn logs(&self, source: &str, table: &str) -> Result<Arc<Logs>, LakeError> {
+        let Some(pins) = &self.pins else { return self.logs_now(source, table).await };
+        let known = lock(pins).get(table).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let logs = self.logs_now(source, table).await?;
+        // A question that was asked at the same time may have pinned the table first.
+        Ok(lock(pins).entry(table.to_string()).or_insert(logs).clone())
+    }
+
+    async fn logs_now(&self, source: &str, table: &str) -> Result<Arc<Logs>, LakeError> {
         let source: Arc<str> = source.into();
         let open = |store: Store| {
             let source = source.clone();
@@ -337,9 +384,13 @@ impl LakeReader {
         logs.retain(|log| log.state.is_some());
         match logs.is_empty() {
             true => Err(LakeError::NoTable { table: table.to_string() }),
-            false => Ok(logs),
+            false => Ok(Arc::new(Logs::of(logs.into_iter().map(Arc::new)).await?)),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The tables in one store.

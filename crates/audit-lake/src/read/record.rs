@@ -19,6 +19,9 @@ use crate::form::Form;
 use crate::schema::{BEFORE, SOURCE_COLUMN, SOURCE_KIND};
 use crate::stats;
 
+/// The columns of [`Rows::snapshot`], and the position.
+pub const SNAPSHOT: [&str; 4] = ["cdc_position", "cdc_event", "cdc_key", "cdc_baseline"];
+
 /// Some rows of one file.
 #[derive(Debug)]
 pub struct Rows {
@@ -65,6 +68,13 @@ impl Rows {
     pub fn position(&self, at: usize, path: &str) -> Result<Position, LakeError> {
         let position = self.text("cdc_position", at).and_then(|text| text.parse().ok());
         position.ok_or_else(|| missing(path, "cdc_position"))
+    }
+
+    /// Baseline and key, if the row is a snapshot row that has both.
+    pub fn snapshot(&self, at: usize) -> Option<(u32, String)> {
+        let is_one = self.text("cdc_event", at) == Some("snapshot");
+        let baseline = self.number("cdc_baseline", at)?;
+        self.text("cdc_key", at).filter(|_| is_one).map(|key| (baseline, key.to_string()))
     }
 
     pub fn committed_at(&self, at: usize) -> Micros {

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use audit_core::position::Micros;
+use audit_core::position::{Micros, Window};
 use audit_core::search::{Commit, Matches, Moment, Newest, Wanted};
 use audit_core::stored::Record;
 use futures::TryStreamExt;
@@ -18,9 +18,8 @@ use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuil
 use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 
-use super::files::{self, DataFile};
+use super::files::{DataFile, Logs, Stats};
 use super::record::Rows;
-use crate::commit::TableLog;
 use crate::error::LakeError;
 use crate::fetch::ObjectReader;
 
@@ -32,35 +31,30 @@ const TIME: &str = "cdc_committed_at";
 
 /// Reads the newest versions. If a file was replaced and removed in the meantime, the log is read again.
 pub async fn search(
-    logs: &[TableLog],
+    logs: &Logs,
     wanted: &Wanted,
     matches: Matches<'_>,
     limit: usize,
 ) -> Result<Vec<Record>, LakeError> {
-    let mut tries = 1;
-    loop {
-        match read(logs, wanted, matches, limit).await {
-            Err(error) if error.is_gone() && tries < TRIES_MAX => tries += 1,
+    let mut newer: Option<Logs> = None;
+    for _ in 1..TRIES_MAX {
+        match read(newer.as_ref().unwrap_or(logs), wanted, matches, limit).await {
+            Err(error) if error.is_gone() => newer = Some(logs.again().await?),
             done => return done,
         }
     }
+    read(newer.as_ref().unwrap_or(logs), wanted, matches, limit).await
 }
 
-async fn read(
-    logs: &[TableLog],
-    wanted: &Wanted,
-    matches: Matches<'_>,
-    limit: usize,
-) -> Result<Vec<Record>, LakeError> {
-    let may = |stats: &files::Stats| {
+async fn read(logs: &Logs, wanted: &Wanted, matches: Matches<'_>, limit: usize) -> Result<Vec<Record>, LakeError> {
+    let may = |stats: &Stats| {
         let key = |key: &String| stats.may_hold("cdc_key", key);
         stats.may_be_committed(wanted.since, wanted.until) && (wanted.keys.is_empty() || wanted.keys.iter().any(key))
     };
-    let mut files = files::select(logs, may).await?;
+    let mut files = logs.select(wanted.window, may).await?;
     if let Some((first, last)) = wanted.commit.map(|commit| commit.bounds()) {
         files.retain(|file| file.name.first <= last && first <= file.name.last);
     }
-    files.retain(|file| wanted.after.is_none_or(|after| after < file.name.last));
     files.sort_by_key(|file| Reverse(file.last_committed.unwrap_or(Micros(i64::MAX))));
     let mut newest = Newest::new(limit);
     for file in &files {
@@ -72,16 +66,17 @@ async fn read(
     Ok(newest.into_records())
 }
 
-/// Adds the number of versions that transactions have in a table; their commit times find them.
-pub async fn add_commit_sizes(
-    logs: &[TableLog],
+/// The number of versions that transactions have in a table; their commit times find them.
+pub async fn commit_sizes(
+    logs: &Logs,
+    window: Window,
     commits: &[(Commit, Micros)],
-    sizes: &mut HashMap<Commit, u64>,
-) -> Result<(), LakeError> {
+) -> Result<HashMap<Commit, u64>, LakeError> {
+    let mut sizes = HashMap::new();
     let (first, last) = (commits.iter().map(|(_, at)| *at).min(), commits.iter().map(|(_, at)| *at).max());
     let until = last.map(|last| Micros(last.0.saturating_add(1)));
-    let wanted = Wanted { since: first, until, ..Wanted::default() };
-    for file in files::select(logs, |stats| stats.may_be_committed(first, until)).await? {
+    let wanted = Wanted { since: first, until, window, ..Wanted::default() };
+    for file in logs.select(window, |stats| stats.may_be_committed(first, until)).await? {
         let is_in = |commit: &Commit| file.name.first <= commit.bounds().1 && commit.bounds().0 <= file.name.last;
         if !commits.iter().any(|(commit, _)| is_in(commit)) {
             continue;
@@ -99,7 +94,7 @@ pub async fn add_commit_sizes(
             }
         }
     }
-    Ok(())
+    Ok(sizes)
 }
 
 /// A file whose metadata was read.
@@ -248,6 +243,5 @@ fn is_wanted(rows: &Rows, at: usize, wanted: &Wanted) -> bool {
 
 /// Whether the position is a wanted one.
 fn holds(wanted: &Wanted, moment: Moment) -> bool {
-    wanted.commit.is_none_or(|commit| Commit::of(moment.position) == commit)
-        && wanted.after.is_none_or(|after| after < moment.position)
+    wanted.commit.is_none_or(|commit| Commit::of(moment.position) == commit) && wanted.window.holds(moment.position)
 }

@@ -5,20 +5,17 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::TimestampMicrosecondType;
-use audit_core::position::Micros;
+use audit_core::position::{Micros, Window};
 use audit_core::totals::{Bounds, QUARTER, Totals};
 use futures::{StreamExt, TryStreamExt};
 use parquet::arrow::ProjectionMask;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::files::{self, DataFile};
-use crate::commit::TableLog;
+use super::files::{self, DataFile, Logs};
+use super::history::TRIES_MAX;
 use crate::encode::on_cpu;
 use crate::error::LakeError;
-
-/// Number of times that counting is begun while files are being replaced and removed.
-const TRIES_MAX: u32 = 10;
 
 /// Number of files that are read at a time.
 const CONCURRENT: usize = 4;
@@ -32,18 +29,22 @@ const CONTEXT: &str = "cdc_context";
 const COMMITTED_AT: &str = "cdc_committed_at";
 
 /// Counts a table's versions. If a file was replaced and removed in the meantime, all is counted again.
-pub async fn totals(logs: &[TableLog], table: &str, bounds: &Bounds) -> Result<Totals, LakeError> {
+pub(super) async fn totals(mut logs: Arc<Logs>, table: &str, bounds: &Bounds) -> Result<Totals, LakeError> {
     let mut tries = 1;
     loop {
-        match count(logs, table, *bounds).await {
-            Err(error) if error.is_gone() && tries < TRIES_MAX => tries += 1,
+        match count(&logs, table, *bounds).await {
+            Err(error) if error.is_gone() && tries < TRIES_MAX => {
+                tries += 1;
+                logs = Arc::new(logs.again().await?);
+            }
             done => return done,
         }
     }
 }
 
-async fn count(logs: &[TableLog], table: &str, bounds: Bounds) -> Result<Totals, LakeError> {
-    let mut files = files::select(logs, |stats| stats.may_be_committed(bounds.since, bounds.until)).await?;
+async fn count(logs: &Logs, table: &str, bounds: Bounds) -> Result<Totals, LakeError> {
+    let in_span = |stats: &files::Stats| stats.may_be_committed(bounds.since, bounds.until);
+    let mut files = logs.select(Window::ALL, in_span).await?;
     files.retain(|file| bounds.meets(file.name.first, file.name.last));
     let table: Arc<str> = table.into();
     let counted = futures::stream::iter(files).map(move |file| count_file(file, table.clone(), bounds));

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use audit_core::position::{Micros, Position};
+use audit_core::position::{Micros, Position, Window};
 use audit_core::stored::Record;
 use audit_lake::store::{DurableLocal, Store};
 use audit_lake::{LakeError, LakeReader};
@@ -305,7 +305,11 @@ async fn an_export_goes_on_where_its_files_were_replaced() {
     let expected: Vec<String> = (0..15).map(|id| id.to_string()).collect();
     assert_eq!(keys, expected, "what was there when it began, each once");
     let after = stored_position(&lake, "6").await;
-    let rest = reader(&lake).export_after("shop", "public.t", Some(after), None, None).await.unwrap();
+    let rest = reader(&lake)
+        .within(Window { from: Some(after.next()), to: None })
+        .export("shop", "public.t", None, None)
+        .await
+        .unwrap();
     let rest: Vec<Record> = rest.try_collect().await.unwrap();
     assert_eq!(rest.len(), 9);
 

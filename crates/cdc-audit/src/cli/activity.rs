@@ -36,7 +36,7 @@ pub struct Args {
     /// One finding a line, as JSON.
     #[arg(long)]
     json: bool,
-    /// The sink to read from. Default: a hot one, else a lake.
+    /// The sink to read from. Default: hot tables and lake as one.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
     /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::CliError;
 use crate::output::{argument, bytes, print, print_json, table};
 use crate::role::Reader;
-use crate::store::open_named;
+use crate::store::open;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -37,7 +37,7 @@ pub struct Args {
     /// Go on with an export into this folder that broke off, after the last version that it has.
     #[arg(long)]
     resume: bool,
-    /// The sink to read from. Default: a hot one, else a lake.
+    /// The sink to read from. Default: hot tables and lake as one.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
     /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
@@ -57,10 +57,10 @@ pub fn time(text: &str) -> Result<Micros, String> {
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     args.reader.check(config)?;
     let tenant = args.tenant.map(argument).transpose()?;
-    let (sink, store) = open_named(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
     let request = ExportRequest {
-        lag: lag(config, &sink).await,
-        sink,
+        lag: lag(config, store.sink()).await,
+        sink: store.sink().to_owned(),
         tenant,
         resume: args.resume,
         source: config.source.name.clone(),

@@ -8,7 +8,7 @@ use audit_core::method::{Algorithm, Method, MethodRule};
 use audit_core::position::Micros;
 use audit_core::protect::DEFAULT_CLASS;
 use audit_core::rules::Rules;
-use audit_history::Store;
+use audit_history::Timeline;
 use audit_history::question::filter::{Attribute, Condition, Filter};
 use audit_history::question::matcher::{Columns, Matcher, Sought, Unfit};
 use audit_history::question::time::Clock;
@@ -114,7 +114,7 @@ pub struct Asked {
 /// Who asks, and of what.
 pub struct Asker<'a> {
     pub config: &'a Config,
-    pub store: &'a Store,
+    pub store: &'a Timeline,
     pub reader: &'a Reader,
     /// The command that asks, as the access log names it.
     pub action: &'a str,

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::CliError;
 use crate::output::{argument, on_terminal, print, print_exactly, print_json, table};
 use crate::role::Reader;
-use crate::store::open_named;
+use crate::store::open;
 
 /// Days of the span where none is given.
 const DAYS: i64 = 90;
@@ -38,7 +38,7 @@ pub struct Args {
     /// The same as `--format json`.
     #[arg(long, conflicts_with = "format")]
     json: bool,
-    /// The sink to read from. Default: a hot one, else a lake.
+    /// The sink to read from. Default: hot tables and lake as one.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
     /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
@@ -65,14 +65,14 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let clock = args.when.clock()?;
     let (since, until) = args.when.span(&clock, DAYS)?;
     let tenant = args.tenant.map(argument).transpose()?;
-    let (sink, store) = open_named(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
     let mut tables = Vec::new();
     for table in &args.table {
         tables.push(subject::table(config, &store, table).await?);
     }
     let request = ReportRequest {
         source: config.source.name.clone(),
-        sink,
+        sink: store.sink().to_owned(),
         tables,
         since,
         until,

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use audit_core::position::Micros;
 use audit_core::search::{Commit, Moment, Wanted};
 use audit_core::stored::Record;
+use audit_history::Timeline;
 use audit_history::question::filter::{Attribute, Condition, Term, words};
+use audit_history::question::matcher::UNTOLD_MAX;
 use audit_history::question::time::Clock;
 use audit_history::search::{Counts, Group, Page, count, search, wanted};
-use audit_history::{Head, Store};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, csv, print_exactly, print_json, table};
 use crate::role::Reader;
-use crate::store::open_named;
+use crate::store::open;
 
 mod cursor;
 mod since;
@@ -118,8 +119,7 @@ impl GroupBy {
 struct Search<'a> {
     args: &'a Args,
     source: &'a str,
-    store: Store,
-    sink: String,
+    store: Timeline,
     asked: Asked,
     wanted: Wanted,
     clock: Clock,
@@ -129,13 +129,13 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     args.reader.check(config)?;
     let clock = args.flags.clock(config)?;
     let tenant = args.tenant.clone().map(argument).transpose()?;
-    let (sink, store) = open_named(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
     let words = saved(&args.words, config)?;
     let asker = Asker { config, store: &store, reader: &args.reader, action: "search" };
     let asked = asker.asked(&words, &args.flags, &clock).await?;
     let source = &config.source.name;
     let wanted = wanted(source, asked.tables.clone(), &asked.filter);
-    let search = Search { args: &args, source, store, sink, asked, wanted, clock };
+    let search = Search { args: &args, source, store, asked, wanted, clock };
     search.say_what_is_asked();
     let found = match (&args.since_last, args.count || !args.group_by.is_empty()) {
         (Some(name), _) => since::answer(&search, name).await?,
@@ -182,7 +182,10 @@ impl Search<'_> {
         let filter: String = terms.collect();
         let (since, until) = (bound(self.wanted.since, "the beginning"), bound(self.wanted.until, "now"));
         let zone = zone.iana_name().map_or_else(|| time_zone(zone), str::to_owned);
-        eprintln!("{}", audit_config::visible(&format!("{tables}{filter} · {since} … {until} {zone} · {}", self.sink)));
+        eprintln!(
+            "{}",
+            audit_config::visible(&format!("{tables}{filter} · {since} … {until} {zone} · {}", self.store.sink()))
+        );
     }
 
     async fn count(&self) -> Result<u64, CliError> {
@@ -301,12 +304,9 @@ impl Search<'_> {
         match self.asked.matcher.untold() {
             0 => {}
             1 => eprintln!("1 version could not be told: what it changed is not known"),
+            UNTOLD_MAX => eprintln!("{UNTOLD_MAX} versions or more could not be told: what they changed is not known"),
             untold => eprintln!("{untold} versions could not be told: what they changed is not known"),
         }
-    }
-
-    async fn head(&self) -> Result<Option<Head>, CliError> {
-        Ok(self.store.head(self.source, &self.sink).await?)
     }
 }
 

@@ -2,14 +2,14 @@
 
 use audit_core::mac::MacKey;
 use audit_core::rules::Rules;
-use audit_history::{KeyForm, Store};
+use audit_history::{KeyForm, Timeline};
 
 use crate::config::Config;
 use crate::error::{CliError, code};
 
 /// The whole name of the table that is meant: the one with versions that has this name, else the only one with this
 /// name in any schema, or with this label (`item_type`).
-pub async fn table(config: &Config, store: &Store, name: &str) -> Result<String, CliError> {
+pub async fn table(config: &Config, store: &Timeline, name: &str) -> Result<String, CliError> {
     named(name, &store.tables(&config.source.name).await?, &config.rules())
 }
 
@@ -21,7 +21,7 @@ pub struct KeyOf {
 
 impl KeyOf {
     /// `table` is the whole name.
-    pub async fn table(config: &Config, store: &Store, table: &str) -> Result<KeyOf, CliError> {
+    pub async fn table(config: &Config, store: &Timeline, table: &str) -> Result<KeyOf, CliError> {
         let form = store.key_form(&config.source.name, table, &config.rules()).await?;
         let row_key = match form.is_hashed() {
             true => config.policy()?.row_key,

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use audit_core::position::Position;
 use audit_core::search::Commit;
 use audit_core::stored::Record;
-use audit_history::Store;
+use audit_history::Timeline;
 use audit_history::transaction::{Transaction, Which, find};
 use serde_json::json;
 
@@ -123,7 +123,7 @@ impl Totals {
 
 /// One line, written while it is read: a transaction may have any number of versions.
 async fn print_as_json(
-    store: &Store,
+    store: &Timeline,
     source: &str,
     tables: &[String],
     transaction: &Transaction,
@@ -162,7 +162,7 @@ fn head(first: &Record) -> Result<String, CliError> {
 }
 
 async fn show(
-    store: &Store,
+    store: &Timeline,
     source: &str,
     tables: &[String],
     transaction: &Transaction,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use audit_core::position::Micros;
 use audit_core::shape::TableName;
 use audit_core::stored::Record;
-use audit_history::{Selection, Store};
+use audit_history::{Selection, Timeline};
 use futures::StreamExt;
 use serde_json::json;
 
@@ -27,7 +27,7 @@ pub struct Args {
     /// Committed before.
     #[arg(long, value_parser = time, requires = "attribution")]
     until: Option<Micros>,
-    /// The sink to read from. Default: a hot one, else a lake.
+    /// The sink to read from. Default: hot tables and lake as one.
     #[arg(long, value_name = "SINK", requires = "attribution")]
     from: Option<String>,
     /// List at most so many; all are counted.
@@ -98,7 +98,7 @@ fn shown(record: &Record) -> serde_json::Value {
 }
 
 /// The tables that have versions and require something of them.
-async fn required(config: &Config, store: &Store) -> Result<Vec<String>, CliError> {
+async fn required(config: &Config, store: &Timeline) -> Result<Vec<String>, CliError> {
     let tables = store.tables(&config.source.name).await?;
     let rules = config.rules();
     let requires = |name: &String| {

@@ -1,12 +1,13 @@
 //! `--since-last`: each version once, for jobs that ask the same question again and again.
 //!
-//! What is kept under a name is the sink's position at the time of the last answer. It is moved on after the answer was
+//! What is kept under a name is the position up to which every store had everything at the time of the last answer. It is moved on after the answer was
 //! printed, so that a job that is killed asks for the same versions again.
 
 use std::path::PathBuf;
 
-use audit_core::position::Position;
+use audit_core::position::{Position, Window};
 use audit_core::search::{Moment, Wanted};
+use audit_core::stored::Record;
 use serde::{Deserialize, Serialize};
 
 use super::Search;
@@ -18,19 +19,19 @@ const PAGE: usize = 500;
 #[derive(Serialize, Deserialize)]
 struct Kept {
     source: String,
-    sink: String,
-    position: Position,
+    /// Versions before this position were part of an answer.
+    before: Position,
 }
 
 pub async fn answer(search: &Search<'_>, name: &str) -> Result<u64, CliError> {
     let path = path(name)?;
-    let kept = read(&path)?.filter(|kept| kept.source == search.source && kept.sink == search.sink);
-    let Some(head) = search.head().await?.map(|head| head.checkpoint.position) else { return Ok(0) };
-    let mut wanted = Wanted { after: kept.map(|kept| kept.position), ..search.wanted.clone() };
+    let kept = read(&path)?.filter(|kept| kept.source == search.source);
+    let Some(end) = search.store.common_end() else { return Ok(0) };
+    let window = Window { from: kept.map(|kept| kept.before), to: Some(end) };
+    let mut wanted = Wanted { window, ..search.wanted.clone() };
     let mut found = 0;
     loop {
-        let matches =
-            |record: &audit_core::stored::Record| record.position <= head && search.asked.matcher.matches(record);
+        let matches = |record: &Record| search.asked.matcher.matches(record);
         let records = search.store.search(&wanted, &matches, PAGE).await?;
         let is_last = records.len() < PAGE;
         wanted.before = records.last().map(Moment::of).or(wanted.before);
@@ -43,7 +44,7 @@ pub async fn answer(search: &Search<'_>, name: &str) -> Result<u64, CliError> {
         }
     }
     search.say_untold();
-    let kept = Kept { source: search.source.to_owned(), sink: search.sink.clone(), position: head };
+    let kept = Kept { source: search.source.to_owned(), before: end };
     write(&path, &kept)?;
     Ok(found)
 }

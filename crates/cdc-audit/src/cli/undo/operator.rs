@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::argument;
 use crate::role::{Reader, endpoint};
-use crate::store::open_named;
+use crate::store::open;
 
 use super::task::Question;
 
@@ -54,7 +54,7 @@ pub struct How {
     /// After the commit wait so long for its versions, and print them; `0s` does not wait.
     #[arg(long, default_value = "30s")]
     pub wait: Span,
-    /// The sink to read the versions from. Default: a hot one, else a lake.
+    /// The sink to read the versions from. Default: hot tables and lake as one.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
     /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
@@ -87,12 +87,12 @@ impl How {
         }
         let login = self.endpoint(config)?;
         let tenant = self.tenant.clone().map(argument).transpose()?;
-        let (sink, store) = open_named(config, self.from.as_deref(), tenant.as_deref(), &self.reader()).await?;
+        let store = open(config, self.from.as_deref(), tenant.as_deref(), &self.reader()).await?;
         let client = connect(&login, &format!("cdc-audit {command}")).await?;
         let source = config.source.name.clone();
-        let head = store.head(&source, &sink).await?;
-        let question = Question { command, source, sink, store, client, login };
-        question.is_source(config, head.map(|head| head.checkpoint.system_id)).await?;
+        let system = store.head().map(|head| head.checkpoint.system_id);
+        let question = Question { command, source, store, client, login };
+        question.is_source(config, system).await?;
         Ok(question)
     }
 

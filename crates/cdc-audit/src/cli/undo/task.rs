@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use audit_connect::PgEndpoint;
 use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
-use audit_history::{Selection, Store};
+use audit_history::{Selection, Timeline};
 use audit_keys::{Access, Ask, Opener};
 use audit_undo::{Change, Error, Net, Outcome, Refusal, Report, Request, Resolved, Trail, resolve, script};
 use futures::stream::StreamExt;
@@ -28,8 +28,7 @@ use crate::role::os_user;
 pub struct Question {
     pub command: &'static str,
     pub source: String,
-    pub sink: String,
-    pub store: Store,
+    pub store: Timeline,
     pub client: Client,
     pub login: PgEndpoint,
 }

@@ -42,12 +42,13 @@ impl Waiting<'_> {
     }
 
     async fn until(&self, done: impl Fn(Lsn, &[Record]) -> bool) -> Result<Vec<Record>, CliError> {
-        let Question { store, source, sink, .. } = self.question;
+        let Question { store, source, .. } = self.question;
+        let mut store = store.clone();
         let until = Instant::now() + self.span;
         let since = Micros(self.began.0 - STEP);
         loop {
-            // The head first: what it covers is in what is read after it.
-            let head = store.head(source, sink).await?.map_or(Lsn::ZERO, |head| head.checkpoint.flushed_lsn);
+            store = store.again(source).await?;
+            let head = store.head().map_or(Lsn::ZERO, |head| head.checkpoint.flushed_lsn);
             let versions = store.commit(source, Commit::Xid(self.xid), Some(since)).await?;
             if done(head, &versions) || Instant::now() >= until {
                 return Ok(versions);
