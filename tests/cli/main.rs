@@ -13,10 +13,16 @@ mod timeline;
 mod trail;
 // `search` and `tx`.
 mod search;
+// `show`, `diff`, `blame`, and the old values that `history` derives.
+mod row;
 // `activity`.
 mod activity;
+// `export`, in all forms.
+mod export;
 // `report`.
 mod report;
+// `sql`.
+mod sql;
 // `plan`, and what `check` says about rules.
 mod plan;
 // `resume`.

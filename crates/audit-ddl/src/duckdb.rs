@@ -1,7 +1,9 @@
 //! DuckDB.
 
+use crate::columns::{Joined, joined};
 use crate::engine::Engine;
 use crate::lake::{Lake, Table};
+use crate::types::Type;
 use crate::views::{create_view, no_rows, why_by_files};
 use crate::{Refused, Statement};
 
@@ -57,4 +59,80 @@ fn by_files(lake: &Lake, table: &Table) -> Result<String, Refused> {
         partitions.join(", "),
         typed.join(", ")
     ))
+}
+
+/// Columns of the record that a row view has, before those of its values.
+const RECORD: [&str; 18] = [
+    "position",
+    "key",
+    "old_key",
+    "event",
+    "changed",
+    "changes",
+    "before_known",
+    "actor_id",
+    "actor",
+    "reason",
+    "context",
+    "included",
+    "xid",
+    "seq",
+    "committed_at",
+    "schema_version",
+    "baseline",
+    "tenant",
+];
+
+/// Makes a view for each table with the values before and after each version: `orders__versions` with `old_state` and
+/// `new_state`. They stand on the views of [`crate::statements`], and are then found by their names alone.
+pub fn row_views(lake: &Lake) -> Vec<Statement> {
+    let engine = Engine::Duckdb;
+    let view = |table: &Table| {
+        let is_alone = lake.tables.iter().filter(|other| other.table == table.table).count() < 2;
+        let name = if is_alone { table.table.clone() } else { format!("{}_{}", table.schema, table.table) };
+        let mut names: Vec<String> = RECORD.iter().map(|name| (*name).to_owned()).collect();
+        let record =
+            RECORD.iter().map(|name| format!("{} AS {}", engine.quote(&format!("cdc_{name}")), engine.quote(name)));
+        let mut shown: Vec<String> = record.collect();
+        for column in joined(table) {
+            for (prefix, value) in [("old", old(&column)), ("new", new(&column))] {
+                let name = free_name(&format!("{prefix}_{}", column.name), &names);
+                shown.push(format!("{value} AS {}", engine.quote(&name)));
+                names.push(name);
+            }
+        }
+        let from = engine.object(&lake.schema(), &table.view());
+        let query = format!("SELECT\n  {}\nFROM {from}", shown.join(",\n  "));
+        let why = format!("{}: each value before and after", table.shown());
+        Statement::new(why, create_view(engine, &engine.object(&lake.schema(), &format!("{name}__versions")), &query))
+    };
+    let in_force = Statement::new("names without a schema are these", format!("USE {}", engine.quote(&lake.schema())));
+    lake.tables.iter().map(view).chain([in_force]).collect()
+}
+
+fn free_name(name: &str, names: &[String]) -> String {
+    let is_free = |name: &String| !names.iter().any(|known| known.eq_ignore_ascii_case(name));
+    let numbered = (2u32..).map(|number| format!("{name}__{number}"));
+    std::iter::once(name.to_owned()).chain(numbered).find(is_free).unwrap_or_default()
+}
+
+/// The row's own columns hold the last known values of a deleted row.
+fn new(column: &Joined<'_>) -> String {
+    format!("CASE WHEN cdc_event <> 'deleted' THEN {} END", Engine::Duckdb.quote(column.name))
+}
+
+fn old(column: &Joined<'_>) -> String {
+    let engine = Engine::Duckdb;
+    let pointer = format!("/{}", column.source.replace('~', "~0").replace('/', "~1"));
+    let text = format!("json_extract_string(cdc_changes, {})", engine.literal(&format!("{pointer}/0")));
+    let value = match column.kind {
+        Type::Binary => format!("from_base64({text})"),
+        kind => format!("TRY_CAST({text} AS {})", engine.type_name(&kind)),
+    };
+    let name = engine.quote(column.name);
+    format!(
+        "CASE WHEN cdc_event = 'deleted' THEN {name} WHEN json_exists(cdc_changes, {}) THEN {value} \
+         WHEN cdc_event = 'updated' AND cdc_before_known THEN {name} END",
+        engine.literal(&pointer)
+    )
 }

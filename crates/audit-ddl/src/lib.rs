@@ -31,6 +31,7 @@ mod views;
 
 use audit_config::visible;
 
+pub use duckdb::row_views;
 pub use engine::Engine;
 pub use lake::{Column, Lake, Layout, Row, Table};
 pub use place::Place;

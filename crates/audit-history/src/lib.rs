@@ -2,9 +2,9 @@
 
 pub mod activity;
 mod commit;
+pub mod csv;
 pub mod export;
 mod key;
-mod lines;
 pub mod question;
 pub mod report;
 pub mod row;
@@ -14,7 +14,7 @@ mod timeline;
 pub mod transaction;
 
 pub use commit::Commit;
-pub use export::{ExportError, ExportRequest, Lag, Manifest, export};
+pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};
 pub use timeline::Timeline;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use audit_core::position::{Micros, Position, Window};
+use audit_core::position::{Lsn, Micros, Position, Window};
 use audit_core::search::{Commit, Matches, Wanted};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
@@ -14,6 +14,9 @@ use audit_hot::HotReader;
 use audit_lake::{LakeError, LakeReader};
 use futures::TryStreamExt;
 use futures::stream::{BoxStream, StreamExt};
+
+/// The tables of records that belong to no table: lost stretches, and changes of an unknown table.
+const PSEUDO: [&str; 2] = ["cdc_audit.gap", "cdc_audit.error"];
 
 /// A store that was opened for reading.
 #[derive(Clone)]
@@ -61,6 +64,12 @@ impl Head {
     /// inside a transaction, because a large one is stored in pieces.
     pub fn end(&self) -> Position {
         Position::new(self.checkpoint.position.epoch, self.checkpoint.flushed_lsn, 0)
+    }
+
+    /// The last position before the end.
+    pub fn last(&self) -> Position {
+        let end = self.end();
+        Position::new(end.epoch, Lsn(end.commit_lsn.0.saturating_sub(1)), u32::MAX)
     }
 }
 
@@ -273,6 +282,37 @@ impl Store {
             Store::Hot(hot) => hot.commit_sizes(source, commits).await?,
             Store::Lake(lake) => lake.commit_sizes(source, &lake.tables(source).await?, commits).await?,
         })
+    }
+
+    /// Reads the records of what is missing for every row of a table: lost stretches, and quarantined changes of which
+    /// the row, or even the table, is not known. They come in the order of their positions.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
+    pub async fn marks(&self, source: &str, table: &str) -> Result<Vec<Record>, StoreError> {
+        let mut marks = match self {
+            Store::Hot(hot) => hot.errors(source, table).await?,
+            Store::Lake(lake) => lake.errors(source, table).await?,
+        };
+        // What has no table belongs to no tenant.
+        for part in self.parts(source).await?.into_iter().filter(|part| part.tenant.is_none()) {
+            let tables = part.store.tables(source).await?;
+            let of_all = match &part.store {
+                Store::Hot(_) => PSEUDO.to_vec(),
+                Store::Lake(_) => PSEUDO.into_iter().filter(|name| tables.iter().any(|table| table == name)).collect(),
+            };
+            for table in of_all {
+                marks.extend(part.store.all_of(source, table).await?);
+            }
+        }
+        marks.sort_by_key(|record| record.position);
+        Ok(marks)
+    }
+
+    async fn all_of(&self, source: &str, table: &str) -> Result<Vec<Record>, StoreError> {
+        let (source, table) = (source.to_owned(), table.to_owned());
+        let all = Selection { source, table, since: None, until: None, unattributed: false, after: None };
+        self.versions(&all).await?.try_collect().await
     }
 
     /// Streams the selected versions in the order of their positions.

@@ -51,7 +51,7 @@ pub use encode::{Encoder, FIELD_MAX};
 pub use ledger::CheckpointStore;
 pub use names::is_ours;
 pub use probe::probe;
-pub use read::{HotReader, ReadError, RowTrail, Selection, SinkState};
+pub use read::{HotReader, ReadError, RowTrail, Selection, SinkState, SqlAnswer, SqlRow, View, Written};
 pub use schema::{SetupOptions, Statement, setup_statements, teardown_statements};
 pub use session::check_encoding;
 pub use sink::{Counters, HotSink};

@@ -62,7 +62,7 @@ enum Command {
     #[command(hide = true)]
     Man(cli::man::Args),
     #[command(flatten)]
-    Configured(Configured),
+    Configured(Box<Configured>),
 }
 
 /// What needs the configuration.
@@ -88,6 +88,12 @@ enum Configured {
     Search(cli::search::Args),
     /// Show everything that one transaction did, in order.
     Tx(cli::tx::Args),
+    /// Show one row as it is, or as it was at a point.
+    Show(cli::show::Args),
+    /// Show what differs between two points in a row's history.
+    Diff(cli::diff::Args),
+    /// Say of each value of a row who set it, when and why.
+    Blame(cli::blame::Args),
     /// Put back what a version or a whole transaction changed, on the source, by your own login.
     Undo(cli::undo::Args),
     /// Make one row of the source what it was, by your own login.
@@ -102,6 +108,8 @@ enum Configured {
     Report(cli::report::Args),
     /// Look for what is odd in a span, by the rules of the configuration.
     Activity(cli::activity::Args),
+    /// Put one query in SQL to a hot sink or a lake; nothing can be written.
+    Sql(cli::sql::Args),
     /// Make files of a lake fewer and sort them, where no readers list its folders.
     Compact(cli::compact::Args),
     /// Print statements that make the lake queryable in an engine; run them there, and again when tables change.
@@ -130,7 +138,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Config(args) => return cli::config::run(args, &cli.config),
         Command::Completions(args) => return cli::completions::run(args, &mut Cli::command()),
         Command::Man(args) => return cli::man::run(args, Cli::command()),
-        Command::Configured(command) => command,
+        Command::Configured(command) => *command,
     };
     let daemon = matches!(command, Configured::Run(_));
     let settled = if daemon { allocator::settle() } else { Ok(()) };
@@ -154,6 +162,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Configured::History(args) => cli::history::run(args, &config).await,
             Configured::Search(args) => cli::search::run(args, &config).await,
             Configured::Tx(args) => cli::tx::run(args, &config).await,
+            Configured::Show(args) => cli::show::run(args, &config).await,
+            Configured::Diff(args) => cli::diff::run(args, &config).await,
+            Configured::Blame(args) => cli::blame::run(args, &config).await,
             Configured::Undo(args) => cli::undo::run(args, &config).await,
             Configured::Rollback(args) => cli::rollback::run(args, &config).await,
             Configured::Decrypt(args) => cli::decrypt::run(args, &config).await,
@@ -161,6 +172,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Configured::Export(args) => cli::export::run(args, &config).await,
             Configured::Report(args) => cli::report::run(args, &config).await,
             Configured::Activity(args) => cli::activity::run(args, &config).await,
+            Configured::Sql(args) => cli::sql::run(args, &config).await,
             Configured::Compact(args) => cli::compact::run(args, &config).await,
             Configured::Ddl(args) => cli::ddl::run(args, &config).await,
             Configured::Teardown(args) => cli::teardown::run(args, &config).await,

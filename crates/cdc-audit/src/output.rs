@@ -60,6 +60,12 @@ pub fn print_exactly(text: impl std::fmt::Display) -> Result<(), CliError> {
     }
 }
 
+/// Writes what goes with an answer, its heading for example, to standard error: standard output holds the answer alone.
+pub fn note(text: impl std::fmt::Display) {
+    // A standard error that nobody reads is no reason to keep the answer.
+    let _ = writeln!(std::io::stderr().lock(), "{}", visible_lines(&text.to_string()));
+}
+
 /// An argument, or the next line of standard input where it is `-`: what other users of the machine must not see among a process's arguments.
 pub fn argument(given: String) -> Result<String, CliError> {
     if given != "-" {

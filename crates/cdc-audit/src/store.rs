@@ -1,6 +1,6 @@
 //! To which sinks a question is put.
 
-use audit_history::Timeline;
+use audit_history::{Store, Timeline};
 
 use crate::config::{Config, SinkConfig};
 use crate::error::{CliError, code};
@@ -22,6 +22,18 @@ pub async fn open(
         stores.push((name.clone(), sink.reader(tenant, config, reader).await?));
     }
     Ok(Timeline::open(&config.source.name, stores).await?)
+}
+
+/// Opens a single sink for reading, and gives its name: the named one, else a hot one before a lake.
+pub async fn open_one(
+    config: &Config,
+    name: Option<&str>,
+    tenant: Option<&str>,
+    reader: &Reader,
+) -> Result<(String, Store), CliError> {
+    let chosen = chosen(config, name, tenant)?;
+    let (name, sink) = chosen.first().ok_or_else(|| CliError::new("there is no sink to read from"))?;
+    Ok(((*name).clone(), sink.reader(tenant, config, reader).await?))
 }
 
 fn chosen<'c>(config: &'c Config, name: Option<&str>, tenant: Option<&str>) -> Result<Vec<Named<'c>>, CliError> {

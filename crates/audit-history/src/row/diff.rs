@@ -44,7 +44,9 @@ pub fn diff(facts: &Facts, a: Side<'_>, b: Side<'_>) -> Diff {
         match verdict(facts, column, (a, &old), (b, &new)) {
             Verdict::Same => drop(found.same.insert(column.clone(), new)),
             Verdict::Differs => found.changes.push(Change { column: column.clone(), old, new }),
-            Verdict::Unknown(why) => drop(found.unknown.insert(column.clone(), why)),
+            Verdict::Unknown(why) => {
+                found.unknown.insert(column.clone(), why);
+            }
         }
     }
     found

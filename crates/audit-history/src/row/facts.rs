@@ -81,6 +81,11 @@ impl Facts {
         self.translated(schema_version, shown, |(from, to)| (to, from))
     }
 
+    /// Whether columns of a shape are called otherwise now.
+    pub fn renames(&self, schema_version: u32) -> bool {
+        self.renamed.contains_key(&schema_version)
+    }
+
     fn translated<'n>(
         &self,
         schema_version: u32,
@@ -94,6 +99,21 @@ impl Facts {
             Some(format!("{}{}", find(base)?, name.strip_prefix(base)?))
         };
         find(name).cloned().or_else(companion).map_or(Cow::Borrowed(name), Cow::Owned)
+    }
+
+    /// The rules of the column that is called `shown` now, in a shape.
+    pub fn rules(&self, schema_version: u32, shown: &str) -> Option<&ColumnRules> {
+        rules_of(self.shape(schema_version)?, &self.stored(schema_version, shown))
+    }
+
+    /// The columns of a shape that are not tracked, under the names that they have now.
+    pub fn untracked(&self, schema_version: u32) -> Vec<String> {
+        let Some((shape, rules)) = self.shape(schema_version).and_then(|shape| Some((shape, shape.rules.as_ref()?)))
+        else {
+            return Vec::new();
+        };
+        let untracked = shape.columns.iter().filter(|column| !rules.columns.contains_key(&column.name));
+        untracked.map(|column| self.shown(schema_version, &column.name).into_owned()).collect()
     }
 
     /// The place of a column that is called `shown`: that of the newest shape, others after all of it.

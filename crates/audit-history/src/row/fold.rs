@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use audit_core::json::{members, unquote};
+use audit_core::method::Method;
 use audit_core::position::{Micros, Position};
 use audit_core::shape::Shape;
 use audit_core::stored::Record;
@@ -46,6 +47,13 @@ pub struct Change {
     pub new: Known,
 }
 
+impl Change {
+    /// Whether it is no change: a column that was NULL in a new row, or in a deleted one.
+    pub fn is_null(&self) -> bool {
+        [&self.old, &self.new].iter().all(|known| known.value() == Some(Known::NULL))
+    }
+}
+
 impl Version {
     /// `None` for a row's first version. It is negative where the clock of the source went back.
     pub fn seconds_since_previous(&self) -> Option<i64> {
@@ -61,6 +69,27 @@ impl Version {
     /// The version from which old values are derived.
     pub fn derived_from(&self) -> Option<Position> {
         self.previous.filter(|_| self.derived().next().is_some()).map(|previous| previous.position)
+    }
+
+    /// The same version with the values that `revealed`, its record in plain, states.
+    #[must_use]
+    pub fn revealed(self, facts: &Facts, revealed: Record) -> Version {
+        let image = |json: &Option<Box<RawValue>>| image(facts, &revealed, json.as_deref());
+        let (mut olds, mut news) = (image(&revealed.before), image(&revealed.after));
+        for (name, [old, new]) in pairs(&revealed) {
+            let column = facts.shown(revealed.schema_version, &name).into_owned();
+            olds.insert(column.clone(), stated(&revealed, &name, old));
+            news.insert(column, stated(&revealed, &name, new));
+        }
+        let plain = |known: Known, column: &str, side: &State| match (&known, side.get(column)) {
+            (Known::Stated(_), Some(plain)) => plain.clone(),
+            _ => known,
+        };
+        let changes = self.changes.into_iter().map(|Change { column, old, new }| {
+            let (old, new) = (plain(old, &column, &olds), plain(new, &column, &news));
+            Change { column, old, new }
+        });
+        Version { changes: changes.collect(), record: revealed, ..self }
     }
 
     pub fn is_update(&self) -> bool {
@@ -86,6 +115,16 @@ pub struct Fold<'f> {
     /// The rows that exist, by key.
     living: HashMap<String, Living>,
     rows: u32,
+}
+
+/// A row as it stands at a position.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// See [`Version::row`].
+    pub row: u32,
+    /// The shape that the table is in.
+    pub schema_version: u32,
+    pub state: State,
 }
 
 #[derive(Clone, Debug)]
@@ -151,10 +190,11 @@ impl<'f> Fold<'f> {
     }
 
     /// The row that has this key now, with its state at position `at`, which is not before its last version.
-    pub fn state(&self, key: &str, at: Position) -> Option<(u32, State)> {
+    pub fn state(&self, key: &str, at: Position) -> Option<Standing> {
         let mut living = self.living.get(key)?.clone();
         living.advance(self.facts, at, None);
-        Some((living.row, living.state))
+        let Living { row, schema_version, state, .. } = living;
+        Some(Standing { row, schema_version, state })
     }
 
     /// The key that a row has now; `None` if it has ended.
@@ -312,8 +352,10 @@ impl Living {
         }
         last.extend(before);
         for (column, old) in last {
-            match old.why() {
-                Some(why) => drop(version.unknown.insert(column, why)),
+            match old.why().or_else(|| sealed(facts, version.record.schema_version, &column, &old)) {
+                Some(why) => {
+                    version.unknown.insert(column, why);
+                }
                 None => version.changes.push(Change { column, old, new: Known::Stated(Known::NULL.into()) }),
             }
         }
@@ -333,7 +375,9 @@ impl Living {
                 false => members_only = true,
             }
             match old.why().or(new.why()) {
-                Some(why) => drop(version.unknown.insert(column, why)),
+                Some(why) => {
+                    version.unknown.insert(column, why);
+                }
                 None => version.changes.push(Change { column, old, new }),
             }
         }
@@ -397,6 +441,13 @@ fn compared_in(facts: &Facts, schema_version: u32, column: &str, [old, new]: [&K
     compare(kind, shape.and_then(|shape| rules_of(shape, &stored)), old, new)
 }
 
+/// Why a value cannot be derived whatever is known of it. ⚠ A ciphertext opens only in the version that it was made for.
+fn sealed(facts: &Facts, schema_version: u32, column: &str, known: &Known) -> Option<Why> {
+    let protection = facts.rules(schema_version, column)?.protection.as_ref()?;
+    let is_text = known.value().is_some_and(|value| value != Known::NULL);
+    (protection.method == Method::Encrypt && known.is_derived() && is_text).then_some(Why::Protected(Method::Encrypt))
+}
+
 /// Sorts columns into what changed and what is not known. A column and its companions hold the same value under several
 /// methods: what one of them proves holds for all.
 fn judge(facts: &Facts, version: &mut Version, compared: Vec<(Change, Verdict)>) {
@@ -415,10 +466,13 @@ fn judge(facts: &Facts, version: &mut Version, compared: Vec<(Change, Verdict)>)
     for (change, verdict) in compared {
         let both = change.old.value().is_some() && change.new.value().is_some();
         let proved = proved.get(&base(&change)).copied().filter(|_| both);
-        match proved.unwrap_or(verdict) {
-            Verdict::Same => {}
-            Verdict::Differs => version.changes.push(change),
-            Verdict::Unknown(why) => drop(version.unknown.insert(change.column, why)),
+        let sealed = sealed(facts, version.record.schema_version, &change.column, &change.old);
+        match (proved.unwrap_or(verdict), sealed) {
+            (Verdict::Same, _) => {}
+            (Verdict::Differs, None) => version.changes.push(change),
+            (Verdict::Differs, Some(why)) | (Verdict::Unknown(why), _) => {
+                version.unknown.insert(change.column, why);
+            }
         }
     }
 }

@@ -32,11 +32,15 @@ mod known;
 mod moves;
 #[cfg(test)]
 mod tests;
+mod then;
+mod told;
 
 pub use blame::{Blame, Setter};
 pub use compare::{Verdict, compare};
 pub use diff::{Diff, Side, diff};
 pub use facts::{Break, Facts};
-pub use fold::{Change, Fold, Version};
+pub use fold::{Change, Fold, Place, Standing, Version};
 pub use known::{Known, State, Why};
 pub use moves::moves;
+pub use then::{Absent, Found, NoSuchPoint, Then};
+pub use told::Told;

@@ -187,6 +187,21 @@ impl Timeline {
         }
     }
 
+    /// Reads the records of what is missing for every row of a table, in the order of their positions. ⚠ What one store
+    /// lacks counts even if another has it, because the values that are derived must be certain.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub async fn marks(&self, source: &str, table: &str) -> Result<Vec<Record>, StoreError> {
+        let mut marks = Vec::new();
+        for tier in &self.tiers {
+            marks.extend(self.known(tier.store.marks(source, table).await)?.unwrap_or_default());
+        }
+        marks.sort_by_key(|mark| mark.position);
+        marks.dedup_by_key(|mark| mark.position);
+        Ok(marks)
+    }
+
     /// Reads the trail of one row, newest version first, across changes of its key.
     ///
     /// # Errors

@@ -8,7 +8,9 @@ mod pin;
 mod places;
 mod row;
 mod search;
+mod sql;
 mod totals;
+mod views;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,6 +33,8 @@ use crate::session::check_columns;
 use history::bounds;
 use places::{Places, Whose};
 use row::{Time, record};
+pub use sql::{SqlAnswer, SqlRow, Written};
+pub use views::View;
 
 pub use history::RowTrail;
 
@@ -45,6 +49,8 @@ pub enum ReadError {
     Driver { doing: &'static str, source: tokio_postgres::Error },
     #[error("{what}")]
     Layout { what: String, hint: Option<String> },
+    #[error("the query is refused: {what}")]
+    Query { what: String, hint: Option<String> },
     #[error("no table of its own holds versions of tenant {tenant}")]
     NoTenant { tenant: String },
     #[error("a row of cdc_audit.versions is not as the daemon writes it: {what}")]
@@ -57,7 +63,7 @@ impl ReadError {
         match self {
             ReadError::Connect(error) => error.hint(),
             ReadError::Server { source, .. } => error::hint(source.sqlstate.code()).map(str::to_owned),
-            ReadError::Layout { hint, .. } => hint.clone(),
+            ReadError::Layout { hint, .. } | ReadError::Query { hint, .. } => hint.clone(),
             ReadError::NoTenant { .. } => Some(
                 "cdc_audit.versions_tables lists the tenants that have any; leave --tenant out to read everything"
                     .to_owned(),
@@ -234,6 +240,21 @@ impl HotReader {
         let statement = format!("SELECT {} FROM {from} WHERE {} ORDER BY position", VERSIONS.names(), condition.text);
         let rows = self.client.query_raw(&statement, condition.parameters()).await.map_err(failed("exporting"))?;
         Ok(rows.map(|row| record(&row.map_err(failed("exporting"))?)))
+    }
+
+    /// The table's `error` records that name no row, in the order of their positions.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read, or holds a row that the daemon would not write.
+    pub async fn errors(&self, source: &str, table: &str) -> Result<Vec<Record>, ReadError> {
+        let places = Places::of(&self.client, &self.whose, source, &[table.to_owned()]).await?.all();
+        let statement = format!(
+            "SELECT {} FROM {places} WHERE source = $1 AND table_name = $2 AND left(key, 200) IS NULL AND event = 'error' \
+             ORDER BY position",
+            VERSIONS.names()
+        );
+        let rows = self.client.query(&statement, &[&source, &table]).await.map_err(failed("reading errors"))?;
+        rows.iter().map(record).collect()
     }
 
     /// The places of the selected versions, and the condition for them.

@@ -66,7 +66,7 @@ pub struct SetupOptions {
 }
 
 const ENSURE_PARTITION: &str = include_str!("ensure_partition.sql");
-const TRAIL: &str = include_str!("trail.sql");
+pub(crate) const TRAIL: &str = include_str!("trail.sql");
 
 /// All statements of `setup` for the hot database, in order.
 pub fn setup_statements(options: &SetupOptions) -> Vec<Statement> {

@@ -70,13 +70,21 @@ impl Trail for RowTrail {
     }
 
     async fn truncations(&mut self, window: Window) -> Result<Vec<Record>, LakeError> {
-        while_files_move!(self, self.read_truncations(window))
+        while_files_move!(self, self.read_rowless("truncated", window))
     }
 }
 
 impl RowTrail {
     pub(super) fn new(logs: Arc<Logs>, window: Window) -> RowTrail {
         RowTrail { logs, window, turns: HashMap::new(), groups: Groups::default() }
+    }
+
+    /// The table's `error` records that name no row, in the order of their positions.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub(super) async fn errors(&mut self) -> Result<Vec<Record>, LakeError> {
+        while_files_move!(self, self.read_rowless("error", Window::ALL))
     }
 
     /// The stretches' snapshot rows: position, baseline and key.
@@ -164,17 +172,18 @@ impl RowTrail {
         Ok(newest.into_values().collect())
     }
 
-    async fn read_truncations(&mut self, window: Window) -> Result<Vec<Record>, LakeError> {
+    /// The records of an event that name no row.
+    async fn read_rowless(&mut self, event: &str, window: Window) -> Result<Vec<Record>, LakeError> {
         let window = window.within(self.window);
         let files = self.logs.select(window, |stats| stats.may_have_nulls("cdc_key")).await?;
         let mut found = BTreeMap::new();
         for file in files {
             let path = file.shown();
-            for batch in matching(&file, &["cdc_event"], &["truncated".to_string()], None, &mut self.groups).await? {
+            for batch in matching(&file, &["cdc_event"], &[event.to_string()], None, &mut self.groups).await? {
                 let rows = Rows::new(batch);
                 for at in 0..rows.len() {
                     let position = rows.position(at, &path)?;
-                    if window.holds(position) {
+                    if window.holds(position) && rows.text("cdc_key", at).is_none() {
                         found.insert(position, rows.record(at, &path)?);
                     }
                 }

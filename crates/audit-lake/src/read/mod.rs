@@ -257,6 +257,14 @@ impl LakeReader {
         Ok(sizes)
     }
 
+    /// The table's `error` records that name no row, in the order of their positions.
+    ///
+    /// # Errors
+    /// Returns [`LakeError::NoTable`] if no store has the table, and fails if a store cannot be read.
+    pub async fn errors(&self, source: &str, table: &str) -> Result<Vec<Record>, LakeError> {
+        self.trail(source, table).await?.errors().await
+    }
+
     /// Streams a table's versions that were committed at or after `since` and before `until`, in the order of their
     /// positions. With several tenants many files are open at a time; reading one tenant after the other
     /// ([`LakeReader::each`]) takes less memory.

@@ -53,10 +53,8 @@ fn engine() -> impl TypedValueParser<Value = Engine> {
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let (name, settings) = lake::named(config, args.sink.as_deref())?;
     let reader = lake::reader(settings, args.tenant.as_deref()).await?;
-    let lakes = lake::all(config).len();
     let mut statements = Vec::new();
-    for mut described in describe(settings, &reader, &config.source.name, args.table.as_deref()).await? {
-        described.sink = (lakes > 1).then(|| name.to_owned());
+    for described in described(config, (name, settings), &reader, args.table.as_deref()).await? {
         let more = audit_ddl::statements(args.engine, &described, args.plain)
             .map_err(|refused| CliError::new(refused.to_string()).hint(refused.hint).code(code::USAGE))?;
         statements.extend(more);
@@ -67,6 +65,18 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         print_exactly(audit_ddl::script(args.engine, &statements).trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The lake, or its parts, each with the sink's name where there are several lakes.
+pub async fn described(
+    config: &Config,
+    (name, settings): (&str, &LakeConfig),
+    reader: &LakeReader,
+    table: Option<&str>,
+) -> Result<Vec<Lake>, CliError> {
+    let sink = (lake::all(config).len() > 1).then(|| name.to_owned());
+    let described = describe(settings, reader, &config.source.name, table).await?;
+    Ok(described.into_iter().map(|described| Lake { sink: sink.clone(), ..described }).collect())
 }
 
 /// The lake, or its parts where tenants have stores of their own.

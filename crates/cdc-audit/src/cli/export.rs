@@ -4,12 +4,17 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use audit_config::ByteSize;
 use audit_core::position::Micros;
-use audit_history::{ExportRequest, Lag, Manifest};
+use audit_history::export::increment::{self, Increment};
+use audit_history::{ExportRequest, Form, Head, Lag, Manifest};
 use audit_pipeline::status::{Phase, StatusReport};
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::status::ask;
+use crate::cli::subject;
+use crate::cli::when::When;
 use crate::config::Config;
 use crate::error::CliError;
 use crate::output::{argument, bytes, print, print_json, table};
@@ -19,19 +24,34 @@ use crate::store::open;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cdc-audit export --table public.orders --since 2026-01-01 --until 2026-04-01 --to ./q1\n  \
-    cdc-audit export --to ./everything --from archive\n\nVerify with: jq -r '.files[] | \"\\(.sha256)  \\(.path)\"' manifest.json | sha256sum -c"
+    cdc-audit export --to ./everything --from archive --format parquet --part-size 1GiB\n  \
+    cdc-audit export --to ./feed --since-last warehouse --format csv --compress gzip\n\nVerify with: jq -r '.files[] | \"\\(.sha256)  \\(.path)\"' manifest.json | sha256sum -c"
 )]
 pub struct Args {
     /// `schema.table`; several times for several. Default: all tables.
     #[arg(long)]
     table: Vec<String>,
-    /// Committed at or after: a date or RFC 3339 time, in UTC unless it says otherwise.
-    #[arg(long, value_parser = time)]
-    since: Option<Micros>,
-    /// Committed before.
-    #[arg(long, value_parser = time)]
-    until: Option<Micros>,
-    /// A folder that is empty or does not exist.
+    #[command(flatten)]
+    when: When,
+    /// Only versions of these actors, divided by commas.
+    #[arg(long, value_name = "ACTOR", value_delimiter = ',')]
+    actor: Vec<String>,
+    /// Only versions of these events, divided by commas: created, updated, deleted, snapshot, …
+    #[arg(long, value_name = "EVENT", value_delimiter = ',')]
+    event: Vec<String>,
+    #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+    format: Format,
+    /// Compress the files; Parquet inside of the file, where `zstd` is the default.
+    #[arg(long, value_enum)]
+    compress: Option<Compression>,
+    /// Begin a new file after so many bytes, counted before compression: `256 MiB`. Default: one file for each table.
+    #[arg(long, value_name = "SIZE")]
+    part_size: Option<ByteSize>,
+    /// Export what came since the last export of this name, into a new folder inside of DIR. The first one has everything; one that broke off
+    /// is continued.
+    #[arg(long, value_name = "NAME", conflicts_with = "resume")]
+    since_last: Option<String>,
+    /// A folder that is empty or does not exist; with --since-last the folder of all exports of that name.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
     /// Go on with an export into this folder that broke off, after the last version that it has.
@@ -50,6 +70,40 @@ pub struct Args {
     reader: Reader,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One record a line, as JSON.
+    Jsonl,
+    /// A text that a spreadsheet would take for a formula begins with `'`.
+    Csv,
+    Parquet,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Compression {
+    Gzip,
+    Zstd,
+}
+
+impl From<Format> for audit_history::Format {
+    fn from(format: Format) -> audit_history::Format {
+        match format {
+            Format::Jsonl => audit_history::Format::Jsonl,
+            Format::Csv => audit_history::Format::Csv,
+            Format::Parquet => audit_history::Format::Parquet,
+        }
+    }
+}
+
+impl From<Compression> for audit_history::Compression {
+    fn from(compression: Compression) -> audit_history::Compression {
+        match compression {
+            Compression::Gzip => audit_history::Compression::Gzip,
+            Compression::Zstd => audit_history::Compression::Zstd,
+        }
+    }
+}
+
 pub fn time(text: &str) -> Result<Micros, String> {
     text.parse().map_err(|_| "give a date (2026-03-01) or a time (2026-03-01T09:30:00Z)".to_string())
 }
@@ -58,16 +112,37 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     args.reader.check(config)?;
     let tenant = args.tenant.map(argument).transpose()?;
     let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    let (since, until) = args.when.ends(&args.when.clock()?)?;
+    let mut tables = Vec::new();
+    for table in &args.table {
+        tables.push(subject::table(config, &store, table).await?);
+    }
+    let increment = match &args.since_last {
+        Some(name) => increment::next(&args.to, name)?,
+        None => Increment { to: args.to, resume: args.resume, after: None },
+    };
+    if is_nothing_new(&args.since_last, &increment, store.head()) {
+        return print("there is nothing new").map(|()| ExitCode::SUCCESS);
+    }
     let request = ExportRequest {
         lag: lag(config, store.sink()).await,
         sink: store.sink().to_owned(),
         tenant,
-        resume: args.resume,
+        resume: increment.resume,
         source: config.source.name.clone(),
-        tables: args.table,
-        since: args.since,
-        until: args.until,
-        to: args.to,
+        tables,
+        since,
+        until,
+        actors: args.actor,
+        events: args.event,
+        in_series: args.since_last.is_some(),
+        after: increment.after,
+        form: Form {
+            format: args.format.into(),
+            compression: args.compress.map(Into::into),
+            part_bytes: args.part_size.map(ByteSize::get),
+        },
+        to: increment.to,
     };
     let bar = progress_bar();
     let exported = audit_history::export(&store, &request, |rows| bar.set_position(rows)).await;
@@ -91,6 +166,12 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         print(format!("{} versions in {}", manifest.rows, request.to.join("manifest.json").display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the series has everything that the sink has. One that broke off is continued all the same.
+fn is_nothing_new(series: &Option<String>, increment: &Increment, head: Option<&Head>) -> bool {
+    let reached = head.map(Head::last);
+    series.is_some() && !increment.resume && increment.after.is_some() && reached <= increment.after
 }
 
 /// How far the sink is behind, as the daemon says; `None` where it does not answer. ⚠ Also where it does not hear the source: then it knows

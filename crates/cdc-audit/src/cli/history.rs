@@ -1,120 +1,170 @@
 //! `cdc-audit history`.
 
+mod fields;
+mod lines;
+
 use std::process::ExitCode;
 
-use audit_core::stored::Record;
+use audit_history::question::point::Point;
+use audit_history::row::{Found, Then, Told, Version};
 
+use super::row::{Asked, RowArgs, object};
 use crate::access::{Purpose, report, revealer};
-use crate::cli::subject::{self, KeyOf};
 use crate::config::Config;
-use crate::error::CliError;
-use crate::output::{argument, print, print_json, table};
-use crate::reveal::Revealer;
-use crate::role::Reader;
-use crate::store::open;
+use crate::error::{CliError, code};
+use crate::output::{note, print_exactly, print_json};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cdc-audit history public.orders 42\n  cdc-audit history public.order_items 42,3      a key of two columns\n  \
-    cdc-audit history public.orders 42 --from archive --json\n  \
-    cdc-audit history public.users 42 --decrypt --purpose \"claim 4711\""
+    after_help = "Examples:\n  cdc-audit history orders 42\n  cdc-audit history order_items 42,3      a key of two columns\n  \
+    cdc-audit history orders 42 --field state --to paid,refunded\n  \
+    cdc-audit history orders 42 --field state --changed-within 90d      exit code 0 or 8\n  \
+    cdc-audit history orders 42 --from archive --json\n  \
+    cdc-audit history users 42 --decrypt --purpose \"claim 4711\"\n\n\
+    Exit codes: 0 shown, 8 --changed-within found no change, 9 it cannot tell."
 )]
 pub struct Args {
-    /// `schema.table`, or the table's name or label alone where only one table has it.
-    table: String,
-    /// The row's key: `42`; of several columns `42,3`, "order_id=42 line=3", or a JSON array. `-`: a line of standard input, which no other
-    /// user of the machine can see.
-    key: String,
-    /// The sink to read from. Default: hot tables and lake as one.
-    #[arg(long, value_name = "SINK")]
-    from: Option<String>,
-    /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
-    #[arg(long, value_name = "TENANT")]
-    tenant: Option<String>,
-    /// At most so many versions.
+    #[command(flatten)]
+    row: RowArgs,
+    /// At most so many versions, the newest.
     #[arg(long, default_value_t = 100)]
-    limit: u32,
-    /// One JSON record a line.
+    limit: usize,
+    /// Only changes of these columns.
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    field: Vec<String>,
+    /// Only changes to one of these values; `null` is NULL.
+    #[arg(long, value_name = "VALUE", value_delimiter = ',', requires = "field")]
+    to: Vec<String>,
+    /// Say by the exit code whether there was such a change in that time: `90d`, or since a time.
+    #[arg(long, value_name = "TIME")]
+    changed_within: Option<String>,
+    /// Old and new values on lines of their own.
+    #[arg(long, conflicts_with_all = ["json", "field", "shape"])]
+    diff: bool,
+    /// `trail`: one JSON list with event, changes, time, actor and reason of each version.
+    #[arg(long, value_name = "SHAPE")]
+    shape: Option<Shape>,
+    /// The row as it is now, with its trail inside, as JSON.
+    #[arg(long, conflicts_with_all = ["diff", "field"])]
+    with_row: bool,
+    /// Also updates that are known to have changed nothing.
     #[arg(long)]
-    json: bool,
+    all: bool,
+    /// Columns under the names that they had then.
+    #[arg(long)]
+    raw: bool,
     /// Show encrypted values in plain; each is written to the access log first.
     #[arg(long)]
     decrypt: bool,
     #[command(flatten)]
     purpose: Purpose,
-    #[command(flatten)]
-    reader: Reader,
 }
 
-pub async fn run(mut args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    args.key = argument(args.key)?;
-    args.tenant = args.tenant.map(argument).transpose()?;
-    args.reader.check(config)?;
-    let store = open(config, args.from.as_deref(), args.tenant.as_deref(), &args.reader).await?;
-    let table = subject::table(config, &store, &args.table).await?;
-    let args = Args { table, ..args };
-    let key = KeyOf::table(config, &store, &args.table).await?.stored(&args.key)?;
-    let records = store.history(&config.source.name, &args.table, &key, args.limit).await?;
-    let mut revealer = match args.decrypt {
-        true => Some(revealer((&args.purpose, &args.reader), config, "history", u64::MAX).await?),
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Shape {
+    Trail,
+}
+
+pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let Args { row, limit, field, to, changed_within, diff, shape, with_row, all, raw, decrypt, purpose } = args;
+    let json = row.source.json;
+    let mut revealer = match decrypt {
+        true => Some(revealer((&purpose, &row.source.reader), config, "history", u64::MAX).await?),
         false => None,
     };
-    let records = match &mut revealer {
-        Some(revealer) => reveal(revealer, records).await?,
-        None => records,
-    };
-    if args.json {
-        records.iter().try_for_each(print_json)?;
-    } else {
-        show(&args, &records)?;
+    let asked = Asked::read(row, config).await?;
+    field.iter().try_for_each(|field| asked.has_column(field))?;
+    let then = asked.then(Point::Now)?;
+    let wanted = Wanted { fields: &field, to: &to, all };
+    if let Some(within) = changed_within {
+        return changed(&asked, &then, &wanted, &within);
+    }
+    let mut versions: Vec<Version> =
+        then.versions.iter().rev().filter(|version| wanted.has(version)).take(limit).cloned().collect();
+    if let Some(revealer) = &mut revealer {
+        for version in &mut versions {
+            let plain = revealer.record(version.record.clone()).await?;
+            *version = version.clone().revealed(&asked.facts, plain);
+        }
+    }
+    match (json, shape.is_some() || with_row, field.is_empty()) {
+        (_, true, _) => print_exactly(trail(&asked, &then, &versions, with_row, raw))?,
+        (true, _, true) => versions.iter().try_for_each(|version| print_json(&Told::of(&asked.facts, version, raw)))?,
+        (_, _, false) => fields::show(&asked, &versions, &wanted, json)?,
+        (false, _, true) if diff => lines::diff(&asked, &versions)?,
+        (false, _, true) => lines::show(&asked, &versions, raw)?,
+    }
+    if !json && versions.len() == limit {
+        note(format!("The newest {limit}; older ones with --limit."));
     }
     revealer.as_ref().map_or(Ok(()), report)?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn reveal(revealer: &mut Revealer, records: Vec<Record>) -> Result<Vec<Record>, CliError> {
-    let mut plain = Vec::with_capacity(records.len());
-    for record in records {
-        plain.push(revealer.record(record).await?);
-    }
-    Ok(plain)
+/// Which versions are wanted.
+struct Wanted<'a> {
+    fields: &'a [String],
+    to: &'a [String],
+    all: bool,
 }
 
-fn show(args: &Args, records: &[Record]) -> Result<(), CliError> {
-    if records.is_empty() {
-        return print(format!("{} {}: no versions.", args.table, args.key));
+impl Wanted<'_> {
+    fn has(&self, version: &Version) -> bool {
+        match self.fields.is_empty() {
+            true => self.all || !version.is_nothing(),
+            false => fields::entries(version, self).next().is_some(),
+        }
     }
-    let mut rows = table(&["when (UTC)", "event", "who", "what", "why"]);
-    for record in records {
-        let who = record.actor_id.clone().unwrap_or_default();
-        let caution = if record.actor_source.as_deref() == Some("row_unchanged") { "?" } else { "" };
-        let key = record.old_key.as_ref().map(|old| format!(" (key was {old})")).unwrap_or_default();
-        rows.add_row([
-            record.committed_at.to_string().replace('T', " ").trim_end_matches('Z').to_string(),
-            record.event.clone(),
-            format!("{who}{caution}"),
-            format!("{}{key}", record.summary),
-            record.reason.clone().unwrap_or_default(),
-        ]);
-    }
-    rows.print()?;
-    if records.iter().any(|record| record.event == "updated" && !record.before_known) {
-        print(format!(
-            "What changed is not known where PostgreSQL sends no old rows. From now on it does after: \
-             cdc-audit setup --replica-identity full --table {}",
-            shell(&args.table)
-        ))?;
-    }
-    if records.len() as u32 == args.limit {
-        print(format!("The newest {}; older ones with --limit.", args.limit))?;
-    }
-    Ok(())
 }
 
-/// A word as a shell takes it.
-fn shell(word: &str) -> String {
-    match word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
+/// Whether there was a change after a time. ⚠ A version of which it is not known whether it changed the column is
+/// neither yes nor no.
+fn changed(asked: &Asked, then: &Then<'_>, wanted: &Wanted<'_>, within: &str) -> Result<ExitCode, CliError> {
+    let refused =
+        |error: audit_history::question::time::NotATime| CliError::of(&error).hint(error.hint()).code(code::USAGE);
+    let since = asked.clock.time(within).map_err(refused)?;
+    let recent = || then.versions.iter().filter(|version| version.record.committed_at >= since);
+    let certain = |version: &&Version| match wanted.fields.is_empty() {
+        true => !version.is_nothing() && (!version.is_update() || !version.changes.is_empty()),
+        false => fields::entries(version, wanted).any(|entry| entry.is_certain()),
+    };
+    let row = format!("{} {}", asked.table, asked.given);
+    if let Some(version) = recent().filter(certain).next_back() {
+        note(format!("{row} changed at {} {}", asked.time(version.record.committed_at), asked.zone()));
+        return Ok(ExitCode::SUCCESS);
     }
+    match recent().find(|version| wanted.has(version)) {
+        Some(version) => Err(CliError::new(format!("{row}: what changed at {} is not known", version.record.position))
+            .hint("cdc-audit history shows why".to_owned())
+            .code(code::INCOMPLETE)),
+        None => {
+            note(format!("{row} has not changed since {} {}", asked.time(since), asked.zone()));
+            Ok(ExitCode::from(code::NOT_FOUND))
+        }
+    }
+}
+
+/// `[{event, changes, at, by, reason}]`, or the row with that inside.
+fn trail(asked: &Asked, then: &Then<'_>, versions: &[Version], with_row: bool, raw: bool) -> String {
+    let entry = |version: &Version| {
+        let record = Told::of(&asked.facts, version, raw).record;
+        object([
+            ("event", serde_json::Value::from(record.event).to_string().as_str()),
+            ("changes", record.changes.as_deref().map_or("null", |json| json.get())),
+            ("at", serde_json::Value::from(record.committed_at.to_string()).to_string().as_str()),
+            ("by", serde_json::Value::from(record.actor_id).to_string().as_str()),
+            ("reason", serde_json::Value::from(record.reason).to_string().as_str()),
+        ])
+    };
+    let trail = format!("[{}]", versions.iter().map(entry).collect::<Vec<_>>().join(","));
+    if !with_row {
+        return trail;
+    }
+    let state = match then.row(&asked.key) {
+        Found::Row(standing) => standing.state,
+        Found::Absent(_) => Default::default(),
+    };
+    let columns = asked.in_order(&state);
+    let known = columns.iter().filter_map(|(column, known)| Some((column.as_str(), known.value()?)));
+    object(known.chain([("audit_trail", trail.as_str())]))
 }

@@ -2,12 +2,14 @@
 
 pub mod activity;
 pub mod baseline;
+pub mod blame;
 pub mod check;
 pub mod compact;
 pub mod completions;
 pub mod config;
 pub mod ddl;
 pub mod decrypt;
+pub mod diff;
 pub mod export;
 pub mod filters;
 pub mod history;
@@ -17,9 +19,12 @@ pub mod plan;
 pub mod report;
 pub mod resume;
 pub mod rollback;
+pub mod row;
 pub mod run;
 pub mod search;
 pub mod setup;
+pub mod show;
+pub mod sql;
 pub mod status;
 pub mod subject;
 pub mod teardown;

@@ -22,8 +22,7 @@ pub struct When {
 impl When {
     /// Now, in the zone that was asked for.
     pub fn clock(&self) -> Result<Clock, CliError> {
-        let zone = zone(&self.tz).map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
-        Ok(Clock { now: Micros::now(), zone })
+        clock(&self.tz)
     }
 
     pub fn zone_name(&self) -> &str {
@@ -50,4 +49,10 @@ impl When {
         let time = |text: &Option<String>| text.as_deref().map(|text| clock.time(text)).transpose().map_err(refused);
         Ok((time(&self.since)?, time(&self.until)?))
     }
+}
+
+/// Now, in a zone by its name.
+pub fn clock(tz: &str) -> Result<Clock, CliError> {
+    let zone = zone(tz).map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
+    Ok(Clock { now: Micros::now(), zone })
 }

@@ -1,12 +1,20 @@
-//! Exports versions as JSON Lines: one file for each table, in a folder for each tenant if tenants have their own
-//! stores or tables, and a manifest that proves the files.
+//! Exports versions as JSON Lines, CSV or Parquet: one file or several for each table, in a folder for each tenant if
+//! tenants have their own stores or tables, and a manifest that proves the files.
 //!
 //! A file gets its name only when it is whole and on disk, and the manifest is written last. So a folder with a
 //! manifest has everything that the store had, and a file that was changed later does not match its digest. The
 //! manifest also says how far the store had come.
 //!
-//! Until then the folder has a list of the files that are whole: an export that broke off continues after the last
-//! whole line of the file that it was writing.
+//! Until then the folder has a list of the files that are whole: an export that broke off continues after them, and in
+//! plain JSON Lines after the last whole line of the file that it was writing.
+//!
+//! ⚠ An export ends at the position that the sink had reached when it began, so that one that broke off and was
+//! continued is the same, byte for byte, as one that was not, whatever the daemon wrote meanwhile.
+
+mod columns;
+mod form;
+pub mod increment;
+mod part;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -14,12 +22,16 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use audit_core::position::{Lsn, Micros, Position};
+use audit_core::stored::Record;
 use audit_lake::LakeError;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use crate::lines::{JsonLines, make_folder, private};
-use crate::store::{Part, Selection, StoreError};
+use part::{Part as FilePart, make_folder, private};
+
+pub use form::{Compression, Form, Format};
+
+use crate::store::{Head, Part, Selection, StoreError};
 use crate::timeline::Timeline;
 
 /// The name of the manifest in the export's folder.
@@ -41,6 +53,15 @@ pub struct ExportRequest {
     pub since: Option<Micros>,
     /// End of the commit times, exclusive.
     pub until: Option<Micros>,
+    /// Only versions of these actors; empty for all.
+    pub actors: Vec<String>,
+    /// Only versions of these events; empty for all.
+    pub events: Vec<String>,
+    /// Whether the export is one of a series, of which the next one begins where this one ends.
+    pub in_series: bool,
+    /// Only versions after this position.
+    pub after: Option<Position>,
+    pub form: Form,
     /// A folder that is empty or does not exist, or with `resume` the folder of the same export that broke off.
     pub to: PathBuf,
     pub resume: bool,
@@ -68,14 +89,37 @@ pub struct Manifest {
     pub tables: Vec<String>,
     pub since: Option<String>,
     pub until: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actors: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<String>,
+    /// The position after which the export begins, if it does not begin with the first version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Position>,
+    #[serde(default)]
+    pub form: Form,
     pub exported_at: String,
     /// The store from which the versions come, and how far it had come.
     pub store: ManifestStore,
     pub rows: u64,
     pub files: Vec<ManifestFile>,
+    /// What the export covers.
+    #[serde(default)]
+    pub coverage: Coverage,
     /// Folders of the lake that looked like tables and contain none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+}
+
+/// What an export covers, and what it lacks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// The position with which the export ends: the sink had everything up to here.
+    pub head: Option<Position>,
+    /// False if versions of the span may have come to the sink later.
+    pub complete: bool,
+    /// The number of gaps that are recorded in the span. They are in the file of the table `cdc_audit.gap`.
+    pub gaps: u64,
 }
 
 /// The state of a sink when the export began.
@@ -110,6 +154,9 @@ pub struct ManifestFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     pub table: String,
+    /// The number of the file among the table's files, if files have a bounded size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<u32>,
     pub rows: u64,
     pub bytes: u64,
     pub sha256: String,
@@ -133,6 +180,8 @@ pub enum ExportError {
     Another { path: PathBuf, what: &'static str },
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
+    #[error("{name} is no name of a series of exports")]
+    NoName { name: String },
     #[error("there are no versions of table {table} to export")]
     NoTable { table: String, known: Vec<String> },
 }
@@ -154,6 +203,7 @@ impl ExportError {
             ExportError::Write { .. } => {
                 Some("check that the folder can be written and has room, then export again".to_string())
             }
+            ExportError::NoName { .. } => Some("use letters, digits, `_` and `-`".to_string()),
             ExportError::NoTable { known, .. } => Some(format!("tables with versions: {}", known.join(", "))),
         }
     }
@@ -184,41 +234,51 @@ pub async fn export(
         tables: tables.into_iter().collect(),
         since: request.since.map(|at| at.to_string()),
         until: request.until.map(|at| at.to_string()),
+        actors: request.actors.clone(),
+        events: request.events.clone(),
+        after: request.after,
+        form: request.form,
         exported_at: Micros::now().to_string(),
         store: ManifestStore { sink: request.sink.clone(), tenant: request.tenant.clone(), ..ManifestStore::default() },
         rows: 0,
         files: Vec::new(),
+        coverage: Coverage::default(),
         left_out: Vec::new(),
     };
     // ⚠ Read this before the first version: versions that arrive meanwhile are only more than the manifest claims, and
     // it claims none that are not there yet.
+    manifest.coverage.head = store.head().map(Head::last);
     manifest.store = manifest_store(store, request, &manifest).await?;
     let (mut unfinished, mut whole) = match request.resume {
         true => Unfinished::resume(&request.to, &mut manifest)?,
         false => (Unfinished::begin(&request.to, &manifest)?, Vec::new()),
     };
+    let begun = manifest.tables.clone();
     for (tables, part) in wanted {
-        for table in tables {
-            let is_whole =
+        // A table that came later has nothing before the head.
+        for table in tables.into_iter().filter(|table| begun.contains(table)) {
+            let of_table =
                 |file: &ManifestFile| file.table == table && file.tenant.as_deref() == part.tenant.as_deref();
-            let file = match whole.iter().position(is_whole) {
-                Some(at) => Some(whole.swap_remove(at)),
-                None => {
-                    let before = manifest.rows;
-                    let file = one_table(&part, request, &table, |rows| progress(before + rows)).await?;
-                    file.as_ref().map_or(Ok(()), |file| unfinished.add(file))?;
-                    file
-                }
+            let files: Vec<ManifestFile> = whole.extract_if(.., |file| of_table(file)).collect();
+            let before = manifest.rows;
+            let mut writer = TableFiles {
+                part: &part,
+                request,
+                table: &table,
+                head: manifest.coverage.head,
+                unfinished: &mut unfinished,
             };
-            match file {
-                Some(file) => {
-                    manifest.rows += file.rows;
-                    manifest.files.push(file);
+            match writer.write(files, |rows| progress(before + rows)).await? {
+                Some(files) => {
+                    manifest.rows += files.iter().map(|file| file.rows).sum::<u64>();
+                    manifest.files.extend(files);
                 }
                 None => manifest.left_out.push(table),
             }
         }
     }
+    let gaps = manifest.files.iter().filter(|file| file.table == GAPS).map(|file| file.rows).sum();
+    manifest.coverage = Coverage { head: manifest.coverage.head, complete: !manifest.is_ahead(), gaps };
     manifest.tables.retain(|table| manifest.files.iter().any(|file| file.table == *table));
     write_manifest(&request.to, &manifest)?;
     Ok(manifest)
@@ -268,38 +328,111 @@ fn prepare(to: &Path) -> Result<(), ExportError> {
     }
 }
 
-/// Exports one table. `None` if a folder of the lake only looked like a table: its first file may exist before its
-/// first commit.
-async fn one_table(
-    part: &Part<Timeline>,
-    request: &ExportRequest,
-    table: &str,
-    mut progress: impl FnMut(u64),
-) -> Result<Option<ManifestFile>, ExportError> {
-    let mut file = JsonLines::open(&request.to, part.tenant.as_deref(), table)?;
-    let selection = Selection {
-        source: request.source.clone(),
-        table: table.to_string(),
-        since: request.since,
-        until: request.until,
-        unattributed: false,
-        after: file.entry.last_position,
-    };
-    let mut versions = match part.store.versions(&selection).await {
-        Err(StoreError::Lake(LakeError::NoTable { .. })) if request.tables.is_empty() => {
-            file.discard()?;
-            return Ok(None);
+/// Writes the files of one table.
+struct TableFiles<'e> {
+    part: &'e Part<Timeline>,
+    request: &'e ExportRequest,
+    table: &'e str,
+    /// The position with which the export ends.
+    head: Option<Position>,
+    unfinished: &'e mut Unfinished,
+}
+
+impl TableFiles<'_> {
+    /// Writes what is missing after the files that are whole. `None` if a folder of the lake only looked like a table:
+    /// its first file may exist before its first commit.
+    async fn write(
+        &mut self,
+        whole: Vec<ManifestFile>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Option<Vec<ManifestFile>>, ExportError> {
+        let form = &self.request.form;
+        let mut files = in_order(whole);
+        if form.part_bytes.is_none() && !files.is_empty() {
+            return Ok(Some(files));
         }
-        versions => versions?,
-    };
-    while let Some(version) = versions.next().await {
-        file.push(&version?)?;
-        if file.entry.rows.is_multiple_of(1024) {
-            progress(file.entry.rows);
+        let mut rows: u64 = files.iter().map(|file| file.rows).sum();
+        let done = files.last().and_then(|file| file.last_position);
+        // Lines that are there already say where to go on.
+        let mut file = self.open(files.len())?;
+        let after = file.entry.last_position.or(done).or(self.request.after);
+        let mut versions = match self.part.store.versions(&self.selection(after)).await {
+            Err(StoreError::Lake(LakeError::NoTable { .. })) if self.request.tables.is_empty() => {
+                file.discard()?;
+                return Ok(None);
+            }
+            versions => versions?,
+        };
+        while let Some(version) = versions.next().await {
+            let version = version?;
+            if !self.is_due(&version) || !self.is_asked(&version) {
+                continue;
+            }
+            if file.is_full(form) {
+                self.close(file, &mut files)?;
+                file = self.open(files.len())?;
+            }
+            file.push(&version)?;
+            rows += 1;
+            if rows.is_multiple_of(1024) {
+                progress(rows);
+            }
+        }
+        progress(rows);
+        // The first file says that there is nothing; an increment says it by having none.
+        if file.entry.rows == 0 && (!files.is_empty() || self.request.after.is_some()) {
+            file.discard()?;
+        } else {
+            self.close(file, &mut files)?;
+        }
+        Ok(Some(files))
+    }
+
+    fn open(&self, whole: usize) -> Result<FilePart, ExportError> {
+        let number = self.request.form.part_bytes.map(|_| whole as u32 + 1);
+        FilePart::open(&self.request.to, self.part.tenant.as_deref(), self.table, &self.request.form, number)
+    }
+
+    fn close(&mut self, file: FilePart, files: &mut Vec<ManifestFile>) -> Result<(), ExportError> {
+        let file = file.finish()?;
+        self.unfinished.add(&file)?;
+        files.push(file);
+        Ok(())
+    }
+
+    fn selection(&self, after: Option<Position>) -> Selection {
+        Selection {
+            source: self.request.source.clone(),
+            table: self.table.to_string(),
+            since: self.request.since,
+            until: self.request.until,
+            unattributed: false,
+            after,
         }
     }
-    progress(file.entry.rows);
-    file.finish().map(Some)
+
+    /// Whether the sink's head covers the version. ⚠ Rows of a baseline, gaps and quarantined changes can stand after the
+    /// head although the sink has them. A series leaves them to a later export, which has each version once; every
+    /// other export takes them, because it may be the last.
+    fn is_due(&self, version: &Record) -> bool {
+        let is_beside = !self.request.in_series && matches!(version.event.as_str(), "snapshot" | "gap" | "error");
+        is_beside || self.head.is_none_or(|head| version.position <= head)
+    }
+
+    /// ⚠ What is missing concerns every reader, so gaps are not filtered.
+    fn is_asked(&self, version: &Record) -> bool {
+        let ExportRequest { actors, events, .. } = self.request;
+        let by = || actors.is_empty() || version.actor_id.as_ref().is_some_and(|actor| actors.contains(actor));
+        self.table == GAPS || ((events.is_empty() || events.contains(&version.event)) && by())
+    }
+}
+
+/// The files from the first one on without one missing.
+fn in_order(mut files: Vec<ManifestFile>) -> Vec<ManifestFile> {
+    files.sort_by_key(|file| file.part);
+    let whole = files.iter().zip(1..).take_while(|(file, number)| file.part.is_none_or(|part| part == *number)).count();
+    files.truncate(whole);
+    files
 }
 
 /// The list of an unfinished export.
@@ -334,6 +467,10 @@ impl Unfinished {
             ("sink or tenant", store(&begun) != store(manifest)),
             ("--since", begun.since != manifest.since),
             ("--until", begun.until != manifest.until),
+            ("--actor", begun.actors != manifest.actors),
+            ("--event", begun.events != manifest.events),
+            ("start", begun.after != manifest.after),
+            ("--format, --compress or --part-size", begun.form != manifest.form),
             ("list of tables", begun.tables.iter().any(|table| !manifest.tables.contains(table))),
         ] {
             if differs {
@@ -349,6 +486,8 @@ impl Unfinished {
         let out = out.map_err(|source| ExportError::Write { path: path.clone(), source })?;
         // The files of that time are as complete as the store was when the export began.
         manifest.store = begun.store;
+        manifest.coverage = begun.coverage;
+        manifest.tables = begun.tables;
         let mut unfinished = Unfinished { path, out };
         unfinished.write(b"\n")?;
         Ok((unfinished, files))

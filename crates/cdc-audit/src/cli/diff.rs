@@ -1,0 +1,104 @@
+//! `cdc-audit diff`.
+
+use std::process::ExitCode;
+
+use audit_history::row::{Diff, Found, Known, Side, diff};
+use serde_json::{Value, json};
+
+use super::row::{Asked, RowArgs, object, shown, side};
+use crate::config::Config;
+use crate::error::{CliError, code};
+use crate::output::{note, print_exactly, table};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cdc-audit diff orders 42 v1\n  cdc-audit diff orders 42 '2026-01-15 08:00' yesterday\n  \
+    cdc-audit diff orders 42 v-1 --exit-code      what the newest version changed\n\n\
+    Exit codes: 0 compared, 8 the row was there at neither point, 10 with --exit-code: something differs, or may."
+)]
+pub struct Args {
+    #[command(flatten)]
+    row: RowArgs,
+    /// A time, `v3` (after its third version), `v-1` (before its newest), a position, "before POSITION", "before xid:N".
+    a: String,
+    /// The same.
+    #[arg(default_value = "now")]
+    b: String,
+    /// Exit with 10 if the two differ.
+    #[arg(long)]
+    exit_code: bool,
+}
+
+pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let json = args.row.source.json;
+    let asked = Asked::read(args.row, config).await?;
+    let (from, to) = (asked.point(Some(&args.a))?, asked.point(Some(&args.b))?);
+    let (then, now) = (asked.then(from)?, asked.then(to)?);
+    let (a, b) = (then.row(&asked.key), now.row(&asked.key));
+    if let (Found::Absent(_), Found::Absent(absent)) = (&a, &b) {
+        return Err(asked.absent(&now, absent));
+    }
+    let ((shape_a, state_a), (shape_b, state_b)) = (side(&a), side(&b));
+    let sides = [Side { schema_version: shape_a, state: &state_a }, Side { schema_version: shape_b, state: &state_b }];
+    let found = diff(&asked.facts, sides[0], sides[1]);
+    if json {
+        print_exactly(as_json(&asked, &found, &args.a, &args.b))?;
+    } else {
+        note(format!("{} {}: {} and {}", asked.table, asked.given, args.a, args.b));
+        let set_by = |column: &str| match &b {
+            Found::Row(row) => now.blame(row.row).and_then(|blame| blame.setter(column)),
+            Found::Absent(_) => None,
+        };
+        let set_by = |column: &str| {
+            let setter = set_by(column)?;
+            let number = setter.version.map(|number| format!("v{number} ")).unwrap_or_default();
+            Some(format!("{number}{}", setter.actor_id.as_deref().unwrap_or_default()))
+        };
+        show(&asked, &found, (shape_a, shape_b), set_by)?;
+    }
+    Ok(if args.exit_code && !found.is_same() { ExitCode::from(code::FINDINGS) } else { ExitCode::SUCCESS })
+}
+
+fn show(
+    asked: &Asked,
+    found: &Diff,
+    (shape_a, shape_b): (u32, u32),
+    set_by: impl Fn(&str) -> Option<String>,
+) -> Result<(), CliError> {
+    let mut lines: Vec<(&str, String, String)> = Vec::new();
+    for change in &found.changes {
+        let old = shown(&asked.facts, shape_a, &change.column, &change.old);
+        let new = shown(&asked.facts, shape_b, &change.column, &change.new);
+        lines.push((&change.column, format!("{old} → {new}"), set_by(&change.column).unwrap_or_default()));
+    }
+    let same =
+        |(column, known): (&'_ String, &Known)| format!("{} (same)", shown(&asked.facts, shape_b, column, known));
+    lines.extend(found.same.iter().map(|(column, known)| (column.as_str(), same((column, known)), String::new())));
+    lines.extend(found.unknown.iter().map(|(column, why)| (column.as_str(), format!("?  {why}"), String::new())));
+    lines.sort_by_cached_key(|(column, ..)| asked.facts.place(column));
+    let mut rows = table(&["column", "then → now", "by"]);
+    lines.into_iter().for_each(|(column, what, by)| rows.add_row([column, what.as_str(), by.as_str()]));
+    rows.print()
+}
+
+fn as_json(asked: &Asked, found: &Diff, a: &str, b: &str) -> String {
+    let mut changes: Vec<(&str, String)> = found
+        .changes
+        .iter()
+        .filter_map(|change| {
+            Some((change.column.as_str(), format!("[{},{}]", change.old.value()?, change.new.value()?)))
+        })
+        .collect();
+    changes.sort_by_cached_key(|(column, _)| asked.facts.place(column));
+    let mut same: Vec<&String> = found.same.keys().collect();
+    same.sort_by_cached_key(|column| asked.facts.place(column));
+    let unknown: serde_json::Map<String, Value> =
+        found.unknown.iter().map(|(column, why)| (column.clone(), why.name().into())).collect();
+    object([
+        ("a", json!(a).to_string().as_str()),
+        ("b", json!(b).to_string().as_str()),
+        ("changes", object(changes.iter().map(|(column, sides)| (*column, sides.as_str()))).as_str()),
+        ("same", json!(same).to_string().as_str()),
+        ("unknown", Value::Object(unknown).to_string().as_str()),
+    ])
+}

@@ -1,0 +1,278 @@
+//! What the commands about one row share: which row, what is recorded of it, and how its values are shown.
+
+use std::borrow::Cow;
+
+use audit_core::json::unquote;
+use audit_core::position::Micros;
+use audit_core::stored::Record;
+use audit_history::question::point::Point;
+use audit_history::question::time::Clock;
+use audit_history::row::{Absent, Facts, Found, Known, State, Then, Version};
+use jiff::Timestamp;
+
+use crate::cli::subject::{self, KeyOf};
+use crate::cli::when::clock;
+use crate::config::Config;
+use crate::error::{CliError, code};
+use crate::output::argument;
+use crate::role::Reader;
+use crate::store::open;
+
+/// Number of versions that are read of a row. The numbers of versions, and what is known of the earliest, depend on all
+/// of them.
+pub const VERSIONS_MAX: u32 = 100_000;
+
+#[derive(Debug, clap::Args)]
+pub struct RowArgs {
+    /// `schema.table`, or the table's name or label alone where only one table has it.
+    pub table: String,
+    /// The row's key: `42`; of several columns `42,3`, "order_id=42 line=3", or a JSON array. `-`: a line of standard input, which no other
+    /// user of the machine can see.
+    pub key: String,
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// From where, and for whom, the trail is read.
+#[derive(Debug, clap::Args)]
+pub struct SourceArgs {
+    /// The sink to read from. Default: hot tables and lake as one.
+    #[arg(long, value_name = "SINK")]
+    from: Option<String>,
+    /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+    /// The time zone of times that are given and shown: `Europe/Rome`, `+02:00`.
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    tz: String,
+    /// JSON, one record a line.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub reader: Reader,
+}
+
+/// A row's trail, as it was read.
+pub struct Asked {
+    /// The table's whole name.
+    pub table: String,
+    /// The key as it was given, and as it is stored.
+    pub given: String,
+    pub key: String,
+    /// Oldest first.
+    pub records: Vec<Record>,
+    /// What is missing for every row of the table.
+    pub marks: Vec<Record>,
+    pub facts: Facts,
+    pub clock: Clock,
+}
+
+impl Asked {
+    pub async fn read(args: RowArgs, config: &Config) -> Result<Asked, CliError> {
+        let RowArgs { table, key: given, source } = args;
+        let given = argument(given)?;
+        let tenant = source.tenant.map(argument).transpose()?;
+        source.reader.check(config)?;
+        let clock = clock(&source.tz)?;
+        let store = open(config, source.from.as_deref(), tenant.as_deref(), &source.reader).await?;
+        let table = subject::table(config, &store, &table).await?;
+        let key = KeyOf::table(config, &store, &table).await?.stored(&given)?;
+        let name = &config.source.name;
+        let mut records = store.history(name, &table, &key, VERSIONS_MAX).await?;
+        records.reverse();
+        let marks = store.marks(name, &table).await?;
+        let complete = records.len() < VERSIONS_MAX as usize;
+        let facts = Facts::new(store.shapes(name, &table).await?, &marks, complete);
+        Ok(Asked { table, given, key, records, marks, facts, clock })
+    }
+
+    /// The row at a point; nothing is looked through.
+    pub fn then(&self, point: Point) -> Result<Then<'_>, CliError> {
+        self.then_ignoring(point, |_| false)
+    }
+
+    /// The same, where blame looks through the versions that are `ignored`.
+    pub fn then_ignoring(&self, point: Point, ignored: impl Fn(&Record) -> bool) -> Result<Then<'_>, CliError> {
+        let then = Then::read(&self.facts, self.records.clone(), &self.marks, point, ignored);
+        let hint = || format!("cdc-audit history {} {} shows its versions", shell(&self.table), shell(&self.given));
+        then.map_err(|error| CliError::of(&error).hint(hint()).code(code::USAGE))
+    }
+
+    pub fn point(&self, text: Option<&str>) -> Result<Point, CliError> {
+        let point = text.map_or(Ok(Point::Now), |text| Point::read(text, &self.clock));
+        point.map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))
+    }
+
+    /// A time in the zone that was asked for, to the second.
+    pub fn time(&self, at: Micros) -> String {
+        time(&self.clock, at)
+    }
+
+    pub fn zone(&self) -> &str {
+        self.clock.zone.iana_name().unwrap_or("UTC")
+    }
+
+    /// The state's columns in the table's order.
+    pub fn in_order<'s>(&self, state: &'s State) -> Vec<(&'s String, &'s Known)> {
+        let mut columns: Vec<_> = state.iter().collect();
+        columns.sort_by_cached_key(|(column, _)| self.facts.place(column));
+        columns
+    }
+
+    /// The column that was asked for, by the name that it has now.
+    pub fn has_column(&self, column: &str) -> Result<(), CliError> {
+        let columns: Vec<&str> = self
+            .facts
+            .newest()
+            .map_or_else(Vec::new, |shape| shape.columns.iter().map(|column| column.name.as_str()).collect());
+        if columns.is_empty() || columns.contains(&column) || self.facts.place(column).0 != usize::MAX {
+            return Ok(());
+        }
+        let hint = format!("its columns are {}", columns.join(", "));
+        Err(CliError::new(format!("{} has no column {column}", self.table)).hint(hint).code(code::USAGE))
+    }
+
+    /// The error of a row that is not there, which says why.
+    pub fn absent(&self, then: &Then<'_>, absent: &Absent) -> CliError {
+        let row = format!("{} {}", self.table, self.given);
+        let by = |at: &usize| then.versions.get(*at).map(|version| self.by(version)).unwrap_or_default();
+        let filtered =
+            self.facts.newest().and_then(|shape| shape.rules.as_ref()).is_some_and(|rules| rules.filter.is_some());
+        let left = if filtered { ", or no longer fulfilled the table's `where`" } else { "" };
+        let what = match absent {
+            Absent::NeverSeen => format!("{row}: no version names this key"),
+            Absent::NotYet => format!("{row} was not there yet"),
+            Absent::BeforeCapture => format!("{row} was not seen yet: whether it existed then is not known"),
+            Absent::Deleted(at) => format!("{row} was deleted{left}: {}", by(at)),
+            Absent::Truncated(at) => format!("{row} was removed by TRUNCATE: {}", by(at)),
+        };
+        CliError::new(what).code(code::NOT_FOUND)
+    }
+
+    fn by(&self, version: &Version) -> String {
+        let record = &version.record;
+        let who =
+            record.actor_id.as_deref().map_or_else(|| "by an unknown actor".to_owned(), |who| format!("by {who}"));
+        format!("{who}, {} {}, position {}", self.time(record.committed_at), self.zone(), record.position)
+    }
+}
+
+/// The word for programs.
+pub fn absent_name(absent: &Absent) -> &'static str {
+    match absent {
+        Absent::NeverSeen => "never_seen",
+        Absent::NotYet => "not_yet",
+        Absent::BeforeCapture => "before_capture",
+        Absent::Deleted(_) => "deleted",
+        Absent::Truncated(_) => "truncated",
+    }
+}
+
+/// The version that ended the row.
+pub fn ended<'t>(then: &'t Then<'_>, absent: &Absent) -> Option<&'t Version> {
+    match absent {
+        Absent::Deleted(at) | Absent::Truncated(at) => then.versions.get(*at),
+        _ => None,
+    }
+}
+
+/// The row's state and shape; no values if it is not there.
+pub fn side(found: &Found) -> (u32, State) {
+    match found {
+        Found::Row(standing) => (standing.schema_version, standing.state.clone()),
+        Found::Absent(_) => (0, State::new()),
+    }
+}
+
+/// `2026-01-15 13:30:00` in the clock's zone; the stored form where the calendar does not reach.
+pub fn time(clock: &Clock, at: Micros) -> String {
+    match Timestamp::from_microsecond(at.0) {
+        Ok(at) => at.to_zoned(clock.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => at.to_string(),
+    }
+}
+
+/// `4 d 18 h`, `12 s`: the two largest units of a span of seconds.
+pub fn span(seconds: i64) -> String {
+    const UNITS: [(i64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
+    let (sign, mut rest) = if seconds < 0 { ("-", seconds.saturating_neg()) } else { ("", seconds) };
+    let mut parts = Vec::new();
+    for (length, unit) in UNITS {
+        if rest >= length && parts.len() < 2 {
+            parts.push(format!("{} {unit}", rest / length));
+            rest %= length;
+        } else if !parts.is_empty() {
+            break;
+        }
+    }
+    match parts.is_empty() {
+        true => "0 s".to_owned(),
+        false => format!("{sign}{}", parts.join(" ")),
+    }
+}
+
+/// A value as people read it: a string without its quotes, `∅` for NULL.
+pub fn text(json: &str) -> Cow<'_, str> {
+    match json {
+        "null" => Cow::Borrowed("∅"),
+        json if json.starts_with('"') => unquote(json),
+        json => Cow::Borrowed(json),
+    }
+}
+
+/// What is known of a value: `~` marks one that is derived, `●` one that is protected, `?` one that is not known.
+pub fn shown(facts: &Facts, schema_version: u32, column: &str, known: &Known) -> String {
+    let protected = facts.rules(schema_version, column).is_some_and(|rules| rules.protection.is_some());
+    let mark = if protected { "● " } else { "" };
+    match known {
+        Known::Stated(json) => format!("{mark}{}", cut(&text(json))),
+        Known::Derived(json) => format!("~{mark}{}", cut(&text(json))),
+        Known::Unknown(why) => format!("?  {why}"),
+    }
+}
+
+/// Number of characters of a value that a table shows; `show --field` and `--json` show all of it.
+const SHOWN_MAX: usize = 200;
+
+fn cut(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// What is known of a value, for programs; `None` for one that a version states.
+pub fn knowledge(facts: &Facts, schema_version: u32, column: &str, known: &Known) -> Option<String> {
+    let protection = facts.rules(schema_version, column).and_then(|rules| rules.protection.as_ref());
+    match (known, protection) {
+        (Known::Unknown(why), _) => Some(format!("unknown:{}", why.name())),
+        (_, Some(protection)) => Some(format!("protected:{}", protection.method.name())),
+        (Known::Derived(_), None) => Some("derived".to_owned()),
+        (Known::Stated(_), None) => None,
+    }
+}
+
+/// Members of a JSON object, whose values are JSON texts.
+pub fn object<'m>(members: impl IntoIterator<Item = (&'m str, &'m str)>) -> String {
+    let member = |(name, json): (&str, &str)| format!("{}:{json}", serde_json::Value::from(name));
+    format!("{{{}}}", members.into_iter().map(member).collect::<Vec<_>>().join(","))
+}
+
+/// A word as a shell takes it.
+pub fn shell(word: &str) -> String {
+    match word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_two_units() {
+        let shown = [0, 59, 3_600, 16_200, 410_400, 86_401, -90].map(span);
+        assert_eq!(shown, ["0 s", "59 s", "1 h", "4 h 30 min", "4 d 18 h", "1 d", "-1 min 30 s"]);
+    }
+}
