@@ -69,6 +69,14 @@ async fn a_report_counts_what_was_asked_for() {
         assert_eq!(total(&["--table", "payments"]), 3);
         assert_eq!(total(&["--since", "2001-01-01", "--until", "2002-01-01"]), 0);
     }
+    let told = world.succeed(&["report", "--table", "orders", "--key", "1", "--json"]);
+    let mut row: Value = serde_json::from_str(&told).expect("JSON");
+    for change in row["changes"].as_array_mut().expect("changes") {
+        assert!(change.as_object_mut().expect("a change").remove("timestamp").is_some_and(|at| at.is_string()));
+    }
+    let created = json!({"user_id": null, "user_name": null, "event": "created", "reason": null, "changes": {"id": [null, 1], "state": [null, "open"]}});
+    let paid = json!({"user_id": "<ann>", "user_name": null, "event": "updated", "reason": null, "changes": {"state": ["open", "paid"]}});
+    assert_eq!(row, json!({"record_id": "1", "changes": [created, paid]}));
     let refused = |arguments: &[&str]| {
         let output = world.command(&[&["report"], arguments].concat());
         assert_eq!(output.status.code(), Some(2));
@@ -77,6 +85,7 @@ async fn a_report_counts_what_was_asked_for() {
     assert!(refused(&["--since", "tomorrowish"]).contains("is not a time"));
     assert!(refused(&["--tz", "Mars/Base"]).contains("is not a time zone"));
     assert!(refused(&["--since", "2002-01-01", "--until", "2001-01-01"]).contains("ends before it begins"));
+    assert!(refused(&["--table", "orders", "--table", "payments", "--key", "1"]).contains("give --table once"));
     assert!(refused(&["--table", "nothing"]).contains("tables with versions"));
 }
 

@@ -1,5 +1,7 @@
 //! `cdc-audit report`.
 
+mod row;
+
 use std::process::ExitCode;
 
 use audit_core::position::Micros;
@@ -10,7 +12,7 @@ use clap::ValueEnum;
 use crate::cli::subject;
 use crate::cli::when::When;
 use crate::config::Config;
-use crate::error::CliError;
+use crate::error::{CliError, code};
 use crate::output::{argument, on_terminal, print, print_exactly, print_json, table};
 use crate::role::Reader;
 use crate::store::open;
@@ -24,7 +26,7 @@ const ROWS_MAX: usize = 15;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cdc-audit report\n  cdc-audit report --since 2026-01-01 --until 2026-04-01 --format html > q1.html\n  \
-    cdc-audit report --table orders --format json\n\n\
+    cdc-audit report --table orders --key 7 --format json\n\n\
     Who looked at values is read from the access log, where the role may read it: see `setup --auditor`."
 )]
 pub struct Args {
@@ -33,6 +35,9 @@ pub struct Args {
     /// Only this table; several times for several.
     #[arg(long)]
     table: Vec<String>,
+    /// The changes of one row in the span, instead of totals. `-`: a line of standard input.
+    #[arg(long, requires = "table")]
+    key: Option<String>,
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// The same as `--format json`.
@@ -70,6 +75,15 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     for table in &args.table {
         tables.push(subject::table(config, &store, table).await?);
     }
+    let format = if args.json { Format::Json } else { args.format };
+    if let Some(key) = args.key.map(argument).transpose()? {
+        let [table] = tables.as_slice() else {
+            return Err(CliError::new("--key is the key of a row of one table")
+                .hint("give --table once".to_owned())
+                .code(code::USAGE));
+        };
+        return row::run(config, &store, (table, &key), (since, until), format).await;
+    }
     let request = ReportRequest {
         source: config.source.name.clone(),
         sink: store.sink().to_owned(),
@@ -82,7 +96,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         looked: looked(config, &args.reader, (since, until)).await?,
     };
     let report = report::report(&store, &request).await?;
-    match if args.json { Format::Json } else { args.format } {
+    match format {
         Format::Json => print_json(&report)?,
         Format::Html => print_exactly(report.html().trim_end())?,
         Format::Table => show(&report)?,
