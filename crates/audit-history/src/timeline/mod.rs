@@ -13,7 +13,9 @@
 //! - **The end** of a store is where the transactions begin that it may not have whole. What is stored after it is not
 //!   read.
 
+mod coverage;
 mod merge;
+mod resolve;
 mod search;
 mod seen;
 mod totals;
@@ -31,6 +33,8 @@ use futures::stream::{BoxStream, StreamExt};
 use crate::store::{Head, Orders, Part, Selection, Store, StoreError};
 use seen::Seen;
 use trail::Trails;
+
+pub use coverage::{Coverage, Gap, Reached};
 
 type Records = BoxStream<'static, Result<Record, StoreError>>;
 
