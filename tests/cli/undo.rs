@@ -1,6 +1,6 @@
 use std::process::Output;
 
-use audit_testkit::{Daemon, shared};
+use audit_testkit::{Daemon, Postgres, connect, shared};
 use cdc_audit_tests::world::World;
 use serde_json::Value;
 
@@ -21,7 +21,10 @@ struct Desk {
 
 async fn desk_with(tables: &str) -> Desk {
     let server = shared(15).await;
-    let world = World::on(server).full(true).without_lake().unwitnessed().tables(RULES).sql(tables).build().await;
+    desk_of(server, World::on(server).full(true).without_lake().unwitnessed().tables(RULES).sql(tables).build().await)
+}
+
+fn desk_of(server: &Postgres, world: World) -> Desk {
     let login = audit_testkit::unique("ann");
     server.execute(
         &world.database,
@@ -43,7 +46,7 @@ impl Desk {
     fn command(&self, arguments: &[&str]) -> Output {
         let (_, place) = self.world.url.split_once('@').expect("a role and a place");
         let url = format!("postgres://{}@{place}", self.login);
-        let options = ["--as", &url, "--actor", "boss", "--reason", "by mistake"];
+        let options = ["--as", &url, "--actor", "boss", "--reason", "by mistake", "--wait", "120s"];
         let config = self.world.config.to_str().expect("a plain name");
         std::process::Command::new(audit_testkit::program())
             .args(arguments)
@@ -91,6 +94,10 @@ impl Desk {
         });
         found
     }
+}
+
+fn position(version: &Value) -> &str {
+    version["position"].as_str().expect("a position")
 }
 
 const ORDER: &str = "SELECT (SELECT concat_ws('|', state, total, coalesce(note, '∅')) FROM orders WHERE id = 1)";
@@ -169,7 +176,7 @@ async fn a_transaction_is_undone_in_the_order_of_foreign_keys_and_touches_nobody
     assert_eq!(desk.ask("SELECT count(*)::text FROM orders").await, "0");
     // The key is used again: the row that was removed cannot come back.
     desk.sql("INSERT INTO orders VALUES (1, 'other', 1, NULL)").await;
-    let said = desk.refused(11, &["undo", "orders", "1", "v2", "--yes"]);
+    let said = desk.refused(11, &["undo", position(&versions[0]), "--yes"]);
     assert!(said.contains("another row has this key now"), "{said}");
 }
 
@@ -182,20 +189,20 @@ async fn protected_columns_are_left_alone_and_listed() {
          UPDATE users SET email = 'eve@evil.test', password_hash = 'digest-2', city = 'Oslo'; DELETE FROM users",
     )
     .await;
-    desk.versions("users", "5", 3);
+    let versions = desk.versions("users", "5", 3);
     let said = desk.succeed(&["undo", "users", "5", "v3", "--yes"]);
     assert!(said.contains("left alone: public.users.email (partial)"), "{said}");
     assert!(said.contains("left alone: public.users.password_hash (full)"), "{said}");
     let row = "SELECT concat_ws('|', coalesce(email, '∅'), password_hash, city) FROM users";
     assert_eq!(desk.ask(row).await, "∅|x|Oslo");
     desk.sql("UPDATE users SET email = 'real@acme.test'").await;
-    let said = desk.succeed(&["undo", "users", "5", "v2", "--yes"]);
+    let said = desk.succeed(&["undo", position(&versions[1]), "--yes"]);
     assert_eq!(desk.ask(row).await, "real@acme.test|x|Rome");
     assert!(!said.contains("acme") && !said.contains("digest"), "{said}");
     // Without a default the row cannot be made again.
     desk.sql("ALTER TABLE users ALTER password_hash DROP DEFAULT; DELETE FROM users").await;
     desk.versions("users", "5", 7);
-    let said = desk.refused(11, &["undo", "users", "5", "v7", "--yes"]);
+    let said = desk.refused(11, &["undo", "users", "5", "v4", "--yes"]);
     assert!(said.contains("column password_hash must have a value"), "{said}");
 }
 
@@ -270,11 +277,12 @@ async fn the_statements_are_a_file_that_somebody_else_runs() {
 async fn a_row_is_rolled_back_to_a_point() {
     let desk = desk().await;
     desk.sql("INSERT INTO orders VALUES (1, 'open', 1, NULL); UPDATE orders SET state = 'paid'; UPDATE orders SET total = 7; DELETE FROM orders").await;
-    desk.versions("orders", "1", 4);
+    let versions = desk.versions("orders", "1", 4);
     assert!(desk.succeed(&["rollback", "orders", "1", "--to", "v1"]).contains("INSERT INTO public.orders"));
     desk.succeed(&["rollback", "orders", "1", "--to", "v2", "--yes"]);
     assert_eq!(desk.ask(ORDER).await, "paid|1.00|∅");
-    let back = desk.succeed(&["rollback", "orders", "1", "--to", "v1", "--yes"]);
+    // The row that was put back has numbers of its own.
+    let back = desk.succeed(&["rollback", "orders", "1", "--to", position(&versions[3]), "--yes"]);
     assert_eq!(desk.ask(ORDER).await, "open|1.00|∅", "{back}");
     let said = desk.refused(8, &["rollback", "orders", "1", "--to", "v99"]);
     assert!(said.contains("no such version"), "{said}");
@@ -282,9 +290,9 @@ async fn a_row_is_rolled_back_to_a_point() {
     // Another row that has the key now is not the row that had it.
     desk.sql("DELETE FROM orders; INSERT INTO orders VALUES (1, 'other', 9, NULL)").await;
     desk.versions("orders", "1", 8);
-    let said = desk.refused(11, &["rollback", "orders", "1", "--to", "v2"]);
+    let said = desk.refused(11, &["rollback", "orders", "1", "--to", position(&versions[2])]);
     assert!(said.contains("another one was made with its key"), "{said}");
-    desk.succeed(&["rollback", "orders", "1", "--to", "v2", "--force"]);
+    desk.succeed(&["rollback", "orders", "1", "--to", position(&versions[2]), "--force"]);
 }
 
 /// Without old rows from the server an undo names what it lacks; a rollback needs only what versions recorded.
@@ -297,4 +305,122 @@ async fn unknown_old_values_are_refused_by_name() {
     assert!(said.contains("old values are not known of a, b") && said.contains("--replica-identity full"), "{said}");
     desk.succeed(&["rollback", "t", "1", "--to", "v1", "--yes"]);
     assert_eq!(desk.ask("SELECT a || b FROM t").await, "xy");
+    desk.sql("UPDATE t SET b = 'w'; DELETE FROM t").await;
+    let versions = desk.versions("t", "1", 5);
+    desk.refused(11, &["undo", "t", "1", "v5", "--yes"]);
+    desk.succeed(&["undo", "t", "1", "v5", "--yes", "--allow-derived"]);
+    assert_eq!(desk.ask("SELECT a || b FROM t").await, "xw");
+    let tried = desk.succeed(&["undo", position(&versions[1]), "--allow-derived"]);
+    assert!(tried.contains("UPDATE public.t SET b = 'y'::text WHERE"), "{tried}");
+}
+
+/// Columns are followed through renames; one that is gone is named, one that is new gets its default, and identities and
+/// generated columns are put back as far as the server lets.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_were_altered_since_are_put_back_as_far_as_they_can_be() {
+    let desk = desk_with(
+        "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text, gone text, twice int GENERATED ALWAYS AS (id * 2) STORED); \
+         ALTER TABLE t REPLICA IDENTITY FULL",
+    )
+    .await;
+    desk.sql(&format!(
+        "GRANT SELECT ON SEQUENCE t_id_seq TO {}; INSERT INTO t (id, a, gone) OVERRIDING SYSTEM VALUE VALUES (40, 'x', 'y'); \
+         UPDATE t SET a = 'z', gone = 'w'",
+        desk.login
+    ))
+    .await;
+    desk.versions("t", "40", 2);
+    desk.sql(
+        "ALTER TABLE t RENAME a TO renamed; ALTER TABLE t DROP gone; ALTER TABLE t ADD fresh int NOT NULL DEFAULT 7",
+    )
+    .await;
+    let said = desk.refused(11, &["undo", "t", "40", "v2", "--fields", "fresh"]);
+    assert!(said.contains("nothing to put back") && said.contains("public.t.gone: not there any more"), "{said}");
+    let said = desk.succeed(&["undo", "t", "40", "v2", "--yes"]);
+    assert!(said.contains("cannot be put back: public.t has no gone any more"), "{said}");
+    let row = "SELECT concat_ws('|', id, renamed, twice, fresh) FROM t";
+    assert_eq!(desk.ask(row).await, "40|x|80|7");
+    desk.sql("ALTER TABLE t DROP fresh; DELETE FROM t; ALTER TABLE t ADD fresh int NOT NULL DEFAULT 9").await;
+    desk.versions("t", "40", 4);
+    let said = desk.succeed(&["undo", "t", "40", "v4", "--yes"]);
+    assert!(said.contains("OVERRIDING SYSTEM VALUE"), "{said}");
+    assert!(said.contains("left alone: public.t.fresh (not in the trail"), "{said}");
+    assert!(said.contains("warning: sequence public.t_id_seq is behind 40"), "{said}");
+    assert_eq!(desk.ask(row).await, "40|x|80|9");
+    // The type has become narrower than the old value.
+    desk.sql("UPDATE t SET renamed = 'much longer'; UPDATE t SET renamed = 'b'; ALTER TABLE t ALTER renamed TYPE int USING 1").await;
+    desk.versions("t", "40", 7);
+    let said = desk.refused(11, &["undo", "t", "40", "v3", "--yes"]);
+    assert!(said.contains("do not take the values") && !said.contains("much longer"), "{said}");
+}
+
+/// Who undoes something for whom, and why, is in the access log before anything is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_is_in_the_access_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keyring = folder.path().join("keyring");
+    audit_keys::append_version(&keyring).expect("a key");
+    let server = shared(15).await;
+    let keys = format!(
+        "[protection]\ndefaults = false\n[protection.keys.pii]\nmaster = {{ type = \"local\", file = \"{}\" }}\n",
+        keyring.display()
+    );
+    let world = World::on(server).full(true).without_lake().unwitnessed().tables(RULES).sql(TABLES).protection(&keys);
+    let desk = desk_of(server, world.build().await);
+    desk.sql("INSERT INTO orders VALUES (1, 'open', 1, NULL); UPDATE orders SET state = 'paid', total = 2").await;
+    desk.versions("orders", "1", 2);
+    let hot = connect(&desk.world.hot_url).await;
+    let log = "SELECT coalesce(string_agg(concat_ws('|', action, requested_by, purpose, table_name, key, field), ';'), '') FROM cdc_audit.access_log";
+    desk.succeed(&["undo", "orders", "1", "v2"]);
+    assert_eq!(hot.query_one(log, &[]).await.expect("the log").get::<_, String>(0), "");
+    desk.succeed(&["undo", "orders", "1", "v2", "--yes"]);
+    let logged: String = hot.query_one(log, &[]).await.expect("the log").get(0);
+    assert_eq!(logged, "undo|boss|by mistake|public.orders|1|state,total");
+    hot.batch_execute("ALTER TABLE cdc_audit.access_log RENAME TO gone").await.expect("a renamed table");
+    desk.refused(1, &["undo", "orders", "1", "v3", "--yes"]);
+    assert_eq!(desk.ask(ORDER).await, "open|1.00|∅");
+}
+
+/// A commit whose answer was lost has taken place: it is found, and nothing is done a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_was_lost_is_looked_for() {
+    // A commit waits for a standby that there is not, for the operator alone.
+    let server = Postgres::builder(15)
+        .setting("synchronous_standby_names", "nobody")
+        .setting("synchronous_commit", "local")
+        .start();
+    let (_, hot) = shared(15).await.new_database();
+    let world = World::on(&server)
+        .full(true)
+        .without_lake()
+        .unwitnessed()
+        .tables(RULES)
+        .sql(TABLES)
+        .hot_url(&hot)
+        .build()
+        .await;
+    let database = world.database.clone();
+    let desk = desk_of(&server, world);
+    server.execute(
+        &database,
+        &format!(
+            "ALTER ROLE {} SET synchronous_commit = on; INSERT INTO orders VALUES (1, 'open', 1, NULL); UPDATE orders SET state = 'paid'",
+            desk.login
+        ),
+    );
+    desk.versions("orders", "1", 2);
+    let end = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = '{}'",
+        desk.login
+    );
+    let said = std::thread::scope(|scope| {
+        let undo = scope.spawn(|| desk.succeed(&["undo", "orders", "1", "v2", "--yes"]));
+        audit_testkit::eventually("a commit that waits", || server.execute(&database, &end).trim() == "1");
+        undo.join().expect("an undo")
+    });
+    assert!(
+        said.contains("committed, and recorded as:") && said.contains("State changed from paid to open."),
+        "{said}"
+    );
+    assert_eq!(desk.ask(ORDER).await, "open|1.00|∅");
 }

@@ -41,6 +41,9 @@ pub struct Column {
     pub generated: bool,
     /// `GENERATED ALWAYS AS IDENTITY`: cannot be set by UPDATE.
     pub always: bool,
+    /// It accompanies other changes (`ignore_alone`, such as a time of the last change): it is put back, but whoever
+    /// changed it alone changed nothing.
+    pub accompanies: bool,
     /// The sequence that the column's values come from.
     pub sequence: Option<u32>,
 }
@@ -148,6 +151,7 @@ fn column(row: &Row) -> Column {
         generated: row.get(7),
         always: row.get(8),
         sequence: row.get(9),
+        accompanies: false,
     }
 }
 

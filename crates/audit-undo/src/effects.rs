@@ -51,7 +51,7 @@ pub async fn of_tables(
         let (added, removed) = (now.added - was.added - own.added, now.removed - was.removed - own.removed);
         if added > 0 || removed > 0 {
             let what = format!("further rows were written: {added} added or changed, {removed} removed or changed");
-            effects.push(Effect { table, key: None, column: None, what });
+            effects.push(Effect { table, key: None, column: None, what, is_usual: false });
         }
     }
     Ok(effects)
@@ -67,6 +67,7 @@ pub async fn of_rows(client: &Client, catalog: &Catalog, rows: &[Row], goals: &[
             key: Some(row.key.clone()),
             column: column.cloned(),
             what,
+            is_usual: column.and_then(|name| table.column(name)).is_some_and(|column| column.accompanies),
         };
         let Some(at) = row.then.as_ref().or(row.now.as_ref()) else { continue };
         match (&row.then, read(client, table, at, Lock::None).await?) {

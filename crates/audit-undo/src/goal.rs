@@ -92,7 +92,7 @@ struct Sorted<'a> {
     row: &'a str,
     left: &'a mut Vec<LeftAlone>,
     /// Columns whose values are missing, and why.
-    unknown: BTreeMap<String, &'static str>,
+    unknown: BTreeMap<String, String>,
 }
 
 impl<'a> Sorted<'a> {
@@ -111,7 +111,7 @@ impl<'a> Sorted<'a> {
 
     fn known_after(&mut self, net: &Net) -> Image {
         let known = |(column, cells): (&Column, Option<&(Cell, Cell)>)| match cells {
-            Some((_, Cell::Known(value))) => Some((column.name.clone(), value.clone())),
+            Some((_, Cell::Known(value))) if !column.accompanies => Some((column.name.clone(), value.clone())),
             _ => None,
         };
         self.columns(net).into_iter().filter_map(known).collect()
@@ -126,7 +126,7 @@ impl<'a> Sorted<'a> {
                     continue;
                 }
                 Some(Cell::Unknown(why)) => {
-                    self.unknown.insert(column.name.clone(), why);
+                    self.unknown.insert(column.name.clone(), why.clone());
                     continue;
                 }
                 Some(Cell::Withheld(why)) => why,
@@ -151,12 +151,14 @@ impl<'a> Sorted<'a> {
             match (before, after) {
                 (before, after) if before == after && matches!(before, Cell::Known(_)) => {}
                 (Cell::Withheld(why), _) | (_, Cell::Withheld(why)) => self.leave(&column.name, *why),
-                (Cell::Unknown(why), _) => drop(self.unknown.insert(column.name.clone(), why)),
-                (_, Cell::Unknown(why)) if !wanted.force => drop(self.unknown.insert(column.name.clone(), why)),
+                (Cell::Unknown(why), _) => drop(self.unknown.insert(column.name.clone(), why.clone())),
+                (_, Cell::Unknown(why)) if !wanted.force => {
+                    drop(self.unknown.insert(column.name.clone(), why.clone()));
+                }
                 (Cell::Known(_), _) if column.always => return Err(self.is_always(column)),
                 (Cell::Known(value), after) => {
                     set.insert(column.name.clone(), value.clone());
-                    if let Cell::Known(after) = after {
+                    if let (Cell::Known(after), false) = (after, column.accompanies) {
                         expected.insert(column.name.clone(), after.clone());
                     }
                 }
@@ -185,7 +187,8 @@ impl<'a> Sorted<'a> {
         let what = format!("{} cannot be put back: old values are not known of {}", self.row, names.join(", "));
         let details = self.unknown.iter().map(|(name, why)| format!("{name}: {why}"));
         Err(Refusal::new(what).details(details).hint(format!(
-            "choose other columns with --fields; after `cdc-audit setup --replica-identity full --table {}` the server \
+            "--allow-derived takes them from earlier versions where that is sound, --fields chooses other columns; after \
+             `cdc-audit setup --replica-identity full --table {}` the server \
              sends old values of later changes",
             self.table.name
         )))
@@ -257,7 +260,7 @@ mod tests {
 
     #[test]
     fn unknown_values_are_refused_by_name_unless_they_are_not_wanted() {
-        let cells = [("a", Cell::Unknown("why"), known("y")), ("secret", known("s"), known("t"))];
+        let cells = [("a", Cell::Unknown("why".to_owned()), known("y")), ("secret", known("s"), known("t"))];
         let net = net(Some("1"), Some("1"), &cells);
         let (refused, _) = decided(&table(), &net, &Wanted::default());
         let refused = refused.unwrap_err();

@@ -35,6 +35,6 @@ pub use catalog::Catalog;
 pub use error::{Conflict, Error, Refusal};
 pub use goal::LeftAlone;
 pub use net::{Cell, Change, Event, Net, fold};
-pub use resolve::{Resolved, Trail, resolve};
+pub use resolve::{Derived, Resolved, Trail, resolve};
 pub use run::{Effect, Later, Outcome, Report, Request, Statement, run};
 pub use script::script;

@@ -12,7 +12,7 @@ pub enum Cell {
     /// PostgreSQL's text form; `None` for NULL.
     Known(Option<String>),
     /// The trail does not have the value, for this reason.
-    Unknown(&'static str),
+    Unknown(String),
     /// The rules protect the value, or do not record it: it is left alone.
     Withheld(&'static str),
 }
@@ -184,7 +184,7 @@ mod tests {
             (change(0, Event::Updated, "1", &[("a", "x", "y")]), change(1, Event::Updated, "1", &[("a", "z", "w")]));
         assert!(fold(&[first, second]).unwrap_err().to_string().contains("a of row 1 was changed between"));
         let mut unknown = change(0, Event::Updated, "1", &[]);
-        unknown.columns.insert("a".to_owned(), (Cell::Unknown("no"), known("x")));
+        unknown.columns.insert("a".to_owned(), (Cell::Unknown("no".to_owned()), known("x")));
         assert_eq!(shown(&[unknown.clone()]), [r#"Some("1") Some("1") a ?→x"#]);
         let later = change(1, Event::Updated, "1", &[("a", "x", "y")]);
         assert_eq!(shown(&[unknown, later]), [r#"Some("1") Some("1") a ?→y"#]);

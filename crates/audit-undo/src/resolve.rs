@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use audit_core::json::{members, unquote};
+use audit_core::position::Position;
 use audit_core::rules::{Rules, TableRules};
-use audit_core::shape::{Shape, ShapeColumn};
+use audit_core::shape::{ColumnRules, Shape, ShapeColumn};
 use audit_core::stored::{Json, Record};
 use audit_core::value::Kind;
 use serde_json::value::RawValue;
@@ -19,6 +20,18 @@ use crate::{Error, Refusal};
 pub struct Trail {
     pub records: Vec<Record>,
     pub shapes: HashMap<String, Vec<Shape>>,
+    /// What is derived of versions without old values.
+    pub derived: HashMap<Position, Derived>,
+}
+
+/// Old values that earlier versions of the row have, by the names that the columns have now. A column that it does not
+/// name was not changed by an update.
+#[derive(Clone, Debug, Default)]
+pub struct Derived {
+    /// JSON texts, as stored.
+    pub old: HashMap<String, String>,
+    /// Columns of which it is not known, and why.
+    pub unknown: HashMap<String, String>,
 }
 
 /// The changes, the tables, and the columns that are not there any more.
@@ -48,8 +61,10 @@ pub async fn resolve(client: &Client, trail: &Trail, rules: &Rules) -> Result<Re
         let rules = rules.for_table(&shape.name());
         let table = &mut found.catalog.tables[place];
         table.key = key(table, shape, &rules)?;
+        table.columns.iter_mut().for_each(|column| column.accompanies = rules.is_ignored_alone(&column.name));
         let lost = found.dropped.entry(table.name.clone()).or_default();
-        found.changes.push(change(record, event, (place, table), (shape, &rules), lost)?);
+        let derived = trail.derived.get(&record.position);
+        found.changes.push(change(record, event, (place, table), (shape, &rules), (derived, lost))?);
     }
     found.dropped.retain(|_, columns| !columns.is_empty());
     found.catalog.read_foreign(client).await?;
@@ -78,7 +93,7 @@ fn key(table: &Table, shape: &Shape, rules: &TableRules) -> Result<Vec<(String, 
     let column = |name: &String| {
         let gone = || Refusal::new(format!("{name}, a column of the key of {}, is not there any more", table.name));
         let column = shape.column(name).ok_or_else(gone)?;
-        if withheld(rules, column).is_some() {
+        if withheld(rules, shape, column).is_some() {
             return Err(Refusal::new(format!("{name}, a column of the key of {}, is protected", table.name))
                 .hint("without its values a row cannot be found in the source"));
         }
@@ -97,13 +112,27 @@ fn now(table: &Table, shape: &Shape, column: &ShapeColumn) -> Option<String> {
 }
 
 /// Why a column's values in the trail are not those of the database.
-fn withheld(rules: &TableRules, column: &ShapeColumn) -> Option<&'static str> {
+fn withheld(rules: &TableRules, shape: &Shape, column: &ShapeColumn) -> Option<&'static str> {
+    if let Some(then) = &shape.rules {
+        // ⚠ Rules of today may show what those of that time have masked.
+        match then.columns.get(&column.name) {
+            None => return Some("not recorded"),
+            Some(ColumnRules { protection: Some(protection), .. }) => return Some(protection.method.name()),
+            Some(_) => {}
+        }
+    }
     match rules.methods(column).first() {
         Some(rule) => Some(rule.method.name()),
         None if rules.may_be_lost(column) => Some("perhaps protected under another name"),
         None if !rules.is_recorded(&column.name) => Some("not recorded"),
         None => None,
     }
+}
+
+/// Whether protection replaces parts of the column's values, now or when they were recorded.
+fn is_searched(rules: &TableRules, shape: &Shape, column: &ShapeColumn) -> bool {
+    let then = shape.rules.as_ref().and_then(|rules| rules.columns.get(&column.name));
+    rules.inside(column).is_some() || then.is_some_and(|then| then.inside.is_some())
 }
 
 const NOT_SENT: &str = "the server did not send it";
@@ -113,7 +142,7 @@ fn change(
     event: Event,
     (place, table): (usize, &Table),
     (shape, rules): (&Shape, &TableRules),
-    dropped: &mut BTreeSet<String>,
+    (derived, dropped): (Option<&Derived>, &mut BTreeSet<String>),
 ) -> Result<Change, Refusal> {
     let key = record.key.clone().ok_or_else(|| {
         Refusal::new(format!("version {} of {} does not say which row it is about", record.position, table.name))
@@ -126,12 +155,13 @@ fn change(
             dropped.insert(column.name.clone());
             continue;
         };
-        let read = |json: Option<&str>| match (withheld(rules, column), json) {
+        let read = |json: Option<&str>| match (withheld(rules, shape, column), json) {
             (Some(why), _) => Cell::Withheld(why),
-            (None, Some(json)) => cell(column, json, rules.inside(column).is_some()),
-            (None, None) => Cell::Unknown(NOT_SENT),
+            (None, Some(json)) => cell(column, json, is_searched(rules, shape, column)),
+            (None, None) => Cell::Unknown(NOT_SENT.to_owned()),
         };
-        columns.insert(name, (read(old), read(new)));
+        let Some(old) = older(derived, &name, event, read(old), read) else { continue };
+        columns.insert(name, (old, read(new)));
     }
     for column in shape.columns.iter().filter(|column| sides.has_members && rules.expansion(column).is_some()) {
         let why = Cell::Withheld("recorded member by member");
@@ -139,6 +169,22 @@ fn change(
     }
     let position = record.position;
     Ok(Change { position, table: place, event, key, old_key: record.old_key.clone(), columns })
+}
+
+/// The old value, with what is derived of it; `None` if the column was not changed.
+fn older(
+    derived: Option<&Derived>,
+    name: &str,
+    event: Event,
+    sent: Cell,
+    read: impl Fn(Option<&str>) -> Cell,
+) -> Option<Cell> {
+    let (Some(derived), Cell::Unknown(_)) = (derived, &sent) else { return Some(sent) };
+    match (derived.old.get(name), derived.unknown.get(name)) {
+        (Some(json), _) => Some(read(Some(json))),
+        (None, Some(why)) => Some(Cell::Unknown(why.clone())),
+        (None, None) => (event == Event::Deleted).then_some(sent),
+    }
 }
 
 /// The values of a record by the names that it has.
@@ -186,12 +232,12 @@ impl<'r> Sides<'r> {
 
 fn cell(column: &ShapeColumn, json: &str, is_searched: bool) -> Cell {
     if json.starts_with(r#"{"$too_large""#) {
-        return Cell::Unknown("it was too large to be recorded");
+        return Cell::Unknown("it was too large to be recorded".to_owned());
     }
     match text_of(&column.kind, json) {
         Ok(Some(text)) if is_protected(&text, is_searched) => Cell::Withheld("perhaps protected when it was recorded"),
         Ok(text) => Cell::Known(text),
-        Err(()) => Cell::Unknown("it is not stored in its type's form"),
+        Err(()) => Cell::Unknown("it is not stored in its type's form".to_owned()),
     }
 }
 

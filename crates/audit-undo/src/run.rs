@@ -10,7 +10,7 @@ use crate::look::{Look, look};
 use crate::net::Net;
 use crate::order::{Row, order};
 use crate::write::{Written, write};
-use crate::{Conflict, Error, LeftAlone, Refusal};
+use crate::{Conflict, Error, LeftAlone, Refusal, Resolved};
 
 /// What happens to rows that were changed after the version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct Effect {
     pub key: Option<String>,
     pub column: Option<String>,
     pub what: String,
+    /// It is about a column that accompanies other changes, and no reason to roll back.
+    pub is_usual: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,12 +85,13 @@ pub struct Report {
 ///
 /// # Errors
 /// Fails if anything is in the way; then nothing was written, except after [`Error::Unknown`].
-pub async fn run(client: &Client, catalog: &Catalog, nets: &[Net], request: &Request) -> Result<Report, Error> {
+pub async fn run(client: &Client, resolved: &Resolved, nets: &[Net], request: &Request) -> Result<Report, Error> {
     let mut report = Report::default();
-    let goals = goals(catalog, nets, request, &mut report)?;
+    let catalog = &resolved.catalog;
+    let goals = goals(resolved, nets, request, &mut report)?;
     begin(client).await?;
     let result = tried(client, catalog, &goals, request, &mut report).await;
-    let bent = !report.effects.is_empty() && !request.accept_triggers;
+    let bent = report.effects.iter().any(|effect| !effect.is_usual) && !request.accept_triggers;
     report.outcome = match (&result, request.apply, bent) {
         (Ok(()), true, false) => Outcome::Committed,
         (Ok(()), true, true) => Outcome::Bent,
@@ -103,7 +106,12 @@ pub async fn run(client: &Client, catalog: &Catalog, nets: &[Net], request: &Req
     Ok(report)
 }
 
-fn goals(catalog: &Catalog, nets: &[Net], request: &Request, report: &mut Report) -> Result<Vec<Goal>, Refusal> {
+fn goals(
+    Resolved { catalog, dropped, .. }: &Resolved,
+    nets: &[Net],
+    request: &Request,
+    report: &mut Report,
+) -> Result<Vec<Goal>, Refusal> {
     if nets.len() > request.max_rows {
         return Err(Refusal::new(format!("{} rows would be put back, more than {}", nets.len(), request.max_rows))
             .hint(format!("if that is meant: --max-rows {}", nets.len())));
@@ -119,7 +127,10 @@ fn goals(catalog: &Catalog, nets: &[Net], request: &Request, report: &mut Report
     goals.retain(|goal| goal.kind != Kind::Update(Default::default()));
     if goals.is_empty() {
         let left = report.left_alone.iter().map(|left| format!("{}.{}: {}", left.table, left.column, left.why));
-        return Err(Refusal::new("there is nothing to put back").details(left));
+        let gone = dropped.iter().flat_map(|(table, columns)| {
+            columns.iter().map(move |column| format!("{table}.{column}: not there any more"))
+        });
+        return Err(Refusal::new("there is nothing to put back").details(left.chain(gone)));
     }
     // Rows are locked in an order that two undos share.
     goals.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));

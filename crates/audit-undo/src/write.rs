@@ -94,7 +94,11 @@ fn compared<'g>(written: &Written<'g>, step: &'g Step) -> Vec<&'g str> {
     }
     match (&written.goals[step.row].kind, &step.action) {
         (Kind::Delete, Write::Delete) => written.goals[step.row].expected.keys().map(String::as_str).collect(),
-        (_, Write::Update(set)) => set.keys().map(String::as_str).collect(),
+        (_, Write::Update(set)) => {
+            let table = written.table(step.row);
+            let compares = |name: &&String| table.column(name).is_some_and(|column| !column.accompanies);
+            set.keys().filter(compares).map(String::as_str).collect()
+        }
         _ => Vec::new(),
     }
 }

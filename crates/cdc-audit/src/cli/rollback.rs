@@ -8,6 +8,7 @@ use audit_history::Commit;
 use audit_history::question::point::Point;
 use audit_history::question::time::Clock;
 use audit_history::question::zone::zone;
+use audit_history::row::Version;
 use audit_undo::{Cell, Change, Net, Refusal, fold};
 
 use crate::cli::subject::{self, KeyOf};
@@ -47,7 +48,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     if records.is_empty() {
         return Err(CliError::new(format!("there are no versions of {table} {key}")).code(code::NOT_FOUND));
     }
-    let at = position(&question, point, &records).await?;
+    let at = position(&question, point, (&table, &key), &records).await?;
     keep_changes(&mut records, at);
     let again = if args.how.force { Vec::new() } else { used_again(&records) };
     let task = Task::new(args.how, question, records).await?.after(at);
@@ -55,13 +56,18 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
 }
 
 /// The last position that belongs to the point.
-async fn position(question: &Question, point: Point, records: &[Record]) -> Result<Position, CliError> {
+async fn position(
+    question: &Question,
+    point: Point,
+    (table, key): (&str, &str),
+    records: &[Record],
+) -> Result<Position, CliError> {
     let not_there = || CliError::new("the row has no such version").code(code::NOT_FOUND);
-    let number = |number: usize| records.get(number).map(|record| record.position).ok_or_else(not_there);
     match point {
         Point::Now => Err(CliError::new("the row is now what it is now").code(code::USAGE)),
-        Point::Version(version) => number((version as usize).wrapping_sub(1)),
-        Point::Back(back) => number(records.len().wrapping_sub(1 + back as usize)),
+        Point::Version(_) | Point::Back(_) => {
+            numbered(&question.row(table, key, &[]).await?, point).ok_or_else(not_there)
+        }
         Point::At(position) => Ok(position),
         Point::Before(position) => Ok(before(position)),
         Point::BeforeXid(xid) => {
@@ -77,6 +83,18 @@ async fn position(question: &Question, point: Point, records: &[Record]) -> Resu
             None => Err(CliError::new("the row was not changed since").code(code::NOT_FOUND)),
         },
     }
+}
+
+/// The version with a number, of the row that had the key last.
+fn numbered(versions: &[Version], point: Point) -> Option<Position> {
+    let row = versions.iter().map(|version| version.row).max()?;
+    let mut of_row = versions.iter().filter(|version| version.row == row);
+    let found = match point {
+        Point::Version(number) => of_row.find(|version| version.number == Some(number)),
+        Point::Back(back) => of_row.rev().nth(back as usize),
+        _ => None,
+    };
+    found.map(|version| version.record.position)
 }
 
 fn before(position: Position) -> Position {

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::argument;
 
+mod derive;
 mod operator;
 mod show;
 mod task;
@@ -96,13 +97,17 @@ async fn of_row(
 ) -> Result<Vec<Record>, CliError> {
     let table = subject::table(config, &question.store, table).await?;
     let key = KeyOf::table(config, &question.store, &table).await?.stored(key)?;
-    let all = question.history(&table, &key).await?;
+    let all = question.row(&table, &key, &[]).await?;
+    // The row that had the key last, where several had it.
+    let row = all.iter().map(|version| version.row).max().unwrap_or_default();
+    let of_row = || all.iter().filter(|version| version.row == row);
     let mut found = Vec::new();
     for number in versions {
-        let record = all.get(*number as usize - 1).ok_or_else(|| {
-            CliError::new(format!("{table} {key} has no version v{number}, but {}", all.len())).code(code::NOT_FOUND)
+        let version = of_row().find(|version| version.number == Some(*number)).ok_or_else(|| {
+            let count = of_row().count();
+            CliError::new(format!("{table} {key} has no version v{number}, but {count}")).code(code::NOT_FOUND)
         })?;
-        found.push(record.clone());
+        found.push(version.record.clone());
     }
     found.sort_by_key(|record| record.position);
     Ok(found)

@@ -48,6 +48,9 @@ pub struct How {
     /// Commit even if triggers change more than what is put back.
     #[arg(long)]
     pub accept_triggers: bool,
+    /// Where the server did not send old values, take those that earlier versions of the row have, if that is sound.
+    #[arg(long)]
+    pub allow_derived: bool,
     /// At most so many rows.
     #[arg(long, default_value_t = 1000)]
     pub max_rows: usize,

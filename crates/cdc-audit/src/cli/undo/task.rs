@@ -10,10 +10,9 @@ use std::process::ExitCode;
 use audit_connect::PgEndpoint;
 use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
-use audit_history::{Selection, Timeline};
+use audit_history::Timeline;
 use audit_keys::{Access, Ask, Opener};
 use audit_undo::{Change, Error, Net, Outcome, Refusal, Report, Request, Resolved, Trail, resolve, script};
-use futures::stream::StreamExt;
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -42,25 +41,16 @@ impl Question {
     }
 
     /// ⚠ What happened in a gap is not known, so that values from before it may have been changed since.
-    async fn refuse_gap(&self, after: Position) -> Result<(), CliError> {
-        const GAPS: &str = "cdc_audit.gap";
-        let selection = Selection {
-            source: self.source.clone(),
-            table: GAPS.to_owned(),
-            since: None,
-            until: None,
-            unattributed: false,
-            after: Some(after),
-        };
-        if !self.store.tables(&self.source).await?.iter().any(|table| table == GAPS) {
-            return Ok(());
+    async fn refuse_gap(&self, tables: impl Iterator<Item = &String>, after: Position) -> Result<(), CliError> {
+        for table in tables {
+            let marks = self.store.marks(&self.source, table).await?;
+            if let Some(mark) = marks.iter().find(|mark| mark.position > after) {
+                return Err(CliError::new(format!("changes were lost after this version, at {}", mark.position))
+                    .hint("compare the rows with the trail, and correct them by hand".to_owned())
+                    .code(code::CONFLICT));
+            }
         }
-        match self.store.versions(&selection).await?.next().await.transpose()? {
-            None => Ok(()),
-            Some(gap) => Err(CliError::new(format!("changes were lost after this version, at {}", gap.position))
-                .hint("compare the rows with the trail, and correct them by hand".to_owned())
-                .code(code::CONFLICT)),
-        }
+        Ok(())
     }
 }
 
@@ -75,7 +65,7 @@ pub struct Task {
     since: Position,
 }
 
-/// More positions than these do not fit into a context; the commit stands for them.
+/// More positions than these do not fit into a context; the others are counted.
 const NAMED: usize = 100;
 
 impl Task {
@@ -90,7 +80,11 @@ impl Task {
         }
         let undone: Vec<Position> = records.iter().map(|record| record.position).collect();
         let since = undone.first().copied().unwrap_or_default();
-        Ok(Task { how, question, trail: Trail { records, shapes }, undone, since })
+        let derived = match how.allow_derived {
+            true => question.derive(&records).await?,
+            false => HashMap::new(),
+        };
+        Ok(Task { how, question, trail: Trail { records, shapes, derived }, undone, since })
     }
 
     /// Undoes only versions after a position; the others say what was before.
@@ -110,7 +104,7 @@ impl Task {
         if self.undone.is_empty() {
             return Err(CliError::new("there is nothing to put back").code(code::NOT_FOUND));
         }
-        self.question.refuse_gap(self.since).await?;
+        self.question.refuse_gap(self.trail.shapes.keys(), self.since).await?;
         let rules = config.rules();
         let resolved = resolve(&self.question.client, &self.trail, &rules).await.map_err(show::error)?;
         let nets = nets(&resolved.changes).map_err(|refusal| show::error(refusal.into()))?;
@@ -119,7 +113,7 @@ impl Task {
             self.log(config).await?;
         }
         let began = self.now().await?;
-        let done = audit_undo::run(&self.question.client, &resolved.catalog, &nets, &request).await;
+        let done = audit_undo::run(&self.question.client, &resolved, &nets, &request).await;
         match done {
             Ok(report) => self.report(report, &resolved, &request, began).await,
             Err(Error::Conflict(conflicts)) => {
@@ -136,9 +130,10 @@ impl Task {
             "actor_id": how.actor, "reason": how.reason, "tool": format!("cdc-audit {}", self.question.command),
             "requested_by": os_user()?, "request_id": format!("undo-{:x}-{:x}", Micros::now().0, std::process::id()),
         });
-        let positions: Vec<String> = self.undone.iter().map(Position::to_string).collect();
-        if positions.len() <= NAMED {
-            context["undo_of"] = json!(positions);
+        let positions: Vec<String> = self.undone.iter().take(NAMED).map(Position::to_string).collect();
+        context["undo_of"] = json!(positions);
+        if self.undone.len() > NAMED {
+            context["undo_of_more"] = json!(self.undone.len() - NAMED);
         }
         if whole && let Some(record) = self.trail.records.first() {
             context["undo_of_commit"] = json!(record.commit_lsn.to_string());

@@ -1,0 +1,188 @@
+//! Undoes and redoes random transactions, over tables with foreign keys of every kind, triggers, generated and identity
+//! columns: the database is what it was, or the refusal names what is in the way, and nothing was written.
+//!
+//! `CDC_AUDIT_UNDO_ROUNDS` sets the number of transactions, `CDC_AUDIT_SEED` the random choices.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod transactions;
+
+use std::process::Command;
+
+use audit_testkit::{Daemon, shared};
+use cdc_audit_tests::dice::Dice;
+use cdc_audit_tests::world::World;
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use transactions::{DUMPED, EVERY_TABLE, SCHEMA, transaction};
+
+/// A transaction that committed, and the tables around it.
+struct Done {
+    xid: u32,
+    before: String,
+    statements: Vec<String>,
+}
+
+struct Bench {
+    world: World,
+    client: Client,
+    login: String,
+    dice: Dice,
+    _daemon: Daemon,
+}
+
+/// How an undo ended.
+enum Ended {
+    /// The number of its transaction.
+    Undone(u32),
+    /// What it said.
+    Refused(String),
+}
+
+/// Each of these names what is in the way.
+const NAMED: [&str; 9] = [
+    "_fkey",
+    "_pkey",
+    "_key",
+    "_check",
+    "another row has this key now",
+    "the row is not there any more",
+    "the value was changed later",
+    "GENERATED ALWAYS AS IDENTITY",
+    "not-null",
+];
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+impl Bench {
+    async fn new(seed: u64) -> Bench {
+        let server = shared(17).await;
+        let rules = "[[tables]]\nname = \"*\"\nignore_alone = [\"touched\"]\nbaseline = false\n";
+        let world = World::on(server).full(true).without_lake().unwitnessed().tables(rules).sql(SCHEMA).build().await;
+        let login = audit_testkit::unique("ann");
+        let grants = format!(
+            "CREATE ROLE {login} LOGIN; GRANT USAGE ON SCHEMA cdc_audit TO {login}; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {login}"
+        );
+        server.execute(&world.database, &grants);
+        let daemon = world.launch().start();
+        let client = world.client().await;
+        // Every table has versions, so that every one can be named.
+        client.batch_execute(&format!("SET search_path TO public; {EVERY_TABLE}")).await.expect("rows");
+        Bench { client, world, login, dice: Dice::new(seed), _daemon: daemon }
+    }
+
+    /// All tables, without what triggers keep.
+    async fn dump(&self) -> String {
+        self.client.query_one(DUMPED, &[]).await.expect("the tables").get(0)
+    }
+
+    /// Runs random statements in one transaction; `None` if nothing was committed.
+    async fn transact(&mut self) -> Option<Done> {
+        let before = self.dump().await;
+        let statements = transaction(&mut self.dice);
+        self.client.batch_execute("BEGIN").await.expect("a transaction");
+        let mut taken = Vec::new();
+        for statement in &statements {
+            self.client.batch_execute("SAVEPOINT s").await.expect("a savepoint");
+            match self.client.execute(statement, &[]).await {
+                Ok(1..) => taken.push(statement.clone()),
+                Ok(0) => {}
+                Err(_) => self.client.batch_execute("ROLLBACK TO s").await.expect("a savepoint"),
+            }
+        }
+        let xid = self.client.query_one("SELECT pg_current_xact_id()::text", &[]).await.expect("a number");
+        let xid = xid.get::<_, String>(0).parse::<u64>().expect("a number") as u32;
+        let committed = self.client.batch_execute("COMMIT").await;
+        (committed.is_ok() && self.dump().await != before).then_some(Done { xid, before, statements: taken })
+    }
+
+    /// Undoes a transaction by the program, and checks that a refusal is one.
+    async fn undo(&self, xid: u32) -> Ended {
+        let before = self.dump().await;
+        let (_, place) = self.world.url.split_once('@').expect("a role and a place");
+        let login = format!("postgres://{}@{place}", self.login);
+        let mut command = Command::new(audit_testkit::program());
+        command.args(["undo", &format!("xid:{xid}"), "--as", &login, "--actor", "boss", "--reason", "random"]);
+        command.args(["--yes", "--accept-triggers", "--json", "--wait", "60s", "--config"]).arg(&self.world.config);
+        for table in ["regions", "people", "tasks", "pairs", "strict"] {
+            command.args(["--table", table]);
+        }
+        let output = command.output().expect("the program runs");
+        let said = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said).into_owned()).concat();
+        match output.status.code() {
+            Some(0) => {
+                let told: Value =
+                    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+                assert_eq!(told["applied"], Value::from(true), "{said}");
+                let xid: u64 = told["xid"].as_str().expect("a number").parse().expect("a number");
+                Ended::Undone(xid as u32)
+            }
+            Some(11) => {
+                assert_eq!(self.dump().await, before, "a refused undo wrote something: {said}");
+                assert!(NAMED.iter().any(|name| said.contains(name)), "a refusal that names nothing: {said}");
+                Ended::Refused(said)
+            }
+            code => panic!("undo of {xid} ended with {code:?}: {said}"),
+        }
+    }
+
+    /// Waits until the trail has a transaction.
+    async fn caught_up(&self, xid: u32) {
+        let hot = self.world.hot().await;
+        audit_testkit::eventually_async("the last transaction in the trail", async || {
+            let asked = "SELECT count(*) FROM cdc_audit.versions WHERE xid = $1::text::bigint";
+            hot.query_one(asked, &[&xid.to_string()]).await.is_ok_and(|row| row.get::<_, i64>(0) > 0)
+        })
+        .await;
+    }
+}
+
+/// Undone in any order and redone, the tables are what they were; undone from the last to the first, they are empty again.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_transactions_are_undone_and_redone() {
+    let seed = cdc_audit_tests::seed();
+    let rounds = from_environment("CDC_AUDIT_UNDO_ROUNDS").unwrap_or(if audit_testkit::thorough() { 150 } else { 24 });
+    println!("CDC_AUDIT_UNDO_ROUNDS={rounds}");
+    let mut bench = Bench::new(seed).await;
+    let mut done: Vec<Done> = Vec::new();
+    while (done.len() as u64) < rounds {
+        done.extend(bench.transact().await);
+    }
+    let last = done.last().expect("a transaction");
+    bench.caught_up(last.xid).await;
+    let mut redone = 0;
+    for _ in 0..rounds / 2 {
+        // Mostly a late one, because later changes of the same rows are in the way of others.
+        let among = if bench.dice.one_in(4) { done.len() } else { 4 };
+        let at = done.len() - 1 - bench.dice.below(among.min(done.len()) as u64) as usize;
+        let before = bench.dump().await;
+        let Ended::Undone(undo) = bench.undo(done[at].xid).await else { continue };
+        match bench.undo(undo).await {
+            Ended::Undone(redo) => {
+                assert_eq!(bench.dump().await, before, "{:?} undone and redone", done[at].statements);
+                redone += 1;
+                // From now on it is the redo that made these rows.
+                done[at].xid = redo;
+            }
+            Ended::Refused(said) => panic!("an undo cannot be undone: {said}\n{:?}", done[at].statements),
+        }
+    }
+    let mut undone = 0;
+    while let Some(Done { xid, before, statements }) = done.pop() {
+        match bench.undo(xid).await {
+            Ended::Undone(_) => assert_eq!(bench.dump().await, before, "{statements:?} undone"),
+            // Nothing but what cannot be undone at all stands in the way of the last transaction.
+            Ended::Refused(said) => {
+                let alone = ["strict_mate_fkey", "_pkey", "GENERATED ALWAYS AS IDENTITY"];
+                assert!(alone.iter().any(|name| said.contains(name)), "{said}\n{statements:?}");
+                break;
+            }
+        }
+        undone += 1;
+    }
+    eprintln!("{redone} redone, {undone} undone from the last");
+    assert!(redone > 0 && undone > 0);
+}
