@@ -15,4 +15,4 @@ pub use commit::Commit;
 pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};
-pub use timeline::Timeline;
+pub use timeline::{Coverage, Gap, Reached, Timeline};

@@ -124,6 +124,28 @@ impl Store {
         }
     }
 
+    /// The first position with a version that was committed at or after a time, in any table.
+    pub(crate) async fn first(&self, source: &str, since: Micros) -> Result<Option<Position>, StoreError> {
+        let (source, since) = (source.to_owned(), Some(since));
+        match self {
+            Store::Hot(hot) => {
+                let selection = audit_hot::Selection { source, since, ..audit_hot::Selection::default() };
+                Ok(hot.first(&selection).await?)
+            }
+            Store::Lake(lake) => {
+                let mut first: Option<Position> = None;
+                for table in lake.tables(&source).await? {
+                    let found = match lake.export(&source, &table, since, None).await {
+                        Err(LakeError::NoTable { .. }) => None,
+                        found => std::pin::pin!(found?).try_next().await?,
+                    };
+                    first = first.into_iter().chain(found.map(|record| record.position)).min();
+                }
+                Ok(first)
+            }
+        }
+    }
+
     /// Counts the versions of these tables that lie within the bounds.
     pub(crate) async fn totals(&self, source: &str, tables: &[String], bounds: &Bounds) -> Result<Totals, StoreError> {
         Ok(match self {

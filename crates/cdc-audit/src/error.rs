@@ -32,7 +32,6 @@ pub mod code {
     /// What was asked for was not found: a row, with `-q` any answer, with `keys destroy` a key of that data subject.
     pub const NOT_FOUND: u8 = 8;
     /// With `--strict`: the answer does not cover all that was asked for.
-    #[allow(dead_code)]
     pub const INCOMPLETE: u8 = 9;
     /// Something was found that somebody should look at: findings, or differences.
     #[allow(dead_code)]

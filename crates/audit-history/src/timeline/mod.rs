@@ -13,7 +13,9 @@
 //! - **The end** of a store is where the transactions begin that it may not have whole. What is stored after it is not
 //!   read.
 
+mod coverage;
 mod merge;
+mod resolve;
 mod seen;
 mod totals;
 mod trail;
@@ -30,6 +32,8 @@ use futures::stream::{BoxStream, StreamExt};
 use crate::store::{Head, Orders, Part, Selection, Store, StoreError};
 use seen::Seen;
 use trail::Trails;
+
+pub use coverage::{Coverage, Gap, Reached};
 
 type Records = BoxStream<'static, Result<Record, StoreError>>;
 

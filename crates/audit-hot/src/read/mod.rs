@@ -302,6 +302,19 @@ impl HotReader {
         Ok(row.get::<_, Option<Time>>(0).map(|Time(at)| at))
     }
 
+    /// The first position of the versions that [`HotReader::export`] would return.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read, or holds a row that the daemon would not write.
+    pub async fn first(&self, selection: &Selection) -> Result<Option<Position>, ReadError> {
+        let (from, condition) = self.chosen(selection).await?;
+        let statement = format!("SELECT min(position) FROM {from} WHERE {}", condition.text);
+        let row =
+            self.client.query_one(&statement, &condition.parameters()).await.map_err(failed("looking for a time"))?;
+        let first = row.get::<_, Option<&str>>(0).map(str::parse).transpose();
+        first.map_err(|_| ReadError::Stored { what: "position".to_owned() })
+    }
+
     /// The number of versions that [`HotReader::export`] would return.
     ///
     /// # Errors

@@ -54,11 +54,14 @@ impl HotReader {
     /// The tables of versions, as LOCK TABLE takes them. With very many partitions the tables are locked without them: a
     /// partition that is dropped needs its table, too, unless that table is a partition itself.
     async fn lockable(&self, source: &str) -> Result<String, ReadError> {
-        let statement = "WITH tables AS (\
-             SELECT 'cdc_audit.versions'::regclass AS own \
-             UNION SELECT to_regclass(format('cdc_audit.%I', name)) FROM cdc_audit.versions_tables WHERE source = $1) \
-             SELECT own::regclass::text, (SELECT count(*) FROM pg_partition_tree(own)) FROM tables \
-             WHERE own IS NOT NULL ORDER BY own";
+        // A function like `pg_partition_tree` would lock what it lists, after the snapshot.
+        let statement = "WITH RECURSIVE tables AS (\
+               SELECT 'cdc_audit.versions'::regclass::oid AS own \
+               UNION SELECT to_regclass(format('cdc_audit.%I', name))::oid FROM cdc_audit.versions_tables WHERE source = $1), \
+             relations AS (\
+               SELECT own, own AS relation FROM tables WHERE own IS NOT NULL \
+               UNION ALL SELECT own, inhrelid FROM relations JOIN pg_inherits ON inhparent = relation) \
+             SELECT own::regclass::text, count(*) FROM relations GROUP BY own ORDER BY own";
         let rows = self.client.query(statement, &[&source]).await.map_err(failed("reading which tables there are"))?;
         let relations: i64 = rows.iter().map(|row| row.get::<_, i64>(1)).sum();
         let only = if relations > LOCKS_MAX { "ONLY " } else { "" };

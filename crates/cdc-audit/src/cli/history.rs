@@ -5,8 +5,10 @@ mod lines;
 
 use std::process::ExitCode;
 
+use audit_core::position::{Position, Window};
 use audit_history::question::point::Point;
 use audit_history::row::{Found, Then, Told, Version};
+use serde_json::json;
 
 use super::row::{Asked, RowArgs, object};
 use crate::access::{Purpose, report, revealer};
@@ -21,7 +23,7 @@ use crate::output::{note, print_exactly, print_json};
     cdc-audit history orders 42 --field state --changed-within 90d      exit code 0 or 8\n  \
     cdc-audit history orders 42 --from archive --json\n  \
     cdc-audit history users 42 --decrypt --purpose \"claim 4711\"\n\n\
-    Exit codes: 0 shown, 8 --changed-within found no change, 9 it cannot tell."
+    Exit codes: 0 shown, 8 --changed-within found no change, 9 it cannot tell, or --strict and something is missing."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -29,6 +31,18 @@ pub struct Args {
     /// At most so many versions, the newest.
     #[arg(long, default_value_t = 100)]
     limit: usize,
+    /// Only versions before this position: the next page, after the oldest version of the last one.
+    #[arg(long, value_name = "POSITION")]
+    before: Option<Position>,
+    /// Only versions at or before this position: the head of the first page, so that new versions do not shift pages.
+    #[arg(long, value_name = "POSITION")]
+    head: Option<Position>,
+    /// One JSON object: `items`, `next` for --before, `head` for --head, and `coverage`: what the answer covers.
+    #[arg(long, conflicts_with_all = ["json", "field", "diff", "shape", "with_row"])]
+    page: bool,
+    /// End with code 9 if the answer may not have everything.
+    #[arg(long)]
+    strict: bool,
     /// Only changes of these columns.
     #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
     field: Vec<String>,
@@ -66,7 +80,8 @@ enum Shape {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let Args { row, limit, field, to, changed_within, diff, shape, with_row, all, raw, decrypt, purpose } = args;
+    let Args { row, limit, before, head, page, strict, .. } = args;
+    let Args { field, to, changed_within, diff, shape, with_row, all, raw, decrypt, purpose, .. } = args;
     let json = row.source.json;
     let mut revealer = match decrypt {
         true => Some(revealer((&purpose, &row.source.reader), config, "history", u64::MAX).await?),
@@ -79,26 +94,36 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     if let Some(within) = changed_within {
         return changed(&asked, &then, &wanted, &within);
     }
-    let mut versions: Vec<Version> =
-        then.versions.iter().rev().filter(|version| wanted.has(version)).take(limit).cloned().collect();
+    let window = Window { from: None, to: before.into_iter().chain(head.map(Position::next)).min() };
+    let is_asked = |version: &&Version| window.holds(version.record.position) && wanted.has(version);
+    let mut versions: Vec<Version> = then.versions.iter().rev().filter(is_asked).take(limit).cloned().collect();
     if let Some(revealer) = &mut revealer {
         for version in &mut versions {
             let plain = revealer.record(version.record.clone()).await?;
             *version = version.clone().revealed(&asked.facts, plain);
         }
     }
+    let coverage = head.map_or_else(|| asked.coverage.clone(), |head| asked.coverage.clone().up_to(head));
+    let next = versions.last().filter(|_| versions.len() == limit).map(|oldest| oldest.record.position);
     match (json, shape.is_some() || with_row, field.is_empty()) {
+        _ if page => {
+            let items: Vec<Told> = versions.iter().map(|version| Told::of(&asked.facts, version, raw)).collect();
+            print_json(&json!({ "items": items, "next": next, "head": coverage.head, "coverage": coverage }))?;
+        }
         (_, true, _) => print_exactly(trail(&asked, &then, &versions, with_row, raw))?,
         (true, _, true) => versions.iter().try_for_each(|version| print_json(&Told::of(&asked.facts, version, raw)))?,
         (_, _, false) => fields::show(&asked, &versions, &wanted, json)?,
         (false, _, true) if diff => lines::diff(&asked, &versions)?,
         (false, _, true) => lines::show(&asked, &versions, raw)?,
     }
-    if !json && versions.len() == limit {
-        note(format!("The newest {limit}; older ones with --limit."));
+    if let Some((next, head)) = next.zip(coverage.head).filter(|_| !json && !page) {
+        note(format!("The newest {limit}; older ones with --limit, or with --before {next} --head {head}."));
+    }
+    if strict || !json && !page {
+        note(&coverage);
     }
     revealer.as_ref().map_or(Ok(()), report)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if strict && !coverage.complete { ExitCode::from(code::INCOMPLETE) } else { ExitCode::SUCCESS })
 }
 
 /// Which versions are wanted.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use audit_core::json::unquote;
 use audit_core::position::Micros;
 use audit_core::stored::Record;
+use audit_history::Coverage;
 use audit_history::question::point::Point;
 use audit_history::question::time::Clock;
 use audit_history::row::{Absent, Facts, Found, Known, State, Then, Version};
@@ -64,6 +65,7 @@ pub struct Asked {
     /// What is missing for every row of the table.
     pub marks: Vec<Record>,
     pub facts: Facts,
+    pub coverage: Coverage,
     pub clock: Clock,
 }
 
@@ -83,7 +85,8 @@ impl Asked {
         let marks = store.marks(name, &table).await?;
         let complete = records.len() < VERSIONS_MAX as usize;
         let facts = Facts::new(store.shapes(name, &table).await?, &marks, complete);
-        Ok(Asked { table, given, key, records, marks, facts, clock })
+        let coverage = store.coverage(name).await?;
+        Ok(Asked { table, given, key, records, marks, facts, coverage, clock })
     }
 
     /// The row at a point; nothing is looked through.

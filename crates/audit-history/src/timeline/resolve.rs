@@ -1,0 +1,50 @@
+//! From a point to a position.
+
+use audit_core::position::{Micros, Position};
+
+use super::Timeline;
+use crate::commit::Commit;
+use crate::question::point::Point;
+use crate::store::{Head, StoreError};
+
+impl Timeline {
+    /// The position before which everything lies that had happened at a point; `None` if the point needs a row to be
+    /// understood (`v3`), or if nothing is recorded.
+    ///
+    /// ⚠ A time stands for the versions before the first one, in the order of positions, that was committed later, whole
+    /// transactions only. Commit times are not in the order of commits, so all versions that were committed until then
+    /// can be a state that never existed.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub async fn resolve(&self, source: &str, point: &Point) -> Result<Option<Position>, StoreError> {
+        let end = self.head().map(Head::end);
+        let before = match point {
+            Point::Now => end,
+            Point::Time(time) => self.first_after(source, *time).await?.map(transaction).or(end),
+            Point::At(position) => Some(position.next()),
+            Point::Before(position) => Some(*position),
+            Point::BeforeXid(xid) => {
+                let commit = self.commit(source, Commit::Xid(*xid), None).await?;
+                commit.first().map(|record| transaction(record.position))
+            }
+            Point::Version(_) | Point::Back(_) => None,
+        };
+        Ok(before.into_iter().chain(end).min().filter(|_| before.is_some()))
+    }
+
+    /// The first position with a version that was committed after a time.
+    async fn first_after(&self, source: &str, time: Micros) -> Result<Option<Position>, StoreError> {
+        let since = Micros(time.0.saturating_add(1));
+        let mut firsts = Vec::new();
+        for tier in &self.tiers {
+            firsts.extend(tier.store.first(source, since).await?);
+        }
+        Ok(firsts.into_iter().min())
+    }
+}
+
+/// The position at which the transaction begins.
+fn transaction(position: Position) -> Position {
+    Position { seq: 0, ..position }
+}
