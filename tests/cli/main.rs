@@ -11,6 +11,8 @@ mod running;
 mod timeline;
 // `history` and `export`.
 mod trail;
+// `search` and `tx`.
+mod search;
 // `show`, `diff`, `blame`, and the old values that `history` derives.
 mod row;
 // `activity`.

@@ -40,4 +40,5 @@ pub use key::{KeyId, Kind, SecretKey};
 pub use open::{Unopened, open, open_token};
 pub use sealer::{ClassId, Failure, Limits, Sealer, Wanted};
 pub use subject::{ERASED, SubjectId, Subjects};
+pub use token::token;
 pub use wrap::{unwrap_key, wrap_key};

@@ -42,6 +42,13 @@ impl Tokens {
     }
 }
 
+/// The token of a value in a domain, for anyone who has the key and searches for it; `None` if the value is too long.
+pub fn token(id: &KeyId, key: &SecretKey, domain: &[u8], plain: &[u8]) -> Option<String> {
+    let (mut scratch, mut out) = (Vec::new(), String::new());
+    Tokens::new(id.clone(), key)?.write(domain, plain, &mut scratch, &mut out)?;
+    Some(out)
+}
+
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tokens({})", self.id)

@@ -44,6 +44,7 @@ pub mod quarantine;
 pub mod record;
 pub mod rules;
 mod seal;
+pub mod search;
 pub mod shape;
 pub mod sink;
 pub mod stored;

@@ -8,8 +8,10 @@ mod key;
 pub mod question;
 pub mod report;
 pub mod row;
+pub mod search;
 mod store;
 mod timeline;
+pub mod transaction;
 
 pub use commit::Commit;
 pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Manifest, export};

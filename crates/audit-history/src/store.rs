@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use audit_core::position::{Lsn, Micros, Position, Window};
+use audit_core::search::{Commit, Matches, Wanted};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::{ColumnOrder, Record};
@@ -263,6 +264,45 @@ impl Store {
                 Err(LakeError::NoTable { .. }) => futures::stream::empty().boxed(),
                 found => found?.map_err(StoreError::Lake).boxed(),
             },
+        })
+    }
+
+    /// The newest versions of the wanted tables that match, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
+    pub async fn search(&self, wanted: &Wanted, matches: Matches<'_>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        let records = match self {
+            Store::Hot(hot) => hot.search(wanted, matches, limit).await?,
+            Store::Lake(lake) => lake.search(wanted, matches, limit).await?,
+        };
+        let mut orders: HashMap<String, Orders> = HashMap::new();
+        let mut sorted = Vec::with_capacity(records.len());
+        for record in records {
+            if !orders.contains_key(&record.table_name) {
+                let shapes = self.shapes(&wanted.source, &record.table_name).await?;
+                orders.insert(record.table_name.clone(), Orders::of(shapes));
+            }
+            sorted.push(match orders.get(&record.table_name) {
+                Some(orders) => orders.apply(record),
+                None => record,
+            });
+        }
+        Ok(sorted)
+    }
+
+    /// The number of versions that transactions have in each table; their commit times find them.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be read.
+    pub async fn commit_sizes(
+        &self,
+        source: &str,
+        commits: &[(Commit, Micros)],
+    ) -> Result<HashMap<(Commit, String), u64>, StoreError> {
+        Ok(match self {
+            Store::Hot(hot) => hot.commit_sizes(source, commits).await?,
+            Store::Lake(lake) => lake.commit_sizes(source, &lake.tables(source).await?, commits).await?,
         })
     }
 

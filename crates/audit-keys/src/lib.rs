@@ -40,6 +40,7 @@ mod keyring;
 mod master;
 mod opener;
 mod reveal;
+mod searched;
 mod store;
 
 pub use access::{Access, Accesses, Ask};
@@ -49,4 +50,5 @@ pub use error::{KeyError, OpenError};
 pub use keyring::{Keyring, Waiting};
 pub use master::{MasterKey, Place, Wrapped, append_version};
 pub use opener::Opener;
+pub use searched::Searched;
 pub use store::{Generation, KeyStore, StoredKey, StoredSubject};

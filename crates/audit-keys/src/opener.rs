@@ -81,7 +81,7 @@ impl Opener {
         &self.store
     }
 
-    async fn key(&self, id: &KeyId) -> Result<SecretKey, KeyError> {
+    pub(crate) async fn key(&self, id: &KeyId) -> Result<SecretKey, KeyError> {
         let kept = self
             .unwrapped
             .lock()

@@ -45,6 +45,11 @@ pub struct Config {
     pub http: HttpConfig,
     #[serde(default)]
     pub log: LogConfig,
+    #[serde(default)]
+    pub display: DisplayConfig,
+    /// Questions by name: `cdc-audit search @refunds` asks `[questions.refunds]`.
+    #[serde(default)]
+    pub questions: BTreeMap<String, SavedQuestion>,
 }
 
 /// A sink, by its type.
@@ -82,6 +87,29 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,audit_lake=debug`. Default: `info`.
     pub level: Option<String>,
+}
+
+/// How answers are shown.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DisplayConfig {
+    /// The time zone of times that people give and see: `UTC`, `+02:00`, or a name such as `Europe/Rome`. JSON always has UTC.
+    pub time_zone: String,
+}
+
+impl Default for DisplayConfig {
+    fn default() -> DisplayConfig {
+        DisplayConfig { time_zone: "UTC".to_string() }
+    }
+}
+
+/// A question that is asked again and again.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SavedQuestion {
+    /// The words that `search` takes: a table, if any, and filters.
+    #[schemars(extend("example" = "orders state:->refunded -actor:31"))]
+    pub search: String,
 }
 
 /// How log lines look.

@@ -84,6 +84,10 @@ enum Configured {
     Resume(cli::resume::Args),
     /// Show the trail of one row, newest first.
     History(cli::history::Args),
+    /// Search all tables, newest first: who did what, when, and from what to what.
+    Search(cli::search::Args),
+    /// Show everything that one transaction did, in order.
+    Tx(cli::tx::Args),
     /// Show one row as it is, or as it was at a point.
     Show(cli::show::Args),
     /// Show what differs between two points in a row's history.
@@ -115,7 +119,7 @@ enum Configured {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(cli::filters::arguments(std::env::args_os()));
     // Reading our output may stop at any line (`| head`): that is no failure of ours.
     match dispatch(cli) {
         Ok(code) => code,
@@ -156,6 +160,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         match command {
             Configured::Setup(args) => cli::setup::run(args, &config).await,
             Configured::History(args) => cli::history::run(args, &config).await,
+            Configured::Search(args) => cli::search::run(args, &config).await,
+            Configured::Tx(args) => cli::tx::run(args, &config).await,
             Configured::Show(args) => cli::show::run(args, &config).await,
             Configured::Diff(args) => cli::diff::run(args, &config).await,
             Configured::Blame(args) => cli::blame::run(args, &config).await,

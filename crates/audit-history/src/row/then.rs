@@ -140,12 +140,8 @@ fn until(facts: &Facts, records: &[Record], marks: &[Record], point: Point) -> R
             let mut all: Vec<&Record> = records.iter().chain(marks).collect();
             all.sort_by_key(|record| record.position);
             let later = all.iter().position(|record| record.committed_at > time);
-            match later {
-                None => None,
-                Some(later) => Some(
-                    later.checked_sub(1).and_then(|last| all.get(last)).map(|last| last.position).unwrap_or_default(),
-                ),
-            }
+            let before = |at: usize| at.checked_sub(1).and_then(|last| all.get(last)).map(|last| last.position);
+            later.map(|later| before(later).unwrap_or_default())
         }
     })
 }

@@ -16,6 +16,7 @@
 mod coverage;
 mod merge;
 mod resolve;
+mod search;
 mod seen;
 mod totals;
 mod trail;

@@ -7,14 +7,17 @@ mod history;
 mod pin;
 mod places;
 mod row;
+mod search;
 mod sql;
 mod totals;
 mod views;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use audit_connect::{ConnectError, PgEndpoint, ServerError, connect};
 use audit_core::position::{Micros, Position, Window};
+use audit_core::search::{Commit, Matches, Wanted};
 use audit_core::shape::Shape;
 use audit_core::sink::{Checkpoint, SinkError};
 use audit_core::stored::Record;
@@ -202,6 +205,27 @@ impl HotReader {
     /// Fails if the database cannot be read.
     pub async fn trail(&self, source: &str, table: &str) -> Result<RowTrail, ReadError> {
         RowTrail::open(&self.client, &self.whose, (source, table), self.window).await
+    }
+
+    /// The newest versions that are wanted and match, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read, or holds a row that the daemon would not write.
+    pub async fn search(&self, wanted: &Wanted, matches: Matches<'_>, limit: usize) -> Result<Vec<Record>, ReadError> {
+        let wanted = Wanted { window: wanted.window.within(self.window), ..wanted.clone() };
+        search::search(&self.client, &self.whose, &wanted, matches, limit).await
+    }
+
+    /// The number of versions that transactions have in each table; their commit times find them.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read.
+    pub async fn commit_sizes(
+        &self,
+        source: &str,
+        commits: &[(Commit, Micros)],
+    ) -> Result<HashMap<(Commit, String), u64>, ReadError> {
+        search::commit_sizes(&self.client, &self.whose, source, commits).await
     }
 
     /// Streams versions in the order of their positions. The server sorts them; nothing is collected here.

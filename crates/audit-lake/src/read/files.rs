@@ -27,6 +27,8 @@ pub struct DataFile {
     pub path: Path,
     pub size: u64,
     pub rows: u64,
+    /// The latest commit time in it, if the log says so.
+    pub last_committed: Option<Micros>,
 }
 
 /// The log's statistics of a file. A value that they do not exclude may be in the file.
@@ -116,7 +118,8 @@ impl Pinned {
             let stats: Stats = view.stats().and_then(|stats| serde_json::from_str(&stats).ok()).unwrap_or_default();
             if wanted(&name, &stats) {
                 let (store, size, rows) = (log.store().clone(), view.size() as u64, stats.num_records.unwrap_or(0));
-                files.push(DataFile { store, name, path, size, rows });
+                let last_committed = stats.committed_until();
+                files.push(DataFile { store, name, path, size, rows, last_committed });
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ mod files;
 mod groups;
 mod history;
 mod record;
+mod search;
 mod snapshots;
 mod totals;
 
@@ -17,6 +18,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_core::position::{Micros, Window};
+use audit_core::search::{Commit, Matches, Newest, Wanted};
 use audit_core::shape::Shape;
 use audit_core::sink::Checkpoint;
 use audit_core::stored::Record;
@@ -215,6 +217,47 @@ impl LakeReader {
     /// Returns [`LakeError::NoTable`] if no store has the table, and fails if a store cannot be read.
     pub async fn trail(&self, source: &str, table: &str) -> Result<RowTrail, LakeError> {
         Ok(RowTrail::new(self.logs(source, table).await?, self.window))
+    }
+
+    /// The newest versions of the wanted tables that match, newest first, at most `limit`. A table that the lake does not
+    /// have has none.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub async fn search(&self, wanted: &Wanted, matches: Matches<'_>, limit: usize) -> Result<Vec<Record>, LakeError> {
+        let wanted = &Wanted { window: wanted.window.within(self.window), ..wanted.clone() };
+        let mut newest = Newest::new(limit);
+        for table in &wanted.tables {
+            let logs = match self.logs(&wanted.source, table).await {
+                Err(LakeError::NoTable { .. }) => continue,
+                logs => logs?,
+            };
+            search::search(&logs, wanted, matches, limit).await?.into_iter().for_each(|record| newest.add(record));
+        }
+        Ok(newest.into_records())
+    }
+
+    /// The number of versions that transactions have in these tables; their commit times find them.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub async fn commit_sizes(
+        &self,
+        source: &str,
+        tables: &[String],
+        commits: &[(Commit, Micros)],
+    ) -> Result<HashMap<(Commit, String), u64>, LakeError> {
+        let mut sizes = HashMap::new();
+        for table in tables {
+            match self.logs(source, table).await {
+                Err(LakeError::NoTable { .. }) => continue,
+                logs => {
+                    let found = search::commit_sizes(&*logs?, self.window, commits).await?;
+                    sizes.extend(found.into_iter().map(|(commit, size)| ((commit, table.clone()), size)));
+                }
+            }
+        }
+        Ok(sizes)
     }
 
     /// The table's `error` records that name no row, in the order of their positions.

@@ -91,7 +91,7 @@ impl Rows {
         column.is_valid(at).then(|| column.value(at))
     }
 
-    fn number(&self, column: &str, at: usize) -> Option<u32> {
+    pub fn number(&self, column: &str, at: usize) -> Option<u32> {
         let column = self.batch.column_by_name(column)?;
         if !column.is_valid(at) {
             return None;
@@ -103,7 +103,8 @@ impl Rows {
         }
     }
 
-    fn names(&self, column: &str, at: usize) -> Option<Vec<String>> {
+    /// The names in a list; `None` if there is no list.
+    pub fn names(&self, column: &str, at: usize) -> Option<Vec<String>> {
         let column = self.batch.column_by_name(column)?.as_list_opt::<i32>()?;
         let names = column.is_valid(at).then(|| column.value(at))?;
         Some(names.as_string_opt::<i32>()?.iter().flatten().map(str::to_string).collect())

@@ -154,7 +154,7 @@ fn changed(asked: &Asked, then: &Then<'_>, wanted: &Wanted<'_>, within: &str) ->
         false => fields::entries(version, wanted).any(|entry| entry.is_certain()),
     };
     let row = format!("{} {}", asked.table, asked.given);
-    if let Some(version) = recent().filter(certain).next_back() {
+    if let Some(version) = recent().rfind(certain) {
         note(format!("{row} changed at {} {}", asked.time(version.record.committed_at), asked.zone()));
         return Ok(ExitCode::SUCCESS);
     }

@@ -36,7 +36,8 @@ impl KeyOf {
     }
 }
 
-fn named(name: &str, tables: &[String], rules: &Rules) -> Result<String, CliError> {
+/// The same among these tables.
+pub fn named(name: &str, tables: &[String], rules: &Rules) -> Result<String, CliError> {
     let suffix = format!(".{name}");
     let label = |table: &String| rules.for_name(table.clone()).rule.item_type;
     let is_called = |table: &&String| table.ends_with(&suffix) || label(table).as_deref() == Some(name);

@@ -1,0 +1,180 @@
+//! Searching all tables ([`search`]), and counting what is found ([`count`]).
+
+use std::collections::{BTreeMap, HashSet};
+
+use audit_core::position::Micros;
+use audit_core::search::{Moment, Wanted};
+use audit_core::stored::Record;
+use futures::StreamExt;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::question::filter::{Attribute, Condition, Filter};
+use crate::question::matcher::Matcher;
+use crate::store::{Selection, StoreError};
+use crate::timeline::Timeline;
+
+/// Rows that are read to find further rows, where each row is shown once.
+const ROWS_PAGE: usize = 500;
+
+/// Number of groups that are counted. More would be no overview, and take memory.
+const GROUPS_MAX: usize = 100_000;
+
+/// A page of the answer.
+#[derive(Debug)]
+pub struct Page {
+    /// Newest first.
+    pub records: Vec<Record>,
+    /// Whether there are older ones.
+    pub more: bool,
+}
+
+/// What a filter asks of the stores, for these tables.
+pub fn wanted(source: &str, tables: Vec<String>, filter: &Filter) -> Wanted {
+    let (since, until) = filter.span();
+    let changed = filter.terms.iter().filter(|term| !term.not).filter_map(|term| match &term.condition {
+        Condition::Touched { column } | Condition::Changed { column, .. } => Some(column.clone()),
+        _ => None,
+    });
+    Wanted {
+        source: source.to_owned(),
+        tables,
+        since,
+        until,
+        events: filter.only(Attribute::Event),
+        actors: filter.only(Attribute::Actor),
+        xids: filter.only(Attribute::Xid).iter().filter_map(|xid| xid.parse().ok()).collect(),
+        changed: changed.collect(),
+        ..Wanted::default()
+    }
+}
+
+/// The newest versions that match, at most `limit`; with `rows` only the newest one of each key.
+///
+/// # Errors
+/// Fails if the store cannot be read.
+pub async fn search(
+    store: &Timeline,
+    wanted: &Wanted,
+    matcher: &Matcher,
+    limit: usize,
+    rows: bool,
+) -> Result<Page, StoreError> {
+    if rows {
+        return search_rows(store, wanted, matcher, limit).await;
+    }
+    let mut records = store.search(wanted, &|record| matcher.matches(record), limit.saturating_add(1)).await?;
+    let more = records.len() > limit;
+    records.truncate(limit);
+    Ok(Page { records, more })
+}
+
+async fn search_rows(store: &Timeline, wanted: &Wanted, matcher: &Matcher, limit: usize) -> Result<Page, StoreError> {
+    let (mut wanted, mut seen, mut records) = (wanted.clone(), HashSet::new(), Vec::new());
+    loop {
+        let page = store.search(&wanted, &|record| matcher.matches(record), ROWS_PAGE).await?;
+        let is_last = page.len() < ROWS_PAGE;
+        wanted.before = page.last().map(Moment::of).or(wanted.before);
+        for record in page {
+            if seen.insert((record.table_name.clone(), record.key.clone())) {
+                records.push(record);
+            }
+            if records.len() > limit {
+                records.truncate(limit);
+                return Ok(Page { records, more: true });
+            }
+        }
+        if is_last {
+            return Ok(Page { records, more: false });
+        }
+    }
+}
+
+/// What versions are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    Actor,
+    Event,
+    /// Each column that a version changed.
+    Field,
+    Table,
+    /// The day of the commit, in a time zone.
+    Day,
+}
+
+/// Why versions cannot be counted.
+#[derive(Debug, thiserror::Error)]
+pub enum CountError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("there are more than {GROUPS_MAX} groups")]
+    TooMany,
+}
+
+/// Counts by the values of the groups, in the order in which the groups were given.
+pub type Counts = BTreeMap<Vec<Option<String>>, u64>;
+
+/// Counts the versions that match; without groups there is one count. Every version of the span is read.
+///
+/// # Errors
+/// Fails if the store cannot be read, or if there are too many groups.
+pub async fn count(
+    store: &Timeline,
+    wanted: &Wanted,
+    matcher: &Matcher,
+    groups: &[Group],
+    zone: &TimeZone,
+) -> Result<Counts, CountError> {
+    let mut counts = Counts::new();
+    for table in &wanted.tables {
+        let selection = Selection {
+            source: wanted.source.clone(),
+            table: table.clone(),
+            since: wanted.since,
+            until: wanted.until,
+            unattributed: false,
+            after: None,
+        };
+        let mut versions = store.versions(&selection).await?;
+        while let Some(record) = versions.next().await {
+            let record = record?;
+            if !matcher.matches(&record) {
+                continue;
+            }
+            for group in grouped(&record, groups, zone) {
+                *counts.entry(group).or_default() += 1;
+            }
+            if counts.len() > GROUPS_MAX {
+                return Err(CountError::TooMany);
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// The groups that a record belongs to: one, or one for each column that it changed.
+fn grouped(record: &Record, groups: &[Group], zone: &TimeZone) -> Vec<Vec<Option<String>>> {
+    let fields: Vec<Option<String>> = match groups.contains(&Group::Field) {
+        true => fields(record).into_iter().map(Some).collect(),
+        false => vec![None],
+    };
+    let value = |group: &Group, field: &Option<String>| match group {
+        Group::Actor => record.actor_id.clone(),
+        Group::Event => Some(record.event.clone()),
+        Group::Table => Some(record.table_name.clone()),
+        Group::Field => field.clone(),
+        Group::Day => day(record.committed_at, zone),
+    };
+    fields.iter().map(|field| groups.iter().map(|group| value(group, field)).collect()).collect()
+}
+
+/// The columns that a version is known to have changed.
+fn fields(record: &Record) -> Vec<String> {
+    let members = |json: &str| serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(json).ok();
+    let changes = record.changes.as_deref().and_then(|changes| members(changes.get()));
+    changes.map_or_else(Vec::new, |changes| changes.into_keys().collect())
+}
+
+fn day(at: Micros, zone: &TimeZone) -> Option<String> {
+    Some(zone.to_datetime(Timestamp::from_microsecond(at.0).ok()?).date().to_string())
+}
