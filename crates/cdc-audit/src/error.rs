@@ -34,7 +34,6 @@ pub mod code {
     /// With `--strict`: the answer does not cover all that was asked for.
     pub const INCOMPLETE: u8 = 9;
     /// Something was found that somebody should look at: findings, or differences.
-    #[allow(dead_code)]
     pub const FINDINGS: u8 = 10;
     /// What was to be changed had been changed by someone else; nothing was written.
     pub const CONFLICT: u8 = 11;

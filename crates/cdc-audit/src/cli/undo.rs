@@ -61,7 +61,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         What::Commit(commit) => of_commit(config, &question, commit, &args.tables).await?,
     };
     let task = Task::new(args.how, question, records).await?;
-    task.run(config, whole, |changes| fold(changes)).await
+    task.run(config, whole, fold).await
 }
 
 fn what(words: &[String]) -> Result<What, CliError> {
