@@ -175,3 +175,8 @@ fn foreign(row: &Row) -> Foreign {
         hidden: row.get(9),
     }
 }
+
+/// How people call a row.
+pub fn name(table: &Table, key: &str) -> String {
+    format!("{} {key}", table.name)
+}

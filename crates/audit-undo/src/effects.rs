@@ -9,7 +9,7 @@ use crate::catalog::Catalog;
 use crate::goal::{Goal, Kind};
 use crate::look::{Lock, read, same};
 use crate::order::{Image, Row};
-use crate::run::Effect;
+use crate::report::Effect;
 
 /// How many rows of a table were added or changed, and how many were removed or changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
-use crate::catalog::{Column, Table};
+use crate::catalog::{Column, Table, name};
 use crate::error::refused;
 use crate::goal::{Goal, Kind};
 use crate::order::{Image, Row};
-use crate::run::{Later, name};
+use crate::report::Later;
 use crate::sql::{Sql, with_key};
 use crate::{Conflict, Error};
 

@@ -2,84 +2,16 @@
 
 use tokio_postgres::Client;
 
-use crate::catalog::{Catalog, Table};
+use crate::catalog::Catalog;
 use crate::effects::{self, Counts};
 use crate::error::refused;
 use crate::goal::{Goal, Kind, Wanted, goal};
 use crate::look::{Look, look};
 use crate::net::Net;
 use crate::order::{Row, order};
+use crate::report::{Later, Outcome, Report, Request};
 use crate::write::{Written, write};
-use crate::{Conflict, Error, LeftAlone, Refusal, Resolved};
-
-/// What happens to rows that were changed after the version.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Later {
-    /// Nothing at all is written.
-    #[default]
-    Refuse,
-    /// These rows stay as they are.
-    Keep,
-    /// What was written later is overwritten.
-    Force,
-}
-
-/// What the operator wants.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// What `set_context` says, a JSON object.
-    pub context: String,
-    /// Only these columns, of updates.
-    pub fields: Option<Vec<String>>,
-    pub later: Later,
-    pub max_rows: usize,
-    /// Commit even if triggers changed more than was asked for.
-    pub accept_triggers: bool,
-    /// Commit; otherwise everything is rolled back.
-    pub apply: bool,
-}
-
-/// A statement that was run.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Statement {
-    pub sql: String,
-    pub row: String,
-    pub rows: u64,
-}
-
-/// Something that was changed and not asked for.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Effect {
-    pub table: String,
-    pub key: Option<String>,
-    pub column: Option<String>,
-    pub what: String,
-    /// It is about a column that accompanies other changes, and no reason to roll back.
-    pub is_usual: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Outcome {
-    Committed,
-    /// It ran and was rolled back, because it was not to be applied.
-    #[default]
-    Tried,
-    /// It was rolled back because triggers changed more than was asked for.
-    Bent,
-}
-
-#[derive(Debug, Default)]
-pub struct Report {
-    pub outcome: Outcome,
-    pub statements: Vec<Statement>,
-    /// Rows that were changed later and stay as they are.
-    pub kept: Vec<Conflict>,
-    pub left_alone: Vec<LeftAlone>,
-    pub effects: Vec<Effect>,
-    pub warnings: Vec<String>,
-    /// The transaction's whole id.
-    pub xid: String,
-}
+use crate::{Error, Refusal, Resolved};
 
 /// Puts the rows back in one transaction, and commits it if that was asked for.
 ///
@@ -241,9 +173,4 @@ async fn commit(client: &Client, xid: &str) -> Result<(), Error> {
             _ => Err(Error::Unknown { xid: xid.to_owned() }),
         },
     }
-}
-
-/// How people call a row.
-pub fn name(table: &Table, key: &str) -> String {
-    format!("{} {key}", table.name)
 }

@@ -2,7 +2,7 @@
 
 use audit_connect::PINNED;
 
-use crate::run::Report;
+use crate::report::Report;
 use crate::sql::literal;
 
 /// Settings that decide how values are read and printed.

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
-use crate::catalog::{Action, Catalog, Foreign, Table};
+use crate::catalog::{Action, Catalog, Foreign, Table, name};
 use crate::effects::Changed;
 use crate::error::refused;
 use crate::goal::{Goal, Kind};
 use crate::look::{Lock, query, read};
 use crate::order::{Image, Ordered, Row, Step, Write};
-use crate::run::{Statement, name};
+use crate::report::Statement;
 use crate::sql::{Sql, statement};
 use crate::{Conflict, Error, Refusal};
 

@@ -46,9 +46,6 @@ fn sources() -> Result<Vec<PathBuf>> {
     let crates: Vec<PathBuf> = crates.collect::<Result<_>>()?;
     let others = ["benches", "demo", "tests"].map(|package| root().join(package).join("src"));
     let mut sources: Vec<PathBuf> = crates.into_iter().chain(others).filter(|folder| folder.is_dir()).collect();
-    sources.retain(|folder| {
-        !["audit-history", "audit-undo", "crates/cdc-audit"].iter().any(|name| folder.to_string_lossy().contains(name))
-    });
     sources.sort();
     Ok(sources)
 }

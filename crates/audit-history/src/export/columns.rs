@@ -13,7 +13,7 @@ use parquet::basic::{GzipLevel, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use super::form::{Compression, Hashed};
+use super::file::{Compression, Hashed};
 
 /// Versions that are turned into columns at a time, and their bytes at most.
 const BATCH_ROWS: usize = 1024;

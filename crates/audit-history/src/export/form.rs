@@ -1,14 +1,13 @@
 //! The forms that the files of an export can have: [`Form`], and what writes them.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use audit_core::stored::{Json, Record};
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::columns::Columns;
+use super::file::{Compression, Hashed};
 use crate::csv;
 
 /// How versions are written.
@@ -22,14 +21,6 @@ pub enum Format {
     Csv,
     /// Parquet, compressed inside of the file.
     Parquet,
-}
-
-/// How files are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    Gzip,
-    Zstd,
 }
 
 /// The form of an export's files.
@@ -61,26 +52,6 @@ impl Form {
     /// Whether a file that was cut can be continued after its last whole line. Others are begun again.
     pub fn is_continued(&self) -> bool {
         self.format == Format::Jsonl && self.compression.is_none()
-    }
-}
-
-/// A file of which the digest is taken while it is written.
-pub struct Hashed {
-    pub file: BufWriter<File>,
-    pub digest: Sha256,
-    pub bytes: u64,
-}
-
-impl Write for Hashed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_all(bytes)?;
-        self.digest.update(bytes);
-        self.bytes += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
     }
 }
 

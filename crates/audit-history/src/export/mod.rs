@@ -12,6 +12,7 @@
 //! continued is the same, byte for byte, as one that was not, whatever the daemon wrote meanwhile.
 
 mod columns;
+mod file;
 mod form;
 pub mod increment;
 mod part;
@@ -29,7 +30,8 @@ use serde::{Deserialize, Serialize};
 
 use part::{Part as FilePart, make_folder, private};
 
-pub use form::{Compression, Form, Format};
+pub use file::Compression;
+pub use form::{Form, Format};
 
 use crate::store::{Head, Part, Selection, StoreError};
 use crate::timeline::Timeline;

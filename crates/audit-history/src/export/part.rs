@@ -11,7 +11,8 @@ use audit_lake::tenant_names::folder_of;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::form::{Encoder, Form, Hashed};
+use super::file::Hashed;
+use super::form::{Encoder, Form};
 use super::{ExportError, ManifestFile};
 
 /// Maximum length in bytes of a file's name without its endings. Most file systems accept 255.

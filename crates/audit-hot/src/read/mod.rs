@@ -6,6 +6,7 @@
 mod history;
 mod pin;
 mod places;
+mod portions;
 mod row;
 mod search;
 mod sql;
@@ -14,6 +15,7 @@ mod views;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use audit_connect::{ConnectError, PgEndpoint, ServerError, connect};
 use audit_core::position::{Micros, Position, Window};
@@ -116,6 +118,8 @@ pub struct HotReader {
     whose: Whose,
     /// Only versions in it are read.
     window: Window,
+    /// Whether the session is in the transaction of a look.
+    looks: Arc<AtomicBool>,
 }
 
 impl HotReader {
@@ -127,7 +131,8 @@ impl HotReader {
         let client = connect(endpoint, "cdc-audit reader").await.map_err(ReadError::Connect)?;
         let altered = |error: SinkError| ReadError::Layout { what: error.message, hint: error.hint };
         check_columns(&client, &TABLES).await.map_err(altered)?;
-        Ok(HotReader { client: Arc::new(client), whose: Whose::Everybodys, window: Window::ALL })
+        let (client, looks) = (Arc::new(client), Arc::default());
+        Ok(HotReader { client, whose: Whose::Everybodys, window: Window::ALL, looks })
     }
 
     fn of(&self, whose: Whose) -> HotReader {
@@ -238,8 +243,8 @@ impl HotReader {
     ) -> Result<impl Stream<Item = Result<Record, ReadError>> + Send + use<>, ReadError> {
         let (from, condition) = self.chosen(selection).await?;
         let statement = format!("SELECT {} FROM {from} WHERE {} ORDER BY position", VERSIONS.names(), condition.text);
-        let rows = self.client.query_raw(&statement, condition.parameters()).await.map_err(failed("exporting"))?;
-        Ok(rows.map(|row| record(&row.map_err(failed("exporting"))?)))
+        let rows = self.rows("exporting", &statement, condition.parameters()).await?;
+        Ok(rows.map(|row| record(&row?)))
     }
 
     /// The table's `error` records that name no row, in the order of their positions.
@@ -276,9 +281,8 @@ impl HotReader {
             "SELECT baseline, key FROM {from} WHERE {} AND event = 'snapshot' AND baseline IS NOT NULL AND key IS NOT NULL",
             condition.text
         );
-        let rows = self.client.query_raw(&statement, condition.parameters()).await;
-        let rows = rows.map_err(failed("reading snapshot rows"))?;
-        Ok(rows.map(|row| row.map(|row| snapshot(&row)).map_err(failed("reading snapshot rows"))))
+        let rows = self.rows("reading snapshot rows", &statement, condition.parameters()).await?;
+        Ok(rows.map(|row| row.map(|row| snapshot(&row))))
     }
 
     /// Names of the tables that have versions here, in order.

@@ -1,5 +1,7 @@
 //! One consistent look at the hot tables, for a question that takes several statements.
 
+use std::sync::atomic::Ordering;
+
 use tokio_postgres::Row;
 
 use super::{HotReader, ReadError, failed};
@@ -43,12 +45,15 @@ impl HotReader {
     /// # Errors
     /// Fails if the session is lost.
     pub async fn unpin(&self) -> Result<(), ReadError> {
+        self.looks.store(false, Ordering::Relaxed);
         self.client.batch_execute("ROLLBACK").await.map_err(failed("ending a look"))
     }
 
     async fn begin(&self, tables: &str) -> Result<(), ReadError> {
         let statement = format!("{BEGIN}; LOCK TABLE {tables} IN ACCESS SHARE MODE");
-        self.client.batch_execute(&statement).await.map_err(failed("beginning a look at the versions"))
+        self.client.batch_execute(&statement).await.map_err(failed("beginning a look at the versions"))?;
+        self.looks.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The tables of versions, as LOCK TABLE takes them. With very many partitions the tables are locked without them: a

@@ -178,6 +178,35 @@ async fn an_export_gathers_nothing() {
     assert_eq!(rows.count().await, 1999);
 }
 
+/// Within a look the session answers a question while the rows of another answer are still to come.
+#[tokio::test]
+async fn questions_of_a_look_do_not_wait_for_each_other() {
+    let hot = Hot::new().await;
+    hot.sql(
+        "INSERT INTO cdc_audit.versions (source, position, table_name, item_type, key, event, before_known, xid, commit_lsn, lsn, seq, \
+           committed_at, schema_version, after) \
+         SELECT 'shop', '0001:0000000000000001:' || lpad(i::text, 10, '0'), 't', 't', i::text, 'created', true, 1, '0/1', '0/1', i, \
+           date_trunc('month', now()), 1, jsonb_build_object('v', repeat('x', 10000)) FROM generate_series(1, 3000) i",
+    );
+    let reader = hot.reader().await;
+    reader.pin("shop").await.unwrap();
+    let selection = Selection { source: "shop".into(), tables: vec!["t".into()], ..Selection::default() };
+    let mut first = Box::pin(reader.export(&selection).await.unwrap());
+    let mut second = Box::pin(reader.export(&selection).await.unwrap());
+    let mut read = 0;
+    while let Some(record) = first.next().await {
+        let record = record.unwrap();
+        assert_eq!(second.next().await.unwrap().unwrap().position, record.position);
+        if read % 500 == 0 {
+            let trail = reader.history("shop", "t", record.key.as_deref().unwrap(), 10).await.unwrap();
+            assert_eq!(trail.len(), 1);
+        }
+        read += 1;
+    }
+    assert_eq!(read, 3000);
+    reader.unpin().await.unwrap();
+}
+
 /// Resident memory of this process, in bytes.
 fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').nth(1).unwrap().parse::<u64>().unwrap();

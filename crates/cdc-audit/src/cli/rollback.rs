@@ -72,9 +72,7 @@ async fn position(
         Point::Before(position) => Ok(before(position)),
         Point::BeforeXid(xid) => {
             let commit = question.store.commit(&question.source, Commit::Xid(xid), None).await?;
-            let first = commit
-                .first()
-                .ok_or_else(|| CliError::new("the trail has no version of this transaction").code(code::NOT_FOUND))?;
+            let first = commit.first().ok_or_else(|| question.has_no_version())?;
             Ok(before(Position { seq: 0, ..first.position }))
         }
         // ⚠ Commit times are not in commit order: all before the first version that was committed later.

@@ -14,12 +14,14 @@ use crate::output::argument;
 
 mod derive;
 mod operator;
+mod question;
 mod show;
 mod task;
 mod wait;
 
 pub use self::operator::How;
-pub use self::task::{Question, Task};
+pub use self::question::Question;
+pub use self::task::Task;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -147,7 +149,7 @@ async fn of_commit(
     let before = records.len();
     records.retain(|record| only.is_empty() || only.contains(&record.table_name));
     if records.is_empty() {
-        return Err(CliError::new("the trail has no version of this transaction").code(code::NOT_FOUND));
+        return Err(question.has_no_version());
     }
     if records.len() < before {
         eprintln!("{} versions of other tables in this transaction are not undone", before - records.len());

@@ -8,7 +8,7 @@ use audit_core::stored::Record;
 use audit_history::row::{Facts, Fold, Version, moves};
 use audit_undo::Derived;
 
-use super::task::Question;
+use super::question::Question;
 use crate::error::CliError;
 
 impl Question {

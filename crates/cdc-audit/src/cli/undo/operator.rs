@@ -14,7 +14,7 @@ use crate::output::argument;
 use crate::role::{Reader, endpoint};
 use crate::store::open;
 
-use super::task::Question;
+use super::question::Question;
 
 #[derive(Debug, clap::Args)]
 pub struct How {

@@ -7,7 +7,7 @@ use audit_undo::{Conflict, Error, Outcome, Report, Resolved, Trail};
 use serde_json::{Value, json};
 
 use super::operator::How;
-use super::task::Question;
+use super::question::Question;
 use crate::error::{CliError, code};
 use crate::output::{print, print_json, table};
 

@@ -7,52 +7,19 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use audit_connect::PgEndpoint;
 use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
-use audit_history::Timeline;
 use audit_keys::{Access, Ask, Opener};
 use audit_undo::{Change, Error, Net, Outcome, Refusal, Report, Request, Resolved, Trail, resolve, script};
 use serde_json::json;
-use tokio_postgres::Client;
 
 use super::operator::How;
+use super::question::Question;
 use super::show;
 use super::wait::{Waiting, committed};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::role::os_user;
-
-/// The trail, and the operator's session in the source.
-pub struct Question {
-    pub command: &'static str,
-    pub source: String,
-    pub store: Timeline,
-    pub client: Client,
-    pub login: PgEndpoint,
-}
-
-impl Question {
-    /// All versions of a row, oldest first.
-    pub async fn history(&self, table: &str, key: &str) -> Result<Vec<Record>, CliError> {
-        let mut records = self.store.history(&self.source, table, key, u32::MAX).await?;
-        records.reverse();
-        Ok(records)
-    }
-
-    /// ⚠ What happened in a gap is not known, so that values from before it may have been changed since.
-    async fn refuse_gap(&self, tables: impl Iterator<Item = &String>, after: Position) -> Result<(), CliError> {
-        for table in tables {
-            let marks = self.store.marks(&self.source, table).await?;
-            if let Some(mark) = marks.iter().find(|mark| mark.position > after) {
-                return Err(CliError::new(format!("changes were lost after this version, at {}", mark.position))
-                    .hint("compare the rows with the trail, and correct them by hand".to_owned())
-                    .code(code::CONFLICT));
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Versions that are undone, and how.
 pub struct Task {

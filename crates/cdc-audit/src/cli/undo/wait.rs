@@ -9,7 +9,7 @@ use audit_history::Commit;
 use tokio_postgres::Client;
 
 use super::operator::{How, wal_end};
-use super::task::Question;
+use super::question::Question;
 use crate::error::CliError;
 
 /// A commit of our own that the trail will have.
