@@ -180,6 +180,23 @@ async fn a_transaction_is_undone_in_the_order_of_foreign_keys_and_touches_nobody
     assert!(said.contains("another row has this key now"), "{said}");
 }
 
+/// A row that is put back in part, and that somebody has since given to a parent that goes, is not removed with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_came_to_a_parent_later_is_not_removed_with_it() {
+    let desk = desk_with(
+        "CREATE TABLE orders (id int PRIMARY KEY); \
+         CREATE TABLE lines (id int PRIMARY KEY, order_id int REFERENCES orders ON DELETE CASCADE, part text); \
+         ALTER TABLE orders REPLICA IDENTITY FULL; ALTER TABLE lines REPLICA IDENTITY FULL",
+    )
+    .await;
+    desk.sql("INSERT INTO lines VALUES (7, NULL, 'a'); BEGIN; INSERT INTO orders VALUES (1); UPDATE lines SET part = 'b'; COMMIT").await;
+    let xid = format!("xid:{}", desk.versions("lines", "7", 2)[0]["xid"]);
+    desk.sql("UPDATE lines SET order_id = 1").await;
+    let said = desk.refused(11, &["undo", &xid, "--yes", "--accept-triggers"]);
+    assert!(said.contains("lines_order_id_fkey"), "{said}");
+    assert_eq!(desk.ask("SELECT concat_ws('|', order_id, part) FROM lines").await, "1|b");
+}
+
 /// Neither a mask nor what a mask hides is written or shown.
 #[tokio::test(flavor = "multi_thread")]
 async fn protected_columns_are_left_alone_and_listed() {
@@ -272,6 +289,40 @@ async fn the_statements_are_a_file_that_somebody_else_runs() {
     assert!(again.is_err_and(|error| error.to_string().contains("public.orders 1 is not as it was")));
 }
 
+/// A key that is unique no more names several rows: none of them is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_names_several_rows_is_refused() {
+    let desk = desk().await;
+    desk.sql("INSERT INTO orders VALUES (1, 'open', 1, NULL); UPDATE orders SET state = 'paid'").await;
+    let versions = desk.versions("orders", "1", 2);
+    desk.sql("ALTER TABLE orders DROP CONSTRAINT orders_pkey CASCADE; INSERT INTO orders VALUES (1, 'paid', 1, NULL)")
+        .await;
+    for version in &versions {
+        let said = desk.refused(11, &["undo", position(version), "--yes"]);
+        assert!(said.contains("public.orders 1 names more than one row"), "{said}");
+    }
+    assert_eq!(desk.ask("SELECT string_agg(state, ',') FROM orders").await, "paid,paid");
+}
+
+/// The file removes no row that came to a parent after it was written.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_fails_where_a_cascade_would_touch_new_rows() {
+    let desk = desk().await;
+    desk.sql("INSERT INTO orders VALUES (1, 'open', 1, NULL)").await;
+    desk.versions("orders", "1", 1);
+    let file = desk.world.path("undo.sql");
+    desk.succeed(&["undo", "orders", "1", "v1", "--sql", file.to_str().expect("a plain name")]);
+    let script = std::fs::read_to_string(&file).expect("a file");
+    let statements = script.lines().skip(1).collect::<Vec<_>>().join("\n");
+    desk.sql("INSERT INTO lines VALUES (1, 1, 'a', 0)").await;
+    let tried = shared(15).await.try_execute(&desk.world.database, &statements);
+    assert!(tried.is_err_and(|error| error.to_string().contains("belong to public.orders 1")));
+    assert_eq!(desk.ask("SELECT count(*)::text FROM lines").await, "1");
+    desk.sql("DELETE FROM lines").await;
+    desk.sql(&statements).await;
+    assert_eq!(desk.ask("SELECT count(*)::text FROM orders").await, "0");
+}
+
 /// A row goes back over several versions at once, and comes back after it was removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_is_rolled_back_to_a_point() {
@@ -293,6 +344,16 @@ async fn a_row_is_rolled_back_to_a_point() {
     let said = desk.refused(11, &["rollback", "orders", "1", "--to", position(&versions[2])]);
     assert!(said.contains("another one was made with its key"), "{said}");
     desk.succeed(&["rollback", "orders", "1", "--to", position(&versions[2]), "--force"]);
+}
+
+/// A row that a TRUNCATE removed comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_rolled_back_over_a_truncate() {
+    let desk = desk().await;
+    desk.sql("INSERT INTO orders VALUES (1, 'open', 1, NULL); TRUNCATE orders CASCADE").await;
+    desk.versions("orders", "1", 2);
+    desk.succeed(&["rollback", "orders", "1", "--to", "v1", "--yes"]);
+    assert_eq!(desk.ask(ORDER).await, "open|1.00|∅");
 }
 
 /// Without old rows from the server an undo names what it lacks; a rollback needs only what versions recorded.
@@ -352,6 +413,26 @@ async fn tables_that_were_altered_since_are_put_back_as_far_as_they_can_be() {
     desk.versions("t", "40", 7);
     let said = desk.refused(11, &["undo", "t", "40", "v3", "--yes"]);
     assert!(said.contains("do not take the values") && !said.contains("much longer"), "{said}");
+}
+
+/// A value that its column has become too narrow for is neither shortened nor rounded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_is_not_cut_by_a_narrower_column() {
+    let desk = desk_with(
+        "CREATE TABLE t (id int PRIMARY KEY, a varchar(20), n numeric(8, 2)); ALTER TABLE t REPLICA IDENTITY FULL",
+    )
+    .await;
+    desk.sql(
+        "INSERT INTO t VALUES (1, 'much longer', 1); UPDATE t SET a = 'b'; UPDATE t SET n = 1.25; UPDATE t SET n = 2",
+    )
+    .await;
+    desk.versions("t", "1", 4);
+    desk.sql("ALTER TABLE t ALTER a TYPE varchar(4), ALTER n TYPE numeric(8, 1)").await;
+    let said = desk.refused(11, &["undo", "t", "1", "v2", "--yes"]);
+    assert!(said.contains("column a is cut by its type") && !said.contains("much longer"), "{said}");
+    let said = desk.refused(11, &["undo", "t", "1", "v4", "--yes"]);
+    assert!(said.contains("column n is cut by its type"), "{said}");
+    assert_eq!(desk.ask("SELECT concat_ws('|', a, n) FROM t").await, "b|2.0");
 }
 
 /// Who undoes something for whom, and why, is in the access log before anything is written.

@@ -54,7 +54,10 @@ def log_by_clickhouse(table):
 
 
 def listing_by_duckdb(table):
-    source = f"read_parquet('{table}/data/**/*.parquet', hive_partitioning = true, union_by_name = true)"
+    # By itself DuckDB takes a number with a leading zero, as in day=01, for a text.
+    types = ", ".join(f"'{name}': {'DATE' if name == 'date' else 'INTEGER'}" for name, _ in partitions(table))
+    hive = f"hive_partitioning = true, hive_types = {{{types}}}"
+    source = f"read_parquet('{table}/data/**/*.parquet', {hive}, union_by_name = true)"
     return duckdb.sql(f"SELECT * FROM {source}").to_arrow_table()
 
 

@@ -46,6 +46,8 @@ pub struct Column {
     pub accompanies: bool,
     /// The sequence that the column's values come from.
     pub sequence: Option<u32>,
+    /// The type without its length or precision, if it has one.
+    pub wide: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -151,6 +153,7 @@ fn column(row: &Row) -> Column {
         generated: row.get(7),
         always: row.get(8),
         sequence: row.get(9),
+        wide: row.get(10),
         accompanies: false,
     }
 }

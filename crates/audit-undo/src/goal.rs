@@ -53,7 +53,7 @@ pub fn goal(net: &Net, table: &Table, wanted: &Wanted, left: &mut Vec<LeftAlone>
     let at = key_values(table, net.key()).ok_or_else(|| Refusal::new(format!("the key of {row} cannot be read")))?;
     let mut sorted = Sorted { table, row: &row, left, unknown: BTreeMap::new() };
     let (expected, kind) = match (&net.before, &net.after) {
-        (None, _) => (sorted.known_after(net), Kind::Delete),
+        (None, _) => (sorted.removed(net, wanted), Kind::Delete),
         (Some(_), None) => (Image::new(), Kind::Insert(sorted.inserted(net)?)),
         (Some(_), Some(_)) => {
             let (expected, set) = sorted.updated(net, wanted)?;
@@ -109,12 +109,27 @@ impl<'a> Sorted<'a> {
         written.map(|column| (column, net.columns.get(&column.name))).collect()
     }
 
-    fn known_after(&mut self, net: &Net) -> Image {
-        let known = |(column, cells): (&Column, Option<&(Cell, Cell)>)| match cells {
-            Some((_, Cell::Known(value))) if !column.accompanies => Some((column.name.clone(), value.clone())),
-            _ => None,
-        };
-        self.columns(net).into_iter().filter_map(known).collect()
+    /// What a row must still be that is removed. ⚠ A column that cannot be compared could have been changed since, so the
+    /// row is not removed unless that is forced.
+    fn removed(&mut self, net: &Net, wanted: &Wanted) -> Image {
+        let mut expected = Image::new();
+        for (column, cells) in self.columns(net).into_iter().filter(|(column, _)| !column.accompanies) {
+            let why = match cells.map(|(_, after)| after) {
+                Some(Cell::Known(value)) => {
+                    expected.insert(column.name.clone(), value.clone());
+                    continue;
+                }
+                Some(Cell::Unknown(why)) => why.clone(),
+                Some(Cell::Withheld(why)) => why.to_string(),
+                None => "not in the trail, perhaps added since".to_owned(),
+            };
+            if !wanted.force {
+                let why =
+                    format!("cannot be compared with the row, which is to be removed ({why}); --force removes it");
+                self.unknown.insert(column.name.clone(), why);
+            }
+        }
+        expected
     }
 
     fn inserted(&mut self, net: &Net) -> Result<Image, Refusal> {

@@ -9,7 +9,7 @@ use crate::goal::{Goal, Kind};
 use crate::order::{Image, Row};
 use crate::report::Later;
 use crate::sql::{Sql, with_key};
-use crate::{Conflict, Error};
+use crate::{Conflict, Error, Refusal};
 
 pub struct Look {
     pub row: Row,
@@ -18,6 +18,7 @@ pub struct Look {
 
 /// Reads the row as it is, and says where it is not as expected.
 pub async fn look(client: &Client, table: &Table, goal: &Goal, later: Later) -> Result<Look, Error> {
+    canonical(client, table, goal, &goal.at).await?;
     let now = read(client, table, &goal.at, Lock::Write).await?;
     let expected = canonical(client, table, goal, &goal.expected).await?;
     let then = match (&goal.kind, &now) {
@@ -97,10 +98,16 @@ pub async fn read(client: &Client, table: &Table, key: &Image, lock: Lock) -> Re
     let list: Vec<String> = columns.iter().map(|column| format!("{}::text", column.sql)).collect();
     let mut sql = Sql::new(format!("SELECT {} FROM {}", list.join(", "), table.sql));
     with_key(&mut sql, table, key);
+    sql.text(" LIMIT 2");
     if lock == Lock::Write {
         sql.text(" FOR UPDATE");
     }
     let rows = query(client, &sql, || format!("reading {}", name(table, &shown(table, key)))).await?;
+    // ⚠ Nothing in the database need make a key unique that the configuration names, or that was a primary key once.
+    if rows.len() > 1 {
+        let what = format!("{} names more than one row", name(table, &shown(table, key)));
+        return Err(Refusal::new(what).hint("correct the rows by hand, or make the key unique first").into());
+    }
     let Some(row) = rows.first() else { return Ok(None) };
     Ok(Some(columns.iter().enumerate().map(|(at, column)| (column.name.clone(), row.get(at))).collect()))
 }
@@ -121,9 +128,26 @@ async fn canonical(client: &Client, table: &Table, goal: &Goal, image: &Image) -
         sql.text(if at > 0 { ", " } else { "" });
         sql.value(column, image.get(&column.name).and_then(Option::as_ref)).text("::text");
     }
+    for column in &columns {
+        let value = image.get(&column.name).and_then(Option::as_ref);
+        let Some(wide) = &column.wide else {
+            sql.text(", NULL::boolean");
+            continue;
+        };
+        let whole = Column { type_name: wide.clone(), ..(*column).clone() };
+        sql.text(", (").value(column, value).text(&format!(")::{wide} <> ")).value(&whole, value);
+    }
     let doing = || format!("the columns of {} do not take the values that the trail has", name(table, &goal.key));
     let rows = query(client, &sql, doing).await?;
     let Some(row) = rows.first() else { return Ok(Image::new()) };
+    // ⚠ A cast shortens and rounds without a word where the column has become narrower than the value.
+    for (at, column) in columns.iter().enumerate() {
+        if row.get::<_, Option<bool>>(columns.len() + at) == Some(true) {
+            let what =
+                format!("{}: the value of column {} is cut by its type {}", doing(), column.name, column.type_name);
+            return Err(Refusal::new(what).into());
+        }
+    }
     Ok(columns.iter().enumerate().map(|(at, column)| (column.name.clone(), row.get(at))).collect())
 }
 

@@ -36,6 +36,9 @@ pub struct Statement {
     pub sql: String,
     pub row: String,
     pub rows: u64,
+    /// Each counted the rows that a cascade of the statement would touch besides those of the undo, and found none.
+    #[serde(skip)]
+    pub guards: Vec<String>,
 }
 
 /// Something that was changed and not asked for.

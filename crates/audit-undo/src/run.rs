@@ -77,7 +77,8 @@ fn unknown_field(catalog: &Catalog, nets: &[Net], request: &Request) -> Option<R
 
 /// ⚠ The search path is the role's own again, because functions of triggers rely on it. Foreign keys and triggers stay on.
 const BEGIN: &str = "BEGIN; SET LOCAL search_path TO DEFAULT; SET LOCAL lock_timeout TO '2s'; \
-    SET LOCAL statement_timeout TO '60s'; SET CONSTRAINTS ALL DEFERRED";
+    SET LOCAL statement_timeout TO '60s'; SET LOCAL idle_in_transaction_session_timeout TO '60s'; \
+    SET CONSTRAINTS ALL DEFERRED";
 
 async fn begin(client: &Client) -> Result<(), Error> {
     let role: String = client.query_one("SELECT current_setting('session_replication_role')", &[]).await?.get(0);

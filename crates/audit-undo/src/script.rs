@@ -19,17 +19,24 @@ pub fn script(report: &Report, context: &str) -> String {
     out.push_str("SET CONSTRAINTS ALL DEFERRED;\n");
     out.push_str(&format!("SELECT cdc_audit.set_context({}::jsonb);\n", literal(context)));
     for statement in report.statements.iter().filter(|statement| statement.rows > 0) {
-        out.push_str(&guarded(&statement.sql, &statement.row));
+        out.push_str(&guarded(&statement.sql, &statement.row, &statement.guards));
     }
     out.push_str("COMMIT;\n");
     out
 }
 
-/// Wraps a statement so that it fails unless it writes exactly one row.
-fn guarded(statement: &str, row: &str) -> String {
+/// Wraps a statement so that it fails unless it writes exactly one row, and if its cascade would touch others.
+fn guarded(statement: &str, row: &str, guards: &[String]) -> String {
+    let others = literal(&format!("rows that were added since belong to {row}"));
+    let guard = |sql: &String| {
+        format!(
+            "    IF (SELECT f.count FROM ({sql}) AS f) > 0 THEN\n        RAISE EXCEPTION USING MESSAGE = {others};\n    END IF;\n"
+        )
+    };
+    let guards: String = guards.iter().map(guard).collect();
     let said = literal(&format!("{row} is not as it was when this file was written"));
     let body = format!(
-        "DECLARE\n    written bigint;\nBEGIN\n    {statement};\n    GET DIAGNOSTICS written = ROW_COUNT;\n    \
+        "#variable_conflict use_column\nDECLARE\n    written bigint;\nBEGIN\n{guards}    {statement};\n    GET DIAGNOSTICS written = ROW_COUNT;\n    \
          IF written <> 1 THEN\n        RAISE EXCEPTION USING MESSAGE = {said};\n    END IF;\nEND"
     );
     // The mark must not occur in what it quotes.
@@ -46,6 +53,6 @@ mod tests {
 
     #[test]
     fn a_quoted_statement_does_not_end_its_quote() {
-        assert!(guarded("DELETE FROM t WHERE a = '$undo$'", "t 1").starts_with("DO $_undo$\n"));
+        assert!(guarded("DELETE FROM t WHERE a = '$undo$'", "t 1", &[]).starts_with("DO $_undo$\n"));
     }
 }

@@ -59,13 +59,21 @@ impl<'a> Written<'a> {
 /// Runs the steps in their order.
 pub async fn write(written: &mut Written<'_>, steps: &[Step]) -> Result<(), Error> {
     for step in steps {
+        let mut guards = Vec::new();
         for foreign in &written.catalog.foreign {
-            no_cascade(written, step, foreign).await?;
+            guards.extend(no_cascade(written, step, foreign).await?);
         }
         let table = written.table(step.row);
         let sql = statement(table, step, &compared(written, step));
         let rows = execute(written, step, &sql).await?;
-        written.statements.push(Statement { sql: sql.literal(), row: written.name(step.row), rows });
+        written.statements.push(Statement { sql: sql.literal(), row: written.name(step.row), rows, guards });
+        if rows > 1 {
+            return Err(Refusal::new(format!(
+                "{} names {rows} rows, and one was to be written",
+                written.name(step.row)
+            ))
+            .into());
+        }
         if rows == 0 && !reached(written, step).await? {
             return Err(Error::Conflict(vec![untouched(written, step)]));
         }
@@ -135,17 +143,18 @@ async fn reached(written: &Written<'_>, step: &Step) -> Result<bool, Error> {
     })
 }
 
-/// ⚠ Refuses a statement whose cascade would touch rows of other transactions.
-async fn no_cascade(written: &Written<'_>, step: &Step, foreign: &Foreign) -> Result<(), Error> {
+/// ⚠ Refuses a statement whose cascade would touch rows of other transactions. Returns the question that found none, for
+/// those who run the statement later.
+async fn no_cascade(written: &Written<'_>, step: &Step, foreign: &Foreign) -> Result<Option<String>, Error> {
     let table = written.table(step.row);
     let moves = |set: &Image| foreign.parent_columns.iter().any(|column| set.contains_key(column));
     let action = match &step.action {
         Write::Delete => foreign.on_delete,
         Write::Update(set) if moves(set) => foreign.on_update,
-        _ => return Ok(()),
+        _ => return Ok(None),
     };
     if table.oid != foreign.parent || !matches!(action, Action::Cascade | Action::Set) {
-        return Ok(());
+        return Ok(None);
     }
     let row = written.name(step.row);
     if foreign.hidden {
@@ -153,11 +162,11 @@ async fn no_cascade(written: &Written<'_>, step: &Step, foreign: &Foreign) -> Re
             Refusal::new(format!("{} of {} could touch rows that row security hides", foreign.name, row)).into()
         );
     }
-    let Some(sql) = children(written, step, foreign) else { return Ok(()) };
+    let Some(sql) = children(written, step, foreign) else { return Ok(None) };
     let found = query(written.client, &sql, || format!("counting the rows that belong to {row}")).await?;
     let count: i64 = found.first().map_or(0, |row| row.get(0));
     if count == 0 {
-        return Ok(());
+        return Ok(Some(sql.literal()));
     }
     let keys: Option<Vec<String>> = found.first().and_then(|row| row.get(1));
     let of = foreign.child_sql.clone();
@@ -190,6 +199,14 @@ fn children(written: &Written<'_>, step: &Step, foreign: &Foreign) -> Option<Sql
     let Some(child) = child else { return Some(sql) };
     for row in written.rows.iter().filter(|row| Some(row.table) == known) {
         let Some(now) = &row.now else { continue };
+        // ⚠ A row that would still belong to the parent is touched by the cascade, whatever else is put back in it.
+        let belongs = |then: &Image| {
+            let mut pairs = foreign.child_columns.iter().zip(&foreign.parent_columns);
+            pairs.all(|(own, of_parent)| then.get(own) == step.from.get(of_parent))
+        };
+        if row.then.as_ref().is_some_and(belongs) {
+            continue;
+        }
         sql.text(" AND NOT (true");
         for column in child.key_columns() {
             sql.text(&format!(" AND {} = ", column.sql)).value(column, now.get(&column.name).and_then(Option::as_ref));

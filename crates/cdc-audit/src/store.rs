@@ -19,6 +19,13 @@ pub async fn open(
 ) -> Result<Timeline, CliError> {
     let mut stores = Vec::new();
     for (name, sink) in chosen(config, name, tenant)? {
+        // ⚠ A lake that is gone is an error, unless the other store shows that nothing was ever written.
+        if sink.is_not_made() && !stores.is_empty() {
+            let others = Timeline::open(&config.source.name, stores.clone()).await?;
+            if others.head().is_none() {
+                return Ok(others);
+            }
+        }
         stores.push((name.clone(), sink.reader(tenant, config, reader).await?));
     }
     Ok(Timeline::open(&config.source.name, stores).await?)

@@ -76,7 +76,7 @@ pub fn setup_statements(options: &SetupOptions) -> Vec<Statement> {
         versions(options, &mut list);
     }
     if !options.sinks.is_empty() {
-        checkpoints(&mut list);
+        checkpoints(options, &mut list);
     }
     if options.keys {
         keys::tables(&mut list);
@@ -214,7 +214,16 @@ DO $do$ DECLARE own record; found jsonb; firsts jsonb := '{}'; BEGIN
   END IF;
 END $do$";
 
-fn checkpoints(list: &mut Vec<Statement>) {
+/// The same where the database holds no versions.
+const BEGAN_ALONE: &str = "\
+DO $do$ BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+             WHERE attrelid = 'cdc_audit.checkpoints'::regclass AND attname = 'began') THEN
+    ALTER TABLE cdc_audit.checkpoints ADD COLUMN began text COLLATE \"C\";
+  END IF;
+END $do$";
+
+fn checkpoints(options: &SetupOptions, list: &mut Vec<Statement>) {
     push(
         list,
         "how far each sink is: one row each, updated in place",
@@ -233,7 +242,11 @@ fn checkpoints(list: &mut Vec<Statement>) {
            END IF;\n\
          END $do$",
     );
-    push(list, "where each sink began; in a database of an earlier release this reads all versions, once", BEGAN);
+    if options.checkpoints_alone {
+        push(list, "where each sink began", BEGAN_ALONE);
+    } else {
+        push(list, "where each sink began; in a database of an earlier release this reads all versions, once", BEGAN);
+    }
     push(
         list,
         "how far each table's baseline is",

@@ -106,12 +106,22 @@ fn before(position: Position) -> Position {
     }
 }
 
-/// A snapshot says what the row was, as if it had been made then; a later one says nothing new.
+/// A snapshot says what the row was, as if it had been made then; a later one says nothing new. A TRUNCATE removed the row
+/// that was there, without saying what it was.
 fn keep_changes(records: &mut Vec<Record>, at: Position) {
     records.retain(|record| record.event != "snapshot" || record.position <= at);
     for record in records.iter_mut().filter(|record| record.event == "snapshot") {
         record.event = "created".to_owned();
     }
+    for place in 1..records.len() {
+        if records[place].event == "truncated" {
+            let key = records[place - 1].key.clone();
+            let record = &mut records[place];
+            (record.event, record.key, record.before_known) = ("deleted".to_owned(), key, false);
+        }
+    }
+    // A row of which only the TRUNCATE is known has nothing to go back to.
+    records.retain(|record| record.event != "truncated");
 }
 
 /// What happened to the row after the point.

@@ -4,6 +4,7 @@ use audit_capture::check::Pace;
 use audit_config::Problems;
 use audit_core::sink::Checkpoint;
 use audit_history::Store;
+use audit_lake::place::Place;
 use audit_lake::{LakeConfig, LakeReader, LakeSink};
 use audit_pipeline::NamedSink;
 
@@ -47,6 +48,11 @@ pub async fn stored(lake: &LakeConfig, name: &str, config: &Config) -> Option<Ch
 
 pub fn answers(lake: &LakeConfig, tenant: Option<&str>) -> Option<Answers> {
     (tenant.is_none() || lake.home.is_some()).then_some(Answers::AfterAScan)
+}
+
+/// Whether its folder is not there, because no daemon has written to it yet.
+pub fn is_not_made(lake: &LakeConfig) -> bool {
+    matches!(Place::parse(lake.home_url()), Ok(Place::Folder(folder)) if !folder.exists())
 }
 
 /// Opens it for reading: all of it, or what one tenant has.

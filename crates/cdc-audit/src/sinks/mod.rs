@@ -130,6 +130,14 @@ impl SinkConfig {
         }
     }
 
+    /// Whether there is nothing to open yet, because no daemon has written to it.
+    pub fn is_not_made(&self) -> bool {
+        match self {
+            SinkConfig::Lake(lake) => lake::is_not_made(lake),
+            SinkConfig::Hot(_) | SinkConfig::Kafka(_) | SinkConfig::Webhook(_) => false,
+        }
+    }
+
     /// Opens it for reading: all of it, or what one tenant has.
     pub async fn reader(&self, tenant: Option<&str>, config: &Config, reader: &Reader) -> Result<Store, CliError> {
         if tenant.is_some() && self.answers(tenant, config).is_none() {
