@@ -375,6 +375,17 @@ async fn unknown_old_values_are_refused_by_name() {
     assert!(tried.contains("UPDATE public.t SET b = 'y'::text WHERE"), "{tried}");
 }
 
+/// A derived value goes into its column, also where no version shows the column's new name yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_derived_value_follows_a_rename() {
+    let desk = desk_with("CREATE TABLE t (id int PRIMARY KEY, a text, b text)").await;
+    desk.sql("INSERT INTO t VALUES (1, 'x', 'y'); UPDATE t SET a = 'z', b = 'w'").await;
+    desk.versions("t", "1", 2);
+    desk.sql("ALTER TABLE t RENAME a TO c").await;
+    desk.succeed(&["undo", "t", "1", "v2", "--yes", "--allow-derived"]);
+    assert_eq!(desk.ask("SELECT c || b FROM t").await, "xy");
+}
+
 /// Columns are followed through renames; one that is gone is named, one that is new gets its default, and identities and
 /// generated columns are put back as far as the server lets.
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,8 @@ impl Arena {
     /// Replaces the hot database by an older copy of itself, while the daemon runs or while it is down. Missing changes
     /// are still in the slot, or are a gap of this sink.
     pub async fn put_back_hot(&mut self, mut daemon: Daemon) -> Daemon {
+        // A copy from before the first write is another case: the daemon then finds an empty place, and stops.
+        self.progress(&mut daemon).await;
         let copy = self.hot.clone_stopped();
         self.progress(&mut daemon).await;
         self.pass_time().await;

@@ -11,6 +11,7 @@
 //! key C                                    └──updated──deleted
 //! ```
 
+use std::collections::HashSet;
 use std::future::Future;
 
 use crate::position::{Position, Window};
@@ -148,13 +149,77 @@ async fn forward<T: Trail>(
 fn with_truncations(versions: Vec<Record>, truncations: Vec<Record>) -> Vec<Record> {
     let mut all: Vec<Record> = versions.into_iter().chain(truncations).collect();
     all.sort_by_key(|version| version.position);
-    let mut there = false;
+    // ⚠ Another row that has, or had, one of the keys may end before: so each row that is there counts for itself.
+    let mut there: HashSet<Option<String>> = HashSet::new();
     all.retain(|version| match version.event.as_str() {
-        "truncated" => std::mem::take(&mut there),
+        "truncated" => !std::mem::take(&mut there).is_empty(),
         event => {
-            there = event != "deleted";
+            if version.old_key.is_some() {
+                there.remove(&version.old_key);
+            }
+            match event {
+                "deleted" => there.remove(&version.key),
+                _ => there.insert(version.key.clone()),
+            };
             true
         }
     });
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::{Lsn, Micros};
+
+    fn record(at: u64, event: &str, old_key: Option<&str>, key: Option<&str>) -> Record {
+        Record {
+            source: "shop".to_owned(),
+            position: Position::new(1, Lsn(at), 0),
+            table_name: "public.t".to_owned(),
+            item_type: "t".to_owned(),
+            key: key.map(str::to_owned),
+            old_key: old_key.map(str::to_owned),
+            event: event.to_owned(),
+            changes: None,
+            before: None,
+            after: None,
+            changed: None,
+            before_known: false,
+            unknown: Vec::new(),
+            carried: Vec::new(),
+            included: None,
+            actor_id: None,
+            actor: None,
+            reason: None,
+            context: None,
+            actor_source: None,
+            context_verified: None,
+            xid: 1,
+            commit_lsn: Lsn(at),
+            lsn: Lsn(at),
+            seq: 0,
+            committed_at: Micros(0),
+            recorded_at: Micros(0),
+            schema_version: 1,
+            baseline: None,
+            tenant: None,
+            summary: String::new(),
+        }
+    }
+
+    /// Two rows had the key one after the other; the truncation removed the second, whatever became of the first.
+    #[test]
+    fn a_truncation_belongs_to_each_row_that_was_there() {
+        let shown = |versions: Vec<Record>| {
+            let all = with_truncations(versions, vec![record(9, "truncated", None, None)]);
+            all.iter().filter(|record| record.event == "truncated").count()
+        };
+        let first = || vec![record(1, "created", None, Some("a")), record(2, "updated", Some("a"), Some("b"))];
+        let second = || record(3, "created", None, Some("a"));
+        let gone = |at: u64, key: &str| record(at, "deleted", None, Some(key));
+        assert_eq!(shown([first(), vec![second(), gone(4, "b")]].concat()), 1);
+        assert_eq!(shown([first(), vec![second(), gone(4, "a")]].concat()), 1);
+        assert_eq!(shown([first(), vec![second(), gone(4, "a"), gone(5, "b")]].concat()), 0);
+    }
 }

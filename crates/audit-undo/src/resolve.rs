@@ -24,7 +24,8 @@ pub struct Trail {
     pub derived: HashMap<Position, Derived>,
 }
 
-/// Old values that earlier versions of the row have, by the names that the columns have now. A column that it does not
+/// Old values that earlier versions of the row have, by the names that the columns have in the table's
+/// latest shape. A column that it does not
 /// name was not changed by an update.
 #[derive(Clone, Debug, Default)]
 pub struct Derived {
@@ -64,6 +65,7 @@ pub async fn resolve(client: &Client, trail: &Trail, rules: &Rules) -> Result<Re
         table.columns.iter_mut().for_each(|column| column.accompanies = rules.is_ignored_alone(&column.name));
         let lost = found.dropped.entry(table.name.clone()).or_default();
         let derived = trail.derived.get(&record.position);
+        let derived = derived.map(|derived| (derived, newest(shapes)));
         found.changes.push(change(record, event, (place, table), (shape, &rules), (derived, lost))?);
     }
     found.dropped.retain(|_, columns| !columns.is_empty());
@@ -111,6 +113,17 @@ fn now(table: &Table, shape: &Shape, column: &ShapeColumn) -> Option<String> {
     table.columns.iter().find(same).map(|live| live.name.clone())
 }
 
+fn newest(shapes: Option<&Vec<Shape>>) -> Option<&Shape> {
+    shapes?.iter().max_by_key(|shape| shape.schema_version)
+}
+
+/// What a column is called in the latest shape.
+fn told<'s>(latest: &'s Shape, shape: &Shape, column: &'s ShapeColumn) -> &'s String {
+    let number = column.attnum.filter(|_| latest.oid.is_some() && latest.oid == shape.oid);
+    let same = |of: &&ShapeColumn| number.is_some() && of.attnum == number;
+    latest.columns.iter().find(same).map_or(&column.name, |of| &of.name)
+}
+
 /// Why a column's values in the trail are not those of the database.
 fn withheld(rules: &TableRules, shape: &Shape, column: &ShapeColumn) -> Option<&'static str> {
     if let Some(then) = &shape.rules {
@@ -142,7 +155,7 @@ fn change(
     event: Event,
     (place, table): (usize, &Table),
     (shape, rules): (&Shape, &TableRules),
-    (derived, dropped): (Option<&Derived>, &mut BTreeSet<String>),
+    (derived, dropped): (Option<(&Derived, Option<&Shape>)>, &mut BTreeSet<String>),
 ) -> Result<Change, Refusal> {
     let key = record.key.clone().ok_or_else(|| {
         Refusal::new(format!("version {} of {} does not say which row it is about", record.position, table.name))
@@ -160,7 +173,10 @@ fn change(
             (None, Some(json)) => cell(column, json, is_searched(rules, shape, column)),
             (None, None) => Cell::Unknown(NOT_SENT.to_owned()),
         };
-        let Some(old) = older(derived, &name, event, read(old), read) else { continue };
+        // ⚠ What is derived has the names of the latest shape, which a column that was renamed since does not have.
+        let derived = derived
+            .map(|(derived, latest)| (derived, latest.map_or(&column.name, |latest| told(latest, shape, column))));
+        let Some(old) = older(derived, event, read(old), read) else { continue };
         columns.insert(name, (old, read(new)));
     }
     for column in shape.columns.iter().filter(|column| sides.has_members && rules.expansion(column).is_some()) {
@@ -173,13 +189,12 @@ fn change(
 
 /// The old value, with what is derived of it; `None` if the column was not changed.
 fn older(
-    derived: Option<&Derived>,
-    name: &str,
+    derived: Option<(&Derived, &String)>,
     event: Event,
     sent: Cell,
     read: impl Fn(Option<&str>) -> Cell,
 ) -> Option<Cell> {
-    let (Some(derived), Cell::Unknown(_)) = (derived, &sent) else { return Some(sent) };
+    let (Some((derived, name)), Cell::Unknown(_)) = (derived, &sent) else { return Some(sent) };
     match (derived.old.get(name), derived.unknown.get(name)) {
         (Some(json), _) => Some(read(Some(json))),
         (None, Some(why)) => Some(Cell::Unknown(why.clone())),

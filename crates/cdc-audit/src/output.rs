@@ -101,13 +101,5 @@ pub fn bytes(count: u64) -> String {
 
 /// A line of comma-separated values. A text that a spreadsheet would take for a formula begins with an apostrophe.
 pub fn csv(cells: &[impl AsRef<str>]) -> String {
-    let cell = |cell: &str| {
-        let is_formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && cell.parse::<f64>().is_err();
-        let text = format!("{}{cell}", if is_formula { "'" } else { "" });
-        match text.contains([',', '"', '\n', '\r']) {
-            true => format!("\"{}\"", text.replace('"', "\"\"")),
-            false => text,
-        }
-    };
-    cells.iter().map(|text| cell(text.as_ref())).collect::<Vec<_>>().join(",")
+    cells.iter().map(|text| audit_history::csv::field(text.as_ref())).collect::<Vec<_>>().join(",")
 }

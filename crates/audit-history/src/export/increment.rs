@@ -29,8 +29,9 @@ pub struct Increment {
 /// Finds the next export of a series in a folder.
 ///
 /// # Errors
-/// Fails if the name is none, or if the folder cannot be read or holds something else under such a name.
-pub fn next(folder: &Path, name: &str) -> Result<Increment, ExportError> {
+/// Fails if the name is none, or if the folder cannot be read or holds something else under such a name, such as exports
+/// of another source or tenant, after which this one would lack what was committed before.
+pub fn next(folder: &Path, name: &str, source: &str, tenant: Option<&str>) -> Result<Increment, ExportError> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
         return Err(ExportError::NoName { name: name.to_owned() });
     }
@@ -45,6 +46,9 @@ pub fn next(folder: &Path, name: &str) -> Result<Increment, ExportError> {
         let unreadable =
             |error: serde_json::Error| ExportError::Write { path: to.join(MANIFEST), source: error.into() };
         let manifest: Manifest = serde_json::from_slice(&manifest).map_err(unreadable)?;
+        if manifest.source != source || manifest.store.tenant.as_deref() != tenant {
+            return Err(ExportError::Another { path: to, what: "source or tenant" });
+        }
         // An export of a sink without any version moves nothing.
         after = manifest.coverage.head.or(after);
         number += 1;

@@ -118,7 +118,8 @@ pub struct Manifest {
 pub struct Coverage {
     /// The position with which the export ends: the sink had everything up to here.
     pub head: Option<Position>,
-    /// False if versions of the span may have come to the sink later.
+    /// False if versions of the span may have come to the sink later, or if no sink has what lies between the end of the
+    /// lake and the beginning of hot.
     pub complete: bool,
     /// The number of gaps that are recorded in the span. They are in the file of the table `cdc_audit.gap`.
     pub gaps: u64,
@@ -199,9 +200,9 @@ impl ExportError {
                 Some("go on with it by the same command with --resume, or name a new folder".to_string())
             }
             ExportError::NothingToResume { .. } => Some("leave --resume out, and name a new folder".to_string()),
-            ExportError::Another { .. } => Some(
-                "--resume goes on with the same export only: give the same options, or name a new folder".to_string(),
-            ),
+            ExportError::Another { .. } => {
+                Some("the same export only is continued: give the same options, or name a new folder".to_string())
+            }
             ExportError::Write { .. } => {
                 Some("check that the folder can be written and has room, then export again".to_string())
             }
@@ -250,6 +251,8 @@ pub async fn export(
     // ⚠ Read this before the first version: versions that arrive meanwhile are only more than the manifest claims, and
     // it claims none that are not there yet.
     manifest.coverage.head = store.head().map(Head::last);
+    // A continued export takes this over: the files that are whole lack what was missing then.
+    manifest.coverage.complete = store.hole().is_none();
     manifest.store = manifest_store(store, request, &manifest).await?;
     let (mut unfinished, mut whole) = match request.resume {
         true => Unfinished::resume(&request.to, &mut manifest)?,
@@ -280,7 +283,8 @@ pub async fn export(
         }
     }
     let gaps = manifest.files.iter().filter(|file| file.table == GAPS).map(|file| file.rows).sum();
-    manifest.coverage = Coverage { head: manifest.coverage.head, complete: !manifest.is_ahead(), gaps };
+    let complete = manifest.coverage.complete && !manifest.is_ahead();
+    manifest.coverage = Coverage { head: manifest.coverage.head, complete, gaps };
     manifest.tables.retain(|table| manifest.files.iter().any(|file| file.table == *table));
     write_manifest(&request.to, &manifest)?;
     Ok(manifest)

@@ -128,12 +128,12 @@ impl<'f> Then<'f> {
 
 /// The last position that counts; `None` if all do.
 fn until(facts: &Facts, records: &[Record], marks: &[Record], point: Point) -> Result<Option<Position>, NoSuchPoint> {
-    let before = |position: Position| records.iter().map(|record| record.position).filter(|own| *own < position).max();
     Ok(match point {
         Point::Now => None,
         Point::At(position) => Some(position),
-        Point::Before(position) => Some(before(position).unwrap_or_default()),
-        Point::BeforeXid(xid) => Some(before(of_xid(records, xid)?).unwrap_or_default()),
+        // ⚠ Not the row's last version: a gap between that and the point counts, too.
+        Point::Before(position) => Some(position.previous().unwrap_or_default()),
+        Point::BeforeXid(xid) => Some(of_xid(records, xid)?.previous().unwrap_or_default()),
         Point::Version(_) | Point::Back(_) => Some(numbered(facts, records, point)?),
         // ⚠ Commit times are not in commit order: what counts is everything before the first version that is later.
         Point::Time(time) => {

@@ -85,7 +85,7 @@ impl Timeline {
     }
 
     /// What lies between the end of one store and the beginning of the next.
-    fn hole(&self) -> Option<String> {
+    pub(crate) fn hole(&self) -> Option<String> {
         let heads: Vec<&Head> = self.tiers.iter().filter_map(|tier| tier.head.as_ref()).collect();
         let [hot, lake] = heads.as_slice() else { return None };
         let began = hot.began.filter(|began| lake.end() < *began)?;

@@ -118,7 +118,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         tables.push(subject::table(config, &store, table).await?);
     }
     let increment = match &args.since_last {
-        Some(name) => increment::next(&args.to, name)?,
+        Some(name) => increment::next(&args.to, name, &config.source.name, tenant.as_deref())?,
         None => Increment { to: args.to, resume: args.resume, after: None },
     };
     if is_nothing_new(&args.since_last, &increment, store.head()) {

@@ -252,17 +252,20 @@ impl Search<'_> {
         }
         let next =
             page.records.last().filter(|_| page.more).map(|last| cursor::write(Moment::of(last), &self.asked.filter));
-        self.print(&page, next.as_deref()).await?;
+        self.print(&page, next.as_deref(), true).await?;
         self.say_untold();
         Ok(found)
     }
 
-    async fn print(&self, page: &Page, next: Option<&str>) -> Result<(), CliError> {
+    /// `is_first`: of an answer that comes in several pages only the first begins with a header.
+    async fn print(&self, page: &Page, next: Option<&str>, is_first: bool) -> Result<(), CliError> {
         match self.args {
             Args { page: true, .. } => print_json(&json!({ "items": page.records, "next": next }))?,
             Args { json: true, .. } => page.records.iter().try_for_each(print_json)?,
             Args { csv: true, .. } => {
-                print_exactly(csv(&CSV))?;
+                if is_first {
+                    print_exactly(csv(&CSV))?;
+                }
                 page.records.iter().try_for_each(|record| print_exactly(csv(&csv_cells(record))))?;
             }
             _ => self.show(page).await?,

@@ -27,7 +27,7 @@ pub async fn answer(search: &Search<'_>, name: &str) -> Result<u64, CliError> {
     let path = path(name)?;
     let kept = read(&path)?.filter(|kept| kept.source == search.source);
     let Some(end) = search.store.common_end() else { return Ok(0) };
-    let window = Window { from: kept.map(|kept| kept.before), to: Some(end) };
+    let window = Window { from: kept.as_ref().map(|kept| kept.before), to: Some(end) };
     let mut wanted = Wanted { window, ..search.wanted.clone() };
     let mut found = 0;
     loop {
@@ -35,16 +35,20 @@ pub async fn answer(search: &Search<'_>, name: &str) -> Result<u64, CliError> {
         let records = search.store.search(&wanted, &matches, PAGE).await?;
         let is_last = records.len() < PAGE;
         wanted.before = records.last().map(Moment::of).or(wanted.before);
+        let is_first = found == 0;
         found += records.len() as u64;
-        if !search.args.quiet {
-            search.print(&super::Page { records, more: false }, None).await?;
+        if !search.args.quiet && (is_first || !records.is_empty()) {
+            search.print(&super::Page { records, more: false }, None, is_first).await?;
         }
         if is_last {
             break;
         }
     }
     search.say_untold();
-    let kept = Kept { source: search.source.to_owned(), before: end };
+    // ⚠ Another sink, or one that was restored, may not be as far as the last answer was: its versions are not asked for
+    // again.
+    let before = kept.map_or(end, |kept| kept.before.max(end));
+    let kept = Kept { source: search.source.to_owned(), before };
     write(&path, &kept)?;
     Ok(found)
 }
