@@ -243,6 +243,14 @@ async fn a_series_has_each_version_once() {
         }
         assert_eq!(together, by_table(&world.path(&format!("all from {sink}"))), "{all}");
     }
+    // A series of another source has another mark.
+    let first = world.path("series from hot").join("feed-000001/manifest.json");
+    let of_another =
+        fs::read_to_string(&first).expect("a manifest").replace("\"source\": \"shop\"", "\"source\": \"crm\"");
+    fs::write(&first, of_another).expect("a manifest");
+    let to = world.path("series from hot");
+    let refused = world.command(&["export", "--to", to.to_str().unwrap(), "--since-last", "feed"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("source or tenant"), "{refused:?}");
     let refused = world.command(&["export", "--to", world.path("x").to_str().unwrap(), "--since-last", "../up"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("is no name of a series"));
 }

@@ -6,6 +6,7 @@ use audit_core::stored::{Record, json};
 use serde_json::{Value, json as value};
 
 use super::*;
+use crate::question::point::Point;
 
 /// A table of which every update is captured: `id`, and `note`, `n` and `doc` of the types that tests need.
 fn table() -> Value {
@@ -172,6 +173,19 @@ fn nothing_is_derived_across_what_is_missing() {
     // A gap before both, or after both, concerns neither.
     let gaps = [Record { key: None, ..record(5, "gap") }, Record { key: None, ..record(25, "gap") }];
     assert_eq!(last(vec![table()], &gaps, updates()), r#"note ~"a" -> "b""#);
+}
+
+/// The state right before a version is not that of the version before it, if something is missing in between.
+#[test]
+fn a_point_before_a_version_counts_what_was_lost_until_then() {
+    let marks = [Record { key: None, ..record(20, "gap") }];
+    let facts = facts(vec![table()], &marks);
+    let versions = || vec![first_row("a"), Record { xid: 8, ..update(30, "b") }];
+    for point in [Point::Before(at(30)), Point::BeforeXid(8), Point::At(at(29))] {
+        let then = Then::read(&facts, versions(), &marks, point, |_| false).unwrap();
+        let Found::Row(standing) = then.row("1") else { panic!("{point:?}: there was a row") };
+        assert_eq!(standing.state["note"], Known::Unknown(Why::Gap(at(20))), "{point:?}");
+    }
 }
 
 /// Condition 3. An update without a version may have changed the value in between.
