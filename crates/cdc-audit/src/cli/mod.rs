@@ -14,6 +14,7 @@ pub mod export;
 pub mod filters;
 pub mod history;
 pub mod keys;
+pub mod lifecycle;
 pub mod man;
 pub mod plan;
 pub mod report;
