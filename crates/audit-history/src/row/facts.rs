@@ -59,6 +59,25 @@ impl Facts {
         self.shapes.iter().find(|shape| shape.schema_version == schema_version)
     }
 
+    /// The shape that the table is in at a position.
+    pub fn shape_at(&self, at: Position) -> Option<&Shape> {
+        let passed = self.shapes.partition_point(|shape| shape.first <= at);
+        self.shapes.get(passed.saturating_sub(1))
+    }
+
+    /// The columns that a shape tracks, under the names that they have now, in the table's order.
+    pub fn tracked(&self, shape: &Shape) -> Vec<String> {
+        let own = || shape.columns.iter().map(|column| &column.name);
+        let stored: Vec<&String> = match &shape.rules {
+            Some(rules) => rules.columns.keys().collect(),
+            None => own().collect(),
+        };
+        let mut shown: Vec<String> =
+            stored.into_iter().map(|name| self.shown(shape.schema_version, name).into_owned()).collect();
+        shown.sort_by_cached_key(|column| self.place(column));
+        shown
+    }
+
     /// The shapes that begin after `from` and not after `to`.
     pub(super) fn shapes_between(&self, from: Position, to: Position) -> &[Shape] {
         between(&self.shapes, |shape| shape.first, from, to)
@@ -68,6 +87,11 @@ impl Facts {
     pub(super) fn break_between(&self, from: Position, to: Position) -> Option<Why> {
         let lost = between(&self.breaks, |mark| mark.position, from, to).first().map(|mark| mark.why);
         lost.or((from.epoch != to.epoch).then_some(Why::Epoch))
+    }
+
+    /// Whether nothing between two positions makes a value unknown, or a column another one.
+    pub fn is_calm(&self, from: Position, to: Position) -> bool {
+        self.break_between(from, to).is_none() && self.shapes_between(from, to).is_empty()
     }
 
     /// The name that a column of a shape has now. A column that was dropped keeps its last name, unless another column

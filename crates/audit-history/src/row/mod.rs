@@ -31,7 +31,7 @@ mod fold;
 mod known;
 mod moves;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod then;
 mod told;
 
@@ -40,7 +40,9 @@ pub use compare::{Verdict, compare};
 pub use diff::{Diff, Side, diff};
 pub use facts::{Break, Facts};
 pub use fold::{Change, Fold, Place, Standing, Version};
-pub use known::{Known, State, Why};
+pub(crate) use fold::{ends, state_bytes};
+pub use known::{Known, State, Why, knowledge};
+pub(crate) use moves::is_move;
 pub use moves::moves;
-pub use then::{Absent, Found, NoSuchPoint, Then};
+pub use then::{Absent, Found, NoSuchPoint, Then, place};
 pub use told::Told;
