@@ -8,7 +8,7 @@ use audit_core::shape::{ColumnRules, Shape, ShapeColumn};
 use audit_core::stored::Record;
 use audit_core::table::companion_of;
 
-use super::known::Why;
+use super::known::{Known, Why};
 
 /// A place in the stream at which something is missing for every row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +146,17 @@ impl Facts {
         let at = |name: &str| columns.iter().position(|column| column.name == name);
         let at = at(shown).or_else(|| companion_of(shown).and_then(at)).unwrap_or(usize::MAX);
         (at, shown.to_owned())
+    }
+}
+
+/// What is known of a value, for programs; `None` for one that a version states.
+pub fn knowledge(facts: &Facts, schema_version: u32, column: &str, known: &Known) -> Option<String> {
+    let protection = facts.rules(schema_version, column).and_then(|rules| rules.protection.as_ref());
+    match (known, protection) {
+        (Known::Unknown(why), _) => Some(format!("unknown:{}", why.name())),
+        (_, Some(protection)) => Some(format!("protected:{}", protection.method.name())),
+        (Known::Derived(_), None) => Some("derived".to_owned()),
+        (Known::Stated(_), None) => None,
     }
 }
 

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use audit_core::method::Method;
 use audit_core::position::Position;
 
-use super::facts::Facts;
-
 /// A row's tracked columns under the names that they have now.
 pub type State = BTreeMap<String, Known>;
 
@@ -127,16 +125,5 @@ impl fmt::Display for Why {
             Why::TooLarge => f.write_str("too large to be stored here"),
             Why::Members => f.write_str("only changed members were recorded"),
         }
-    }
-}
-
-/// What is known of a value, for programs; `None` for one that a version states.
-pub fn knowledge(facts: &Facts, schema_version: u32, column: &str, known: &Known) -> Option<String> {
-    let protection = facts.rules(schema_version, column).and_then(|rules| rules.protection.as_ref());
-    match (known, protection) {
-        (Known::Unknown(why), _) => Some(format!("unknown:{}", why.name())),
-        (_, Some(protection)) => Some(format!("protected:{}", protection.method.name())),
-        (Known::Derived(_), None) => Some("derived".to_owned()),
-        (Known::Stated(_), None) => None,
     }
 }

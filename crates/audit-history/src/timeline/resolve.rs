@@ -48,19 +48,23 @@ impl Timeline {
         before: Position,
     ) -> Result<Option<Position>, StoreError> {
         let until = Micros(time.0.saturating_sub(SECOND));
-        let mut firsts = Vec::new();
-        for tier in &self.within(Window { from: Some(before), to: None }).tiers {
-            firsts.extend(tier.store.first(source, (None, Some(until))).await?);
-        }
-        Ok(firsts.into_iter().min())
+        self.within(Window { from: Some(before), to: None }).first(source, (None, Some(until))).await
     }
 
     /// The first position with a version that was committed after a time.
     async fn first_after(&self, source: &str, time: Micros) -> Result<Option<Position>, StoreError> {
-        let since = Micros(time.0.saturating_add(1));
+        self.first(source, (Some(Micros(time.0.saturating_add(1))), None)).await
+    }
+
+    /// The first position with a version that was committed in a span of time.
+    async fn first(
+        &self,
+        source: &str,
+        span: (Option<Micros>, Option<Micros>),
+    ) -> Result<Option<Position>, StoreError> {
         let mut firsts = Vec::new();
         for tier in &self.tiers {
-            firsts.extend(tier.store.first(source, (Some(since), None)).await?);
+            firsts.extend(tier.store.first(source, span).await?);
         }
         Ok(firsts.into_iter().min())
     }

@@ -11,7 +11,8 @@ use audit_history::rows::{Asked, Row, RowsError, TableAt, line};
 use audit_history::{Coverage, Format, Timeline};
 
 use super::filters::{Asked as Question, Asker, FilterArgs, quoted};
-use super::row::{SourceArgs, shown, time};
+use super::row::{SourceArgs, shown};
+use super::when::time;
 use super::{point, subject};
 use crate::config::Config;
 use crate::error::{CliError, code};

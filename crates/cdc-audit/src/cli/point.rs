@@ -5,7 +5,7 @@ use audit_history::Timeline;
 use audit_history::question::point::Point;
 use audit_history::question::time::Clock;
 
-use super::row::time;
+use super::when::time;
 use crate::error::{CliError, code};
 use crate::output::note;
 

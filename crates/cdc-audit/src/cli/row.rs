@@ -9,11 +9,10 @@ use audit_history::question::point::Point;
 use audit_history::question::time::Clock;
 use audit_history::row::{Absent, Facts, Found, Known, State, Then, Version, place};
 use audit_history::{Coverage, Timeline};
-use jiff::Timestamp;
 
 use crate::cli::point;
 use crate::cli::subject::{self, KeyOf};
-use crate::cli::when::clock;
+use crate::cli::when::{clock, time};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::argument;
@@ -206,14 +205,6 @@ pub fn side(found: &Found) -> (u32, State) {
     match found {
         Found::Row(standing) => (standing.schema_version, standing.state.clone()),
         Found::Absent(_) => (0, State::new()),
-    }
-}
-
-/// `2026-01-15 13:30:00` in the clock's zone; the stored form where the calendar does not reach.
-pub fn time(clock: &Clock, at: Micros) -> String {
-    match Timestamp::from_microsecond(at.0) {
-        Ok(at) => at.to_zoned(clock.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
-        Err(_) => at.to_string(),
     }
 }
 
