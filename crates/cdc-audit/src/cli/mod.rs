@@ -1,6 +1,7 @@
 //! One command, one file.
 
 pub mod activity;
+pub mod as_of;
 pub mod baseline;
 pub mod blame;
 pub mod check;
@@ -17,6 +18,7 @@ pub mod keys;
 pub mod lifecycle;
 pub mod man;
 pub mod plan;
+pub mod point;
 pub mod report;
 pub mod resume;
 pub mod rollback;
