@@ -19,6 +19,8 @@ mod row;
 mod as_of;
 // `activity`.
 mod activity;
+// `archive`.
+mod archive;
 // `export`, in all forms.
 mod export;
 // `report`.

@@ -93,6 +93,14 @@ impl Archive {
         self.patiently("detaching a partition", "SELECT cdc_audit.archive_detach($1)", id).await
     }
 
+    /// Counts the versions of a detached partition.
+    ///
+    /// # Errors
+    /// Fails if they are not as many as were proved.
+    pub async fn verify(&self, id: i64) -> Result<(), ReadError> {
+        self.patiently("counting what was detached", "SELECT cdc_audit.archive_verify($1)", id).await
+    }
+
     /// Puts a detached partition back.
     ///
     /// # Errors

@@ -104,6 +104,7 @@ macro_rules! from_errors_with_hints {
 }
 
 from_errors_with_hints! {
+    audit_archive::ArchiveError,
     audit_capture::baseline::BaselineError,
     audit_connect::ConnectError,
     audit_history::ExportError,

@@ -4,11 +4,12 @@
 //! cdc_audit.archive                                   what was proved, detached and dropped; SELECT
 //! cdc_audit.archive_prove(source, partition, …)       notes that a lake has every version of a partition
 //! cdc_audit.archive_detach(id)                        takes a proved partition out of its table, and keeps it
+//! cdc_audit.archive_verify(id)                        fails if it does not hold as many versions as were proved
 //! cdc_audit.archive_attach(id)                        puts it back
 //! cdc_audit.archive_drop(id)                          drops it, after the time of grace
 //! ```
 //!
-//! All four are SECURITY DEFINER, and the daemon's role may EXECUTE them: it can drop nothing that was not proved before,
+//! All of them are SECURITY DEFINER, and the daemon's role may EXECUTE them: it can drop nothing that was not proved before,
 //! and nothing before the time of grace is over, which is a part of the function and not an argument.
 
 use audit_config::Span;
@@ -19,9 +20,10 @@ use crate::quote::ident;
 /// Time to wait for a lock. Everybody else waits behind that wait, so it is short, and the caller tries again.
 const LOCK_TIMEOUT: &str = "100ms";
 
-const FUNCTIONS: [(&str, &str); 4] = [
+const FUNCTIONS: [(&str, &str); 5] = [
     ("archive_prove(text, text, bigint, jsonb, text)", include_str!("archive/prove.sql")),
     ("archive_detach(bigint)", include_str!("archive/detach.sql")),
+    ("archive_verify(bigint)", include_str!("archive/verify.sql")),
     ("archive_attach(bigint)", include_str!("archive/attach.sql")),
     ("archive_drop(bigint)", include_str!("archive/drop.sql")),
 ];

@@ -1,6 +1,7 @@
 //! One command, one file.
 
 pub mod activity;
+pub mod archive;
 pub mod as_of;
 pub mod baseline;
 pub mod blame;
