@@ -5,7 +5,7 @@ use audit_core::position::{Micros, Position};
 use super::Timeline;
 use crate::commit::Commit;
 use crate::question::point::Point;
-use crate::store::{Head, StoreError};
+use crate::store::StoreError;
 
 impl Timeline {
     /// The position before which everything lies that had happened at a point; `None` if the point needs a row to be
@@ -18,7 +18,7 @@ impl Timeline {
     /// # Errors
     /// Fails if a store cannot be read.
     pub async fn resolve(&self, source: &str, point: &Point) -> Result<Option<Position>, StoreError> {
-        let end = self.head().map(Head::end);
+        let end = self.end();
         let before = match point {
             Point::Now => end,
             Point::Time(time) => self.first_after(source, *time).await?.map(transaction).or(end),
