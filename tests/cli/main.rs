@@ -23,6 +23,10 @@ mod activity;
 mod archive;
 // `export`, in all forms.
 mod export;
+// Exports that are killed and go on.
+mod killed;
+// What answers say that they lack.
+mod covered;
 // `report`.
 mod report;
 // `sql`.

@@ -84,9 +84,8 @@ impl From<LifecycleError> for CliError {
         match error {
             LifecycleError::Place(error) => error.into(),
             LifecycleError::NoBucket { .. } => CliError::new(error.to_string()).code(code::USAGE),
-            LifecycleError::TooMany { .. } => CliError::new(error.to_string()).hint(
-                "send some of the tables to another lake: a second sink, and `sinks` in [[tables]]".to_owned(),
-            ),
+            LifecycleError::TooMany { .. } => CliError::new(error.to_string())
+                .hint("send some of the tables to another lake: a second sink, and `sinks` in [[tables]]".to_owned()),
         }
     }
 }
