@@ -149,6 +149,11 @@ async fn months_leave_and_questions_notice_nothing() {
     let left = ground.months(0, &["--month", "2026-03"]);
     assert_eq!((each(&left, "result")[0], &left[0]["versions"]), ("taken_out", &Value::from(5)), "{left:?}");
     assert_eq!(ground.answers(), answers);
+    // Without the lake an answer says what it lacks.
+    let alone = ground.command(&["history", "public.users", "1", "--from", "hot", "--strict"]);
+    let said = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert_eq!(alone.status.code(), Some(9), "{said}");
+    assert!(said.contains("have left hot: lake archive has them"), "{said}");
     let listed = ground.said(0, &["archive", "list"]);
     assert!(listed.contains("taken out, kept until") && listed.contains("hot; due"), "{listed}");
 

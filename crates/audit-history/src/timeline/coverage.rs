@@ -4,12 +4,13 @@ use std::fmt;
 
 use audit_core::position::{Lsn, Micros, Position, Window};
 use audit_core::stored::Record;
+use audit_hot::Left;
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Absence, Tier, Timeline};
 use crate::export::GAPS;
-use crate::store::{Head, Selection, StoreError};
+use crate::store::{Head, Selection, Store, StoreError};
 
 /// Maximum number of gaps that are listed.
 const GAPS_MAX: usize = 100;
@@ -44,6 +45,13 @@ pub struct Span {
     /// Exclusive.
     #[serde(serialize_with = "time")]
     pub until: Option<Micros>,
+}
+
+impl Span {
+    /// Whether something may lie in both stretches of time.
+    fn meets(self, from: Micros, to: Micros) -> bool {
+        self.since.is_none_or(|since| since < to) && self.until.is_none_or(|until| from < until)
+    }
 }
 
 fn time<S: Serializer>(at: &Option<Micros>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -127,6 +135,7 @@ impl Timeline {
             lacks.push("no sink has written anything yet".to_owned());
         }
         lacks.extend(self.hole());
+        lacks.extend(self.left(source, span).await?);
         match gaps.len() {
             0 => {}
             1 => lacks.push("changes were lost in a gap".to_owned()),
@@ -150,6 +159,27 @@ impl Timeline {
         let [(hot, _), (_, end)] = begun.as_slice() else { return None };
         let began = hot.began.filter(|began| end < began)?;
         Some(format!("no sink has what lies between {end} and {began}"))
+    }
+
+    /// The months of the span that left the hot tables for a lake that is not read.
+    async fn left(&self, source: &str, span: Span) -> Result<Option<String>, StoreError> {
+        let is_read = |lake: Option<&str>| {
+            self.tiers.iter().any(|tier| matches!(tier.whole, Store::Lake(_)) && Some(&*tier.sink) == lake)
+        };
+        for tier in &self.tiers {
+            let Store::Hot(hot) = &tier.whole else { continue };
+            let Left::Months(mut months) = hot.left(source).await? else {
+                return Ok(Some(format!("whether months left {} is not known: the role may not read cdc_audit.archive", tier.sink)));
+            };
+            months.retain(|month| span.meets(month.from, month.to) && !is_read(month.proof["lake"].as_str()));
+            let from = months.iter().map(|month| month.from).min();
+            let to = months.iter().map(|month| month.to).max();
+            if let (Some(from), Some(to), Some(last)) = (from, to, months.last()) {
+                let lake = last.proof["lake"].as_str().unwrap_or_default();
+                return Ok(Some(format!("months between {from} and {to} have left {}: lake {lake} has them", tier.sink)));
+            }
+        }
+        Ok(None)
     }
 
     async fn gaps(&self, source: &str, span: Span) -> Result<Vec<Gap>, StoreError> {

@@ -8,7 +8,6 @@ use tokio_postgres::{Client, Row};
 
 use super::row::Time;
 use super::{HotReader, ReadError, failed};
-use crate::error;
 use crate::quote::ident;
 
 /// A month that is in the hot tables.
@@ -70,7 +69,35 @@ fn text_if_any<S: Serializer>(time: &Option<Micros>, serializer: S) -> Result<S:
     time.map(|time| time.to_string()).serialize(serializer)
 }
 
+/// The months that left the hot tables.
+#[derive(Clone, Debug)]
+pub enum Left {
+    Months(Vec<Archived>),
+    /// The reader's role may not know.
+    Hidden,
+}
+
 impl HotReader {
+    /// The months of a source that left the hot tables, oldest first.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read.
+    pub async fn left(&self, source: &str) -> Result<Left, ReadError> {
+        // Asked before, because an error would end the transaction of a look.
+        let statement = "SELECT has_table_privilege(to_regclass('cdc_audit.archive')::oid, 'SELECT')";
+        let row = self.client.query_one(statement, &[]).await;
+        match row.map_err(failed("asking what may be read"))?.get::<_, Option<bool>>(0) {
+            // A database of an earlier release has nothing of the kind.
+            None => Ok(Left::Months(Vec::new())),
+            Some(false) => Ok(Left::Hidden),
+            Some(true) => {
+                let mut months = list(&self.client, source).await?;
+                months.retain(|month| matches!(month.state, State::Detached | State::Dropped));
+                Ok(Left::Months(months))
+            }
+        }
+    }
+
     /// Counts the versions of each source and captured table in a stretch of time of one table of versions.
     ///
     /// # Errors
@@ -88,15 +115,12 @@ impl HotReader {
     }
 }
 
-/// What left the hot tables, of one source, oldest first. A database of an earlier release has nothing of the kind.
+/// What was proved, of one source, oldest first.
 pub(crate) async fn list(client: &Client, source: &str) -> Result<Vec<Archived>, ReadError> {
     let statement = "SELECT id, source, versions_table, partition, from_time, to_time, state, versions, proof, keep_until, \
         db_user, os_user FROM cdc_audit.archive WHERE source = $1 ORDER BY id";
-    match client.query(statement, &[&source]).await {
-        Ok(rows) => rows.iter().map(archived).collect(),
-        Err(error) if error::is_gone(&error) => Ok(Vec::new()),
-        Err(error) => Err(failed("reading which months left the hot tables")(error)),
-    }
+    let rows = client.query(statement, &[&source]).await.map_err(failed("reading which months left the hot tables"))?;
+    rows.iter().map(archived).collect()
 }
 
 fn archived(row: &Row) -> Result<Archived, ReadError> {

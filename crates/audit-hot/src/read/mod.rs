@@ -34,7 +34,7 @@ use crate::error;
 use crate::layout::{TABLES, VERSIONS};
 use crate::session::check_columns;
 pub(crate) use archived::list;
-pub use archived::{Archived, Partition, State};
+pub use archived::{Archived, Left, Partition, State};
 use history::bounds;
 use places::{Places, Whose};
 pub(crate) use row::Time;
@@ -193,14 +193,6 @@ impl HotReader {
             "SELECT DISTINCT tenant FROM cdc_audit.versions_tables WHERE source = $1 AND tenant <> '' ORDER BY tenant";
         let rows = self.client.query(statement, &[&source]).await.map_err(failed("reading which tenants there are"))?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-
-    /// The months of a source that left the hot tables, oldest first.
-    ///
-    /// # Errors
-    /// Fails if the database cannot be read.
-    pub async fn archived(&self, source: &str) -> Result<Vec<Archived>, ReadError> {
-        list(&self.client, source).await
     }
 
     /// The trail of one row, newest first, at most `limit` versions: what happened under this key, what happened to the
