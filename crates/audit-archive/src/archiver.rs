@@ -34,9 +34,9 @@ impl ArchiveError {
         match self {
             ArchiveError::Store(error) => error.hint(),
             ArchiveError::Hot(error) => error.hint(),
-            ArchiveError::OtherSource { .. } => {
-                Some("a month can leave where one source has the hot tables for itself: give each a database".to_owned())
-            }
+            ArchiveError::OtherSource { .. } => Some(
+                "a month can leave where one source has the hot tables for itself: give each a database".to_owned(),
+            ),
             ArchiveError::NoLake { .. } => Some("months leave the hot tables only to a lake that has them".to_owned()),
         }
     }
@@ -63,7 +63,11 @@ impl Proof {
 pub enum Finding {
     Equal(Proof),
     /// The lake tells something else of a table. It may only be behind.
-    Different { table: String, differences: Vec<Difference>, behind: bool },
+    Different {
+        table: String,
+        differences: Vec<Difference>,
+        behind: bool,
+    },
 }
 
 /// Takes months of one source out of its hot tables.

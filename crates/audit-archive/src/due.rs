@@ -13,9 +13,13 @@ const OWN: &str = "cdc_audit.";
 pub enum Due {
     Now,
     /// The rules of a table keep it for some time yet.
-    Later { table: String },
+    Later {
+        table: String,
+    },
     /// The rules of a table keep it for ever.
-    Never { table: String },
+    Never {
+        table: String,
+    },
     /// It holds no versions.
     Empty,
 }
@@ -90,7 +94,8 @@ mod tests {
 
     #[test]
     fn a_month_that_no_rule_lets_go_is_not_read() {
-        let found = |rules: &Rules, now: &str| undue(rules, "2026-04-01T00:00:00Z".parse().unwrap(), now.parse().unwrap());
+        let found =
+            |rules: &Rules, now: &str| undue(rules, "2026-04-01T00:00:00Z".parse().unwrap(), now.parse().unwrap());
         assert_eq!(found(&rules(), "2026-04-30T00:00:00Z"), Some(Due::Later { table: "public.notes".to_owned() }));
         assert_eq!(found(&rules(), "2026-05-01T00:00:00Z"), None);
         assert_eq!(found(&Rules::default(), "2099-01-01T00:00:00Z"), Some(Due::Never { table: "*".to_owned() }));

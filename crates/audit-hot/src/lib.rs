@@ -53,7 +53,8 @@ pub use ledger::CheckpointStore;
 pub use names::is_ours;
 pub use probe::probe;
 pub use read::{
-    Archived, HotReader, Left, Partition, ReadError, RowTrail, Selection, SinkState, SqlAnswer, SqlRow, State, View, Written,
+    Archived, HotReader, Left, Partition, ReadError, RowTrail, Selection, SinkState, SqlAnswer, SqlRow, State, View,
+    Written,
 };
 pub use schema::{SetupOptions, Statement, setup_statements, teardown_statements};
 pub use session::check_encoding;

@@ -169,14 +169,20 @@ impl Timeline {
         for tier in &self.tiers {
             let Store::Hot(hot) = &tier.whole else { continue };
             let Left::Months(mut months) = hot.left(source).await? else {
-                return Ok(Some(format!("whether months left {} is not known: the role may not read cdc_audit.archive", tier.sink)));
+                return Ok(Some(format!(
+                    "whether months left {} is not known: the role may not read cdc_audit.archive",
+                    tier.sink
+                )));
             };
             months.retain(|month| span.meets(month.from, month.to) && !is_read(month.proof["lake"].as_str()));
             let from = months.iter().map(|month| month.from).min();
             let to = months.iter().map(|month| month.to).max();
             if let (Some(from), Some(to), Some(last)) = (from, to, months.last()) {
                 let lake = last.proof["lake"].as_str().unwrap_or_default();
-                return Ok(Some(format!("months between {from} and {to} have left {}: lake {lake} has them", tier.sink)));
+                return Ok(Some(format!(
+                    "months between {from} and {to} have left {}: lake {lake} has them",
+                    tier.sink
+                )));
             }
         }
         Ok(None)

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use audit_archive::{Archiver, Due, Finding};
 use audit_core::position::Micros;
+use audit_core::rules::Rules;
 use audit_history::Store;
 use audit_history::compare::{Difference, What};
 use audit_hot::{Archive, Archived, Partition, State};
@@ -70,10 +71,11 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
 }
 
 async fn open(args: &Args, config: &Config, reader: &Reader) -> Result<Archiver, CliError> {
-    let name = args.hot.as_deref().or_else(|| config.sinks.keys().map(String::as_str).find(|name| config.hot(name).is_some()));
-    let hot = name.and_then(|name| config.hot(name)).ok_or_else(|| {
-        CliError::new("there is no such hot sink: months leave hot tables").code(code::USAGE)
-    })?;
+    let name =
+        args.hot.as_deref().or_else(|| config.sinks.keys().map(String::as_str).find(|name| config.hot(name).is_some()));
+    let hot = name
+        .and_then(|name| config.hot(name))
+        .ok_or_else(|| CliError::new("there is no such hot sink: months leave hot tables").code(code::USAGE))?;
     let (name, Store::Hot(session)) = open_one(config, name, None, reader).await? else {
         return Err(CliError::new("months leave hot tables, and that sink has none").code(code::USAGE));
     };
@@ -87,62 +89,85 @@ async fn open(args: &Args, config: &Config, reader: &Reader) -> Result<Archiver,
     })
 }
 
+/// Drops first, so that no run both takes a month out and drops it.
 async fn take_out(args: &Args, config: &Config, archiver: &Archiver) -> Result<ExitCode, CliError> {
     let (rules, now) = (config.rules(), Micros::now());
-    let (mut differs, mut seen) = (false, 0);
+    if !args.dry_run {
+        for archived in archiver.drop_old(now).await? {
+            let value = json!({"result": "dropped", "versions": archived.versions, "id": archived.id});
+            tell(args, &archived.partition, archived.from, value, "dropped: its time of grace is over")?;
+        }
+    }
+    let (mut code, mut seen) = (0, 0);
     for partition in archiver.archive.partitions().await? {
         if args.month.as_ref().is_some_and(|month| *month != month_of(partition.from)) {
             continue;
         }
-        if archiver.due(&rules, &partition, now).await? != Due::Now {
-            continue;
+        // A month that cannot be read does not keep the others.
+        match one(args, &rules, archiver, &partition, now).await {
+            Ok(None) => continue,
+            Ok(Some(found)) => code = code.max(found),
+            Err(error) => {
+                tell(
+                    args,
+                    &partition.name,
+                    partition.from,
+                    json!({"result": "failed", "error": error.to_string()}),
+                    &error.to_string(),
+                )?;
+                code = code::FAILED.max(code);
+            }
         }
         seen += 1;
-        note(format!("comparing {} with lake {}", partition.name, archiver.lake.0));
-        match archiver.compare(&partition).await? {
-            Finding::Equal(proof) if args.dry_run => {
-                let (versions, told) = (proof.versions(), "equal; it would leave");
-                tell(args, &partition, json!({"result": "equal", "versions": versions}), &format!("{versions} versions, {told}"))?;
-            }
-            Finding::Equal(proof) => {
-                let (versions, id) = (proof.versions(), archiver.take_out(&partition, &proof).await?);
-                let told = format!("{versions} versions, equal; taken out as number {id}");
-                tell(args, &partition, json!({"result": "taken_out", "versions": versions, "id": id}), &told)?;
-            }
-            Finding::Different { table, differences, behind } => {
-                differs = true;
-                let told: Vec<String> = differences.iter().take(3).map(|one| described(one, &archiver.lake.0)).collect();
-                let value = json!({
-                    "result": "different", "table": table, "behind": behind,
-                    "differences": differences.iter().map(as_json).collect::<Vec<_>>(),
-                });
-                let why = if behind { "the lake is behind" } else { "they differ, and the month stays" };
-                tell(args, &partition, value, &format!("{table}: {why}: {}", told.join("; ")))?;
-            }
-        }
-    }
-    if !args.dry_run {
-        for archived in archiver.drop_old(now).await? {
-            let told = json!({"result": "dropped", "versions": archived.versions, "id": archived.id});
-            tell_of(args, &archived.partition, month_of(archived.from), told, "dropped: its time of grace is over")?;
-        }
     }
     if seen == 0 {
         note("no month is due: `hot` in [[tables]] says when one is");
     }
-    Ok(ExitCode::from(if differs { code::FINDINGS } else { 0 }))
+    Ok(ExitCode::from(code))
 }
 
-fn tell(args: &Args, partition: &Partition, value: Value, text: &str) -> Result<(), CliError> {
-    tell_of(args, &partition.name, month_of(partition.from), value, text)
+/// Compares a month and takes it out, and returns the exit code for it; `None` if it is not due.
+async fn one(
+    args: &Args,
+    rules: &Rules,
+    archiver: &Archiver,
+    partition: &Partition,
+    now: Micros,
+) -> Result<Option<u8>, CliError> {
+    if archiver.due(rules, partition, now).await? != Due::Now {
+        return Ok(None);
+    }
+    note(format!("comparing {} with lake {}", partition.name, archiver.lake.0));
+    let (value, text, code) = match archiver.compare(partition).await? {
+        Finding::Equal(proof) if args.dry_run => {
+            let versions = proof.versions();
+            (json!({"result": "equal", "versions": versions}), format!("{versions} versions, equal; it would leave"), 0)
+        }
+        Finding::Equal(proof) => {
+            let (versions, id) = (proof.versions(), archiver.take_out(partition, &proof).await?);
+            let value = json!({"result": "taken_out", "versions": versions, "id": id});
+            (value, format!("{versions} versions, equal; taken out as number {id}"), 0)
+        }
+        Finding::Different { table, differences, behind } => {
+            let named: Vec<String> = differences.iter().take(3).map(|one| described(one, &archiver.lake.0)).collect();
+            let value = json!({
+                "result": "different", "table": table, "behind": behind,
+                "differences": differences.iter().map(as_json).collect::<Vec<_>>(),
+            });
+            let why = if behind { "the lake is behind" } else { "they differ, and the month stays" };
+            (value, format!("{table}: {why}: {}", named.join("; ")), code::FINDINGS)
+        }
+    };
+    tell(args, &partition.name, partition.from, value, &text)?;
+    Ok(Some(code))
 }
 
-fn tell_of(args: &Args, partition: &str, month: String, mut value: Value, text: &str) -> Result<(), CliError> {
+fn tell(args: &Args, partition: &str, from: Micros, mut value: Value, text: &str) -> Result<(), CliError> {
     if !args.json {
         return print(format!("{partition}: {text}"));
     }
     value["partition"] = json!(partition);
-    value["month"] = json!(month);
+    value["month"] = json!(month_of(from));
     print_json(&value)
 }
 
