@@ -34,8 +34,9 @@ mod moves;
 mod tests;
 mod then;
 mod told;
+mod undone;
 
-pub use blame::{Blame, Setter};
+pub use blame::{Blame, Setter, Through};
 pub use compare::{Verdict, compare};
 pub use diff::{Diff, Side, diff};
 pub use facts::{Break, Facts};
@@ -44,3 +45,4 @@ pub use known::{Known, State, Why};
 pub use moves::moves;
 pub use then::{Absent, Found, NoSuchPoint, Then};
 pub use told::Told;
+pub use undone::{UndoOf, Undone};

@@ -182,7 +182,7 @@ fn a_point_before_a_version_counts_what_was_lost_until_then() {
     let facts = facts(vec![table()], &marks);
     let versions = || vec![first_row("a"), Record { xid: 8, ..update(30, "b") }];
     for point in [Point::Before(at(30)), Point::BeforeXid(8), Point::At(at(29))] {
-        let then = Then::read(&facts, versions(), &marks, point, |_| false).unwrap();
+        let then = Then::read(&facts, versions(), &marks, point, |_| Through::Nothing).unwrap();
         let Found::Row(standing) = then.row("1") else { panic!("{point:?}: there was a row") };
         assert_eq!(standing.state["note"], Known::Unknown(Why::Gap(at(20))), "{point:?}");
     }
@@ -396,7 +396,7 @@ fn blame_names_the_version_that_set_a_value() {
         for record in records.clone() {
             let version = fold.push(record, None);
             let ignore = version.record.actor_id.as_deref() == Some(ignored);
-            blame.push(&version, ignore);
+            blame.push(&version, if ignore { Through::Version } else { Through::Nothing });
         }
         blame
     };

@@ -3,9 +3,9 @@
 use audit_core::position::{Micros, Position};
 
 use super::Timeline;
-use crate::commit::Commit;
 use crate::question::point::Point;
 use crate::store::{Head, StoreError};
+use crate::transaction::{Which, find};
 
 impl Timeline {
     /// The position before which everything lies that had happened at a point; `None` if the point needs a row to be
@@ -25,8 +25,8 @@ impl Timeline {
             Point::At(position) => Some(position.next()),
             Point::Before(position) => Some(*position),
             Point::BeforeXid(xid) => {
-                let commit = self.commit(source, Commit::Xid(*xid), None).await?;
-                commit.first().map(|record| transaction(record.position))
+                let found = find(self, source, self.tables(source).await?, Which::Xid(*xid)).await?;
+                found.first().map(|transaction| transaction.commit.bounds().0)
             }
             Point::Version(_) | Point::Back(_) => None,
         };

@@ -8,7 +8,7 @@ use audit_core::stored::Record;
 use audit_history::Coverage;
 use audit_history::question::point::Point;
 use audit_history::question::time::Clock;
-use audit_history::row::{Absent, Facts, Found, Known, State, Then, Version};
+use audit_history::row::{Absent, Facts, Found, Known, State, Then, Through, Version};
 use jiff::Timestamp;
 
 use crate::cli::subject::{self, KeyOf};
@@ -91,12 +91,12 @@ impl Asked {
 
     /// The row at a point; nothing is looked through.
     pub fn then(&self, point: Point) -> Result<Then<'_>, CliError> {
-        self.then_ignoring(point, |_| false)
+        self.then_through(point, |_| Through::Nothing)
     }
 
-    /// The same, where blame looks through the versions that are `ignored`.
-    pub fn then_ignoring(&self, point: Point, ignored: impl Fn(&Record) -> bool) -> Result<Then<'_>, CliError> {
-        let then = Then::read(&self.facts, self.records.clone(), &self.marks, point, ignored);
+    /// The same, where blame looks through versions.
+    pub fn then_through(&self, point: Point, through: impl Fn(&Record) -> Through) -> Result<Then<'_>, CliError> {
+        let then = Then::read(&self.facts, self.records.clone(), &self.marks, point, through);
         let hint = || format!("cdc-audit history {} {} shows its versions", shell(&self.table), shell(&self.given));
         then.map_err(|error| CliError::of(&error).hint(hint()).code(code::USAGE))
     }
