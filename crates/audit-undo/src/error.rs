@@ -5,8 +5,6 @@ use std::fmt;
 use audit_connect::ServerError;
 use tokio_postgres::error::DbError;
 
-use crate::catalog::Table;
-
 /// Something that would be wrong, or cannot be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -63,9 +61,9 @@ pub struct Conflict {
 
 impl Conflict {
     /// A conflict about a whole row.
-    pub fn of_row(table: &Table, key: &str, what: &'static str) -> Conflict {
+    pub fn of_row(table: &str, key: &str, what: &'static str) -> Conflict {
         Conflict {
-            table: table.name.clone(),
+            table: table.to_owned(),
             key: key.to_owned(),
             column: None,
             then: None,

@@ -46,7 +46,7 @@ fn compare(
     then: Option<&Image>,
     later: Later,
 ) -> Vec<Conflict> {
-    let whole = |what| Conflict::of_row(table, &goal.key, what);
+    let whole = |what| Conflict::of_row(&table.name, &goal.key, what);
     let now = match (&goal.kind, now) {
         (Kind::Insert(_), None) => return Vec::new(),
         (Kind::Insert(_), Some(_)) => return vec![whole("another row has this key now")],

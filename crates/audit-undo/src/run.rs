@@ -72,7 +72,7 @@ fn goals(
         let table = &catalog.tables[net.table];
         match (between(net, table), request.later) {
             (Some(column), Later::Keep) => {
-                report.kept.push(Conflict::of_row(table, net.key(), CHANGED_BETWEEN).on(column));
+                report.kept.push(Conflict::of_row(&table.name, net.key(), CHANGED_BETWEEN).on(column));
                 continue;
             }
             (Some(column), Later::Refuse | Later::With) => {

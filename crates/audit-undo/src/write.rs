@@ -94,7 +94,7 @@ pub async fn write(written: &mut Written<'_>, steps: &[Step]) -> Result<(), Erro
 
 fn untouched(written: &Written<'_>, step: &Step) -> Conflict {
     let what = "a trigger, a rule or row security kept the statement from writing the row";
-    Conflict::of_row(written.table(step.row), &written.rows[step.row].key, what)
+    Conflict::of_row(&written.table(step.row).name, &written.rows[step.row].key, what)
 }
 
 /// The columns that the statement compares.

@@ -90,7 +90,9 @@ enum Configured {
     Tx(cli::tx::Args),
     /// Show one row as it is, or as it was at a point.
     Show(cli::show::Args),
-    /// Show what differs between two points in a row's history.
+    /// Show the rows of a table, or of all tables, as they were at a point.
+    AsOf(cli::as_of::Args),
+    /// Show what differs between two points in a row's history, or which rows of a table changed.
     Diff(cli::diff::Args),
     /// Say of each value of a row who set it, when and why.
     Blame(cli::blame::Args),
@@ -163,6 +165,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Configured::Search(args) => cli::search::run(args, &config).await,
             Configured::Tx(args) => cli::tx::run(args, &config).await,
             Configured::Show(args) => cli::show::run(args, &config).await,
+            Configured::AsOf(args) => cli::as_of::run(args, &config).await,
             Configured::Diff(args) => cli::diff::run(args, &config).await,
             Configured::Blame(args) => cli::blame::run(args, &config).await,
             Configured::Undo(args) => cli::undo::run(args, &config).await,

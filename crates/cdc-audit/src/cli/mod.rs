@@ -1,6 +1,7 @@
 //! One command, one file.
 
 pub mod activity;
+pub mod as_of;
 pub mod baseline;
 pub mod blame;
 pub mod check;
@@ -16,6 +17,7 @@ pub mod history;
 pub mod keys;
 pub mod man;
 pub mod plan;
+pub mod point;
 pub mod report;
 pub mod resume;
 pub mod rollback;
