@@ -12,6 +12,8 @@ async fn desk_with_approver() -> (Desk, String) {
     let rules = format!("{APPROVED}[undo]\napprovers = [\"{boss}\"]\n");
     let world = World::on(server).full(true).without_lake().unwitnessed().tables(&rules).sql(TABLES).build().await;
     let desk = desk_of(server, world);
+    // The operator may approve what others do, and not what they do themselves.
+    desk.world.edit_config(&format!("[\"{boss}\"]"), &format!("[\"{boss}\", \"{}\"]", desk.login));
     server.execute(&desk.world.database, &format!("CREATE ROLE {boss} LOGIN PASSWORD 'sesame' IN ROLE {}", desk.login));
     (desk, boss)
 }
