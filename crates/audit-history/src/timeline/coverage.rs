@@ -8,8 +8,7 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Absence, Tier, Timeline};
-use crate::export::GAPS;
-use crate::store::{Head, Selection, StoreError};
+use crate::store::{GAPS, Head, Selection, StoreError};
 
 /// Maximum number of gaps that are listed.
 const GAPS_MAX: usize = 100;
