@@ -15,7 +15,7 @@ async fn an_undo_is_made_from_a_lake_alone() {
     .await;
     let xid = desk.versions("orders", "1", 2)[0]["xid"].to_string();
     desk.versions("lines", "1,1", 1);
-    let done = desk.succeed(&["undo", &format!("xid:{xid}"), "--from", "lake", "--yes", "--json"]);
+    let done = desk.succeed(&["undo", &format!("xid:{xid}"), "--from", "archive", "--yes", "--json"]);
     let done: Value = serde_json::from_str(&done).expect("JSON");
     assert_eq!(done["versions"].as_array().map(Vec::len), Some(2), "{done}");
     assert_eq!(desk.ask(ORDER).await, "open|12.50|a");
@@ -28,7 +28,7 @@ async fn a_row_that_row_security_hides_is_a_conflict() {
     let desk = desk().await;
     desk.sql(
         "INSERT INTO orders VALUES (1, 'open', 1, NULL), (2, 'open', 1, NULL); UPDATE orders SET state = 'paid'; \
-         ALTER TABLE orders ENABLE ROW LEVEL SECURITY; CREATE POLICY some ON orders USING (id = 2)",
+         ALTER TABLE orders ENABLE ROW LEVEL SECURITY; CREATE POLICY second ON orders USING (id = 2)",
     )
     .await;
     let xid = format!("xid:{}", desk.versions("orders", "1", 2)[0]["xid"]);
