@@ -136,7 +136,10 @@ impl Bench {
                 }
                 Ended::Refused(said)
             }
-            code => panic!("undo of {xid} ended with {code:?}: {said}"),
+            code => {
+                let tx = self.world.command(&["tx", &format!("xid:{xid}")]);
+                panic!("undo of {xid} ended with {code:?}: {said}\n{}", self::said(&tx))
+            }
         }
     }
 
