@@ -52,6 +52,6 @@ pub use ledger::CheckpointStore;
 pub use names::is_ours;
 pub use probe::probe;
 pub use read::{HotReader, ReadError, RowTrail, Selection, SinkState, SqlAnswer, SqlRow, View, Written};
-pub use schema::{SetupOptions, Statement, setup_statements, teardown_statements};
+pub use schema::{SetupOptions, Statement, index_statements, setup_statements, teardown_statements};
 pub use session::check_encoding;
 pub use sink::{Counters, HotSink};
