@@ -102,6 +102,7 @@ mod file;
 mod form;
 pub mod layout;
 mod merge;
+mod meter;
 mod parse;
 pub mod partition;
 mod parts;
