@@ -30,7 +30,6 @@ mod connection;
 mod copy;
 mod encode;
 mod error;
-mod jsonb;
 mod large;
 mod layout;
 mod ledger;

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, on_terminal, print, print_exactly, print_json, table};
 use crate::role::Reader;
-use crate::store::open;
+use crate::store::{Explain, open};
 
 /// Days of the span where none is given.
 const DAYS: i64 = 90;
@@ -50,6 +50,8 @@ pub struct Args {
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
     #[command(flatten)]
+    explain: Explain,
+    #[command(flatten)]
     reader: Reader,
 }
 
@@ -71,6 +73,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let (since, until) = args.when.span(&clock, DAYS)?;
     let tenant = args.tenant.map(argument).transpose()?;
     let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    args.explain.begin(&store);
     let mut tables = Vec::new();
     for table in &args.table {
         tables.push(subject::table(config, &store, table).await?);
@@ -82,7 +85,9 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
                 .hint("give --table once".to_owned())
                 .code(code::USAGE));
         };
-        return row::run(config, &store, (table, &key), (since, until), format).await;
+        let done = row::run(config, &store, (table, &key), (since, until), format).await?;
+        args.explain.say(&store, format == Format::Json)?;
+        return Ok(done);
     }
     let request = ReportRequest {
         source: config.source.name.clone(),
@@ -102,6 +107,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         Format::Table => show(&report)?,
         Format::Md => print_exactly(markdown(&report))?,
     }
+    args.explain.say(&store, format == Format::Json)?;
     Ok(ExitCode::SUCCESS)
 }
 

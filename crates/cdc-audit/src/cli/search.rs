@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, csv, print_exactly, print_json, table};
 use crate::role::Reader;
-use crate::store::open;
+use crate::store::{Explain, open};
 
 mod cursor;
 mod since;
@@ -79,6 +79,8 @@ pub struct Args {
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
+    explain: Explain,
+    #[command(flatten)]
     reader: Reader,
 }
 
@@ -130,6 +132,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let clock = args.flags.clock(config)?;
     let tenant = args.tenant.clone().map(argument).transpose()?;
     let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    args.explain.begin(&store);
     let words = saved(&args.words, config)?;
     let asker = Asker { config, store: &store, reader: &args.reader, action: "search" };
     let asked = asker.asked(&words, &args.flags, &clock).await?;
@@ -142,6 +145,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         (None, true) => search.count().await?,
         (None, false) => search.page().await?,
     };
+    args.explain.say(&search.store, args.json || args.page)?;
     match found {
         0 if args.quiet => Ok(ExitCode::from(code::NOT_FOUND)),
         _ => Ok(ExitCode::SUCCESS),

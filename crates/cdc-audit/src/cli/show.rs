@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use audit_core::json::unquote;
-use audit_history::row::{Absent, Found, Known, Standing, Then};
+use audit_core::json::{object, unquote};
+use audit_history::row::{Absent, Found, Known, Standing, Then, knowledge};
 use serde_json::{Value, json};
 
-use super::row::{Asked, RowArgs, absent_name, ended, knowledge, object, shown};
+use super::row::{Asked, RowArgs, absent_name, ended, shown};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{note, on_terminal, print, print_exactly, table};
@@ -38,13 +38,16 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     if let Some(field) = &args.field {
         asked.has_column(field)?;
     }
-    let then = asked.then(asked.point(args.as_of.as_deref())?)?;
+    let then = asked.then(asked.until(args.as_of.as_deref()).await?);
     if args.check {
-        return check(&asked, &then, json);
+        let checked = check(&asked, &then, json)?;
+        asked.explain()?;
+        return Ok(checked);
     }
     match (then.row(&asked.key), &args.field) {
         (Found::Absent(absent), _) if json => {
             print_exactly(absent_json(&asked, &then, &absent, args.as_of.as_deref()))?;
+            asked.explain()?;
             return Ok(ExitCode::from(code::NOT_FOUND));
         }
         (Found::Absent(absent), _) => return Err(asked.absent(&then, &absent)),
@@ -52,6 +55,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         (Found::Row(row), None) if json => print_exactly(row_json(&asked, &then, &row, args.as_of.as_deref()))?,
         (Found::Row(row), None) => show(&asked, &then, &row)?,
     }
+    asked.explain()?;
     Ok(ExitCode::SUCCESS)
 }
 

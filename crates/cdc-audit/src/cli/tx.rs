@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, print, table};
 use crate::role::Reader;
-use crate::store::open;
+use crate::store::{Explain, open};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -48,6 +48,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    explain: Explain,
+    #[command(flatten)]
     reader: Reader,
 }
 
@@ -57,6 +59,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let clock = clock(args.tz.as_deref(), config)?;
     let tenant = args.tenant.clone().map(argument).transpose()?;
     let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    args.explain.begin(&store);
     let source = &config.source.name;
     let all = store.tables(source).await?;
     let asked = match &args.table {
@@ -74,6 +77,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             show(&store, source, &all, transaction, &args, &clock.zone).await?;
         }
     }
+    args.explain.say(&store, args.json)?;
     Ok(ExitCode::SUCCESS)
 }
 
