@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use audit_core::cost::Cost;
 use audit_core::position::{Lsn, Micros, Position, Window};
 use audit_core::search::{Commit, Matches, Wanted};
 use audit_core::shape::Shape;
@@ -15,8 +16,11 @@ use audit_lake::{LakeError, LakeReader};
 use futures::TryStreamExt;
 use futures::stream::{BoxStream, StreamExt};
 
+/// The table of lost stretches. It is part of every export, because its reader must know what is missing.
+pub(crate) const GAPS: &str = "cdc_audit.gap";
+
 /// The tables of records that belong to no table: lost stretches, and changes of an unknown table.
-const PSEUDO: [&str; 2] = ["cdc_audit.gap", "cdc_audit.error"];
+const PSEUDO: [&str; 2] = [GAPS, "cdc_audit.error"];
 
 /// A store that was opened for reading.
 #[derive(Clone)]
@@ -114,6 +118,21 @@ impl Store {
                 Ok(Store::Hot(hot))
             }
             Store::Lake(lake) => Ok(Store::Lake(lake.pinned())),
+        }
+    }
+
+    /// Has the server explain all further statements.
+    pub(crate) fn explain(&self) {
+        if let Store::Hot(hot) = self {
+            hot.explain();
+        }
+    }
+
+    /// What was read so far.
+    pub(crate) fn cost(&self) -> Cost {
+        match self {
+            Store::Hot(hot) => hot.cost(),
+            Store::Lake(lake) => lake.cost(),
         }
     }
 

@@ -56,6 +56,6 @@ pub use read::{
     Archived, HotReader, Left, Partition, ReadError, RowTrail, Selection, SinkState, SqlAnswer, SqlRow, State, View,
     Written,
 };
-pub use schema::{SetupOptions, Statement, setup_statements, teardown_statements};
+pub use schema::{SetupOptions, Statement, index_statements, setup_statements, teardown_statements};
 pub use session::check_encoding;
 pub use sink::{Counters, HotSink};

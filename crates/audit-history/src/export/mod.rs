@@ -38,7 +38,7 @@ pub use form::{Form, Format};
 pub(crate) use file::Hashed;
 pub(crate) use part::{folder_of, make_folder, name_of, private};
 
-use crate::store::{Part, Selection, StoreError};
+use crate::store::{GAPS, Part, Selection, StoreError};
 use crate::timeline::{self, Reached, Span, Timeline};
 
 /// The name of the manifest in the export's folder.
@@ -49,9 +49,6 @@ const UNFINISHED: &str = "unfinished.jsonl";
 
 /// That list before it says how the export began.
 const BEGUN: &str = "unfinished.jsonl.part";
-
-/// The table of lost stretches. It is part of every export, because its reader must know what is missing.
-pub(crate) const GAPS: &str = "cdc_audit.gap";
 
 /// Describes what to export.
 #[derive(Clone, Debug)]

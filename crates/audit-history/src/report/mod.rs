@@ -13,8 +13,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::export::GAPS;
-use crate::store::{Selection, StoreError};
+use crate::store::{GAPS, Selection, StoreError};
 use crate::timeline::{Coverage, Span, Timeline};
 
 /// Maximum number of gaps that a report lists.

@@ -9,8 +9,12 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Absence, Tier, Timeline};
+<<<<<<< HEAD
 use crate::export::GAPS;
 use crate::store::{Head, Selection, Store, StoreError};
+=======
+use crate::store::{GAPS, Head, Selection, StoreError};
+>>>>>>> hub/main
 
 /// Maximum number of gaps that are listed.
 const GAPS_MAX: usize = 100;
