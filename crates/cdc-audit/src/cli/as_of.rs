@@ -136,20 +136,29 @@ async fn ask(args: &Args, store: &Timeline, config: &Config) -> Result<Question,
     Ok(question)
 }
 
-impl AsOf<'_> {
-    /// The tables of each part of the store that are asked for.
-    async fn tables(&self, store: &Timeline) -> Result<Vec<(Option<String>, TableAt)>, CliError> {
-        let mut tables = Vec::new();
-        for part in store.parts(self.source).await?.into_iter().filter(|part| !part.gaps_only) {
-            let known = part.store.tables(self.source).await?;
-            for table in known.into_iter().filter(|table| self.question.tables.contains(table)) {
-                let memory = usize::try_from(self.args.memory.get()).unwrap_or(usize::MAX);
-                let asked = Asked { source: self.source.to_owned(), table, before: self.before, memory };
-                let tenant = part.tenant.as_deref().map(str::to_owned);
-                tables.push((tenant, TableAt::open(&part.store, asked).await?));
-            }
+/// The wanted tables of each part of the store, with its tenant.
+pub async fn tables(
+    store: &Timeline,
+    source: &str,
+    wanted: &[String],
+    before: Position,
+    memory: ByteSize,
+) -> Result<Vec<(Option<String>, TableAt)>, CliError> {
+    let mut tables = Vec::new();
+    for part in store.parts(source).await?.into_iter().filter(|part| !part.gaps_only) {
+        let known = part.store.tables(source).await?;
+        for table in known.into_iter().filter(|table| wanted.contains(table)) {
+            let memory = usize::try_from(memory.get()).unwrap_or(usize::MAX);
+            let asked = Asked { source: source.to_owned(), table, before, memory };
+            tables.push((part.tenant.as_deref().map(str::to_owned), TableAt::open(&part.store, asked).await?));
         }
-        Ok(tables)
+    }
+    Ok(tables)
+}
+
+impl AsOf<'_> {
+    async fn tables(&self, store: &Timeline) -> Result<Vec<(Option<String>, TableAt)>, CliError> {
+        tables(store, self.source, &self.question.tables, self.before, self.args.memory).await
     }
 
     /// Gives each row that is part of the answer, until `each` says that it has enough.
