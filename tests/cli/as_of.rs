@@ -182,7 +182,7 @@ async fn what_is_not_known_is_said() {
     assert_eq!(rows[1]["row"], json!({"id": 3, "state": null, "total": null, "photo": null}));
     let (_, shown, said) = ended(&world, &["as-of", "now", "orders"]);
     assert!(shown.contains("?  large value, unchanged and not sent") && shown.contains("∅"), "{shown}");
-    assert!(said.contains("1 rows have values that are not known") && said.contains("complete"), "{said}");
+    assert!(said.contains("in 1 of 2 rows a value is not known") && said.contains("complete"), "{said}");
     let csv = world.succeed(&["as-of", "now", "orders", "--csv"]);
     let expected = "id,state,total,photo,cdc_audit_key,cdc_audit_unknown\n\
         1,paid,1.00,?,1,\"{\"\"photo\"\":\"\"toast\"\"}\"\n3,,,,3,\n";
@@ -192,7 +192,7 @@ async fn what_is_not_known_is_said() {
         let (code, told, said) = ended(&world, &[&["as-of", "now", "orders", "--json"], arguments].concat());
         assert_eq!(code, Some(0), "{said}");
         let keys: Vec<Value> = lines(&told).iter().map(|row| row["key"].clone()).collect();
-        (json!(keys), said.contains("1 rows could not be told"))
+        (json!(keys), said.contains("rows that could not be told: 1"))
     };
     assert_eq!(keys(&["--where", "state:paid"]), (json!(["1"]), false));
     assert_eq!(keys(&["--where", "state:null"]), (json!(["3"]), false));
@@ -298,12 +298,12 @@ async fn rows_of_two_moments_are_compared() {
         let pair = ["diff", "items", "--since", &moments[2].at, "--until", &moments[3].at, "--stat"];
         ended(&world, &[&pair, arguments].concat())
     };
-    assert_eq!(stat(&[]).1, "1 rows added, 10 removed, 0 changed\n");
+    assert_eq!(stat(&[]).1, "rows: 1 added, 10 removed, 0 changed\n");
     assert_eq!(stat(&["--json"]).1, "{\"added\":1,\"removed\":10,\"changed\":0,\"unknown\":0}\n");
     assert_eq!(stat(&["--exit-code"]).0, Some(10));
     let (_, shown, said) = ended(&world, &["diff", "orders", "--since", &moments[0].at, "--until", &moments[1].at]);
     assert!(shown.contains("| 3   | changed | state open → paid |"), "{shown}");
-    assert!(said.contains("0 rows added, 0 removed, 10 changed") && said.contains("complete"), "{said}");
+    assert!(said.contains("rows: 0 added, 0 removed, 10 changed") && said.contains("complete"), "{said}");
 }
 
 /// What the source has and the trail does not is found, whatever the reason.

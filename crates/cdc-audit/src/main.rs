@@ -114,6 +114,8 @@ enum Configured {
     Sql(cli::sql::Args),
     /// Make files of a lake fewer and sort them, where no readers list its folders.
     Compact(cli::compact::Args),
+    /// Print rules by which a bucket moves old data to cheaper storage classes, and nothing else.
+    Lifecycle(cli::lifecycle::Args),
     /// Print statements that make the lake queryable in an engine; run them there, and again when tables change.
     Ddl(cli::ddl::Args),
     /// Drop what `setup` created; asks first.
@@ -177,6 +179,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Configured::Activity(args) => cli::activity::run(args, &config).await,
             Configured::Sql(args) => cli::sql::run(args, &config).await,
             Configured::Compact(args) => cli::compact::run(args, &config).await,
+            Configured::Lifecycle(args) => cli::lifecycle::run(args, &config).await,
             Configured::Ddl(args) => cli::ddl::run(args, &config).await,
             Configured::Teardown(args) => cli::teardown::run(args, &config).await,
             Configured::Check(args) => cli::check::run(args, &config).await,

@@ -54,9 +54,6 @@ pub struct Args {
     /// The memory that rows may take, about; what does not fit is read in further passes.
     #[arg(long, value_name = "SIZE", default_value = "256 MiB")]
     memory: ByteSize,
-    /// End with code 9 if the answer may not have everything.
-    #[arg(long)]
-    strict: bool,
     #[command(flatten)]
     source: SourceArgs,
 }
@@ -103,9 +100,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         None => asked.show(&store).await?,
     }
     asked.told.say();
-    note(&coverage);
-    let incomplete = !coverage.complete || !asked.told.left_out.is_empty();
-    Ok(if args.strict && incomplete { ExitCode::from(code::INCOMPLETE) } else { ExitCode::SUCCESS })
+    let code = args.source.strict.close(&coverage, ExitCode::SUCCESS);
+    Ok(if asked.told.left_out.is_empty() { code } else { args.source.strict.code(false, code) })
 }
 
 /// The tables and what is asked of their rows.
@@ -235,7 +231,7 @@ impl AsOf<'_> {
         .await?;
         let tenant = tenant.map(|tenant| format!(" of tenant {tenant}")).unwrap_or_default();
         let ending = if more { ", and more: --limit shows them" } else { "" };
-        note(format!("{}{tenant}: {count} rows{ending}", at.name()));
+        note(format!("{}{tenant}, rows: {count}{ending}", at.name()));
         if count > 0 { rows.print() } else { Ok(()) }
     }
 
@@ -283,10 +279,16 @@ impl Told {
             note(format!("left out: {what}"));
         }
         if self.unknown > 0 {
-            note(format!("{} rows have values that are not known: they are marked with the reason", self.unknown));
+            note(format!(
+                "in {} of {} rows a value is not known: it is marked with the reason",
+                self.unknown, self.rows
+            ));
         }
         if self.untold > 0 {
-            note(format!("{} rows could not be told: a value that the filters ask for is not known", self.untold));
+            note(format!(
+                "rows that could not be told: {}, because a value that the filters ask for is not known",
+                self.untold
+            ));
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::output::{note, print_exactly, table};
     after_help = "Examples:\n  cdc-audit diff orders 42 v1\n  cdc-audit diff orders 42 '2026-01-15 08:00' yesterday\n  \
     cdc-audit diff orders 42 v-1 --exit-code      what the newest version changed\n  \
     cdc-audit diff orders --since yesterday --stat      how many rows were added, removed and changed\n\n\
-    Exit codes: 0 compared, 8 the row was there at neither point, 10 with --exit-code: something differs, or may."
+    Exit codes: 0 compared, 8 the row was there at neither point, 9 --strict and something may be missing, 10 with --exit-code: something differs, or may."
 )]
 pub struct Args {
     /// `schema.table`, or the table's name or label alone where only one table has it.
@@ -87,7 +87,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         };
         show(&asked, &found, (shape_a, shape_b), set_by)?;
     }
-    Ok(if exit_code && !found.is_same() { ExitCode::from(code::FINDINGS) } else { ExitCode::SUCCESS })
+    let differs = exit_code && !found.is_same();
+    Ok(asked.close(if differs { ExitCode::from(code::FINDINGS) } else { ExitCode::SUCCESS }))
 }
 
 fn show(

@@ -74,8 +74,9 @@ pub async fn run(args: &Args, since: &str, config: &Config) -> Result<ExitCode, 
     if told > limit && !args.stat {
         note(format!("{limit} of {told} rows are shown: --limit shows more"));
     }
-    note(store.coverage(source).await?.up_to(place(to)));
-    Ok(if args.exit_code && told > 0 { ExitCode::from(code::FINDINGS) } else { ExitCode::SUCCESS })
+    let differs = args.exit_code && told > 0;
+    let code = if differs { ExitCode::from(code::FINDINGS) } else { ExitCode::SUCCESS };
+    Ok(args.source.strict.close(&store.coverage(source).await?.up_to(place(to)), code))
 }
 
 impl Counts {
@@ -91,7 +92,7 @@ impl Counts {
     fn tell(&self, args: &Args) -> Result<(), CliError> {
         let Counts { added, removed, changed, unknown } = self;
         let doubt = if *unknown > 0 { format!(", {unknown} not known") } else { String::new() };
-        let text = format!("{added} rows added, {removed} removed, {changed} changed{doubt}");
+        let text = format!("rows: {added} added, {removed} removed, {changed} changed{doubt}");
         match (args.stat, args.source.json) {
             (true, true) => {
                 print_exactly(json!({"added": added, "removed": removed, "changed": changed, "unknown": unknown}))
