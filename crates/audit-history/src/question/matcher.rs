@@ -242,6 +242,15 @@ impl Matcher {
         all(&truths)
     }
 
+    /// Whether the record is part of the answer. One that does not tell is none, and is counted.
+    pub fn matches(&self, record: &Record) -> bool {
+        let truth = self.truth(record, &[]);
+        if truth.is_none() {
+            self.leave_untold(record.position);
+        }
+        truth == Some(true)
+    }
+
     /// Counts a version of which it cannot be told whether it matches.
     pub fn leave_untold(&self, position: Position) {
         let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);

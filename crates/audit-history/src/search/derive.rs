@@ -8,7 +8,7 @@ use audit_core::stored::Record;
 use serde::Serialize;
 
 use crate::question::matcher::Matcher;
-use crate::row::{Facts, Fold, Told, Version, moves};
+use crate::row::{Facts, Fold, Told, Undone, Version, moves};
 use crate::store::StoreError;
 use crate::timeline::Timeline;
 
@@ -145,7 +145,7 @@ impl<'t> Deriver<'t> {
 impl Derived {
     /// Columns keep the names that they had, by which filters know them.
     fn of(facts: &Facts, version: &Version) -> Derived {
-        let told = Told::of(facts, version, true);
+        let told = Told::of(facts, version, &Undone::default(), true);
         let unknown = told.unknown_why.into_keys().collect();
         Derived { found: Found { record: told.record, derived: told.derived }, unknown }
     }

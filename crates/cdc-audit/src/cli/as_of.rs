@@ -100,6 +100,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         None => asked.show(&store).await?,
     }
     asked.told.say();
+    args.source.explain(&store);
     let code = args.source.strict.close(&coverage, ExitCode::SUCCESS);
     Ok(if asked.told.left_out.is_empty() { code } else { args.source.strict.code(false, code) })
 }
