@@ -182,7 +182,7 @@ async fn what_is_not_known_is_said() {
     assert_eq!(rows[1]["row"], json!({"id": 3, "state": null, "total": null, "photo": null}));
     let (_, shown, said) = ended(&world, &["as-of", "now", "orders"]);
     assert!(shown.contains("?  large value, unchanged and not sent") && shown.contains("∅"), "{shown}");
-    assert!(said.contains("1 rows have values that are not known") && said.contains("complete"), "{said}");
+    assert!(said.contains("in 1 of 2 rows a value is not known") && said.contains("complete"), "{said}");
     let csv = world.succeed(&["as-of", "now", "orders", "--csv"]);
     let expected = "id,state,total,photo,cdc_audit_key,cdc_audit_unknown\n\
         1,paid,1.00,?,1,\"{\"\"photo\"\":\"\"toast\"\"}\"\n3,,,,3,\n";
@@ -192,7 +192,7 @@ async fn what_is_not_known_is_said() {
         let (code, told, said) = ended(&world, &[&["as-of", "now", "orders", "--json"], arguments].concat());
         assert_eq!(code, Some(0), "{said}");
         let keys: Vec<Value> = lines(&told).iter().map(|row| row["key"].clone()).collect();
-        (json!(keys), said.contains("1 rows could not be told"))
+        (json!(keys), said.contains("rows that could not be told: 1"))
     };
     assert_eq!(keys(&["--where", "state:paid"]), (json!(["1"]), false));
     assert_eq!(keys(&["--where", "state:null"]), (json!(["3"]), false));
@@ -245,4 +245,102 @@ async fn a_clock_that_went_back_is_said() {
     // The same state is shown of one row, although its own versions say nothing of row 2.
     let (code, _, said) = ended(&world, &["show", "orders", "3", "--as-of", &at("15")]);
     assert!(code == Some(8) && said.contains("was not there yet") && said.contains("clock went back"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_two_moments_are_compared() {
+    let world = world(shared(15).await).await;
+    let moments = history(&world).await;
+    world.catch_up().await;
+    for pair in moments.windows(2) {
+        let (then, now) = (&pair[0], &pair[1]);
+        for table in ["orders", "items"] {
+            let rows = |moment: &Moment| if table == "orders" { moment.orders.clone() } else { moment.items.clone() };
+            let (before, after) = (rows(then), rows(now));
+            let ask = |arguments: &[&str]| {
+                world
+                    .succeed(&[&["diff", table, "--since", &then.at, "--until", &now.at, "--json"], arguments].concat())
+            };
+            let answer = ask(&[]);
+            for further in [["--from", "hot"], ["--from", "archive"], ["--memory", "40 kB"]] {
+                assert_eq!(ask(&further), answer, "{table} {further:?}");
+            }
+            // What became of each row turns the rows of the one moment into those of the other.
+            let mut rows = before.clone();
+            let (mut gone, mut come): (Vec<String>, Rows) = (Vec::new(), Rows::new());
+            for line in lines(&answer) {
+                let key = line["key"].as_str().expect("a key").to_owned();
+                let changes = line["changes"].as_object().expect("changes").clone();
+                let new = |value: &Value| match &value[1] {
+                    Value::Null => None,
+                    Value::String(text) => Some(text.clone()),
+                    Value::Bool(is) => Some(if *is { "t" } else { "f" }.to_owned()),
+                    other => Some(other.to_string()),
+                };
+                let old_key = changes.get("id").map_or(key.clone(), |sides| sides[0].to_string());
+                let mut row = before.get(&old_key).cloned().unwrap_or_default();
+                row.extend(changes.iter().map(|(column, sides)| (column.clone(), new(sides))));
+                match line["what"].as_str() {
+                    Some("removed") => gone.push(key),
+                    Some("added") => drop(come.insert(key, row)),
+                    _ => {
+                        gone.push(old_key);
+                        come.insert(key, row);
+                    }
+                }
+            }
+            gone.iter().for_each(|key| drop(rows.remove(key)));
+            rows.extend(come);
+            assert_eq!(rows, after, "{table}: {answer}");
+        }
+    }
+    let stat = |arguments: &[&str]| {
+        let pair = ["diff", "items", "--since", &moments[2].at, "--until", &moments[3].at, "--stat"];
+        ended(&world, &[&pair, arguments].concat())
+    };
+    assert_eq!(stat(&[]).1, "rows: 1 added, 10 removed, 0 changed\n");
+    assert_eq!(stat(&["--json"]).1, "{\"added\":1,\"removed\":10,\"changed\":0,\"unknown\":0}\n");
+    assert_eq!(stat(&["--exit-code"]).0, Some(10));
+    let (_, shown, said) = ended(&world, &["diff", "orders", "--since", &moments[0].at, "--until", &moments[1].at]);
+    assert!(shown.contains("| 3   | changed | state open → paid |"), "{shown}");
+    assert!(said.contains("rows: 0 added, 0 removed, 10 changed") && said.contains("complete"), "{said}");
+}
+
+/// What the source has and the trail does not is found, whatever the reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_compared_with_the_live_one() {
+    let server = shared(15).await;
+    let world = world(server).await;
+    server.execute(&world.database, "INSERT INTO orders VALUES (1, 'open', 1.5, NULL), (2, 'open', 1, NULL)");
+    server.execute(
+        &world.database,
+        "INSERT INTO people VALUES (1, '123-45-6789', 'a@b.c'); INSERT INTO items VALUES (7, 1, true)",
+    );
+    world.catch_up().await;
+    let check = |arguments: &[&str]| ended(&world, &[&["show"], arguments, &["--check"]].concat());
+    for (table, key) in [("orders", "1"), ("people", "1"), ("items", "7")] {
+        let (code, _, said) = check(&[table, key]);
+        assert!(code == Some(0) && said.contains("the live row of the source has the same"), "{table}: {said}");
+    }
+    let (code, _, said) = check(&["orders", "404"]);
+    assert!(code == Some(0) && said.contains("does not have the row either"), "{said}");
+    // No daemon runs: none of this is in the trail.
+    server.execute(
+        &world.database,
+        "UPDATE orders SET state = 'paid', total = 1.50 WHERE id = 1; DELETE FROM orders WHERE id = 2",
+    );
+    server.execute(
+        &world.database,
+        "UPDATE people SET ssn = '987-65-4321'; INSERT INTO orders VALUES (3, 'new', 1, NULL)",
+    );
+    let (code, told, said) = check(&["orders", "1", "--json"]);
+    let line = json!({"compared_with": "live", "column": "state", "trail": "open", "there": "paid"});
+    assert_eq!((code, lines(&told)), (Some(10), vec![line]), "{said}");
+    assert!(said.contains("differs in state") && said.contains("not in the trail yet"), "{said}");
+    let (code, _, said) = check(&["orders", "2"]);
+    assert!(code == Some(10) && said.contains("the source does not have the row"), "{said}");
+    let (code, _, said) = check(&["orders", "3"]);
+    assert!(code == Some(10) && said.contains("the source has the row"), "{said}");
+    let (code, told, said) = check(&["people", "1"]);
+    assert_eq!((code, told.as_str()), (Some(0), ""), "protected columns are not compared: {said}");
 }

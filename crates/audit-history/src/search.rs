@@ -1,5 +1,7 @@
 //! Searching all tables ([`search`]), and counting what is found ([`count`]).
 
+mod derive;
+
 use std::collections::{BTreeMap, HashSet};
 
 use audit_core::position::Micros;
@@ -14,7 +16,9 @@ use crate::question::matcher::Matcher;
 use crate::store::{Selection, StoreError};
 use crate::timeline::Timeline;
 
-/// Rows that are read to find further rows, where each row is shown once.
+pub use derive::{Deriver, Found};
+
+/// Versions that are read to find further answers, where not each of them is one.
 const ROWS_PAGE: usize = 500;
 
 /// Number of groups that are counted. More would be no overview, and take memory.
@@ -24,7 +28,7 @@ const GROUPS_MAX: usize = 100_000;
 #[derive(Debug)]
 pub struct Page {
     /// Newest first.
-    pub records: Vec<Record>,
+    pub found: Vec<Found>,
     /// Whether there are older ones.
     pub more: bool,
 }
@@ -49,7 +53,8 @@ pub fn wanted(source: &str, tables: Vec<String>, filter: &Filter) -> Wanted {
     }
 }
 
-/// The newest versions that match, at most `limit`; with `rows` only the newest one of each key.
+/// The newest versions that match, at most `limit`; with `rows` only the newest one of each key. Old values that the
+/// server did not send are derived where the answer depends on them.
 ///
 /// # Errors
 /// Fails if the store cannot be read.
@@ -60,34 +65,44 @@ pub async fn search(
     limit: usize,
     rows: bool,
 ) -> Result<Page, StoreError> {
-    if rows {
-        return search_rows(store, wanted, matcher, limit).await;
-    }
-    let mut records = store.search(wanted, &|record| matcher.matches(record), limit.saturating_add(1)).await?;
-    let more = records.len() > limit;
-    records.truncate(limit);
-    Ok(Page { records, more })
-}
-
-async fn search_rows(store: &Timeline, wanted: &Wanted, matcher: &Matcher, limit: usize) -> Result<Page, StoreError> {
-    let (mut wanted, mut seen, mut records) = (wanted.clone(), HashSet::new(), Vec::new());
+    let (mut wanted, mut seen, mut found) = (wanted.clone(), HashSet::new(), Vec::new());
+    let source = wanted.source.clone();
+    let mut deriver = Deriver::new(store, &source, matcher);
+    let mut most = if rows { ROWS_PAGE } else { limit.saturating_add(1) };
     loop {
-        let page = store.search(&wanted, &|record| matcher.matches(record), ROWS_PAGE).await?;
-        let is_last = page.len() < ROWS_PAGE;
-        wanted.before = page.last().map(Moment::of).or(wanted.before);
+        let page = candidates(store, &mut wanted, matcher, most).await?;
+        let is_last = page.len() < most;
         for record in page {
-            if seen.insert((record.table_name.clone(), record.key.clone())) {
-                records.push(record);
+            let Some(version) = deriver.told(record).await? else { continue };
+            let row = (version.record.table_name.clone(), version.record.key.clone());
+            if !rows || seen.insert(row) {
+                found.push(version);
             }
-            if records.len() > limit {
-                records.truncate(limit);
-                return Ok(Page { records, more: true });
+            if found.len() > limit {
+                found.truncate(limit);
+                return Ok(Page { found, more: true });
             }
         }
         if is_last {
-            return Ok(Page { records, more: false });
+            return Ok(Page { found, more: false });
         }
+        most = ROWS_PAGE;
     }
+}
+
+/// The newest versions that may match, at most so many. The next ones come after them.
+///
+/// # Errors
+/// Fails if the store cannot be read.
+pub async fn candidates(
+    store: &Timeline,
+    wanted: &mut Wanted,
+    matcher: &Matcher,
+    most: usize,
+) -> Result<Vec<Record>, StoreError> {
+    let page = store.search(wanted, &|record| matcher.truth(record, &[]) != Some(false), most).await?;
+    wanted.before = page.last().map(Moment::of).or(wanted.before);
+    Ok(page)
 }
 
 /// What versions are counted by.
@@ -126,6 +141,7 @@ pub async fn count(
     zone: &TimeZone,
 ) -> Result<Counts, CountError> {
     let mut counts = Counts::new();
+    let mut deriver = Deriver::new(store, &wanted.source, matcher);
     for table in &wanted.tables {
         let selection = Selection {
             source: wanted.source.clone(),
@@ -137,11 +153,8 @@ pub async fn count(
         };
         let mut versions = store.versions(&selection).await?;
         while let Some(record) = versions.next().await {
-            let record = record?;
-            if !matcher.matches(&record) {
-                continue;
-            }
-            for group in grouped(&record, groups, zone) {
+            let Some(found) = deriver.told(record?).await? else { continue };
+            for group in grouped(&found.record, groups, zone) {
                 *counts.entry(group).or_default() += 1;
             }
             if counts.len() > GROUPS_MAX {

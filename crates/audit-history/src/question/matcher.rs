@@ -228,35 +228,49 @@ impl Matcher {
         Ok(true)
     }
 
-    /// Whether the record is part of the answer.
-    pub fn matches(&self, record: &Record) -> bool {
+    /// Whether the record is part of the answer; `None` if what it says does not tell. Of the `unknown` columns it is not
+    /// known whether they changed.
+    pub fn truth(&self, record: &Record, unknown: &[String]) -> Option<bool> {
         if !self.terms.iter().all(|term| about_record(&term.condition, record).is_none_or(|is| is != term.not)) {
-            return false;
+            return Some(false);
         }
         if !self.about_columns {
-            return true;
+            return Some(true);
         }
-        let Some(tests) = self.tables.get(&record.table_name) else { return false };
-        let mut all = Truth::Yes;
-        for test in tests {
-            match test.truth(record) {
-                Truth::Yes => {}
-                Truth::No => return false,
-                Truth::Unknown => all = Truth::Unknown,
-            }
+        let Some(tests) = self.tables.get(&record.table_name) else { return Some(false) };
+        let truths: Vec<Truth> = tests.iter().map(|test| test.truth(record, unknown)).collect();
+        all(&truths)
+    }
+
+    /// Whether the record is part of the answer. One that does not tell is none, and is counted.
+    pub fn matches(&self, record: &Record) -> bool {
+        let truth = self.truth(record, &[]);
+        if truth.is_none() {
+            self.leave_untold(record.position);
         }
-        if all == Truth::Unknown {
-            let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
-            if untold.len() < UNTOLD_MAX {
-                untold.insert(record.position);
-            }
+        truth == Some(true)
+    }
+
+    /// Counts a version of which it cannot be told whether it matches.
+    pub fn leave_untold(&self, position: Position) {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        if untold.len() < UNTOLD_MAX {
+            untold.insert(position);
         }
-        all == Truth::Yes
     }
 
     /// The number of versions so far of which it could not be told whether they match, at most [`UNTOLD_MAX`].
     pub fn untold(&self) -> usize {
         self.untold.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// Whether all of it holds; `None` if that depends on what is not known.
+fn all(truths: &[Truth]) -> Option<bool> {
+    match (truths.contains(&Truth::No), truths.contains(&Truth::Unknown)) {
+        (true, _) => Some(false),
+        (false, true) => None,
+        (false, false) => Some(true),
     }
 }
 
@@ -306,9 +320,11 @@ enum Sides<'r> {
 }
 
 impl Test {
-    fn truth(&self, record: &Record) -> Truth {
+    fn truth(&self, record: &Record, unknown: &[String]) -> Truth {
+        let is_unknown = unknown.contains(&self.field);
         self.judged(match &self.asks {
             Asks::Nothing => Truth::No,
+            asks if is_unknown => asks.truth(&record.event, &Sides::Unknown(of(&record.after, &self.field))),
             asks => asks.truth(&record.event, &sides(record, &self.field)),
         })
     }
@@ -423,8 +439,13 @@ fn member<'r>(object: &'r RawValue, name: &str) -> Option<&'r RawValue> {
     serde::de::DeserializeSeed::deserialize(Find(name), &mut deserializer).ok().flatten()
 }
 
+/// A column of one side of the row.
+fn of<'r>(image: &'r Option<Box<RawValue>>, column: &str) -> Option<&'r RawValue> {
+    member(image.as_deref()?, column)
+}
+
 fn sides<'r>(record: &'r Record, column: &str) -> Sides<'r> {
-    let of = |image: &'r Option<Box<RawValue>>| image.as_deref().and_then(|image| member(image, column));
+    let of = |image: &'r Option<Box<RawValue>>| of(image, column);
     match record.event.as_str() {
         "created" | "snapshot" => of(&record.after).map_or(Sides::Untouched, |new| Sides::Known(None, Some(new))),
         "deleted" => match of(&record.before) {

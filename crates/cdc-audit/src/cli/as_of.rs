@@ -100,10 +100,9 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         None => asked.show(&store).await?,
     }
     asked.told.say();
-    note(&coverage);
     args.source.explain(&store);
-    let incomplete = !coverage.complete || !asked.told.left_out.is_empty();
-    Ok(args.source.strict.code(!incomplete, ExitCode::SUCCESS))
+    let code = args.source.strict.close(&coverage, ExitCode::SUCCESS);
+    Ok(if asked.told.left_out.is_empty() { code } else { args.source.strict.code(false, code) })
 }
 
 /// The tables and what is asked of their rows.
@@ -134,20 +133,29 @@ async fn ask(args: &Args, store: &Timeline, config: &Config) -> Result<Question,
     Ok(question)
 }
 
-impl AsOf<'_> {
-    /// The tables of each part of the store that are asked for.
-    async fn tables(&self, store: &Timeline) -> Result<Vec<(Option<String>, TableAt)>, CliError> {
-        let mut tables = Vec::new();
-        for part in store.parts(self.source).await?.into_iter().filter(|part| !part.gaps_only) {
-            let known = part.store.tables(self.source).await?;
-            for table in known.into_iter().filter(|table| self.question.tables.contains(table)) {
-                let memory = usize::try_from(self.args.memory.get()).unwrap_or(usize::MAX);
-                let asked = Asked { source: self.source.to_owned(), table, before: self.before, memory };
-                let tenant = part.tenant.as_deref().map(str::to_owned);
-                tables.push((tenant, TableAt::open(&part.store, asked).await?));
-            }
+/// The wanted tables of each part of the store, with its tenant.
+pub async fn tables(
+    store: &Timeline,
+    source: &str,
+    wanted: &[String],
+    before: Position,
+    memory: ByteSize,
+) -> Result<Vec<(Option<String>, TableAt)>, CliError> {
+    let mut tables = Vec::new();
+    for part in store.parts(source).await?.into_iter().filter(|part| !part.gaps_only) {
+        let known = part.store.tables(source).await?;
+        for table in known.into_iter().filter(|table| wanted.contains(table)) {
+            let memory = usize::try_from(memory.get()).unwrap_or(usize::MAX);
+            let asked = Asked { source: source.to_owned(), table, before, memory };
+            tables.push((part.tenant.as_deref().map(str::to_owned), TableAt::open(&part.store, asked).await?));
         }
-        Ok(tables)
+    }
+    Ok(tables)
+}
+
+impl AsOf<'_> {
+    async fn tables(&self, store: &Timeline) -> Result<Vec<(Option<String>, TableAt)>, CliError> {
+        tables(store, self.source, &self.question.tables, self.before, self.args.memory).await
     }
 
     /// Gives each row that is part of the answer, until `each` says that it has enough.
@@ -224,7 +232,7 @@ impl AsOf<'_> {
         .await?;
         let tenant = tenant.map(|tenant| format!(" of tenant {tenant}")).unwrap_or_default();
         let ending = if more { ", and more: --limit shows them" } else { "" };
-        note(format!("{}{tenant}: {count} rows{ending}", at.name()));
+        note(format!("{}{tenant}, rows: {count}{ending}", at.name()));
         if count > 0 { rows.print() } else { Ok(()) }
     }
 
@@ -272,10 +280,16 @@ impl Told {
             note(format!("left out: {what}"));
         }
         if self.unknown > 0 {
-            note(format!("{} rows have values that are not known: they are marked with the reason", self.unknown));
+            note(format!(
+                "in {} of {} rows a value is not known: it is marked with the reason",
+                self.unknown, self.rows
+            ));
         }
         if self.untold > 0 {
-            note(format!("{} rows could not be told: a value that the filters ask for is not known", self.untold));
+            note(format!(
+                "rows that could not be told: {}, because a value that the filters ask for is not known",
+                self.untold
+            ));
         }
     }
 }

@@ -1,12 +1,15 @@
 //! `cdc-audit diff`.
 
+mod rows;
+
 use std::process::ExitCode;
 
+use audit_config::ByteSize;
 use audit_core::json::object;
 use audit_history::row::{Diff, Found, Known, Side, diff};
 use serde_json::{Value, json};
 
-use super::row::{Asked, RowArgs, shown, side};
+use super::row::{Asked, RowArgs, SourceArgs, shown, side};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{note, print_exactly, table};
@@ -14,26 +17,53 @@ use crate::output::{note, print_exactly, table};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cdc-audit diff orders 42 v1\n  cdc-audit diff orders 42 '2026-01-15 08:00' yesterday\n  \
-    cdc-audit diff orders 42 v-1 --exit-code      what the newest version changed\n\n\
+    cdc-audit diff orders 42 v-1 --exit-code      what the newest version changed\n  \
+    cdc-audit diff orders --since yesterday --stat      how many rows were added, removed and changed\n\n\
     Exit codes: 0 compared, 8 the row was there at neither point, 9 --strict and something may be missing, 10 with --exit-code: something differs, or may."
 )]
 pub struct Args {
-    #[command(flatten)]
-    row: RowArgs,
+    /// `schema.table`, or the table's name or label alone where only one table has it.
+    table: String,
+    /// The row's key, as for `show`; without it, and with --since, all rows of the table are compared.
+    #[arg(required_unless_present = "since", conflicts_with = "since")]
+    key: Option<String>,
     /// A time, `v3` (after its third version), `v-1` (before its newest), a position, "before POSITION", "before xid:N".
-    a: String,
+    #[arg(required_unless_present = "since")]
+    a: Option<String>,
     /// The same.
     #[arg(default_value = "now")]
     b: String,
+    /// Compare all rows of the table at this point with those at another: a time, a position, "before POSITION", "before xid:N".
+    #[arg(long, value_name = "POINT")]
+    since: Option<String>,
+    /// The other point. Default: now.
+    #[arg(long, value_name = "POINT", requires = "since")]
+    until: Option<String>,
+    /// Only how many rows were added, removed and changed.
+    #[arg(long, requires = "since")]
+    stat: bool,
+    /// At most so many rows. Default: 100 in a table for people, else all.
+    #[arg(long, value_name = "ROWS", requires = "since")]
+    limit: Option<u64>,
+    /// The memory that rows may take, about; what does not fit is read in further passes.
+    #[arg(long, value_name = "SIZE", default_value = "256 MiB", requires = "since")]
+    memory: ByteSize,
     /// Exit with 10 if the two differ.
     #[arg(long)]
     exit_code: bool,
+    #[command(flatten)]
+    source: SourceArgs,
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let json = args.row.source.json;
-    let asked = Asked::read(args.row, config).await?;
-    let (from, to) = (asked.until(Some(&args.a)).await?, asked.until(Some(&args.b)).await?);
+    if let Some(since) = &args.since {
+        return rows::run(&args, since, config).await;
+    }
+    let json = args.source.json;
+    let Args { table, key, a: first, b: second, exit_code, source, .. } = args;
+    let (key, first) = (key.unwrap_or_default(), first.unwrap_or_default());
+    let asked = Asked::read(RowArgs { table, key, source }, config).await?;
+    let (from, to) = (asked.until(Some(&first)).await?, asked.until(Some(&second)).await?);
     let (then, now) = (asked.then(from), asked.then(to));
     let (a, b) = (then.row(&asked.key), now.row(&asked.key));
     if let (Found::Absent(_), Found::Absent(absent)) = (&a, &b) {
@@ -43,9 +73,9 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let sides = [Side { schema_version: shape_a, state: &state_a }, Side { schema_version: shape_b, state: &state_b }];
     let found = diff(&asked.facts, sides[0], sides[1]);
     if json {
-        print_exactly(as_json(&asked, &found, &args.a, &args.b))?;
+        print_exactly(as_json(&asked, &found, &first, &second))?;
     } else {
-        note(format!("{} {}: {} and {}", asked.table, asked.given, args.a, args.b));
+        note(format!("{} {}: {} and {}", asked.table, asked.given, first, second));
         let set_by = |column: &str| match &b {
             Found::Row(row) => now.blame(row.row).and_then(|blame| blame.setter(column)),
             Found::Absent(_) => None,
@@ -57,7 +87,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         };
         show(&asked, &found, (shape_a, shape_b), set_by)?;
     }
-    let differs = args.exit_code && !found.is_same();
+    let differs = exit_code && !found.is_same();
     Ok(asked.close(if differs { ExitCode::from(code::FINDINGS) } else { ExitCode::SUCCESS }))
 }
 

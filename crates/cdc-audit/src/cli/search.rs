@@ -9,7 +9,7 @@ use audit_core::stored::Record;
 use audit_history::question::filter::{Attribute, Condition, Term, words};
 use audit_history::question::matcher::UNTOLD_MAX;
 use audit_history::question::time::Clock;
-use audit_history::search::{Counts, Group, Page, count, search, wanted};
+use audit_history::search::{Counts, Found, Group, Page, count, search, wanted};
 use audit_history::{Coverage, Span, Timeline};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -282,12 +282,15 @@ impl Search<'_> {
         }
         let limit = if self.args.quiet { 1 } else { self.args.limit };
         let page = search(&self.store, &wanted, &self.asked.matcher, limit, self.args.rows).await?;
-        let found = page.records.len() as u64;
+        let found = page.found.len() as u64;
         if self.args.quiet {
             return Ok(found);
         }
-        let next =
-            page.records.last().filter(|_| page.more).map(|last| cursor::write(Moment::of(last), &self.asked.filter));
+        let next = page
+            .found
+            .last()
+            .filter(|_| page.more)
+            .map(|last| cursor::write(Moment::of(&last.record), &self.asked.filter));
         self.print(&page, next.as_deref(), true).await?;
         self.say_untold();
         Ok(found)
@@ -296,18 +299,18 @@ impl Search<'_> {
     /// `is_first`: of an answer that comes in several pages only the first begins with a header.
     async fn print(&self, page: &Page, next: Option<&str>, is_first: bool) -> Result<(), CliError> {
         match self.args {
-            Args { page: true, .. } => self.print_page(&page.records, next)?,
-            Args { json: true, .. } => page.records.iter().try_for_each(print_json)?,
+            Args { page: true, .. } => self.print_page(&page.found, next)?,
+            Args { json: true, .. } => page.found.iter().try_for_each(print_json)?,
             Args { csv: true, .. } => {
                 if is_first {
                     print_exactly(csv(&CSV))?;
                 }
-                page.records.iter().try_for_each(|record| print_exactly(csv(&csv_cells(record))))?;
+                page.found.iter().try_for_each(|found| print_exactly(csv(&csv_cells(&found.record))))?;
             }
             _ => self.show(page).await?,
         }
-        let rows: BTreeSet<_> = page.records.iter().map(|record| (&record.table_name, &record.key)).collect();
-        eprintln!("{} versions of {} rows", page.records.len(), rows.len());
+        let rows: BTreeSet<_> = page.found.iter().map(|found| (&found.record.table_name, &found.record.key)).collect();
+        eprintln!("{} versions of {} rows", page.found.len(), rows.len());
         if let Some(next) = next {
             eprintln!("older ones: --before {next}");
         }
@@ -316,24 +319,25 @@ impl Search<'_> {
 
     async fn show(&self, page: &Page) -> Result<(), CliError> {
         let commits: BTreeSet<(Commit, Micros)> =
-            page.records.iter().map(|record| (Commit::of(record.position), record.committed_at)).collect();
+            page.found.iter().map(|Found { record, .. }| (Commit::of(record.position), record.committed_at)).collect();
         let commits: Vec<(Commit, Micros)> = commits.into_iter().collect();
         let sizes = self.store.commit_sizes(self.source, &commits).await?;
         let mut rows = table(&["when", "row", "who", "what", "why", "transaction"]);
-        for record in &page.records {
-            rows.add_row(self.cells(record, &sizes));
+        for found in &page.found {
+            rows.add_row(self.cells(found, &sizes));
         }
-        if page.records.is_empty() { Ok(()) } else { rows.print() }
+        if page.found.is_empty() { Ok(()) } else { rows.print() }
     }
 
-    fn cells(&self, record: &Record, sizes: &HashMap<Commit, u64>) -> [String; 6] {
+    fn cells(&self, Found { record, derived }: &Found, sizes: &HashMap<Commit, u64>) -> [String; 6] {
+        let mark = if derived.is_empty() { "" } else { "~" };
         let others = sizes.get(&Commit::of(record.position)).map_or(0, |size| size.saturating_sub(1));
         let others = if others > 0 { format!(" (+{others})") } else { String::new() };
         [
             time(record.committed_at, &self.clock.zone),
             format!("{} {}", record.table_name, record.key.as_deref().unwrap_or_default()).trim_end().to_owned(),
             actor(record),
-            what(record),
+            format!("{mark}{}", what(record)),
             record.reason.clone().unwrap_or_default(),
             format!("xid {}{others}", record.xid),
         ]

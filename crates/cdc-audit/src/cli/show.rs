@@ -1,12 +1,14 @@
 //! `cdc-audit show`.
 
+mod live;
+
 use std::process::ExitCode;
 
 use audit_core::json::{object, unquote};
 use audit_history::row::{Absent, Found, Known, Standing, Then, knowledge};
 use serde_json::{Value, json};
 
-use super::row::{Asked, RowArgs, absent_name, ended, shown};
+use super::row::{Asked, RowArgs, absent_name, ended, shown, text};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{note, on_terminal, print, print_exactly, table};
@@ -15,7 +17,7 @@ use crate::output::{note, on_terminal, print, print_exactly, table};
 #[command(
     after_help = "Examples:\n  cdc-audit show orders 42\n  cdc-audit show orders 42 --as-of '2026-01-15 12:00'\n  \
     cdc-audit show orders 42 --as-of v1 --field state      the bare value, for scripts\n  \
-    cdc-audit show orders 42 --check      whether what is derived agrees with what later snapshots say\n\n\
+    cdc-audit show orders 42 --check      whether it agrees with later snapshots and with the live row\n\n\
     Exit codes: 0 shown, 8 the row was not there, or the value of --field is not known, 9 --strict and something may be missing, 10 --check found a difference."
 )]
 pub struct Args {
@@ -27,8 +29,9 @@ pub struct Args {
     /// Print the value of this column and nothing else.
     #[arg(long, value_name = "COLUMN")]
     field: Option<String>,
-    /// Compare the values that are derived with what snapshots in the row's trail say.
-    #[arg(long, conflicts_with = "field")]
+    /// Compare the values that are derived with what snapshots in the row's trail say, and the row with the live row of the source, which is
+    /// read with the source's login. Protected columns are not compared.
+    #[arg(long, conflicts_with_all = ["field", "as_of"])]
     check: bool,
 }
 
@@ -40,7 +43,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     }
     let then = asked.then(asked.until(args.as_of.as_deref()).await?);
     if args.check {
-        return check(&asked, &then, json).map(|code| asked.close(code));
+        return check(&asked, &then, config, json).await.map(|code| asked.close(code));
     }
     match (then.row(&asked.key), &args.field) {
         (Found::Absent(absent), _) if json => {
@@ -148,41 +151,91 @@ fn absent_json(asked: &Asked, then: &Then<'_>, absent: &Absent, as_of: Option<&s
     })
 }
 
-/// A snapshot says what the row has, whatever was derived until there. ⚠ A difference means that a change was not
-/// captured, or that the table was rewritten, and is never explained away.
-fn check(asked: &Asked, then: &Then<'_>, json: bool) -> Result<ExitCode, CliError> {
+/// A snapshot says what the row has, whatever was derived until there, and so does the live row. ⚠ A difference means
+/// that a change was not captured, or that the table was rewritten, and is never explained away.
+async fn check(asked: &Asked, then: &Then<'_>, config: &Config, json: bool) -> Result<ExitCode, CliError> {
+    let (compared, lsn) = live::compared(asked, then, config).await?;
+    let mut differences: Vec<Difference> = Vec::new();
     let snapshots =
         || then.versions.iter().filter(|version| version.record.event == "snapshot" && version.previous.is_some());
-    let mut rows = table(&["snapshot", "column", "derived", "snapshot says"]);
-    let mut differences = 0;
     for version in snapshots() {
-        for change in &version.changes {
-            differences += 1;
-            let side = |known| shown(&asked.facts, version.record.schema_version, &change.column, known);
-            let (old, new) = (side(&change.old), side(&change.new));
-            if json {
-                let found = json!({"position": version.record.position, "column": change.column});
-                let sides = [("derived", change.old.value()), ("stated", change.new.value())];
-                let sides = sides.map(|(name, value)| (name, value.unwrap_or("null")));
-                let place = found["position"].to_string();
-                let column = found["column"].to_string();
-                print_exactly(object(
-                    [("position", place.as_str()), ("column", column.as_str())].into_iter().chain(sides),
-                ))?;
-            } else {
-                rows.add_row([version.record.position.to_string(), change.column.clone(), old, new]);
-            }
-        }
+        differences.extend(version.changes.iter().map(|change| Difference {
+            place: version.record.position.to_string(),
+            column: change.column.clone(),
+            derived: change.old.value().unwrap_or_default().to_owned(),
+            stated: change.new.value().unwrap_or_default().to_owned(),
+        }));
     }
-    if differences > 0 && !json {
-        rows.print()?;
+    let of_snapshots = differences.len();
+    let told = told_of_live(&compared);
+    if let live::Compared::Values { differing, .. } = compared {
+        differences.extend(differing.into_iter().map(|live::Differing { column, trail, live }| Difference {
+            place: "live".to_owned(),
+            column,
+            derived: trail,
+            stated: live,
+        }));
     }
-    note(match (snapshots().count(), differences) {
+    print_differences(&differences, json)?;
+    note(match (snapshots().count(), of_snapshots) {
         (0, _) => "no snapshot of the row came after its first version: there is nothing to compare with".to_owned(),
         (count, 0) => format!("{count} snapshots of the row say the same as what was derived"),
         (_, found) => {
             format!("{found} values differ: changes of the row were not captured, or its table was rewritten")
         }
     });
-    Ok(if differences > 0 { ExitCode::from(code::FINDINGS) } else { ExitCode::SUCCESS })
+    let (says, differs) = told;
+    note(says);
+    if let Some(head) = asked.coverage.head.filter(|head| differs && head.commit_lsn < lsn) {
+        note(format!(
+            "the trail ends at {head}, and the source is at {lsn}: a change in between is not in the trail yet"
+        ));
+    }
+    Ok(if of_snapshots > 0 || differs { ExitCode::from(code::FINDINGS) } else { ExitCode::SUCCESS })
+}
+
+/// A value that is not what it should be. The values are JSON texts.
+struct Difference {
+    /// The snapshot's position, or `live`.
+    place: String,
+    column: String,
+    derived: String,
+    stated: String,
+}
+
+fn print_differences(differences: &[Difference], json: bool) -> Result<(), CliError> {
+    let mut rows = table(&["compared with", "column", "trail", "there"]);
+    for Difference { place, column, derived, stated } in differences {
+        if json {
+            let (place, column) = (json!(place).to_string(), json!(column).to_string());
+            print_exactly(object([
+                ("compared_with", place.as_str()),
+                ("column", column.as_str()),
+                ("trail", derived.as_str()),
+                ("there", stated.as_str()),
+            ]))?;
+        } else {
+            rows.add_row([place.as_str(), column.as_str(), &text(derived), &text(stated)]);
+        }
+    }
+    if differences.is_empty() || json { Ok(()) } else { rows.print() }
+}
+
+/// What the comparison with the live row says, and whether it found a difference.
+fn told_of_live(compared: &live::Compared) -> (String, bool) {
+    match compared {
+        live::Compared::Values { same, differing } if differing.is_empty() => {
+            (format!("the live row of the source has the same {same} values that are known and not protected"), false)
+        }
+        live::Compared::Values { differing, .. } => {
+            let columns: Vec<&str> = differing.iter().map(|one| one.column.as_str()).collect();
+            (format!("the live row of the source differs in {}", columns.join(", ")), true)
+        }
+        live::Compared::OnlyLive => {
+            ("the source has the row, and the trail says that it is not there".to_owned(), true)
+        }
+        live::Compared::OnlyInTrail => ("the source does not have the row".to_owned(), true),
+        live::Compared::Nowhere => ("the source does not have the row either".to_owned(), false),
+        live::Compared::No { why } => (format!("not compared with the live row: {why}"), false),
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::{Attribute, Condition, Matcher, Sides, Term, Test, Truth, has, lower};
+use super::{Attribute, Condition, Matcher, Sides, Term, Test, Truth, all, has, lower};
 use crate::row::State;
 
 /// The event whose rule about values is that of rows: it says what a value is, and not that it became so.
@@ -31,11 +31,7 @@ impl Matcher {
         }
         let tests = self.tables.get(table).map(Vec::as_slice).unwrap_or_default();
         let truths: Vec<Truth> = tests.iter().map(|test| test.truth_of_row(state)).collect();
-        match (truths.contains(&Truth::No), truths.contains(&Truth::Unknown)) {
-            (true, _) => Some(false),
-            (false, true) => None,
-            (false, false) => Some(true),
-        }
+        all(&truths)
     }
 }
 

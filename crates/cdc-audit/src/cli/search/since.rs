@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use audit_core::position::{Position, Window};
-use audit_core::search::{Moment, Wanted};
-use audit_core::stored::Record;
+use audit_core::search::Wanted;
+use audit_history::search::{Deriver, candidates};
 use serde::{Deserialize, Serialize};
 
 use super::Search;
@@ -29,16 +29,19 @@ pub async fn answer(search: &Search<'_>, name: &str) -> Result<u64, CliError> {
     let Some(end) = search.store.common_end() else { return Ok(0) };
     let window = Window { from: kept.as_ref().map(|kept| kept.before), to: Some(end) };
     let mut wanted = Wanted { window, ..search.wanted.clone() };
-    let mut found = 0;
+    let (mut count, mut is_first) = (0, true);
+    let mut deriver = Deriver::new(&search.store, search.source, &search.asked.matcher);
     loop {
-        let matches = |record: &Record| search.asked.matcher.matches(record);
-        let records = search.store.search(&wanted, &matches, PAGE).await?;
-        let is_last = records.len() < PAGE;
-        wanted.before = records.last().map(Moment::of).or(wanted.before);
-        let is_first = found == 0;
-        found += records.len() as u64;
-        if !search.args.quiet && (is_first || !records.is_empty()) {
-            search.print(&super::Page { records, more: false }, None, is_first).await?;
+        let page = candidates(&search.store, &mut wanted, &search.asked.matcher, PAGE).await?;
+        let is_last = page.len() < PAGE;
+        let mut found = Vec::new();
+        for record in page {
+            found.extend(deriver.told(record).await?);
+        }
+        count += found.len() as u64;
+        if !search.args.quiet && (is_first || !found.is_empty()) {
+            search.print(&super::Page { found, more: false }, None, is_first).await?;
+            is_first = false;
         }
         if is_last {
             break;
@@ -50,7 +53,7 @@ pub async fn answer(search: &Search<'_>, name: &str) -> Result<u64, CliError> {
     let before = kept.map_or(end, |kept| kept.before.max(end));
     let kept = Kept { source: search.source.to_owned(), before };
     write(&path, &kept)?;
-    Ok(found)
+    Ok(count)
 }
 
 /// The file of a cursor, in the folder for the state of programs.
