@@ -1,0 +1,133 @@
+//! Questions while a writer writes, the daemon rolls files, and other files are compacted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use audit_testkit::shared;
+use cdc_audit_tests::dice::Dice;
+use cdc_audit_tests::world::World;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::RULES;
+use crate::asked::{FROM, same};
+use crate::shop::{KEYS, Shop, TRUTH};
+
+/// A page of `history`.
+#[derive(Deserialize)]
+struct Page<'r> {
+    #[serde(borrow)]
+    items: Vec<&'r RawValue>,
+    head: Option<String>,
+    coverage: Coverage,
+}
+
+#[derive(Deserialize)]
+struct Coverage {
+    complete: bool,
+}
+
+/// An answer that was given while everything moved.
+struct Given {
+    question: Vec<String>,
+    head: Option<String>,
+    items: Vec<String>,
+    complete: bool,
+}
+
+/// No answer has a version twice, and none lacks one up to its head, unless it says that it is incomplete.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_hold_while_everything_moves() {
+    let seed = cdc_audit_tests::seed();
+    let server = shared(17).await;
+    let mut shop = Shop::new(seed).with_fixed_columns();
+    let lake =
+        "file_age = \"1 s\"\nroll_age = \"1 s\"\ndata_bytes = \"64 KiB\"\ngrace = \"30 s\"\nlisting_readers = false";
+    let world = World::on(server).sql(TRUTH).sql(&shop.sql()).tables(RULES).lake(lake);
+    let world = world.publication("FOR TABLES IN SCHEMA public").unwitnessed().build().await;
+    let client = world.client().await;
+    let mut daemon = world.launch().start();
+    daemon.wait_for_line("streaming");
+    for _ in 0..40 {
+        shop.transact(&client, async || {}).await;
+    }
+    let (ends, mut dice) = (Arc::new(AtomicBool::new(false)), Dice::new(seed).fork());
+    let writer = tokio::spawn({
+        let ends = ends.clone();
+        async move {
+            while !ends.load(Ordering::Relaxed) {
+                shop.transact(&client, async || {}).await;
+            }
+        }
+    });
+    let mut given = Vec::new();
+    tokio::task::block_in_place(|| {
+        for round in 0..questions() {
+            let (table, key) = (*dice.pick(&["items", "whole"]), dice.between(0, KEYS - 1).to_string());
+            given.extend(ask(&world, table, &key, dice.pick(&FROM)));
+            if round % 8 == 7 {
+                world.succeed(&["compact"]);
+            }
+        }
+    });
+    ends.store(true, Ordering::Relaxed);
+    writer.await.expect("the writer ends");
+    assert!(daemon.stop().success(), "{}", daemon.output());
+    world.catch_up().await;
+    let complete = given.iter().filter(|given| given.complete).count();
+    assert!(complete > given.len() / 2, "only {complete} of {} answers are complete", given.len());
+    let wrong: Vec<String> = given.iter().filter_map(|given| compare(&world, given)).collect();
+    assert!(wrong.is_empty(), "CDC_AUDIT_SEED={seed}: {} answers are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn questions() -> u32 {
+    if cdc_audit_tests::thorough() { 400 } else { 32 }
+}
+
+/// The answer; `None` if nothing was recorded yet of the table.
+fn ask(world: &World, table: &str, key: &str, from: &[&str]) -> Option<Given> {
+    let question = [&["history", table, key, "--page", "--all", "--limit", "10000"], from].concat();
+    let output = world.command(&question);
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("there are no versions of") {
+        return None;
+    }
+    assert!(output.status.success(), "{question:?}: {said}");
+    let page: Page<'_> = serde_json::from_slice(&output.stdout).expect("a page");
+    Some(Given {
+        question: question.iter().map(|word| (*word).to_owned()).collect(),
+        items: page.items.iter().map(|item| same(item.get())).collect(),
+        head: page.head,
+        complete: page.coverage.complete,
+    })
+}
+
+/// What is wrong with an answer: it must be the one that is given at rest, up to its head.
+fn compare(world: &World, given: &Given) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Place {
+        position: String,
+    }
+    let position = |line: &String| serde_json::from_str::<Place>(line).expect("a record").position;
+    let question = &given.question[..given.question.len().min(7)];
+    let question: Vec<&str> = question.iter().map(String::as_str).collect();
+    let told = world.succeed(&question);
+    let page: Page<'_> = serde_json::from_str(&told).expect("a page");
+    let until = given.head.clone().unwrap_or_default();
+    let all = page.items.iter().map(|item| same(item.get()));
+    let expected: Vec<String> = all.filter(|item| position(item) <= until).collect();
+    let places: Vec<String> = given.items.iter().map(position).collect();
+    let once = places.is_sorted_by(|a, b| a > b);
+    let holds = match given.complete {
+        true => given.items == expected,
+        false => given.items.iter().all(|item| expected.contains(item)),
+    };
+    let wanted: Vec<String> = expected.iter().map(position).collect();
+    let differs = given.items.iter().zip(&expected).find(|(a, b)| a != b);
+    (!once || !holds).then(|| {
+        format!(
+            "{:?} up to {until}: {places:?}\n   and not {wanted:?}\n   first difference: {differs:?}",
+            given.question
+        )
+    })
+}
