@@ -51,4 +51,4 @@ pub use keyring::{Keyring, Waiting};
 pub use master::{MasterKey, Place, Wrapped, append_version};
 pub use opener::Opener;
 pub use searched::Searched;
-pub use store::{Generation, KeyStore, StoredKey, StoredSubject};
+pub use store::{Generation, KeyStore, StoredKey, StoredSubject, rewriting};

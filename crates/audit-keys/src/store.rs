@@ -70,6 +70,15 @@ pub struct Generation {
 /// Maximum time to wait for other transactions. It is limited because a report may take hours.
 const UNSEEN_MAX: Duration = Duration::from_secs(30);
 
+/// Returns the statement that writes a table of keys into a new file, with the rows that are visible now and no others.
+///
+/// `VACUUM (FULL)` is not enough. It keeps a removed row as long as any process might still see it, and such a process
+/// need not be visible in `pg_stat_activity`: a session that only begins, of any database, is one for a moment.
+pub fn rewriting(kind: Kind) -> String {
+    // An expression that is more than the column makes PostgreSQL rewrite the table, although its type stays.
+    format!("ALTER TABLE cdc_audit.{} ALTER COLUMN wrapped TYPE bytea USING wrapped || ''::bytea", table_of(kind))
+}
+
 fn table_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Subject => "subject_keys",
@@ -301,18 +310,18 @@ impl KeyStore {
 
     /// Rewrites a table of keys, so that its file no longer contains destroyed keys. Other sessions wait meanwhile.
     pub async fn rewrite(&self, kind: Kind) -> Result<(), KeyError> {
-        const DOING: &str = "writing the table of keys anew";
+        const DOING: &str = "rewriting the table of keys";
         self.unseen().await?;
         let client = self.session().await?;
-        let vacuum = format!("VACUUM (FULL) cdc_audit.{}", table_of(kind));
-        // Each is a separate statement, because VACUUM cannot run in a transaction.
-        for statement in ["SET lock_timeout TO '30s'", vacuum.as_str(), "SET lock_timeout TO 0"] {
+        let rewrite = rewriting(kind);
+        for statement in ["SET lock_timeout TO '30s'", rewrite.as_str(), "SET lock_timeout TO 0"] {
             client.batch_execute(statement).await.map_err(|error| KeyError::store(DOING, error))?;
         }
         Ok(())
     }
 
-    /// Waits until no other transaction of the database sees the removed keys, because VACUUM would keep them for it.
+    /// Waits until no other transaction of the database uses a snapshot from before: to such a transaction the
+    /// rewritten table would look empty.
     async fn unseen(&self) -> Result<(), KeyError> {
         const DOING: &str = "waiting for transactions that still see the key";
         let now = self.query(DOING, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text", &[]).await?;

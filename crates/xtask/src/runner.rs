@@ -2,6 +2,9 @@
 //!
 //! Each program gets its own temporary folder. A test program that leaves a process running fails, like one whose tests
 //! fail. Files that it leaves are named and removed. At the end the slowest tests are shown.
+//!
+//! A few failed tests are repeated, each alone. One that passes then is reported as unsteady, and its first output stays
+//! in the log: it has found a fault of the product or of itself, but says nothing against the change that is tested.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -19,6 +22,9 @@ use crate::times::{Times, about};
 
 /// Time after which a test program counts as hanging.
 const PROGRAM_MAX: Duration = Duration::from_secs(45 * 60);
+
+/// Maximum number of failed tests that are repeated. More of them have a common cause.
+const REPEATED_MAX: usize = 3;
 
 /// Number of the slowest tests that are shown at the end.
 const SLOWEST: usize = 10;
@@ -42,6 +48,8 @@ struct Outcome {
     seconds: f64,
     passed: usize,
     failed: Vec<String>,
+    /// The tests that failed, and passed when they were repeated.
+    unsteady: Vec<String>,
     skipped: usize,
     /// Seconds and name of each test.
     tests: Vec<(f64, String)>,
@@ -52,14 +60,14 @@ struct Outcome {
 /// Builds the test programs of a selection and runs them all.
 ///
 /// # Errors
-/// Fails if one of them fails, leaves a process running, or hangs.
+/// Fails if a test fails twice, or if a program leaves a process running or hangs.
 pub fn tests(selection: &[&str], thorough: Option<&str>) -> Result<()> {
     let times = Times::of("test-programs");
     let programs = longest_first(&times, programs(selection)?);
     let expected: Option<BTreeMap<String, f64>> =
         programs.iter().map(|program| Some((program.name.clone(), times.get(&program.name)?))).collect();
     let count = programs.len();
-    let queue = Mutex::new(VecDeque::from(programs));
+    let queue = Mutex::new(programs.iter().collect::<VecDeque<_>>());
     let outcomes = Mutex::new(Vec::new());
     let workers = thread::available_parallelism().map_or(2, usize::from);
     println!("{count} test programs, {workers} at a time");
@@ -67,7 +75,7 @@ pub fn tests(selection: &[&str], thorough: Option<&str>) -> Result<()> {
         for _ in 0..workers {
             scope.spawn(|| {
                 while let Some(program) = pop(&queue) {
-                    let outcome = program.run(thorough).unwrap_or_else(|error| program.not_run(&error));
+                    let outcome = program.run(thorough, None).unwrap_or_else(|error| program.not_run(&error));
                     if let Ok(mut outcomes) = outcomes.lock() {
                         outcomes.push(outcome);
                         println!("    {}", progress(expected.as_ref(), &outcomes, count, workers));
@@ -76,12 +84,28 @@ pub fn tests(selection: &[&str], thorough: Option<&str>) -> Result<()> {
             });
         }
     });
-    let outcomes = outcomes.into_inner().unwrap_or_default();
+    let mut outcomes = outcomes.into_inner().unwrap_or_default();
+    repeat(&programs, &mut outcomes, thorough);
     times.note(outcomes.iter().map(|outcome| (outcome.name.as_str(), outcome.seconds)))?;
     summary(&outcomes)
 }
 
-fn pop(queue: &Mutex<VecDeque<Program>>) -> Option<Program> {
+/// Repeats the tests that failed, if they are few.
+fn repeat(programs: &[Program], outcomes: &mut [Outcome], thorough: Option<&str>) {
+    if outcomes.iter().map(|outcome| outcome.failed.len()).sum::<usize>() > REPEATED_MAX {
+        return;
+    }
+    for outcome in outcomes {
+        let Some(program) = programs.iter().find(|program| program.name == outcome.name) else { continue };
+        for test in std::mem::take(&mut outcome.failed) {
+            let again = program.run(thorough, Some(&test)).unwrap_or_else(|error| program.not_run(&error));
+            let passes = again.passed == 1 && again.failures().is_empty();
+            if passes { &mut outcome.unsteady } else { &mut outcome.failed }.push(test);
+        }
+    }
+}
+
+fn pop<'a>(queue: &Mutex<VecDeque<&'a Program>>) -> Option<&'a Program> {
     queue.lock().ok()?.pop_front()
 }
 
@@ -96,9 +120,11 @@ fn summary(outcomes: &[Outcome]) -> Result<()> {
     programs.iter().take(SLOWEST).for_each(|program| println!("  {:>7.1} s  {}", program.seconds, program.name));
     let failed: Vec<String> = outcomes.iter().flat_map(Outcome::failures).collect();
     failed.iter().for_each(|name| println!("FAILED: {name}"));
+    let unsteady: Vec<String> = outcomes.iter().flat_map(|outcome| outcome.named(&outcome.unsteady)).collect();
+    unsteady.iter().for_each(|name| println!("UNSTEADY, failed once and must be looked into: {name}"));
     let passed: usize = outcomes.iter().map(|outcome| outcome.passed).sum();
     let skipped: usize = outcomes.iter().map(|outcome| outcome.skipped).sum();
-    println!("\n{passed} passed, {} failed, {skipped} skipped", failed.len());
+    println!("\n{passed} passed, {} failed, {} unsteady, {skipped} skipped", failed.len(), unsteady.len());
     if !failed.is_empty() {
         bail!("{} tests or test programs failed", failed.len());
     }
@@ -132,8 +158,9 @@ fn program(message: &str) -> Option<Program> {
 }
 
 impl Program {
-    fn run(&self, thorough: Option<&str>) -> Result<Outcome> {
-        println!("    {} begins", self.name);
+    /// Runs all tests, or only the named one.
+    fn run(&self, thorough: Option<&str>, only: Option<&str>) -> Result<Outcome> {
+        println!("    {} begins{}", self.name, only.map_or_else(String::new, |test| format!(" again: {test}")));
         let begun = Instant::now();
         let temporary = Temporary::make(&self.name)?;
         let log = temporary.folder.with_extension("log");
@@ -142,6 +169,7 @@ impl Program {
         command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder).env("TMPDIR", &temporary.folder);
         // The stable test library shows the time of each test only if unstable options are allowed.
         command.args(["-Z", "unstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1");
+        command.args(only.into_iter().chain(only.map(|_| "--exact")));
         command.envs(thorough.map(|name| (name, "1")));
         let mut child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
         let hung = !ended_within(&mut child, PROGRAM_MAX)?;
@@ -171,6 +199,7 @@ impl Program {
             seconds: time.as_secs_f64(),
             passed: 0,
             failed: Vec::new(),
+            unsteady: Vec::new(),
             skipped: 0,
             tests: Vec::new(),
             trouble,
@@ -179,14 +208,13 @@ impl Program {
             let Some((test, result)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ... ")) else {
                 continue;
             };
-            let test = format!("{} {test}", self.name);
             match result.split_whitespace().next() {
                 Some("ok") => outcome.passed += 1,
-                Some("FAILED") => outcome.failed.push(test.clone()),
+                Some("FAILED") => outcome.failed.push(test.to_owned()),
                 _ => outcome.skipped += 1,
             }
             let seconds = result.split_once('<').and_then(|(_, time)| time.strip_suffix("s>")?.parse().ok());
-            outcome.tests.extend(seconds.map(|seconds| (seconds, test)));
+            outcome.tests.extend(seconds.map(|seconds| (seconds, format!("{} {test}", self.name))));
         }
         outcome
     }
@@ -198,8 +226,11 @@ impl Program {
 
 impl Outcome {
     fn failures(&self) -> Vec<String> {
-        let trouble = self.trouble.iter().map(|trouble| format!("{} {trouble}", self.name));
-        self.failed.iter().cloned().chain(trouble).collect()
+        self.named(&self.failed).chain(self.named(self.trouble.as_slice())).collect()
+    }
+
+    fn named(&self, what: &[String]) -> impl Iterator<Item = String> {
+        what.iter().map(|what| format!("{} {what}", self.name))
     }
 }
 
@@ -301,9 +332,32 @@ mod tests {
         let program = Program { name: "audit-x".to_owned(), executable: PathBuf::new(), folder: PathBuf::new() };
         let said = "running 3 tests\ntest a::b ... ok <0.250s>\ntest c ... FAILED <1.500s>\ntest d ... ignored\n";
         let outcome = program.outcome(said, Duration::from_secs(2), None);
-        assert_eq!((outcome.passed, outcome.failed.len(), outcome.skipped), (1, 1, 1));
+        assert_eq!((outcome.passed, outcome.failures(), outcome.skipped), (1, vec!["audit-x c".to_owned()], 1));
         assert_eq!(outcome.tests, [(0.25, "audit-x a::b".to_owned()), (1.5, "audit-x c".to_owned())]);
         assert!(summary(&[outcome]).is_err());
+    }
+
+    /// A program whose test fails when it runs the first time, or always.
+    fn script(folder: &Path, fails: &str) -> Program {
+        use std::os::unix::fs::PermissionsExt;
+        let executable = folder.join("program");
+        let text = format!("#!/bin/sh\n{fails} && echo 'test a ... FAILED <0.1s>' || echo 'test a ... ok <0.1s>'\n");
+        fs::write(&executable, text).unwrap();
+        fs::set_permissions(&executable, fs::Permissions::from_mode(0o700)).unwrap();
+        Program { name: "audit-x::again".to_owned(), executable, folder: folder.to_owned() }
+    }
+
+    #[test]
+    fn a_failed_test_is_repeated_once() {
+        let folder = Temporary::make("repeated").unwrap();
+        for (fails, failed, unsteady) in [("mkdir begun 2>/dev/null", 0, 1), ("true", 1, 0)] {
+            let program = script(&folder.folder, fails);
+            let mut outcomes = [program.run(None, None).unwrap()];
+            assert_eq!(outcomes[0].failed, ["a"]);
+            repeat(std::slice::from_ref(&program), &mut outcomes, None);
+            assert_eq!((outcomes[0].failed.len(), outcomes[0].unsteady.len()), (failed, unsteady));
+            assert_eq!(summary(&outcomes).is_err(), failed == 1);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use audit_cipher::{KeyId, Kind};
-use audit_keys::{Access, Generation, KeyAdmin, StoredKey, append_version};
+use audit_keys::{Access, Generation, KeyAdmin, StoredKey, append_version, rewriting};
 use serde_json::json;
 
 use crate::config::Config;
@@ -234,13 +234,12 @@ fn described(known: &[Generation]) -> String {
     text
 }
 
-/// A key that is gone from its row is still in the table's file, until that is written anew.
+/// A key that is gone from its row is still in the table's file, until the table is rewritten.
 async fn rewrite(admin: &KeyAdmin, kind: Kind) -> Result<(), CliError> {
     admin.rewrite(kind).await.map_err(|error| {
-        let table = if kind == Kind::Subject { "subject_keys" } else { "data_keys" };
         CliError::from(error)
             .detail("the key is destroyed, but the table's file may still hold its bytes")
-            .hint(format!("run VACUUM (FULL) cdc_audit.{table} as the owner of the key store"))
+            .hint(format!("run this as the owner of the key store: {}", rewriting(kind)))
     })
 }
 
