@@ -55,7 +55,7 @@ impl<'w> Asked<'w> {
     /// Asks the same of each sink alone and of both, and returns the answer, which must be the same.
     pub fn ask(&mut self, question: &[&str]) -> Answer {
         let answers = FROM.map(|from| {
-            let output = self.world.command(&[question, from].concat());
+            let output = self.world.command(&[&question[..1], from, &question[1..]].concat());
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
             let out = text(&output.stdout).lines().map(|line| same(line) + "\n").collect();
             Answer { code: output.status.code().unwrap_or(-1), out, err: text(&output.stderr) }

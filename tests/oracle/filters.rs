@@ -72,8 +72,9 @@ fn attribute(dice: &mut Dice, moments: &Moments) -> (String, String) {
 fn column(dice: &mut Dice, columns: &Columns) -> (String, String) {
     let (name, kind) = dice.pick(columns);
     let (old, new) = (format!("(old ->> '{name}')"), format!("(new ->> '{name}')"));
-    let changed = format!("(event <> 'updated' OR {old} IS DISTINCT FROM {new})");
-    let set = format!("(event = 'created' OR event = 'updated' AND {old} IS DISTINCT FROM {new})");
+    let has = format!("coalesce(new, old) ? '{name}'");
+    let changed = format!("{has} AND (event <> 'updated' OR {old} IS DISTINCT FROM {new})");
+    let set = format!("{has} AND (event = 'created' OR event = 'updated' AND {old} IS DISTINCT FROM {new})");
     let (given, sql) = value(dice, *kind);
     let is = |side: &str| match (&sql, kind) {
         (None, _) => format!("{side} IS NULL"),

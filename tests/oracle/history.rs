@@ -118,6 +118,7 @@ fn changes(asked: &mut Asked<'_>, told: &Told, version: &Version) -> Vec<String>
     let none = BTreeMap::new();
     let changes = told.changes.as_ref().unwrap_or(&none);
     let full = asked.is_full(&version.table);
+    wrong.extend((full && !told.derived.is_empty()).then(|| format!("{:?} are derived, and were sent", told.derived)));
     let columns: BTreeSet<&String> = version.old.keys().chain(version.new.keys()).collect();
     let others = changes.keys().chain(told.unknown_why.keys()).filter(|column| !columns.contains(column));
     wrong.extend(others.map(|column| format!("a column {column} that is none of the table's")));

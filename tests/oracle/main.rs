@@ -44,7 +44,7 @@ const TRANSACTIONS: usize = 120;
 
 fn rounds() -> u64 {
     let asked = std::env::var("CDC_AUDIT_ORACLE_ROUNDS").ok().map(|rounds| rounds.parse().expect("a number of rounds"));
-    asked.unwrap_or(if cdc_audit_tests::thorough() { 100 } else { 2 })
+    asked.unwrap_or(if cdc_audit_tests::thorough() { 100 } else { 1 })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -84,7 +84,7 @@ fn export(asked: &mut Asked<'_>) -> Lines {
 }
 
 async fn search(asked: &mut Asked<'_>, client: &Client, filter: &Filter, lines: &Lines) {
-    let mut question = vec!["search", "--json", "--limit", "100000", "--"];
+    let mut question = vec!["search", "--json", "--limit", "100000"];
     question.extend(filter.words.iter().map(String::as_str));
     let answer = asked.ask(&question);
     if answer.code != 0 {
@@ -131,13 +131,13 @@ fn positions(out: &str) -> Vec<String> {
 /// The same question, counted.
 async fn counts(asked: &mut Asked<'_>, client: &Client, filter: &Filter) {
     let words: Vec<&str> = filter.words.iter().map(String::as_str).collect();
-    let question = [&["search", "--count", "--json", "--"], words.as_slice()].concat();
+    let question = [&["search", "--count", "--json"], words.as_slice()].concat();
     let told: Value = serde_json::from_str(&asked.ask(&question).out).unwrap_or_default();
     let sql = format!("SELECT count(*) FROM truth.records WHERE {}", filter.sql);
     let count: i64 = client.query_one(&sql, &[]).await.expect("a count").get(0);
     asked.blame(&question, (told["count"] != count).then(|| format!("{told} and not {count}")));
 
-    let question = [&["search", "--group-by", "actor,event,table", "--json", "--"], words.as_slice()].concat();
+    let question = [&["search", "--group-by", "actor,event,table", "--json"], words.as_slice()].concat();
     let answer = asked.ask(&question);
     let told: BTreeSet<String> = answer.out.lines().map(str::to_owned).collect();
     let sql = format!("SELECT actor, event, tab, count(*) FROM truth.records WHERE {} GROUP BY 1, 2, 3", filter.sql);
@@ -168,7 +168,7 @@ fn pages(asked: &mut Asked<'_>, filter: &Filter, whole: &[String]) {
     let size = (whole.len() / 2 + 1).to_string();
     loop {
         let before: Vec<&str> = next.iter().flat_map(|next| ["--before", next]).collect();
-        let question = [&["search", "--page", "--limit", &size][..], &before, &["--"], &words].concat();
+        let question = [&["search", "--page", "--limit", &size][..], &before, &words].concat();
         let output = asked.world.command(&question);
         let page: Page<'_> = match serde_json::from_slice(&output.stdout) {
             Ok(page) => page,
