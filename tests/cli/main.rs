@@ -15,6 +15,8 @@ mod trail;
 mod search;
 // `show`, `diff`, `blame`, and the old values that `history` derives.
 mod row;
+// `as-of`.
+mod as_of;
 // `activity`.
 mod activity;
 // `export`, in all forms.

@@ -8,6 +8,7 @@ mod key;
 pub mod question;
 pub mod report;
 pub mod row;
+pub mod rows;
 pub mod search;
 mod store;
 mod timeline;

@@ -109,6 +109,7 @@ from_errors_with_hints! {
     audit_history::ExportError,
     audit_history::NotAKey,
     audit_history::StoreError,
+    audit_history::rows::RowsError,
     audit_hot::ReadError,
     audit_keys::KeyError,
     audit_lake::LakeError,

@@ -28,10 +28,13 @@ use audit_lake::LakeError;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use part::{Part as FilePart, make_folder, private};
+use part::Part as FilePart;
 
 pub use file::Compression;
 pub use form::{Form, Format};
+
+pub(crate) use file::Hashed;
+pub(crate) use part::{folder_of, make_folder, name_of, private};
 
 use crate::store::{Head, Part, Selection, StoreError};
 use crate::timeline::Timeline;
@@ -324,7 +327,7 @@ async fn manifest_store(
     })
 }
 
-fn prepare(to: &Path) -> Result<(), ExportError> {
+pub(crate) fn prepare(to: &Path) -> Result<(), ExportError> {
     let failed = |source| ExportError::Write { path: to.to_path_buf(), source };
     make_folder(to).map_err(failed)?;
     match fs::read_dir(to).map_err(failed)?.next() {
@@ -513,14 +516,21 @@ impl Unfinished {
 }
 
 fn write_manifest(to: &Path, manifest: &Manifest) -> Result<(), ExportError> {
-    let (path, part) = (to.join(MANIFEST), to.join(format!("{MANIFEST}.part")));
+    write_whole(to, MANIFEST, manifest)?;
+    let path = to.join(UNFINISHED);
+    let removed = fs::remove_file(&path).and_then(|()| File::open(to)?.sync_all());
+    removed.map_err(|source| ExportError::Write { path, source })
+}
+
+/// Writes a file of JSON that is there as a whole, or not at all.
+pub(crate) fn write_whole(to: &Path, name: &str, value: &impl Serialize) -> Result<(), ExportError> {
+    let (path, part) = (to.join(name), to.join(format!("{name}.part")));
     let write = || {
         let mut file = private().create(true).truncate(true).open(&part)?;
-        serde_json::to_writer_pretty(&mut file, manifest)?;
+        serde_json::to_writer_pretty(&mut file, value)?;
         file.write_all(b"\n")?;
         file.sync_all()?;
         fs::rename(&part, &path)?;
-        fs::remove_file(to.join(UNFINISHED))?;
         File::open(to)?.sync_all()
     };
     write().map_err(|source: io::Error| ExportError::Write { path: path.clone(), source })

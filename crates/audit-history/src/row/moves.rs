@@ -21,7 +21,8 @@ pub fn moves(
     })
 }
 
-fn is_move(facts: &Facts, deleted: &Record, created: &Record) -> bool {
+/// Whether a deletion and the insertion after it are one update of a row that was moved.
+pub(crate) fn is_move(facts: &Facts, deleted: &Record, created: &Record) -> bool {
     let (from, to) = (deleted.position, created.position);
     let stays = facts.shape(created.schema_version).is_some_and(|shape| shape.partitioned == Some(false));
     !stays

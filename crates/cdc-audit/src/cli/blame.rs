@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
+use audit_core::json::object;
 use audit_core::stored::Record;
-use audit_history::row::{Found, Known, Setter, Standing};
+use audit_history::row::{Found, Known, Setter, Standing, knowledge};
 use regex::Regex;
 use serde_json::json;
 
-use super::row::{Asked, RowArgs, knowledge, object, shown, span};
+use super::row::{Asked, RowArgs, shown, span};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{note, print_exactly, table};
@@ -44,7 +45,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             .zip(ignore_reason.as_ref())
             .is_some_and(|(reason, pattern)| pattern.is_match(reason))
     };
-    let then = asked.then_ignoring(asked.point(as_of.as_deref())?, ignored)?;
+    let then = asked.then_ignoring(asked.until(as_of.as_deref()).await?, ignored);
     let row = match then.row(&asked.key) {
         Found::Row(row) => row,
         Found::Absent(absent) => return Err(asked.absent(&then, &absent).code(code::NOT_FOUND)),

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use audit_core::json::object;
 use audit_history::row::{Diff, Found, Known, Side, diff};
 use serde_json::{Value, json};
 
-use super::row::{Asked, RowArgs, object, shown, side};
+use super::row::{Asked, RowArgs, shown, side};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{note, print_exactly, table};
@@ -32,8 +33,8 @@ pub struct Args {
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let json = args.row.source.json;
     let asked = Asked::read(args.row, config).await?;
-    let (from, to) = (asked.point(Some(&args.a))?, asked.point(Some(&args.b))?);
-    let (then, now) = (asked.then(from)?, asked.then(to)?);
+    let (from, to) = (asked.until(Some(&args.a)).await?, asked.until(Some(&args.b)).await?);
+    let (then, now) = (asked.then(from), asked.then(to));
     let (a, b) = (then.row(&asked.key), now.row(&asked.key));
     if let (Found::Absent(_), Found::Absent(absent)) = (&a, &b) {
         return Err(asked.absent(&now, absent));

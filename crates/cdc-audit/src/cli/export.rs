@@ -71,7 +71,7 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub enum Format {
     /// One record a line, as JSON.
     Jsonl,
     /// A text that a spreadsheet would take for a formula begins with `'`.

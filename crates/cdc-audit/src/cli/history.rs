@@ -5,12 +5,12 @@ mod lines;
 
 use std::process::ExitCode;
 
+use audit_core::json::object;
 use audit_core::position::{Position, Window};
-use audit_history::question::point::Point;
 use audit_history::row::{Found, Then, Told, Version};
 use serde_json::json;
 
-use super::row::{Asked, RowArgs, object};
+use super::row::{Asked, RowArgs};
 use crate::access::{Purpose, report, revealer};
 use crate::config::Config;
 use crate::error::{CliError, code};
@@ -89,7 +89,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     };
     let asked = Asked::read(row, config).await?;
     field.iter().try_for_each(|field| asked.has_column(field))?;
-    let then = asked.then(Point::Now)?;
+    let then = asked.then(None);
     let wanted = Wanted { fields: &field, to: &to, all };
     if let Some(within) = changed_within {
         return changed(&asked, &then, &wanted, &within);

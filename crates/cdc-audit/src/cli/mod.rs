@@ -1,6 +1,7 @@
 //! One command, one file.
 
 pub mod activity;
+pub mod as_of;
 pub mod baseline;
 pub mod blame;
 pub mod check;
@@ -14,8 +15,10 @@ pub mod export;
 pub mod filters;
 pub mod history;
 pub mod keys;
+pub mod lifecycle;
 pub mod man;
 pub mod plan;
+pub mod point;
 pub mod report;
 pub mod resume;
 pub mod rollback;

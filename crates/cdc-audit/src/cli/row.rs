@@ -3,16 +3,16 @@
 use std::borrow::Cow;
 
 use audit_core::json::unquote;
-use audit_core::position::Micros;
+use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
-use audit_history::Coverage;
 use audit_history::question::point::Point;
 use audit_history::question::time::Clock;
-use audit_history::row::{Absent, Facts, Found, Known, State, Then, Version};
-use jiff::Timestamp;
+use audit_history::row::{Absent, Facts, Found, Known, State, Then, Version, place};
+use audit_history::{Coverage, Timeline};
 
+use crate::cli::point;
 use crate::cli::subject::{self, KeyOf};
-use crate::cli::when::clock;
+use crate::cli::when::{clock, time};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::argument;
@@ -67,16 +67,25 @@ pub struct Asked {
     pub facts: Facts,
     pub coverage: Coverage,
     pub clock: Clock,
+    source: String,
+    store: Timeline,
+}
+
+impl SourceArgs {
+    /// Opens what is read, and says what now is.
+    pub async fn open(&self, config: &Config) -> Result<(Timeline, Clock), CliError> {
+        let tenant = self.tenant.clone().map(argument).transpose()?;
+        self.reader.check(config)?;
+        let clock = clock(&self.tz)?;
+        Ok((open(config, self.from.as_deref(), tenant.as_deref(), &self.reader).await?, clock))
+    }
 }
 
 impl Asked {
     pub async fn read(args: RowArgs, config: &Config) -> Result<Asked, CliError> {
         let RowArgs { table, key: given, source } = args;
         let given = argument(given)?;
-        let tenant = source.tenant.map(argument).transpose()?;
-        source.reader.check(config)?;
-        let clock = clock(&source.tz)?;
-        let store = open(config, source.from.as_deref(), tenant.as_deref(), &source.reader).await?;
+        let (store, clock) = source.open(config).await?;
         let table = subject::table(config, &store, &table).await?;
         let key = KeyOf::table(config, &store, &table).await?.stored(&given)?;
         let name = &config.source.name;
@@ -86,24 +95,36 @@ impl Asked {
         let complete = records.len() < VERSIONS_MAX as usize;
         let facts = Facts::new(store.shapes(name, &table).await?, &marks, complete);
         let coverage = store.coverage(name).await?;
-        Ok(Asked { table, given, key, records, marks, facts, coverage, clock })
+        let source = name.clone();
+        Ok(Asked { table, given, key, records, marks, facts, coverage, clock, source, store })
     }
 
-    /// The row at a point; nothing is looked through.
-    pub fn then(&self, point: Point) -> Result<Then<'_>, CliError> {
-        self.then_ignoring(point, |_| false)
+    /// The row up to a position; nothing is looked through.
+    pub fn then(&self, until: Option<Position>) -> Then<'_> {
+        self.then_ignoring(until, |_| false)
     }
 
     /// The same, where blame looks through the versions that are `ignored`.
-    pub fn then_ignoring(&self, point: Point, ignored: impl Fn(&Record) -> bool) -> Result<Then<'_>, CliError> {
-        let then = Then::read(&self.facts, self.records.clone(), &self.marks, point, ignored);
-        let hint = || format!("cdc-audit history {} {} shows its versions", shell(&self.table), shell(&self.given));
-        then.map_err(|error| CliError::of(&error).hint(hint()).code(code::USAGE))
+    pub fn then_ignoring(&self, until: Option<Position>, ignored: impl Fn(&Record) -> bool) -> Then<'_> {
+        Then::read(&self.facts, self.records.clone(), &self.marks, until, ignored)
     }
 
-    pub fn point(&self, text: Option<&str>) -> Result<Point, CliError> {
-        let point = text.map_or(Ok(Point::Now), |text| Point::read(text, &self.clock));
-        point.map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))
+    /// The last position that counts for a point; `None` if all do.
+    pub async fn until(&self, text: Option<&str>) -> Result<Option<Position>, CliError> {
+        let point = text.map_or(Ok(Point::Now), |text| point::read(text, &self.clock))?;
+        if point == Point::Now {
+            return Ok(None);
+        }
+        let hint = || format!("cdc-audit history {} {} shows its versions", shell(&self.table), shell(&self.given));
+        let own = place(&self.facts, &self.records, point);
+        if let Some(own) = own.map_err(|error| CliError::of(&error).hint(hint()).code(code::USAGE))? {
+            return Ok(Some(own));
+        }
+        if self.store.head().is_none() {
+            return Ok(Some(Position::default()));
+        }
+        let before = point::before(&self.store, &self.source, &point, &self.clock).await?;
+        Ok(Some(before.previous().unwrap_or_default()))
     }
 
     /// A time in the zone that was asked for, to the second.
@@ -187,14 +208,6 @@ pub fn side(found: &Found) -> (u32, State) {
     }
 }
 
-/// `2026-01-15 13:30:00` in the clock's zone; the stored form where the calendar does not reach.
-pub fn time(clock: &Clock, at: Micros) -> String {
-    match Timestamp::from_microsecond(at.0) {
-        Ok(at) => at.to_zoned(clock.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
-        Err(_) => at.to_string(),
-    }
-}
-
 /// `4 d 18 h`, `12 s`: the two largest units of a span of seconds.
 pub fn span(seconds: i64) -> String {
     const UNITS: [(i64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
@@ -242,23 +255,6 @@ fn cut(text: &str) -> Cow<'_, str> {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
         None => Cow::Borrowed(text),
     }
-}
-
-/// What is known of a value, for programs; `None` for one that a version states.
-pub fn knowledge(facts: &Facts, schema_version: u32, column: &str, known: &Known) -> Option<String> {
-    let protection = facts.rules(schema_version, column).and_then(|rules| rules.protection.as_ref());
-    match (known, protection) {
-        (Known::Unknown(why), _) => Some(format!("unknown:{}", why.name())),
-        (_, Some(protection)) => Some(format!("protected:{}", protection.method.name())),
-        (Known::Derived(_), None) => Some("derived".to_owned()),
-        (Known::Stated(_), None) => None,
-    }
-}
-
-/// Members of a JSON object, whose values are JSON texts.
-pub fn object<'m>(members: impl IntoIterator<Item = (&'m str, &'m str)>) -> String {
-    let member = |(name, json): (&str, &str)| format!("{}:{json}", serde_json::Value::from(name));
-    format!("{{{}}}", members.into_iter().map(member).collect::<Vec<_>>().join(","))
 }
 
 /// A word as a shell takes it.

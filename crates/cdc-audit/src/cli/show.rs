@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use audit_core::json::unquote;
-use audit_history::row::{Absent, Found, Known, Standing, Then};
+use audit_core::json::{object, unquote};
+use audit_history::row::{Absent, Found, Known, Standing, Then, knowledge};
 use serde_json::{Value, json};
 
-use super::row::{Asked, RowArgs, absent_name, ended, knowledge, object, shown};
+use super::row::{Asked, RowArgs, absent_name, ended, shown};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{note, on_terminal, print, print_exactly, table};
@@ -38,7 +38,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     if let Some(field) = &args.field {
         asked.has_column(field)?;
     }
-    let then = asked.then(asked.point(args.as_of.as_deref())?)?;
+    let then = asked.then(asked.until(args.as_of.as_deref()).await?);
     if args.check {
         return check(&asked, &then, json);
     }
