@@ -1,4 +1,4 @@
-//! `show`, `diff` and `blame`: a row at a point, what differs between two points, and who set each value.
+//! `show`, `as-of`, `diff` and `blame`: rows at a point, what differs between two points, and who set each value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +11,7 @@ use crate::truth::{Row, Version};
 
 #[derive(Deserialize)]
 struct Shown<'r> {
+    #[serde(default)]
     exists: bool,
     why: Option<String>,
     #[serde(borrow, default)]
@@ -46,7 +47,8 @@ type Point = (String, i64);
 pub fn ask(asked: &mut Asked<'_>) {
     let tables: BTreeSet<&str> = asked.truth.versions.iter().map(|version| version.table.as_str()).collect();
     for table in tables {
-        for _ in 0..3 {
+        as_of(asked, table);
+        for _ in 0..2 {
             let keys: Vec<&str> = asked.truth.of(table).filter_map(|version| version.key.as_deref()).collect();
             let key = *asked.dice.pick(&keys);
             let (one, other) = (point(asked, table, key), point(asked, table, key));
@@ -95,8 +97,15 @@ fn show(asked: &mut Asked<'_>, table: &str, key: &str, (point, n): &Point) {
     if (answer.code, told.exists, told.version, &told.key) != (0, true, last.number, &last.key) {
         wrong.push(format!("it was there, version {:?}, key {:?}: {}", last.number, last.key, answer.out));
     }
+    wrong.extend(values(asked, last, &told, *n));
+    asked.blame(&question, wrong);
+}
+
+/// What is wrong with the values of a row after line `n`, of which `last` is the last version.
+fn values(asked: &mut Asked<'_>, last: &Version, told: &Shown<'_>, n: i64) -> Vec<String> {
+    let (mut wrong, table) = (Vec::new(), last.table.as_str());
     for (column, value) in last.new.iter().filter(|(column, _)| !hidden(table, column)) {
-        let stays = asked.truth.stays(last, column, *n);
+        let stays = asked.truth.stays(last, column, n);
         let known = stays && (asked.is_full(table) || last.known.contains(column));
         match told.row.get(column).map(|json| text(json, &last.types, column)) {
             Some(_) if !stays => wrong.push(format!("{column} was rewritten by a change of its table")),
@@ -107,6 +116,28 @@ fn show(asked: &mut Asked<'_>, table: &str, key: &str, (point, n): &Point) {
             }
             None => asked.count("unknown"),
         }
+    }
+    wrong
+}
+
+/// All rows of a table at a moment.
+fn as_of(asked: &mut Asked<'_>, table: &str) {
+    let (moment, n) = asked.dice.pick(&asked.moments).clone();
+    let question = ["as-of", &moment, table, "--json"];
+    let answer = asked.ask(&question);
+    let told = answer.out.lines().map(|line| parsed::<Shown<'_>>(line).expect("a row"));
+    let told: BTreeMap<String, Shown<'_>> = told.map(|row| (row.key.clone().unwrap_or_default(), row)).collect();
+    let keys: BTreeSet<&String> = asked.truth.of(table).filter_map(|version| version.key.as_ref()).collect();
+    let there = |key: &&String| asked.truth.row(table, key, n).filter(|last| last.key.as_ref() == Some(*key));
+    let expected: BTreeMap<&String, &Version> = keys.iter().filter_map(|key| Some((*key, there(key)?))).collect();
+    let mut wrong = Vec::new();
+    if answer.out.lines().count() != expected.len() || !expected.keys().all(|key| told.contains_key(*key)) {
+        let rows: Vec<&String> = told.keys().collect();
+        wrong.push(format!("{rows:?} and not {:?}: {}", expected.keys(), answer.err));
+    }
+    for (key, last) in expected {
+        let found = told.get(key).map(|told| values(asked, last, told, n));
+        wrong.extend(found.into_iter().flatten().map(|what| format!("{key}: {what}")));
     }
     asked.blame(&question, wrong);
 }
