@@ -21,6 +21,10 @@ mod as_of;
 mod activity;
 // `export`, in all forms.
 mod export;
+// Exports that are killed and go on.
+mod killed;
+// What answers say that they lack.
+mod covered;
 // `report`.
 mod report;
 // `sql`.

@@ -15,8 +15,11 @@ use audit_lake::{LakeError, LakeReader};
 use futures::TryStreamExt;
 use futures::stream::{BoxStream, StreamExt};
 
+/// The table of lost stretches. It is part of every export, because its reader must know what is missing.
+pub(crate) const GAPS: &str = "cdc_audit.gap";
+
 /// The tables of records that belong to no table: lost stretches, and changes of an unknown table.
-const PSEUDO: [&str; 2] = ["cdc_audit.gap", "cdc_audit.error"];
+const PSEUDO: [&str; 2] = [GAPS, "cdc_audit.error"];
 
 /// A store that was opened for reading.
 #[derive(Clone)]

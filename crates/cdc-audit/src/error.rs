@@ -63,6 +63,12 @@ impl CliError {
         CliError { code, ..self }
     }
 
+    /// Message and causes, as a clause.
+    pub fn in_one_line(&self) -> String {
+        let parts: Vec<&str> = [&self.message].into_iter().chain(&self.details).map(String::as_str).collect();
+        parts.join(": ")
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }

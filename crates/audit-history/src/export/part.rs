@@ -96,6 +96,7 @@ impl Part {
         let written = self.encoder.push(record);
         self.written += written.map_err(|source| ExportError::Write { path: self.part.clone(), source })?;
         self.entry.count(record.position, record.committed_at.to_string());
+        fail::fail_point!("export::after_version");
         Ok(())
     }
 
@@ -105,6 +106,7 @@ impl Part {
         let mut out = self.encoder.finish().map_err(failed)?;
         out.flush().map_err(failed)?;
         out.file.get_ref().sync_all().map_err(failed)?;
+        fail::fail_point!("export::before_named");
         fs::rename(&self.part, &self.path).map_err(failed)?;
         self.entry.bytes = out.bytes;
         self.entry.sha256 = hex::encode(out.digest.finalize());

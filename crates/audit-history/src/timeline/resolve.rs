@@ -5,7 +5,7 @@ use audit_core::position::{Micros, Position, Window};
 use super::Timeline;
 use crate::commit::Commit;
 use crate::question::point::Point;
-use crate::store::{Head, StoreError};
+use crate::store::StoreError;
 
 /// How far commit times may go back without a word: clocks are corrected all the time.
 const SECOND: i64 = 1_000_000;
@@ -21,7 +21,7 @@ impl Timeline {
     /// # Errors
     /// Fails if a store cannot be read.
     pub async fn resolve(&self, source: &str, point: &Point) -> Result<Option<Position>, StoreError> {
-        let end = self.head().map(Head::end);
+        let end = self.end();
         let before = match point {
             Point::Now => end,
             Point::Time(time) => self.first_after(source, *time).await?.map(transaction).or(end),

@@ -54,9 +54,6 @@ pub struct Args {
     /// The memory that rows may take, about; what does not fit is read in further passes.
     #[arg(long, value_name = "SIZE", default_value = "256 MiB")]
     memory: ByteSize,
-    /// End with code 9 if the answer may not have everything.
-    #[arg(long)]
-    strict: bool,
     #[command(flatten)]
     source: SourceArgs,
 }
@@ -105,7 +102,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     asked.told.say();
     note(&coverage);
     let incomplete = !coverage.complete || !asked.told.left_out.is_empty();
-    Ok(if args.strict && incomplete { ExitCode::from(code::INCOMPLETE) } else { ExitCode::SUCCESS })
+    Ok(args.source.strict.code(!incomplete, ExitCode::SUCCESS))
 }
 
 /// The tables and what is asked of their rows.

@@ -15,7 +15,7 @@ use crate::output::{note, print_exactly, table};
 #[command(
     after_help = "Examples:\n  cdc-audit diff orders 42 v1\n  cdc-audit diff orders 42 '2026-01-15 08:00' yesterday\n  \
     cdc-audit diff orders 42 v-1 --exit-code      what the newest version changed\n\n\
-    Exit codes: 0 compared, 8 the row was there at neither point, 10 with --exit-code: something differs, or may."
+    Exit codes: 0 compared, 8 the row was there at neither point, 9 --strict and something may be missing, 10 with --exit-code: something differs, or may."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -57,7 +57,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         };
         show(&asked, &found, (shape_a, shape_b), set_by)?;
     }
-    Ok(if args.exit_code && !found.is_same() { ExitCode::from(code::FINDINGS) } else { ExitCode::SUCCESS })
+    let differs = args.exit_code && !found.is_same();
+    Ok(asked.close(if differs { ExitCode::from(code::FINDINGS) } else { ExitCode::SUCCESS }))
 }
 
 fn show(

@@ -8,6 +8,7 @@ pub mod check;
 pub mod compact;
 pub mod completions;
 pub mod config;
+pub mod covered;
 pub mod ddl;
 pub mod decrypt;
 pub mod diff;

@@ -1,6 +1,7 @@
 //! What the commands about one row share: which row, what is recorded of it, and how its values are shown.
 
 use std::borrow::Cow;
+use std::process::ExitCode;
 
 use audit_core::json::unquote;
 use audit_core::position::{Micros, Position};
@@ -10,6 +11,7 @@ use audit_history::question::time::Clock;
 use audit_history::row::{Absent, Facts, Found, Known, State, Then, Version, place};
 use audit_history::{Coverage, Timeline};
 
+use crate::cli::covered::Strict;
 use crate::cli::point;
 use crate::cli::subject::{self, KeyOf};
 use crate::cli::when::{clock, time};
@@ -17,7 +19,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::argument;
 use crate::role::Reader;
-use crate::store::open;
+use crate::store::open_reachable;
 
 /// Number of versions that are read of a row. The numbers of versions, and what is known of the earliest, depend on all
 /// of them.
@@ -50,6 +52,8 @@ pub struct SourceArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    pub strict: Strict,
+    #[command(flatten)]
     pub reader: Reader,
 }
 
@@ -66,6 +70,7 @@ pub struct Asked {
     pub marks: Vec<Record>,
     pub facts: Facts,
     pub coverage: Coverage,
+    pub strict: Strict,
     pub clock: Clock,
     source: String,
     store: Timeline,
@@ -77,7 +82,7 @@ impl SourceArgs {
         let tenant = self.tenant.clone().map(argument).transpose()?;
         self.reader.check(config)?;
         let clock = clock(&self.tz)?;
-        Ok((open(config, self.from.as_deref(), tenant.as_deref(), &self.reader).await?, clock))
+        Ok((open_reachable(config, self.from.as_deref(), tenant.as_deref(), &self.reader).await?, clock))
     }
 }
 
@@ -94,9 +99,21 @@ impl Asked {
         let marks = store.marks(name, &table).await?;
         let complete = records.len() < VERSIONS_MAX as usize;
         let facts = Facts::new(store.shapes(name, &table).await?, &marks, complete);
-        let coverage = store.coverage(name).await?;
-        let source = name.clone();
-        Ok(Asked { table, given, key, records, marks, facts, coverage, clock, source, store })
+        let mut coverage = store.coverage(name).await?;
+        let is_first = records.first().is_some_and(|record| record.event == "created");
+        coverage.numbered_from = (store.is_partial() && !is_first).then(|| store.sink().to_owned());
+        let (source, strict) = (name.clone(), source.strict);
+        Ok(Asked { table, given, key, records, marks, facts, coverage, strict, clock, source, store })
+    }
+
+    /// Says what the answer covers, and returns the exit code.
+    pub fn close(&self, otherwise: ExitCode) -> ExitCode {
+        self.strict.close(&self.coverage, otherwise)
+    }
+
+    /// What the answer covers, for programs.
+    pub fn coverage_json(&self) -> String {
+        serde_json::to_string(&self.coverage).unwrap_or_else(|_| "null".to_owned())
     }
 
     /// The row up to a position; nothing is looked through.
@@ -170,7 +187,10 @@ impl Asked {
             Absent::Deleted(at) => format!("{row} was deleted{left}: {}", by(at)),
             Absent::Truncated(at) => format!("{row} was removed by TRUNCATE: {}", by(at)),
         };
-        CliError::new(what).code(code::NOT_FOUND)
+        match self.strict.refuses(&self.coverage) {
+            true => CliError::new(what).detail(self.coverage.to_string()).code(code::INCOMPLETE),
+            false => CliError::new(what).code(code::NOT_FOUND),
+        }
     }
 
     fn by(&self, version: &Version) -> String {
