@@ -18,4 +18,4 @@ pub use commit::Commit;
 pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};
-pub use timeline::{Absence, Coverage, Gap, Reached, Span, Timeline};
+pub use timeline::{Absence, Coverage, Explained, Gap, Reached, Span, Timeline};

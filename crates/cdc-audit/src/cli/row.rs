@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::argument;
 use crate::role::Reader;
-use crate::store::open_reachable;
+use crate::store::{Explain, open_reachable};
 
 /// Number of versions that are read of a row. The numbers of versions, and what is known of the earliest, depend on all
 /// of them.
@@ -54,6 +54,8 @@ pub struct SourceArgs {
     #[command(flatten)]
     pub strict: Strict,
     #[command(flatten)]
+    explain: Explain,
+    #[command(flatten)]
     pub reader: Reader,
 }
 
@@ -74,6 +76,8 @@ pub struct Asked {
     pub clock: Clock,
     source: String,
     store: Timeline,
+    explain: Explain,
+    json: bool,
 }
 
 impl SourceArgs {
@@ -82,7 +86,14 @@ impl SourceArgs {
         let tenant = self.tenant.clone().map(argument).transpose()?;
         self.reader.check(config)?;
         let clock = clock(&self.tz)?;
-        Ok((open_reachable(config, self.from.as_deref(), tenant.as_deref(), &self.reader).await?, clock))
+        let store = open_reachable(config, self.from.as_deref(), tenant.as_deref(), &self.reader).await?;
+        self.explain.begin(&store);
+        Ok((store, clock))
+    }
+
+    /// After the answer: what was read for it, if that is asked for.
+    pub fn explain(&self, store: &Timeline) {
+        self.explain.say(store, self.json);
     }
 }
 
@@ -102,13 +113,21 @@ impl Asked {
         let mut coverage = store.coverage(name).await?;
         let is_first = records.first().is_some_and(|record| record.event == "created");
         coverage.numbered_from = (store.is_partial() && !is_first).then(|| store.sink().to_owned());
-        let (source, strict) = (name.clone(), source.strict);
-        Ok(Asked { table, given, key, records, marks, facts, coverage, strict, clock, source, store })
+        let (name, strict, explain, json) = (name.clone(), source.strict, source.explain, source.json);
+        let source = name;
+        Ok(Asked { table, given, key, records, marks, facts, coverage, strict, clock, source, store, explain, json })
+    }
+
+    /// After the answer: what was read for it, if that is asked for.
+    pub fn explain(&self) {
+        self.explain.say(&self.store, self.json);
     }
 
     /// Says what the answer covers, and returns the exit code.
     pub fn close(&self, otherwise: ExitCode) -> ExitCode {
-        self.strict.close(&self.coverage, otherwise)
+        let code = self.strict.close(&self.coverage, otherwise);
+        self.explain();
+        code
     }
 
     /// What the answer covers, for programs.
