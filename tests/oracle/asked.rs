@@ -95,10 +95,11 @@ fn first_difference<'a>(one: &'a str, other: &'a str) -> (&'a str, &'a str) {
     (0..end).map(|at| (line(one, at), line(other, at))).find(|(one, other)| one != other).unwrap_or(("", ""))
 }
 
-/// A line without what names the sink: the time of recording, and the row after an update, which hot does not keep.
+/// A line without what names the sink: the time of recording, what the answer covers, and the row after an update,
+/// which hot does not keep.
 pub fn same(line: &str) -> String {
     let Ok(mut members) = serde_json::from_str::<Members>(line) else { return line.to_owned() };
-    members.0.retain(|(name, _)| name != "recorded_at");
+    members.0.retain(|(name, _)| name != "recorded_at" && name != "coverage");
     let is_update = members.0.iter().any(|(name, value)| name == "event" && value.get() == "\"updated\"");
     members.0.retain(|(name, _)| !(is_update && name == "after"));
     // `jsonb` reorders the members of what the application said.

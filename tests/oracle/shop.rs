@@ -102,7 +102,8 @@ impl Shop {
         };
         let tables = vec![
             table("items", &["id"][..], &item[..], false, true),
-            table("whole", &["id"], &item, true, true),
+            // ⚠ Of an update hot keeps only what changed: a column that was added with a default is known to the lake alone.
+            table("whole", &["id"], &item, true, false),
             table("lines", &["item", "line"], &line, false, false),
             table("parted", &["id", "part"], &line, false, false),
             table(
