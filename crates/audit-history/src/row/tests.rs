@@ -194,7 +194,7 @@ fn a_point_before_a_version_counts_what_was_lost_until_then() {
 fn a_row_now_counts_what_happened_to_its_table_since() {
     let retyped = |shape: &mut Value| shape["columns"][2]["type_oid"] = 23.into();
     let facts = facts(vec![table(), later(2, 20, retyped)], &[]);
-    let then = Then::read(&facts, vec![first_row("a")], &[], None, |_| false);
+    let then = Then::read(&facts, vec![first_row("a")], &[], None, |_| Through::Nothing);
     let Found::Row(standing) = then.row("1") else { panic!("there is a row") };
     assert_eq!(standing.state["n"], Known::Unknown(Why::Shape(2)));
     assert_eq!(standing.state["note"].value(), Some(r#""a""#));
