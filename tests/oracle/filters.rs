@@ -2,7 +2,7 @@
 
 use cdc_audit_tests::dice::Dice;
 
-use crate::shop::{KEYS, Kind};
+use crate::shop::Kind;
 use crate::truth::Moments;
 
 pub struct Filter {
@@ -53,10 +53,7 @@ fn attribute(dice: &mut Dice, moments: &Moments) -> (String, String) {
             let request = dice.below(5);
             (format!("request:r{request}"), format!("request = 'r{request}'"))
         }
-        5 => {
-            let key = dice.below(KEYS as u64);
-            (format!("key:{key}"), format!("key = '{key}'"))
-        }
+        5 => ("event:updated".to_owned(), "event = 'updated'".to_owned()),
         6 => {
             let (time, n) = dice.pick(moments);
             (format!("since:{time}"), format!("n > {n}"))
