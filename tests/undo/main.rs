@@ -126,6 +126,8 @@ impl Bench {
                     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
                 assert_eq!(told["applied"], Value::from(true), "{said}");
                 let xid: u64 = told["xid"].as_str().expect("a number").parse().expect("a number");
+                // The command waits only so long.
+                self.caught_up().await;
                 Ended::Undone(xid as u32)
             }
             Some(11) => {
