@@ -2,7 +2,7 @@
 //! servers), `kill/` (the same, killed), `refuse/` (bad situations), `memory/` (its limit), `cli/` (what commands
 //! print), `readers/` (other engines over the lake), `deploy/` (what an operator installs), `conformance/` (what the
 //! daemon requires of every sink), `attribution/` (actor and reason), `canary/` (secrets stay secret), `debezium/`
-//! (messages like Debezium's) and `webhook/`.
+//! (messages like Debezium's), `webhook/`, `undo/` and `oracle/` (answers compared with what triggers saw).
 //!
 //! - [`world`]: everything around one daemon
 //! - [`hot`], [`lake`], [`kafka`]: read the sinks back without the program

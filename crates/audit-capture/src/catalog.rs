@@ -25,7 +25,6 @@ pub struct PublishedTable {
     /// Attribute numbers of the replica identity's index, in its order. Empty under FULL and NOTHING, and if the
     /// default identity finds no primary key that it can use (a deferrable one cannot be used).
     pub identity_key: Vec<i16>,
-    pub partitioned: bool,
     /// Whether all leaves of a partitioned table have REPLICA IDENTITY FULL; true for other tables.
     pub leaves_full: bool,
     /// Every column of the table, whether published or not, and the primary key.
@@ -100,7 +99,8 @@ pub async fn of_relation(client: &Client, publication: &str, relation: &Relation
     // The row filter is left out: some servers print it only under a lock on the table, and the stream would have to
     // wait for that lock.
     let found = read(client, publication, Some(relation.oid), false).await?.pop().map(|table| table.catalog);
-    let gone = || CatalogTable { oid: 0, columns: Vec::new(), primary_key: Vec::new(), types: Vec::new() };
+    let gone =
+        || CatalogTable { oid: 0, partitioned: false, columns: Vec::new(), primary_key: Vec::new(), types: Vec::new() };
     match found {
         Some(table) if table.matches(relation) => Ok(table),
         found => Ok(CatalogTable { types: types(client, relation).await?, ..found.unwrap_or_else(gone) }),
@@ -201,12 +201,12 @@ impl TableRow {
         Some(PublishedTable {
             identity: Identity::from_byte(self.identity)?,
             identity_key: self.identity_key.unwrap_or_default(),
-            partitioned: self.partitioned,
             columns,
             has_column_list: self.column_list.is_some(),
             row_filter: self.row_filter,
             catalog: CatalogTable {
                 oid: self.oid,
+                partitioned: self.partitioned,
                 columns: self.columns.into_iter().zip(published).map(catalog_column).collect(),
                 primary_key: self.primary_key.unwrap_or_default(),
                 types: Vec::new(),

@@ -148,6 +148,9 @@ pub struct Shape {
     /// The table's oid; `None` in shapes that earlier releases stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oid: Option<u32>,
+    /// Whether the table is partitioned, so that a row can move from one partition to another; `None` if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitioned: Option<bool>,
     /// What was captured in this shape, and how it was protected; `None` in shapes that earlier releases stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<ShapeRules>,
@@ -285,6 +288,7 @@ mod as_text {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CatalogTable {
     pub oid: u32,
+    pub partitioned: bool,
     pub columns: Vec<CatalogColumn>,
     /// Attribute numbers of the primary key, in key order.
     pub primary_key: Vec<i16>,

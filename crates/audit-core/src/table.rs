@@ -382,6 +382,7 @@ impl Table {
                 key: Vec::new(),
                 key_source: crate::shape::KeySource::None,
                 oid: None,
+                partitioned: None,
                 rules: None,
                 seal: None,
             }),

@@ -221,6 +221,7 @@ mod tests {
             key: key.iter().map(|(name, _)| (*name).to_owned()).collect(),
             key_source: KeySource::Catalog,
             oid: None,
+            partitioned: None,
             rules: None,
             seal: None,
         };

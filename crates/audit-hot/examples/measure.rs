@@ -112,7 +112,7 @@ async fn source(client: &Client, rows: usize) -> (Arc<Table>, Raw) {
             .collect(),
     };
     let count = columns.len();
-    let catalog = CatalogTable { oid: 1, columns, primary_key: vec![1], types: Vec::new() };
+    let catalog = CatalogTable { oid: 1, partitioned: false, columns, primary_key: vec![1], types: Vec::new() };
     let shape = History::default().add(&relation, Some(&catalog), Position::default());
     let table = Table::new(shape, &Rules::default().for_table(&relation.name), false).unwrap();
     let mut raw = Vec::new();

@@ -126,6 +126,7 @@ fn kinds(columns: &BTreeMap<String, String>) -> Kinds {
         key: Vec::new(),
         key_source: KeySource::None,
         oid: None,
+        partitioned: None,
         rules: None,
         seal: None,
     })

@@ -315,7 +315,8 @@ fn describe(name: TableName, identity: Identity, columns: &[ColumnText]) -> (Rel
         }
     });
     let primary_key = columns.iter().enumerate().filter(|(_, c)| c.key).map(|(i, _)| i as i16 + 1).collect();
-    let catalog = CatalogTable { oid, columns: catalog_columns.collect(), primary_key, types: Vec::new() };
+    let catalog =
+        CatalogTable { oid, partitioned: false, columns: catalog_columns.collect(), primary_key, types: Vec::new() };
     (Relation { oid, name, identity, columns: relation_columns.collect() }, catalog)
 }
 

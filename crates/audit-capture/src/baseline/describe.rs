@@ -73,7 +73,7 @@ pub(super) async fn describe(
         name: quoted(&table.name),
         oid,
         part: part.map(str::to_owned),
-        partitioned: table.partitioned,
+        partitioned: table.catalog.partitioned,
     };
     if let Some(part) = part {
         rows.limit_to(find_part(client, oid, part).await?);

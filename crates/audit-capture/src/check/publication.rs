@@ -68,7 +68,7 @@ fn by_name(report: &mut Report, seen: &Seen, input: &Input<'_>, name: &str) {
 
 /// Notes what PostgreSQL never sends.
 fn parted(report: &mut Report, seen: &Seen, name: &str) {
-    let parted = list(seen.published.iter().filter(|table| table.partitioned).map(|table| &table.name));
+    let parted = list(seen.published.iter().filter(|table| table.catalog.partitioned).map(|table| &table.name));
     if !parted.is_empty() {
         let message = format!(
             "PostgreSQL sends no DETACH, DROP or TRUNCATE of a single partition: its rows vanish without versions. Delete them first, or run \

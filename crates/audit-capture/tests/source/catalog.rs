@@ -138,7 +138,7 @@ async fn a_table_looked_up_is_the_table_streamed() {
         assert_eq!(key("dropped"), (vec![3], vec![3]));
         assert_eq!(get(&tables, "whole").identity, Identity::Full);
         assert!(!get(&tables, "rooted_whole").leaves_full && get(&tables, "whole").leaves_full);
-        assert!(get(&tables, "rooted").partitioned && !get(&tables, "plain").partitioned);
+        assert!(get(&tables, "rooted").catalog.partitioned && !get(&tables, "plain").catalog.partitioned);
         assert_eq!(get(&tables, "plain").toastable().collect::<Vec<_>>(), ["name", "amount"]);
         assert_eq!(get(&tables, "computed").columns[1].generated, Generated::Stored);
     }

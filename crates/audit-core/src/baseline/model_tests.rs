@@ -391,7 +391,13 @@ impl World {
             last: self.runner.chunk == CHUNKS,
             sinks: Vec::new(),
         };
-        let catalog = CatalogTable { oid: 1, columns: Vec::new(), primary_key: Vec::new(), types: Vec::new() };
+        let catalog = CatalogTable {
+            oid: 1,
+            partitioned: false,
+            columns: Vec::new(),
+            primary_key: Vec::new(),
+            types: Vec::new(),
+        };
         let chunk = Box::new(RawChunk { mark, relation: self.relation.clone(), catalog, snapshot, rows, large: None });
         let mut random = [0; 16];
         random[..8].copy_from_slice(&wide(self.next_xid).to_be_bytes());

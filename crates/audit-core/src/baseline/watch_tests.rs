@@ -52,7 +52,7 @@ fn relation(identity: Identity, columns: &[&str]) -> Relation {
 }
 
 fn catalog() -> CatalogTable {
-    CatalogTable { oid: 16400, columns: Vec::new(), primary_key: Vec::new(), types: Vec::new() }
+    CatalogTable { oid: 16400, partitioned: false, columns: Vec::new(), primary_key: Vec::new(), types: Vec::new() }
 }
 
 fn table(relation: &Relation) -> Table {

@@ -83,6 +83,8 @@ impl History {
             key,
             key_source,
             oid: Some(relation.oid),
+            // A table stays one, or stays none, as long as it has its oid.
+            partitioned: catalog.filter(|table| table.oid == relation.oid).map(|table| table.partitioned),
             rules: None,
             seal: None,
         };
@@ -91,6 +93,7 @@ impl History {
             shape.schema_version = before.schema_version;
             shape.first = before.first;
             shape.digest.clone_from(&before.digest);
+            shape.partitioned = before.partitioned;
             shape.rules.clone_from(&before.rules);
             shape.seal.clone_from(&before.seal);
         }

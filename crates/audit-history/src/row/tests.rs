@@ -93,7 +93,7 @@ pub(crate) fn facts(shapes: Vec<Value>, marks: &[Record]) -> Facts {
 
 fn read(facts: &Facts, records: Vec<Record>) -> Vec<Version> {
     let mut fold = Fold::new(facts);
-    moves(records).map(|(record, moved)| fold.push(record, moved)).collect()
+    moves(facts, records).map(|(record, moved)| fold.push(record, moved)).collect()
 }
 
 /// What is known of a version's changes: `note ~"a" -> "b"`, and `n ? first` of a column that may have changed.
@@ -187,6 +187,17 @@ fn a_point_before_a_version_counts_what_was_lost_until_then() {
         let Found::Row(standing) = then.row("1") else { panic!("{until:?}: there was a row") };
         assert_eq!(standing.state["note"], Known::Unknown(Why::Gap(at(20))), "{until:?}");
     }
+}
+
+/// Another row's version shows that the table was rewritten, after the row's own last version.
+#[test]
+fn a_row_now_counts_what_happened_to_its_table_since() {
+    let retyped = |shape: &mut Value| shape["columns"][2]["type_oid"] = 23.into();
+    let facts = facts(vec![table(), later(2, 20, retyped)], &[]);
+    let then = Then::read(&facts, vec![first_row("a")], &[], None, |_| Through::Nothing);
+    let Found::Row(standing) = then.row("1") else { panic!("there is a row") };
+    assert_eq!(standing.state["n"], Known::Unknown(Why::Shape(2)));
+    assert_eq!(standing.state["note"].value(), Some(r#""a""#));
 }
 
 /// Condition 3. An update without a version may have changed the value in between.
@@ -377,6 +388,10 @@ fn a_row_that_moved_to_another_partition_was_updated() {
     let versions = read(&facts(vec![table()], &[]), vec![first_row("a"), deleted(), created(20, 1)]);
     assert_eq!((versions.len(), versions[1].record.event.as_str(), versions[1].moved), (2, "updated", true));
     assert_eq!((told(&versions[1]), versions[1].number), (r#"note ~"a" -> "b""#.to_owned(), Some(2)));
+    // In a table without partitions the row was deleted, and another one made, whose values say nothing of the first.
+    let whole = later(1, 1, |shape| shape["partitioned"] = false.into());
+    let versions = read(&facts(vec![whole], &[]), vec![first_row("a"), deleted(), created(20, 1)]);
+    assert_eq!((versions.len(), versions[2].record.event.as_str(), versions[2].row), (3, "created", 2));
     for apart in [created(20, 2), created(21, 1)] {
         let versions = read(&facts(vec![table()], &[]), vec![first_row("a"), deleted(), apart]);
         assert_eq!((versions.len(), versions[2].row), (3, 2));

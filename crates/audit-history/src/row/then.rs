@@ -73,7 +73,7 @@ impl<'f> Then<'f> {
         let mut fold = Fold::new(facts);
         let mut blames: BTreeMap<u32, Blame> = BTreeMap::new();
         let mut versions = Vec::with_capacity(after);
-        for (record, moved) in moves(records.into_iter().take(after)) {
+        for (record, moved) in moves(facts, records.into_iter().take(after)) {
             let version = fold.push(record, moved);
             blames.entry(version.row).or_default().push(&version, through(&version.record));
             versions.push(version);
@@ -81,7 +81,9 @@ impl<'f> Then<'f> {
         let last = versions.last().map(|version| version.record.position);
         let marked =
             marks.iter().map(|mark| mark.position).filter(|mark| until.is_none_or(|until| *mark <= until)).max();
-        let at = until.or(last.max(marked)).unwrap_or_default();
+        // ⚠ The table may have been rewritten since the row's last version.
+        let reshaped = facts.newest().map(|shape| shape.first);
+        let at = until.or(last.max(marked).max(reshaped)).unwrap_or_default();
         Then { versions, at, fold, blames, next }
     }
 
@@ -151,7 +153,7 @@ fn of_xid(records: &[Record], xid: u32) -> Result<Position, NoSuchPoint> {
 /// The position of a version of the newest row by its number.
 fn numbered(facts: &Facts, records: &[Record], point: Point) -> Result<Position, NoSuchPoint> {
     let mut fold = Fold::new(facts);
-    let places = moves(records.iter().cloned()).map(|(record, moved)| fold.push(record, moved));
+    let places = moves(facts, records.iter().cloned()).map(|(record, moved)| fold.push(record, moved));
     let places: Vec<(u32, Option<u32>, Position)> =
         places.map(|version| (version.row, version.number, version.record.position)).collect();
     let newest_row = places.iter().map(|(row, ..)| *row).max().unwrap_or_default();

@@ -89,7 +89,7 @@ impl<'f> Pass<'f> {
         let mut last = versions.try_next().await?;
         while let Some(record) = last.take() {
             match versions.try_next().await? {
-                Some(next) if is_move(&record, &next) => {
+                Some(next) if is_move(self.facts, &record, &next) => {
                     self.push(next, Some(record))?;
                     last = versions.try_next().await?;
                 }

@@ -45,6 +45,7 @@ pub fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
         key: vec!["id".into()],
         key_source: KeySource::Catalog,
         oid: None,
+        partitioned: None,
         rules: None,
         seal: None,
     };

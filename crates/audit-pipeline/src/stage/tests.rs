@@ -173,6 +173,7 @@ fn catalog(relation: &Relation) -> CatalogTable {
     let keyless = relation.name.table == "keyless";
     CatalogTable {
         oid: relation.oid,
+        partitioned: relation.name.table == "parted",
         columns: relation.columns.iter().enumerate().map(column).collect(),
         primary_key: if keyless { Vec::new() } else { vec![1] },
         types: Vec::new(),

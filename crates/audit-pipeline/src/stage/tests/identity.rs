@@ -162,7 +162,8 @@ fn a_type_that_is_gone_counts_as_every_type_though_it_was_known() {
     // Table and type no longer exist; a built-in type still has its name.
     let bigint =
         CatalogType { type_oid: 20, typmod: -1, type_name: "bigint".into(), holds: Vec::new(), kind: Kind::Int8 };
-    let rest = CatalogTable { oid: 0, columns: Vec::new(), primary_key: Vec::new(), types: vec![bigint] };
+    let rest =
+        CatalogTable { oid: 0, partitioned: false, columns: Vec::new(), primary_key: Vec::new(), types: vec![bigint] };
     feed_with(&mut stage, gone, |_| Some(rest.clone())).unwrap();
     let shown = show(&stage.take_batch());
     assert!(!shown.contains("raw-") && shown.contains("[REDACTED]"), "{shown}");

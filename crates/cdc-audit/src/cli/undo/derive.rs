@@ -19,7 +19,7 @@ impl Question {
         let shapes: Vec<Shape> = self.store.shapes(&self.source, table).await?;
         let facts = Facts::new(shapes, marks, true);
         let mut fold = Fold::new(&facts);
-        Ok(moves(records).map(|(record, moved)| fold.push(record, moved)).collect())
+        Ok(moves(&facts, records).map(|(record, moved)| fold.push(record, moved)).collect())
     }
 
     /// What is derived for those versions that lack old values.
