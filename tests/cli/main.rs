@@ -21,6 +21,10 @@ mod activity;
 mod export;
 // `report`.
 mod report;
+// Names of actors, and times in the configured zone.
+mod actors;
+// Renamed columns, and `schema`.
+mod names;
 // `sql`.
 mod sql;
 // `plan`, and what `check` says about rules.

@@ -13,7 +13,7 @@ use crate::expand::JsonRule;
 use crate::inside::{Form, Inside, Names};
 use crate::method::{Method, MethodRule, Protect};
 pub use crate::pattern::matches;
-use crate::shape::{Former, TableName};
+use crate::shape::{Former, Rename, TableName};
 use crate::versions_table::VersionsTable;
 
 pub use self::decide::{By, Decision, TableRules, is_path};
@@ -109,6 +109,11 @@ pub struct TableRule {
     pub baseline: Option<bool>,
     /// The sinks that versions of these tables go to, by name. Default: all.
     pub sinks: Option<Vec<String>>,
+    /// Columns that got another name in a way that the catalog does not show: by a restore, or because they were dropped and added under another
+    /// name. Commands then show and find both under the newest name. A plain `ALTER TABLE … RENAME COLUMN` is followed by itself.
+    #[serde(default)]
+    #[schemars(extend("example" = [{"from": "content", "to": "body"}]))]
+    pub renames: Vec<Rename>,
 }
 
 /// Protects columns by name, by type, or by both, in every table; or sensitive content inside of them.
@@ -260,6 +265,7 @@ impl Rules {
                 require_reason,
                 baseline,
                 sinks,
+                renames,
             } = rule.clone();
             merged.capture = capture.or(merged.capture);
             merged.item_type = item_type.or(merged.item_type);
@@ -287,6 +293,7 @@ impl Rules {
             merged.require_reason = require_reason.or(merged.require_reason);
             merged.baseline = baseline.or(merged.baseline);
             merged.sinks = sinks.or(merged.sinks);
+            merged.renames.extend(renames);
         }
         let mut deciders = Vec::new();
         for (index, rule) in matching() {

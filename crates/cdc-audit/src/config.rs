@@ -16,6 +16,8 @@ use audit_webhook::WebhookConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::actors::ActorsConfig;
+
 pub use self::protection::{KeyError, ProtectionConfig};
 
 mod check;
@@ -47,6 +49,8 @@ pub struct Config {
     pub log: LogConfig,
     #[serde(default)]
     pub display: DisplayConfig,
+    #[serde(default)]
+    pub actors: ActorsConfig,
     /// Questions by name: `cdc-audit search @refunds` asks `[questions.refunds]`.
     #[serde(default)]
     pub questions: BTreeMap<String, SavedQuestion>,

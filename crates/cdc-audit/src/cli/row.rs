@@ -11,6 +11,7 @@ use audit_history::question::time::Clock;
 use audit_history::row::{Absent, Facts, Found, Known, State, Then, Version};
 use jiff::Timestamp;
 
+use crate::actors::Actors;
 use crate::cli::subject::{self, KeyOf};
 use crate::cli::when::clock;
 use crate::config::Config;
@@ -30,6 +31,9 @@ pub struct RowArgs {
     /// The row's key: `42`; of several columns `42,3`, "order_id=42 line=3", or a JSON array. `-`: a line of standard input, which no other
     /// user of the machine can see.
     pub key: String,
+    /// Columns under the names that they had then, and actors by their ids alone.
+    #[arg(long)]
+    pub raw: bool,
     #[command(flatten)]
     pub source: SourceArgs,
 }
@@ -43,9 +47,9 @@ pub struct SourceArgs {
     /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
-    /// The time zone of times that are given and shown: `Europe/Rome`, `+02:00`.
-    #[arg(long, value_name = "ZONE", default_value = "UTC")]
-    tz: String,
+    /// The time zone of times that are given and shown: `Europe/Rome`, `+02:00`. Default: the configured one, else UTC.
+    #[arg(long, value_name = "ZONE")]
+    tz: Option<String>,
     /// JSON, one record a line.
     #[arg(long)]
     pub json: bool,
@@ -54,7 +58,7 @@ pub struct SourceArgs {
 }
 
 /// A row's trail, as it was read.
-pub struct Asked {
+pub struct Asked<'c> {
     /// The table's whole name.
     pub table: String,
     /// The key as it was given, and as it is stored.
@@ -67,15 +71,17 @@ pub struct Asked {
     pub facts: Facts,
     pub coverage: Coverage,
     pub clock: Clock,
+    raw: bool,
+    pub actors: Actors<'c>,
 }
 
-impl Asked {
-    pub async fn read(args: RowArgs, config: &Config) -> Result<Asked, CliError> {
-        let RowArgs { table, key: given, source } = args;
+impl<'c> Asked<'c> {
+    pub async fn read(args: RowArgs, config: &'c Config) -> Result<Asked<'c>, CliError> {
+        let RowArgs { table, key: given, raw, source } = args;
         let given = argument(given)?;
         let tenant = source.tenant.map(argument).transpose()?;
         source.reader.check(config)?;
-        let clock = clock(&source.tz)?;
+        let clock = clock(source.tz.as_deref(), config)?;
         let store = open(config, source.from.as_deref(), tenant.as_deref(), &source.reader).await?;
         let table = subject::table(config, &store, &table).await?;
         let key = KeyOf::table(config, &store, &table).await?.stored(&given)?;
@@ -84,9 +90,12 @@ impl Asked {
         records.reverse();
         let marks = store.marks(name, &table).await?;
         let complete = records.len() < VERSIONS_MAX as usize;
-        let facts = Facts::new(store.shapes(name, &table).await?, &marks, complete);
+        let renames = config.rules().for_name(table.clone()).rule.renames;
+        let facts = Facts::new(store.shapes(name, &table).await?, &renames, &marks, complete);
         let coverage = store.coverage(name).await?;
-        Ok(Asked { table, given, key, records, marks, facts, coverage, clock })
+        let mut actors = Actors::new(config, raw);
+        actors.read(&records).await;
+        Ok(Asked { table, given, key, records, marks, facts, coverage, clock, raw, actors })
     }
 
     /// The row at a point; nothing is looked through.
@@ -122,14 +131,21 @@ impl Asked {
         columns
     }
 
-    /// The column that was asked for, by the name that it has now.
-    pub fn has_column(&self, column: &str) -> Result<(), CliError> {
+    /// The name under which a column is shown that is called `column` now.
+    pub fn called<'n>(&self, schema_version: u32, column: &'n str) -> Cow<'n, str> {
+        if self.raw { self.facts.stored(schema_version, column) } else { Cow::Borrowed(column) }
+    }
+
+    /// The name that a column has now which was asked for by that name or a former one.
+    pub fn column(&self, given: &str) -> Result<String, CliError> {
+        let column = self.facts.names().meant(given);
         let columns: Vec<&str> = self
             .facts
             .newest()
             .map_or_else(Vec::new, |shape| shape.columns.iter().map(|column| column.name.as_str()).collect());
-        if columns.is_empty() || columns.contains(&column) || self.facts.place(column).0 != usize::MAX {
-            return Ok(());
+        let is_former = column != given || self.facts.names().has(&column);
+        if columns.is_empty() || is_former || self.facts.place(&column).0 != usize::MAX {
+            return Ok(column.into_owned());
         }
         let hint = format!("its columns are {}", columns.join(", "));
         Err(CliError::new(format!("{} has no column {column}", self.table)).hint(hint).code(code::USAGE))
@@ -154,8 +170,10 @@ impl Asked {
 
     fn by(&self, version: &Version) -> String {
         let record = &version.record;
-        let who =
-            record.actor_id.as_deref().map_or_else(|| "by an unknown actor".to_owned(), |who| format!("by {who}"));
+        let who = record
+            .actor_id
+            .as_deref()
+            .map_or_else(|| "by an unknown actor".to_owned(), |_| format!("by {}", self.actors.of(record)));
         format!("{who}, {} {}, position {}", self.time(record.committed_at), self.zone(), record.position)
     }
 }

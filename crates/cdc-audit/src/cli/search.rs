@@ -6,16 +6,17 @@ use std::process::ExitCode;
 use audit_core::position::Micros;
 use audit_core::search::{Commit, Moment, Wanted};
 use audit_core::stored::Record;
-use audit_history::Timeline;
 use audit_history::question::filter::{Attribute, Condition, Term, words};
 use audit_history::question::matcher::UNTOLD_MAX;
 use audit_history::question::time::Clock;
 use audit_history::search::{Counts, Group, Page, count, search, wanted};
+use audit_history::{Renames, Timeline};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::filters::{Asked, Asker, FilterArgs};
+use crate::actors::{Actors, Named};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, csv, print_exactly, print_json, table};
@@ -75,6 +76,9 @@ pub struct Args {
     /// One JSON object: the answers as `items`, and the cursor of the next page.
     #[arg(long, group = "form")]
     page: bool,
+    /// Columns under the names that they had then, and actors by their ids alone.
+    #[arg(long, conflicts_with_all = ["count", "group_by"])]
+    raw: bool,
     /// End with exit code 8 if nothing is found, and print nothing.
     #[arg(long, short)]
     quiet: bool,
@@ -118,6 +122,7 @@ impl GroupBy {
 /// A question with what answers it.
 struct Search<'a> {
     args: &'a Args,
+    config: &'a Config,
     source: &'a str,
     store: Timeline,
     asked: Asked,
@@ -134,8 +139,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let asker = Asker { config, store: &store, reader: &args.reader, action: "search" };
     let asked = asker.asked(&words, &args.flags, &clock).await?;
     let source = &config.source.name;
-    let wanted = wanted(source, asked.tables.clone(), &asked.filter);
-    let search = Search { args: &args, source, store, asked, wanted, clock };
+    let wanted = wanted(source, asked.tables.clone(), &asked.filter, &asked.matcher);
+    let search = Search { args: &args, config, source, store, asked, wanted, clock };
     search.say_what_is_asked();
     let found = match (&args.since_last, args.count || !args.group_by.is_empty()) {
         (Some(name), _) => since::answer(&search, name).await?,
@@ -190,7 +195,8 @@ impl Search<'_> {
 
     async fn count(&self) -> Result<u64, CliError> {
         let groups: Vec<Group> = self.args.group_by.iter().map(|group| group.group()).collect();
-        let counts = count(&self.store, &self.wanted, &self.asked.matcher, &groups, &self.clock.zone).await;
+        let (matcher, zone, mut renames) = (&self.asked.matcher, &self.clock.zone, self.renames());
+        let counts = count(&self.store, &self.wanted, matcher, &groups, zone, &mut renames).await;
         let counts = counts.map_err(|error| match error {
             audit_history::search::CountError::Store(error) => error.into(),
             error => CliError::of(&error).hint("count by fewer things, or search in a shorter time".to_owned()),
@@ -252,23 +258,40 @@ impl Search<'_> {
         }
         let next =
             page.records.last().filter(|_| page.more).map(|last| cursor::write(Moment::of(last), &self.asked.filter));
+        let page = Page { records: self.named(page.records).await?, ..page };
         self.print(&page, next.as_deref(), true).await?;
         self.say_untold();
         Ok(found)
     }
 
+    fn renames(&self) -> Renames<'_> {
+        Renames::new(&self.store, self.source, self.config.rules())
+    }
+
+    /// The records as they are shown.
+    async fn named(&self, records: Vec<Record>) -> Result<Vec<Record>, CliError> {
+        Ok(if self.args.raw { records } else { self.renames().applied(records).await? })
+    }
+
     /// `is_first`: of an answer that comes in several pages only the first begins with a header.
     async fn print(&self, page: &Page, next: Option<&str>, is_first: bool) -> Result<(), CliError> {
+        let mut actors = Actors::new(self.config, self.args.raw || self.args.csv);
+        actors.read(&page.records).await;
         match self.args {
-            Args { page: true, .. } => print_json(&json!({ "items": page.records, "next": next }))?,
-            Args { json: true, .. } => page.records.iter().try_for_each(print_json)?,
+            Args { page: true, .. } => {
+                let items: Vec<_> = page.records.iter().map(|record| named(record, &actors)).collect();
+                print_json(&json!({ "items": items, "next": next }))?;
+            }
+            Args { json: true, .. } => {
+                page.records.iter().try_for_each(|record| print_json(&named(record, &actors)))?
+            }
             Args { csv: true, .. } => {
                 if is_first {
                     print_exactly(csv(&CSV))?;
                 }
                 page.records.iter().try_for_each(|record| print_exactly(csv(&csv_cells(record))))?;
             }
-            _ => self.show(page).await?,
+            _ => self.show(page, &actors).await?,
         }
         let rows: BTreeSet<_> = page.records.iter().map(|record| (&record.table_name, &record.key)).collect();
         eprintln!("{} versions of {} rows", page.records.len(), rows.len());
@@ -278,25 +301,25 @@ impl Search<'_> {
         Ok(())
     }
 
-    async fn show(&self, page: &Page) -> Result<(), CliError> {
+    async fn show(&self, page: &Page, actors: &Actors<'_>) -> Result<(), CliError> {
         let commits: BTreeSet<(Commit, Micros)> =
             page.records.iter().map(|record| (Commit::of(record.position), record.committed_at)).collect();
         let commits: Vec<(Commit, Micros)> = commits.into_iter().collect();
         let sizes = self.store.commit_sizes(self.source, &commits).await?;
         let mut rows = table(&["when", "row", "who", "what", "why", "transaction"]);
         for record in &page.records {
-            rows.add_row(self.cells(record, &sizes));
+            rows.add_row(self.cells(record, &sizes, actors));
         }
         if page.records.is_empty() { Ok(()) } else { rows.print() }
     }
 
-    fn cells(&self, record: &Record, sizes: &HashMap<Commit, u64>) -> [String; 6] {
+    fn cells(&self, record: &Record, sizes: &HashMap<Commit, u64>, actors: &Actors<'_>) -> [String; 6] {
         let others = sizes.get(&Commit::of(record.position)).map_or(0, |size| size.saturating_sub(1));
         let others = if others > 0 { format!(" (+{others})") } else { String::new() };
         [
             time(record.committed_at, &self.clock.zone),
             format!("{} {}", record.table_name, record.key.as_deref().unwrap_or_default()).trim_end().to_owned(),
-            actor(record),
+            actor(record, actors),
             what(record),
             record.reason.clone().unwrap_or_default(),
             format!("xid {}{others}", record.xid),
@@ -311,6 +334,10 @@ impl Search<'_> {
             untold => eprintln!("{untold} versions could not be told: what they changed is not known"),
         }
     }
+}
+
+fn named<'n>(record: &'n Record, actors: &'n Actors<'_>) -> Named<'n, Record> {
+    Named { version: record, actor_name: actors.name(record.actor_id.as_deref()) }
 }
 
 const CSV: [&str; 10] =

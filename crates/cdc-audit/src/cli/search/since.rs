@@ -38,6 +38,7 @@ pub async fn answer(search: &Search<'_>, name: &str) -> Result<u64, CliError> {
         let is_first = found == 0;
         found += records.len() as u64;
         if !search.args.quiet && (is_first || !records.is_empty()) {
+            let records = search.named(records).await?;
             search.print(&super::Page { records, more: false }, None, is_first).await?;
         }
         if is_last {
