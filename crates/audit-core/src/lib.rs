@@ -33,6 +33,7 @@ pub mod events;
 pub mod expand;
 pub mod inside;
 pub mod json;
+pub mod jsonb;
 pub mod mac;
 pub mod mask;
 pub mod method;

@@ -18,9 +18,11 @@ use crate::versions_table::VersionsTable;
 
 pub use self::decide::{By, Decision, TableRules, is_path};
 use self::decide::{ContentRule, Decider, Pattern, own};
+pub use self::months::{Months, MonthsError};
 pub use self::names::{Called, FormerNames};
 
 mod decide;
+mod months;
 mod names;
 
 /// Rules for the tables that `name` matches. Rules are read in order; a later one that matches adds to and overrides earlier ones.
@@ -96,6 +98,11 @@ pub struct TableRule {
     /// table of its own.
     #[schemars(extend("example" = "orders_versions"))]
     pub versions_table: Option<VersionsTable>,
+    /// How long versions of these tables stay in hot tables, in whole months: `"12 mo"`, `"2 y"`. Older months are moved out by `cdc-audit archive`,
+    /// and only after a lake was proved to have them. A partition that several tables share leaves when every one of them allows it. Default: for
+    /// ever.
+    #[schemars(extend("example" = "12 mo"))]
+    pub hot: Option<Months>,
     /// The column that names who changed the row, for applications that send no context.
     pub actor_column: Option<String>,
     /// The column that says why the row was changed.
@@ -259,6 +266,7 @@ impl Rules {
                 subject,
                 bind,
                 versions_table,
+                hot,
                 actor_column,
                 reason_column,
                 require_actor,
@@ -287,6 +295,7 @@ impl Rules {
             merged.subject = subject.or(merged.subject);
             merged.bind = bind.or(merged.bind);
             merged.versions_table = versions_table.or(merged.versions_table);
+            merged.hot = hot.or(merged.hot);
             merged.actor_column = actor_column.or(merged.actor_column);
             merged.reason_column = reason_column.or(merged.reason_column);
             merged.require_actor = require_actor.or(merged.require_actor);

@@ -12,8 +12,9 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::batch::Version;
 use crate::position::{Lsn, Micros, Position};
-use crate::record::{Sides, write_summary};
+use crate::record::{self, Sides, write_summary};
 use crate::shape::Shape;
 use crate::table::companion_of;
 use crate::value::write_json_string;
@@ -67,6 +68,49 @@ fn as_text<S: Serializer>(micros: &Micros, s: S) -> Result<S::Ok, S::Error> {
 }
 
 impl Record {
+    /// The record of a version that no store has changed in any way, with both sides of its row as far as they are
+    /// known.
+    pub fn of(version: &Version<'_>, source: &str, recorded_at: Micros) -> Record {
+        let (table, transaction) = (version.table(), version.transaction());
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let image = |image: Option<_>| made(|out| image.map(|image| record::write_image(out, image)).is_some());
+        let names = |names: &mut dyn Iterator<Item = &str>| names.map(str::to_owned).collect::<Vec<_>>();
+        let record = Record {
+            source: source.to_owned(),
+            position: version.position(),
+            table_name: table.name.to_string(),
+            item_type: table.item_type.clone(),
+            key: text(version.key()),
+            old_key: text(version.old_key()),
+            event: version.event().name().to_owned(),
+            changes: made(|out| record::write_changes(out, version)),
+            before: image(version.before()),
+            after: image(version.after()),
+            changed: record::changed_columns(version).map(|mut changed| names(&mut changed)),
+            before_known: version.before_known(),
+            unknown: names(&mut record::unknown_columns(version)),
+            carried: Vec::new(),
+            included: made(|out| record::write_included(out, version)),
+            actor_id: text(version.actor_id()),
+            actor: text(version.actor()).map(json),
+            reason: text(version.reason()),
+            context: version.context().map(|context| json(context.json.clone())),
+            actor_source: version.actor_source().map(|source| source.name().to_owned()),
+            context_verified: version.context_verified(),
+            xid: transaction.xid,
+            commit_lsn: transaction.commit_lsn,
+            lsn: version.lsn(),
+            seq: version.position().seq,
+            committed_at: transaction.committed_at,
+            recorded_at,
+            schema_version: table.shape.schema_version,
+            baseline: version.baseline(),
+            tenant: text(version.tenant()),
+            summary: String::new(),
+        };
+        record.complete()
+    }
+
     /// Puts the columns into their order, which a `jsonb` does not keep, and makes the derived fields again.
     pub fn in_order(mut self, order: &ColumnOrder) -> Record {
         let objects = [&mut self.changes, &mut self.before, &mut self.after, &mut self.included];
@@ -207,6 +251,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The JSON text that `write` appends, unless it returns false.
+fn made(write: impl FnOnce(&mut Vec<u8>) -> bool) -> Option<Json> {
+    let mut out = Vec::new();
+    write(&mut out).then(|| json(String::from_utf8(out).unwrap_or_default()))
+}
 
 /// A JSON text from its stored form. A text that is not valid JSON becomes a JSON string, because what was stored must
 /// stay readable.

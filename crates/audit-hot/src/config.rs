@@ -1,6 +1,6 @@
 //! `[sinks.NAME]` with `type = "hot"`: where the audit tables are and how they are filled.
 
-use audit_config::{ByteSize, Problems};
+use audit_config::{ByteSize, Problems, Span};
 use audit_connect::PgEndpoint;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,11 @@ pub struct HotConfig {
     /// makes one partition for each table and month. Decided when `setup` makes the tables; no later change.
     #[serde(default)]
     pub partitioning: Partitioning,
+
+    /// How long a month that `cdc-audit archive` took out of the tables is kept before it is dropped. `cdc-audit setup`
+    /// writes it into the database, so that the daemon's role cannot shorten it.
+    #[serde(default = "archive_grace")]
+    pub archive_grace: Span,
 
     /// A database transaction is closed when its versions take about this much memory. They are sent while they are
     /// encoded, so that a larger one costs no memory; a smaller one costs throughput.
@@ -58,6 +63,7 @@ impl HotConfig {
         HotConfig {
             endpoint: PgEndpoint::new(url),
             partitioning: Partitioning::default(),
+            archive_grace: archive_grace(),
             batch_bytes: batch_bytes(),
             batch_rows: batch_rows(),
             keep: Vec::new(),
@@ -77,6 +83,10 @@ impl HotConfig {
             problems.push("batch_rows", "too small", "give at least 1");
         }
     }
+}
+
+fn archive_grace() -> Span {
+    Span::days(7)
 }
 
 fn batch_bytes() -> ByteSize {

@@ -6,17 +6,18 @@
 //! the row shows it:
 //!
 //! - a value that would take a field past [`FIELD_MAX`] becomes `{"$too_large": bytes}` and is named in `unknown`;
-//! - a context, and the members of an expanded `json` column, are made valid for `jsonb` by [`crate::jsonb`];
+//! - a context, and the members of an expanded `json` column, are made valid for `jsonb` by [`audit_core::jsonb`];
 //! - a version that was quarantined becomes an `error` event without values.
 //!
 //! [1]: https://www.postgresql.org/docs/current/sql-copy.html
 
 use audit_core::batch::Version;
+use audit_core::jsonb;
 use audit_core::position::{Micros, Position};
 use audit_core::record;
 
 use crate::config;
-use crate::jsonb;
+
 use crate::large::{self, Names};
 use crate::layout::VERSIONS;
 

@@ -1,5 +1,5 @@
 //! Writes versions that may hold what `jsonb` does not take: value by value, with a marker for each value that is too
-//! large, and with members of `json` columns made valid by [`crate::jsonb`].
+//! large, and with members of `json` columns made valid by [`audit_core::jsonb`].
 //!
 //! Sizes are judged by an upper bound of what the server will need, before anything is written, so that a value of
 //! hundreds of megabytes that does not fit costs nothing.
@@ -8,11 +8,10 @@ use std::borrow::Cow;
 
 use audit_core::batch::{Image, Version};
 use audit_core::change::Value;
+use audit_core::jsonb::fit;
 use audit_core::record::{Extent, Shown, each_change};
 use audit_core::table::Column;
 use audit_core::value::{Kind, write_json_string};
-
-use crate::jsonb::fit;
 
 /// The columns whose values did not fit, each named once, and the number of those values.
 #[derive(Debug, Default)]

@@ -23,13 +23,13 @@
 //! - **A reader asks only the tables that may hold the answer** (`read/places.rs`): the common table, and those
 //!   noted for the table in question, or for the tenant.
 
+mod archive;
 mod checkpoint;
 mod config;
 mod connection;
 mod copy;
 mod encode;
 mod error;
-mod jsonb;
 mod large;
 mod layout;
 mod ledger;
@@ -46,12 +46,15 @@ mod sink;
 mod targets;
 mod transaction;
 
+pub use archive::Archive;
 pub use config::{HotConfig, Partitioning, Side};
 pub use encode::{Encoder, FIELD_MAX};
 pub use ledger::CheckpointStore;
 pub use names::is_ours;
 pub use probe::probe;
-pub use read::{HotReader, ReadError, RowTrail, Selection, SinkState, SqlAnswer, SqlRow, View, Written};
+pub use read::{
+    Archived, HotReader, Partition, ReadError, RowTrail, Selection, SinkState, SqlAnswer, SqlRow, State, View, Written,
+};
 pub use schema::{SetupOptions, Statement, setup_statements, teardown_statements};
 pub use session::check_encoding;
 pub use sink::{Counters, HotSink};

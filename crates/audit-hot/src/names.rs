@@ -9,13 +9,14 @@ use audit_core::versions_table::NAME_MAX;
 use sha2::{Digest, Sha256};
 
 /// Names of our tables, in the hot database or in the source, which may be the same database.
-pub(crate) const OURS: [&str; 16] = [
+pub(crate) const OURS: [&str; 17] = [
     "versions",
     "versions_tables",
     "checkpoints",
     "baselines",
     "shapes",
     "trail",
+    "archive",
     "gaps",
     "data_keys",
     "subject_keys",
@@ -52,7 +53,8 @@ pub fn is_ours(name: &str) -> bool {
     let is_partition = digits(last, 2, 2) && digits(before, 4, 6);
     let by_table =
         name.starts_with("v_") && matches!(last.len(), 8 | 16) && last.bytes().all(|byte| byte.is_ascii_hexdigit());
-    OURS.contains(&name) || is_partition || by_table || last == "trail"
+    let archived = name.strip_prefix("archived_").is_some_and(|id| digits(id, 1, 19));
+    OURS.contains(&name) || archived || is_partition || by_table || last == "trail"
 }
 
 #[cfg(test)]
@@ -76,6 +78,7 @@ mod tests {
             "a_trail",
             "versions_2026_03",
             "x_10000_12",
+            "archived_17",
             "v_orders_12345678",
             "v_orders_0123456789abcdef",
             long.as_str(),

@@ -63,15 +63,16 @@ impl Who {
         for (name, endpoint, versions) in &tables {
             let known = self.database(&mut databases, config, name, endpoint)?;
             known.options.sinks.push((*name).clone());
-            let Some(partitioning) = *versions else { continue };
-            if !known.options.checkpoints_alone && known.options.partitioning != partitioning {
+            let Some(hot) = versions else { continue };
+            if !known.options.checkpoints_alone && known.options.partitioning != hot.partitioning {
                 return Err(CliError::new(format!(
                     "hot sink {name} shares a database with another, and is partitioned in another way"
                 ))
                 .hint("set the same `partitioning` for both, or give them databases of their own".to_owned())
                 .code(code::USAGE));
             }
-            (known.options.partitioning, known.options.checkpoints_alone) = (partitioning, false);
+            (known.options.partitioning, known.options.checkpoints_alone) = (hot.partitioning, false);
+            known.options.archive_grace = known.options.archive_grace.max(hot.archive_grace);
         }
         if !config.protection.keys.is_empty() {
             // In the database of a hot sink, which is known by now, or in the source's, which belongs to none.

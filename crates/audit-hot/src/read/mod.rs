@@ -3,6 +3,7 @@
 //! Rows are returned as [`Record`]s, the type that every store's reader returns. Memory holds only what is asked for:
 //! an export is a stream, whatever its size.
 
+mod archived;
 mod history;
 mod pin;
 mod places;
@@ -32,9 +33,12 @@ use crate::checkpoint;
 use crate::error;
 use crate::layout::{TABLES, VERSIONS};
 use crate::session::check_columns;
+pub(crate) use archived::list;
+pub use archived::{Archived, Partition, State};
 use history::bounds;
 use places::{Places, Whose};
-use row::{Time, record};
+pub(crate) use row::Time;
+use row::record;
 pub use sql::{SqlAnswer, SqlRow, Written};
 pub use views::View;
 
@@ -75,7 +79,7 @@ impl ReadError {
     }
 }
 
-fn failed(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> ReadError {
+pub(crate) fn failed(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> ReadError {
     move |error| match error.as_db_error() {
         Some(server) => ReadError::Server { doing, source: ServerError::from(server) },
         None => ReadError::Driver { doing, source: error },
@@ -189,6 +193,14 @@ impl HotReader {
             "SELECT DISTINCT tenant FROM cdc_audit.versions_tables WHERE source = $1 AND tenant <> '' ORDER BY tenant";
         let rows = self.client.query(statement, &[&source]).await.map_err(failed("reading which tenants there are"))?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// The months of a source that left the hot tables, oldest first.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be read.
+    pub async fn archived(&self, source: &str) -> Result<Vec<Archived>, ReadError> {
+        list(&self.client, source).await
     }
 
     /// The trail of one row, newest first, at most `limit` versions: what happened under this key, what happened to the

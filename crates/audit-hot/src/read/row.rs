@@ -83,7 +83,7 @@ impl<'r> Columns<'r> {
 
 /// A `timestamptz`, which is sent as microseconds since 2000-01-01.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Time(pub Micros);
+pub(crate) struct Time(pub Micros);
 
 impl<'a> FromSql<'a> for Time {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Time, Box<dyn Error + Sync + Send>> {

@@ -8,6 +8,7 @@
 //! cdc_audit.trail        the record as readers see it (view)
 //! cdc_audit.gaps         lost stretches of WAL, and changes that were quarantined (view)
 //! cdc_audit.ensure_partition(table, month, name)     SECURITY DEFINER; EXECUTE
+//! cdc_audit.archive      which months left the hot tables ([`archive`])
 //! ```
 //!
 //! Together with these it makes the function and the registry for further tables of versions ([`own`]) and, if values
@@ -27,8 +28,11 @@
 //! The daemon skips every table of schema `cdc_audit` in the stream, so that nothing loops if these tables are in the
 //! source database and its publication is FOR ALL TABLES.
 
+mod archive;
 mod keys;
 mod own;
+
+use audit_config::Span;
 
 use crate::config::Partitioning;
 use crate::layout::{BASELINES, CHECKPOINTS, SHAPES, VERSIONS};
@@ -53,6 +57,8 @@ pub struct SetupOptions {
     /// The key store and the access log are in this database.
     pub keys: bool,
     pub partitioning: Partitioning,
+    /// How long a month that left the hot tables is kept before it can be dropped.
+    pub archive_grace: Span,
     /// Owns the tables. The role is made (NOLOGIN) if it is missing, for which the role that runs `setup` needs
     /// CREATEROLE. `None` means the role that runs `setup`.
     pub owner: Option<String>,
@@ -83,6 +89,7 @@ pub fn setup_statements(options: &SetupOptions) -> Vec<Statement> {
     }
     if !options.checkpoints_alone {
         reading(&mut list);
+        archive::make(options.archive_grace, &mut list);
     }
     rows(options, &mut list);
     grants(options, &mut list);
@@ -401,6 +408,9 @@ fn grants(options: &SetupOptions, list: &mut Vec<Statement>) {
         }
     }
     own::share(options, list);
+    if !options.checkpoints_alone {
+        archive::grants(options, list);
+    }
     if options.keys {
         keys::grants(options, list);
     }
@@ -453,6 +463,7 @@ pub fn teardown_statements(options: &SetupOptions, keep_history: bool) -> Vec<St
             ),
         );
         push(&mut list, "the views", "DROP VIEW IF EXISTS cdc_audit.trail, cdc_audit.gaps");
+        archive::teardown(&mut list);
         own::teardown(&mut list);
         push(&mut list, "the function", "DROP FUNCTION IF EXISTS cdc_audit.ensure_partition(text, date, text)");
         push(

@@ -8,6 +8,7 @@
 //! - `read`: the trail of a row through its keys, exports
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod archive;
 mod faults;
 mod fixture;
 mod own;

@@ -54,7 +54,7 @@ pub async fn reader(
 }
 
 pub fn needs(hot: &HotConfig) -> Needs<'_> {
-    Needs::Tables { endpoint: &hot.endpoint, versions: Some(hot.partitioning) }
+    Needs::Tables { endpoint: &hot.endpoint, versions: Some(hot) }
 }
 
 /// `teardown` drops all of it.

@@ -14,7 +14,7 @@ use audit_connect::PgEndpoint;
 use audit_core::sink::Checkpoint;
 use audit_format::FormatConfig;
 use audit_history::Store;
-use audit_hot::Partitioning;
+use audit_hot::HotConfig;
 use audit_pipeline::NamedSink;
 
 use crate::config::{Config, SinkConfig};
@@ -40,10 +40,10 @@ impl Probed {
 /// What `setup` makes for a sink.
 pub enum Needs<'c> {
     Nothing,
-    /// Tables in a database: for its checkpoint and, partitioned like this, for versions.
+    /// Tables in a database: for its checkpoint and, as this sink configures them, for versions.
     Tables {
         endpoint: &'c PgEndpoint,
-        versions: Option<Partitioning>,
+        versions: Option<&'c HotConfig>,
     },
     /// The topic of its checkpoint.
     Topic {
