@@ -54,10 +54,10 @@ async fn columns_are_shown_and_found_under_their_newest_names() {
     let before = json!({"text (dropped)": [null, "new"]});
 
     assert_eq!(found(&world, &["notes", "body:->", "event:updated"]), [three.clone(), two.clone()]);
-    assert_eq!(found(&world, &["notes", "body:one->two"]), [two.clone()]);
+    assert_eq!(found(&world, &["notes", "body:one->two"]), std::slice::from_ref(&two));
     // The name `text` is another column's now, and was that of a column that was dropped.
-    assert_eq!(found(&world, &["notes", "text:", "event:updated"]), [newest.clone()]);
-    assert_eq!(found(&world, &["notes", "\"text (dropped)\":", "event:updated"]), [before.clone()]);
+    assert_eq!(found(&world, &["notes", "text:", "event:updated"]), std::slice::from_ref(&newest));
+    assert_eq!(found(&world, &["notes", "\"text (dropped)\":", "event:updated"]), std::slice::from_ref(&before));
     assert_eq!(found(&world, &["notes", "--field", "text (dropped)", "event:updated"]), [before]);
     // A declared rename.
     assert_eq!(found(&world, &["pages", "content:", "event:updated"]), [json!({"body": [null, "three"]}), two.clone()]);
@@ -76,7 +76,7 @@ async fn columns_are_shown_and_found_under_their_newest_names() {
     let mut groups = lines(&groups);
     groups.sort_by_key(|group| group["field"].to_string());
     let counted = |field: &str, count: u32| json!({"field": field, "count": count});
-    assert_eq!(groups, [counted("body", 2), counted("text", 1), counted("text (dropped)", 1)]);
+    assert_eq!(groups, [counted("body", 2), counted("text (dropped)", 1), counted("text", 1)]);
     let position = history(&[])[3]["position"].as_str().unwrap().to_owned();
     let tx =
         |more: &[&str]| lines(&world.succeed(&[&["tx", &position, "--json"], more].concat()))[0]["versions"][0].clone();

@@ -16,10 +16,10 @@ use audit_webhook::WebhookConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::actors::ActorsConfig;
-
+pub use self::actors::ActorsConfig;
 pub use self::protection::{KeyError, ProtectionConfig};
 
+mod actors;
 mod check;
 mod keys;
 #[cfg(test)]
