@@ -9,6 +9,7 @@ pub mod question;
 mod renames;
 pub mod report;
 pub mod row;
+pub mod rows;
 pub mod schema;
 pub mod search;
 mod store;
@@ -20,4 +21,4 @@ pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Man
 pub use key::{KeyForm, NotAKey};
 pub use renames::{Renames, renamed};
 pub use store::{Head, Part, Selection, Store, StoreError};
-pub use timeline::{Coverage, Gap, Reached, Timeline};
+pub use timeline::{Absence, Coverage, Gap, Reached, Span, Timeline};

@@ -101,6 +101,7 @@ mod fetch;
 mod file;
 mod form;
 pub mod layout;
+pub mod lifecycle;
 mod merge;
 mod parse;
 pub mod partition;

@@ -2,6 +2,8 @@
 //!
 //! What a record does not know is neither a match nor its opposite: such versions are counted, and not shown.
 
+mod rows;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -329,10 +331,13 @@ enum Sides<'r> {
 
 impl Test {
     fn truth(&self, record: &Record, names: &ColumnNames) -> Truth {
-        let truth = match (&self.asks, names.find(record.schema_version, &self.field)) {
+        self.judged(match (&self.asks, names.find(record.schema_version, &self.field)) {
             (Asks::Nothing, _) | (_, None) => Truth::No,
             (asks, Some(stored)) => asks.truth(&record.event, &sides(record, &stored)),
-        };
+        })
+    }
+
+    fn judged(&self, truth: Truth) -> Truth {
         match (truth, self.not) {
             (Truth::Yes, true) => Truth::No,
             (Truth::No, true) => Truth::Yes,

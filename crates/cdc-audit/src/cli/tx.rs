@@ -8,9 +8,10 @@ use audit_core::position::Position;
 use audit_core::search::Commit;
 use audit_core::stored::Record;
 use audit_history::transaction::{Transaction, Versions, Which, find};
-use audit_history::{Renames, Timeline};
+use audit_history::{Coverage, Renames, Timeline};
 use serde_json::json;
 
+use super::covered::Strict;
 use super::search::{actor, time, what};
 use super::subject;
 use super::when::clock;
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, print, table};
 use crate::role::Reader;
-use crate::store::open;
+use crate::store::open_reachable;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -52,6 +53,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    strict: Strict,
+    #[command(flatten)]
     reader: Reader,
 }
 
@@ -60,7 +63,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let which = which(&args.which)?;
     let clock = clock(args.tz.as_deref(), config)?;
     let tenant = args.tenant.clone().map(argument).transpose()?;
-    let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    let store = open_reachable(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
     let source = &config.source.name;
     let all = store.tables(source).await?;
     let asked = match &args.table {
@@ -68,8 +71,13 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         None => all.clone(),
     };
     let found = find(&store, source, asked, which).await?;
+    let coverage = store.coverage(source).await?;
     if found.is_empty() {
-        return Err(CliError::new(format!("no transaction {} has versions", args.which)).code(code::NOT_FOUND));
+        let error = CliError::new(format!("no transaction {} has versions", args.which));
+        return Err(match args.strict.refuses(&coverage) {
+            true => error.detail(coverage.to_string()).code(code::INCOMPLETE),
+            false => error.code(code::NOT_FOUND),
+        });
     }
     let mut question = Question {
         source,
@@ -81,12 +89,12 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     };
     for transaction in &found {
         if args.json {
-            print_as_json(&mut question, transaction).await?;
+            print_as_json(&mut question, transaction, &coverage).await?;
         } else {
             show(&mut question, transaction, args.limit, &clock.zone).await?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(args.strict.close(&coverage, ExitCode::SUCCESS))
 }
 
 /// Where transactions are read.
@@ -164,7 +172,11 @@ impl Totals {
 }
 
 /// One line, written while it is read: a transaction may have any number of versions.
-async fn print_as_json(question: &mut Question<'_>, transaction: &Transaction) -> Result<(), CliError> {
+async fn print_as_json(
+    question: &mut Question<'_>,
+    transaction: &Transaction,
+    coverage: &Coverage,
+) -> Result<(), CliError> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         _ => CliError::new("standard output cannot be written").detail(error.to_string()),
@@ -182,7 +194,8 @@ async fn print_as_json(question: &mut Question<'_>, transaction: &Transaction) -
         }
     }
     let tables = serde_json::to_string(&totals.json()).map_err(unfit)?;
-    writeln!(out, "],\"tables\":{tables}}}").and_then(|()| out.flush()).map_err(failed)
+    let coverage = serde_json::to_string(coverage).map_err(unfit)?;
+    writeln!(out, "],\"tables\":{tables},\"coverage\":{coverage}}}").and_then(|()| out.flush()).map_err(failed)
 }
 
 /// The beginning of a transaction's JSON, up to its versions.
