@@ -21,4 +21,4 @@ pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Man
 pub use key::{KeyForm, NotAKey};
 pub use renames::{Renames, renamed};
 pub use store::{Head, Part, Selection, Store, StoreError};
-pub use timeline::{Absence, Coverage, Gap, Reached, Span, Timeline};
+pub use timeline::{Absence, Coverage, Explained, Gap, Reached, Span, Timeline};

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use audit_core::cost::Cost;
 use audit_core::position::{Lsn, Micros, Position, Window};
 use audit_core::search::{Commit, Matches, Wanted};
 use audit_core::shape::Shape;
@@ -117,6 +118,21 @@ impl Store {
                 Ok(Store::Hot(hot))
             }
             Store::Lake(lake) => Ok(Store::Lake(lake.pinned())),
+        }
+    }
+
+    /// Has the server explain all further statements.
+    pub(crate) fn explain(&self) {
+        if let Store::Hot(hot) = self {
+            hot.explain();
+        }
+    }
+
+    /// What was read so far.
+    pub(crate) fn cost(&self) -> Cost {
+        match self {
+            Store::Hot(hot) => hot.cost(),
+            Store::Lake(lake) => lake.cost(),
         }
     }
 

@@ -103,6 +103,7 @@ mod form;
 pub mod layout;
 pub mod lifecycle;
 mod merge;
+mod meter;
 mod parse;
 pub mod partition;
 mod parts;

@@ -65,6 +65,36 @@ async fn open_all(
     Ok(Timeline::open(&config.source.name, stores).await?)
 }
 
+/// Whether a question is explained.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Explain {
+    /// After the answer, on standard error: what was read, and by which indexes. With --json as one JSON object.
+    #[arg(long)]
+    explain: bool,
+}
+
+impl Explain {
+    /// Has the stores note what they read from now on.
+    pub fn begin(self, timeline: &Timeline) {
+        if self.explain {
+            timeline.explain();
+        }
+    }
+
+    /// Says what they have read, if that is asked for.
+    pub fn say(self, timeline: &Timeline, json: bool) {
+        if !self.explain {
+            return;
+        }
+        let explained = timeline.explained();
+        let text = match json {
+            true => serde_json::to_string(&explained).unwrap_or_else(|_| "null".to_owned()),
+            false => explained.to_string(),
+        };
+        eprintln!("{}", audit_config::visible_lines(&text));
+    }
+}
+
 /// Opens a single sink for reading, and gives its name: the named one, else a hot one before a lake.
 pub async fn open_one(
     config: &Config,

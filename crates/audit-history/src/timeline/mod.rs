@@ -14,6 +14,7 @@
 //!   read.
 
 mod coverage;
+mod explained;
 mod merge;
 mod resolve;
 mod search;
@@ -35,6 +36,7 @@ use seen::Seen;
 use trail::Trails;
 
 pub use coverage::{Coverage, Gap, Reached, Span};
+pub use explained::Explained;
 
 type Records = BoxStream<'static, Result<Record, StoreError>>;
 

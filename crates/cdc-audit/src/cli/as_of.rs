@@ -103,6 +103,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     }
     asked.told.say();
     note(&coverage);
+    args.source.explain(&store);
     let incomplete = !coverage.complete || !asked.told.left_out.is_empty();
     Ok(args.source.strict.code(!incomplete, ExitCode::SUCCESS))
 }

@@ -119,7 +119,9 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         note(format!("The newest {limit}; older ones with --limit, or with --before {next} --head {head}."));
     }
     revealer.as_ref().map_or(Ok(()), report)?;
-    Ok(asked.strict.close(&coverage, ExitCode::SUCCESS))
+    let code = asked.strict.close(&coverage, ExitCode::SUCCESS);
+    asked.explain();
+    Ok(code)
 }
 
 fn named<'n>(asked: &'n Asked<'_>, told: &'n Told) -> Named<'n, Told> {

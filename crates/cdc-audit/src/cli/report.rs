@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, on_terminal, print, print_exactly, print_json, table};
 use crate::role::Reader;
-use crate::store::open_reachable;
+use crate::store::{Explain, open_reachable};
 
 /// Days of the span where none is given.
 const DAYS: i64 = 90;
@@ -57,6 +57,8 @@ pub struct Args {
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
     #[command(flatten)]
+    explain: Explain,
+    #[command(flatten)]
     reader: Reader,
 }
 
@@ -79,6 +81,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let tenant = args.tenant.map(argument).transpose()?;
     let store = open_reachable(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
     let store = args.head.map_or(store.clone(), |head| store.up_to(head));
+    args.explain.begin(&store);
     let mut tables = Vec::new();
     for table in &args.table {
         tables.push(subject::table(config, &store, table).await?);
@@ -92,7 +95,9 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         };
         let coverage = row::run(config, &store, (table, &key), (since, until), format).await?;
         let coverage = args.head.map_or(coverage.clone(), |head| coverage.up_to(head));
-        return Ok(args.strict.close(&coverage, ExitCode::SUCCESS));
+        let code = args.strict.close(&coverage, ExitCode::SUCCESS);
+        args.explain.say(&store, format == Format::Json);
+        return Ok(code);
     }
     let request = ReportRequest {
         source: config.source.name.clone(),
@@ -119,7 +124,9 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         Format::Table => show(&report)?,
         Format::Md => print_exactly(markdown(&report))?,
     }
-    Ok(args.strict.close(&report.coverage, ExitCode::SUCCESS))
+    let code = args.strict.close(&report.coverage, ExitCode::SUCCESS);
+    args.explain.say(&store, format == Format::Json);
+    Ok(code)
 }
 
 /// The rules about tables and protection, which decide what a report can know.

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::argument;
 use crate::role::Reader;
-use crate::store::open_reachable;
+use crate::store::{Explain, open_reachable};
 
 /// Number of versions that are read of a row. The numbers of versions, and what is known of the earliest, depend on all
 /// of them.
@@ -58,6 +58,8 @@ pub struct SourceArgs {
     #[command(flatten)]
     pub strict: Strict,
     #[command(flatten)]
+    explain: Explain,
+    #[command(flatten)]
     pub reader: Reader,
 }
 
@@ -80,6 +82,8 @@ pub struct Asked<'c> {
     pub actors: Actors<'c>,
     source: String,
     store: Timeline,
+    explain: Explain,
+    json: bool,
 }
 
 impl SourceArgs {
@@ -88,7 +92,14 @@ impl SourceArgs {
         let tenant = self.tenant.clone().map(argument).transpose()?;
         self.reader.check(config)?;
         let clock = clock(self.tz.as_deref(), config)?;
-        Ok((open_reachable(config, self.from.as_deref(), tenant.as_deref(), &self.reader).await?, clock))
+        let store = open_reachable(config, self.from.as_deref(), tenant.as_deref(), &self.reader).await?;
+        self.explain.begin(&store);
+        Ok((store, clock))
+    }
+
+    /// After the answer: what was read for it, if that is asked for.
+    pub fn explain(&self, store: &Timeline) {
+        self.explain.say(store, self.json);
     }
 }
 
@@ -111,13 +122,37 @@ impl<'c> Asked<'c> {
         coverage.numbered_from = (store.is_partial() && !is_first).then(|| store.sink().to_owned());
         let mut actors = Actors::new(config, raw);
         actors.read(&records).await;
-        let (source, strict) = (name.clone(), source.strict);
-        Ok(Asked { table, given, key, records, marks, facts, coverage, strict, clock, raw, actors, source, store })
+        let SourceArgs { strict, explain, json, .. } = source;
+        let source = name.clone();
+        Ok(Asked {
+            table,
+            given,
+            key,
+            records,
+            marks,
+            facts,
+            coverage,
+            strict,
+            clock,
+            raw,
+            actors,
+            source,
+            store,
+            explain,
+            json,
+        })
+    }
+
+    /// After the answer: what was read for it, if that is asked for.
+    pub fn explain(&self) {
+        self.explain.say(&self.store, self.json);
     }
 
     /// Says what the answer covers, and returns the exit code.
     pub fn close(&self, otherwise: ExitCode) -> ExitCode {
-        self.strict.close(&self.coverage, otherwise)
+        let code = self.strict.close(&self.coverage, otherwise);
+        self.explain();
+        code
     }
 
     /// What the answer covers, for programs.

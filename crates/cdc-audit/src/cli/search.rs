@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, csv, print_exactly, print_json, table};
 use crate::role::Reader;
-use crate::store::{open, open_reachable};
+use crate::store::{Explain, open, open_reachable};
 
 mod cursor;
 mod since;
@@ -90,6 +90,8 @@ pub struct Args {
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
+    explain: Explain,
+    #[command(flatten)]
     reader: Reader,
 }
 
@@ -149,6 +151,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         None => open_reachable(config, from, tenant.as_deref(), &args.reader).await?,
     };
     let store = args.head.map_or(store.clone(), |head| store.up_to(head));
+    args.explain.begin(&store);
     let words = saved(&args.words, config)?;
     let asker = Asker { config, store: &store, reader: &args.reader, action: "search" };
     let asked = asker.asked(&words, &args.flags, &clock).await?;
@@ -163,12 +166,14 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         (None, true) => search.count().await?,
         (None, false) => search.page().await?,
     };
-    Ok(match found {
+    let code = match found {
         _ if !args.quiet => args.strict.close(&search.coverage, ExitCode::SUCCESS),
         _ if args.strict.refuses(&search.coverage) => ExitCode::from(code::INCOMPLETE),
         0 => ExitCode::from(code::NOT_FOUND),
         _ => ExitCode::SUCCESS,
-    })
+    };
+    args.explain.say(&search.store, args.json || args.page);
+    Ok(code)
 }
 
 /// The words, with those of a saved question in place of its name.

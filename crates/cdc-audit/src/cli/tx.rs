@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, print, table};
 use crate::role::Reader;
-use crate::store::open_reachable;
+use crate::store::{Explain, open_reachable};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -55,6 +55,8 @@ pub struct Args {
     #[command(flatten)]
     strict: Strict,
     #[command(flatten)]
+    explain: Explain,
+    #[command(flatten)]
     reader: Reader,
 }
 
@@ -64,6 +66,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let clock = clock(args.tz.as_deref(), config)?;
     let tenant = args.tenant.clone().map(argument).transpose()?;
     let store = open_reachable(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    args.explain.begin(&store);
     let source = &config.source.name;
     let all = store.tables(source).await?;
     let asked = match &args.table {
@@ -94,7 +97,9 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             show(&mut question, transaction, args.limit, &clock.zone).await?;
         }
     }
-    Ok(args.strict.close(&coverage, ExitCode::SUCCESS))
+    let code = args.strict.close(&coverage, ExitCode::SUCCESS);
+    args.explain.say(&store, args.json);
+    Ok(code)
 }
 
 /// Where transactions are read.
