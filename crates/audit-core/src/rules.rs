@@ -121,6 +121,16 @@ pub struct TableRule {
     #[serde(default)]
     #[schemars(extend("example" = [{"from": "content", "to": "body"}]))]
     pub renames: Vec<Rename>,
+    /// Whether `undo` and `rollback` may write these tables: `allowed`, `never`. Default: allowed, with the rights of who does it.
+    pub undo: Option<UndoRule>,
+}
+
+/// Whether rows of a table may be put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UndoRule {
+    Allowed,
+    Never,
 }
 
 /// Protects columns by name, by type, or by both, in every table; or sensitive content inside of them.
@@ -274,6 +284,7 @@ impl Rules {
                 baseline,
                 sinks,
                 renames,
+                undo,
             } = rule.clone();
             merged.capture = capture.or(merged.capture);
             merged.item_type = item_type.or(merged.item_type);
@@ -303,6 +314,7 @@ impl Rules {
             merged.baseline = baseline.or(merged.baseline);
             merged.sinks = sinks.or(merged.sinks);
             merged.renames.extend(renames);
+            merged.undo = undo.or(merged.undo);
         }
         let mut deciders = Vec::new();
         for (index, rule) in matching() {
