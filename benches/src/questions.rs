@@ -183,7 +183,7 @@ async fn ask(store: &Store, versions: u64, report: &mut Report) -> Result<()> {
     let searches = [
         ("newest 50 of an actor", by("user_7")),
         ("newest 50 of a rare actor", by(RARE)),
-        ("newest 50 that became paid", Wanted { changed: vec!["c1".into()], ..all.clone() }),
+        ("newest 50 that became paid", Wanted { changed: vec![vec!["c1".into()]], ..all.clone() }),
     ];
     for (name, wanted) in searches {
         let mut asked = Question::new(store, name);

@@ -5,6 +5,7 @@ import sys
 
 sys.path.insert(0, "FOLDER")
 
+import csv
 import json
 import pathlib
 import shutil
@@ -36,5 +37,4 @@ with tempfile.TemporaryDirectory() as extensions:
         for row in rows:
             print(json.dumps(dict(zip(names, row)), default=str))
     else:
-        for row in [names] + rows:
-            print(",".join("" if value is None else str(value) for value in row))
+        csv.writer(sys.stdout).writerows([names] + rows)

@@ -29,6 +29,10 @@ mod killed;
 mod covered;
 // `report`.
 mod report;
+// Names of actors, and times in the configured zone.
+mod actors;
+// Renamed columns, and `schema`.
+mod names;
 // `sql`.
 mod sql;
 // `plan`, and what `check` says about rules.

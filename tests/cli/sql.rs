@@ -99,7 +99,7 @@ async fn sql_writes_nothing_whatever_is_asked() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("57014"), "{output:?}");
 }
 
-fn in_duckdb(world: &World, arguments: &[&str]) -> Output {
+pub fn in_duckdb(world: &World, arguments: &[&str]) -> Output {
     let tools = world.path("tools");
     std::fs::create_dir_all(&tools).expect("a folder");
     let script = include_str!("duckdb.py").replace("FOLDER", &duckdb_delta().to_string_lossy());
@@ -129,8 +129,23 @@ async fn a_lake_is_asked_by_duckdb_over_the_same_views() {
     );
     let output = in_duckdb(&world, &["select count(*) as n from versions", "--from", "archive", "--json"]);
     assert_eq!(rows(&String::from_utf8_lossy(&output.stdout)), [json!({"n": 6})]);
-    let stolen = world.path("stolen");
+    let csv = [
+        "select new_state from public_orders__versions where key = '2' and event = 'created'",
+        "--format",
+        "csv",
+        "--from",
+        "archive",
+    ];
+    let output = in_duckdb(&world, &csv);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "new_state\n'=1+1\n");
+    let (stolen, secret) = (world.path("stolen"), world.path("secret.csv"));
+    std::fs::write(&secret, "secret\n4711\n").expect("a file");
+    // ⚠ Nothing but the lake is read, and nothing is installed or set.
     for query in [
+        format!("SELECT * FROM read_text('{}')", secret.display()),
+        format!("SELECT * FROM '{}'", secret.display()),
+        format!("SELECT * FROM glob('{}/*')", secret.parent().expect("a folder").display()),
+        "SELECT current_setting('enable_external_access') OR NOT current_setting('lock_configuration') AS open FROM query('LOAD icu')".to_owned(),
         format!("COPY (SELECT 1) TO '{}'", stolen.display()),
         format!("SELECT 1'); COPY (SELECT 1) TO '{}'; SELECT ('", stolen.display()),
         format!("SELECT 1; COPY (SELECT 1) TO '{}'", stolen.display()),
@@ -138,6 +153,7 @@ async fn a_lake_is_asked_by_duckdb_over_the_same_views() {
     ] {
         let output = in_duckdb(&world, &[&query, "--from", "archive"]);
         assert!(!output.status.success() && !stolen.exists(), "{query}: {}", String::from_utf8_lossy(&output.stdout));
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("4711"), "{query}");
     }
     let output = in_duckdb(&world, &["--schema", "--from", "archive"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("users__versions,new_ssn"));

@@ -13,7 +13,7 @@ use crate::expand::JsonRule;
 use crate::inside::{Form, Inside, Names};
 use crate::method::{Method, MethodRule, Protect};
 pub use crate::pattern::matches;
-use crate::shape::{Former, TableName};
+use crate::shape::{Former, Rename, TableName};
 use crate::versions_table::VersionsTable;
 
 pub use self::decide::{By, Decision, TableRules, is_path};
@@ -116,6 +116,11 @@ pub struct TableRule {
     pub baseline: Option<bool>,
     /// The sinks that versions of these tables go to, by name. Default: all.
     pub sinks: Option<Vec<String>>,
+    /// Columns that got another name in a way that the catalog does not show: by a restore, or because they were dropped and added under another
+    /// name. Commands then show and find both under the newest name. A plain `ALTER TABLE … RENAME COLUMN` is followed by itself.
+    #[serde(default)]
+    #[schemars(extend("example" = [{"from": "content", "to": "body"}]))]
+    pub renames: Vec<Rename>,
     /// Whether `undo` and `rollback` may write these tables: `allowed`, `never`. Default: allowed, with the rights of who does it.
     pub undo: Option<UndoRule>,
 }
@@ -278,6 +283,7 @@ impl Rules {
                 require_reason,
                 baseline,
                 sinks,
+                renames,
                 undo,
             } = rule.clone();
             merged.capture = capture.or(merged.capture);
@@ -307,6 +313,7 @@ impl Rules {
             merged.require_reason = require_reason.or(merged.require_reason);
             merged.baseline = baseline.or(merged.baseline);
             merged.sinks = sinks.or(merged.sinks);
+            merged.renames.extend(renames);
             merged.undo = undo.or(merged.undo);
         }
         let mut deciders = Vec::new();

@@ -56,8 +56,8 @@ pub struct Wanted {
     pub actors: Vec<String>,
     pub xids: Vec<u32>,
     pub commit: Option<Commit>,
-    /// Columns of which each must have changed, where it is known what changed.
-    pub changed: Vec<String>,
+    /// Names of columns; one of each list must have changed, where it is known what changed.
+    pub changed: Vec<Vec<String>>,
 }
 
 impl Wanted {

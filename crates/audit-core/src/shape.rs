@@ -13,9 +13,11 @@ use crate::position::Position;
 use crate::value::Kind;
 
 pub use self::history::{Former, History};
+pub use self::names::{ColumnNames, Rename};
 pub use self::rules::{ColumnProtection, ColumnRules, InsideRules, ShapeRules};
 
 mod history;
+mod names;
 mod rules;
 
 /// A table's name as captured; a partition has the name of its root.

@@ -1,37 +1,89 @@
-//! Joins the lake columns of a source column, its present type and former types, into one column.
+//! Joins the lake columns of a source column, its present type and former types, into one column ([`stored`]), and those
+//! of its former names as well ([`joined`]).
 
 use crate::lake::{Column, Row, Table};
 use crate::types::Type;
 
 /// One column of the source, with every form that it has had.
 pub struct Joined<'t> {
-    /// The lake name of the first form.
-    pub name: &'t str,
+    pub name: String,
+    /// The column's name at the source.
     pub source: &'t str,
     /// The type of the joined column.
     pub kind: Type,
-    pub forms: Vec<(&'t Column, &'t Row)>,
+    pub forms: Vec<Form<'t>>,
 }
 
-/// Lists the source's columns in the order in which they were added.
+/// A lake column as a form of a source column.
+pub struct Form<'t> {
+    pub column: &'t Column,
+    pub row: &'t Row,
+    /// The shapes in which it is that column; `None` if it never was another.
+    pub versions: Option<&'t [u32]>,
+}
+
+/// Lists the source's columns under the names that versions have, in the order in which they were added.
+pub fn stored(table: &Table) -> Vec<Joined<'_>> {
+    let rows = table.columns.iter().filter_map(|column| Some((column, column.row.as_ref()?)));
+    let forms = rows.map(|(column, row)| (row.source.as_str(), Form { column, row, versions: None }));
+    grouped(forms)
+}
+
+/// Lists the source's columns under the names that they have now, in the order in which they were added.
 pub fn joined(table: &Table) -> Vec<Joined<'_>> {
+    let rows = table.columns.iter().filter_map(|column| Some((column, column.row.as_ref()?)));
+    let forms = rows.flat_map(|(column, row)| {
+        let only = match row.names.as_slice() {
+            [] => vec![(row.source.as_str(), None)],
+            [(name, _)] => vec![(name.as_str(), None)],
+            names => names.iter().map(|(name, versions)| (name.as_str(), Some(versions.as_slice()))).collect(),
+        };
+        only.into_iter().map(move |(name, versions)| (name, Form { column, row, versions }))
+    });
+    let mut columns = grouped(forms);
+    name(&mut columns);
+    columns
+}
+
+fn grouped<'t>(forms: impl Iterator<Item = (&'t str, Form<'t>)>) -> Vec<Joined<'t>> {
     let mut columns: Vec<Joined<'_>> = Vec::new();
-    for column in &table.columns {
-        let Some(row) = &column.row else { continue };
-        match columns.iter_mut().find(|known| known.source == row.source) {
+    for (source, form) in forms {
+        match columns.iter_mut().find(|known| known.source == source) {
             Some(known) => {
-                known.kind = common(known.kind, column.kind);
-                known.forms.push((column, row));
+                known.kind = common(known.kind, form.column.kind);
+                known.forms.push(form);
             }
             None => columns.push(Joined {
-                name: &column.name,
-                source: &row.source,
-                kind: column.kind,
-                forms: vec![(column, row)],
+                name: form.column.name.clone(),
+                source,
+                kind: form.column.kind,
+                forms: vec![form],
             }),
         }
     }
     columns
+}
+
+/// Names each column after the lake column that has its name. One that was dropped, and whose name another has taken,
+/// is told from that.
+fn name(columns: &mut [Joined<'_>]) {
+    let own = |column: &Joined<'_>| {
+        let form = column.forms.iter().find(|form| form.row.source == column.source);
+        form.map(|form| form.column.name.clone())
+    };
+    let mut taken: Vec<String> = columns.iter().filter_map(own).collect();
+    for column in columns {
+        column.name = own(column).unwrap_or_else(|| {
+            let plain = &column.name;
+            let dropped =
+                |number: u32| if number == 1 { "__dropped".to_owned() } else { format!("__dropped_{number}") };
+            let numbered = (1..).map(|number| format!("{plain}{}", dropped(number)));
+            let is_free = |name: &String| !taken.iter().any(|known| known.eq_ignore_ascii_case(name));
+            let name = std::iter::once(plain.clone()).chain(numbered).find(is_free).unwrap_or_default();
+            taken.push(name.clone());
+            name
+        });
+    }
 }
 
 /// Returns the narrowest type that holds every value of both types, or text if there is none.

@@ -1,10 +1,10 @@
 //! DuckDB.
 
-use crate::columns::{Joined, joined};
+use crate::columns::{Form, Joined, joined};
 use crate::engine::Engine;
 use crate::lake::{Lake, Table};
 use crate::types::Type;
-use crate::views::{create_view, no_rows, why_by_files};
+use crate::views::{create_view, in_versions, no_rows, why_by_files};
 use crate::{Refused, Statement};
 
 pub fn duckdb(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
@@ -25,6 +25,30 @@ pub fn duckdb(lake: &Lake, plain: bool) -> Result<Vec<Statement>, Refused> {
         all.push(Statement::new(why, create_view(engine, &view, &query)));
     }
     Ok(all)
+}
+
+/// Takes from this session, once its views exist, everything but reading these lakes: other files, extensions that are not
+/// loaded yet, and the settings that would give them back.
+///
+/// ⚠ The reader of Delta logs opens logs, and only logs, past these settings.
+///
+/// # Errors
+/// Fails with [`Refused`] if DuckDB cannot read the store that holds a lake.
+pub fn confined(lakes: &[Lake]) -> Result<Vec<Statement>, Refused> {
+    let engine = Engine::Duckdb;
+    let folder = |lake: &Lake| Ok(engine.literal(&lake.place.locate(engine, "")?));
+    let folders: Vec<String> = lakes.iter().map(folder).collect::<Result<_, Refused>>()?;
+    let reader = lakes.iter().find_map(|lake| lake.place.duckdb_extension());
+    let loaded = reader.into_iter().flat_map(|name| [format!("INSTALL {name}"), format!("LOAD {name}")]);
+    let settings = [
+        format!("SET allowed_directories = [{}]", folders.join(", ")),
+        "SET autoinstall_known_extensions = false".to_owned(),
+        "SET autoload_known_extensions = false".to_owned(),
+        "SET allow_community_extensions = false".to_owned(),
+        "SET enable_external_access = false".to_owned(),
+        "SET lock_configuration = true".to_owned(),
+    ];
+    Ok(loaded.chain(settings).map(|sql| Statement::new("nothing but the lake is read", sql)).collect())
 }
 
 fn names(table: &Table) -> String {
@@ -95,7 +119,7 @@ pub fn row_views(lake: &Lake) -> Vec<Statement> {
             RECORD.iter().map(|name| format!("{} AS {}", engine.quote(&format!("cdc_{name}")), engine.quote(name)));
         let mut shown: Vec<String> = record.collect();
         for column in joined(table) {
-            for (prefix, value) in [("old", old(&column)), ("new", new(&column))] {
+            for (prefix, value) in [("old", old(table, &column)), ("new", new(&column))] {
                 let name = free_name(&format!("{prefix}_{}", column.name), &names);
                 shown.push(format!("{value} AS {}", engine.quote(&name)));
                 names.push(name);
@@ -118,21 +142,32 @@ fn free_name(name: &str, names: &[String]) -> String {
 
 /// The row's own columns hold the last known values of a deleted row.
 fn new(column: &Joined<'_>) -> String {
-    format!("CASE WHEN cdc_event <> 'deleted' THEN {} END", Engine::Duckdb.quote(column.name))
+    format!("CASE WHEN cdc_event <> 'deleted' THEN {} END", Engine::Duckdb.quote(&column.name))
 }
 
-fn old(column: &Joined<'_>) -> String {
+/// The changes have the names that columns had then.
+fn old(table: &Table, column: &Joined<'_>) -> String {
     let engine = Engine::Duckdb;
-    let pointer = format!("/{}", column.source.replace('~', "~0").replace('/', "~1"));
-    let text = format!("json_extract_string(cdc_changes, {})", engine.literal(&format!("{pointer}/0")));
-    let value = match column.kind {
-        Type::Binary => format!("from_base64({text})"),
-        kind => format!("TRY_CAST({text} AS {})", engine.type_name(&kind)),
-    };
-    let name = engine.quote(column.name);
+    let name = engine.quote(&column.name);
+    let mut sources: Vec<&Form<'_>> = Vec::new();
+    for form in &column.forms {
+        if !sources.iter().any(|known| known.row.source == form.row.source) {
+            sources.push(form);
+        }
+    }
+    let changed = sources.into_iter().map(|form| {
+        let pointer = format!("/{}", form.row.source.replace('~', "~0").replace('/', "~1"));
+        let text = format!("json_extract_string(cdc_changes, {})", engine.literal(&format!("{pointer}/0")));
+        let value = match column.kind {
+            Type::Binary => format!("from_base64({text})"),
+            kind => format!("TRY_CAST({text} AS {})", engine.type_name(&kind)),
+        };
+        let only = form.versions.and_then(|versions| in_versions(engine, table, |version| versions.contains(version)));
+        let only = only.map(|only| format!(" AND {only}")).unwrap_or_default();
+        format!("WHEN json_exists(cdc_changes, {}){only} THEN {value}", engine.literal(&pointer))
+    });
     format!(
-        "CASE WHEN cdc_event = 'deleted' THEN {name} WHEN json_exists(cdc_changes, {}) THEN {value} \
-         WHEN cdc_event = 'updated' AND cdc_before_known THEN {name} END",
-        engine.literal(&pointer)
+        "CASE WHEN cdc_event = 'deleted' THEN {name} {} WHEN cdc_event = 'updated' AND cdc_before_known THEN {name} END",
+        changed.collect::<Vec<_>>().join(" ")
     )
 }

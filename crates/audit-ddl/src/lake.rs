@@ -59,6 +59,9 @@ pub struct Row {
     pub zone: bool,
     /// The values of `schema_version` whose shape has the source column, ascending.
     pub versions: Vec<u32>,
+    /// The names that columns have now which had this name, each with the shapes in which it is that column. Empty if
+    /// the name has always meant one column, which has it still.
+    pub names: Vec<(String, Vec<u32>)>,
 }
 
 /// The partition columns of a table, which are in the paths and in the Delta log, not in the files.

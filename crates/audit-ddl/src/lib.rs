@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! lake__public_items   the table as the lake has it: one column for each lake column, also for former types
-//! public_items         a view: a column's former types joined into one, `cdc_changes` shown for created and deleted
+//! public_items         a view: a column's former types and names joined, `cdc_changes` shown for created and deleted
 //! too versions             a view over all tables: the record's fields, `changes` as JSON text
 //! ```
 //!
@@ -31,7 +31,7 @@ mod views;
 
 use audit_config::visible;
 
-pub use duckdb::row_views;
+pub use duckdb::{confined, row_views};
 pub use engine::Engine;
 pub use lake::{Column, Lake, Layout, Row, Table};
 pub use place::Place;

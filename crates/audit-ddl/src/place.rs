@@ -61,6 +61,15 @@ impl Place {
         }
     }
 
+    /// Names the extension by which DuckDB reads the store; `None` for a folder.
+    pub(crate) fn duckdb_extension(&self) -> Option<&'static str> {
+        match self {
+            Place::Folder(_) => None,
+            Place::S3 { .. } | Place::Gcs { .. } => Some("httpfs"),
+            Place::Azure { .. } => Some("azure"),
+        }
+    }
+
     /// Writes a path in the lake as the engine names it. A path that ends in `/` is a folder.
     pub(crate) fn locate(&self, engine: Engine, path: &str) -> Result<String, Refused> {
         use Engine::*;

@@ -25,11 +25,13 @@ fn record() -> Vec<Column> {
 }
 
 fn row(name: &str, source: &str, kind: Type, versions: &[u32]) -> Column {
-    let row = Row { source: source.to_owned(), json: false, zone: false, versions: versions.to_vec() };
+    let row =
+        Row { source: source.to_owned(), json: false, zone: false, versions: versions.to_vec(), names: Vec::new() };
     Column { name: name.to_owned(), kind, row: Some(row) }
 }
 
-/// A lake with a table that has a column of each type, one whose type changed, and one that was added and dropped; and
+/// A lake with a table that has a column of each type, one whose type changed, one that was added and dropped, and one
+/// that was renamed; and
 /// with a table without columns.
 fn lake(place: &str, layout: Layout) -> Lake {
     let mut columns = record();
@@ -46,7 +48,15 @@ fn lake(place: &str, layout: Layout) -> Lake {
         row("price__2", "price", Type::Text, &[1, 2, 3]),
         row("count", "count", Type::Int16, &[2, 3]),
         row("count__2", "count", Type::Int32, &[2, 3]),
+        row("text", "text", Type::Text, &[1, 2, 3]),
+        row("body", "body", Type::Text, &[2, 3]),
     ]);
+    // `text` was renamed to `body`, and another column has its name since.
+    columns.iter_mut().filter(|column| column.name == "text").filter_map(|column| column.row.as_mut()).for_each(
+        |row| {
+            row.names = vec![("body".to_owned(), vec![1]), ("text".to_owned(), vec![2, 3])];
+        },
+    );
     columns.iter_mut().for_each(|column| {
         if let Some(row) = &mut column.row {
             row.json = column.name == "doc";

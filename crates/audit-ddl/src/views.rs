@@ -3,23 +3,23 @@
 use serde_json::Value;
 
 use crate::Statement;
-use crate::columns::{Joined, joined};
+use crate::columns::{Form, Joined, joined, stored};
 use crate::engine::{Engine, SIDES};
 use crate::expression::{after_two, cast, concat, join, json, midnight, text};
 use crate::lake::{Column, Lake, Layout, Table};
 use crate::types::Type;
 use crate::{aws, trino};
 
-/// Makes a table's view: former types are joined, and `cdc_changes` of created, snapshot and deleted is made from the
+/// Makes a table's view: former types and former names are joined, and `cdc_changes` of created, snapshot and deleted is made from the
 /// row. If that would be longer than the engine accepts as one statement, `cdc_changes` stays as it is.
 pub fn of_table(engine: Engine, lake: &Lake, table: &Table, plain: bool) -> Vec<Statement> {
-    let why = format!("{}: former types joined, changes of whole rows shown", table.shown());
+    let why = format!("{}: former types and names joined, changes of whole rows shown", table.shown());
     let whole = view(engine, lake, table, plain, true);
     let Some(longest) = engine.longest_statement().filter(|longest| whole.len() > *longest) else {
         return replaced(engine, &view_name(engine, lake, &table.view(), plain), why, whole);
     };
     let why = format!(
-        "{}: former types joined. Changes of whole rows are not shown: with them the statement is longer than the {longest} bytes that {} takes",
+        "{}: former types and names joined. Changes of whole rows are not shown: with them the statement is longer than the {longest} bytes that {} takes",
         table.shown(),
         engine.name()
     );
@@ -32,11 +32,11 @@ fn view(engine: Engine, lake: &Lake, table: &Table, plain: bool, whole_rows: boo
     let record = table.columns.iter().filter(|column| column.row.is_none() && readable(engine, column));
     let mut shown: Vec<String> = record
         .map(|column| match column.name.as_str() {
-            "cdc_changes" if made => changes(engine, table, &columns, &sides),
+            "cdc_changes" if made => changes(engine, table, &sides),
             name => engine.quote(name),
         })
         .collect();
-    shown.extend(columns.iter().map(|column| joined_column(engine, column, plain)));
+    shown.extend(columns.iter().map(|column| joined_column(engine, table, column, plain)));
     shown.extend(partition_columns(engine, table.layout).iter().map(|name| engine.quote(name)));
     let base = base(engine, lake, table, plain);
     let from = match (made, columns.is_empty()) {
@@ -170,27 +170,31 @@ fn partition_columns(engine: Engine, layout: Layout) -> Vec<&'static str> {
     }
 }
 
-fn joined_column(engine: Engine, column: &Joined<'_>, plain: bool) -> String {
-    let name = engine.quote(column.name);
-    if let [_] = column.forms.as_slice() {
-        return name;
-    }
-    let form = |(form, row): &(&Column, &crate::lake::Row)| {
-        let value = engine.column(&form.name);
-        match column.kind {
-            kind if kind == form.kind => value,
-            Type::Text => text(engine, &value, form.kind, row.zone),
+fn joined_column(engine: Engine, table: &Table, column: &Joined<'_>, plain: bool) -> String {
+    let name = engine.quote(&column.name);
+    let form = |form: &Form<'_>| {
+        let value = engine.column(&form.column.name);
+        let value = match column.kind {
+            kind if kind == form.column.kind => value,
+            Type::Text => text(engine, &value, form.column.kind, form.row.zone),
             Type::Timestamp => midnight(engine, &value, plain),
             kind => cast(engine, &value, &kind),
-        }
+        };
+        let only = form.versions.and_then(|versions| in_versions(engine, table, |version| versions.contains(version)));
+        only.map_or(value.clone(), |only| format!("CASE WHEN {only} THEN {value} END"))
     };
     let forms: Vec<String> = column.forms.iter().map(form).collect();
-    format!("COALESCE({}) AS {name}", forms.join(", "))
+    match (column.forms.as_slice(), forms.as_slice()) {
+        ([only], [_]) if only.column.name == column.name && only.versions.is_none() => name,
+        (_, [one]) => format!("{one} AS {name}"),
+        _ => format!("COALESCE({}) AS {name}", forms.join(", ")),
+    }
 }
 
-/// Writes `cdc_changes` with the whole row if a version has only one side: `{"column": [null, v]}`, or `[v, null]`.
-fn changes(engine: Engine, table: &Table, columns: &[Joined<'_>], sides: &Sides) -> String {
-    let members: Vec<String> = columns.iter().map(|column| member(engine, table, column, sides)).collect();
+/// Writes `cdc_changes` with the whole row if a version has only one side: `{"column": [null, v]}`, or `[v, null]`. Columns
+/// have the names that they had then, as in the changes of the other versions.
+fn changes(engine: Engine, table: &Table, sides: &Sides) -> String {
+    let members: Vec<String> = stored(table).iter().map(|column| member(engine, table, column, sides)).collect();
     let members = after_two(engine, &concat(engine, &members));
     let whole = join(engine, &[&engine.literal("{"), &members, &engine.literal("}")]);
     format!(
@@ -204,28 +208,28 @@ fn changes(engine: Engine, table: &Table, columns: &[Joined<'_>], sides: &Sides)
 /// Writes `, "column": [null, v]`, or nothing if the version does not have the column or does not know its value.
 fn member(engine: Engine, table: &Table, column: &Joined<'_>, sides: &Sides) -> String {
     let key = engine.literal(&format!(", {}: ", Value::from(column.source)));
-    let mut forms: Vec<String> = column.forms.iter().map(|(form, row)| json(engine, form, row)).collect();
+    let mut forms: Vec<String> = column.forms.iter().map(|form| json(engine, form.column, form.row)).collect();
     let known: Vec<String> =
-        column.forms.iter().map(|(form, _)| format!("{} IS NOT NULL", engine.column(&form.name))).collect();
+        column.forms.iter().map(|form| format!("{} IS NOT NULL", engine.column(&form.column.name))).collect();
     forms.push(engine.literal("null"));
     let value = format!("COALESCE({})", forms.join(", "));
     let member = join(engine, &[&key, &engine.column(&sides.left), &value, &engine.column(&sides.right)]);
     let mut wanted = vec![format!("({} = 1 OR {})", engine.column(&sides.whole), known.join(" OR "))];
-    wanted.extend(in_shape(engine, table, column));
+    let has = |version: &u32| column.forms.iter().any(|form| form.row.versions.contains(version));
+    wanted.extend(in_versions(engine, table, has));
     format!("CASE WHEN {} THEN {member} ELSE '' END", wanted.join(" AND "))
 }
 
-/// Writes a condition that a version's shape has the column. `None` if all shapes have it. Later shapes are assumed to
-/// be like the last one.
-fn in_shape(engine: Engine, table: &Table, column: &Joined<'_>) -> Option<String> {
-    let has = |version: &u32| column.forms.iter().any(|(_, row)| row.versions.contains(version));
-    if table.versions.iter().all(has) {
+/// Writes a condition that a version is in a shape that has something. `None` if all shapes have it. Later shapes are
+/// assumed to be like the last one.
+pub fn in_versions(engine: Engine, table: &Table, has: impl Fn(&u32) -> bool) -> Option<String> {
+    if table.versions.iter().all(&has) {
         return None;
     }
     let version = engine.column("cdc_schema_version");
     let mut ranges = Vec::new();
     let mut rest = table.versions.as_slice();
-    while let Some(start) = rest.iter().position(has) {
+    while let Some(start) = rest.iter().position(&has) {
         let length = rest[start..].iter().take_while(|version| has(version)).count();
         let (first, last) = (rest[start], rest[start + length - 1]);
         rest = &rest[start + length..];

@@ -5,14 +5,17 @@ mod derive;
 use std::collections::{BTreeMap, HashSet};
 
 use audit_core::position::Micros;
+use audit_core::rules::Rules;
 use audit_core::search::{Moment, Wanted};
+use audit_core::shape::ColumnNames;
 use audit_core::stored::Record;
 use futures::StreamExt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::question::filter::{Attribute, Condition, Filter};
+use crate::question::filter::{Attribute, Filter};
 use crate::question::matcher::Matcher;
+use crate::renames::Renames;
 use crate::store::{Selection, StoreError};
 use crate::timeline::Timeline;
 
@@ -34,12 +37,8 @@ pub struct Page {
 }
 
 /// What a filter asks of the stores, for these tables.
-pub fn wanted(source: &str, tables: Vec<String>, filter: &Filter) -> Wanted {
+pub fn wanted(source: &str, tables: Vec<String>, filter: &Filter, matcher: &Matcher) -> Wanted {
     let (since, until) = filter.span();
-    let changed = filter.terms.iter().filter(|term| !term.not).filter_map(|term| match &term.condition {
-        Condition::Touched { column } | Condition::Changed { column, .. } => Some(column.clone()),
-        _ => None,
-    });
     Wanted {
         source: source.to_owned(),
         tables,
@@ -48,7 +47,7 @@ pub fn wanted(source: &str, tables: Vec<String>, filter: &Filter) -> Wanted {
         events: filter.only(Attribute::Event),
         actors: filter.only(Attribute::Actor),
         xids: filter.only(Attribute::Xid).iter().filter_map(|xid| xid.parse().ok()).collect(),
-        changed: changed.collect(),
+        changed: matcher.changed(),
         ..Wanted::default()
     }
 }
@@ -64,10 +63,11 @@ pub async fn search(
     matcher: &Matcher,
     limit: usize,
     rows: bool,
+    rules: &Rules,
 ) -> Result<Page, StoreError> {
     let (mut wanted, mut seen, mut found) = (wanted.clone(), HashSet::new(), Vec::new());
     let source = wanted.source.clone();
-    let mut deriver = Deriver::new(store, &source, matcher);
+    let mut deriver = Deriver::new(store, &source, matcher, rules);
     let mut most = if rows { ROWS_PAGE } else { limit.saturating_add(1) };
     loop {
         let page = candidates(store, &mut wanted, matcher, most).await?;
@@ -139,9 +139,11 @@ pub async fn count(
     matcher: &Matcher,
     groups: &[Group],
     zone: &TimeZone,
+    renames: &mut Renames<'_>,
 ) -> Result<Counts, CountError> {
+    let rules = renames.rules().clone();
     let mut counts = Counts::new();
-    let mut deriver = Deriver::new(store, &wanted.source, matcher);
+    let mut deriver = Deriver::new(store, &wanted.source, matcher, &rules);
     for table in &wanted.tables {
         let selection = Selection {
             source: wanted.source.clone(),
@@ -151,10 +153,11 @@ pub async fn count(
             unattributed: false,
             after: None,
         };
+        let names = renames.of_table(table).await?;
         let mut versions = store.versions(&selection).await?;
         while let Some(record) = versions.next().await {
             let Some(found) = deriver.told(record?).await? else { continue };
-            for group in grouped(&found.record, groups, zone) {
+            for group in grouped(&found.record, groups, zone, names) {
                 *counts.entry(group).or_default() += 1;
             }
             if counts.len() > GROUPS_MAX {
@@ -166,9 +169,9 @@ pub async fn count(
 }
 
 /// The groups that a record belongs to: one, or one for each column that it changed.
-fn grouped(record: &Record, groups: &[Group], zone: &TimeZone) -> Vec<Vec<Option<String>>> {
+fn grouped(record: &Record, groups: &[Group], zone: &TimeZone, names: &ColumnNames) -> Vec<Vec<Option<String>>> {
     let fields: Vec<Option<String>> = match groups.contains(&Group::Field) {
-        true => fields(record).into_iter().map(Some).collect(),
+        true => fields(record, names).into_iter().map(Some).collect(),
         false => vec![None],
     };
     let value = |group: &Group, field: &Option<String>| match group {
@@ -181,11 +184,12 @@ fn grouped(record: &Record, groups: &[Group], zone: &TimeZone) -> Vec<Vec<Option
     fields.iter().map(|field| groups.iter().map(|group| value(group, field)).collect()).collect()
 }
 
-/// The columns that a version is known to have changed.
-fn fields(record: &Record) -> Vec<String> {
+/// The columns that a version is known to have changed, under the names that they have now.
+fn fields(record: &Record, names: &ColumnNames) -> Vec<String> {
     let members = |json: &str| serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(json).ok();
     let changes = record.changes.as_deref().and_then(|changes| members(changes.get()));
-    changes.map_or_else(Vec::new, |changes| changes.into_keys().collect())
+    let shown = |stored: String| names.shown(record.schema_version, &stored).into_owned();
+    changes.map_or_else(Vec::new, |changes| changes.into_keys().map(shown).collect())
 }
 
 fn day(at: Micros, zone: &TimeZone) -> Option<String> {

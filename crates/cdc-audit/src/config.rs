@@ -16,8 +16,10 @@ use audit_webhook::WebhookConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::actors::ActorsConfig;
 pub use self::protection::{KeyError, ProtectionConfig};
 
+mod actors;
 mod check;
 mod keys;
 #[cfg(test)]
@@ -47,6 +49,8 @@ pub struct Config {
     pub log: LogConfig,
     #[serde(default)]
     pub display: DisplayConfig,
+    #[serde(default)]
+    pub actors: ActorsConfig,
     #[serde(default)]
     pub undo: UndoConfig,
     /// Questions by name: `cdc-audit search @refunds` asks `[questions.refunds]`.

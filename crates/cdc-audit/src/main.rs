@@ -1,6 +1,7 @@
 //! The program: reads arguments, prints, exits. What it does is in the libraries.
 
 mod access;
+mod actors;
 mod admin;
 mod allocator;
 mod cli;
@@ -96,6 +97,8 @@ enum Configured {
     Diff(cli::diff::Args),
     /// Say of each value of a row who set it, when and why.
     Blame(cli::blame::Args),
+    /// Show what a table has looked like: its columns, their names and types, and the rules, each with when it changed.
+    Schema(cli::schema::Args),
     /// Put back what a version or a whole transaction changed, on the source, by your own login.
     Undo(cli::undo::Args),
     /// Make one row of the source what it was, by your own login.
@@ -172,6 +175,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Configured::AsOf(args) => cli::as_of::run(args, &config).await,
             Configured::Diff(args) => cli::diff::run(args, &config).await,
             Configured::Blame(args) => cli::blame::run(args, &config).await,
+            Configured::Schema(args) => cli::schema::run(args, &config).await,
             Configured::Undo(args) => cli::undo::run(args, &config).await,
             Configured::Rollback(args) => cli::rollback::run(args, &config).await,
             Configured::Decrypt(args) => cli::decrypt::run(args, &config).await,

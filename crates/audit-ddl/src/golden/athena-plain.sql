@@ -28,7 +28,9 @@ CREATE EXTERNAL TABLE `shop`.`lake__public_items` (
   `doc` string,
   `price__2` string,
   `count` smallint,
-  `count__2` int)
+  `count__2` int,
+  `text` string,
+  `body` string)
 PARTITIONED BY (`year` int, `month` int, `day` int)
 STORED AS PARQUET
 LOCATION 's3://acme-audit/shop/public.items/data/'
@@ -77,7 +79,7 @@ TBLPROPERTIES (
   'projection.day.digits' = '2',
   'storage.location.template' = 's3://acme-audit/shop/Odd-20Schema.-22a.b-22/data/year=${year}/month=${month}/day=${day}');
 
--- public.items: former types joined, changes of whole rows shown
+-- public.items: former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW "shop"."public_items" AS
 SELECT
   "cdc_source",
@@ -96,7 +98,9 @@ SELECT
       CASE WHEN ("cdc_whole" = 1 OR "at" IS NOT NULL) THEN ', "at": ' || "cdc_left" || COALESCE(COALESCE('"' || replace(regexp_replace(CAST("at" AS VARCHAR), '\.?0*( UTC)?$', ''), ' ', 'T') || 'Z' || '"', json_format(json_extract("cdc_exact", '$["at"]'))), 'null') || "cdc_right" ELSE '' END,
       CASE WHEN ("cdc_whole" = 1 OR "it_s__" IS NOT NULL) AND ("cdc_schema_version" = 2) THEN ', "it''s \"ü\"": ' || "cdc_left" || COALESCE(json_format(CAST("it_s__" AS JSON)), 'null') || "cdc_right" ELSE '' END,
       CASE WHEN ("cdc_whole" = 1 OR "doc" IS NOT NULL) THEN ', "doc": ' || "cdc_left" || COALESCE(CASE WHEN "doc" = 'null' THEN '{"$json": null}' ELSE "doc" END, 'null') || "cdc_right" ELSE '' END,
-      CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR), CAST("count__2" AS VARCHAR), 'null') || "cdc_right" ELSE '' END), 3) || '}' END AS "cdc_changes",
+      CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR), CAST("count__2" AS VARCHAR), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "text" IS NOT NULL) THEN ', "text": ' || "cdc_left" || COALESCE(json_format(CAST("text" AS JSON)), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "body" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "body": ' || "cdc_left" || COALESCE(json_format(CAST("body" AS JSON)), 'null') || "cdc_right" ELSE '' END), 3) || '}' END AS "cdc_changes",
   "cdc_changed",
   "cdc_before_known",
   "cdc_committed_at",
@@ -112,6 +116,8 @@ SELECT
   "it_s__",
   "doc",
   COALESCE(CAST("count" AS INTEGER), "count__2") AS "count",
+  COALESCE(CASE WHEN ("cdc_schema_version" = 1) THEN "text" END, "body") AS "body",
+  CASE WHEN ("cdc_schema_version" >= 2) THEN "text" END AS "text",
   "year",
   "month",
   "day"
@@ -122,7 +128,7 @@ FROM (
     CASE WHEN "cdc_event" = 'deleted' AND NOT "cdc_before_known" THEN 0 ELSE 1 END AS "cdc_whole"
   FROM "shop"."lake__public_items") AS "sides";
 
--- Odd Schema."a.b": former types joined, changes of whole rows shown
+-- Odd Schema."a.b": former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW "shop"."odd_schema_a_b__7f818cea" AS
 SELECT
   "cdc_source",

@@ -11,7 +11,7 @@ CREATE OR REPLACE EXTERNAL TABLE `shop`.`lake__odd_schema_a_b__7f818cea`
 WITH CONNECTION DEFAULT
 OPTIONS (format = 'DELTA_LAKE', uris = ['gs://acme-audit/shop/Odd-20Schema.-22a.b-22']);
 
--- public.items: former types joined, changes of whole rows shown
+-- public.items: former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW `shop`.`public_items` AS
 SELECT
   `cdc_source`,
@@ -30,7 +30,9 @@ SELECT
       CASE WHEN (`cdc_whole` = 1 OR `at` IS NOT NULL) THEN ', "at": ' || `cdc_left` || COALESCE(COALESCE('"' || FORMAT_TIMESTAMP('%E4Y-%m-%dT%H:%M:%E*S', `at`, 'UTC') || 'Z' || '"', JSON_QUERY(`cdc_exact`, '$."at"')), 'null') || `cdc_right` ELSE '' END,
       CASE WHEN (`cdc_whole` = 1 OR `it_s__` IS NOT NULL) AND (`cdc_schema_version` = 2) THEN ', "it\'s \\"ü\\"": ' || `cdc_left` || COALESCE(IF(`it_s__` IS NULL, NULL, TO_JSON_STRING(`it_s__`)), 'null') || `cdc_right` ELSE '' END,
       CASE WHEN (`cdc_whole` = 1 OR `doc` IS NOT NULL) THEN ', "doc": ' || `cdc_left` || COALESCE(CASE WHEN `doc` = 'null' THEN '{"$json": null}' ELSE `doc` END, 'null') || `cdc_right` ELSE '' END,
-      CASE WHEN (`cdc_whole` = 1 OR `count` IS NOT NULL OR `count__2` IS NOT NULL) AND (`cdc_schema_version` >= 2) THEN ', "count": ' || `cdc_left` || COALESCE(CAST(`count` AS STRING), CAST(`count__2` AS STRING), 'null') || `cdc_right` ELSE '' END), 3) || '}' END AS `cdc_changes`,
+      CASE WHEN (`cdc_whole` = 1 OR `count` IS NOT NULL OR `count__2` IS NOT NULL) AND (`cdc_schema_version` >= 2) THEN ', "count": ' || `cdc_left` || COALESCE(CAST(`count` AS STRING), CAST(`count__2` AS STRING), 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `text` IS NOT NULL) THEN ', "text": ' || `cdc_left` || COALESCE(IF(`text` IS NULL, NULL, TO_JSON_STRING(`text`)), 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `body` IS NOT NULL) AND (`cdc_schema_version` >= 2) THEN ', "body": ' || `cdc_left` || COALESCE(IF(`body` IS NULL, NULL, TO_JSON_STRING(`body`)), 'null') || `cdc_right` ELSE '' END), 3) || '}' END AS `cdc_changes`,
   `cdc_changed`,
   `cdc_before_known`,
   `cdc_committed_at`,
@@ -46,6 +48,8 @@ SELECT
   `it_s__`,
   `doc`,
   COALESCE(CAST(`count` AS INT64), `count__2`) AS `count`,
+  COALESCE(CASE WHEN (`cdc_schema_version` = 1) THEN `text` END, `body`) AS `body`,
+  CASE WHEN (`cdc_schema_version` >= 2) THEN `text` END AS `text`,
   `year`,
   `month`,
   `day`
@@ -56,7 +60,7 @@ FROM (
     CASE WHEN `cdc_event` = 'deleted' AND NOT `cdc_before_known` THEN 0 ELSE 1 END AS `cdc_whole`
   FROM `shop`.`lake__public_items`) AS `sides`;
 
--- Odd Schema."a.b": former types joined, changes of whole rows shown
+-- Odd Schema."a.b": former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW `shop`.`odd_schema_a_b__7f818cea` AS
 SELECT
   `cdc_source`,

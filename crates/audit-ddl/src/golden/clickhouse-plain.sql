@@ -3,8 +3,8 @@ CREATE DATABASE IF NOT EXISTS `shop`;
 
 -- public.items by its files
 CREATE OR REPLACE VIEW `shop`.`lake__public_items` AS
-SELECT `cdc_source`, `cdc_position`, `cdc_table_name`, `cdc_key`, `cdc_event`, `cdc_changes`, `cdc_changed`, `cdc_before_known`, `cdc_committed_at`, `cdc_schema_version`, `cdc_exact`, `id`, `paid`, `share`, `price`, `photo`, `due`, `at`, `it_s__`, `doc`, `price__2`, `count`, `count__2`, `year`, `month`, `day`
-FROM file('/var/lib/cdc-audit/lake/public.items/data/**/*.parquet', Parquet, '`cdc_source` Nullable(String), `cdc_position` Nullable(String), `cdc_table_name` Nullable(String), `cdc_key` Nullable(String), `cdc_event` Nullable(String), `cdc_changes` Nullable(String), `cdc_changed` Array(Nullable(String)), `cdc_before_known` Nullable(Bool), `cdc_committed_at` Nullable(DateTime64(6, \'UTC\')), `cdc_schema_version` Nullable(Int32), `cdc_exact` Nullable(String), `id` Nullable(Int64), `paid` Nullable(Bool), `share` Nullable(Float64), `price` Nullable(Decimal(10, 2)), `photo` Nullable(String), `due` Nullable(Date32), `at` Nullable(DateTime64(6, \'UTC\')), `it_s__` Nullable(String), `doc` Nullable(String), `price__2` Nullable(String), `count` Nullable(Int16), `count__2` Nullable(Int32), `year` Nullable(Int32), `month` Nullable(Int32), `day` Nullable(Int32)')
+SELECT `cdc_source`, `cdc_position`, `cdc_table_name`, `cdc_key`, `cdc_event`, `cdc_changes`, `cdc_changed`, `cdc_before_known`, `cdc_committed_at`, `cdc_schema_version`, `cdc_exact`, `id`, `paid`, `share`, `price`, `photo`, `due`, `at`, `it_s__`, `doc`, `price__2`, `count`, `count__2`, `text`, `body`, `year`, `month`, `day`
+FROM file('/var/lib/cdc-audit/lake/public.items/data/**/*.parquet', Parquet, '`cdc_source` Nullable(String), `cdc_position` Nullable(String), `cdc_table_name` Nullable(String), `cdc_key` Nullable(String), `cdc_event` Nullable(String), `cdc_changes` Nullable(String), `cdc_changed` Array(Nullable(String)), `cdc_before_known` Nullable(Bool), `cdc_committed_at` Nullable(DateTime64(6, \'UTC\')), `cdc_schema_version` Nullable(Int32), `cdc_exact` Nullable(String), `id` Nullable(Int64), `paid` Nullable(Bool), `share` Nullable(Float64), `price` Nullable(Decimal(10, 2)), `photo` Nullable(String), `due` Nullable(Date32), `at` Nullable(DateTime64(6, \'UTC\')), `it_s__` Nullable(String), `doc` Nullable(String), `price__2` Nullable(String), `count` Nullable(Int16), `count__2` Nullable(Int32), `text` Nullable(String), `body` Nullable(String), `year` Nullable(Int32), `month` Nullable(Int32), `day` Nullable(Int32)')
 SETTINGS use_hive_partitioning = 1;
 
 -- Odd Schema."a.b" by its files
@@ -13,7 +13,7 @@ SELECT `cdc_source`, `cdc_position`, `cdc_table_name`, `cdc_key`, `cdc_event`, `
 FROM file('/var/lib/cdc-audit/lake/Odd-20Schema.-22a.b-22/data/**/*.parquet', Parquet, '`cdc_source` Nullable(String), `cdc_position` Nullable(String), `cdc_table_name` Nullable(String), `cdc_key` Nullable(String), `cdc_event` Nullable(String), `cdc_changes` Nullable(String), `cdc_changed` Array(Nullable(String)), `cdc_before_known` Nullable(Bool), `cdc_committed_at` Nullable(DateTime64(6, \'UTC\')), `cdc_schema_version` Nullable(Int32), `cdc_exact` Nullable(String), `year` Nullable(Int32), `month` Nullable(Int32), `day` Nullable(Int32)')
 SETTINGS use_hive_partitioning = 1;
 
--- public.items: former types joined, changes of whole rows shown
+-- public.items: former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW `shop`.`public_items` AS
 SELECT
   `cdc_source`,
@@ -32,7 +32,9 @@ SELECT
       CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`at` IS NOT NULL) THEN ', "at": ' || `sides`.`cdc_left` || COALESCE(COALESCE('"' || replaceRegexpOne(formatDateTime(`sides`.`at`, '%Y-%m-%dT%H:%i:%S.%f', 'UTC'), '\\.?0*$', '') || 'Z' || '"', nullIf(JSONExtractRaw(ifNull(`sides`.`cdc_exact`, ''), 'at'), '')), 'null') || `sides`.`cdc_right` ELSE '' END,
       CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`it_s__` IS NOT NULL) AND (`sides`.`cdc_schema_version` = 2) THEN ', "it\'s \\"ü\\"": ' || `sides`.`cdc_left` || COALESCE(toJSONString(`sides`.`it_s__`), 'null') || `sides`.`cdc_right` ELSE '' END,
       CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`doc` IS NOT NULL) THEN ', "doc": ' || `sides`.`cdc_left` || COALESCE(CASE WHEN `sides`.`doc` = 'null' THEN '{"$json": null}' ELSE `sides`.`doc` END, 'null') || `sides`.`cdc_right` ELSE '' END,
-      CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`count` IS NOT NULL OR `sides`.`count__2` IS NOT NULL) AND (`sides`.`cdc_schema_version` >= 2) THEN ', "count": ' || `sides`.`cdc_left` || COALESCE(toString(`sides`.`count`), toString(`sides`.`count__2`), 'null') || `sides`.`cdc_right` ELSE '' END), 3) || '}' END AS `cdc_changes`,
+      CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`count` IS NOT NULL OR `sides`.`count__2` IS NOT NULL) AND (`sides`.`cdc_schema_version` >= 2) THEN ', "count": ' || `sides`.`cdc_left` || COALESCE(toString(`sides`.`count`), toString(`sides`.`count__2`), 'null') || `sides`.`cdc_right` ELSE '' END,
+      CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`text` IS NOT NULL) THEN ', "text": ' || `sides`.`cdc_left` || COALESCE(toJSONString(`sides`.`text`), 'null') || `sides`.`cdc_right` ELSE '' END,
+      CASE WHEN (`sides`.`cdc_whole` = 1 OR `sides`.`body` IS NOT NULL) AND (`sides`.`cdc_schema_version` >= 2) THEN ', "body": ' || `sides`.`cdc_left` || COALESCE(toJSONString(`sides`.`body`), 'null') || `sides`.`cdc_right` ELSE '' END), 3) || '}' END AS `cdc_changes`,
   `cdc_changed`,
   `cdc_before_known`,
   `cdc_committed_at`,
@@ -48,6 +50,8 @@ SELECT
   `it_s__`,
   `doc`,
   COALESCE(CAST(`sides`.`count`, 'Nullable(Int32)'), `sides`.`count__2`) AS `count`,
+  COALESCE(CASE WHEN (`sides`.`cdc_schema_version` = 1) THEN `sides`.`text` END, `sides`.`body`) AS `body`,
+  CASE WHEN (`sides`.`cdc_schema_version` >= 2) THEN `sides`.`text` END AS `text`,
   `year`,
   `month`,
   `day`
@@ -58,7 +62,7 @@ FROM (
     CASE WHEN `cdc_event` = 'deleted' AND NOT `cdc_before_known` THEN 0 ELSE 1 END AS `cdc_whole`
   FROM `shop`.`lake__public_items`) AS `sides`;
 
--- Odd Schema."a.b": former types joined, changes of whole rows shown
+-- Odd Schema."a.b": former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW `shop`.`odd_schema_a_b__7f818cea` AS
 SELECT
   `cdc_source`,

@@ -3,11 +3,11 @@ CREATE SCHEMA IF NOT EXISTS "shop";
 
 -- public.items by its files
 CREATE OR REPLACE VIEW "shop"."lake__public_items" AS
-SELECT "cdc_source", "cdc_position", "cdc_table_name", "cdc_key", "cdc_event", "cdc_changes", "cdc_changed", "cdc_before_known", "cdc_committed_at", "cdc_schema_version", "cdc_exact", "id", "paid", "share", "price", "photo", "due", "at", "it_s__", "doc", "price__2", "count", "count__2", "year", "month", "day"
+SELECT "cdc_source", "cdc_position", "cdc_table_name", "cdc_key", "cdc_event", "cdc_changes", "cdc_changed", "cdc_before_known", "cdc_committed_at", "cdc_schema_version", "cdc_exact", "id", "paid", "share", "price", "photo", "due", "at", "it_s__", "doc", "price__2", "count", "count__2", "text", "body", "year", "month", "day"
 FROM (
   SELECT * FROM read_parquet('/var/lib/cdc-audit/lake/public.items/data/**/*.parquet', hive_partitioning = true, hive_types = {'year': INTEGER, 'month': INTEGER, 'day': INTEGER}, union_by_name = true)
   UNION ALL BY NAME
-  SELECT NULL::VARCHAR AS "cdc_source", NULL::VARCHAR AS "cdc_position", NULL::VARCHAR AS "cdc_table_name", NULL::VARCHAR AS "cdc_key", NULL::VARCHAR AS "cdc_event", NULL::VARCHAR AS "cdc_changes", NULL::VARCHAR[] AS "cdc_changed", NULL::BOOLEAN AS "cdc_before_known", NULL::TIMESTAMPTZ AS "cdc_committed_at", NULL::INTEGER AS "cdc_schema_version", NULL::VARCHAR AS "cdc_exact", NULL::BIGINT AS "id", NULL::BOOLEAN AS "paid", NULL::DOUBLE AS "share", NULL::DECIMAL(10, 2) AS "price", NULL::BLOB AS "photo", NULL::DATE AS "due", NULL::TIMESTAMPTZ AS "at", NULL::VARCHAR AS "it_s__", NULL::VARCHAR AS "doc", NULL::VARCHAR AS "price__2", NULL::SMALLINT AS "count", NULL::INTEGER AS "count__2", NULL::INTEGER AS "year", NULL::INTEGER AS "month", NULL::INTEGER AS "day" WHERE false);
+  SELECT NULL::VARCHAR AS "cdc_source", NULL::VARCHAR AS "cdc_position", NULL::VARCHAR AS "cdc_table_name", NULL::VARCHAR AS "cdc_key", NULL::VARCHAR AS "cdc_event", NULL::VARCHAR AS "cdc_changes", NULL::VARCHAR[] AS "cdc_changed", NULL::BOOLEAN AS "cdc_before_known", NULL::TIMESTAMPTZ AS "cdc_committed_at", NULL::INTEGER AS "cdc_schema_version", NULL::VARCHAR AS "cdc_exact", NULL::BIGINT AS "id", NULL::BOOLEAN AS "paid", NULL::DOUBLE AS "share", NULL::DECIMAL(10, 2) AS "price", NULL::BLOB AS "photo", NULL::DATE AS "due", NULL::TIMESTAMPTZ AS "at", NULL::VARCHAR AS "it_s__", NULL::VARCHAR AS "doc", NULL::VARCHAR AS "price__2", NULL::SMALLINT AS "count", NULL::INTEGER AS "count__2", NULL::VARCHAR AS "text", NULL::VARCHAR AS "body", NULL::INTEGER AS "year", NULL::INTEGER AS "month", NULL::INTEGER AS "day" WHERE false);
 
 -- Odd Schema."a.b" by its files
 CREATE OR REPLACE VIEW "shop"."lake__odd_schema_a_b__7f818cea" AS
@@ -17,7 +17,7 @@ FROM (
   UNION ALL BY NAME
   SELECT NULL::VARCHAR AS "cdc_source", NULL::VARCHAR AS "cdc_position", NULL::VARCHAR AS "cdc_table_name", NULL::VARCHAR AS "cdc_key", NULL::VARCHAR AS "cdc_event", NULL::VARCHAR AS "cdc_changes", NULL::VARCHAR[] AS "cdc_changed", NULL::BOOLEAN AS "cdc_before_known", NULL::TIMESTAMPTZ AS "cdc_committed_at", NULL::INTEGER AS "cdc_schema_version", NULL::VARCHAR AS "cdc_exact", NULL::INTEGER AS "year", NULL::INTEGER AS "month", NULL::INTEGER AS "day" WHERE false);
 
--- public.items: former types joined, changes of whole rows shown
+-- public.items: former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW "shop"."public_items" AS
 SELECT
   "cdc_source",
@@ -36,7 +36,9 @@ SELECT
       CASE WHEN ("cdc_whole" = 1 OR "at" IS NOT NULL) THEN ', "at": ' || "cdc_left" || COALESCE(COALESCE('"' || replace(CAST("at" AT TIME ZONE 'UTC' AS VARCHAR), ' ', 'T') || 'Z' || '"', CAST(json_extract("cdc_exact", '$."at"') AS VARCHAR)), 'null') || "cdc_right" ELSE '' END,
       CASE WHEN ("cdc_whole" = 1 OR "it_s__" IS NOT NULL) AND ("cdc_schema_version" = 2) THEN ', "it''s \"ü\"": ' || "cdc_left" || COALESCE(CAST(to_json("it_s__") AS VARCHAR), 'null') || "cdc_right" ELSE '' END,
       CASE WHEN ("cdc_whole" = 1 OR "doc" IS NOT NULL) THEN ', "doc": ' || "cdc_left" || COALESCE(CASE WHEN "doc" = 'null' THEN '{"$json": null}' ELSE "doc" END, 'null') || "cdc_right" ELSE '' END,
-      CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR), CAST("count__2" AS VARCHAR), 'null') || "cdc_right" ELSE '' END), 3) || '}' END AS "cdc_changes",
+      CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR), CAST("count__2" AS VARCHAR), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "text" IS NOT NULL) THEN ', "text": ' || "cdc_left" || COALESCE(CAST(to_json("text") AS VARCHAR), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "body" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "body": ' || "cdc_left" || COALESCE(CAST(to_json("body") AS VARCHAR), 'null') || "cdc_right" ELSE '' END), 3) || '}' END AS "cdc_changes",
   "cdc_changed",
   "cdc_before_known",
   "cdc_committed_at",
@@ -52,6 +54,8 @@ SELECT
   "it_s__",
   "doc",
   COALESCE(CAST("count" AS INTEGER), "count__2") AS "count",
+  COALESCE(CASE WHEN ("cdc_schema_version" = 1) THEN "text" END, "body") AS "body",
+  CASE WHEN ("cdc_schema_version" >= 2) THEN "text" END AS "text",
   "year",
   "month",
   "day"
@@ -62,7 +66,7 @@ FROM (
     CASE WHEN "cdc_event" = 'deleted' AND NOT "cdc_before_known" THEN 0 ELSE 1 END AS "cdc_whole"
   FROM "shop"."lake__public_items") AS "sides";
 
--- Odd Schema."a.b": former types joined, changes of whole rows shown
+-- Odd Schema."a.b": former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW "shop"."odd_schema_a_b__7f818cea" AS
 SELECT
   "cdc_source",

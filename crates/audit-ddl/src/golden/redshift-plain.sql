@@ -34,7 +34,9 @@ CREATE EXTERNAL TABLE "shop_lake"."lake__public_items" (
   "doc" VARCHAR(65535),
   "price__2" VARCHAR(65535),
   "count" SMALLINT,
-  "count__2" INTEGER)
+  "count__2" INTEGER,
+  "text" VARCHAR(65535),
+  "body" VARCHAR(65535))
 STORED AS PARQUET
 LOCATION 's3://acme-audit/shop/public.items/data/';
 
@@ -60,7 +62,7 @@ LOCATION 's3://acme-audit/shop/Odd-20Schema.-22a.b-22/data/';
 -- a view is replaced only by one with the same columns
 DROP VIEW IF EXISTS "shop"."public_items";
 
--- public.items: former types joined, changes of whole rows shown
+-- public.items: former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW "shop"."public_items" AS
 SELECT
   "cdc_source",
@@ -78,7 +80,9 @@ SELECT
       || CASE WHEN ("cdc_whole" = 1 OR "at" IS NOT NULL) THEN ', "at": ' || "cdc_left" || COALESCE(COALESCE('"' || REGEXP_REPLACE(TO_CHAR("at", 'YYYY-MM-DD"T"HH24:MI:SS.US'), '\\.?0*$', '') || 'Z' || '"', JSON_SERIALIZE(CAST(NULLIF(JSON_EXTRACT_PATH_TEXT("cdc_exact", 'at', TRUE), '') AS SUPER))), 'null') || "cdc_right" ELSE '' END
       || CASE WHEN ("cdc_whole" = 1 OR "it_s__" IS NOT NULL) AND ("cdc_schema_version" = 2) THEN ', "it''s \\"ü\\"": ' || "cdc_left" || COALESCE(JSON_SERIALIZE(CAST("it_s__" AS SUPER)), 'null') || "cdc_right" ELSE '' END
       || CASE WHEN ("cdc_whole" = 1 OR "doc" IS NOT NULL) THEN ', "doc": ' || "cdc_left" || COALESCE(CASE WHEN "doc" = 'null' THEN '{"$json": null}' ELSE "doc" END, 'null') || "cdc_right" ELSE '' END
-      || CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR(64)), CAST("count__2" AS VARCHAR(64)), 'null') || "cdc_right" ELSE '' END, 3) || '}' END AS "cdc_changes",
+      || CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR(64)), CAST("count__2" AS VARCHAR(64)), 'null') || "cdc_right" ELSE '' END
+      || CASE WHEN ("cdc_whole" = 1 OR "text" IS NOT NULL) THEN ', "text": ' || "cdc_left" || COALESCE(JSON_SERIALIZE(CAST("text" AS SUPER)), 'null') || "cdc_right" ELSE '' END
+      || CASE WHEN ("cdc_whole" = 1 OR "body" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "body": ' || "cdc_left" || COALESCE(JSON_SERIALIZE(CAST("body" AS SUPER)), 'null') || "cdc_right" ELSE '' END, 3) || '}' END AS "cdc_changes",
   "cdc_before_known",
   "cdc_committed_at",
   "cdc_schema_version",
@@ -92,7 +96,9 @@ SELECT
   "at",
   "it_s__",
   "doc",
-  COALESCE(CAST("count" AS INTEGER), "count__2") AS "count"
+  COALESCE(CAST("count" AS INTEGER), "count__2") AS "count",
+  COALESCE(CASE WHEN ("cdc_schema_version" = 1) THEN "text" END, "body") AS "body",
+  CASE WHEN ("cdc_schema_version" >= 2) THEN "text" END AS "text"
 FROM (
   SELECT *,
     CASE WHEN "cdc_changes" IS NOT NULL THEN NULL WHEN "cdc_event" IN ('created', 'snapshot') THEN '[null, ' WHEN "cdc_event" = 'deleted' THEN '[' END AS "cdc_left",
@@ -104,7 +110,7 @@ WITH NO SCHEMA BINDING;
 -- a view is replaced only by one with the same columns
 DROP VIEW IF EXISTS "shop"."odd_schema_a_b__7f818cea";
 
--- Odd Schema."a.b": former types joined, changes of whole rows shown
+-- Odd Schema."a.b": former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW "shop"."odd_schema_a_b__7f818cea" AS
 SELECT
   "cdc_source",
@@ -153,12 +159,14 @@ CREATE TABLE IF NOT EXISTS "shop"."loaded__public_items" (
   "doc" VARCHAR(65535),
   "price__2" VARCHAR(65535),
   "count" SMALLINT,
-  "count__2" INTEGER)
+  "count__2" INTEGER,
+  "text" VARCHAR(65535),
+  "body" VARCHAR(65535))
 SORTKEY ("cdc_committed_at");
 
 -- COPY asks that every file has all columns, and this table's shape has changed: what is not yet there comes by the external table. Drop the copy when there are new columns
-INSERT INTO "shop"."loaded__public_items" ("cdc_source", "cdc_position", "cdc_table_name", "cdc_key", "cdc_event", "cdc_changes", "cdc_before_known", "cdc_committed_at", "cdc_schema_version", "cdc_exact", "id", "paid", "share", "price", "photo", "due", "at", "it_s__", "doc", "price__2", "count", "count__2")
-SELECT "cdc_source", "cdc_position", "cdc_table_name", "cdc_key", "cdc_event", "cdc_changes", "cdc_before_known", "cdc_committed_at", "cdc_schema_version", "cdc_exact", "id", "paid", "share", "price", "photo", "due", "at", "it_s__", "doc", "price__2", "count", "count__2"
+INSERT INTO "shop"."loaded__public_items" ("cdc_source", "cdc_position", "cdc_table_name", "cdc_key", "cdc_event", "cdc_changes", "cdc_before_known", "cdc_committed_at", "cdc_schema_version", "cdc_exact", "id", "paid", "share", "price", "photo", "due", "at", "it_s__", "doc", "price__2", "count", "count__2", "text", "body")
+SELECT "cdc_source", "cdc_position", "cdc_table_name", "cdc_key", "cdc_event", "cdc_changes", "cdc_before_known", "cdc_committed_at", "cdc_schema_version", "cdc_exact", "id", "paid", "share", "price", "photo", "due", "at", "it_s__", "doc", "price__2", "count", "count__2", "text", "body"
 FROM "shop_lake"."lake__public_items" AS lake
 WHERE NOT EXISTS (SELECT 1 FROM "shop"."loaded__public_items" AS known WHERE known."cdc_position" = lake."cdc_position");
 

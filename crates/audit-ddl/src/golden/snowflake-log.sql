@@ -21,7 +21,7 @@ CREATE OR REPLACE ICEBERG TABLE "shop"."lake__odd_schema_a_b__7f818cea"
   BASE_LOCATION = 'Odd-20Schema.-22a.b-22/'
   AUTO_REFRESH = TRUE;
 
--- public.items: former types joined, changes of whole rows shown
+-- public.items: former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW "shop"."public_items" AS
 SELECT
   "cdc_source",
@@ -40,7 +40,9 @@ SELECT
       CASE WHEN ("cdc_whole" = 1 OR "at" IS NOT NULL) THEN ', "at": ' || "cdc_left" || COALESCE(COALESCE('"' || REGEXP_REPLACE(TO_VARCHAR(CONVERT_TIMEZONE('UTC', "at"), 'YYYY-MM-DD"T"HH24:MI:SS.FF6'), '\\.?0*$', '') || 'Z' || '"', TO_JSON(GET(PARSE_JSON("cdc_exact"), 'at'))), 'null') || "cdc_right" ELSE '' END,
       CASE WHEN ("cdc_whole" = 1 OR "it_s__" IS NOT NULL) AND ("cdc_schema_version" = 2) THEN ', "it\'s \\"ü\\"": ' || "cdc_left" || COALESCE(TO_JSON(TO_VARIANT("it_s__")), 'null') || "cdc_right" ELSE '' END,
       CASE WHEN ("cdc_whole" = 1 OR "doc" IS NOT NULL) THEN ', "doc": ' || "cdc_left" || COALESCE(CASE WHEN "doc" = 'null' THEN '{"$json": null}' ELSE "doc" END, 'null') || "cdc_right" ELSE '' END,
-      CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR), CAST("count__2" AS VARCHAR), 'null') || "cdc_right" ELSE '' END), 3) || '}' END AS "cdc_changes",
+      CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR), CAST("count__2" AS VARCHAR), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "text" IS NOT NULL) THEN ', "text": ' || "cdc_left" || COALESCE(TO_JSON(TO_VARIANT("text")), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "body" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "body": ' || "cdc_left" || COALESCE(TO_JSON(TO_VARIANT("body")), 'null') || "cdc_right" ELSE '' END), 3) || '}' END AS "cdc_changes",
   "cdc_changed",
   "cdc_before_known",
   "cdc_committed_at",
@@ -56,6 +58,8 @@ SELECT
   "it_s__",
   "doc",
   COALESCE(CAST("count" AS INTEGER), "count__2") AS "count",
+  COALESCE(CASE WHEN ("cdc_schema_version" = 1) THEN "text" END, "body") AS "body",
+  CASE WHEN ("cdc_schema_version" >= 2) THEN "text" END AS "text",
   "year",
   "month",
   "day"
@@ -66,7 +70,7 @@ FROM (
     CASE WHEN "cdc_event" = 'deleted' AND NOT "cdc_before_known" THEN 0 ELSE 1 END AS "cdc_whole"
   FROM "shop"."lake__public_items") AS "sides";
 
--- Odd Schema."a.b": former types joined, changes of whole rows shown
+-- Odd Schema."a.b": former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW "shop"."odd_schema_a_b__7f818cea" AS
 SELECT
   "cdc_source",

@@ -35,6 +35,8 @@ CREATE OR REPLACE EXTERNAL TABLE "shop"."lake__public_items" (
   "price__2" VARCHAR AS (VALUE:"price__2"::VARCHAR),
   "count" SMALLINT AS (VALUE:"count"::SMALLINT),
   "count__2" INTEGER AS (VALUE:"count__2"::INTEGER),
+  "text" VARCHAR AS (VALUE:"text"::VARCHAR),
+  "body" VARCHAR AS (VALUE:"body"::VARCHAR),
   "year" INTEGER AS (SPLIT_PART(SPLIT_PART(METADATA$FILENAME, '/year=', 2), '/', 1)::INTEGER),
   "month" INTEGER AS (SPLIT_PART(SPLIT_PART(METADATA$FILENAME, '/month=', 2), '/', 1)::INTEGER),
   "day" INTEGER AS (SPLIT_PART(SPLIT_PART(METADATA$FILENAME, '/day=', 2), '/', 1)::INTEGER))
@@ -70,7 +72,9 @@ CREATE TABLE IF NOT EXISTS "shop"."loaded__public_items" (
   "doc" VARCHAR,
   "price__2" VARCHAR,
   "count" SMALLINT,
-  "count__2" INTEGER)
+  "count__2" INTEGER,
+  "text" VARCHAR,
+  "body" VARCHAR)
 ENABLE_SCHEMA_EVOLUTION = TRUE;
 
 -- again and again: each file is loaded once
@@ -124,7 +128,7 @@ FROM @"shop"."lake"/Odd-20Schema.-22a.b-22/data/
 FILE_FORMAT = (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE)
 MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE;
 
--- public.items: former types joined, changes of whole rows shown
+-- public.items: former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW "shop"."public_items" AS
 SELECT
   "cdc_source",
@@ -143,7 +147,9 @@ SELECT
       CASE WHEN ("cdc_whole" = 1 OR "at" IS NOT NULL) THEN ', "at": ' || "cdc_left" || COALESCE(COALESCE('"' || REGEXP_REPLACE(TO_VARCHAR(CONVERT_TIMEZONE('UTC', "at"), 'YYYY-MM-DD"T"HH24:MI:SS.FF6'), '\\.?0*$', '') || 'Z' || '"', TO_JSON(GET(PARSE_JSON("cdc_exact"), 'at'))), 'null') || "cdc_right" ELSE '' END,
       CASE WHEN ("cdc_whole" = 1 OR "it_s__" IS NOT NULL) AND ("cdc_schema_version" = 2) THEN ', "it\'s \\"ü\\"": ' || "cdc_left" || COALESCE(TO_JSON(TO_VARIANT("it_s__")), 'null') || "cdc_right" ELSE '' END,
       CASE WHEN ("cdc_whole" = 1 OR "doc" IS NOT NULL) THEN ', "doc": ' || "cdc_left" || COALESCE(CASE WHEN "doc" = 'null' THEN '{"$json": null}' ELSE "doc" END, 'null') || "cdc_right" ELSE '' END,
-      CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR), CAST("count__2" AS VARCHAR), 'null') || "cdc_right" ELSE '' END), 3) || '}' END AS "cdc_changes",
+      CASE WHEN ("cdc_whole" = 1 OR "count" IS NOT NULL OR "count__2" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "count": ' || "cdc_left" || COALESCE(CAST("count" AS VARCHAR), CAST("count__2" AS VARCHAR), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "text" IS NOT NULL) THEN ', "text": ' || "cdc_left" || COALESCE(TO_JSON(TO_VARIANT("text")), 'null') || "cdc_right" ELSE '' END,
+      CASE WHEN ("cdc_whole" = 1 OR "body" IS NOT NULL) AND ("cdc_schema_version" >= 2) THEN ', "body": ' || "cdc_left" || COALESCE(TO_JSON(TO_VARIANT("body")), 'null') || "cdc_right" ELSE '' END), 3) || '}' END AS "cdc_changes",
   "cdc_changed",
   "cdc_before_known",
   "cdc_committed_at",
@@ -159,6 +165,8 @@ SELECT
   "it_s__",
   "doc",
   COALESCE(CAST("count" AS INTEGER), "count__2") AS "count",
+  COALESCE(CASE WHEN ("cdc_schema_version" = 1) THEN "text" END, "body") AS "body",
+  CASE WHEN ("cdc_schema_version" >= 2) THEN "text" END AS "text",
   "year",
   "month",
   "day"
@@ -169,7 +177,7 @@ FROM (
     CASE WHEN "cdc_event" = 'deleted' AND NOT "cdc_before_known" THEN 0 ELSE 1 END AS "cdc_whole"
   FROM "shop"."lake__public_items") AS "sides";
 
--- Odd Schema."a.b": former types joined, changes of whole rows shown
+-- Odd Schema."a.b": former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW "shop"."odd_schema_a_b__7f818cea" AS
 SELECT
   "cdc_source",

@@ -32,6 +32,8 @@ CREATE TABLE `shop`.`lake__public_items` (
   `price__2` STRING,
   `count` SMALLINT,
   `count__2` INT,
+  `text` STRING,
+  `body` STRING,
   `year` INT,
   `month` INT,
   `day` INT)
@@ -62,7 +64,7 @@ USING PARQUET
 PARTITIONED BY (`year`, `month`, `day`)
 LOCATION 'file:///var/lib/cdc-audit/lake/Odd-20Schema.-22a.b-22/data';
 
--- public.items: former types joined, changes of whole rows shown
+-- public.items: former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW `shop`.`public_items` AS
 SELECT
   `cdc_source`,
@@ -81,7 +83,9 @@ SELECT
       CASE WHEN (`cdc_whole` = 1 OR `at` IS NOT NULL) THEN ', "at": ' || `cdc_left` || COALESCE(COALESCE('"' || regexp_replace(date_format(to_utc_timestamp(`at`, current_timezone()), "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"), '\\.?0*$', '') || 'Z' || '"', CASE WHEN get_json_object(`cdc_exact`, '$.at') IS NOT NULL THEN substr(to_json(array(get_json_object(`cdc_exact`, '$.at'))), 2, length(to_json(array(get_json_object(`cdc_exact`, '$.at')))) - 2) END), 'null') || `cdc_right` ELSE '' END,
       CASE WHEN (`cdc_whole` = 1 OR `it_s__` IS NOT NULL) AND (`cdc_schema_version` = 2) THEN ', "it\'s \\"ü\\"": ' || `cdc_left` || COALESCE(CASE WHEN `it_s__` IS NOT NULL THEN substr(to_json(array(`it_s__`)), 2, length(to_json(array(`it_s__`))) - 2) END, 'null') || `cdc_right` ELSE '' END,
       CASE WHEN (`cdc_whole` = 1 OR `doc` IS NOT NULL) THEN ', "doc": ' || `cdc_left` || COALESCE(CASE WHEN `doc` = 'null' THEN '{"$json": null}' ELSE `doc` END, 'null') || `cdc_right` ELSE '' END,
-      CASE WHEN (`cdc_whole` = 1 OR `count` IS NOT NULL OR `count__2` IS NOT NULL) AND (`cdc_schema_version` >= 2) THEN ', "count": ' || `cdc_left` || COALESCE(CAST(`count` AS STRING), CAST(`count__2` AS STRING), 'null') || `cdc_right` ELSE '' END), 3) || '}' END AS `cdc_changes`,
+      CASE WHEN (`cdc_whole` = 1 OR `count` IS NOT NULL OR `count__2` IS NOT NULL) AND (`cdc_schema_version` >= 2) THEN ', "count": ' || `cdc_left` || COALESCE(CAST(`count` AS STRING), CAST(`count__2` AS STRING), 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `text` IS NOT NULL) THEN ', "text": ' || `cdc_left` || COALESCE(CASE WHEN `text` IS NOT NULL THEN substr(to_json(array(`text`)), 2, length(to_json(array(`text`))) - 2) END, 'null') || `cdc_right` ELSE '' END,
+      CASE WHEN (`cdc_whole` = 1 OR `body` IS NOT NULL) AND (`cdc_schema_version` >= 2) THEN ', "body": ' || `cdc_left` || COALESCE(CASE WHEN `body` IS NOT NULL THEN substr(to_json(array(`body`)), 2, length(to_json(array(`body`))) - 2) END, 'null') || `cdc_right` ELSE '' END), 3) || '}' END AS `cdc_changes`,
   `cdc_changed`,
   `cdc_before_known`,
   `cdc_committed_at`,
@@ -97,6 +101,8 @@ SELECT
   `it_s__`,
   `doc`,
   COALESCE(CAST(`count` AS INT), `count__2`) AS `count`,
+  COALESCE(CASE WHEN (`cdc_schema_version` = 1) THEN `text` END, `body`) AS `body`,
+  CASE WHEN (`cdc_schema_version` >= 2) THEN `text` END AS `text`,
   `year`,
   `month`,
   `day`
@@ -107,7 +113,7 @@ FROM (
     CASE WHEN `cdc_event` = 'deleted' AND NOT `cdc_before_known` THEN 0 ELSE 1 END AS `cdc_whole`
   FROM `shop`.`lake__public_items`) AS `sides`;
 
--- Odd Schema."a.b": former types joined, changes of whole rows shown
+-- Odd Schema."a.b": former types and names joined, changes of whole rows shown
 CREATE OR REPLACE VIEW `shop`.`odd_schema_a_b__7f818cea` AS
 SELECT
   `cdc_source`,

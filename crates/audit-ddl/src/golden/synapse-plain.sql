@@ -28,7 +28,9 @@ FROM OPENROWSET(BULK 'https://acme.blob.core.windows.net/audit/shop/public.items
   [doc] VARCHAR(MAX) COLLATE Latin1_General_100_BIN2_UTF8,
   [price__2] VARCHAR(MAX) COLLATE Latin1_General_100_BIN2_UTF8,
   [count] SMALLINT,
-  [count__2] INT) AS [lake]
+  [count__2] INT,
+  [text] VARCHAR(MAX) COLLATE Latin1_General_100_BIN2_UTF8,
+  [body] VARCHAR(MAX) COLLATE Latin1_General_100_BIN2_UTF8) AS [lake]
 GO
 
 -- Odd Schema."a.b" by its files
@@ -48,7 +50,7 @@ FROM OPENROWSET(BULK 'https://acme.blob.core.windows.net/audit/shop/Odd-20Schema
   [cdc_exact] VARCHAR(MAX) COLLATE Latin1_General_100_BIN2_UTF8) AS [lake]
 GO
 
--- public.items: former types joined, changes of whole rows shown
+-- public.items: former types and names joined, changes of whole rows shown
 CREATE OR ALTER VIEW [shop].[public_items] AS
 SELECT
   [cdc_source],
@@ -67,7 +69,9 @@ SELECT
       CASE WHEN ([cdc_whole] = 1 OR [at] IS NOT NULL) THEN N', "at": ' + [cdc_left] + COALESCE(COALESCE(N'"' + CONVERT(VARCHAR(26), [at], 126) + N'Z' + N'"', N'"' + STRING_ESCAPE(JSON_VALUE([cdc_exact], '$."at"'), 'json') + N'"'), N'null') + [cdc_right] ELSE '' END,
       CASE WHEN ([cdc_whole] = 1 OR [it_s__] IS NOT NULL) AND ([cdc_schema_version] = 2) THEN N', "it''s \"ü\"": ' + [cdc_left] + COALESCE(N'"' + STRING_ESCAPE([it_s__], 'json') + N'"', N'null') + [cdc_right] ELSE '' END,
       CASE WHEN ([cdc_whole] = 1 OR [doc] IS NOT NULL) THEN N', "doc": ' + [cdc_left] + COALESCE(CASE WHEN [doc] = N'null' THEN N'{"$json": null}' ELSE [doc] END, N'null') + [cdc_right] ELSE '' END,
-      CASE WHEN ([cdc_whole] = 1 OR [count] IS NOT NULL OR [count__2] IS NOT NULL) AND ([cdc_schema_version] >= 2) THEN N', "count": ' + [cdc_left] + COALESCE(CAST([count] AS VARCHAR(50)), CAST([count__2] AS VARCHAR(50)), N'null') + [cdc_right] ELSE '' END), 1, 2, N'') + N'}' END AS [cdc_changes],
+      CASE WHEN ([cdc_whole] = 1 OR [count] IS NOT NULL OR [count__2] IS NOT NULL) AND ([cdc_schema_version] >= 2) THEN N', "count": ' + [cdc_left] + COALESCE(CAST([count] AS VARCHAR(50)), CAST([count__2] AS VARCHAR(50)), N'null') + [cdc_right] ELSE '' END,
+      CASE WHEN ([cdc_whole] = 1 OR [text] IS NOT NULL) THEN N', "text": ' + [cdc_left] + COALESCE(N'"' + STRING_ESCAPE([text], 'json') + N'"', N'null') + [cdc_right] ELSE '' END,
+      CASE WHEN ([cdc_whole] = 1 OR [body] IS NOT NULL) AND ([cdc_schema_version] >= 2) THEN N', "body": ' + [cdc_left] + COALESCE(N'"' + STRING_ESCAPE([body], 'json') + N'"', N'null') + [cdc_right] ELSE '' END), 1, 2, N'') + N'}' END AS [cdc_changes],
   [cdc_changed],
   [cdc_before_known],
   [cdc_committed_at],
@@ -83,6 +87,8 @@ SELECT
   [it_s__],
   [doc],
   COALESCE(CAST([count] AS INT), [count__2]) AS [count],
+  COALESCE(CASE WHEN ([cdc_schema_version] = 1) THEN [text] END, [body]) AS [body],
+  CASE WHEN ([cdc_schema_version] >= 2) THEN [text] END AS [text],
   [year],
   [month],
   [day]
@@ -94,7 +100,7 @@ FROM (
   FROM [shop].[lake__public_items]) AS [sides]
 GO
 
--- Odd Schema."a.b": former types joined, changes of whole rows shown
+-- Odd Schema."a.b": former types and names joined, changes of whole rows shown
 CREATE OR ALTER VIEW [shop].[odd_schema_a_b__7f818cea] AS
 SELECT
   [cdc_source],

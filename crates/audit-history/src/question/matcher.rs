@@ -6,13 +6,13 @@ mod rows;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use audit_core::method::{Method, MethodRule};
 use audit_core::position::Position;
 use audit_core::rules::{TableRules, matches as is_like};
-use audit_core::shape::{Shape, ShapeColumn};
+use audit_core::shape::{ColumnNames, Shape, ShapeColumn};
 use audit_core::stored::Record;
 use audit_core::table::{companion_name, companion_of};
 use audit_core::value::Kind;
@@ -60,32 +60,39 @@ pub struct Sought {
     pub plain: String,
 }
 
-/// The columns of one table, as filters see them.
-pub struct Columns<'r> {
+/// The columns of one table, as filters see them: under the names that they have now.
+pub struct Columns {
     table: String,
     columns: Vec<ShapeColumn>,
-    rules: &'r TableRules,
+    names: Arc<ColumnNames>,
+    rules: TableRules,
 }
 
 /// Where the values of a column are, and what may be asked about them.
 struct Field<'r> {
+    /// The column's name now.
+    column: String,
+    /// The name under which its values are.
     name: String,
     kind: Kind,
     rule: Option<&'r MethodRule>,
 }
 
-impl<'r> Columns<'r> {
+impl Columns {
     /// `shapes` are all that the table has had; the latest that has a column decides about its type.
-    pub fn new(table: &str, shapes: &[Shape], rules: &'r TableRules) -> Columns<'r> {
+    pub fn new(table: &str, shapes: &[Shape], mut rules: TableRules) -> Columns {
+        let names = ColumnNames::of(shapes, &rules.rule.renames);
+        rules.remember(names.all_former());
         let mut shapes: Vec<&Shape> = shapes.iter().collect();
-        shapes.sort_by_key(|shape| std::cmp::Reverse(shape.schema_version));
+        shapes.sort_by_key(|shape| std::cmp::Reverse((shape.first, shape.schema_version)));
         let mut columns: Vec<ShapeColumn> = Vec::new();
-        for column in shapes.into_iter().flat_map(|shape| &shape.columns) {
-            if !columns.iter().any(|known| known.name == column.name) {
-                columns.push(column.clone());
+        for (shape, column) in shapes.iter().flat_map(|shape| shape.columns.iter().map(move |column| (shape, column))) {
+            let name = names.shown(shape.schema_version, &column.name).into_owned();
+            if !columns.iter().any(|known| known.name == name) {
+                columns.push(ShapeColumn { name, ..column.clone() });
             }
         }
-        Columns { table: table.to_owned(), columns, rules }
+        Columns { table: table.to_owned(), columns, names: Arc::new(names), rules }
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -106,12 +113,11 @@ impl<'r> Columns<'r> {
     ///
     /// # Errors
     /// Returns [`Unfit::Protected`] if the filter asks anything else about the values of a protected column.
-    pub fn sought(&self, filter: &Filter) -> Result<Vec<(Sought, &'r MethodRule)>, Unfit> {
+    pub fn sought(&self, filter: &Filter) -> Result<Vec<(Sought, &MethodRule)>, Unfit> {
         let mut sought = Vec::new();
         for condition in filter.terms.iter().map(|term| &term.condition) {
-            let Some((column, rule)) = condition.column().and_then(|name| Some((name, self.field(name)?.rule?))) else {
-                continue;
-            };
+            let field = condition.column().and_then(|name| self.field(name));
+            let Some((column, rule)) = field.and_then(|field| Some((field.column, field.rule?))) else { continue };
             let values = match condition {
                 Condition::Touched { .. } => continue,
                 Condition::Value { one_of, .. } => one_of.iter().flatten().collect(),
@@ -121,33 +127,41 @@ impl<'r> Columns<'r> {
             let asks_for_whole_values = matches!(condition, Condition::Value { .. } | Condition::Changed { .. });
             if !asks_for_whole_values || !matches!(rule.method, Method::Hash | Method::Token) {
                 let (table, method) = (self.table.clone(), rule.method.name());
-                return Err(Unfit::Protected { table, column: column.to_owned(), method });
+                return Err(Unfit::Protected { table, column, method });
             }
-            sought.extend(values.into_iter().map(|plain: &String| {
-                let (table, column) = (self.table.clone(), column.to_owned());
-                (Sought { table, column, plain: plain.clone() }, rule)
-            }));
+            let all = values.into_iter().flat_map(|plain: &String| self.sought_as(&column, plain));
+            sought.extend(all.map(|sought| (sought, rule)));
         }
         Ok(sought)
     }
 
+    /// A value under every name that the column has had: stored forms depend on the name.
+    fn sought_as(&self, column: &str, plain: &str) -> Vec<Sought> {
+        let sought = |column| Sought { table: self.table.clone(), column, plain: plain.to_owned() };
+        self.names.all(column).map(sought).collect()
+    }
+
     /// The place of a column's values; `None` if the table has no such column.
-    fn field(&self, name: &str) -> Option<Field<'r>> {
-        let rules: &'r TableRules = self.rules;
+    fn field(&self, given: &str) -> Option<Field<'_>> {
+        let rules = &self.rules;
+        let meant = self.names.meant(given);
+        let name = meant.as_ref();
+        let of =
+            |name: &str, kind: Kind, rule| Some(Field { column: meant.to_string(), name: name.to_owned(), kind, rule });
         let column = |name: &str| self.columns.iter().find(|column| column.name == name);
         if let Some(column) = column(name) {
             let methods = rules.methods(column);
             let Some(first) = methods.first() else {
-                return Some(Field { name: name.to_owned(), kind: column.kind.clone(), rule: None });
+                return of(name, column.kind.clone(), None);
             };
             let equal = methods.iter().find(|rule| matches!(rule.method, Method::Hash | Method::Token));
             let rule = equal.unwrap_or(first);
             let stored = if rule == first { name.to_owned() } else { companion_name(name, rule.method) };
-            return Some(Field { name: stored, kind: Kind::Text, rule: Some(rule) });
+            return of(&stored, Kind::Text, Some(rule));
         }
         if let Some(column) = companion_of(name).and_then(column) {
             let rule = rules.methods(column).iter().find(|rule| companion_name(&column.name, rule.method) == name)?;
-            return Some(Field { name: name.to_owned(), kind: Kind::Text, rule: Some(rule) });
+            return of(name, Kind::Text, Some(rule));
         }
         let is_member = |(pattern, rule): (&String, &audit_core::expand::JsonRule)| {
             let labels = self.names().filter(|column| is_like(pattern, column));
@@ -155,7 +169,7 @@ impl<'r> Columns<'r> {
             labels.any(|label| name.strip_prefix(label).is_some_and(|rest| rest.starts_with(rule.separator.as_str())))
         };
         let member = rules.rule.json.iter().any(is_member);
-        member.then(|| Field { name: name.to_owned(), kind: Kind::Jsonb, rule: None })
+        if member { of(name, Kind::Jsonb, None) } else { None }
     }
 }
 
@@ -165,8 +179,8 @@ pub const UNTOLD_MAX: usize = 100_000;
 /// Applies a filter to records.
 pub struct Matcher {
     terms: Vec<Term>,
-    /// By table: its tests, in the order of those terms that are about columns.
-    tables: HashMap<String, Vec<Test>>,
+    /// By table: the names of its columns, and its tests in the order of those terms that are about columns.
+    tables: HashMap<String, (Arc<ColumnNames>, Vec<Test>)>,
     about_columns: bool,
     /// A version may be asked about more than once, because several stores have it.
     untold: Mutex<HashSet<Position>>,
@@ -175,6 +189,7 @@ pub struct Matcher {
 /// A condition on a column of one table.
 struct Test {
     not: bool,
+    /// The name that the column has now.
     field: String,
     asks: Asks,
 }
@@ -212,7 +227,7 @@ impl Matcher {
     /// Returns [`Unfit`] if a value does not have the type of its column.
     pub fn bind(
         &mut self,
-        columns: &Columns<'_>,
+        columns: &Columns,
         stored: &HashMap<Sought, Vec<String>>,
         clock: &Clock,
     ) -> Result<bool, Unfit> {
@@ -224,7 +239,7 @@ impl Matcher {
             }
             tests.push(test);
         }
-        self.tables.insert(columns.table.clone(), tests);
+        self.tables.insert(columns.table.clone(), (columns.names.clone(), tests));
         Ok(true)
     }
 
@@ -237,8 +252,8 @@ impl Matcher {
         if !self.about_columns {
             return Some(true);
         }
-        let Some(tests) = self.tables.get(&record.table_name) else { return Some(false) };
-        let truths: Vec<Truth> = tests.iter().map(|test| test.truth(record, unknown)).collect();
+        let Some((names, tests)) = self.tables.get(&record.table_name) else { return Some(false) };
+        let truths: Vec<Truth> = tests.iter().map(|test| test.truth(record, names, unknown)).collect();
         all(&truths)
     }
 
@@ -259,6 +274,20 @@ impl Matcher {
         }
     }
 
+    /// The names under which stores have the columns that must have changed, a list for each.
+    pub fn changed(&self) -> Vec<Vec<String>> {
+        let changed = self.terms.iter().filter(|term| !term.not).filter_map(|term| match &term.condition {
+            Condition::Touched { column } | Condition::Changed { column, .. } => Some(column),
+            _ => None,
+        });
+        let stored = |column: &String| {
+            let of_table = |names: &ColumnNames| names.all(&names.meant(column)).collect::<Vec<_>>();
+            let tables = self.tables.values().flat_map(|(names, _)| of_table(names));
+            tables.chain([column.clone()]).collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        changed.map(stored).collect()
+    }
+
     /// The number of versions so far of which it could not be told whether they match, at most [`UNTOLD_MAX`].
     pub fn untold(&self) -> usize {
         self.untold.lock().unwrap_or_else(PoisonError::into_inner).len()
@@ -274,12 +303,7 @@ fn all(truths: &[Truth]) -> Option<bool> {
     }
 }
 
-fn test(
-    term: &Term,
-    columns: &Columns<'_>,
-    stored: &HashMap<Sought, Vec<String>>,
-    clock: &Clock,
-) -> Result<Test, Unfit> {
+fn test(term: &Term, columns: &Columns, stored: &HashMap<Sought, Vec<String>>, clock: &Clock) -> Result<Test, Unfit> {
     let name = term.condition.column().unwrap_or_default();
     let Some(field) = columns.field(name) else {
         return Ok(Test { not: term.not, field: String::new(), asks: Asks::Nothing });
@@ -290,8 +314,8 @@ fn test(
             match value {
                 None => all.push(Given::Value(Value::Null)),
                 Some(plain) if field.rule.is_some() => {
-                    let sought = Sought { table: columns.table.clone(), column: name.to_owned(), plain: plain.clone() };
-                    let forms = stored.get(&sought).into_iter().flatten();
+                    let sought = columns.sought_as(&field.column, plain);
+                    let forms = sought.iter().filter_map(|sought| stored.get(sought)).flatten();
                     all.extend(forms.map(|text| Given::Value(Value::Text(text.clone()))));
                 }
                 Some(text) => all.push(Given::read(&field.kind, name, text, clock)?),
@@ -320,12 +344,13 @@ enum Sides<'r> {
 }
 
 impl Test {
-    fn truth(&self, record: &Record, unknown: &[String]) -> Truth {
-        let is_unknown = unknown.contains(&self.field);
-        self.judged(match &self.asks {
-            Asks::Nothing => Truth::No,
-            asks if is_unknown => asks.truth(&record.event, &Sides::Unknown(of(&record.after, &self.field))),
-            asks => asks.truth(&record.event, &sides(record, &self.field)),
+    fn truth(&self, record: &Record, names: &ColumnNames, unknown: &[String]) -> Truth {
+        self.judged(match (&self.asks, names.find(record.schema_version, &self.field)) {
+            (Asks::Nothing, _) | (_, None) => Truth::No,
+            (asks, Some(stored)) if unknown.iter().any(|name| *name == stored) => {
+                asks.truth(&record.event, &Sides::Unknown(of(&record.after, &stored)))
+            }
+            (asks, Some(stored)) => asks.truth(&record.event, &sides(record, &stored)),
         })
     }
 

@@ -134,14 +134,14 @@ fn days(report: &Report) -> String {
 }
 
 /// A table with a bar for each row.
-fn chart(title: &str, rows: &[(&str, u64)]) -> String {
+fn chart<T: AsRef<str>>(title: &str, rows: &[(T, u64)]) -> String {
     let most = rows.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1);
-    let row = |(name, count): &(&str, u64)| {
+    let row = |(name, count): &(T, u64)| {
         let width = 100.0 * *count as f64 / most as f64;
         format!(
             "<tr><td>{}</td><td class=\"number\">{}</td><td class=\"bar\"><svg viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" \
              aria-hidden=\"true\"><rect width=\"{width:.2}\" height=\"8\"/></svg></td></tr>",
-            Text(name),
+            Text(name.as_ref()),
             number(*count)
         )
     };

@@ -57,6 +57,9 @@ pub struct Report {
     pub timezone: String,
     pub total_versions: u64,
     pub changes_by_actor: BTreeMap<String, u64>,
+    /// What actors are called today, if names are configured.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub actor_names: BTreeMap<String, String>,
     /// Versions of which nobody said who made them, whether that was required or not.
     pub changes_without_actor: u64,
     /// Versions of actors beyond the first 100,000.
@@ -193,6 +196,7 @@ impl Report {
             timezone: request.zone_name.clone(),
             total_versions: totals.versions,
             changes_by_actor: by_actor.into_iter().filter_map(|(actor, count)| Some((actor?, count))).collect(),
+            actor_names: BTreeMap::new(),
             changes_without_actor: without_actor,
             changes_by_further_actors: totals.further_actors,
             changes_by_table: totals.by_table,
@@ -215,12 +219,16 @@ impl Report {
     }
 
     /// The actors with the number of their versions, largest first, then those without a name.
-    pub fn actors(&self) -> Vec<(&str, u64)> {
-        let mut actors = largest_first(&self.changes_by_actor);
+    pub fn actors(&self) -> Vec<(String, u64)> {
+        let shown = |id: &str| match self.actor_names.get(id) {
+            Some(name) => format!("{id} {name}"),
+            None => id.to_owned(),
+        };
+        let actors = largest_first(&self.changes_by_actor).into_iter().map(|(id, count)| (shown(id), count));
         let rest =
             [("(nobody said who)", self.changes_without_actor), ("(further actors)", self.changes_by_further_actors)];
-        actors.extend(rest.into_iter().filter(|(_, count)| *count > 0));
-        actors
+        let rest = rest.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count));
+        actors.chain(rest).collect()
     }
 
     /// The number of versions of each day of the span, also of days without any; of each month if there are many days.

@@ -47,7 +47,7 @@ fn days_without_versions_are_shown_and_many_days_become_months() {
 fn versions_without_an_actor_are_not_an_actor_of_that_name() {
     let nobody = report(&[("2026-01-30", 2)], None);
     assert_eq!((nobody.changes_by_actor.len(), nobody.changes_without_actor), (0, 2));
-    assert_eq!(nobody.actors(), [("(nobody said who)", 2)]);
+    assert_eq!(nobody.actors(), [("(nobody said who)".to_owned(), 2)]);
 }
 
 /// A name in an audit trail may have been chosen by an attacker.

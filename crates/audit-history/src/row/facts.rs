@@ -1,10 +1,9 @@
 //! What a row's versions are read with: the table's shapes, and where something is missing.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use audit_core::position::Position;
-use audit_core::shape::{ColumnRules, Shape, ShapeColumn};
+use audit_core::shape::{ColumnNames, ColumnRules, Rename, Shape, ShapeColumn};
 use audit_core::stored::Record;
 use audit_core::table::companion_of;
 
@@ -24,26 +23,21 @@ pub struct Facts {
     shapes: Vec<Shape>,
     /// In the order of the stream.
     breaks: Vec<Break>,
-    /// By schema version: the columns that are called otherwise now, with that name.
-    renamed: HashMap<u32, Vec<(String, String)>>,
+    names: ColumnNames,
     /// Whether the versions that are read begin with the first one of each row.
     complete: bool,
 }
 
 impl Facts {
-    /// `marks` are the `gap` records of the source and the table's `error` records that name no row. `complete` says
-    /// that no earlier versions of the row exist than those that are read.
-    pub fn new(mut shapes: Vec<Shape>, marks: &[Record], complete: bool) -> Facts {
+    /// `renames` are those that the operator declared for the table. `marks` are the `gap` records of the source and the
+    /// table's `error` records that name no row. `complete` says that no earlier versions of the row exist than those
+    /// that are read.
+    pub fn new(mut shapes: Vec<Shape>, renames: &[Rename], marks: &[Record], complete: bool) -> Facts {
         shapes.sort_by_key(|shape| (shape.first, shape.schema_version));
         let mut breaks: Vec<Break> = marks.iter().filter_map(Break::of).collect();
         breaks.sort_by_key(|mark| mark.position);
-        let renamed = shapes.iter().filter_map(|shape| {
-            let renamed = |column: &ShapeColumn| Some((column.name.clone(), newest_name(&shapes, shape, column)?));
-            let renamed: Vec<_> = shape.columns.iter().filter_map(renamed).collect();
-            (!renamed.is_empty()).then_some((shape.schema_version, renamed))
-        });
-        let renamed = renamed.collect();
-        Facts { shapes, breaks, renamed, complete }
+        let names = ColumnNames::of(&shapes, renames);
+        Facts { shapes, breaks, names, complete }
     }
 
     pub fn is_complete(&self) -> bool {
@@ -94,35 +88,19 @@ impl Facts {
         self.break_between(from, to).is_none() && self.shapes_between(from, to).is_empty()
     }
 
-    /// The name that a column of a shape has now. A column that was dropped keeps its last name, unless another column
-    /// has taken it.
+    /// The names that columns have now.
+    pub fn names(&self) -> &ColumnNames {
+        &self.names
+    }
+
+    /// See [`ColumnNames::shown`].
     pub fn shown<'n>(&self, schema_version: u32, stored: &'n str) -> Cow<'n, str> {
-        self.translated(schema_version, stored, |(from, to)| (from, to))
+        self.names.shown(schema_version, stored)
     }
 
-    /// The name under which a shape has the column that is called `shown` now.
+    /// See [`ColumnNames::stored`].
     pub fn stored<'n>(&self, schema_version: u32, shown: &'n str) -> Cow<'n, str> {
-        self.translated(schema_version, shown, |(from, to)| (to, from))
-    }
-
-    /// Whether columns of a shape are called otherwise now.
-    pub fn renames(&self, schema_version: u32) -> bool {
-        self.renamed.contains_key(&schema_version)
-    }
-
-    fn translated<'n>(
-        &self,
-        schema_version: u32,
-        name: &'n str,
-        way: impl Fn(&(String, String)) -> (&String, &String),
-    ) -> Cow<'n, str> {
-        let Some(renamed) = self.renamed.get(&schema_version) else { return Cow::Borrowed(name) };
-        let find = |name: &str| renamed.iter().map(&way).find(|(from, _)| *from == name).map(|(_, to)| to);
-        let companion = || {
-            let base = companion_of(name)?;
-            Some(format!("{}{}", find(base)?, name.strip_prefix(base)?))
-        };
-        find(name).cloned().or_else(companion).map_or(Cow::Borrowed(name), Cow::Owned)
+        self.names.stored(schema_version, shown)
     }
 
     /// The rules of the column that is called `shown` now, in a shape.
@@ -174,20 +152,6 @@ impl Break {
             _ => return None,
         };
         Some(Break { position: record.position, why })
-    }
-}
-
-/// The present name of a column, if it is not the one that the shape has.
-fn newest_name(shapes: &[Shape], shape: &Shape, column: &ShapeColumn) -> Option<String> {
-    let newest = shapes.last().filter(|newest| newest.oid.is_some() && newest.oid == shape.oid)?;
-    let numbered = |shape: &'_ Shape| shape.columns.iter().position(|other| other.attnum == column.attnum);
-    let last = |other: &Shape| numbered(other).map(|at| other.columns[at].name.clone());
-    column.attnum?;
-    let last = shapes.iter().rev().filter(|other| other.oid == shape.oid).find_map(last)?;
-    let taken = newest.column(&last).is_some_and(|now| now.attnum.is_some() && now.attnum != column.attnum);
-    match taken {
-        true => Some(format!("{last} (dropped)")),
-        false => (last != column.name).then_some(last),
     }
 }
 

@@ -88,7 +88,7 @@ fn full(lsn: u64, changes: Value) -> Record {
 
 pub(crate) fn facts(shapes: Vec<Value>, marks: &[Record]) -> Facts {
     let shapes: Vec<Shape> = shapes.into_iter().map(|shape| serde_json::from_value(shape).unwrap()).collect();
-    Facts::new(shapes, marks, true)
+    Facts::new(shapes, &[], marks, true)
 }
 
 fn read(facts: &Facts, records: Vec<Record>) -> Vec<Version> {
@@ -374,7 +374,7 @@ fn rows_of_one_key_are_numbered_apart_and_a_changed_key_goes_on() {
     let told: Vec<_> = versions.iter().map(|version| (version.row, version.number)).collect();
     assert_eq!(told, [(1, Some(1)), (1, Some(2)), (2, Some(1)), (2, Some(2)), (1, Some(3))]);
     assert_eq!(super::tests::told(&versions[4]), r#"note ~"a" -> "b""#);
-    let facts = Facts::new(facts(vec![table()], &[]).newest().cloned().into_iter().collect(), &[], false);
+    let facts = Facts::new(facts(vec![table()], &[]).newest().cloned().into_iter().collect(), &[], &[], false);
     assert_eq!(read(&facts, vec![update(20, "a")])[0].number, None, "earlier ones were not read");
 }
 

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use audit_core::json::{members, unquote};
 use audit_core::position::Position;
 use audit_core::stored::{Json, Record, json, summary};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::facts::Facts;
 use super::fold::Version;
 use super::undone::{UndoOf, Undone};
+use crate::renames::renamed;
 
 /// The record of a version with what was found out about it. It serialises to the record's JSON form with further
 /// fields.
@@ -64,10 +63,8 @@ impl Told {
 }
 
 fn record(facts: &Facts, version: &Version, raw: bool, name: &impl Fn(&str) -> String) -> Record {
-    let mut record = version.record.clone();
-    if facts.renames(record.schema_version) && !raw {
-        rename(facts, &mut record);
-    }
+    let record = version.record.clone();
+    let mut record = if raw { record } else { renamed(facts.names(), record) };
     let stated = record.before_known && record.changes.is_some();
     if (version.is_update() || record.event == "deleted") && !stated {
         let known = !version.changes.is_empty() || version.unknown.is_empty();
@@ -90,20 +87,4 @@ fn changes(facts: &Facts, version: &Version, name: &impl Fn(&str) -> String) -> 
         format!("{column}: [{}, {}]", side(&change.old), side(&change.new))
     };
     json(format!("{{{}}}", changes.iter().map(change).collect::<Vec<_>>().join(", ")))
-}
-
-/// Gives columns the names that they have now.
-fn rename(facts: &Facts, record: &mut Record) {
-    let schema_version = record.schema_version;
-    let shown = |stored: &str| facts.shown(schema_version, stored).into_owned();
-    let objects = [&mut record.changes, &mut record.before, &mut record.after, &mut record.included];
-    for object in objects.into_iter().flatten() {
-        let member =
-            |(name, value): (&str, &str)| format!("{}: {value}", serde_json::Value::from(shown(&unquote(name))));
-        let renamed: Vec<String> = members(object.get()).map(member).collect();
-        *object = json(format!("{{{}}}", renamed.join(", ")));
-    }
-    let lists = record.changed.iter_mut().chain([&mut record.unknown, &mut record.carried]);
-    lists.flatten().for_each(|name| *name = shown(name));
-    record.summary = summary(&record.event, record.changes.as_deref().map(|json: &RawValue| json), record.before_known);
 }

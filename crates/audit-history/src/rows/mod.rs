@@ -17,6 +17,7 @@ mod pass;
 mod tests;
 
 use audit_core::position::{Position, Window};
+use audit_core::shape::Rename;
 use futures::TryStreamExt;
 use futures::stream::StreamExt;
 
@@ -32,6 +33,8 @@ pub use line::line;
 pub struct Asked {
     pub source: String,
     pub table: String,
+    /// The renames of columns that the operator declared.
+    pub renames: Vec<Rename>,
     /// Everything before this position counts, and nothing else.
     pub before: Position,
     /// Bytes of memory that rows may take, about.
@@ -101,7 +104,7 @@ impl TableAt {
     /// Fails if a store cannot be read.
     pub async fn open(store: &Timeline, asked: Asked) -> Result<TableAt, StoreError> {
         let marks = store.marks(&asked.source, &asked.table).await?;
-        let facts = Facts::new(store.shapes(&asked.source, &asked.table).await?, &marks, true);
+        let facts = Facts::new(store.shapes(&asked.source, &asked.table).await?, &asked.renames, &marks, true);
         let store = store.within(Window { from: None, to: Some(asked.before) });
         Ok(TableAt { asked, store, facts })
     }

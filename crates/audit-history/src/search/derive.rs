@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use audit_core::position::{Position, Window};
+use audit_core::rules::Rules;
 use audit_core::stored::Record;
 use serde::Serialize;
 
@@ -37,6 +38,8 @@ pub struct Deriver<'t> {
     store: &'t Timeline,
     source: &'t str,
     matcher: &'t Matcher,
+    /// They say which columns were renamed.
+    rules: &'t Rules,
     facts: HashMap<String, Facts>,
     /// By table and key: the versions that were read of a row, and of all that had its key.
     rows: HashMap<(String, String), HashMap<Position, Derived>>,
@@ -55,11 +58,12 @@ struct Derived {
 }
 
 impl<'t> Deriver<'t> {
-    pub fn new(store: &'t Timeline, source: &'t str, matcher: &'t Matcher) -> Deriver<'t> {
+    pub fn new(store: &'t Timeline, source: &'t str, matcher: &'t Matcher, rules: &'t Rules) -> Deriver<'t> {
         Deriver {
             store,
             source,
             matcher,
+            rules,
             facts: HashMap::new(),
             rows: HashMap::new(),
             order: VecDeque::new(),
@@ -116,7 +120,8 @@ impl<'t> Deriver<'t> {
         if !self.facts.contains_key(table) {
             let marks = self.store.marks(self.source, table).await?;
             // Numbers of versions are not asked for.
-            let facts = Facts::new(self.store.shapes(self.source, table).await?, &marks, false);
+            let renames = self.rules.for_name(table.clone()).rule.renames;
+            let facts = Facts::new(self.store.shapes(self.source, table).await?, &renames, &marks, false);
             self.facts.insert(table.clone(), facts);
         }
         let store = self.store.within(window);

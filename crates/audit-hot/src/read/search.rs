@@ -172,8 +172,8 @@ impl Condition {
         if let Some(to) = wanted.window.to {
             condition.add("position < ?", to.to_string());
         }
-        for column in &wanted.changed {
-            condition.add("(changed IS NULL OR ? = ANY (changed))", column.clone());
+        for one_of in &wanted.changed {
+            condition.add("(changed IS NULL OR changed && ?::text[])", one_of.clone());
         }
         condition.add_span(wanted);
         condition

@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
+use audit_core::rules::Rules;
 use futures::stream::{BoxStream, StreamExt};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::types::Type;
 
 use super::places::Places;
-use super::views::{View, view_name};
+use super::views::{View, values, view_name};
 use super::{HotReader, ReadError, failed};
 
 /// How a value is written as JSON.
@@ -33,11 +34,11 @@ pub struct SqlAnswer {
 }
 
 impl HotReader {
-    /// The views that SQL can name.
+    /// The views that SQL can name. `rules` say which renames of columns the operator declared.
     ///
     /// # Errors
     /// Fails if the database cannot be read.
-    pub async fn views(&self, source: &str) -> Result<Vec<View>, ReadError> {
+    pub async fn views(&self, source: &str, rules: &Rules) -> Result<Vec<View>, ReadError> {
         let all = self.tables(source).await?;
         let places = Places::of(&self.client, &self.whose, source, &[]).await?;
         let mut views = vec![View::versions(source, &places)];
@@ -45,7 +46,9 @@ impl HotReader {
             let shapes = self.shapes(source, table).await?;
             if !shapes.is_empty() {
                 let places = Places::of(&self.client, &self.whose, source, std::slice::from_ref(table)).await?;
-                views.push(View::of_table(view_name(table, &all), source, table, &shapes, &places));
+                let renames = rules.for_name(table.clone()).rule.renames;
+                let values = values(&shapes, &renames);
+                views.push(View::of_table(view_name(table, &all), source, table, values, &places));
             }
         }
         Ok(views)
@@ -56,7 +59,13 @@ impl HotReader {
     ///
     /// # Errors
     /// Fails if the query is refused; later errors are items of the stream.
-    pub async fn sql(&self, source: &str, query: &str, timeout: Duration) -> Result<SqlAnswer, ReadError> {
+    pub async fn sql(
+        &self,
+        source: &str,
+        rules: &Rules,
+        query: &str,
+        timeout: Duration,
+    ) -> Result<SqlAnswer, ReadError> {
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {}; \
              SET LOCAL search_path = pg_catalog",
@@ -64,7 +73,7 @@ impl HotReader {
         );
         self.client.batch_execute(&begin).await.map_err(failed("beginning to read"))?;
         // This also takes the snapshot, after which nothing can make the transaction write.
-        let views = self.views(source).await?;
+        let views = self.views(source, rules).await?;
         let named = views.iter().filter(|view| view.is_named_in(query)).map(View::expression);
         let named: Vec<String> = named.collect();
         let with = if named.is_empty() { String::new() } else { format!("WITH {}\n", named.join(",\n")) };

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use audit_core::shape::Shape;
+use audit_core::shape::{ColumnNames, Rename, Shape};
 use audit_core::value::Kind;
 
 use super::places::Places;
@@ -57,7 +57,7 @@ impl View {
     }
 
     /// The versions of one table, with `old_` and `new_` values of the types that the columns have in the source.
-    pub(super) fn of_table(name: String, source: &str, table: &str, shapes: &[Shape], places: &Places) -> View {
+    pub(super) fn of_table(name: String, source: &str, table: &str, values: Vec<Values>, places: &Places) -> View {
         let mut columns: Vec<(String, String)> = Vec::new();
         let mut selected: Vec<String> = Vec::new();
         for name in RECORD {
@@ -68,11 +68,10 @@ impl View {
                 name => name.to_owned(),
             });
         }
-        for (column, kind) in values(shapes) {
+        for Values { column, kind, stored } in values {
             for (prefix, image, side) in [("old", "before", 0), ("new", "after", 1)] {
                 let column_name = free_name(&format!("{prefix}_{column}"), &columns);
-                let member = literal(&column);
-                let value = format!("coalesce({image}->{member}, changes->{member}->{side})");
+                let value = value(&stored, image, side);
                 let (sql_type, typed) = typed(kind.as_ref(), &value);
                 selected.push(format!("{typed} AS {}", ident(&column_name)));
                 columns.push((column_name, sql_type.to_owned()));
@@ -134,21 +133,61 @@ fn free_name(name: &str, columns: &[(String, String)]) -> String {
     std::iter::once(cut(name.to_owned())).chain(numbered).find(is_free).unwrap_or_default()
 }
 
-/// The columns of all shapes in the order in which they came; the kind is `None` if it was not always the same.
-fn values(shapes: &[Shape]) -> Vec<(String, Option<Kind>)> {
-    let (mut order, mut kinds) = (Vec::new(), BTreeMap::<&str, Option<&Kind>>::new());
-    for column in shapes.iter().flat_map(|shape| &shape.columns) {
-        match kinds.get_mut(column.name.as_str()) {
-            Some(kind) if *kind == Some(&column.kind) => {}
-            Some(kind) => *kind = None,
-            None => {
-                order.push(column.name.clone());
-                kinds.insert(&column.name, Some(&column.kind));
-            }
+/// A column's values, under every name that it has had.
+pub(super) struct Values {
+    /// The name that it has now.
+    column: String,
+    /// `None` if it was not always the same.
+    kind: Option<Kind>,
+    /// The names under which versions have it, each with the shapes in which it is this column; none if it always is.
+    stored: Vec<(String, Vec<u32>)>,
+}
+
+/// The columns of all shapes in the order in which they came.
+pub(super) fn values(shapes: &[Shape], renames: &[Rename]) -> Vec<Values> {
+    let names = ColumnNames::of(shapes, renames);
+    let mut all: Vec<Values> = Vec::new();
+    for (shape, column) in shapes.iter().flat_map(|shape| shape.columns.iter().map(move |column| (shape, column))) {
+        let (version, kind) = (shape.schema_version, Some(&column.kind));
+        let shown = names.shown(version, &column.name);
+        let Some(known) = all.iter_mut().find(|known| known.column == shown) else {
+            let stored = vec![(column.name.clone(), vec![version])];
+            all.push(Values { column: shown.into_owned(), kind: kind.cloned(), stored });
+            continue;
+        };
+        known.kind = known.kind.take().filter(|known| Some(known) == kind);
+        match known.stored.iter_mut().find(|(name, _)| *name == column.name) {
+            Some((_, versions)) => versions.push(version),
+            None => known.stored.push((column.name.clone(), vec![version])),
         }
     }
-    let kind = |name: &String| kinds.get(name.as_str()).copied().flatten().cloned();
-    order.iter().map(|name| (name.clone(), kind(name))).collect()
+    let uses = all.iter().flat_map(|values| values.stored.iter().map(|(name, _)| name.clone()));
+    let uses = uses.fold(BTreeMap::<String, usize>::new(), |mut uses, name| {
+        *uses.entry(name).or_default() += 1;
+        uses
+    });
+    let alone = |name: &String| uses.get(name).is_none_or(|count| *count < 2);
+    all.iter_mut().flat_map(|values| &mut values.stored).filter(|(name, _)| alone(name)).for_each(|(_, v)| v.clear());
+    all
+}
+
+/// The value on one side, as JSON.
+fn value(stored: &[(String, Vec<u32>)], image: &str, side: u8) -> String {
+    let one = |(name, versions): &(String, Vec<u32>)| {
+        let member = literal(name);
+        let value = format!("coalesce({image}->{member}, changes->{member}->{side})");
+        match versions.as_slice() {
+            [] => value,
+            versions => {
+                let versions: Vec<String> = versions.iter().map(u32::to_string).collect();
+                format!("CASE WHEN schema_version IN ({}) THEN {value} END", versions.join(", "))
+            }
+        }
+    };
+    match stored {
+        [only] => one(only),
+        all => format!("coalesce({})", all.iter().map(one).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// The SQL type for a kind, and the value as that type. A value that does not fit it, for example because it is

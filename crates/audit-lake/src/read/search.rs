@@ -259,9 +259,9 @@ fn is_wanted(rows: &Rows, at: usize, wanted: &Wanted) -> bool {
         && is_one(&wanted.actors, "cdc_actor_id")
         && (wanted.xids.is_empty() || rows.number("cdc_xid", at).is_some_and(|xid| wanted.xids.contains(&xid)))
         && (wanted.changed.is_empty()
-            || rows
-                .names("cdc_changed", at)
-                .is_none_or(|changed| wanted.changed.iter().all(|column| changed.contains(column))))
+            || rows.names("cdc_changed", at).is_none_or(|changed| {
+                wanted.changed.iter().all(|one_of| one_of.iter().any(|column| changed.contains(column)))
+            }))
 }
 
 /// Whether the position is a wanted one.

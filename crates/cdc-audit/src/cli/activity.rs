@@ -54,7 +54,7 @@ pub struct Args {
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     args.reader.check(config)?;
     let rules = rules(&args.rule, config)?;
-    let clock = args.when.clock()?;
+    let clock = args.when.clock(config)?;
     let (since, until) = args.when.span(&clock, DAYS)?;
     let tenant = args.tenant.map(argument).transpose()?;
     let store = open_reachable(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use audit_config::ByteSize;
 use audit_core::position::Position;
+use audit_core::rules::Rules;
 use audit_history::question::point::Point;
 use audit_history::rows::files::{Folder, RowsManifest, csv_header, csv_line};
 use audit_history::rows::{Asked, Row, RowsError, TableAt, line};
@@ -62,6 +63,7 @@ pub struct Args {
 struct AsOf<'a> {
     args: &'a Args,
     source: &'a str,
+    rules: Rules,
     question: Question,
     before: Position,
     told: Told,
@@ -94,7 +96,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         _ => String::new(),
     };
     note(format!("as of {meant}position {at}"));
-    let mut asked = AsOf { args: &args, source, question, before, told: Told::default() };
+    let mut asked = AsOf { args: &args, source, rules: config.rules(), question, before, told: Told::default() };
     match &args.to {
         Some(to) => asked.write(&store, to, coverage.clone()).await?,
         None => asked.show(&store).await?,
@@ -117,7 +119,7 @@ async fn ask(args: &Args, store: &Timeline, config: &Config) -> Result<Question,
     }
     words.extend(args.filters.iter().cloned());
     let asker = Asker { config, store, reader: &args.source.reader, action: "as-of" };
-    let clock = super::when::clock("UTC")?;
+    let clock = super::when::clock(None, config)?;
     let mut question = asker.asked(&words, &FilterArgs::default(), &clock).await?;
     if let Some(term) = question.filter.terms.iter().find(|term| !term.is_about_rows()) {
         return Err(CliError::new(format!("{term} asks about versions, and as-of shows rows"))
@@ -136,7 +138,7 @@ async fn ask(args: &Args, store: &Timeline, config: &Config) -> Result<Question,
 /// The wanted tables of each part of the store, with its tenant.
 pub async fn tables(
     store: &Timeline,
-    source: &str,
+    (source, rules): (&str, &Rules),
     wanted: &[String],
     before: Position,
     memory: ByteSize,
@@ -146,7 +148,8 @@ pub async fn tables(
         let known = part.store.tables(source).await?;
         for table in known.into_iter().filter(|table| wanted.contains(table)) {
             let memory = usize::try_from(memory.get()).unwrap_or(usize::MAX);
-            let asked = Asked { source: source.to_owned(), table, before, memory };
+            let renames = rules.for_name(table.clone()).rule.renames;
+            let asked = Asked { source: source.to_owned(), table, renames, before, memory };
             tables.push((part.tenant.as_deref().map(str::to_owned), TableAt::open(&part.store, asked).await?));
         }
     }
@@ -155,7 +158,7 @@ pub async fn tables(
 
 impl AsOf<'_> {
     async fn tables(&self, store: &Timeline) -> Result<Vec<(Option<String>, TableAt)>, CliError> {
-        tables(store, self.source, &self.question.tables, self.before, self.args.memory).await
+        tables(store, (self.source, &self.rules), &self.question.tables, self.before, self.args.memory).await
     }
 
     /// Gives each row that is part of the answer, until `each` says that it has enough.

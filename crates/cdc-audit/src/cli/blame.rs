@@ -74,44 +74,38 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     Ok(asked.close(ExitCode::SUCCESS))
 }
 
-fn line(asked: &Asked, row: &Standing, column: &str, known: &Known, setter: Option<&Setter>) -> [String; 7] {
+fn line(asked: &Asked<'_>, row: &Standing, column: &str, known: &Known, setter: Option<&Setter>) -> [String; 7] {
+    let called = asked.called(row.schema_version, column).into_owned();
     let value = |known: &Known| shown(&asked.facts, row.schema_version, column, known);
     let Some(setter) = setter.filter(|_| known.value().is_some()) else {
-        return [
-            column.to_owned(),
-            value(known),
-            String::new(),
-            String::new(),
-            String::new(),
-            String::new(),
-            String::new(),
-        ];
+        return [called, value(known), String::new(), String::new(), String::new(), String::new(), String::new()];
     };
     let (since, age) = (asked.time(setter.at), span((asked.clock.now.0 - setter.at.0) / 1_000_000));
     let caution = if setter.verified == Some(false) { "?" } else { "" };
-    let by = setter.actor_id.as_ref().map(|actor| format!("{actor}{caution}")).unwrap_or_default();
+    let by =
+        setter.actor_id.as_ref().map(|actor| format!("{}{caution}", asked.actors.shown(actor))).unwrap_or_default();
     let why = setter.reason.clone().unwrap_or_default();
     match (setter.certain, setter.event.as_str()) {
-        (true, "created") => [column.to_owned(), value(known), since, age, by, why, "(created)".to_owned()],
+        (true, "created") => [called, value(known), since, age, by, why, "(created)".to_owned()],
         (true, _) => {
             let before = setter.before.as_ref().map(value).unwrap_or_default();
-            [column.to_owned(), value(known), since, age, by, why, before]
+            [called, value(known), since, age, by, why, before]
         }
         (false, _) => {
             let baseline = setter.baseline.map(|number| format!("baseline {number}")).unwrap_or_default();
             let before = format!("before {since}");
-            [column.to_owned(), value(known), before, "–".to_owned(), "unknown".to_owned(), baseline, "?".to_owned()]
+            [called, value(known), before, "–".to_owned(), "unknown".to_owned(), baseline, "?".to_owned()]
         }
     }
 }
 
-fn as_json(asked: &Asked, row: &Standing, column: &str, known: &Known, setter: Option<&Setter>) -> String {
+fn as_json(asked: &Asked<'_>, row: &Standing, column: &str, known: &Known, setter: Option<&Setter>) -> String {
     let certain = setter.filter(|setter| setter.certain);
     let text = |value: serde_json::Value| value.to_string();
     let before = setter.and_then(|setter| setter.before.as_ref()).and_then(Known::value).unwrap_or("null");
     let derived = setter.and_then(|setter| setter.before.as_ref()).is_some_and(Known::is_derived);
     object([
-        ("column", text(json!(column)).as_str()),
+        ("column", text(json!(asked.called(row.schema_version, column))).as_str()),
         ("value", known.value().unwrap_or("null")),
         ("knowledge", text(json!(knowledge(&asked.facts, row.schema_version, column, known))).as_str()),
         ("since", text(json!(certain.map(|setter| setter.at.to_string()))).as_str()),
@@ -119,6 +113,7 @@ fn as_json(asked: &Asked, row: &Standing, column: &str, known: &Known, setter: O
         ("version", text(json!(certain.and_then(|setter| setter.version))).as_str()),
         ("position", text(json!(setter.map(|setter| setter.position))).as_str()),
         ("by", text(json!(certain.and_then(|setter| setter.actor_id.as_deref()))).as_str()),
+        ("actor_name", text(json!(certain.and_then(|setter| asked.actors.name(setter.actor_id.as_deref())))).as_str()),
         ("reason", text(json!(certain.and_then(|setter| setter.reason.as_deref()))).as_str()),
         ("verified", text(json!(certain.and_then(|setter| setter.verified))).as_str()),
         ("before", before),

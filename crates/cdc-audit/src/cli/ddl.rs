@@ -1,8 +1,9 @@
 //! `cdc-audit ddl`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use audit_core::shape::Shape;
+use audit_core::shape::{ColumnNames, Rename, Shape};
 use audit_core::table::companion_of;
 use audit_core::value::Kind;
 use audit_ddl::{Column, Engine, Lake, Layout, Place, Row, Table, Type};
@@ -75,23 +76,23 @@ pub async fn described(
     table: Option<&str>,
 ) -> Result<Vec<Lake>, CliError> {
     let sink = (lake::all(config).len() > 1).then(|| name.to_owned());
-    let described = describe(settings, reader, &config.source.name, table).await?;
+    let described = describe(config, settings, reader, table).await?;
     Ok(described.into_iter().map(|described| Lake { sink: sink.clone(), ..described }).collect())
 }
 
 /// The lake, or its parts where tenants have stores of their own.
 async fn describe(
-    config: &LakeConfig,
+    config: &Config,
+    settings: &LakeConfig,
     reader: &LakeReader,
-    source: &str,
     table: Option<&str>,
 ) -> Result<Vec<Lake>, CliError> {
     let mut described = Vec::new();
     for part in reader.each().await? {
-        described.extend(describe_part(config, &part, source, table).await?);
+        described.extend(describe_part(config, settings, &part, table).await?);
     }
     if described.is_empty() {
-        let known = reader.tables(source).await?;
+        let known = reader.tables(&config.source.name).await?;
         let hint = match known.is_empty() {
             true => "no table has versions yet".to_owned(),
             false => format!("tables with versions: {}", known.join(", ")),
@@ -103,16 +104,18 @@ async fn describe(
 
 /// `None` where it has no such table.
 async fn describe_part(
-    config: &LakeConfig,
+    config: &Config,
+    settings: &LakeConfig,
     reader: &LakeReader,
-    source: &str,
     table: Option<&str>,
 ) -> Result<Option<Lake>, CliError> {
+    let (source, rules) = (config.source.name.as_str(), config.rules());
     let mut wanted = reader.tables(source).await?;
     wanted.retain(|name| table.is_none_or(|table| table == name));
     if wanted.is_empty() {
         return Ok(None);
     }
+    let rules = &rules;
     let described = futures::stream::iter(wanted).map(|name| async move {
         match reader.describe(source, &name).await {
             Err(LakeError::NoTable { .. }) if table.is_none() => {
@@ -120,7 +123,7 @@ async fn describe_part(
                 eprintln!("left out: the folder of {shown} holds no table; its first commit may be still to come");
                 Ok(None)
             }
-            description => as_table(&name, description?).map(Some),
+            description => as_table(&name, description?, &rules.for_name(name.clone()).rule.renames).map(Some),
         }
     });
     let described: Vec<Option<Table>> = described.buffered(CONCURRENT).try_collect().await?;
@@ -128,7 +131,7 @@ async fn describe_part(
     if tables.is_empty() {
         return Ok(None);
     }
-    let (store, url) = (&config.store, reader.url()?);
+    let (store, url) = (&settings.store, reader.url()?);
     let place = Place::of(&url, store.endpoint.as_deref(), store.account.as_deref())
         .ok_or_else(|| CliError::new(format!("{url} is no place that other engines read")))?;
     Ok(Some(Lake {
@@ -141,7 +144,7 @@ async fn describe_part(
     }))
 }
 
-fn as_table(name: &str, description: TableDescription) -> Result<Table, CliError> {
+fn as_table(name: &str, description: TableDescription, renames: &[Rename]) -> Result<Table, CliError> {
     let TableDescription { folder, partition_columns, fields, shapes, first_year, listed } = description;
     let partitions: Vec<&str> = partition_columns.iter().map(String::as_str).collect();
     let layout = Layout::of(&partitions).ok_or_else(|| {
@@ -152,6 +155,7 @@ fn as_table(name: &str, description: TableDescription) -> Result<Table, CliError
         // Only the table of gaps has no shape.
         None => name.split_once('.').map_or_else(Default::default, |(schema, table)| (schema.into(), table.into())),
     };
+    let names = ColumnNames::of(&shapes, renames);
     let own = fields.into_iter().filter(|field| !partition_columns.contains(&field.name));
     Ok(Table {
         schema,
@@ -160,13 +164,13 @@ fn as_table(name: &str, description: TableDescription) -> Result<Table, CliError
         layout,
         first_year,
         listed,
-        columns: own.filter_map(|field| as_column(field, &shapes)).collect(),
+        columns: own.filter_map(|field| as_column(field, &shapes, &names)).collect(),
         versions: shapes.iter().map(|shape| shape.schema_version).collect(),
     })
 }
 
 /// `None` for the struct with the row before, which statements leave out: not every engine can declare one that grows.
-fn as_column(field: FieldDescription, shapes: &[Shape]) -> Option<Column> {
+fn as_column(field: FieldDescription, shapes: &[Shape], names: &ColumnNames) -> Option<Column> {
     let kind: Type = field.kind.parse().ok()?;
     let row = field.source.map(|(source, source_kind)| {
         let source_kind = source_kind.parse().unwrap_or(Kind::Text);
@@ -175,10 +179,17 @@ fn as_column(field: FieldDescription, shapes: &[Shape]) -> Option<Column> {
         let has = |shape: &&Shape| {
             shape.columns.iter().any(|column| column.name == source || beside == Some(column.name.as_str()))
         };
+        let versions: Vec<u32> = shapes.iter().filter(has).map(|shape| shape.schema_version).collect();
+        let mut now: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for version in &versions {
+            now.entry(names.shown(*version, &source).into_owned()).or_default().push(*version);
+        }
+        now.retain(|name, in_shapes| *name != source || *in_shapes != versions);
         Row {
             json: matches!(source_kind, Kind::Jsonb | Kind::Array(_)),
             zone: source_kind == Kind::TimestampTz,
-            versions: shapes.iter().filter(has).map(|shape| shape.schema_version).collect(),
+            versions,
+            names: now.into_iter().collect(),
             source,
         }
     });

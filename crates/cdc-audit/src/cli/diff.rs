@@ -73,7 +73,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let sides = [Side { schema_version: shape_a, state: &state_a }, Side { schema_version: shape_b, state: &state_b }];
     let found = diff(&asked.facts, sides[0], sides[1]);
     if json {
-        print_exactly(as_json(&asked, &found, &first, &second))?;
+        print_exactly(as_json(&asked, &found, shape_b, &first, &second))?;
     } else {
         note(format!("{} {}: {} and {}", asked.table, asked.given, first, second));
         let set_by = |column: &str| match &b {
@@ -83,7 +83,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         let set_by = |column: &str| {
             let setter = set_by(column)?;
             let number = setter.version.map(|number| format!("v{number} ")).unwrap_or_default();
-            Some(format!("{number}{}", setter.actor_id.as_deref().unwrap_or_default()))
+            let who = setter.actor_id.as_deref().map(|id| asked.actors.shown(id)).unwrap_or_default();
+            Some(format!("{number}{who}"))
         };
         show(&asked, &found, (shape_a, shape_b), set_by)?;
     }
@@ -92,7 +93,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
 }
 
 fn show(
-    asked: &Asked,
+    asked: &Asked<'_>,
     found: &Diff,
     (shape_a, shape_b): (u32, u32),
     set_by: impl Fn(&str) -> Option<String>,
@@ -109,11 +110,14 @@ fn show(
     lines.extend(found.unknown.iter().map(|(column, why)| (column.as_str(), format!("?  {why}"), String::new())));
     lines.sort_by_cached_key(|(column, ..)| asked.facts.place(column));
     let mut rows = table(&["column", "then → now", "by"]);
-    lines.into_iter().for_each(|(column, what, by)| rows.add_row([column, what.as_str(), by.as_str()]));
+    lines.into_iter().for_each(|(column, what, by)| {
+        rows.add_row([asked.called(shape_b, column).as_ref(), what.as_str(), by.as_str()])
+    });
     rows.print()
 }
 
-fn as_json(asked: &Asked, found: &Diff, a: &str, b: &str) -> String {
+fn as_json(asked: &Asked<'_>, found: &Diff, schema_version: u32, a: &str, b: &str) -> String {
+    let called = |column: &str| asked.called(schema_version, column).into_owned();
     let mut changes: Vec<(&str, String)> = found
         .changes
         .iter()
@@ -122,14 +126,16 @@ fn as_json(asked: &Asked, found: &Diff, a: &str, b: &str) -> String {
         })
         .collect();
     changes.sort_by_cached_key(|(column, _)| asked.facts.place(column));
+    let changes: Vec<(String, String)> = changes.into_iter().map(|(column, sides)| (called(column), sides)).collect();
     let mut same: Vec<&String> = found.same.keys().collect();
     same.sort_by_cached_key(|column| asked.facts.place(column));
+    let same: Vec<String> = same.into_iter().map(|column| called(column)).collect();
     let unknown: serde_json::Map<String, Value> =
-        found.unknown.iter().map(|(column, why)| (column.clone(), why.name().into())).collect();
+        found.unknown.iter().map(|(column, why)| (called(column), why.name().into())).collect();
     object([
         ("a", json!(a).to_string().as_str()),
         ("b", json!(b).to_string().as_str()),
-        ("changes", object(changes.iter().map(|(column, sides)| (*column, sides.as_str()))).as_str()),
+        ("changes", object(changes.iter().map(|(column, sides)| (column.as_str(), sides.as_str()))).as_str()),
         ("same", json!(same).to_string().as_str()),
         ("unknown", Value::Object(unknown).to_string().as_str()),
     ])

@@ -118,7 +118,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     args.reader.check(config)?;
     let tenant = args.tenant.map(argument).transpose()?;
     let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
-    let (since, until) = args.when.ends(&args.when.clock()?)?;
+    let (since, until) = args.when.ends(&args.when.clock(config)?)?;
     let mut tables = Vec::new();
     for table in &args.table {
         tables.push(subject::table(config, &store, table).await?);

@@ -5,17 +5,16 @@ use std::ffi::OsString;
 
 use audit_core::mac::{Space, write_sha256};
 use audit_core::method::{Algorithm, Method, MethodRule};
-use audit_core::position::Micros;
 use audit_core::protect::DEFAULT_CLASS;
 use audit_core::rules::Rules;
 use audit_history::Timeline;
 use audit_history::question::filter::{Attribute, Condition, Filter};
 use audit_history::question::matcher::{Columns, Matcher, Sought, Unfit};
 use audit_history::question::time::Clock;
-use audit_history::question::zone::zone;
 use audit_keys::{Access, Opener, Searched};
 
 use super::subject;
+use super::when::clock;
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::role::{Reader, os_user};
@@ -91,17 +90,10 @@ impl FilterArgs {
         let mut words: Vec<String> = named.into_iter().filter_map(word).collect();
         if let Some(field) = &self.field {
             let side = |side: &Option<String>| side.clone().unwrap_or_default();
-            words.push(format!(".{field}:{}->{}", side(&self.old), side(&self.new)));
+            words.push(format!("\"{field}\":{}->{}", side(&self.old), side(&self.new)));
         }
         words
     }
-}
-
-/// Now, and the zone that was asked for, else the configured one.
-pub fn clock(tz: Option<&str>, config: &Config) -> Result<Clock, CliError> {
-    let name = tz.unwrap_or(&config.display.time_zone);
-    let zone = zone(name).map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
-    Ok(Clock { now: Micros::now(), zone })
 }
 
 /// A question over tables: which, and what of them.
@@ -181,13 +173,11 @@ impl Asker<'_> {
         clock: &Clock,
     ) -> Result<Vec<String>, CliError> {
         let unfit = |error: Unfit| CliError::of(&error).hint(error.hint()).code(code::USAGE);
-        let mut shaped = Vec::new();
+        let mut columns = Vec::new();
         for table in tables {
             let shapes = self.store.shapes(&self.config.source.name, &table).await?;
-            shaped.push((rules.for_name(table.clone()), shapes, table));
+            columns.push(Columns::new(&table, &shapes, rules.for_name(table.clone())));
         }
-        let columns: Vec<Columns<'_>> =
-            shaped.iter().map(|(rules, shapes, table)| Columns::new(table, shapes, rules)).collect();
         for column in filter.columns() {
             if !columns.iter().any(|columns| columns.has(column)) {
                 let mut known: Vec<String> = columns.iter().flat_map(Columns::names).map(str::to_owned).collect();

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::row::{Asked, RowArgs};
 use crate::access::{Purpose, report, revealer};
+use crate::actors::Named;
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{note, print_exactly, print_json};
@@ -64,9 +65,6 @@ pub struct Args {
     /// Without what an undo has put back, and without that undo.
     #[arg(long)]
     net: bool,
-    /// Columns under the names that they had then.
-    #[arg(long)]
-    raw: bool,
     /// Show encrypted values in plain; each is written to the access log first.
     #[arg(long)]
     decrypt: bool,
@@ -81,14 +79,14 @@ enum Shape {
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let Args { row, limit, before, head, page, .. } = args;
-    let Args { field, to, changed_within, diff, shape, with_row, all, net, raw, decrypt, purpose, .. } = args;
-    let json = row.source.json;
+    let Args { field, to, changed_within, diff, shape, with_row, all, net, decrypt, purpose, .. } = args;
+    let (json, raw) = (row.source.json, row.raw);
     let mut revealer = match decrypt {
         true => Some(revealer((&purpose, &row.source.reader), config, "history", u64::MAX).await?),
         false => None,
     };
     let asked = Asked::read(row, config).await?;
-    field.iter().try_for_each(|field| asked.has_column(field))?;
+    let field = field.iter().map(|field| asked.column(field)).collect::<Result<Vec<_>, _>>()?;
     let then = asked.then(None);
     let wanted = Wanted { fields: &field, to: &to, all };
     if let Some(within) = changed_within {
@@ -112,14 +110,15 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let next = versions.last().filter(|_| versions.len() == limit).map(|oldest| oldest.record.position);
     match (json, shape.is_some() || with_row, field.is_empty()) {
         _ if page => {
-            let items: Vec<Told> =
-                versions.iter().map(|version| Told::of(&asked.facts, version, &undone, raw)).collect();
+            let told = |version: &Version| Told::of(&asked.facts, version, &undone, raw);
+            let told: Vec<Told> = versions.iter().map(told).collect();
+            let items: Vec<_> = told.iter().map(|told| named(&asked, told)).collect();
             print_json(&json!({ "items": items, "next": next, "head": coverage.head, "coverage": coverage }))?;
         }
         (_, true, _) => print_exactly(trail(&asked, &then, (&versions, &undone), with_row, raw))?,
         (true, _, true) => {
-            let told = |version| print_json(&Told::of(&asked.facts, version, &undone, raw));
-            versions.iter().try_for_each(told)?;
+            let told = |version: &Version| Told::of(&asked.facts, version, &undone, raw);
+            versions.iter().try_for_each(|version| print_json(&named(&asked, &told(version))))?;
         }
         (_, _, false) => fields::show(&asked, &versions, &wanted, json)?,
         (false, _, true) if diff => lines::diff(&asked, &versions)?,
@@ -132,6 +131,10 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let code = asked.strict.close(&coverage, ExitCode::SUCCESS);
     asked.explain();
     Ok(code)
+}
+
+fn named<'n>(asked: &'n Asked<'_>, told: &'n Told) -> Named<'n, Told> {
+    Named { version: told, actor_name: asked.actors.name(told.record.actor_id.as_deref()) }
 }
 
 /// Which versions are wanted.
@@ -152,7 +155,7 @@ impl Wanted<'_> {
 
 /// Whether there was a change after a time. ⚠ A version of which it is not known whether it changed the column is
 /// neither yes nor no.
-fn changed(asked: &Asked, then: &Then<'_>, wanted: &Wanted<'_>, within: &str) -> Result<ExitCode, CliError> {
+fn changed(asked: &Asked<'_>, then: &Then<'_>, wanted: &Wanted<'_>, within: &str) -> Result<ExitCode, CliError> {
     let refused =
         |error: audit_history::question::time::NotATime| CliError::of(&error).hint(error.hint()).code(code::USAGE);
     let since = asked.clock.time(within).map_err(refused)?;
@@ -179,7 +182,7 @@ fn changed(asked: &Asked, then: &Then<'_>, wanted: &Wanted<'_>, within: &str) ->
 
 /// `[{event, changes, at, by, reason}]`, or the row with that inside.
 fn trail(
-    asked: &Asked,
+    asked: &Asked<'_>,
     then: &Then<'_>,
     (versions, undone): (&[Version], &Undone),
     with_row: bool,

@@ -26,6 +26,7 @@ pub mod resume;
 pub mod rollback;
 pub mod row;
 pub mod run;
+pub mod schema;
 pub mod search;
 pub mod setup;
 pub mod show;

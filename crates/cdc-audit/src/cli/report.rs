@@ -9,6 +9,7 @@ use audit_history::report::{self, Looked, Report, ReportRequest, largest_first};
 use audit_keys::KeyStore;
 use clap::ValueEnum;
 
+use crate::actors::Actors;
 use crate::cli::covered::Strict;
 use crate::cli::subject;
 use crate::cli::when::When;
@@ -75,7 +76,7 @@ enum Format {
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     args.reader.check(config)?;
-    let clock = args.when.clock()?;
+    let clock = args.when.clock(config)?;
     let (since, until) = args.when.span(&clock, DAYS)?;
     let tenant = args.tenant.map(argument).transpose()?;
     let store = open_reachable(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
@@ -105,11 +106,15 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         since,
         until,
         zone: clock.zone,
-        zone_name: args.when.zone_name().to_owned(),
+        zone_name: args.when.zone_name(config).to_owned(),
         config_fingerprint: fingerprint(config)?,
         looked: looked(config, &args.reader, (since, until)).await?,
     };
     let mut report = report::report(&store, &request).await?;
+    let mut actors = Actors::new(config, false);
+    actors.read_ids(largest_first(&report.changes_by_actor).into_iter().map(|(id, _)| id)).await;
+    let named = |id: &String| Some((id.clone(), actors.name(Some(id))?.to_owned()));
+    report.actor_names = report.changes_by_actor.keys().filter_map(named).collect();
     if let Some(head) = args.head {
         report.coverage = report.coverage.up_to(head);
     }
@@ -164,7 +169,7 @@ fn bar(count: u64, most: u64) -> String {
 fn parts(report: &Report) -> [(&'static str, Vec<(String, u64)>); 4] {
     let owned = |rows: Vec<(&str, u64)>| rows.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
     [
-        ("by actor", owned(report.actors())),
+        ("by actor", report.actors()),
         ("by table", owned(largest_first(&report.changes_by_table))),
         ("by event", owned(largest_first(&report.changes_by_event))),
         ("by day", report.timeline()),

@@ -11,6 +11,7 @@ use audit_history::question::time::Clock;
 use audit_history::row::{Absent, Facts, Found, Known, State, Then, Through, Version, place};
 use audit_history::{Coverage, Timeline};
 
+use crate::actors::Actors;
 use crate::cli::covered::Strict;
 use crate::cli::point;
 use crate::cli::subject::{self, KeyOf};
@@ -32,6 +33,9 @@ pub struct RowArgs {
     /// The row's key: `42`; of several columns `42,3`, "order_id=42 line=3", or a JSON array. `-`: a line of standard input, which no other
     /// user of the machine can see.
     pub key: String,
+    /// Columns under the names that they had then, and actors by their ids alone.
+    #[arg(long)]
+    pub raw: bool,
     #[command(flatten)]
     pub source: SourceArgs,
 }
@@ -45,9 +49,9 @@ pub struct SourceArgs {
     /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
-    /// The time zone of times that are given and shown: `Europe/Rome`, `+02:00`.
-    #[arg(long, value_name = "ZONE", default_value = "UTC")]
-    tz: String,
+    /// The time zone of times that are given and shown: `Europe/Rome`, `+02:00`. Default: the configured one, else UTC.
+    #[arg(long, value_name = "ZONE")]
+    tz: Option<String>,
     /// JSON, one record a line.
     #[arg(long)]
     pub json: bool,
@@ -60,7 +64,7 @@ pub struct SourceArgs {
 }
 
 /// A row's trail, as it was read.
-pub struct Asked {
+pub struct Asked<'c> {
     /// The table's whole name.
     pub table: String,
     /// The key as it was given, and as it is stored.
@@ -74,6 +78,8 @@ pub struct Asked {
     pub coverage: Coverage,
     pub strict: Strict,
     pub clock: Clock,
+    raw: bool,
+    pub actors: Actors<'c>,
     source: String,
     store: Timeline,
     explain: Explain,
@@ -85,7 +91,7 @@ impl SourceArgs {
     pub async fn open(&self, config: &Config) -> Result<(Timeline, Clock), CliError> {
         let tenant = self.tenant.clone().map(argument).transpose()?;
         self.reader.check(config)?;
-        let clock = clock(&self.tz)?;
+        let clock = clock(self.tz.as_deref(), config)?;
         let store = open_reachable(config, self.from.as_deref(), tenant.as_deref(), &self.reader).await?;
         self.explain.begin(&store);
         Ok((store, clock))
@@ -97,9 +103,9 @@ impl SourceArgs {
     }
 }
 
-impl Asked {
-    pub async fn read(args: RowArgs, config: &Config) -> Result<Asked, CliError> {
-        let RowArgs { table, key: given, source } = args;
+impl<'c> Asked<'c> {
+    pub async fn read(args: RowArgs, config: &'c Config) -> Result<Asked<'c>, CliError> {
+        let RowArgs { table, key: given, raw, source } = args;
         let given = argument(given)?;
         let (store, clock) = source.open(config).await?;
         let table = subject::table(config, &store, &table).await?;
@@ -109,13 +115,32 @@ impl Asked {
         records.reverse();
         let marks = store.marks(name, &table).await?;
         let complete = records.len() < VERSIONS_MAX as usize;
-        let facts = Facts::new(store.shapes(name, &table).await?, &marks, complete);
+        let renames = config.rules().for_name(table.clone()).rule.renames;
+        let facts = Facts::new(store.shapes(name, &table).await?, &renames, &marks, complete);
         let mut coverage = store.coverage(name).await?;
         let is_first = records.first().is_some_and(|record| record.event == "created");
         coverage.numbered_from = (store.is_partial() && !is_first).then(|| store.sink().to_owned());
-        let (name, strict, explain, json) = (name.clone(), source.strict, source.explain, source.json);
-        let source = name;
-        Ok(Asked { table, given, key, records, marks, facts, coverage, strict, clock, source, store, explain, json })
+        let mut actors = Actors::new(config, raw);
+        actors.read(&records).await;
+        let SourceArgs { strict, explain, json, .. } = source;
+        let source = name.clone();
+        Ok(Asked {
+            table,
+            given,
+            key,
+            records,
+            marks,
+            facts,
+            coverage,
+            strict,
+            clock,
+            raw,
+            actors,
+            source,
+            store,
+            explain,
+            json,
+        })
     }
 
     /// After the answer: what was read for it, if that is asked for.
@@ -179,14 +204,21 @@ impl Asked {
         columns
     }
 
-    /// The column that was asked for, by the name that it has now.
-    pub fn has_column(&self, column: &str) -> Result<(), CliError> {
+    /// The name under which a column is shown that is called `column` now.
+    pub fn called<'n>(&self, schema_version: u32, column: &'n str) -> Cow<'n, str> {
+        if self.raw { self.facts.stored(schema_version, column) } else { Cow::Borrowed(column) }
+    }
+
+    /// The name that a column has now which was asked for by that name or a former one.
+    pub fn column(&self, given: &str) -> Result<String, CliError> {
+        let column = self.facts.names().meant(given);
         let columns: Vec<&str> = self
             .facts
             .newest()
             .map_or_else(Vec::new, |shape| shape.columns.iter().map(|column| column.name.as_str()).collect());
-        if columns.is_empty() || columns.contains(&column) || self.facts.place(column).0 != usize::MAX {
-            return Ok(());
+        let is_former = column != given || self.facts.names().has(&column);
+        if columns.is_empty() || is_former || self.facts.place(&column).0 != usize::MAX {
+            return Ok(column.into_owned());
         }
         let hint = format!("its columns are {}", columns.join(", "));
         Err(CliError::new(format!("{} has no column {column}", self.table)).hint(hint).code(code::USAGE))
@@ -214,8 +246,10 @@ impl Asked {
 
     fn by(&self, version: &Version) -> String {
         let record = &version.record;
-        let who =
-            record.actor_id.as_deref().map_or_else(|| "by an unknown actor".to_owned(), |who| format!("by {who}"));
+        let who = record
+            .actor_id
+            .as_deref()
+            .map_or_else(|| "by an unknown actor".to_owned(), |_| format!("by {}", self.actors.of(record)));
         format!("{who}, {} {}, position {}", self.time(record.committed_at), self.zone(), record.position)
     }
 }

@@ -10,7 +10,7 @@ use audit_history::question::filter::{Attribute, Condition, Term, words};
 use audit_history::question::matcher::UNTOLD_MAX;
 use audit_history::question::time::Clock;
 use audit_history::search::{Counts, Found, Group, Page, count, search, wanted};
-use audit_history::{Coverage, Span, Timeline};
+use audit_history::{Coverage, Renames, Span, Timeline, renamed};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -18,6 +18,7 @@ use serde_json::json;
 
 use super::covered::Strict;
 use super::filters::{Asked, Asker, FilterArgs};
+use crate::actors::{Actors, Named};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, csv, print_exactly, print_json, table};
@@ -82,6 +83,9 @@ pub struct Args {
     /// One JSON object: the answers as `items`, `next` for --before, `head` for --head, and `coverage`: what the answer covers.
     #[arg(long, group = "form")]
     page: bool,
+    /// Columns under the names that they had then, and actors by their ids alone.
+    #[arg(long, conflicts_with_all = ["count", "group_by"])]
+    raw: bool,
     /// End with exit code 8 if nothing is found, and print nothing.
     #[arg(long, short)]
     quiet: bool,
@@ -127,6 +131,7 @@ impl GroupBy {
 /// A question with what answers it.
 struct Search<'a> {
     args: &'a Args,
+    config: &'a Config,
     source: &'a str,
     store: Timeline,
     asked: Asked,
@@ -151,10 +156,10 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let asker = Asker { config, store: &store, reader: &args.reader, action: "search" };
     let asked = asker.asked(&words, &args.flags, &clock).await?;
     let source = &config.source.name;
-    let wanted = wanted(source, asked.tables.clone(), &asked.filter);
+    let wanted = wanted(source, asked.tables.clone(), &asked.filter, &asked.matcher);
     let coverage = store.coverage_of(source, Span { since: wanted.since, until: wanted.until }).await?;
     let coverage = args.head.map_or(coverage.clone(), |head| coverage.up_to(head));
-    let search = Search { args: &args, source, store, asked, wanted, clock, coverage };
+    let search = Search { args: &args, config, source, store, asked, wanted, clock, coverage };
     search.say_what_is_asked();
     let found = match (&args.since_last, args.count || !args.group_by.is_empty()) {
         (Some(name), _) => since::answer(&search, name).await?,
@@ -213,7 +218,8 @@ impl Search<'_> {
 
     async fn count(&self) -> Result<u64, CliError> {
         let groups: Vec<Group> = self.args.group_by.iter().map(|group| group.group()).collect();
-        let counts = count(&self.store, &self.wanted, &self.asked.matcher, &groups, &self.clock.zone).await;
+        let (matcher, zone, mut renames) = (&self.asked.matcher, &self.clock.zone, self.renames());
+        let counts = count(&self.store, &self.wanted, matcher, &groups, zone, &mut renames).await;
         let counts = counts.map_err(|error| match error {
             audit_history::search::CountError::Store(error) => error.into(),
             error => CliError::of(&error).hint("count by fewer things, or search in a shorter time".to_owned()),
@@ -281,7 +287,7 @@ impl Search<'_> {
             wanted.before = Some(cursor::read(cursor, &self.asked.filter)?);
         }
         let limit = if self.args.quiet { 1 } else { self.args.limit };
-        let page = search(&self.store, &wanted, &self.asked.matcher, limit, self.args.rows).await?;
+        let page = search(&self.store, &wanted, &self.asked.matcher, limit, self.args.rows, &self.config.rules()).await?;
         let found = page.found.len() as u64;
         if self.args.quiet {
             return Ok(found);
@@ -291,23 +297,47 @@ impl Search<'_> {
             .last()
             .filter(|_| page.more)
             .map(|last| cursor::write(Moment::of(&last.record), &self.asked.filter));
+        let page = Page { found: self.named(page.found).await?, ..page };
         self.print(&page, next.as_deref(), true).await?;
         self.say_untold();
         Ok(found)
     }
 
+    fn renames(&self) -> Renames<'_> {
+        Renames::new(&self.store, self.source, self.config.rules())
+    }
+
+    /// The versions as they are shown.
+    async fn named(&self, found: Vec<Found>) -> Result<Vec<Found>, CliError> {
+        if self.args.raw {
+            return Ok(found);
+        }
+        let (mut renames, mut all) = (self.renames(), Vec::with_capacity(found.len()));
+        for Found { record, mut derived } in found {
+            let names = renames.of_table(&record.table_name).await?;
+            derived.iter_mut().for_each(|name| *name = names.shown(record.schema_version, name).into_owned());
+            all.push(Found { record: renamed(names, record), derived });
+        }
+        Ok(all)
+    }
+
     /// `is_first`: of an answer that comes in several pages only the first begins with a header.
     async fn print(&self, page: &Page, next: Option<&str>, is_first: bool) -> Result<(), CliError> {
+        let mut actors = Actors::new(self.config, self.args.raw || self.args.csv);
+        actors.read(page.found.iter().map(|found| &found.record)).await;
         match self.args {
-            Args { page: true, .. } => self.print_page(&page.found, next)?,
-            Args { json: true, .. } => page.found.iter().try_for_each(print_json)?,
+            Args { page: true, .. } => {
+                let items: Vec<_> = page.found.iter().map(|found| named(found, &actors)).collect();
+                self.print_page(&items, next)?;
+            }
+            Args { json: true, .. } => page.found.iter().try_for_each(|found| print_json(&named(found, &actors)))?,
             Args { csv: true, .. } => {
                 if is_first {
                     print_exactly(csv(&CSV))?;
                 }
                 page.found.iter().try_for_each(|found| print_exactly(csv(&csv_cells(&found.record))))?;
             }
-            _ => self.show(page).await?,
+            _ => self.show(page, &actors).await?,
         }
         let rows: BTreeSet<_> = page.found.iter().map(|found| (&found.record.table_name, &found.record.key)).collect();
         eprintln!("{} versions of {} rows", page.found.len(), rows.len());
@@ -317,26 +347,31 @@ impl Search<'_> {
         Ok(())
     }
 
-    async fn show(&self, page: &Page) -> Result<(), CliError> {
+    async fn show(&self, page: &Page, actors: &Actors<'_>) -> Result<(), CliError> {
         let commits: BTreeSet<(Commit, Micros)> =
             page.found.iter().map(|Found { record, .. }| (Commit::of(record.position), record.committed_at)).collect();
         let commits: Vec<(Commit, Micros)> = commits.into_iter().collect();
         let sizes = self.store.commit_sizes(self.source, &commits).await?;
         let mut rows = table(&["when", "row", "who", "what", "why", "transaction"]);
         for found in &page.found {
-            rows.add_row(self.cells(found, &sizes));
+            rows.add_row(self.cells(found, &sizes, actors));
         }
         if page.found.is_empty() { Ok(()) } else { rows.print() }
     }
 
-    fn cells(&self, Found { record, derived }: &Found, sizes: &HashMap<Commit, u64>) -> [String; 6] {
+    fn cells(
+        &self,
+        Found { record, derived }: &Found,
+        sizes: &HashMap<Commit, u64>,
+        actors: &Actors<'_>,
+    ) -> [String; 6] {
         let mark = if derived.is_empty() { "" } else { "~" };
         let others = sizes.get(&Commit::of(record.position)).map_or(0, |size| size.saturating_sub(1));
         let others = if others > 0 { format!(" (+{others})") } else { String::new() };
         [
             time(record.committed_at, &self.clock.zone),
             format!("{} {}", record.table_name, record.key.as_deref().unwrap_or_default()).trim_end().to_owned(),
-            actor(record),
+            actor(record, actors),
             format!("{mark}{}", what(record)),
             record.reason.clone().unwrap_or_default(),
             format!("xid {}{others}", record.xid),
@@ -351,6 +386,10 @@ impl Search<'_> {
             untold => eprintln!("{untold} versions could not be told: what they changed is not known"),
         }
     }
+}
+
+fn named<'n>(found: &'n Found, actors: &'n Actors<'_>) -> Named<'n, Found> {
+    Named { version: found, actor_name: actors.name(found.record.actor_id.as_deref()) }
 }
 
 const CSV: [&str; 10] =

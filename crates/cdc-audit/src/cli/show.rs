@@ -38,14 +38,12 @@ pub struct Args {
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let json = args.row.source.json;
     let asked = Asked::read(args.row, config).await?;
-    if let Some(field) = &args.field {
-        asked.has_column(field)?;
-    }
+    let field = args.field.as_deref().map(|field| asked.column(field)).transpose()?;
     let then = asked.then(asked.until(args.as_of.as_deref()).await?);
     if args.check {
         return check(&asked, &then, config, json).await.map(|code| asked.close(code));
     }
-    match (then.row(&asked.key), &args.field) {
+    match (then.row(&asked.key), &field) {
         (Found::Absent(absent), _) if json => {
             print_exactly(absent_json(&asked, &then, &absent, args.as_of.as_deref()))?;
             return Ok(asked.close(ExitCode::from(code::NOT_FOUND)));
@@ -58,21 +56,23 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     Ok(asked.close(ExitCode::SUCCESS))
 }
 
-fn show(asked: &Asked, then: &Then<'_>, row: &Standing) -> Result<(), CliError> {
+fn show(asked: &Asked<'_>, then: &Then<'_>, row: &Standing) -> Result<(), CliError> {
     note(heading(asked, then, row));
     let mut rows = table(&["column", "value", "set by"]);
     for (column, known) in asked.in_order(&row.state) {
         let value = shown(&asked.facts, row.schema_version, column, known);
-        rows.add_row([column.clone(), value, set_by(asked, then, row, column, known)]);
+        let set_by = set_by(asked, then, row, column, known);
+        rows.add_row([asked.called(row.schema_version, column).into_owned(), value, set_by]);
     }
     for column in asked.facts.untracked(row.schema_version) {
+        let column = asked.called(row.schema_version, &column).into_owned();
         rows.add_row([column, "not tracked".to_owned(), String::new()]);
     }
     rows.print()
 }
 
 /// `public.orders 7 as of position 0001:…, v1 of 3`.
-fn heading(asked: &Asked, then: &Then<'_>, row: &Standing) -> String {
+fn heading(asked: &Asked<'_>, then: &Then<'_>, row: &Standing) -> String {
     let last = then.last_of(row.row);
     let version = last.and_then(|version| version.number).map(|number| format!(", v{number}")).unwrap_or_default();
     let at = last.map(|version| version.record.position).unwrap_or(then.at);
@@ -84,19 +84,19 @@ fn heading(asked: &Asked, then: &Then<'_>, row: &Standing) -> String {
 }
 
 /// `31, 2026-01-15 09:00:00`; of a value that is not known, nothing.
-fn set_by(asked: &Asked, then: &Then<'_>, row: &Standing, column: &str, known: &Known) -> String {
+fn set_by(asked: &Asked<'_>, then: &Then<'_>, row: &Standing, column: &str, known: &Known) -> String {
     let setter = then.blame(row.row).and_then(|blame| blame.setter(column)).filter(|_| known.value().is_some());
     let Some(setter) = setter else { return String::new() };
     let time = asked.time(setter.at);
     match (setter.certain, &setter.actor_id) {
         (false, _) => format!("before {time}"),
-        (true, Some(actor)) => format!("{actor}, {time}"),
+        (true, Some(actor)) => format!("{}, {time}", asked.actors.shown(actor)),
         (true, None) => time,
     }
 }
 
 /// One value for a script: a string without its quotes.
-fn value(asked: &Asked, row: &Standing, field: &str, json: bool) -> Result<(), CliError> {
+fn value(asked: &Asked<'_>, row: &Standing, field: &str, json: bool) -> Result<(), CliError> {
     let known = row.state.get(field);
     let why =
         known.map_or_else(|| Some("it is not tracked".to_owned()), |known| known.why().map(|why| why.to_string()));
@@ -114,20 +114,23 @@ fn value(asked: &Asked, row: &Standing, field: &str, json: bool) -> Result<(), C
     }
 }
 
-fn row_json(asked: &Asked, then: &Then<'_>, row: &Standing, as_of: Option<&str>) -> String {
+fn row_json(asked: &Asked<'_>, then: &Then<'_>, row: &Standing, as_of: Option<&str>) -> String {
     let columns = asked.in_order(&row.state);
-    let values = columns.iter().filter_map(|(column, known)| Some((column.as_str(), known.value()?)));
+    let called = |column: &str| asked.called(row.schema_version, column).into_owned();
+    let values = columns.iter().filter_map(|(column, known)| Some((called(column), known.value()?)));
+    let values: Vec<(String, &str)> = values.collect();
     let told = columns.iter().filter_map(|(column, known)| {
-        Some(((*column).clone(), Value::from(knowledge(&asked.facts, row.schema_version, column, known)?)))
+        Some((called(column), Value::from(knowledge(&asked.facts, row.schema_version, column, known)?)))
     });
-    let untracked = asked.facts.untracked(row.schema_version).into_iter().map(|column| (column, "not_tracked".into()));
+    let untracked =
+        asked.facts.untracked(row.schema_version).into_iter().map(|column| (called(&column), "not_tracked".into()));
     let told: serde_json::Map<String, Value> = told.chain(untracked).collect();
     let last = then.last_of(row.row);
     let version = json!(last.and_then(|version| version.number)).to_string();
     let position = json!(last.map(|version| version.record.position)).to_string();
     object([
         ("exists", "true"),
-        ("row", &object(values)),
+        ("row", &object(values.iter().map(|(column, value)| (column.as_str(), *value)))),
         ("knowledge", &Value::Object(told).to_string()),
         ("key", &json!(then.key_of(row.row)).to_string()),
         ("version", &version),
@@ -137,7 +140,7 @@ fn row_json(asked: &Asked, then: &Then<'_>, row: &Standing, as_of: Option<&str>)
     ])
 }
 
-fn absent_json(asked: &Asked, then: &Then<'_>, absent: &Absent, as_of: Option<&str>) -> Value {
+fn absent_json(asked: &Asked<'_>, then: &Then<'_>, absent: &Absent, as_of: Option<&str>) -> Value {
     let end = ended(then, absent).map(|version| &version.record);
     json!({
         "exists": false,
@@ -146,6 +149,7 @@ fn absent_json(asked: &Asked, then: &Then<'_>, absent: &Absent, as_of: Option<&s
         "position": end.map(|record| record.position),
         "at": end.map(|record| record.committed_at.to_string()),
         "by": end.and_then(|record| record.actor_id.as_deref()),
+        "actor_name": end.and_then(|record| asked.actors.name(record.actor_id.as_deref())),
         "reason": end.and_then(|record| record.reason.as_deref()),
         "as_of": as_of.unwrap_or("now"),
     })
@@ -153,7 +157,7 @@ fn absent_json(asked: &Asked, then: &Then<'_>, absent: &Absent, as_of: Option<&s
 
 /// A snapshot says what the row has, whatever was derived until there, and so does the live row. ⚠ A difference means
 /// that a change was not captured, or that the table was rewritten, and is never explained away.
-async fn check(asked: &Asked, then: &Then<'_>, config: &Config, json: bool) -> Result<ExitCode, CliError> {
+async fn check(asked: &Asked<'_>, then: &Then<'_>, config: &Config, json: bool) -> Result<ExitCode, CliError> {
     let (compared, lsn) = live::compared(asked, then, config).await?;
     let mut differences: Vec<Difference> = Vec::new();
     let snapshots =

@@ -68,7 +68,9 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let timeout = args.timeout.get();
     let (name, store) = open_one(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
     match store {
-        Store::Hot(hot) if args.schema => schema(&hot.views(&config.source.name).await?, format).await?,
+        Store::Hot(hot) if args.schema => {
+            schema(&hot.views(&config.source.name, &config.rules()).await?, format).await?
+        }
         Store::Hot(hot) => ask(&hot, config, &query, format, timeout).await?,
         Store::Lake(_) => {
             let query = if args.schema { duckdb::SCHEMA } else { &query };
@@ -88,7 +90,7 @@ fn text(query: String) -> Result<String, CliError> {
 }
 
 async fn ask(hot: &HotReader, config: &Config, query: &str, format: Format, timeout: Duration) -> Result<(), CliError> {
-    let answer = hot.sql(&config.source.name, query, timeout).await;
+    let answer = hot.sql(&config.source.name, &config.rules(), query, timeout).await;
     let answer = answer.map_err(|error| match &error {
         audit_hot::ReadError::Query { .. } => CliError::from(error).code(code::USAGE),
         _ => CliError::from(error),

@@ -7,14 +7,15 @@ use std::process::ExitCode;
 use audit_core::position::Position;
 use audit_core::search::Commit;
 use audit_core::stored::Record;
-use audit_history::transaction::{Transaction, Which, find};
-use audit_history::{Coverage, Timeline};
+use audit_history::transaction::{Transaction, Versions, Which, find};
+use audit_history::{Coverage, Renames, Timeline};
 use serde_json::json;
 
 use super::covered::Strict;
-use super::filters::clock;
 use super::search::{actor, time, what};
 use super::subject;
+use super::when::clock;
+use crate::actors::{Actors, Named};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, print, table};
@@ -45,6 +46,9 @@ pub struct Args {
     /// The time zone of times that are shown. Default: the configured one, else UTC.
     #[arg(long, value_name = "ZONE")]
     tz: Option<String>,
+    /// Columns under the names that they had then, and actors by their ids alone.
+    #[arg(long)]
+    raw: bool,
     /// One JSON object a line for each transaction, with its versions.
     #[arg(long)]
     json: bool,
@@ -78,16 +82,54 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             false => error.code(code::NOT_FOUND),
         });
     }
+    let mut question = Question {
+        source,
+        store: &store,
+        tables: &all,
+        renames: Renames::new(&store, source, config.rules()),
+        raw: args.raw,
+        actors: Actors::new(config, args.raw),
+    };
     for transaction in &found {
         if args.json {
-            print_as_json(&store, source, &all, transaction, &coverage).await?;
+            print_as_json(&mut question, transaction, &coverage).await?;
         } else {
-            show(&store, source, &all, transaction, &args, &clock.zone).await?;
+            show(&mut question, transaction, args.limit, &clock.zone).await?;
         }
     }
     let code = args.strict.close(&coverage, ExitCode::SUCCESS);
     args.explain.say(&store, args.json);
     Ok(code)
+}
+
+/// Where transactions are read.
+struct Question<'a> {
+    source: &'a str,
+    store: &'a Timeline,
+    tables: &'a [String],
+    renames: Renames<'a>,
+    raw: bool,
+    actors: Actors<'a>,
+}
+
+impl<'a> Question<'a> {
+    fn versions(&self, of: &Transaction) -> Versions<'a> {
+        of.versions(self.store, self.source, self.tables.to_vec())
+    }
+
+    fn named<'n>(&'n self, record: &'n Record) -> Named<'n, Record> {
+        Named { version: record, actor_name: self.actors.name(record.actor_id.as_deref()) }
+    }
+
+    /// The next versions as they are shown.
+    async fn next(&mut self, versions: &mut Versions<'_>) -> Result<Option<Vec<Record>>, CliError> {
+        let records = match versions.next().await? {
+            Some(records) if !self.raw => Some(self.renames.applied(records).await?),
+            records => records,
+        };
+        self.actors.read(records.iter().flatten()).await;
+        Ok(records)
+    }
 }
 
 fn which(text: &str) -> Result<Which, CliError> {
@@ -136,9 +178,7 @@ impl Totals {
 
 /// One line, written while it is read: a transaction may have any number of versions.
 async fn print_as_json(
-    store: &Timeline,
-    source: &str,
-    tables: &[String],
+    question: &mut Question<'_>,
     transaction: &Transaction,
     coverage: &Coverage,
 ) -> Result<(), CliError> {
@@ -148,12 +188,12 @@ async fn print_as_json(
     };
     let unfit = |_: serde_json::Error| CliError::new("the answer cannot be shown as JSON");
     let (mut totals, mut first) = (Totals::default(), true);
-    let mut versions = transaction.versions(store, source, tables.to_vec());
+    let mut versions = question.versions(transaction);
     let mut out = std::io::BufWriter::new(std::io::stdout());
-    while let Some(records) = versions.next().await? {
+    while let Some(records) = question.next(&mut versions).await? {
         for record in &records {
             totals.add(record);
-            let version = serde_json::to_string(record).map_err(unfit)?;
+            let version = serde_json::to_string(&question.named(record)).map_err(unfit)?;
             let before = if std::mem::take(&mut first) { head(record)? } else { ",".to_owned() };
             write!(out, "{before}{version}").map_err(failed)?;
         }
@@ -177,35 +217,33 @@ fn head(first: &Record) -> Result<String, CliError> {
 }
 
 async fn show(
-    store: &Timeline,
-    source: &str,
-    tables: &[String],
+    question: &mut Question<'_>,
     transaction: &Transaction,
-    args: &Args,
+    limit: u64,
     zone: &jiff::tz::TimeZone,
 ) -> Result<(), CliError> {
     let (mut totals, mut count) = (Totals::default(), 0);
     let mut rows = table(&["row", "what", "who", "why"]);
-    let mut versions = transaction.versions(store, source, tables.to_vec());
-    while let Some(records) = versions.next().await? {
+    let mut versions = question.versions(transaction);
+    while let Some(records) = question.next(&mut versions).await? {
         for record in &records {
             if count == 0 {
                 eprintln!("xid {} · {} · {}", record.xid, time(record.committed_at, zone), record.position);
             }
             totals.add(record);
             count += 1;
-            if count <= args.limit {
+            if count <= limit {
                 let key = record.key.clone().unwrap_or_default();
                 let row = format!("{} {key}", record.table_name);
                 let why = record.reason.clone().unwrap_or_default();
-                rows.add_row([row, what(record), actor(record), why]);
+                rows.add_row([row, what(record), actor(record, &question.actors), why]);
             }
         }
     }
     rows.print()?;
     print(totals.text())?;
-    if count > args.limit {
-        eprintln!("the first {} of {count} versions; more with --limit", args.limit);
+    if count > limit {
+        eprintln!("the first {limit} of {count} versions; more with --limit");
     }
     Ok(())
 }

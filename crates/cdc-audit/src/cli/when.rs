@@ -5,6 +5,7 @@ use audit_history::question::time::{Clock, NotATime};
 use audit_history::question::zone::zone;
 use jiff::Timestamp;
 
+use crate::config::Config;
 use crate::error::{CliError, code};
 
 #[derive(Debug, clap::Args)]
@@ -15,19 +16,20 @@ pub struct When {
     /// Committed before. Default: now.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// The time zone of these times and of days: UTC, +02:00, or Europe/Rome.
-    #[arg(long, value_name = "ZONE", default_value = "UTC")]
-    tz: String,
+    /// The time zone of these times and of days: UTC, +02:00, or Europe/Rome. Default: the configured one, else UTC.
+    #[arg(long, value_name = "ZONE")]
+    tz: Option<String>,
 }
 
 impl When {
     /// Now, in the zone that was asked for.
-    pub fn clock(&self) -> Result<Clock, CliError> {
-        clock(&self.tz)
+    pub fn clock(&self, config: &Config) -> Result<Clock, CliError> {
+        clock(self.tz.as_deref(), config)
     }
 
-    pub fn zone_name(&self) -> &str {
-        &self.tz
+    /// The name of that zone.
+    pub fn zone_name<'n>(&'n self, config: &'n Config) -> &'n str {
+        zone_name(self.tz.as_deref(), config)
     }
 
     /// Start and end of the span. Without a start it begins so many days before the end, without an end it ends now.
@@ -52,10 +54,15 @@ impl When {
     }
 }
 
-/// Now, in a zone by its name.
-pub fn clock(tz: &str) -> Result<Clock, CliError> {
-    let zone = zone(tz).map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
+/// Now, in the zone that was asked for, else the configured one.
+pub fn clock(tz: Option<&str>, config: &Config) -> Result<Clock, CliError> {
+    let zone =
+        zone(zone_name(tz, config)).map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
     Ok(Clock { now: Micros::now(), zone })
+}
+
+fn zone_name<'n>(tz: Option<&'n str>, config: &'n Config) -> &'n str {
+    tz.unwrap_or(&config.display.time_zone)
 }
 
 /// `2026-01-15 13:30:00` in the clock's zone; the stored form where the calendar does not reach.

@@ -18,6 +18,7 @@ impl Config {
     pub(crate) fn check(&self, problems: &mut Problems) {
         problems.scope("source", |problems| self.source.check(problems));
         problems.scope("baseline", |problems| self.baseline.check(problems));
+        problems.scope("actors", |problems| self.actors.check(problems));
         problems.scope("activity", |problems| self.activity.check(problems));
         for (name, sink) in &self.sinks {
             problems.scope(&format!("sinks.{}", quote(name)), |problems| sink.check(self, problems));

@@ -29,7 +29,7 @@ impl Matcher {
         if !self.terms.iter().all(|term| about_row(&term.condition, table, key).is_none_or(|is| is != term.not)) {
             return Some(false);
         }
-        let tests = self.tables.get(table).map(Vec::as_slice).unwrap_or_default();
+        let tests = self.tables.get(table).map(|(_, tests)| tests.as_slice()).unwrap_or_default();
         let truths: Vec<Truth> = tests.iter().map(|test| test.truth_of_row(state)).collect();
         all(&truths)
     }

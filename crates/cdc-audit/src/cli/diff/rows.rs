@@ -52,7 +52,7 @@ pub async fn run(args: &Args, since: &str, config: &Config) -> Result<ExitCode, 
     let mut rows = table(&["row", "what", "columns"]);
     let (is_table, mut told) = (!args.source.json && !args.stat, 0_u64);
     let limit = args.limit.unwrap_or(if is_table { SHOWN } else { u64::MAX });
-    for (tenant, at) in as_of::tables(&store, source, &[name], to, args.memory).await? {
+    for (tenant, at) in as_of::tables(&store, (source, &config.rules()), &[name], to, args.memory).await? {
         let mut changes = at.changes(from);
         while let Some(change) = changes.next().await? {
             let line = Line::of(&at, change);

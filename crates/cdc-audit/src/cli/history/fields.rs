@@ -43,10 +43,10 @@ pub fn entries<'v>(version: &'v Version, wanted: &'v Wanted<'_>) -> impl Iterato
     all.map(|(column, old, new)| Entry { column, old, new }).filter(move |entry| became(&entry.new))
 }
 
-pub fn show(asked: &Asked, versions: &[Version], wanted: &Wanted<'_>, json: bool) -> Result<(), CliError> {
+pub fn show(asked: &Asked<'_>, versions: &[Version], wanted: &Wanted<'_>, json: bool) -> Result<(), CliError> {
     let all = versions.iter().flat_map(|version| entries(version, wanted).map(move |entry| (version, entry)));
     if json {
-        return all.map(|(version, entry)| as_json(version, &entry)).try_for_each(print_exactly);
+        return all.map(|(version, entry)| as_json(asked, version, &entry)).try_for_each(print_exactly);
     }
     let when = format!("when ({})", asked.zone());
     let mut rows = table(&["v", &when, "column", "what", "who", "why"]);
@@ -56,26 +56,27 @@ pub fn show(asked: &Asked, versions: &[Version], wanted: &Wanted<'_>, json: bool
         rows.add_row([
             version.number.map(|number| number.to_string()).unwrap_or_default(),
             asked.time(record.committed_at),
-            entry.column.to_owned(),
+            asked.called(record.schema_version, entry.column).into_owned(),
             entry
                 .why()
                 .map_or_else(|| format!("{} → {}", side(&entry.old), side(&entry.new)), |why| format!("?  {why}")),
-            record.actor_id.clone().unwrap_or_default(),
+            asked.actors.of(record),
             record.reason.clone().unwrap_or_default(),
         ]);
     }
     rows.print()
 }
 
-fn as_json(version: &Version, entry: &Entry<'_>) -> String {
+fn as_json(asked: &Asked<'_>, version: &Version, entry: &Entry<'_>) -> String {
     let record = &version.record;
     let text = |value: serde_json::Value| value.to_string();
     object([
-        ("field", text(json!(entry.column)).as_str()),
+        ("field", text(json!(asked.called(record.schema_version, entry.column))).as_str()),
         ("before", entry.old.value().unwrap_or("null")),
         ("after", entry.new.value().unwrap_or("null")),
         ("at", text(json!(record.committed_at.to_string())).as_str()),
         ("by", text(json!(record.actor_id)).as_str()),
+        ("actor_name", text(json!(asked.actors.name(record.actor_id.as_deref()))).as_str()),
         ("reason", text(json!(record.reason)).as_str()),
         ("version", text(json!(version.number)).as_str()),
         ("position", text(json!(record.position)).as_str()),

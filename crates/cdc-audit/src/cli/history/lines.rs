@@ -8,7 +8,7 @@ use crate::cli::row::{Asked, shell, shown, span};
 use crate::error::CliError;
 use crate::output::{note, print, table};
 
-pub fn show(asked: &Asked, versions: &[Version], undone: &Undone, raw: bool) -> Result<(), CliError> {
+pub fn show(asked: &Asked<'_>, versions: &[Version], undone: &Undone, raw: bool) -> Result<(), CliError> {
     if versions.is_empty() {
         return print(format!("{} {}: no versions.", asked.table, asked.given));
     }
@@ -21,7 +21,7 @@ pub fn show(asked: &Asked, versions: &[Version], undone: &Undone, raw: bool) -> 
             asked.time(told.record.committed_at),
             version.seconds_since_previous().map(span).unwrap_or_default(),
             event(version, Some(&told)),
-            who(version),
+            who(asked, version),
             what(&told, version),
             told.record.reason.unwrap_or_default(),
         ]);
@@ -50,8 +50,8 @@ fn event(version: &Version, told: Option<&Told>) -> String {
     format!("{}{moved}{link}", version.record.event)
 }
 
-fn who(version: &Version) -> String {
-    let who = version.record.actor_id.as_deref().unwrap_or_default();
+fn who(asked: &Asked<'_>, version: &Version) -> String {
+    let who = asked.actors.of(&version.record);
     let caution = if version.record.actor_source.as_deref() == Some("row_unchanged") { "?" } else { "" };
     format!("{who}{caution}")
 }
@@ -69,7 +69,7 @@ fn what(told: &Told, version: &Version) -> String {
 }
 
 /// Says why some of it is not known, and what would help.
-fn unknown(asked: &Asked, versions: &[Version]) {
+fn unknown(asked: &Asked<'_>, versions: &[Version]) {
     let mut reasons: BTreeMap<&str, Why> = BTreeMap::new();
     let not_sent = || versions.iter().filter(|version| !version.record.before_known);
     reasons.extend(not_sent().flat_map(|version| version.unknown.values()).map(|why| (why.name(), *why)));
@@ -91,14 +91,14 @@ fn unknown(asked: &Asked, versions: &[Version]) {
 ///   - state  open
 ///   + state  paid
 /// ```
-pub fn diff(asked: &Asked, versions: &[Version]) -> Result<(), CliError> {
+pub fn diff(asked: &Asked<'_>, versions: &[Version]) -> Result<(), CliError> {
     for version in versions {
         let record = &version.record;
         let number = version.number.map(|number| format!("v{number}  ")).unwrap_or_default();
         let said = [
             asked.time(record.committed_at),
             event(version, None),
-            who(version),
+            who(asked, version),
             record.reason.clone().unwrap_or_default(),
         ];
         print(format!(
@@ -110,11 +110,12 @@ pub fn diff(asked: &Asked, versions: &[Version]) -> Result<(), CliError> {
         for change in changes {
             for (sign, known) in [('-', &change.old), ('+', &change.new)] {
                 let value = shown(&asked.facts, record.schema_version, &change.column, known);
-                print(format!("  {sign} {}  {}", change.column, value.replace('\n', "\\n")))?;
+                let column = asked.called(record.schema_version, &change.column);
+                print(format!("  {sign} {column}  {}", value.replace('\n', "\\n")))?;
             }
         }
         for (column, why) in &version.unknown {
-            print(format!("  ? {column}  {why}"))?;
+            print(format!("  ? {}  {why}", asked.called(record.schema_version, column)))?;
         }
     }
     unknown(asked, versions);

@@ -29,8 +29,9 @@ pub async fn answer(search: &Search<'_>, name: &str) -> Result<u64, CliError> {
     let Some(end) = search.store.common_end() else { return Ok(0) };
     let window = Window { from: kept.as_ref().map(|kept| kept.before), to: Some(end) };
     let mut wanted = Wanted { window, ..search.wanted.clone() };
+    let rules = search.config.rules();
     let (mut count, mut is_first) = (0, true);
-    let mut deriver = Deriver::new(&search.store, search.source, &search.asked.matcher);
+    let mut deriver = Deriver::new(&search.store, search.source, &search.asked.matcher, &rules);
     loop {
         let page = candidates(&search.store, &mut wanted, &search.asked.matcher, PAGE).await?;
         let is_last = page.len() < PAGE;
@@ -40,6 +41,7 @@ pub async fn answer(search: &Search<'_>, name: &str) -> Result<u64, CliError> {
         }
         count += found.len() as u64;
         if !search.args.quiet && (is_first || !found.is_empty()) {
+            let found = search.named(found).await?;
             search.print(&super::Page { found, more: false }, None, is_first).await?;
             is_first = false;
         }

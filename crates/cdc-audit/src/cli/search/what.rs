@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
 
+use crate::actors::Actors;
+
 /// Columns that are shown of a version.
 const COLUMNS_MAX: usize = 4;
 /// Characters that are shown of a value.
@@ -20,14 +22,8 @@ pub fn time(at: Micros, zone: &TimeZone) -> String {
 }
 
 /// The actor: its id and its name, if it has one. A question mark follows where nobody verified it.
-pub fn actor(record: &Record) -> String {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        name: Option<String>,
-    }
-    let named = record.actor.as_deref().and_then(|actor| serde_json::from_str::<Named>(actor.get()).ok());
-    let parts = [record.actor_id.clone(), named.and_then(|actor| actor.name)];
-    let shown = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
+pub fn actor(record: &Record, actors: &Actors<'_>) -> String {
+    let shown = actors.of(record);
     let unsure = record.context_verified != Some(true) && record.actor_source.as_deref() != Some("row");
     if unsure && !shown.is_empty() { format!("{shown}?") } else { shown }
 }

@@ -1,13 +1,14 @@
 //! Asks a lake by an installed DuckDB, over the views that `ddl duckdb` makes.
 //!
 //! ⚠ The person's text is a literal, given to DuckDB's function `query`, which takes one SELECT and nothing else: it can
-//! write no file, load no extension, and change no setting. No shell is involved, and the text is not among the
+//! write no file, load no extension, and change no setting. Before it runs, the session gives up everything but reading the
+//! lake ([`audit_ddl::confined`]): the text can read no other file of this machine. No shell is involved, and the text is not among the
 //! arguments of a process, which other users see.
 
 use std::process::Stdio;
 use std::time::Duration;
 
-use audit_ddl::Engine;
+use audit_ddl::{Engine, Refused};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
@@ -15,7 +16,7 @@ use super::Format;
 use crate::cli::ddl;
 use crate::config::Config;
 use crate::error::{CliError, code};
-use crate::output::{on_terminal, print, print_exactly};
+use crate::output::{csv, on_terminal, print, print_exactly};
 use crate::sinks::lake;
 
 /// Lists the views and their columns.
@@ -62,13 +63,19 @@ async fn script(
     // The last one is the home, whose names need no schema.
     for lake in described.iter().rev() {
         let made = audit_ddl::statements(Engine::Duckdb, lake, false);
-        let made = made.map_err(|refused| CliError::new(refused.to_string()).hint(refused.hint).code(code::USAGE))?;
-        for statement in made.into_iter().chain(audit_ddl::row_views(lake)) {
+        for statement in made.map_err(refused_place)?.into_iter().chain(audit_ddl::row_views(lake)) {
             script += &format!("{};\n", statement.sql);
         }
     }
+    for statement in audit_ddl::confined(&described).map_err(refused_place)? {
+        script += &format!("{};\n", statement.sql);
+    }
     script += &format!("SELECT * FROM query({});\n", literal(query));
     Ok(script)
+}
+
+fn refused_place(refused: Refused) -> CliError {
+    CliError::new(refused.to_string()).hint(refused.hint).code(code::USAGE)
 }
 
 /// A text as DuckDB's literal on one line: no line of it can begin a command of the shell.
@@ -111,12 +118,17 @@ async fn answer(script: &str, format: Format) -> Result<(), CliError> {
     };
     let take = async {
         let Some(stdout) = stdout else { return Ok::<_, CliError>(()) };
-        let mut lines = BufReader::new(stdout).lines();
-        while let Some(line) = lines.next_line().await.map_err(failed)? {
+        let (mut out, mut record) = (BufReader::new(stdout), String::new());
+        while out.read_line(&mut record).await.map_err(failed)? > 0 {
+            let line = record.trim_end_matches(['\n', '\r']);
             match format {
                 Format::Table => print(line)?,
-                Format::Json | Format::Csv => print_exactly(line)?,
+                Format::Json => print_exactly(line)?,
+                // A value that has a line break goes on in the next line.
+                Format::Csv if record.matches('"').count() % 2 == 1 => continue,
+                Format::Csv => print_exactly(csv(&fields(line)))?,
             }
+            record.clear();
         }
         Ok(())
     };
@@ -137,6 +149,23 @@ async fn answer(script: &str, format: Format) -> Result<(), CliError> {
     }
 }
 
+/// The values of one record in DuckDB's CSV.
+fn fields(record: &str) -> Vec<String> {
+    let (mut fields, mut quoted) = (vec![String::new()], false);
+    let mut chars = record.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, quoted) {
+            ('"', true) if chars.next_if_eq(&'"').is_some() => {
+                fields.last_mut().into_iter().for_each(|field| field.push('"'))
+            }
+            ('"', _) => quoted = !quoted,
+            (',', false) => fields.push(String::new()),
+            (c, _) => fields.last_mut().into_iter().for_each(|field| field.push(c)),
+        }
+    }
+    fields
+}
+
 fn refused(said: &str) -> CliError {
     let error = CliError::new("DuckDB refuses the query").detail(said.to_owned());
     match said.contains("delta") && said.contains("xtension") {
@@ -147,10 +176,11 @@ fn refused(said: &str) -> CliError {
 
 #[cfg(test)]
 mod tests {
-    use super::literal;
+    use super::{fields, literal};
 
     #[test]
-    fn a_literal_is_one_line_and_ends_where_it_should() {
+    fn a_literal_is_one_line_and_fields_are_read_as_they_were_written() {
+        assert_eq!(fields("a,,\"b \"\"c\"\", d\n\",e"), ["a", "", "b \"c\", d\n", "e"]);
         assert_eq!(literal("select 'a\\'\n.shell ls;\n"), "E'select ''a\\\\''\\n.shell ls'");
     }
 }

@@ -17,7 +17,8 @@ impl Question {
     pub async fn row(&self, table: &str, key: &str, marks: &[Record]) -> Result<Vec<Version>, CliError> {
         let records = self.history(table, key).await?;
         let shapes: Vec<Shape> = self.store.shapes(&self.source, table).await?;
-        let facts = Facts::new(shapes, marks, true);
+        // A declared rename is no proof of where an old value belongs.
+        let facts = Facts::new(shapes, &[], marks, true);
         let mut fold = Fold::new(&facts);
         Ok(moves(&facts, records).map(|(record, moved)| fold.push(record, moved)).collect())
     }

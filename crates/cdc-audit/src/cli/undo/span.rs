@@ -7,7 +7,7 @@ use audit_history::search::wanted;
 
 use super::later::is_change;
 use super::question::Question;
-use crate::cli::filters::clock;
+use crate::cli::when::clock;
 use crate::config::Config;
 use crate::error::{CliError, code};
 
@@ -34,7 +34,8 @@ impl Question {
         if filter.columns().next().is_some() || !filter.only(Attribute::Table).is_empty() {
             return Err(usage("an undo is not chosen by values").hint("tables are named by --table".to_owned()));
         }
-        let (wanted, matcher) = (wanted(&self.source, tables, &filter), Matcher::new(&filter));
+        let matcher = Matcher::new(&filter);
+        let wanted = wanted(&self.source, tables, &filter, &matcher);
         let matches = |record: &Record| is_change(record) && matcher.matches(record);
         let mut records = self.store.search(&wanted, &matches, VERSIONS + 1).await?;
         if records.len() > VERSIONS {
