@@ -9,12 +9,7 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Absence, Tier, Timeline};
-<<<<<<< HEAD
-use crate::export::GAPS;
-use crate::store::{Head, Selection, Store, StoreError};
-=======
-use crate::store::{GAPS, Head, Selection, StoreError};
->>>>>>> hub/main
+use crate::store::{GAPS, Head, Selection, Store, StoreError};
 
 /// Maximum number of gaps that are listed.
 const GAPS_MAX: usize = 100;
