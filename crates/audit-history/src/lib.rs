@@ -2,6 +2,7 @@
 
 pub mod activity;
 mod commit;
+pub mod compare;
 pub mod csv;
 pub mod export;
 mod key;
