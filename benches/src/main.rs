@@ -15,6 +15,7 @@ mod null;
 mod pairs;
 mod process;
 mod protection;
+mod questions;
 mod report;
 mod stages;
 mod stats;
@@ -43,7 +44,7 @@ struct Arguments {
     /// A short run on little data, for a first impression
     #[arg(long)]
     quick: bool,
-    /// Measure only these: "W1 A" to "W2 D", "latency", "indexes", "protect", "stages" (repeatable)
+    /// Measure only these: "W1 A" to "W2 D", "latency", "indexes", "protect", "stages", "questions" (repeatable)
     #[arg(long)]
     only: Vec<String>,
     /// In the workloads measure only these, by the names that the figures have: "lake on S3", "Kafka" (repeatable)
@@ -55,6 +56,9 @@ struct Arguments {
     /// Factor on the number of rows [default: 1; quick: 0.05]
     #[arg(long)]
     scale: Option<f64>,
+    /// Versions that questions are put to [default: 1000000; quick: 50000]
+    #[arg(long)]
+    versions: Option<u64>,
     /// Also run each daemon once under `perf`, and write where its time goes into this folder
     #[arg(long)]
     profile: Option<PathBuf>,
@@ -133,6 +137,11 @@ fn bench(arguments: &Arguments) -> Result<()> {
     program.set_up(&cluster)?;
     let bench = Bench::new(cluster, program);
     let machine = machine::describe(&bench)?;
+    if wanted("questions") {
+        let versions = arguments.versions.unwrap_or(if quick { 50_000 } else { 1_000_000 });
+        println!("questions to {versions} versions");
+        questions::measure(&bench.cluster, bench.program.folder(), versions, &mut report)?;
+    }
     if wanted("latency") {
         println!("latency");
         latency::measure(&bench, if quick { 100 } else { 1000 }, &arguments.variant, &mut report)?;

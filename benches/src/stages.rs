@@ -33,7 +33,7 @@ const BATCH_BYTES: usize = 1 << 20;
 const LAKE_BYTES: usize = 16 << 20;
 
 /// 2026-03-01, in PostgreSQL's microseconds.
-const COMMITTED_AT: i64 = 825_638_400_000_000;
+pub const COMMITTED_AT: i64 = 825_638_400_000_000;
 
 struct Kind {
     name: &'static str,
@@ -100,12 +100,12 @@ fn wide(i: u64) -> Vec<String> {
     ]
 }
 
-fn relation(kind: &Kind) -> Vec<u8> {
+pub fn relation(types: &[u32], full: bool) -> Vec<u8> {
     let mut out = b"R\0\0\0\x05public\0t\0".to_vec();
-    out.push(if kind.full { b'f' } else { b'd' });
-    out.extend((kind.types.len() as u16).to_be_bytes());
-    for (i, oid) in kind.types.iter().enumerate() {
-        out.push(u8::from(kind.full || i == 0));
+    out.push(if full { b'f' } else { b'd' });
+    out.extend((types.len() as u16).to_be_bytes());
+    for (i, oid) in types.iter().enumerate() {
+        out.push(u8::from(full || i == 0));
         out.extend(format!("c{i}\0").bytes());
         out.extend(oid.to_be_bytes());
         out.extend((-1i32).to_be_bytes());
@@ -113,7 +113,7 @@ fn relation(kind: &Kind) -> Vec<u8> {
     out
 }
 
-fn tuple(out: &mut Vec<u8>, row: &[String]) {
+pub fn tuple(out: &mut Vec<u8>, row: &[String]) {
     out.extend((row.len() as u16).to_be_bytes());
     for value in row {
         out.push(b't');
@@ -127,10 +127,10 @@ fn messages(kind: &Kind, rows: u64) -> Vec<Vec<u8>> {
     for i in 0..rows {
         let lsn = (i / TRANSACTION + 1) * 8192;
         if i.is_multiple_of(TRANSACTION) {
-            out.push([b"B".as_slice(), &lsn.to_be_bytes(), &COMMITTED_AT.to_be_bytes(), &7u32.to_be_bytes()].concat());
+            out.push(begin(lsn, COMMITTED_AT, 7));
         }
         if i == 0 {
-            out.push(relation(kind));
+            out.push(relation(kind.types, kind.full));
         }
         let mut row = (kind.row)(i);
         let mut message = if kind.full { b"U\0\0\0\x05O".to_vec() } else { b"I\0\0\0\x05N".to_vec() };
@@ -144,17 +144,24 @@ fn messages(kind: &Kind, rows: u64) -> Vec<Vec<u8>> {
         }
         out.push(message);
         if (i + 1).is_multiple_of(TRANSACTION) || i + 1 == rows {
-            let end = (lsn + 8).to_be_bytes();
-            out.push([b"C\0".as_slice(), &lsn.to_be_bytes(), &end, &COMMITTED_AT.to_be_bytes()].concat());
+            out.push(commit(lsn, COMMITTED_AT));
         }
     }
     out
 }
 
-fn stage() -> Stage {
+pub fn begin(lsn: u64, at: i64, xid: u32) -> Vec<u8> {
+    [b"B".as_slice(), &lsn.to_be_bytes(), &at.to_be_bytes(), &xid.to_be_bytes()].concat()
+}
+
+pub fn commit(lsn: u64, at: i64) -> Vec<u8> {
+    [b"C\0".as_slice(), &lsn.to_be_bytes(), &(lsn + 8).to_be_bytes(), &at.to_be_bytes()].concat()
+}
+
+pub fn stage(rules: Rules) -> Stage {
     let server = Server { system_id: 1, timeline: 1, forks: Vec::new(), wal_end: Lsn(1 << 40), slot_start: Lsn::ZERO };
     Stage::new(StageConfig {
-        rules: Rules { default_protection: true, ..Rules::default() },
+        rules,
         names: FormerNames::default(),
         policy: Policy::default(),
         verdict: judge(&server, &[(Arc::from("none"), None)]),
@@ -167,7 +174,7 @@ fn stage() -> Stage {
 }
 
 fn batches(messages: &[Vec<u8>]) -> Result<Vec<Batch>> {
-    let (mut stage, mut batches) = (stage(), Vec::new());
+    let (mut stage, mut batches) = (stage(Rules { default_protection: true, ..Rules::default() }), Vec::new());
     for (i, message) in messages.iter().enumerate() {
         while let Some(relation) = stage.message(message, Lsn(i as u64))? {
             stage.describe(&relation, None)?;

@@ -99,6 +99,22 @@ async fn rules_find_the_same_in_hot_and_lake_whether_old_rows_are_sent_or_not() 
     }
 }
 
+/// The versions before are looked up while hundreds of others are still to be read on the same session.
+#[tokio::test(flavor = "multi_thread")]
+async fn states_are_looked_up_while_versions_are_read() {
+    let world = world(ACTIVITY, false).await;
+    let insert = "ALTER TABLE orders ADD COLUMN pad text; INSERT INTO orders SELECT n, 'completed', 1, '' FROM generate_series(1, 600) AS n";
+    shared(15).await.execute(&world.database, insert);
+    world.catch_up().await;
+    let hot = world.hot().await;
+    let asked = "SELECT to_char(max(committed_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM cdc_audit.versions";
+    let last: String = hot.query_one(asked, &[]).await.expect("a time").get(0);
+    shared(15).await.execute(&world.database, "UPDATE orders SET total = 9, pad = repeat(md5(id::text), 300)");
+    world.catch_up().await;
+    let found = findings(&world, &["--rule", "closed", "--since", &last, "--from", "hot"]);
+    assert_eq!(found.len(), 600, "{found:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_rules_it_looks_for_what_needs_no_knowledge_of_the_application() {
     let world = world("", true).await;

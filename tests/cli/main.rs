@@ -15,10 +15,16 @@ mod trail;
 mod search;
 // `show`, `diff`, `blame`, and the old values that `history` derives.
 mod row;
+// `as-of`.
+mod as_of;
 // `activity`.
 mod activity;
 // `export`, in all forms.
 mod export;
+// Exports that are killed and go on.
+mod killed;
+// What answers say that they lack.
+mod covered;
 // `report`.
 mod report;
 // `sql`.

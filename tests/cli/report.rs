@@ -40,7 +40,7 @@ async fn a_report_counts_the_same_in_hot_and_lake() {
         let told = world.succeed(&["report", "--from", sink, "--json"]);
         let mut report: Value = serde_json::from_str(&told).expect("one line of JSON");
         assert_eq!((&report["head"]["sink"], report["head"]["position"].is_string()), (&json!(sink), true));
-        for differs in ["head", "since", "until", "period"] {
+        for differs in ["head", "coverage", "since", "until", "period"] {
             report.as_object_mut().expect("an object").remove(differs);
         }
         reports.push(report);
@@ -74,6 +74,7 @@ async fn a_report_counts_what_was_asked_for() {
     for change in row["changes"].as_array_mut().expect("changes") {
         assert!(change.as_object_mut().expect("a change").remove("timestamp").is_some_and(|at| at.is_string()));
     }
+    assert_eq!(row.as_object_mut().expect("an object").remove("coverage").expect("coverage")["complete"], true);
     let created = json!({"user_id": null, "user_name": null, "event": "created", "reason": null, "changes": {"id": [null, 1], "state": [null, "open"]}});
     let paid = json!({"user_id": "<ann>", "user_name": null, "event": "updated", "reason": null, "changes": {"state": ["open", "paid"]}});
     assert_eq!(row, json!({"record_id": "1", "changes": [created, paid]}));
@@ -87,6 +88,26 @@ async fn a_report_counts_what_was_asked_for() {
     assert!(refused(&["--since", "2002-01-01", "--until", "2001-01-01"]).contains("ends before it begins"));
     assert!(refused(&["--table", "orders", "--table", "payments", "--key", "1"]).contains("give --table once"));
     assert!(refused(&["--table", "nothing"]).contains("tables with versions"));
+}
+
+/// Changes of the span are listed, however many came later.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_of_a_row_counts_what_it_lists() {
+    let world = world().await;
+    let later = "DO $$ BEGIN FOR n IN 1..10050 LOOP UPDATE orders SET state = n::text WHERE id = 4; END LOOP; END $$";
+    shared(15).await.execute(&world.database, later);
+    world.catch_up().await;
+    let hot = world.hot().await;
+    let asked = "SELECT to_char(max(committed_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM cdc_audit.versions";
+    let last: String = hot.query_one(asked, &[]).await.expect("a time").get(0);
+    let of_row = ["report", "--table", "orders", "--key", "4", "--strict"];
+    let told = world.succeed(&[&of_row[..], &["--json", "--until", &last]].concat());
+    let row: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(row["changes"].as_array().expect("changes").len(), 1, "{row}");
+    let output = world.command(&of_row);
+    assert_eq!(output.status.code(), Some(9));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("only the newest 10000 changes of the span are listed"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 10_002);
 }
 
 /// What an attacker can choose, such as the name of an actor, becomes no part of the page or the table.

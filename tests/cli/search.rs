@@ -262,3 +262,41 @@ async fn a_transaction_is_shown_whole() {
         assert_eq!(world.command(&["tx", "7311", "--from", sink]).status.code(), Some(2));
     }
 }
+
+/// What is read for an answer is told after it, by every command that answers a question.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_question_is_explained() {
+    let world = world("").await;
+    let questions: [&[&str]; 8] = [
+        &["search", "orders"],
+        &["history", "orders", "1"],
+        &["show", "orders", "1"],
+        &["diff", "orders", "1", "v1", "now"],
+        &["blame", "orders", "1"],
+        &["tx", "last"],
+        &["report", "--since", "1d"],
+        &["as-of", "now", "orders"],
+    ];
+    for question in questions {
+        let explained = world.command(&[question, &["--explain"]].concat());
+        let told = String::from_utf8(explained.stderr).unwrap();
+        assert!(explained.status.success() && !explained.stdout.is_empty(), "{question:?}: {told}");
+        let (_, told) = told.rsplit_once("hot:").unwrap_or_else(|| panic!("{question:?}: {told}"));
+        assert!(told.contains(" statements, ") && told.contains("archive: "), "{question:?}: {told}");
+    }
+    let sinks = |words: &[&str]| {
+        let answer = world.command(&[words, &["--json", "--explain"]].concat());
+        let told = String::from_utf8(answer.stderr).unwrap();
+        let last: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap_or_else(|_| panic!("{told}"));
+        last["sinks"].as_array().unwrap().clone()
+    };
+    let [hot] = sinks(&["search", "orders", "--from", "hot"]).try_into().unwrap();
+    let searching = hot["statements"].as_array().unwrap().iter().find(|asked| asked["doing"] == "searching").unwrap();
+    assert_eq!((&searching["times"], &searching["rows"]), (&Value::from(1), &Value::from(7)), "{hot}");
+    assert!(!searching["reads"].as_object().unwrap().is_empty(), "{hot}");
+    let [archive] = sinks(&["search", "orders", "actor:32", "--from", "archive"]).try_into().unwrap();
+    assert!(archive["files"].as_u64() > Some(0) && archive["bytes"].as_u64() > Some(0), "{archive}");
+    let [nobody] = sinks(&["search", "orders", "actor:zzz", "--from", "archive"]).try_into().unwrap();
+    assert_eq!((&nobody["files"], &nobody["row_groups"]), (&Value::from(0), &Value::from(0)), "{nobody}");
+    assert!(nobody["files_skipped"].as_u64() > Some(0), "{nobody}");
+}

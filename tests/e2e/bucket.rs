@@ -51,6 +51,8 @@ async fn a_lake_in_any_bucket_answers() {
         world.catch_up().await;
         let said = world.succeed(&["history", "public.items", "7", "--json"]);
         assert_eq!(events(&said), ["deleted", "updated", "created"], "{kind:?}");
+        let rules: serde_json::Value = serde_json::from_str(&world.succeed(&["lifecycle"])).expect("rules");
+        assert!(rules.to_string().contains("/public.items/data/\""), "{kind:?}: {rules}");
         let to = world.path("handover");
         world.succeed(&["export", "--table", "public.items", "--to", to.to_str().expect("a plain name")]);
         let lines = std::fs::read_to_string(to.join("public.items.jsonl")).expect("an export");

@@ -163,6 +163,17 @@ fn ask(world: &World, versions: &[Version]) {
     let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
     assert_eq!(manifest["rows"], versions.len(), "{manifest}");
 
+    // Hot and lake are not combined, and that is said.
+    let to = world.path("from one");
+    let output = world.command(&["export", "--strict", "--to", to.to_str().expect("a plain name")]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(9) && said.contains("archive was not read, because sinks that keep"),
+        "{said}"
+    );
+    let output = world.command(&["history", "public.orders", "1", "--strict", "--tenant", tenant]);
+    assert_eq!(output.status.code(), Some(0), "only the lake keeps tenants apart");
+
     // DuckDB reads the files of one tenant.
     let statements = world.succeed(&["ddl", "duckdb", "--plain", "--tenant", tenant]);
     let script = "import duckdb, sys\ndb = duckdb.connect()\ndb.execute(sys.argv[1])\n\

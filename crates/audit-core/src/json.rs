@@ -7,6 +7,12 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
+/// Members of a JSON object, whose values are JSON texts.
+pub fn object<'m>(members: impl IntoIterator<Item = (&'m str, &'m str)>) -> String {
+    let member = |(name, json): (&str, &str)| format!("{}:{json}", serde_json::Value::from(name));
+    format!("{{{}}}", members.into_iter().map(member).collect::<Vec<_>>().join(","))
+}
+
 /// The end of the string whose opening quote is at `at`.
 pub fn string_end(text: &[u8], at: usize) -> Option<usize> {
     let mut i = at + 1;

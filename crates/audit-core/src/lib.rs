@@ -29,6 +29,7 @@ pub mod change;
 pub mod companion;
 pub mod content;
 pub mod context;
+pub mod cost;
 pub mod events;
 pub mod expand;
 pub mod inside;

@@ -99,6 +99,12 @@ impl Newest {
             && self.records.last_key_value().is_none_or(|(Reverse(oldest), _)| at < oldest.committed_at)
     }
 
+    /// The commit time before which no record would be kept, once there are enough.
+    pub fn oldest(&self) -> Option<Micros> {
+        let oldest = self.records.last_key_value().filter(|_| self.records.len() >= self.limit);
+        oldest.map(|(Reverse(oldest), _)| oldest.committed_at)
+    }
+
     pub fn add(&mut self, record: Record) {
         self.records.insert(Reverse(Moment::of(&record)), record);
         if self.records.len() > self.limit {

@@ -77,11 +77,23 @@ pub trait Trail: Send {
 /// The trail of one row, newest first, at most `limit` versions: what happened under this key, what happened to the
 /// same row under its earlier and later keys, and the truncations that removed it. A limit of 0 gives none.
 pub async fn history<T: Trail>(trail: &mut T, key: &str, limit: usize) -> Result<Vec<Record>, T::Error> {
-    let stretches = stretches(trail, key).await?;
+    history_before(trail, key, None, limit).await
+}
+
+/// The part of that trail before a position: the next page, where it is the position of the last version so far.
+pub async fn history_before<T: Trail>(
+    trail: &mut T,
+    key: &str,
+    before: Option<Position>,
+    limit: usize,
+) -> Result<Vec<Record>, T::Error> {
+    let page = Window { from: None, to: before };
+    let clipped = |stretch: Stretch| Stretch { window: stretch.window.within(page), ..stretch };
+    let stretches: Vec<Stretch> = stretches(trail, key).await?.into_iter().map(clipped).collect();
     let mut versions = trail.newest(&stretches, limit).await?;
     // Versions that are beyond the limit must not decide which truncations are shown.
     if let Some(oldest) = versions.first() {
-        let window = Window { from: Some(oldest.position.next()), to: None };
+        let window = Window { from: Some(oldest.position.next()), to: before };
         let truncations = trail.truncations(window).await?;
         versions = with_truncations(versions, truncations);
     }

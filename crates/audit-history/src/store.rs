@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use audit_core::cost::Cost;
 use audit_core::position::{Lsn, Micros, Position, Window};
 use audit_core::search::{Commit, Matches, Wanted};
 use audit_core::shape::Shape;
@@ -15,8 +16,11 @@ use audit_lake::{LakeError, LakeReader};
 use futures::TryStreamExt;
 use futures::stream::{BoxStream, StreamExt};
 
+/// The table of lost stretches. It is part of every export, because its reader must know what is missing.
+pub(crate) const GAPS: &str = "cdc_audit.gap";
+
 /// The tables of records that belong to no table: lost stretches, and changes of an unknown table.
-const PSEUDO: [&str; 2] = ["cdc_audit.gap", "cdc_audit.error"];
+const PSEUDO: [&str; 2] = [GAPS, "cdc_audit.error"];
 
 /// A store that was opened for reading.
 #[derive(Clone)]
@@ -117,6 +121,21 @@ impl Store {
         }
     }
 
+    /// Has the server explain all further statements.
+    pub(crate) fn explain(&self) {
+        if let Store::Hot(hot) = self {
+            hot.explain();
+        }
+    }
+
+    /// What was read so far.
+    pub(crate) fn cost(&self) -> Cost {
+        match self {
+            Store::Hot(hot) => hot.cost(),
+            Store::Lake(lake) => lake.cost(),
+        }
+    }
+
     /// Ends that look.
     pub(crate) async fn unpin(&self) -> Result<(), StoreError> {
         match self {
@@ -125,18 +144,22 @@ impl Store {
         }
     }
 
-    /// The first position with a version that was committed at or after a time, in any table.
-    pub(crate) async fn first(&self, source: &str, since: Micros) -> Result<Option<Position>, StoreError> {
-        let (source, since) = (source.to_owned(), Some(since));
+    /// The first position with a version that was committed at or after a time, and before another, in any table.
+    pub(crate) async fn first(
+        &self,
+        source: &str,
+        (since, until): (Option<Micros>, Option<Micros>),
+    ) -> Result<Option<Position>, StoreError> {
+        let source = source.to_owned();
         match self {
             Store::Hot(hot) => {
-                let selection = audit_hot::Selection { source, since, ..audit_hot::Selection::default() };
+                let selection = audit_hot::Selection { source, since, until, ..audit_hot::Selection::default() };
                 Ok(hot.first(&selection).await?)
             }
             Store::Lake(lake) => {
                 let mut first: Option<Position> = None;
                 for table in lake.tables(&source).await? {
-                    let found = match lake.export(&source, &table, since, None).await {
+                    let found = match lake.export(&source, &table, since, until).await {
                         Err(LakeError::NoTable { .. }) => None,
                         found => std::pin::pin!(found?).try_next().await?,
                     };

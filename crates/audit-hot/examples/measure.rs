@@ -315,7 +315,7 @@ async fn compare(server: &Postgres, client: &Client, batches: &[Batch], encoded:
 
 /// Runs the bare COPY with different sets of indexes, in turn; the table is left as it was.
 async fn indexes(client: &Client, encoded: &Bytes, rows: usize) {
-    let all = ["versions_key", "versions_old_key", "versions_actor", "versions_committed_at"];
+    let all = ["versions_key", "versions_old_key", "versions_actor", "versions_table_at", "versions_place"];
     let definitions: Vec<String> = {
         let query = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'cdc_audit' AND tablename = 'versions' AND indexname = ANY ($1)";
         client
@@ -331,8 +331,9 @@ async fn indexes(client: &Client, encoded: &Bytes, rows: usize) {
         ("key only", find(&definitions, &["versions_key"])),
         ("old_key only", find(&definitions, &["versions_old_key"])),
         ("actor only", find(&definitions, &["versions_actor"])),
-        ("committed_at only", find(&definitions, &["versions_committed_at"])),
-        ("all four, as set up", definitions.clone()),
+        ("table and time only", find(&definitions, &["versions_table_at"])),
+        ("place only", find(&definitions, &["versions_place"])),
+        ("all five, as set up", definitions.clone()),
         (
             "and unique (source, position, committed_at)",
             [

@@ -55,6 +55,6 @@ pub use probe::probe;
 pub use read::{
     Archived, HotReader, Partition, ReadError, RowTrail, Selection, SinkState, SqlAnswer, SqlRow, State, View, Written,
 };
-pub use schema::{SetupOptions, Statement, setup_statements, teardown_statements};
+pub use schema::{SetupOptions, Statement, index_statements, setup_statements, teardown_statements};
 pub use session::check_encoding;
 pub use sink::{Counters, HotSink};

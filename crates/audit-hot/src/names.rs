@@ -32,11 +32,19 @@ pub(crate) const OURS: [&str; 17] = [
 /// Number of hexadecimal digits of the hash after a name that was cut or is already taken.
 const HASH: usize = 16;
 
+/// Number of bytes of a table's name that the name of an index of it may begin with.
+pub(crate) const INDEXED_MAX: usize = 63 - HASH - 1;
+
+/// A hash that makes a name different from others.
+pub(crate) fn hash(text: &str) -> String {
+    let hash = Sha256::digest(text);
+    hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The names that a table may get, best first.
 pub(crate) fn wishes(wanted: &str, tenant: &str) -> Vec<String> {
     let plain = (wanted.len() <= NAME_MAX && !is_ours(wanted)).then(|| wanted.to_owned());
-    let hash = Sha256::digest(format!("{}:{wanted}{tenant}", wanted.len()));
-    let hash: String = hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash(&format!("{}:{wanted}{tenant}", wanted.len()));
     // A name that begins like a partition's and ends in a hash would look like a partition.
     let wanted = wanted.strip_prefix("v_").unwrap_or(wanted);
     let cut = &wanted[..wanted.floor_char_boundary(NAME_MAX - HASH - 1)];

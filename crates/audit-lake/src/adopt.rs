@@ -28,6 +28,7 @@ use crate::fetch::ObjectReader;
 use crate::file::{CHUNKS_KEY, ChunkNote, add_action};
 use crate::layout::{Chunks, DATA, FileName};
 use crate::merge::LogFile;
+use crate::meter::Meter;
 use crate::partition::Partition;
 use crate::schema::{self, RowPlan};
 use crate::stats;
@@ -242,7 +243,8 @@ pub async fn read(log: &TableLog, file: &Seen) -> Result<Adopted, LakeError> {
     let partition = Partition::from_path(log.partitioning(), file.meta.location.as_ref())
         .ok_or_else(|| LakeError::altered(&path, "it lies in no partition's folder"))?;
     let objects = log.store().objects().clone();
-    let mut reader = ObjectReader { objects, path: file.meta.location.clone(), size: file.meta.size };
+    let mut reader =
+        ObjectReader { objects, path: file.meta.location.clone(), size: file.meta.size, meter: Meter::default() };
     let footer = reader.get_metadata(None).await.map_err(failed)?;
     let arrow = ArrowReaderMetadata::try_new(footer.clone(), ArrowReaderOptions::new()).map_err(failed)?;
     let schema = arrow.schema().clone();

@@ -58,7 +58,9 @@ const DISTINCT_MAX: f64 = 0.5;
 /// Bytes of a value from which its column has neither dictionary nor statistics, because both would keep copies of such
 /// values.
 const LONG: usize = 64 << 10;
-/// Rate of false positives of the Bloom filter on `cdc_key`.
+/// Columns in which values are looked for: they have a Bloom filter, which tells which row groups cannot have a value.
+const LOOKED_UP: [&str; 3] = ["cdc_key", "cdc_event", "cdc_actor_id"];
+/// Rate of false positives of such a filter. One with few values is small.
 const BLOOM: f64 = 0.01;
 
 /// Number of columns that have a dictionary and, if it is zstd, the configured codec: both take about a quarter of a
@@ -77,8 +79,10 @@ pub fn open(first: &RecordBatch, settings: &Settings, rows: Rows) -> Result<Arro
         .set_created_by(concat!("cdc-audit ", env!("CARGO_PKG_VERSION")).to_string())
         .set_compression(settings.codec)
         .set_max_row_group_row_count(Some(settings.row_group_rows))
-        .set_max_row_group_bytes(Some(settings.row_group_bytes))
-        .set_column_bloom_filter_properties(ColumnPath::from("cdc_key"), bloom);
+        .set_max_row_group_bytes(Some(settings.row_group_bytes));
+    for column in LOOKED_UP {
+        properties = properties.set_column_bloom_filter_properties(ColumnPath::from(column), bloom.clone());
+    }
     if rows.by_key {
         properties = properties.set_sorting_columns(Some(sorting_columns(first)));
     }

@@ -13,12 +13,15 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
+use crate::meter::Meter;
+
 /// A Parquet file in the store.
 #[derive(Clone, Debug)]
 pub struct ObjectReader {
     pub objects: Arc<dyn ObjectStore>,
     pub path: Path,
     pub size: u64,
+    pub meter: Meter,
 }
 
 /// A Parquet file in the store, or one that was read whole.
@@ -87,10 +90,12 @@ fn external(error: object_store::Error) -> ParquetError {
 
 impl AsyncFileReader for ObjectReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
+        self.meter.bytes(range.end.saturating_sub(range.start));
         self.objects.get_range(&self.path, range).map_err(external).boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
+        self.meter.bytes(ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum());
         async move { self.objects.get_ranges(&self.path, &ranges).await.map_err(external) }.boxed()
     }
 
@@ -98,12 +103,14 @@ impl AsyncFileReader for ObjectReader {
         &'a mut self,
         options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
-        let policy = options.map_or(PageIndexPolicy::Skip, |options| options.offset_index_policy());
+        let policies = options.map(|options| (options.column_index_policy(), options.offset_index_policy()));
+        let (bounds, places) = policies.unwrap_or((PageIndexPolicy::Skip, PageIndexPolicy::Skip));
         let size = self.size;
         async move {
             let reader = ParquetMetaDataReader::new()
                 .with_metadata_options(options.map(|options| options.metadata_options().clone()))
-                .with_page_index_policy(policy)
+                .with_column_index_policy(bounds)
+                .with_offset_index_policy(places)
                 .with_prefetch_hint(Some(FOOTER_BYTES));
             Ok(Arc::new(reader.load_and_finish(self, size).await?))
         }

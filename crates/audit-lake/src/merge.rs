@@ -25,6 +25,7 @@ use crate::error::{LakeError, fault};
 use crate::fetch::{Fetched, ObjectReader};
 use crate::file::{FileContext, add_action};
 use crate::layout::{DATA, FRESH, FileName};
+use crate::meter::Meter;
 use crate::partition::{Partition, Partitioning};
 use crate::parts::PART_BYTES;
 use crate::schema::{self, RECORD_COLUMNS, RowPlan};
@@ -177,7 +178,8 @@ impl Input {
     async fn open(context: &FileContext, file: &LogFile, whole: u64) -> Result<Input, LakeError> {
         let path = Path::from(format!("{}/{}", context.folder, file.path()));
         let shown = context.store.show(&path);
-        let reader = ObjectReader { objects: context.store.objects().clone(), path, size: file.size };
+        let reader =
+            ObjectReader { objects: context.store.objects().clone(), path, size: file.size, meter: Meter::default() };
         let failed = |source| LakeError::Read { path: shown.clone(), source };
         let mut reader = Fetched::open(reader, whole).await.map_err(failed)?;
         let footer = reader.get_metadata(None).await.map_err(failed)?;

@@ -89,6 +89,14 @@ impl Place {
 }
 
 impl Bucket {
+    /// The name of the bucket or container.
+    pub(crate) fn container(&self) -> &str {
+        match self.url.username() {
+            "" => self.url.host_str().unwrap_or_default(),
+            container => container,
+        }
+    }
+
     /// Identifies the bucket among those that are reached with the same settings.
     pub(crate) fn name(&self) -> (&str, &str, Option<&str>) {
         (self.url.scheme(), self.url.username(), self.url.host_str())

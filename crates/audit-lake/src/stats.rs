@@ -25,7 +25,7 @@ use crate::schema::{RECORD_COLUMNS, RowPlan};
 const ROW_COLUMNS_MAX: usize = 32;
 
 /// Columns of the record that are queried.
-const ASKED: [&str; 4] = ["cdc_position", "cdc_key", "cdc_old_key", "cdc_committed_at"];
+const ASKED: [&str; 6] = ["cdc_position", "cdc_key", "cdc_old_key", "cdc_event", "cdc_actor_id", "cdc_committed_at"];
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

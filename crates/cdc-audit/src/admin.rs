@@ -131,11 +131,20 @@ impl Who {
 
 /// Statements for a hot sink's database, all of them or none.
 pub fn hot_plan(statements: Vec<audit_hot::Statement>) -> Plan {
-    let run = |why: &str, sql: String| Step::Run(Statement { on: On::Admin, why: why.to_owned(), sql });
-    let mut steps = vec![run("all of it or nothing", "BEGIN".to_owned())];
-    steps.extend(statements.into_iter().map(|statement| run(statement.why, statement.sql)));
-    steps.push(run("done", "COMMIT".to_owned()));
+    let mut steps = vec![run("all of it or nothing", "BEGIN")];
+    steps.extend(each(statements).steps);
+    steps.push(run("done", "COMMIT"));
     Plan { refusals: Vec::new(), steps }
+}
+
+/// Statements for a hot sink's database, each by itself.
+pub fn each(statements: Vec<audit_hot::Statement>) -> Plan {
+    let steps = statements.iter().map(|statement| run(&statement.why, &statement.sql));
+    Plan { refusals: Vec::new(), steps: steps.collect() }
+}
+
+fn run(why: &str, sql: &str) -> Step {
+    Step::Run(Statement { on: On::Admin, why: why.to_owned(), sql: sql.to_owned() })
 }
 
 /// A step as a piece of an SQL script: what is not run is a comment.

@@ -63,6 +63,12 @@ impl CliError {
         CliError { code, ..self }
     }
 
+    /// Message and causes, as a clause.
+    pub fn in_one_line(&self) -> String {
+        let parts: Vec<&str> = [&self.message].into_iter().chain(&self.details).map(String::as_str).collect();
+        parts.join(": ")
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }
@@ -109,6 +115,7 @@ from_errors_with_hints! {
     audit_history::ExportError,
     audit_history::NotAKey,
     audit_history::StoreError,
+    audit_history::rows::RowsError,
     audit_hot::ReadError,
     audit_keys::KeyError,
     audit_lake::LakeError,

@@ -90,7 +90,9 @@ enum Configured {
     Tx(cli::tx::Args),
     /// Show one row as it is, or as it was at a point.
     Show(cli::show::Args),
-    /// Show what differs between two points in a row's history.
+    /// Show the rows of a table, or of all tables, as they were at a point.
+    AsOf(cli::as_of::Args),
+    /// Show what differs between two points in a row's history, or which rows of a table changed.
     Diff(cli::diff::Args),
     /// Say of each value of a row who set it, when and why.
     Blame(cli::blame::Args),
@@ -112,6 +114,8 @@ enum Configured {
     Sql(cli::sql::Args),
     /// Make files of a lake fewer and sort them, where no readers list its folders.
     Compact(cli::compact::Args),
+    /// Print rules by which a bucket moves old data to cheaper storage classes, and nothing else.
+    Lifecycle(cli::lifecycle::Args),
     /// Print statements that make the lake queryable in an engine; run them there, and again when tables change.
     Ddl(cli::ddl::Args),
     /// Drop what `setup` created; asks first.
@@ -163,6 +167,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Configured::Search(args) => cli::search::run(args, &config).await,
             Configured::Tx(args) => cli::tx::run(args, &config).await,
             Configured::Show(args) => cli::show::run(args, &config).await,
+            Configured::AsOf(args) => cli::as_of::run(args, &config).await,
             Configured::Diff(args) => cli::diff::run(args, &config).await,
             Configured::Blame(args) => cli::blame::run(args, &config).await,
             Configured::Undo(args) => cli::undo::run(args, &config).await,
@@ -174,6 +179,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Configured::Activity(args) => cli::activity::run(args, &config).await,
             Configured::Sql(args) => cli::sql::run(args, &config).await,
             Configured::Compact(args) => cli::compact::run(args, &config).await,
+            Configured::Lifecycle(args) => cli::lifecycle::run(args, &config).await,
             Configured::Ddl(args) => cli::ddl::run(args, &config).await,
             Configured::Teardown(args) => cli::teardown::run(args, &config).await,
             Configured::Check(args) => cli::check::run(args, &config).await,

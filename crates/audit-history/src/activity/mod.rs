@@ -14,8 +14,7 @@ use serde::Serialize;
 
 pub use config::{ActivityConfig, Of, Rule, Severity, What};
 
-use crate::export::GAPS;
-use crate::store::{Selection, StoreError};
+use crate::store::{GAPS, Selection, StoreError};
 use crate::timeline::Timeline;
 use watch::Watch;
 

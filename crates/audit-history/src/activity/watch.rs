@@ -25,9 +25,28 @@ const POSITIONS_MAX: usize = 20;
 
 /// A rule that is looking at one table.
 pub enum Watch<'r> {
-    Windows { rule: &'r Rule, windows: Windows, ended: Vec<Burst>, truncations: Vec<Burst> },
-    Final { rule: &'r FinalState, states: States, found: Vec<(Record, String, bool)>, untold: u64, further: u64 },
-    Counted { rule: &'r Rule, hours: Option<(Time, Time, TimeZone)>, seen: u64, by: HashMap<Option<String>, Burst> },
+    Windows {
+        rule: &'r Rule,
+        windows: Windows,
+        ended: Vec<Burst>,
+        truncations: Vec<Burst>,
+        further: u64,
+    },
+    Final {
+        rule: &'r FinalState,
+        states: States,
+        found: Vec<(Record, String, bool)>,
+        untold: u64,
+        further: u64,
+    },
+    Counted {
+        rule: &'r Rule,
+        hours: Option<(Time, Time, TimeZone)>,
+        seen: u64,
+        by: HashMap<Option<String>, Burst>,
+        /// Versions of further actors.
+        uncounted: u64,
+    },
 }
 
 impl Rule {
@@ -82,7 +101,7 @@ impl<'r> Watch<'r> {
         let windows = |more_than, within: audit_config::Span| {
             let within = i64::try_from(within.get().as_micros()).unwrap_or(i64::MAX);
             let windows = Windows::new(more_than, within);
-            Watch::Windows { rule, windows, ended: Vec::new(), truncations: Vec::new() }
+            Watch::Windows { rule, windows, ended: Vec::new(), truncations: Vec::new(), further: 0 }
         };
         match rule {
             Rule::ManyChanges(many) => windows(many.more_than, many.within),
@@ -90,12 +109,12 @@ impl<'r> Watch<'r> {
             Rule::FinalState(rule) => {
                 Watch::Final { rule, states: States::new(&rule.column), found: Vec::new(), untold: 0, further: 0 }
             }
-            Rule::Unattributed(_) => Watch::Counted { rule, hours: None, seen: 0, by: HashMap::new() },
+            Rule::Unattributed(_) => Watch::Counted { rule, hours: None, seen: 0, by: HashMap::new(), uncounted: 0 },
             Rule::OffHours(off) => {
                 // Both were checked with the configuration.
                 let hours = off.hours().zip(zone(&off.zone).ok());
                 let hours = hours.map(|((from, until), zone)| (from, until, zone));
-                Watch::Counted { rule, hours, seen: 0, by: HashMap::new() }
+                Watch::Counted { rule, hours, seen: 0, by: HashMap::new(), uncounted: 0 }
             }
         }
     }
@@ -103,7 +122,7 @@ impl<'r> Watch<'r> {
     pub async fn see(&mut self, store: &Timeline, version: &Record) -> Result<(), StoreError> {
         let (at, position) = (version.committed_at, version.position);
         match self {
-            Watch::Windows { rule, windows, ended, truncations } => {
+            Watch::Windows { rule, windows, ended, truncations, further } => {
                 let actor = version.actor_id.clone();
                 let key = match rule {
                     Rule::ManyChanges(many) if many.of == Of::Row => match &version.key {
@@ -111,14 +130,13 @@ impl<'r> Watch<'r> {
                         None => return Ok(()),
                     },
                     Rule::MassDelete(_) if version.event == "truncated" => {
-                        truncations.push(burst(actor, at, position));
+                        add(truncations, further, [burst(actor, at, position)]);
                         return Ok(());
                     }
                     Rule::MassDelete(_) if version.event != "deleted" => return Ok(()),
                     _ => None,
                 };
-                ended.extend(windows.push(Subject { key, actor }, at, position));
-                ended.truncate(FINDINGS_MAX + 1);
+                add(ended, further, windows.push(Subject { key, actor }, at, position));
             }
             Watch::Final { rule, states, found, untold, further } => match states.before(store, version).await? {
                 Some((state, derived)) if rule.states.contains(&text(&state)) => match found.len() < FINDINGS_MAX {
@@ -128,14 +146,16 @@ impl<'r> Watch<'r> {
                 Some(_) => {}
                 None => *untold += u64::from(!matches!(version.event.as_str(), "created" | "truncated")),
             },
-            Watch::Counted { rule, hours, seen, by } => {
+            Watch::Counted { rule, hours, seen, by, uncounted } => {
                 *seen += 1;
                 let (is_found, actor) = match rule {
                     Rule::Unattributed(rule) => (version.missing().iter().any(|what| what == rule.what.word()), None),
                     Rule::OffHours(rule) => (is_off(rule, hours, at), version.actor_id.clone()),
                     _ => (false, None),
                 };
-                if is_found && (by.len() < ACTORS_MAX || by.contains_key(&actor)) {
+                let is_counted = by.len() < ACTORS_MAX || by.contains_key(&actor);
+                *uncounted += u64::from(is_found && !is_counted);
+                if is_found && is_counted {
                     let counted = by.entry(actor.clone()).or_insert_with(|| Burst {
                         count: 0,
                         positions: Vec::new(),
@@ -155,16 +175,18 @@ impl<'r> Watch<'r> {
     /// The findings, and what could not be told.
     pub fn finish(self, name: &str, table: &str) -> (Vec<Finding>, Option<String>) {
         match self {
-            Watch::Windows { rule, windows, mut ended, truncations } => {
+            Watch::Windows { rule, windows, mut ended, truncations, mut further } => {
                 let untold = windows.untold;
-                ended.extend(windows.finish());
+                add(&mut ended, &mut further, windows.finish());
                 let told = ended.into_iter().map(|burst| (told(rule, &burst), burst));
                 let truncated = truncations.into_iter().map(|burst| (format!("truncated by {}", by(&burst)), burst));
                 let found =
                     told.chain(truncated).map(|(text, burst)| finding(name, rule.severity(), table, burst, text));
-                let untold =
-                    (untold > 0).then(|| format!("{untold} versions were not counted, because too many rows changed"));
-                (found.collect(), untold)
+                let said = [
+                    (untold > 0).then(|| format!("{untold} versions were not counted, because too many rows changed")),
+                    (further > 0).then(|| format!("{further} more findings")),
+                ];
+                (found.collect(), joined(said))
             }
             Watch::Final { rule, found, untold, further, .. } => {
                 let found = found.into_iter().map(|(version, state, derived)| {
@@ -173,12 +195,13 @@ impl<'r> Watch<'r> {
                     let about = Burst { subject: Subject { key: version.key.clone(), ..about.subject }, ..about };
                     finding(name, rule.severity, table, about, text)
                 });
-                let mut said = Vec::new();
-                said.extend((untold > 0).then(|| format!("the state before {untold} versions is not known")));
-                said.extend((further > 0).then(|| format!("{further} more findings")));
-                (found.collect(), (!said.is_empty()).then(|| said.join(", ")))
+                let said = [
+                    (untold > 0).then(|| format!("the state before {untold} versions is not known")),
+                    (further > 0).then(|| format!("{further} more findings")),
+                ];
+                (found.collect(), joined(said))
             }
-            Watch::Counted { rule, seen, by: counted, .. } => {
+            Watch::Counted { rule, seen, by: counted, uncounted, .. } => {
                 let text = |burst: &Burst| match rule {
                     Rule::Unattributed(rule) => {
                         format!("{} of {seen} versions lack the required {}", burst.count, rule.what.word())
@@ -186,10 +209,26 @@ impl<'r> Watch<'r> {
                     _ => format!("{} versions by {}: {}", burst.count, by(burst), rule.says()),
                 };
                 let found = counted.into_values().map(|burst| (text(&burst), burst));
-                (found.map(|(text, burst)| finding(name, rule.severity(), table, burst, text)).collect(), None)
+                let uncounted = (uncounted > 0).then(|| format!("{uncounted} more versions, by further actors"));
+                (found.map(|(text, burst)| finding(name, rule.severity(), table, burst, text)).collect(), uncounted)
             }
         }
     }
+}
+
+/// Keeps as many bursts as are shown, and counts the others.
+fn add(kept: &mut Vec<Burst>, further: &mut u64, bursts: impl IntoIterator<Item = Burst>) {
+    for burst in bursts {
+        match kept.len() < FINDINGS_MAX {
+            true => kept.push(burst),
+            false => *further += 1,
+        }
+    }
+}
+
+fn joined(said: impl IntoIterator<Item = Option<String>>) -> Option<String> {
+    let said: Vec<String> = said.into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join(", "))
 }
 
 /// One version as something that is found.
@@ -262,5 +301,16 @@ mod tests {
         let weekends = rule(r#"{"from": "12:00", "until": "13:00", "weekends": true}"#);
         let times = ["2026-03-06T11:00:00Z", "2026-03-06T12:00:00Z", "2026-03-07T09:00:00Z"];
         assert_eq!(times.map(|at| off(&weekends, at)), [false, true, true]);
+    }
+
+    /// What is not kept is counted, so that nobody takes the findings that are shown for all.
+    #[test]
+    fn findings_that_are_not_kept_are_counted() {
+        let (mut kept, mut further) = (Vec::new(), 0);
+        let bursts = || (0..700).map(|_| burst(None, Micros(0), Position::default()));
+        add(&mut kept, &mut further, bursts());
+        add(&mut kept, &mut further, bursts());
+        assert_eq!((kept.len(), further), (FINDINGS_MAX, 400));
+        assert_eq!(joined([Some("a".to_owned()), None, Some("b".to_owned())]).as_deref(), Some("a, b"));
     }
 }

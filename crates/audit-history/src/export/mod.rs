@@ -8,8 +8,9 @@
 //! Until then the folder has a list of the files that are whole: an export that broke off continues after them, and in
 //! plain JSON Lines after the last whole line of the file that it was writing.
 //!
-//! ⚠ An export ends at the position that the sink had reached when it began, so that one that broke off and was
-//! continued is the same, byte for byte, as one that was not, whatever the daemon wrote meanwhile.
+//! ⚠ An export ends at the positions that the sinks had reached when it began, so that one that broke off and was
+//! continued is the same, byte for byte, as one that was not, whatever the daemon wrote meanwhile. That holds for every
+//! version: rows of a baseline, gaps and quarantined changes that come later are not part of it either.
 
 mod columns;
 mod file;
@@ -18,6 +19,7 @@ pub mod increment;
 mod part;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -25,16 +27,19 @@ use std::path::{Path, PathBuf};
 use audit_core::position::{Lsn, Micros, Position};
 use audit_core::stored::Record;
 use audit_lake::LakeError;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
-use part::{Part as FilePart, make_folder, private};
+use part::Part as FilePart;
 
 pub use file::Compression;
 pub use form::{Form, Format};
 
-use crate::store::{Head, Part, Selection, StoreError};
-use crate::timeline::Timeline;
+pub(crate) use file::Hashed;
+pub(crate) use part::{folder_of, make_folder, name_of, private};
+
+use crate::store::{GAPS, Part, Selection, StoreError};
+use crate::timeline::{self, Reached, Span, Timeline};
 
 /// The name of the manifest in the export's folder.
 pub const MANIFEST: &str = "manifest.json";
@@ -42,8 +47,8 @@ pub const MANIFEST: &str = "manifest.json";
 /// The name of the list of an unfinished export: the manifest without files, then a line for each file that is whole.
 const UNFINISHED: &str = "unfinished.jsonl";
 
-/// The table of lost stretches. It is part of every export, because its reader must know what is missing.
-pub(crate) const GAPS: &str = "cdc_audit.gap";
+/// That list before it says how the export began.
+const BEGUN: &str = "unfinished.jsonl.part";
 
 /// Describes what to export.
 #[derive(Clone, Debug)]
@@ -59,8 +64,8 @@ pub struct ExportRequest {
     pub actors: Vec<String>,
     /// Only versions of these events; empty for all.
     pub events: Vec<String>,
-    /// Whether the export is one of a series, of which the next one begins where this one ends.
-    pub in_series: bool,
+    /// The export ends here, or where the sinks end.
+    pub head: Option<Position>,
     /// Only versions after this position.
     pub after: Option<Position>,
     pub form: Form,
@@ -118,11 +123,45 @@ pub struct Manifest {
 pub struct Coverage {
     /// The position with which the export ends: the sink had everything up to here.
     pub head: Option<Position>,
-    /// False if versions of the span may have come to the sink later, or if no sink has what lies between the end of the
-    /// lake and the beginning of hot.
+    /// False if the export may lack something.
     pub complete: bool,
+    /// What it lacks, each as a clause.
+    #[serde(default)]
+    pub lacks: Vec<String>,
+    /// How far each sink was that was read.
+    #[serde(default)]
+    pub sinks: Vec<Reached>,
     /// The number of gaps that are recorded in the span. They are in the file of the table `cdc_audit.gap`.
     pub gaps: u64,
+}
+
+impl Coverage {
+    fn of(found: timeline::Coverage) -> Coverage {
+        let timeline::Coverage { head, complete, lacks, sinks, .. } = found;
+        Coverage { head, complete, lacks, sinks, gaps: 0 }
+    }
+
+    /// Where a sink was when the export began.
+    fn head_of(&self, sink: &str) -> Option<Position> {
+        let reached = self.sinks.iter().find(|reached| reached.sink == sink);
+        reached.map_or(self.head, |reached| reached.head)
+    }
+
+    fn lack(&mut self, what: String) {
+        self.complete = false;
+        self.lacks.push(what);
+    }
+}
+
+/// One line for people.
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = self.head.map_or("nothing".to_owned(), |head| head.to_string());
+        match self.complete {
+            true => write!(f, "up to {head} · complete"),
+            false => write!(f, "up to {head} · incomplete: {}", self.lacks.join("; ")),
+        }
+    }
 }
 
 /// The state of a sink when the export began.
@@ -183,6 +222,8 @@ pub enum ExportError {
     Another { path: PathBuf, what: &'static str },
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
+    #[error("the sinks do not have what the export into {path} began with: {why}")]
+    Gone { path: PathBuf, why: String },
     #[error("{name} is no name of a series of exports")]
     NoName { name: String },
     #[error("there are no versions of table {table} to export")]
@@ -206,6 +247,7 @@ impl ExportError {
             ExportError::Write { .. } => {
                 Some("check that the folder can be written and has room, then export again".to_string())
             }
+            ExportError::Gone { .. } => Some("export anew, into a new folder".to_string()),
             ExportError::NoName { .. } => Some("use letters, digits, `_` and `-`".to_string()),
             ExportError::NoTable { known, .. } => Some(format!("tables with versions: {}", known.join(", "))),
         }
@@ -222,6 +264,7 @@ pub async fn export(
     request: &ExportRequest,
     mut progress: impl FnMut(u64),
 ) -> Result<Manifest, ExportError> {
+    let store = &as_begun(store, request)?;
     let known = store.tables(&request.source).await?;
     if let Some(table) = request.tables.iter().find(|table| !known.contains(table)) {
         return Err(ExportError::NoTable { table: table.clone(), known });
@@ -248,46 +291,61 @@ pub async fn export(
         coverage: Coverage::default(),
         left_out: Vec::new(),
     };
-    // ⚠ Read this before the first version: versions that arrive meanwhile are only more than the manifest claims, and
-    // it claims none that are not there yet.
-    manifest.coverage.head = store.head().map(Head::last);
+    // Stores that keep tenants apart are not combined: then the parts say what is read.
+    let store = wanted.first().map_or(store, |(_, part)| &part.store);
+    let span = Span { since: request.since, until: request.until };
+    let coverage = store.coverage_of(&request.source, span).await?;
     // A continued export takes this over: the files that are whole lack what was missing then.
-    manifest.coverage.complete = store.hole().is_none();
+    manifest.coverage = Coverage::of(request.head.map_or(coverage.clone(), |head| coverage.up_to(head)));
     manifest.store = manifest_store(store, request, &manifest).await?;
     let (mut unfinished, mut whole) = match request.resume {
         true => Unfinished::resume(&request.to, &mut manifest)?,
         false => (Unfinished::begin(&request.to, &manifest)?, Vec::new()),
     };
     let begun = manifest.tables.clone();
-    for (tables, part) in wanted {
+    for (tables, part) in &wanted {
         // A table that came later has nothing before the head.
-        for table in tables.into_iter().filter(|table| begun.contains(table)) {
+        for table in tables.iter().filter(|table| begun.contains(table)) {
             let of_table =
-                |file: &ManifestFile| file.table == table && file.tenant.as_deref() == part.tenant.as_deref();
+                |file: &ManifestFile| file.table == *table && file.tenant.as_deref() == part.tenant.as_deref();
             let files: Vec<ManifestFile> = whole.extract_if(.., |file| of_table(file)).collect();
             let before = manifest.rows;
-            let mut writer = TableFiles {
-                part: &part,
-                request,
-                table: &table,
-                head: manifest.coverage.head,
-                unfinished: &mut unfinished,
-            };
+            let mut writer = TableFiles { part, request, table, unfinished: &mut unfinished };
             match writer.write(files, |rows| progress(before + rows)).await? {
                 Some(files) => {
                     manifest.rows += files.iter().map(|file| file.rows).sum::<u64>();
                     manifest.files.extend(files);
                 }
-                None => manifest.left_out.push(table),
+                None => manifest.left_out.push(table.clone()),
             }
         }
     }
-    let gaps = manifest.files.iter().filter(|file| file.table == GAPS).map(|file| file.rows).sum();
-    let complete = manifest.coverage.complete && !manifest.is_ahead();
-    manifest.coverage = Coverage { head: manifest.coverage.head, complete, gaps };
+    manifest.coverage.gaps = manifest.files.iter().filter(|file| file.table == GAPS).map(|file| file.rows).sum();
+    if manifest.is_ahead() {
+        manifest.coverage.lack("what was committed before --until may not have come to the sinks yet".to_owned());
+    }
     manifest.tables.retain(|table| manifest.files.iter().any(|file| file.table == *table));
     write_manifest(&request.to, &manifest)?;
     Ok(manifest)
+}
+
+/// The timeline as it was when the export began.
+fn as_begun(store: &Timeline, request: &ExportRequest) -> Result<Timeline, ExportError> {
+    let store = request.head.map_or(store.clone(), |head| store.up_to(head));
+    if !request.resume {
+        return Ok(store);
+    }
+    let (begun, _) = Unfinished::read(&request.to)?;
+    let gone = |why: String| ExportError::Gone { path: request.to.clone(), why };
+    if let Some(reached) = store.reached().iter().find(|now| now.head < begun.coverage.head_of(&now.sink)) {
+        return Err(gone(format!("{} has gone back", reached.sink)));
+    }
+    let then = store.up_to_each(|sink| begun.coverage.head_of(sink));
+    // Hot tables may have given up what a lake did not have at that time.
+    match then.hole().filter(|_| begun.coverage.complete) {
+        Some(hole) => Err(gone(hole)),
+        None => Ok(then),
+    }
 }
 
 /// Lists the wanted tables of each part of the store.
@@ -324,13 +382,15 @@ async fn manifest_store(
     })
 }
 
-fn prepare(to: &Path) -> Result<(), ExportError> {
+pub(crate) fn prepare(to: &Path) -> Result<(), ExportError> {
     let failed = |source| ExportError::Write { path: to.to_path_buf(), source };
     make_folder(to).map_err(failed)?;
-    match fs::read_dir(to).map_err(failed)?.next() {
+    let mut names = fs::read_dir(to).map_err(failed)?.map(|entry| entry.map(|entry| entry.file_name()));
+    match names.find(|name| name.as_ref().map_or(true, |name| name != BEGUN)) {
         None => Ok(()),
-        Some(_) if to.join(UNFINISHED).exists() => Err(ExportError::BrokeOff { path: to.to_path_buf() }),
-        Some(_) => Err(ExportError::NotEmpty { path: to.to_path_buf() }),
+        Some(Err(source)) => Err(failed(source)),
+        Some(Ok(_)) if to.join(UNFINISHED).exists() => Err(ExportError::BrokeOff { path: to.to_path_buf() }),
+        Some(Ok(_)) => Err(ExportError::NotEmpty { path: to.to_path_buf() }),
     }
 }
 
@@ -339,8 +399,6 @@ struct TableFiles<'e> {
     part: &'e Part<Timeline>,
     request: &'e ExportRequest,
     table: &'e str,
-    /// The position with which the export ends.
-    head: Option<Position>,
     unfinished: &'e mut Unfinished,
 }
 
@@ -371,7 +429,7 @@ impl TableFiles<'_> {
         };
         while let Some(version) = versions.next().await {
             let version = version?;
-            if !self.is_due(&version) || !self.is_asked(&version) {
+            if !self.is_asked(&version) {
                 continue;
             }
             if file.is_full(form) {
@@ -385,13 +443,21 @@ impl TableFiles<'_> {
             }
         }
         progress(rows);
-        // The first file says that there is nothing; an increment says it by having none.
-        if file.entry.rows == 0 && (!files.is_empty() || self.request.after.is_some()) {
+        // The first file says that there is nothing; an increment says it by having none. ⚠ A table that had no version
+        // yet where the export ends has none either, because it may not be known yet when the export begins.
+        let is_empty = file.entry.rows == 0;
+        if is_empty && (!files.is_empty() || self.request.after.is_some() || !self.has_begun().await?) {
             file.discard()?;
         } else {
             self.close(file, &mut files)?;
         }
         Ok(Some(files))
+    }
+
+    /// Whether the table has any version before the export's end.
+    async fn has_begun(&self) -> Result<bool, ExportError> {
+        let all = Selection { since: None, until: None, ..self.selection(None) };
+        Ok(self.part.store.versions(&all).await?.try_next().await?.is_some())
     }
 
     fn open(&self, whole: usize) -> Result<FilePart, ExportError> {
@@ -401,7 +467,9 @@ impl TableFiles<'_> {
 
     fn close(&mut self, file: FilePart, files: &mut Vec<ManifestFile>) -> Result<(), ExportError> {
         let file = file.finish()?;
+        fail::fail_point!("export::before_listed");
         self.unfinished.add(&file)?;
+        fail::fail_point!("export::after_listed");
         files.push(file);
         Ok(())
     }
@@ -415,14 +483,6 @@ impl TableFiles<'_> {
             unattributed: false,
             after,
         }
-    }
-
-    /// Whether the sink's head covers the version. ⚠ Rows of a baseline, gaps and quarantined changes can stand after the
-    /// head although the sink has them. A series leaves them to a later export, which has each version once; every
-    /// other export takes them, because it may be the last.
-    fn is_due(&self, version: &Record) -> bool {
-        let is_beside = !self.request.in_series && matches!(version.event.as_str(), "snapshot" | "gap" | "error");
-        is_beside || self.head.is_none_or(|head| version.position <= head)
     }
 
     /// ⚠ What is missing concerns every reader, so gaps are not filtered.
@@ -448,25 +508,36 @@ struct Unfinished {
 }
 
 impl Unfinished {
+    /// ⚠ The list gets its name when it says how the export began: without that, nothing could be continued.
     fn begin(to: &Path, manifest: &Manifest) -> Result<Unfinished, ExportError> {
-        let path = to.join(UNFINISHED);
-        let out = private()
-            .create_new(true)
-            .open(&path)
-            .map_err(|source| ExportError::Write { path: path.clone(), source })?;
-        let mut unfinished = Unfinished { path, out };
+        let (path, part) = (to.join(UNFINISHED), to.join(BEGUN));
+        let failed = |source| ExportError::Write { path: path.clone(), source };
+        let out = private().create(true).truncate(true).open(&part).map_err(failed)?;
+        let mut unfinished = Unfinished { path: path.clone(), out };
         unfinished.add(manifest)?;
+        fail::fail_point!("export::before_begun");
+        fs::rename(&part, &path).map_err(failed)?;
         Ok(unfinished)
+    }
+
+    /// Reads how the export began, and the files that are whole.
+    fn read(to: &Path) -> Result<(Manifest, Vec<ManifestFile>), ExportError> {
+        let nothing = || ExportError::NothingToResume { path: to.to_path_buf() };
+        let text = fs::read_to_string(to.join(UNFINISHED)).map_err(|_| nothing())?;
+        let mut lines = text.lines();
+        let begun: Manifest = lines.next().and_then(|line| serde_json::from_str(line).ok()).ok_or_else(nothing)?;
+        // If a kill has cut a line, its file is written again.
+        let files = lines.filter_map(|line| serde_json::from_str::<ManifestFile>(line).ok());
+        let is_there =
+            |file: &ManifestFile| fs::metadata(to.join(&file.path)).is_ok_and(|found| found.len() == file.bytes);
+        Ok((begun, files.filter(is_there).collect()))
     }
 
     /// Opens the existing list and returns it with the files that are whole. `manifest` takes over the state of the
     /// store when the export began.
     fn resume(to: &Path, manifest: &mut Manifest) -> Result<(Unfinished, Vec<ManifestFile>), ExportError> {
         let path = to.join(UNFINISHED);
-        let nothing = || ExportError::NothingToResume { path: to.to_path_buf() };
-        let text = fs::read_to_string(&path).map_err(|_| nothing())?;
-        let mut lines = text.lines();
-        let begun: Manifest = lines.next().and_then(|line| serde_json::from_str(line).ok()).ok_or_else(nothing)?;
+        let (begun, files) = Unfinished::read(to)?;
         let store = |manifest: &Manifest| (manifest.store.sink.clone(), manifest.store.tenant.clone());
         for (what, differs) in [
             ("source", begun.source != manifest.source),
@@ -483,14 +554,10 @@ impl Unfinished {
                 return Err(ExportError::Another { path: to.to_path_buf(), what });
             }
         }
-        // If a kill has cut a line, its file is written again.
-        let files = lines.filter_map(|line| serde_json::from_str::<ManifestFile>(line).ok());
-        let is_there =
-            |file: &ManifestFile| fs::metadata(to.join(&file.path)).is_ok_and(|found| found.len() == file.bytes);
-        let files = files.filter(is_there).collect();
         let out = File::options().append(true).open(&path);
         let out = out.map_err(|source| ExportError::Write { path: path.clone(), source })?;
         // The files of that time are as complete as the store was when the export began.
+        manifest.exported_at = begun.exported_at;
         manifest.store = begun.store;
         manifest.coverage = begun.coverage;
         manifest.tables = begun.tables;
@@ -513,14 +580,23 @@ impl Unfinished {
 }
 
 fn write_manifest(to: &Path, manifest: &Manifest) -> Result<(), ExportError> {
-    let (path, part) = (to.join(MANIFEST), to.join(format!("{MANIFEST}.part")));
+    write_whole(to, MANIFEST, manifest)?;
+    fail::fail_point!("export::after_manifest");
+    let path = to.join(UNFINISHED);
+    let removed = fs::remove_file(&path).and_then(|()| File::open(to)?.sync_all());
+    removed.map_err(|source| ExportError::Write { path, source })
+}
+
+/// Writes a file of JSON that is there as a whole, or not at all.
+pub(crate) fn write_whole(to: &Path, name: &str, value: &impl Serialize) -> Result<(), ExportError> {
+    let (path, part) = (to.join(name), to.join(format!("{name}.part")));
     let write = || {
         let mut file = private().create(true).truncate(true).open(&part)?;
-        serde_json::to_writer_pretty(&mut file, manifest)?;
+        serde_json::to_writer_pretty(&mut file, value)?;
         file.write_all(b"\n")?;
         file.sync_all()?;
+        fail::fail_point!("export::before_manifest");
         fs::rename(&part, &path)?;
-        fs::remove_file(to.join(UNFINISHED))?;
         File::open(to)?.sync_all()
     };
     write().map_err(|source: io::Error| ExportError::Write { path: path.clone(), source })

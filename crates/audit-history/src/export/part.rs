@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use audit_core::position::Position;
 use audit_core::stored::Record;
-use audit_lake::tenant_names::folder_of;
+use audit_lake::tenant_names;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -56,9 +56,9 @@ impl Part {
         form: &Form,
         number: Option<u32>,
     ) -> Result<Part, ExportError> {
-        let folder = tenant.map(|tenant| format!("tenant={}", bounded(folder_of(tenant), tenant)));
+        let folder = tenant.map(folder_of);
         let number_of = number.map_or_else(String::new, |number| format!(".{number:06}"));
-        let name = format!("{}{number_of}.{}", file_name(table), form.ending());
+        let name = format!("{}{number_of}.{}", name_of(table), form.ending());
         let name = folder.iter().fold(name, |name, folder| format!("{folder}/{name}"));
         if let Some(folder) = folder.map(|folder| to.join(folder)) {
             make_folder(&folder).map_err(|source| ExportError::Write { path: folder, source })?;
@@ -96,6 +96,7 @@ impl Part {
         let written = self.encoder.push(record);
         self.written += written.map_err(|source| ExportError::Write { path: self.part.clone(), source })?;
         self.entry.count(record.position, record.committed_at.to_string());
+        fail::fail_point!("export::after_version");
         Ok(())
     }
 
@@ -105,6 +106,7 @@ impl Part {
         let mut out = self.encoder.finish().map_err(failed)?;
         out.flush().map_err(failed)?;
         out.file.get_ref().sync_all().map_err(failed)?;
+        fail::fail_point!("export::before_named");
         fs::rename(&self.part, &self.path).map_err(failed)?;
         self.entry.bytes = out.bytes;
         self.entry.sha256 = hex::encode(out.digest.finalize());
@@ -148,9 +150,14 @@ fn take_up(mut out: Hashed, entry: &mut ManifestFile) -> io::Result<Hashed> {
     Ok(out)
 }
 
+/// The name of a tenant's folder.
+pub fn folder_of(tenant: &str) -> String {
+    format!("tenant={}", bounded(tenant_names::folder_of(tenant), tenant))
+}
+
 /// Makes a file's name from a table's: letters, digits, `_`, `-` and `.` stay, every other byte becomes `%` and two hex
 /// digits.
-fn file_name(table: &str) -> String {
+pub fn name_of(table: &str) -> String {
     let name = table
         .bytes()
         .map(|byte| match byte {
@@ -173,20 +180,20 @@ fn bounded(mut name: String, of: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{NAME_MAX, bounded, file_name};
+    use super::{NAME_MAX, bounded, name_of};
 
     #[test]
     fn tables_that_differ_have_files_that_differ() {
-        assert_eq!(file_name("public.orders"), "public.orders");
-        assert_eq!(file_name("\"a.b\".c d"), "%22a.b%22.c%20d");
-        assert_ne!(file_name("\"a.b\".c"), file_name("a.\"b.c\""));
+        assert_eq!(name_of("public.orders"), "public.orders");
+        assert_eq!(name_of("\"a.b\".c d"), "%22a.b%22.c%20d");
+        assert_ne!(name_of("\"a.b\".c"), name_of("a.\"b.c\""));
     }
 
     #[test]
     fn names_of_files_are_bounded() {
         let long = |last: &str| format!("{}.{}{last}", "ü".repeat(31), "ß".repeat(30));
-        assert!(file_name(&long("a")).len() <= NAME_MAX);
-        assert_ne!(file_name(&long("a")), file_name(&long("b")));
+        assert!(name_of(&long("a")).len() <= NAME_MAX);
+        assert_ne!(name_of(&long("a")), name_of(&long("b")));
         assert_eq!(bounded("short".to_string(), "short"), "short");
     }
 }

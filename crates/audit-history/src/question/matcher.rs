@@ -2,6 +2,8 @@
 //!
 //! What a record does not know is neither a match nor its opposite: such versions are counted, and not shown.
 
+mod rows;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -305,10 +307,13 @@ enum Sides<'r> {
 
 impl Test {
     fn truth(&self, record: &Record) -> Truth {
-        let truth = match &self.asks {
+        self.judged(match &self.asks {
             Asks::Nothing => Truth::No,
             asks => asks.truth(&record.event, &sides(record, &self.field)),
-        };
+        })
+    }
+
+    fn judged(&self, truth: Truth) -> Truth {
         match (truth, self.not) {
             (Truth::Yes, true) => Truth::No,
             (Truth::No, true) => Truth::Yes,

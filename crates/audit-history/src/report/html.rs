@@ -95,7 +95,7 @@ fn tiles(report: &Report) -> String {
         ("without a required actor", report.unattributed.without_actor, true),
         ("without a required reason", report.unattributed.without_reason, true),
         ("undone", report.undone, false),
-        ("gaps", report.gaps.len() as u64, true),
+        ("gaps", report.total_gaps, true),
     ];
     format!("<div class=\"tiles\">{}</div>\n", tiles.map(tile).concat())
 }
@@ -184,15 +184,16 @@ fn gaps(report: &Report) -> String {
         format!("<tr><td>{}</td><td>{}</td><td>{}</td></tr>", gap.committed_at, gap.position, Text(lost))
     };
     let rows: String = report.gaps.iter().map(row).collect();
-    format!("<section><h2>Gaps: changes in them are not known</h2><table>{rows}</table></section>\n")
+    let further = report.total_gaps.saturating_sub(report.gaps.len() as u64);
+    let further = if further > 0 { format!("<div class=\"soft\">{further} gaps more</div>") } else { String::new() };
+    format!("<section><h2>Gaps: changes in them are not known</h2><table>{rows}</table>{further}</section>\n")
 }
 
 fn footer(report: &Report) -> String {
-    let head = report.head.position.map_or("nothing yet".to_owned(), |position| position.to_string());
     let stored = report.head.stored_at.as_deref().map_or(String::new(), |at| format!(", stored at {at}"));
     format!(
-        "<footer class=\"soft\">Answered from {}, which had everything up to {head}{stored}.<br>Configuration {}.</footer>\n",
-        Text(&report.head.sink),
+        "<footer class=\"soft\">Answered {}{stored}.<br>Configuration {}.</footer>\n",
+        Text(&report.coverage.to_string()),
         report.config_fingerprint
     )
 }

@@ -13,9 +13,8 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::export::GAPS;
-use crate::store::{Selection, StoreError};
-use crate::timeline::Timeline;
+use crate::store::{GAPS, Selection, StoreError};
+use crate::timeline::{Coverage, Span, Timeline};
 
 /// Maximum number of gaps that a report lists.
 const GAPS_MAX: usize = 1_000;
@@ -67,10 +66,13 @@ pub struct Report {
     pub changes_by_day: BTreeMap<String, u64>,
     pub unattributed: Unattributed,
     pub undone: u64,
+    /// The gaps that were noticed in the span: the first 1,000, and the number of all.
     pub gaps: Vec<Lost>,
+    pub total_gaps: u64,
     /// Null if the access log could not be read.
     pub sensitive_field_access: Option<Vec<Looked>>,
     pub head: ReportHead,
+    pub coverage: Coverage,
     pub config_fingerprint: String,
 }
 
@@ -90,10 +92,12 @@ pub struct Lost {
     pub lost: Option<Json>,
 }
 
-/// How far the sink had come.
+/// How far the sinks had come.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReportHead {
+    /// The one that was asked first.
     pub sink: String,
+    /// Everything up to here was read.
     pub position: Option<Position>,
     pub stored_at: Option<String>,
 }
@@ -104,23 +108,25 @@ pub struct ReportHead {
 /// # Errors
 /// Fails if the store cannot be read.
 pub async fn report(store: &Timeline, request: &ReportRequest) -> Result<Report, StoreError> {
-    let head = store.head();
     let known = store.tables(&request.source).await?;
     let has_gaps = known.iter().any(|table| table == GAPS);
     let is_asked = |table: &String| table != GAPS && (request.tables.is_empty() || request.tables.contains(table));
     let tables: Vec<String> = known.into_iter().filter(is_asked).collect();
     let bounds = Bounds { since: Some(request.since), until: Some(request.until), ..Bounds::default() };
     let totals = store.totals(&request.source, &tables, &bounds).await?;
-    let gaps = if has_gaps { gaps(store, request).await? } else { Vec::new() };
+    let gaps = if has_gaps { gaps(store, request).await? } else { (Vec::new(), 0) };
     let head = ReportHead {
         sink: request.sink.clone(),
-        position: head.map(|head| head.checkpoint.position),
-        stored_at: head.and_then(|head| head.stored_at).map(|at| at.to_string()),
+        position: store.last(),
+        stored_at: store.head().and_then(|head| head.stored_at).map(|at| at.to_string()),
     };
-    Ok(Report::of(request, totals, gaps, head))
+    let span = Span { since: Some(request.since), until: Some(request.until) };
+    let coverage = store.coverage_of(&request.source, span).await?;
+    Ok(Report::of(request, totals, gaps, (head, coverage)))
 }
 
-async fn gaps(store: &Timeline, request: &ReportRequest) -> Result<Vec<Lost>, StoreError> {
+/// The first gaps, and the number of all.
+async fn gaps(store: &Timeline, request: &ReportRequest) -> Result<(Vec<Lost>, u64), StoreError> {
     let selection = Selection {
         source: request.source.clone(),
         table: GAPS.to_string(),
@@ -129,17 +135,21 @@ async fn gaps(store: &Timeline, request: &ReportRequest) -> Result<Vec<Lost>, St
         unattributed: false,
         after: None,
     };
-    let mut versions = store.versions(&selection).await?.take(GAPS_MAX);
-    let mut gaps = Vec::new();
+    let mut versions = store.versions(&selection).await?;
+    let (mut gaps, mut count) = (Vec::new(), 0);
     while let Some(version) = versions.next().await {
         let Record { position, committed_at, context, .. } = version?;
+        count += 1;
+        if gaps.len() >= GAPS_MAX {
+            continue;
+        }
         let lost = context.and_then(|context| {
             let parts: BTreeMap<String, Json> = serde_json::from_str(context.get()).ok()?;
             parts.into_iter().find(|(name, _)| name == "lost").map(|(_, lost)| lost)
         });
         gaps.push(Lost { position, committed_at: committed_at.to_string(), lost });
     }
-    Ok(gaps)
+    Ok((gaps, count))
 }
 
 /// The date in a zone.
@@ -165,7 +175,12 @@ fn date(day: i32) -> String {
 const DAY: i64 = 86_400_000_000;
 
 impl Report {
-    fn of(request: &ReportRequest, totals: Totals, gaps: Vec<Lost>, head: ReportHead) -> Report {
+    fn of(
+        request: &ReportRequest,
+        totals: Totals,
+        (gaps, total_gaps): (Vec<Lost>, u64),
+        (head, coverage): (ReportHead, Coverage),
+    ) -> Report {
         let day = |at: Micros| day_of(at, &request.zone);
         let last = Micros(request.until.0.saturating_sub(1)).max(request.since);
         let mut by_actor = totals.by_actor;
@@ -186,8 +201,10 @@ impl Report {
             unattributed: Unattributed { without_actor: totals.without_actor, without_reason: totals.without_reason },
             undone: totals.undoing,
             gaps,
+            total_gaps,
             sensitive_field_access: request.looked.clone(),
             head,
+            coverage,
             config_fingerprint: request.config_fingerprint.clone(),
         }
     }

@@ -26,7 +26,7 @@ fn report(by_day: &[(&str, u64)], actor: Option<&str>) -> Report {
     totals.by_quarter = by_day.iter().map(|(text, count)| (quarter(text), *count)).collect();
     totals.count_actor(actor, totals.versions);
     let head = ReportHead { sink: "hot".to_owned(), position: None, stored_at: None };
-    Report::of(&request(), totals, Vec::new(), head)
+    Report::of(&request(), totals, (Vec::new(), 0), (head, Coverage::default()))
 }
 
 #[test]

@@ -8,7 +8,7 @@ use audit_core::shape::{ColumnRules, Shape, ShapeColumn};
 use audit_core::stored::Record;
 use audit_core::table::companion_of;
 
-use super::known::Why;
+use super::known::{Known, Why};
 
 /// A place in the stream at which something is missing for every row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,25 @@ impl Facts {
         self.shapes.iter().find(|shape| shape.schema_version == schema_version)
     }
 
+    /// The shape that the table is in at a position.
+    pub fn shape_at(&self, at: Position) -> Option<&Shape> {
+        let passed = self.shapes.partition_point(|shape| shape.first <= at);
+        self.shapes.get(passed.saturating_sub(1))
+    }
+
+    /// The columns that a shape tracks, under the names that they have now, in the table's order.
+    pub fn tracked(&self, shape: &Shape) -> Vec<String> {
+        let own = || shape.columns.iter().map(|column| &column.name);
+        let stored: Vec<&String> = match &shape.rules {
+            Some(rules) => rules.columns.keys().collect(),
+            None => own().collect(),
+        };
+        let mut shown: Vec<String> =
+            stored.into_iter().map(|name| self.shown(shape.schema_version, name).into_owned()).collect();
+        shown.sort_by_cached_key(|column| self.place(column));
+        shown
+    }
+
     /// The shapes that begin after `from` and not after `to`.
     pub(super) fn shapes_between(&self, from: Position, to: Position) -> &[Shape] {
         between(&self.shapes, |shape| shape.first, from, to)
@@ -68,6 +87,11 @@ impl Facts {
     pub(super) fn break_between(&self, from: Position, to: Position) -> Option<Why> {
         let lost = between(&self.breaks, |mark| mark.position, from, to).first().map(|mark| mark.why);
         lost.or((from.epoch != to.epoch).then_some(Why::Epoch))
+    }
+
+    /// Whether nothing between two positions makes a value unknown, or a column another one.
+    pub fn is_calm(&self, from: Position, to: Position) -> bool {
+        self.break_between(from, to).is_none() && self.shapes_between(from, to).is_empty()
     }
 
     /// The name that a column of a shape has now. A column that was dropped keeps its last name, unless another column
@@ -122,6 +146,17 @@ impl Facts {
         let at = |name: &str| columns.iter().position(|column| column.name == name);
         let at = at(shown).or_else(|| companion_of(shown).and_then(at)).unwrap_or(usize::MAX);
         (at, shown.to_owned())
+    }
+}
+
+/// What is known of a value, for programs; `None` for one that a version states.
+pub fn knowledge(facts: &Facts, schema_version: u32, column: &str, known: &Known) -> Option<String> {
+    let protection = facts.rules(schema_version, column).and_then(|rules| rules.protection.as_ref());
+    match (known, protection) {
+        (Known::Unknown(why), _) => Some(format!("unknown:{}", why.name())),
+        (_, Some(protection)) => Some(format!("protected:{}", protection.method.name())),
+        (Known::Derived(_), None) => Some("derived".to_owned()),
+        (Known::Stated(_), None) => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! One pass over the records of a row, oldest first: [`Fold`].
 
+mod held;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ use serde_json::value::RawValue;
 use super::compare::{Verdict, compare};
 use super::facts::{Facts, is_full, rules_of, same_column};
 use super::known::{Known, State, Why};
+
+pub(crate) use held::state_bytes;
 
 /// A version of a row, with what is known of its changes.
 #[derive(Clone, Debug)]
@@ -122,6 +126,8 @@ pub struct Fold<'f> {
 pub struct Standing {
     /// See [`Version::row`].
     pub row: u32,
+    /// The row's last version.
+    pub last: Option<Place>,
     /// The shape that the table is in.
     pub schema_version: u32,
     pub state: State,
@@ -191,10 +197,7 @@ impl<'f> Fold<'f> {
 
     /// The row that has this key now, with its state at position `at`, which is not before its last version.
     pub fn state(&self, key: &str, at: Position) -> Option<Standing> {
-        let mut living = self.living.get(key)?.clone();
-        living.advance(self.facts, at, None);
-        let Living { row, schema_version, state, .. } = living;
-        Some(Standing { row, schema_version, state })
+        Some(self.living.get(key)?.clone().standing(self.facts, at))
     }
 
     /// The key that a row has now; `None` if it has ended.
@@ -221,7 +224,7 @@ fn updated(created: Record, deleted: &Record) -> Record {
 }
 
 /// Whether the row does not exist after this record. An `error` stands for the event that was quarantined.
-fn ends(record: &Record) -> bool {
+pub(crate) fn ends(record: &Record) -> bool {
     #[derive(serde::Deserialize)]
     struct Quarantined {
         #[serde(default)]
@@ -238,6 +241,12 @@ fn ends(record: &Record) -> bool {
 }
 
 impl Living {
+    fn standing(mut self, facts: &Facts, at: Position) -> Standing {
+        self.advance(facts, at, None);
+        let Living { row, last, schema_version, state, .. } = self;
+        Standing { row, last, schema_version, state }
+    }
+
     /// Takes out of the state what is no longer known at `to`, if no version of the row came until there.
     /// `schema_version` is the shape that a version at `to` has.
     fn advance(&mut self, facts: &Facts, to: Position, schema_version: Option<u32>) {

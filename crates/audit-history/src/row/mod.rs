@@ -31,16 +31,18 @@ mod fold;
 mod known;
 mod moves;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod then;
 mod told;
 
 pub use blame::{Blame, Setter};
 pub use compare::{Verdict, compare};
 pub use diff::{Diff, Side, diff};
-pub use facts::{Break, Facts};
+pub use facts::{Break, Facts, knowledge};
 pub use fold::{Change, Fold, Place, Standing, Version};
+pub(crate) use fold::{ends, state_bytes};
 pub use known::{Known, State, Why};
+pub(crate) use moves::is_move;
 pub use moves::moves;
-pub use then::{Absent, Found, NoSuchPoint, Then};
+pub use then::{Absent, Found, NoSuchPoint, Then, place};
 pub use told::Told;

@@ -15,7 +15,8 @@ pub fn moves(records: impl IntoIterator<Item = Record>) -> impl Iterator<Item = 
     })
 }
 
-fn is_move(deleted: &Record, created: &Record) -> bool {
+/// Whether a deletion and the insertion after it are one update of a row that was moved.
+pub(crate) fn is_move(deleted: &Record, created: &Record) -> bool {
     let (from, to) = (deleted.position, created.position);
     (deleted.event.as_str(), created.event.as_str()) == ("deleted", "created")
         && deleted.key == created.key

@@ -9,7 +9,7 @@ use super::*;
 use crate::question::point::Point;
 
 /// A table of which every update is captured: `id`, and `note`, `n` and `doc` of the types that tests need.
-fn table() -> Value {
+pub(crate) fn table() -> Value {
     let column = |name: &str, oid: u32, kind: &str, attnum: i16| {
         value!({"name": name, "type_oid": oid, "typmod": -1, "type_name": kind, "kind": kind, "attnum": attnum,
                 "in_identity": name == "id"})
@@ -27,7 +27,7 @@ fn table() -> Value {
 }
 
 /// The same table in another shape, from position `first` on.
-fn later(schema_version: u32, first: u64, change: impl FnOnce(&mut Value)) -> Value {
+pub(crate) fn later(schema_version: u32, first: u64, change: impl FnOnce(&mut Value)) -> Value {
     let mut shape = table();
     shape["schema_version"] = schema_version.into();
     shape["first"] = at(first).to_string().into();
@@ -35,11 +35,11 @@ fn later(schema_version: u32, first: u64, change: impl FnOnce(&mut Value)) -> Va
     shape
 }
 
-fn at(lsn: u64) -> Position {
+pub(crate) fn at(lsn: u64) -> Position {
     Position::new(1, Lsn(lsn), 0)
 }
 
-fn record(lsn: u64, event: &str) -> Record {
+pub(crate) fn record(lsn: u64, event: &str) -> Record {
     let mut record: Record = Record {
         source: "shop".into(),
         position: at(lsn),
@@ -77,7 +77,7 @@ fn record(lsn: u64, event: &str) -> Record {
     record
 }
 
-fn after(lsn: u64, event: &str, image: Value) -> Record {
+pub(crate) fn after(lsn: u64, event: &str, image: Value) -> Record {
     Record { after: Some(json(image.to_string())), ..record(lsn, event) }
 }
 
@@ -86,7 +86,7 @@ fn full(lsn: u64, changes: Value) -> Record {
     Record { changes: Some(json(changes.to_string())), before_known: true, ..record(lsn, "updated") }
 }
 
-fn facts(shapes: Vec<Value>, marks: &[Record]) -> Facts {
+pub(crate) fn facts(shapes: Vec<Value>, marks: &[Record]) -> Facts {
     let shapes: Vec<Shape> = shapes.into_iter().map(|shape| serde_json::from_value(shape).unwrap()).collect();
     Facts::new(shapes, marks, true)
 }
@@ -181,10 +181,11 @@ fn a_point_before_a_version_counts_what_was_lost_until_then() {
     let marks = [Record { key: None, ..record(20, "gap") }];
     let facts = facts(vec![table()], &marks);
     let versions = || vec![first_row("a"), Record { xid: 8, ..update(30, "b") }];
-    for point in [Point::Before(at(30)), Point::BeforeXid(8), Point::At(at(29))] {
-        let then = Then::read(&facts, versions(), &marks, point, |_| false).unwrap();
-        let Found::Row(standing) = then.row("1") else { panic!("{point:?}: there was a row") };
-        assert_eq!(standing.state["note"], Known::Unknown(Why::Gap(at(20))), "{point:?}");
+    let before_xid = place(&facts, &versions(), Point::BeforeXid(8)).unwrap();
+    for until in [before_xid, at(30).previous(), Some(at(29))] {
+        let then = Then::read(&facts, versions(), &marks, until, |_| false);
+        let Found::Row(standing) = then.row("1") else { panic!("{until:?}: there was a row") };
+        assert_eq!(standing.state["note"], Known::Unknown(Why::Gap(at(20))), "{until:?}");
     }
 }
 

@@ -59,19 +59,15 @@ pub enum NoSuchPoint {
 }
 
 impl<'f> Then<'f> {
-    /// Reads the records of a key, oldest first, up to a point. `marks` are those that the facts were made with. The
-    /// versions that `ignored` names are looked through by [`Then::blame`].
-    ///
-    /// # Errors
-    /// Fails if the row has no such point.
+    /// Reads the records of a key, oldest first, up to a position; without one all of them count. `marks` are those that the
+    /// facts were made with. The versions that `ignored` names are looked through by [`Then::blame`].
     pub fn read(
         facts: &'f Facts,
         records: Vec<Record>,
         marks: &[Record],
-        point: Point,
+        until: Option<Position>,
         ignored: impl Fn(&Record) -> bool,
-    ) -> Result<Then<'f>, NoSuchPoint> {
-        let until = until(facts, &records, marks, point)?;
+    ) -> Then<'f> {
         let after = records.partition_point(|record| until.is_none_or(|until| record.position <= until));
         let next = records.get(after).cloned();
         let mut fold = Fold::new(facts);
@@ -86,7 +82,7 @@ impl<'f> Then<'f> {
         let marked =
             marks.iter().map(|mark| mark.position).filter(|mark| until.is_none_or(|until| *mark <= until)).max();
         let at = until.or(last.max(marked)).unwrap_or_default();
-        Ok(Then { versions, at, fold, blames, next })
+        Then { versions, at, fold, blames, next }
     }
 
     /// The row that had the key at the point; else the row that had it last and has another one now.
@@ -126,23 +122,15 @@ impl<'f> Then<'f> {
     }
 }
 
-/// The last position that counts; `None` if all do.
-fn until(facts: &Facts, records: &[Record], marks: &[Record], point: Point) -> Result<Option<Position>, NoSuchPoint> {
+/// The last position that counts for a point of this row; `None` if the point is one of the whole source.
+///
+/// # Errors
+/// Fails if the row has no such point.
+pub fn place(facts: &Facts, records: &[Record], point: Point) -> Result<Option<Position>, NoSuchPoint> {
     Ok(match point {
-        Point::Now => None,
-        Point::At(position) => Some(position),
-        // ⚠ Not the row's last version: a gap between that and the point counts, too.
-        Point::Before(position) => Some(position.previous().unwrap_or_default()),
         Point::BeforeXid(xid) => Some(of_xid(records, xid)?.previous().unwrap_or_default()),
         Point::Version(_) | Point::Back(_) => Some(numbered(facts, records, point)?),
-        // ⚠ Commit times are not in commit order: what counts is everything before the first version that is later.
-        Point::Time(time) => {
-            let mut all: Vec<&Record> = records.iter().chain(marks).collect();
-            all.sort_by_key(|record| record.position);
-            let later = all.iter().position(|record| record.committed_at > time);
-            let before = |at: usize| at.checked_sub(1).and_then(|last| all.get(last)).map(|last| last.position);
-            later.map(|later| before(later).unwrap_or_default())
-        }
+        Point::Now | Point::Time(_) | Point::At(_) | Point::Before(_) => None,
     })
 }
 

@@ -2,20 +2,19 @@
 
 use std::fmt;
 
-use audit_core::position::{Lsn, Position};
+use audit_core::position::{Lsn, Micros, Position, Window};
 use audit_core::stored::Record;
-use futures::{StreamExt, TryStreamExt};
-use serde::{Deserialize, Serialize};
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Tier, Timeline};
-use crate::export::GAPS;
-use crate::store::{Head, Selection, StoreError};
+use super::{Absence, Tier, Timeline};
+use crate::store::{GAPS, Head, Selection, StoreError};
 
 /// Maximum number of gaps that are listed.
 const GAPS_MAX: usize = 100;
 
 /// What an answer covers, and what it lacks.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Coverage {
     /// Nothing at or before it is missing, except what `lacks` names; nothing after it is shown.
     pub head: Option<Position>,
@@ -24,12 +23,34 @@ pub struct Coverage {
     pub complete: bool,
     /// What is missing, each as a clause.
     pub lacks: Vec<String>,
-    /// The lost stretches of WAL that no sink is known to have.
+    /// The lost stretches of WAL that no sink is known to have, and in which something of the span may have been lost.
     pub gaps: Vec<Gap>,
+    /// The span of commit times that was asked for.
+    #[serde(flatten)]
+    pub span: Span,
+    /// The sink whose first version of the row counts as version 1, where others that may have earlier ones were not
+    /// read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub numbered_from: Option<String>,
+}
+
+/// A span of commit times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Span {
+    /// Inclusive.
+    #[serde(serialize_with = "time")]
+    pub since: Option<Micros>,
+    /// Exclusive.
+    #[serde(serialize_with = "time")]
+    pub until: Option<Micros>,
+}
+
+fn time<S: Serializer>(at: &Option<Micros>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(|at| at.to_string()).serialize(serializer)
 }
 
 /// How far a sink is.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reached {
     pub sink: String,
     /// The last position of which it is known that its transaction is finished.
@@ -60,15 +81,47 @@ struct Lost {
     from: Lsn,
 }
 
+impl Note {
+    fn of(gap: &Record) -> Option<Note> {
+        gap.context.as_deref().and_then(|context| serde_json::from_str(context.get()).ok())
+    }
+
+    /// Where the first lost stretch begins.
+    fn first(&self) -> Option<Lsn> {
+        self.lost.iter().map(|lost| lost.from).min()
+    }
+}
+
+impl Absence {
+    /// What an answer lacks without the sink.
+    fn lacks(&self, sink: &str) -> Option<String> {
+        match self {
+            Absence::NotAsked => None,
+            Absence::Apart => Some(format!(
+                "{sink} was not read, because sinks that keep tenants apart are read one at a time: --from {sink} reads it"
+            )),
+            Absence::Unreadable(why) => Some(format!("{sink} could not be read: {why}")),
+        }
+    }
+}
+
 impl Timeline {
     /// Tells what answers cover.
     ///
     /// # Errors
     /// Fails if a store cannot be read.
     pub async fn coverage(&self, source: &str) -> Result<Coverage, StoreError> {
-        let head = self.head().and_then(|head| head.end().previous());
-        let gaps = self.gaps(source).await?;
-        let mut lacks = Vec::new();
+        self.coverage_of(source, Span::default()).await
+    }
+
+    /// Tells what answers about a span of commit times cover.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub async fn coverage_of(&self, source: &str, span: Span) -> Result<Coverage, StoreError> {
+        let head = self.last();
+        let gaps = self.gaps(source, span).await?;
+        let mut lacks: Vec<String> = self.absent.iter().filter_map(|(sink, why)| why.lacks(sink)).collect();
         if head.is_none() {
             lacks.push("no sink has written anything yet".to_owned());
         }
@@ -79,46 +132,69 @@ impl Timeline {
             GAPS_MAX => lacks.push(format!("changes were lost in {GAPS_MAX} gaps or more")),
             several => lacks.push(format!("changes were lost in {several} gaps")),
         }
-        let end = self.head().map(Head::end);
-        let sinks = self.tiers.iter().map(|tier| tier.reached(end)).collect();
-        Ok(Coverage { head, sinks, complete: lacks.is_empty(), lacks, gaps })
+        let sinks = self.reached();
+        Ok(Coverage { head, sinks, complete: lacks.is_empty(), lacks, gaps, span, numbered_from: None })
+    }
+
+    /// How far each sink is that is read.
+    pub fn reached(&self) -> Vec<Reached> {
+        let end = self.end();
+        self.tiers.iter().map(|tier| tier.reached(end)).collect()
     }
 
     /// What lies between the end of one store and the beginning of the next.
     pub(crate) fn hole(&self) -> Option<String> {
-        let heads: Vec<&Head> = self.tiers.iter().filter_map(|tier| tier.head.as_ref()).collect();
-        let [hot, lake] = heads.as_slice() else { return None };
-        let began = hot.began.filter(|began| lake.end() < *began)?;
-        Some(format!("no sink has what lies between {} and {began}", lake.end()))
+        let begun: Vec<(&Head, Position)> =
+            self.tiers.iter().filter_map(|tier| Some((tier.head.as_ref()?, tier.end))).collect();
+        let [(hot, _), (_, end)] = begun.as_slice() else { return None };
+        let began = hot.began.filter(|began| end < began)?;
+        Some(format!("no sink has what lies between {end} and {began}"))
     }
 
-    async fn gaps(&self, source: &str) -> Result<Vec<Gap>, StoreError> {
+    async fn gaps(&self, source: &str, span: Span) -> Result<Vec<Gap>, StoreError> {
         if !self.tables(source).await?.iter().any(|table| table == GAPS) {
             return Ok(Vec::new());
         }
         let selection = Selection {
             source: source.to_owned(),
             table: GAPS.to_owned(),
-            since: None,
+            // What was lost was committed before its gap was noticed.
+            since: span.since,
             until: None,
             unattributed: false,
             after: None,
         };
-        let gaps = self.versions(&selection).await?;
-        let open = gaps.try_filter(|record| std::future::ready(!self.is_elsewhere(record)));
-        let gap = |record: Record| Gap { position: record.position, committed_at: record.committed_at.to_string() };
-        open.map_ok(gap).take(GAPS_MAX).try_collect().await
+        let tables = self.tables(source).await?;
+        let mut recorded = self.versions(&selection).await?;
+        let mut gaps = Vec::new();
+        while let Some(record) = recorded.try_next().await? {
+            if gaps.len() < GAPS_MAX
+                && !self.is_elsewhere(&record)
+                && !self.is_later(source, &tables, span, &record).await?
+            {
+                gaps.push(Gap { position: record.position, committed_at: record.committed_at.to_string() });
+            }
+        }
+        Ok(gaps)
+    }
+
+    /// Whether a gap lies after the span: something before it was committed when the span had ended.
+    async fn is_later(&self, source: &str, tables: &[String], span: Span, gap: &Record) -> Result<bool, StoreError> {
+        let Some(until) = span.until else { return Ok(false) };
+        let lost = Note::of(gap).and_then(|note| note.first());
+        let Some(first) = lost else { return Ok(false) };
+        let before = Window { from: None, to: Some(Position::new(gap.position.epoch, first, 0)) };
+        Ok(self.within(before).newest(source, tables, Some(until)).await?.is_some())
     }
 
     /// Whether a store is known to have what others lost: it did not lose it, and it began before.
     fn is_elsewhere(&self, gap: &Record) -> bool {
-        let note = gap.context.as_deref().and_then(|context| serde_json::from_str::<Note>(context.get()).ok());
-        let Some(Note { lost }) = note else { return false };
-        let Some(first) = lost.iter().map(|lost| lost.from).min() else { return false };
+        let Some(note) = Note::of(gap) else { return false };
+        let Some(first) = note.first() else { return false };
         self.tiers.iter().any(|tier| {
             let began = tier.head.as_ref().and_then(|head| head.began);
             let before = began.is_some_and(|began| (began.epoch, began.commit_lsn) <= (gap.position.epoch, first));
-            before && lost.iter().all(|lost| *lost.sink != *tier.sink)
+            before && note.lost.iter().all(|lost| *lost.sink != *tier.sink)
         })
     }
 }
@@ -137,7 +213,7 @@ impl Coverage {
 
 impl Tier {
     fn reached(&self, end: Option<Position>) -> Reached {
-        let own = self.head.as_ref().map(Head::end);
+        let own = self.head.as_ref().map(|_| self.end);
         Reached {
             sink: self.sink.to_string(),
             head: own.and_then(Position::previous),
@@ -160,6 +236,9 @@ impl fmt::Display for Coverage {
                 Some(head) => write!(f, " · {} is only at {head}", reached.sink)?,
                 None => write!(f, " · {} has nothing yet", reached.sink)?,
             }
+        }
+        if let Some(sink) = &self.numbered_from {
+            write!(f, " · versions are numbered from the first one that {sink} has")?;
         }
         match self.complete {
             true => f.write_str(" · complete"),

@@ -14,6 +14,7 @@
 //!   read.
 
 mod coverage;
+mod explained;
 mod merge;
 mod resolve;
 mod search;
@@ -34,7 +35,8 @@ use crate::store::{Head, Orders, Part, Selection, Store, StoreError};
 use seen::Seen;
 use trail::Trails;
 
-pub use coverage::{Coverage, Gap, Reached};
+pub use coverage::{Coverage, Gap, Reached, Span};
+pub use explained::Explained;
 
 type Records = BoxStream<'static, Result<Record, StoreError>>;
 
@@ -43,6 +45,19 @@ type Records = BoxStream<'static, Result<Record, StoreError>>;
 pub struct Timeline {
     /// In the order in which they are asked.
     tiers: Vec<Tier>,
+    /// Sinks that have versions too, and are not among the stores.
+    absent: Vec<(String, Absence)>,
+}
+
+/// Why a sink that has versions is not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// Another sink was named by the question.
+    NotAsked,
+    /// Stores that keep tenants apart are not combined.
+    Apart,
+    /// It cannot be read, for this reason.
+    Unreadable(String),
 }
 
 /// A store that takes part.
@@ -55,6 +70,8 @@ struct Tier {
     store: Store,
     /// `None` before the sink's first write.
     head: Option<Head>,
+    /// Nothing at or after it is read.
+    end: Position,
 }
 
 impl Timeline {
@@ -69,11 +86,22 @@ impl Timeline {
             let whole = store.pinned(source).await?;
             let head = whole.head(source, &sink).await?;
             // Before the first write there is nothing to read.
-            let to = Some(head.as_ref().map_or_else(Position::default, Head::end));
-            let store = whole.within(Window { from: None, to });
-            tiers.push(Tier { sink: sink.into(), whole, store, head });
+            let end = head.as_ref().map_or_else(Position::default, Head::end);
+            let store = whole.within(Window { from: None, to: Some(end) });
+            tiers.push(Tier { sink: sink.into(), whole, store, head, end });
         }
-        Ok(Timeline { tiers })
+        Ok(Timeline { tiers, absent: Vec::new() })
+    }
+
+    /// Notes that a sink which has versions is not among the stores.
+    pub fn without(mut self, sink: &str, why: Absence) -> Timeline {
+        self.absent.push((sink.to_owned(), why));
+        self
+    }
+
+    /// Whether a sink that has versions is not read, so that a row's first version may be in there.
+    pub fn is_partial(&self) -> bool {
+        !self.absent.is_empty()
     }
 
     /// Takes another look at the same stores. This look, and everything that was made from it, ends.
@@ -86,13 +114,27 @@ impl Timeline {
             tier.whole.unpin().await?;
             stores.push((tier.sink.to_string(), tier.whole));
         }
-        Timeline::open(source, stores).await
+        Ok(Timeline { absent: self.absent, ..Timeline::open(source, stores).await? })
     }
 
     /// Reads only versions in a range of positions.
     pub fn within(&self, window: Window) -> Timeline {
         let narrowed = |tier: &Tier| Tier { store: tier.store.within(window), ..tier.clone() };
-        Timeline { tiers: self.tiers.iter().map(narrowed).collect() }
+        Timeline { tiers: self.tiers.iter().map(narrowed).collect(), absent: self.absent.clone() }
+    }
+
+    /// The timeline as it was when no sink had anything after `head`.
+    pub fn up_to(&self, head: Position) -> Timeline {
+        self.up_to_each(|_| Some(head))
+    }
+
+    /// The timeline as it was when each sink had nothing after its head; `None` is a sink without a bound.
+    pub(crate) fn up_to_each(&self, head: impl Fn(&str) -> Option<Position>) -> Timeline {
+        let narrowed = |tier: &Tier| {
+            let end = head(&tier.sink).map_or(tier.end, |head| tier.end.min(head.next()));
+            Tier { store: tier.store.within(Window { from: None, to: Some(end) }), end, ..tier.clone() }
+        };
+        Timeline { tiers: self.tiers.iter().map(narrowed).collect(), absent: self.absent.clone() }
     }
 
     /// Lists the names of the tables that have versions, in order.
@@ -108,7 +150,8 @@ impl Timeline {
     }
 
     /// Lists what belongs to no tenant, then what belongs to each tenant, if tenants have their own stores or tables.
-    /// Stores that keep tenants apart are not combined: then these are the parts of the store that is asked first.
+    /// Stores that keep tenants apart are not combined: then these are the parts of the store that is asked first, and
+    /// their coverage says so.
     ///
     /// # Errors
     /// Fails if a store cannot be read.
@@ -122,9 +165,11 @@ impl Timeline {
         if !apart && !others.is_empty() {
             return Ok(vec![Part { tenant: None, gaps_only: false, store: self.clone() }]);
         }
+        let apart = others.iter().map(|tier| (tier.sink.to_string(), Absence::Apart));
+        let absent: Vec<_> = self.absent.iter().cloned().chain(apart).collect();
         let alone = |part: Part<Store>| {
             let (whole, store) = (part.store.clone(), part.store);
-            let store = Timeline { tiers: vec![Tier { whole, store, ..first.clone() }] };
+            let store = Timeline { tiers: vec![Tier { whole, store, ..first.clone() }], absent: absent.clone() };
             Part { tenant: part.tenant, gaps_only: part.gaps_only, store }
         };
         Ok(parts.into_iter().map(alone).collect())
@@ -138,6 +183,16 @@ impl Timeline {
     /// The progress of the sink that is furthest; `None` before the first write.
     pub fn head(&self) -> Option<&Head> {
         self.tiers.iter().filter_map(|tier| tier.head.as_ref()).max_by_key(|head| head.end())
+    }
+
+    /// Everything before this position is read, from the sink that is furthest; `None` before the first write.
+    pub fn end(&self) -> Option<Position> {
+        self.tiers.iter().filter(|tier| tier.head.is_some()).map(|tier| tier.end).max()
+    }
+
+    /// The last position that is read.
+    pub fn last(&self) -> Option<Position> {
+        self.end().and_then(Position::previous)
     }
 
     /// Finds the latest commit time among the versions of these tables that were committed at or after `since`. A large
@@ -211,12 +266,26 @@ impl Timeline {
     /// # Errors
     /// Fails if a store cannot be read.
     pub async fn history(&self, source: &str, table: &str, key: &str, limit: u32) -> Result<Vec<Record>, StoreError> {
+        self.history_before(source, (table, key), None, limit).await
+    }
+
+    /// Reads the part of that trail before a position, for example that of the last version so far.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub async fn history_before(
+        &self,
+        source: &str,
+        (table, key): (&str, &str),
+        before: Option<Position>,
+        limit: u32,
+    ) -> Result<Vec<Record>, StoreError> {
         let orders = Orders::of(self.shapes(source, table).await?);
         let mut trails = Trails::default();
         for tier in &self.tiers {
             trails.0.extend(self.known(tier.store.trail(source, table).await)?);
         }
-        let records = audit_core::trail::history(&mut trails, key, limit as usize).await?;
+        let records = audit_core::trail::history_before(&mut trails, key, before, limit as usize).await?;
         Ok(records.into_iter().map(|record| orders.apply(record)).collect())
     }
 

@@ -1,11 +1,14 @@
 //! From a point to a position.
 
-use audit_core::position::{Micros, Position};
+use audit_core::position::{Micros, Position, Window};
 
 use super::Timeline;
 use crate::commit::Commit;
 use crate::question::point::Point;
-use crate::store::{Head, StoreError};
+use crate::store::StoreError;
+
+/// How far commit times may go back without a word: clocks are corrected all the time.
+const SECOND: i64 = 1_000_000;
 
 impl Timeline {
     /// The position before which everything lies that had happened at a point; `None` if the point needs a row to be
@@ -18,7 +21,7 @@ impl Timeline {
     /// # Errors
     /// Fails if a store cannot be read.
     pub async fn resolve(&self, source: &str, point: &Point) -> Result<Option<Position>, StoreError> {
-        let end = self.head().map(Head::end);
+        let end = self.end();
         let before = match point {
             Point::Now => end,
             Point::Time(time) => self.first_after(source, *time).await?.map(transaction).or(end),
@@ -33,12 +36,35 @@ impl Timeline {
         Ok(before.into_iter().chain(end).min().filter(|_| before.is_some()))
     }
 
+    /// The first version after the position that a time stands for, although its commit time is more than a second before
+    /// that time: where the clock of the source went back.
+    ///
+    /// # Errors
+    /// Fails if a store cannot be read.
+    pub async fn went_back(
+        &self,
+        source: &str,
+        time: Micros,
+        before: Position,
+    ) -> Result<Option<Position>, StoreError> {
+        let until = Micros(time.0.saturating_sub(SECOND));
+        self.within(Window { from: Some(before), to: None }).first(source, (None, Some(until))).await
+    }
+
     /// The first position with a version that was committed after a time.
     async fn first_after(&self, source: &str, time: Micros) -> Result<Option<Position>, StoreError> {
-        let since = Micros(time.0.saturating_add(1));
+        self.first(source, (Some(Micros(time.0.saturating_add(1))), None)).await
+    }
+
+    /// The first position with a version that was committed in a span of time.
+    async fn first(
+        &self,
+        source: &str,
+        span: (Option<Micros>, Option<Micros>),
+    ) -> Result<Option<Position>, StoreError> {
         let mut firsts = Vec::new();
         for tier in &self.tiers {
-            firsts.extend(tier.store.first(source, since).await?);
+            firsts.extend(tier.store.first(source, span).await?);
         }
         Ok(firsts.into_iter().min())
     }

@@ -8,7 +8,7 @@ use audit_core::stored::Record;
 
 use super::merge::better;
 use super::{Tier, Timeline};
-use crate::store::{Head, StoreError};
+use crate::store::StoreError;
 
 impl Timeline {
     /// The newest versions of the wanted tables that match, newest first, at most `limit`.
@@ -105,7 +105,7 @@ impl Timeline {
 
     /// The position before which every store has everything that it will have; `None` before a store's first write.
     pub fn common_end(&self) -> Option<Position> {
-        let ends: Option<Vec<Position>> = self.tiers.iter().map(|tier| tier.head.as_ref().map(Head::end)).collect();
+        let ends: Option<Vec<Position>> = self.tiers.iter().map(|tier| tier.head.as_ref().map(|_| tier.end)).collect();
         ends?.into_iter().min()
     }
 }

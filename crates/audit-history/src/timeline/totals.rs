@@ -9,8 +9,8 @@ use audit_core::totals::{Bounds, QUARTER, Totals};
 use futures::TryStreamExt;
 use serde_json::Value;
 
-use super::Timeline;
-use crate::store::{Head, Selection, StoreError};
+use super::{Tier, Timeline};
+use crate::store::{Selection, StoreError};
 
 impl Timeline {
     /// Counts the versions of these tables that lie within the bounds.
@@ -34,8 +34,9 @@ impl Timeline {
 
     /// Where a store begins or ends, in order.
     fn divisions(&self) -> Vec<Position> {
-        let heads = self.tiers.iter().filter_map(|tier| tier.head.as_ref());
-        let mut ends: Vec<Position> = heads.flat_map(|head| [head.began, Some(head.end())]).flatten().collect();
+        let began = |tier: &Tier| tier.head.as_ref().and_then(|head| head.began);
+        let ends = self.tiers.iter().flat_map(|tier| [began(tier), Some(tier.end)]);
+        let mut ends: Vec<Position> = ends.flatten().collect();
         ends.sort_unstable();
         ends.dedup();
         ends
@@ -48,7 +49,7 @@ impl Timeline {
             ..*bounds
         };
         let mut found = Totals::default();
-        for tier in self.tiers.iter().filter(|tier| tier.head.as_ref().map(Head::end) >= window.to) {
+        for tier in self.tiers.iter().filter(|tier| Some(tier.end) >= window.to) {
             let totals = tier.store.totals(source, &[table.to_owned()], &own).await?;
             match (found.versions, totals.versions) {
                 (_, 0) => {}

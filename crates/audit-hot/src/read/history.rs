@@ -5,17 +5,18 @@ use std::sync::Arc;
 use audit_core::position::{Position, Window};
 use audit_core::stored::Record;
 use audit_core::trail::{Stretch, Trail, Turn};
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row};
 
 use super::places::{Places, Whose};
 use super::row::record;
-use super::{ReadError, failed, snapshot};
+use super::session::Session;
+use super::{ReadError, snapshot};
 use crate::layout::VERSIONS;
 
 /// The versions of one table.
 pub struct RowTrail {
-    client: Arc<Client>,
+    client: Arc<Session>,
     source: String,
     table: String,
     window: Window,
@@ -26,7 +27,7 @@ pub struct RowTrail {
 
 impl RowTrail {
     pub(super) async fn open(
-        client: &Arc<Client>,
+        client: &Arc<Session>,
         whose: &Whose,
         (source, table): (&str, &str),
         window: Window,
@@ -89,7 +90,7 @@ impl Trail for RowTrail {
         );
         let (from, to) = bounds(window.within(self.window));
         let parameters: [&(dyn ToSql + Sync); 4] = [&self.source, &self.table, &from, &to];
-        let rows = self.client.query(&statement, &parameters).await.map_err(failed("reading truncations"))?;
+        let rows = self.client.read("reading truncations", &statement, &parameters).await?;
         rows.iter().map(record).collect()
     }
 }
@@ -144,8 +145,7 @@ impl RowTrail {
                 "SELECT {columns} FROM {places} WHERE source = $1 AND table_name = $2 AND left({column}, 200) = left($3, 200) \
                  AND {column} = $3 AND position >= $4 AND position < $5 {condition} {order}"
             );
-            let found = self.client.query(&statement, &parameters).await;
-            rows.extend(found.map_err(failed("reading a row's history"))?);
+            rows.extend(self.client.read("reading a row's history", &statement, &parameters).await?);
         }
         Ok(rows)
     }

@@ -10,15 +10,16 @@ mod places;
 mod portions;
 mod row;
 mod search;
+mod session;
 mod sql;
 mod totals;
 mod views;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use audit_connect::{ConnectError, PgEndpoint, ServerError, connect};
+use audit_core::cost::Cost;
 use audit_core::position::{Micros, Position, Window};
 use audit_core::search::{Commit, Matches, Wanted};
 use audit_core::shape::Shape;
@@ -26,8 +27,8 @@ use audit_core::sink::{Checkpoint, SinkError};
 use audit_core::stored::Record;
 use audit_core::totals::{Bounds, Totals};
 use futures::{Stream, StreamExt};
+use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
-use tokio_postgres::{Client, Row};
 
 use crate::checkpoint;
 use crate::error;
@@ -39,6 +40,7 @@ use history::bounds;
 use places::{Places, Whose};
 pub(crate) use row::Time;
 use row::record;
+use session::Session;
 pub use sql::{SqlAnswer, SqlRow, Written};
 pub use views::View;
 
@@ -118,12 +120,10 @@ pub struct SinkState {
 /// session.
 #[derive(Clone)]
 pub struct HotReader {
-    client: Arc<Client>,
+    client: Arc<Session>,
     whose: Whose,
     /// Only versions in it are read.
     window: Window,
-    /// Whether the session is in the transaction of a look.
-    looks: Arc<AtomicBool>,
 }
 
 impl HotReader {
@@ -135,8 +135,17 @@ impl HotReader {
         let client = connect(endpoint, "cdc-audit reader").await.map_err(ReadError::Connect)?;
         let altered = |error: SinkError| ReadError::Layout { what: error.message, hint: error.hint };
         check_columns(&client, &TABLES).await.map_err(altered)?;
-        let (client, looks) = (Arc::new(client), Arc::default());
-        Ok(HotReader { client, whose: Whose::Everybodys, window: Window::ALL, looks })
+        Ok(HotReader { client: Arc::new(Session::new(client)), whose: Whose::Everybodys, window: Window::ALL })
+    }
+
+    /// Has the server explain the statements of all further questions of this reader, and of its clones.
+    pub fn explain(&self) {
+        self.client.explain();
+    }
+
+    /// What this reader and its clones were asked so far.
+    pub fn cost(&self) -> Cost {
+        self.client.cost()
     }
 
     fn of(&self, whose: Whose) -> HotReader {
@@ -270,7 +279,7 @@ impl HotReader {
              ORDER BY position",
             VERSIONS.names()
         );
-        let rows = self.client.query(&statement, &[&source, &table]).await.map_err(failed("reading errors"))?;
+        let rows = self.client.read("reading errors", &statement, &[&source, &table]).await?;
         rows.iter().map(record).collect()
     }
 
@@ -335,23 +344,48 @@ impl HotReader {
     /// # Errors
     /// Fails if the database cannot be read.
     pub async fn newest(&self, selection: &Selection) -> Result<Option<Micros>, ReadError> {
-        let (from, condition) = self.chosen(selection).await?;
-        let statement = format!("SELECT max(committed_at) FROM {from} WHERE {}", condition.text);
-        let row = self.client.query_one(&statement, &condition.parameters()).await;
-        let row = row.map_err(failed("reading commit times"))?;
-        Ok(row.get::<_, Option<Time>>(0).map(|Time(at)| at))
+        let each = match selection.tables.as_slice() {
+            [] => vec![Vec::new()],
+            tables => tables.iter().map(|table| vec![table.clone()]).collect(),
+        };
+        let mut newest = None;
+        for tables in each {
+            // ⚠ One table at a time, and only what is newer: that takes one look into an index.
+            let since = selection.since.max(newest);
+            let (from, condition) = self.chosen(&Selection { tables, since, ..selection.clone() }).await?;
+            let statement = format!("SELECT max(committed_at) FROM {from} WHERE {}", condition.text);
+            let rows = self.client.read("reading commit times", &statement, &condition.parameters()).await?;
+            newest = newest.max(rows.first().and_then(|row| row.get::<_, Option<Time>>(0)).map(|Time(at)| at));
+        }
+        Ok(newest)
     }
 
     /// The first position of the versions that [`HotReader::export`] would return.
     ///
+    /// Most of what was committed later lies at later positions, and the index on both tells apart what need not be read.
+    /// So a version that was committed soon after the time comes first, then what lies before it.
+    ///
     /// # Errors
     /// Fails if the database cannot be read, or holds a row that the daemon would not write.
     pub async fn first(&self, selection: &Selection) -> Result<Option<Position>, ReadError> {
+        let Some(since) = selection.since else { return self.least(selection).await };
+        for span in SPANS {
+            let until = Micros(since.0.saturating_add(span));
+            let until = selection.until.map_or(until, |own| own.min(until));
+            let soon = Selection { until: Some(until), ..selection.clone() };
+            if let Some(near) = self.least(&soon).await? {
+                let before = self.within(Window { from: None, to: Some(near) });
+                return Ok(before.least(selection).await?.or(Some(near)));
+            }
+        }
+        self.least(selection).await
+    }
+
+    async fn least(&self, selection: &Selection) -> Result<Option<Position>, ReadError> {
         let (from, condition) = self.chosen(selection).await?;
         let statement = format!("SELECT min(position) FROM {from} WHERE {}", condition.text);
-        let row =
-            self.client.query_one(&statement, &condition.parameters()).await.map_err(failed("looking for a time"))?;
-        let first = row.get::<_, Option<&str>>(0).map(str::parse).transpose();
+        let rows = self.client.read("looking for a time", &statement, &condition.parameters()).await?;
+        let first = rows.first().and_then(|row| row.get::<_, Option<&str>>(0)).map(str::parse).transpose();
         first.map_err(|_| ReadError::Stored { what: "position".to_owned() })
     }
 
@@ -362,8 +396,8 @@ impl HotReader {
     pub async fn count(&self, selection: &Selection) -> Result<u64, ReadError> {
         let (from, condition) = self.chosen(selection).await?;
         let statement = format!("SELECT count(*) FROM {from} WHERE {}", condition.text);
-        let row = self.client.query_one(&statement, &condition.parameters()).await.map_err(failed("counting"))?;
-        Ok(row.get::<_, i64>(0) as u64)
+        let rows = self.client.read("counting", &statement, &condition.parameters()).await?;
+        Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0) as u64))
     }
 
     /// Counts the versions of these tables that lie within the bounds. The server counts, in one statement.
@@ -403,6 +437,9 @@ impl HotReader {
     }
 }
 
+/// How long after a time a version is looked for, in microseconds: a minute, an hour, a day, 32 days.
+const SPANS: [i64; 4] = [60_000_000, 3_600_000_000, 86_400_000_000, 2_764_800_000_000];
+
 /// Baseline and key.
 fn snapshot(row: &Row) -> (u32, String) {
     (row.get::<_, i32>(0) as u32, row.get(1))
@@ -418,8 +455,10 @@ impl Condition {
     fn of(selection: &Selection, window: Window) -> Condition {
         let mut condition = Condition { text: String::new(), parameters: Vec::new() };
         condition.and("source = ?", selection.source.clone());
-        if !selection.tables.is_empty() {
-            condition.and("table_name = ANY (?)", selection.tables.clone());
+        match selection.tables.as_slice() {
+            [] => {}
+            [table] => condition.and("table_name = ?", table.clone()),
+            tables => condition.and("table_name = ANY (?)", tables.to_vec()),
         }
         if let Some(since) = selection.since {
             condition.and("committed_at >= ?", Time(since));

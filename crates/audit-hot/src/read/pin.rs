@@ -45,14 +45,14 @@ impl HotReader {
     /// # Errors
     /// Fails if the session is lost.
     pub async fn unpin(&self) -> Result<(), ReadError> {
-        self.looks.store(false, Ordering::Relaxed);
+        self.client.looks.store(false, Ordering::Relaxed);
         self.client.batch_execute("ROLLBACK").await.map_err(failed("ending a look"))
     }
 
     async fn begin(&self, tables: &str) -> Result<(), ReadError> {
         let statement = format!("{BEGIN}; LOCK TABLE {tables} IN ACCESS SHARE MODE");
         self.client.batch_execute(&statement).await.map_err(failed("beginning a look at the versions"))?;
-        self.looks.store(true, Ordering::Relaxed);
+        self.client.looks.store(true, Ordering::Relaxed);
         Ok(())
     }
 

@@ -25,9 +25,11 @@ impl HotReader {
         statement: &str,
         parameters: Vec<&(dyn ToSql + Sync)>,
     ) -> Result<BoxStream<'static, Result<Row, ReadError>>, ReadError> {
-        if !self.looks.load(Ordering::Relaxed) {
+        self.client.begin(doing, statement, &parameters).await?;
+        if !self.client.looks.load(Ordering::Relaxed) {
             let rows = self.client.query_raw(statement, parameters).await.map_err(failed(doing))?;
-            return Ok(rows.map_err(failed_each(doing)).boxed());
+            let client = self.client.clone();
+            return Ok(rows.inspect_ok(move |_| client.count(doing, 1)).map_err(failed_each(doing)).boxed());
         }
         let cursor = format!("answer_{}", CURSORS.fetch_add(1, Ordering::Relaxed));
         let declare = format!("DECLARE {cursor} NO SCROLL CURSOR FOR {statement}");
@@ -40,6 +42,7 @@ impl HotReader {
                 client.batch_execute(&format!("CLOSE {cursor}")).await.map_err(failed(doing))?;
                 return Ok(None);
             }
+            client.count(doing, rows.len());
             Ok(Some((stream::iter(rows.into_iter().map(Ok)), (client, fetch, cursor))))
         });
         Ok(portions.try_flatten().boxed())

@@ -8,11 +8,11 @@ use audit_core::position::Micros;
 use audit_core::search::{Commit, Matches, Moment, Newest, Wanted};
 use audit_core::stored::Record;
 use futures::{StreamExt, pin_mut};
-use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::places::{Places, Whose};
 use super::row::{Time, record};
+use super::session::Session;
 use super::{ReadError, failed};
 use crate::layout::VERSIONS;
 
@@ -21,7 +21,7 @@ const FIRST_PAGE: usize = 200;
 const PAGE_MAX: usize = 5_000;
 
 pub(super) async fn search(
-    client: &Client,
+    client: &Session,
     whose: &Whose,
     wanted: &Wanted,
     matches: Matches<'_>,
@@ -30,15 +30,28 @@ pub(super) async fn search(
     let places = Places::of(client, whose, &wanted.source, &wanted.tables).await?;
     let mut newest = Newest::new(limit);
     for place in places.parts() {
-        let mut page = Page { wanted: wanted.clone(), rows: FIRST_PAGE };
-        while page.read(client, &place, matches, &mut newest).await? {}
+        for wanted in by_table(wanted) {
+            let mut page = Page { wanted, rows: FIRST_PAGE };
+            while page.read(client, &place, matches, &mut newest).await? {}
+        }
     }
     Ok(newest.into_records())
 }
 
+/// ⚠ Each table by itself, because the index gives the newest versions of one table. Of several at once the server would
+/// read everything to find those of a table that seldom changes. Other conditions have an index that finds few versions.
+fn by_table(wanted: &Wanted) -> Vec<Wanted> {
+    let few = !wanted.actors.is_empty() || !wanted.xids.is_empty() || wanted.commit.is_some();
+    if few || wanted.tables.len() < 2 {
+        return vec![wanted.clone()];
+    }
+    let of = |table: &String| Wanted { tables: vec![table.clone()], ..wanted.clone() };
+    wanted.tables.iter().map(of).collect()
+}
+
 /// The number of versions of each transaction, of which the commit times are known.
 pub(super) async fn commit_sizes(
-    client: &Client,
+    client: &Session,
     whose: &Whose,
     source: &str,
     commits: &[(Commit, Micros)],
@@ -53,8 +66,8 @@ pub(super) async fn commit_sizes(
             "SELECT left(position, {HEAD}), table_name, count(*) FROM {place} WHERE source = $1 AND committed_at = ANY ($2) \
              AND left(position, {HEAD}) = ANY ($3) GROUP BY 1, 2"
         );
-        let rows = client.query(&statement, &[&source, &times, &wanted]).await;
-        for row in rows.map_err(failed("counting versions of transactions"))? {
+        let rows = client.read("counting versions of transactions", &statement, &[&source, &times, &wanted]).await?;
+        for row in rows {
             if let Some(commit) = heads.get(row.get::<_, &str>(0)) {
                 *sizes.entry((*commit, row.get(1))).or_default() += row.get::<_, i64>(2) as u64;
             }
@@ -81,12 +94,15 @@ impl Page {
     /// Reads the next page. Returns false if nothing more can be found.
     async fn read(
         &mut self,
-        client: &Client,
+        client: &Session,
         place: &str,
         matches: Matches<'_>,
         newest: &mut Newest,
     ) -> Result<bool, ReadError> {
-        let condition = Condition::of(&self.wanted);
+        let mut condition = Condition::of(&self.wanted);
+        if let Some(oldest) = newest.oldest() {
+            condition.add("committed_at >= ?", Time(oldest));
+        }
         let statement = format!(
             "SELECT {} FROM {place} WHERE {} ORDER BY committed_at DESC, position DESC LIMIT {}",
             VERSIONS.names(),
@@ -94,6 +110,8 @@ impl Page {
             self.rows
         );
         let parameters = condition.parameters.iter().map(|parameter| &**parameter as &(dyn ToSql + Sync));
+        let parameters: Vec<_> = parameters.collect();
+        client.begin("searching", &statement, &parameters).await?;
         let rows = client.query_raw(&statement, parameters).await.map_err(failed("searching"))?;
         pin_mut!(rows);
         let mut count = 0;
@@ -103,12 +121,14 @@ impl Page {
             let moment = Moment::of(&record);
             self.wanted.before = Some(moment);
             if !newest.takes(moment) {
+                client.count("searching", count);
                 return Ok(false);
             }
             if matches(&record) {
                 newest.add(record);
             }
         }
+        client.count("searching", count);
         let full = count == self.rows;
         self.rows = (self.rows * 2).min(PAGE_MAX);
         Ok(full)
@@ -125,11 +145,12 @@ impl Condition {
     fn of(wanted: &Wanted) -> Condition {
         let mut condition = Condition { text: String::new(), parameters: Vec::new() };
         condition.add("source = ?", wanted.source.clone());
-        let lists = [
-            ("table_name = ANY (?)", &wanted.tables),
-            ("event = ANY (?)", &wanted.events),
-            ("actor_id = ANY (?)", &wanted.actors),
-        ];
+        match wanted.tables.as_slice() {
+            [] => {}
+            [table] => condition.add("table_name = ?", table.clone()),
+            tables => condition.add("table_name = ANY (?)", tables.to_vec()),
+        }
+        let lists = [("event = ANY (?)", &wanted.events), ("actor_id = ANY (?)", &wanted.actors)];
         for (text, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
             condition.add(text, list.clone());
         }

@@ -4,11 +4,12 @@ use std::pin::pin;
 
 use audit_core::totals::{Bounds, Totals};
 use futures::TryStreamExt;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row};
 
 use super::places::{Places, Whose};
 use super::row::Time;
+use super::session::Session;
 use super::{ReadError, failed};
 
 /// What `GROUPING` gives for each of the sets: a bit is 1 if the column is not in the set.
@@ -25,7 +26,7 @@ const ROWS: &str = "SELECT table_name, event, actor_id, floor(extract(epoch FROM
     jsonb_exists(context, 'undo_of') AS undoing";
 
 pub(super) async fn totals(
-    client: &Client,
+    client: &Session,
     whose: &Whose,
     (source, tables): (&str, &[String]),
     bounds: &Bounds,
@@ -50,10 +51,12 @@ pub(super) async fn totals(
         "{COUNTED} FROM ({ROWS} FROM {places} WHERE {conditions}) AS counted \
          GROUP BY GROUPING SETS ((), (table_name), (event), (actor_id), (quarter))"
     );
+    client.begin("counting", &statement, &parameters).await?;
     let rows = client.query_raw(&statement, parameters).await.map_err(failed("counting"))?;
     let mut rows = pin!(rows);
     let mut totals = Totals::default();
     while let Some(row) = rows.try_next().await.map_err(failed("counting"))? {
+        client.count("counting", 1);
         add_row(&mut totals, &row);
     }
     Ok(totals)

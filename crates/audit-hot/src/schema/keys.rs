@@ -23,7 +23,7 @@ pub(super) fn tables(list: &mut Vec<Statement>) {
     push(list, "wrapped keys of data subjects, found by an HMAC of who that is", include_str!("subject_keys.sql"));
     push(list, "who opened which value, and who destroyed which key", include_str!("access_log.sql"));
     for (why, index) in LOG_INDEXES {
-        push(list, why, *index);
+        push(list, *why, *index);
     }
 }
 

@@ -21,6 +21,8 @@
 //! The list can be executed any number of times. It needs one session and, since DDL is transactional, should run in
 //! one transaction.
 //!
+//! Indexes of an existing database are completed after that transaction ([`indexes`]).
+//!
 //! The tables have neither a unique index nor a primary key on the position: exactly-once follows from the checkpoint,
 //! which moves in the same transaction as the rows, and such an index would cost more than a third of what the four
 //! indexes that serve queries cost.
@@ -29,8 +31,11 @@
 //! source database and its publication is FOR ALL TABLES.
 
 mod archive;
+mod indexes;
 mod keys;
 mod own;
+
+use std::borrow::Cow;
 
 use audit_config::Span;
 
@@ -42,7 +47,7 @@ use crate::quote::{ident, literal};
 /// A statement, and its purpose as `setup` prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    pub why: &'static str,
+    pub why: Cow<'static, str>,
     pub sql: String,
 }
 
@@ -71,6 +76,8 @@ pub struct SetupOptions {
     pub auditor: Option<String>,
 }
 
+pub use indexes::index_statements;
+
 const ENSURE_PARTITION: &str = include_str!("ensure_partition.sql");
 pub(crate) const TRAIL: &str = include_str!("trail.sql");
 
@@ -96,8 +103,8 @@ pub fn setup_statements(options: &SetupOptions) -> Vec<Statement> {
     list
 }
 
-fn push(list: &mut Vec<Statement>, why: &'static str, sql: impl Into<String>) {
-    list.push(Statement { why, sql: sql.into().trim_end().to_owned() });
+fn push(list: &mut Vec<Statement>, why: impl Into<Cow<'static, str>>, sql: impl Into<String>) {
+    list.push(Statement { why: why.into(), sql: sql.into().trim_end().to_owned() });
 }
 
 fn owner_role(options: &SetupOptions, list: &mut Vec<Statement>) {
@@ -195,10 +202,8 @@ fn versions(options: &SetupOptions, list: &mut Vec<Statement>) {
         format!("CREATE TABLE IF NOT EXISTS cdc_audit.versions (\n{versions}\n) PARTITION BY {by}"),
     );
     push(list, "whole rows are compressed by LZ4 where the server has it: faster than its own method", LZ4);
-    for (why, sql) in INDEXES {
-        push(list, why, *sql);
-    }
     own::registry(list);
+    indexes::of_tables(list);
 }
 
 /// Makes a column that earlier releases did not make. Where their sinks began is the position of the first version that
@@ -300,44 +305,6 @@ DO $do$ DECLARE plain name; BEGIN
     END LOOP;
   END IF;
 END $do$";
-
-/// What each index costs: CPU time of the server for one row of a wide table (20 columns), in addition to the COPY
-/// itself. Measured with `examples/measure.rs` on PostgreSQL 15 and a machine that was busy with other work. No
-/// transaction had an actor, and no key changed.
-///
-/// | | updates, changes alone | inserts, whole rows | bytes a row |
-/// | --- | --- | --- | --- |
-/// | COPY without an index | 4.2 µs | 17.4 µs | |
-/// | `versions_key` | 2.3 µs | 3.6 µs | 130 |
-/// | `versions_old_key` | 0.3 µs | 0.4 µs | 0 |
-/// | `versions_actor` | 0.4 µs | none seen | 0 |
-/// | `versions_committed_at` | 0.7 µs | 0.9 µs | 7 |
-/// | all four | 3.3 µs | 3.5 µs | 139 |
-/// | not made: unique `(source, position, committed_at)` | 1.2 µs more | 1.3 µs more | 69 |
-/// | not made: GIN on `changes` | 8.0 µs more | 0.6 µs more | 261 and 29 |
-const INDEXES: &[(&str, &str)] = &[
-    (
-        "the trail of one row; keys of any length fit",
-        "CREATE INDEX IF NOT EXISTS versions_key ON cdc_audit.versions (table_name, left(key, 200), position)",
-    ),
-    (
-        "the same through changes of its key; holds only those",
-        "CREATE INDEX IF NOT EXISTS versions_old_key ON cdc_audit.versions (table_name, left(old_key, 200), position) \
-         WHERE old_key IS NOT NULL",
-    ),
-    (
-        "what somebody did; holds only what has an actor",
-        "CREATE INDEX IF NOT EXISTS versions_actor ON cdc_audit.versions (actor_id, committed_at) WHERE actor_id IS NOT NULL",
-    ),
-    (
-        "what is missing; holds only that",
-        "CREATE INDEX IF NOT EXISTS versions_gaps ON cdc_audit.versions (source, position) WHERE event IN ('gap', 'error')",
-    ),
-    (
-        "what happened at some time",
-        "CREATE INDEX IF NOT EXISTS versions_committed_at ON cdc_audit.versions (committed_at)",
-    ),
-];
 
 fn rows(options: &SetupOptions, list: &mut Vec<Statement>) {
     if options.partitioning == Partitioning::Month && !options.checkpoints_alone {

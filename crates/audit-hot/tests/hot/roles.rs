@@ -183,7 +183,7 @@ async fn another_partitioning_is_refused() {
         }
     }
     let message = "cdc_audit.versions exists and is partitioned in another way than configured".to_owned();
-    assert_eq!(failed, Some(("partitioning is decided once", message)));
+    assert_eq!(failed, Some(("partitioning is decided once".into(), message)));
 }
 
 #[tokio::test]

@@ -172,6 +172,7 @@ impl Merge {
             }
             let Some(file) = self.waiting.pop_front() else { return Ok(()) };
             let builder = files::open(&file).await?;
+            file.meter.row_groups(builder.metadata().num_row_groups(), builder.metadata().num_row_groups());
             let path = file.shown();
             let source = Source::of(builder, &path).await?;
             let mut cursor = Cursor { path, source, rows: Rows::default(), at: 0, position: Position::default() };

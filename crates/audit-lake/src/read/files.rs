@@ -17,7 +17,11 @@ use crate::commit::TableLog;
 use crate::error::LakeError;
 use crate::fetch::ObjectReader;
 use crate::layout::FileName;
+use crate::meter::Meter;
 use crate::store::Store;
+
+/// Number of files of a question that are read at a time. In a bucket most of the time is waiting.
+pub const AHEAD: usize = 4;
 
 /// A data file that a log names.
 #[derive(Clone, Debug)]
@@ -29,6 +33,7 @@ pub struct DataFile {
     pub rows: u64,
     /// The latest commit time in it, if the log says so.
     pub last_committed: Option<Micros>,
+    pub meter: Meter,
 }
 
 /// The log's statistics of a file. A value that they do not exclude may be in the file.
@@ -78,6 +83,12 @@ impl Stats {
 }
 
 impl DataFile {
+    pub fn reader(&self) -> ObjectReader {
+        self.meter.file();
+        let objects = self.store.objects().clone();
+        ObjectReader { objects, path: self.path.clone(), size: self.size, meter: self.meter.clone() }
+    }
+
     /// The path as messages show it.
     pub fn shown(&self) -> String {
         self.store.show(&self.path)
@@ -86,7 +97,11 @@ impl DataFile {
 
 /// One snapshot of a table's log in each store that has the table.
 #[derive(Debug)]
-pub struct Logs(Vec<Pinned>);
+pub struct Logs {
+    pinned: Vec<Pinned>,
+    /// Counts what is read of the files.
+    meter: Meter,
+}
 
 /// A table's log, and the snapshot of it that is read.
 #[derive(Debug)]
@@ -106,6 +121,7 @@ impl Pinned {
     async fn select(
         &self,
         wanted: impl Fn(&FileName, &Stats) -> bool,
+        meter: &Meter,
         files: &mut Vec<DataFile>,
     ) -> Result<(), LakeError> {
         let log = &self.log;
@@ -116,10 +132,12 @@ impl Pinned {
                 LakeError::altered(log.store().show(&path), "the log names a file that cdc-audit did not write")
             })?;
             let stats: Stats = view.stats().and_then(|stats| serde_json::from_str(&stats).ok()).unwrap_or_default();
-            if wanted(&name, &stats) {
+            if !wanted(&name, &stats) {
+                meter.file_skipped();
+            } else {
                 let (store, size, rows) = (log.store().clone(), view.size() as u64, stats.num_records.unwrap_or(0));
                 let last_committed = stats.committed_until();
-                files.push(DataFile { store, name, path, size, rows, last_committed });
+                files.push(DataFile { store, name, path, size, rows, last_committed, meter: meter.clone() });
             }
         }
         Ok(())
@@ -127,18 +145,18 @@ impl Pinned {
 }
 
 impl Logs {
-    pub async fn of(logs: impl IntoIterator<Item = Arc<TableLog>>) -> Result<Logs, LakeError> {
+    pub async fn of(logs: impl IntoIterator<Item = Arc<TableLog>>, meter: Meter) -> Result<Logs, LakeError> {
         let pinned = futures::stream::iter(logs).map(Pinned::of).buffered(super::CONCURRENT);
-        Ok(Logs(pinned.try_collect().await?))
+        Ok(Logs { pinned: pinned.try_collect().await?, meter })
     }
 
     /// New snapshots of the same logs.
     pub async fn again(&self) -> Result<Logs, LakeError> {
-        Logs::of(self.logs().cloned()).await
+        Logs::of(self.logs().cloned(), self.meter.clone()).await
     }
 
     pub fn logs(&self) -> impl Iterator<Item = &Arc<TableLog>> {
-        self.0.iter().map(|pinned| &pinned.log)
+        self.pinned.iter().map(|pinned| &pinned.log)
     }
 
     /// The files that may hold versions in the window and for which `wanted` returns true, in order of their first
@@ -147,8 +165,8 @@ impl Logs {
         let span = |name: &FileName| Window { from: Some(name.first), to: Some(name.last.next()) };
         let wanted = |name: &FileName, stats: &Stats| !span(name).within(window).is_empty() && wanted(stats);
         let mut files = Vec::new();
-        for pinned in &self.0 {
-            pinned.select(wanted, &mut files).await?;
+        for pinned in &self.pinned {
+            pinned.select(wanted, &self.meter, &mut files).await?;
         }
         files.sort_by_key(|file| (file.name.first, file.name.last));
         Ok(files)
@@ -157,7 +175,7 @@ impl Logs {
     /// The latest commit time in the files that end at or before `up_to`, as far as the logs contain it.
     pub async fn newest(&self, up_to: Position) -> Result<Option<Micros>, LakeError> {
         let mut newest: Option<Micros> = None;
-        for Pinned { log, snapshot } in &self.0 {
+        for Pinned { log, snapshot } in &self.pinned {
             let mut views = snapshot.file_views(log.log().as_ref(), None);
             while let Some(view) = views.try_next().await.map_err(|error| LakeError::log(&log.table, error))? {
                 let path = Path::from(format!("{}/{}", log.folder, view.path()));
@@ -171,11 +189,14 @@ impl Logs {
     }
 }
 
+/// Where pages begin is needed to skip some. The bounds of pages, which are larger, are not used.
+pub fn options() -> ArrowReaderOptions {
+    ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional)
+}
+
 /// Opens a file for reading.
 pub async fn open(file: &DataFile) -> Result<ParquetRecordBatchStreamBuilder<ObjectReader>, LakeError> {
-    let reader = ObjectReader { objects: file.store.objects().clone(), path: file.path.clone(), size: file.size };
-    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-    ParquetRecordBatchStreamBuilder::new_with_options(reader, options)
+    ParquetRecordBatchStreamBuilder::new_with_options(file.reader(), options())
         .await
         .map_err(|source| LakeError::Read { path: file.shown(), source })
 }

@@ -4,6 +4,7 @@
 //! once, so the answers are kept.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::Result;
@@ -19,27 +20,37 @@ type Builder = ParquetRecordBatchStreamBuilder<ObjectReader>;
 
 /// The answers so far: by file, column and value, whether each row group may have it.
 #[derive(Debug, Default)]
-pub struct Groups(HashMap<(String, &'static str, String), Vec<bool>>);
+pub struct Groups(Mutex<Known>);
+
+type Known = HashMap<(String, &'static str, String), Vec<bool>>;
 
 impl Groups {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The row groups of the file named `shown` in which one of `columns` may have one of `values`.
     pub async fn select(
-        &mut self,
+        &self,
         shown: &str,
         builder: &mut Builder,
         columns: &[&'static str],
         values: &[String],
     ) -> Result<Vec<usize>> {
-        if self.0.len() > KNOWN_MAX {
-            self.0.clear();
+        if self.known().len() > KNOWN_MAX {
+            self.known().clear();
         }
         let mut may = vec![false; builder.metadata().num_row_groups()];
         for column in columns {
             let place = |value: &String| (shown.to_owned(), *column, value.clone());
-            let unknown: Vec<&String> = values.iter().filter(|value| !self.0.contains_key(&place(value))).collect();
+            let unknown: Vec<&String> = {
+                let known = self.known();
+                values.iter().filter(|value| !known.contains_key(&place(value))).collect()
+            };
             let answers = ask(builder, column, &unknown).await?;
-            self.0.extend(unknown.into_iter().map(place).zip(answers));
-            for answer in values.iter().filter_map(|value| self.0.get(&place(value))) {
+            let mut known = self.known();
+            known.extend(unknown.into_iter().map(place).zip(answers));
+            for answer in values.iter().filter_map(|value| known.get(&place(value))) {
                 may.iter_mut().zip(answer).for_each(|(may, answer)| *may |= answer);
             }
         }

@@ -1,6 +1,7 @@
 //! The trail of one row: how [`audit_core::trail`] reads a lake ([`RowTrail`]).
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
@@ -8,7 +9,7 @@ use arrow::error::ArrowError;
 use audit_core::position::{Position, Window};
 use audit_core::stored::Record;
 use audit_core::trail::{Stretch, Trail, Turn};
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
 
@@ -99,9 +100,10 @@ impl RowTrail {
         let any = |stats: &files::Stats| stretches.iter().any(|stretch| stats.may_hold("cdc_key", &stretch.key));
         let keys: Vec<String> = stretches.iter().map(|stretch| stretch.key.clone()).collect();
         let mut found = Vec::new();
-        for file in self.logs.select(self.window, any).await? {
-            let path = file.shown();
-            for batch in matching(&file, &["cdc_key"], &keys, Some(&SNAPSHOT), &mut self.groups).await? {
+        let asked = Sought { columns: &["cdc_key"], values: &keys, projection: Some(&SNAPSHOT), groups: &self.groups };
+        let mut files = pin!(asked.each(self.logs.select(self.window, any).await?));
+        while let Some((path, batches)) = files.try_next().await? {
+            for batch in batches {
                 let rows = Rows::new(batch);
                 for at in 0..rows.len() {
                     let position = rows.position(at, &path)?;
@@ -127,11 +129,16 @@ impl RowTrail {
     async fn read_turns(&mut self, key: &str) -> Result<Vec<Turn>, LakeError> {
         let may_hold = |stats: &files::Stats| stats.may_hold("cdc_key", key) || stats.may_hold("cdc_old_key", key);
         let mut turns = Vec::new();
-        for file in self.logs.select(self.window, may_hold).await? {
-            let path = file.shown();
-            let asked = ["cdc_position", "cdc_event", "cdc_key", "cdc_old_key"];
-            let columns = ["cdc_key", "cdc_old_key"];
-            for batch in matching(&file, &columns, &[key.to_string()], Some(&asked), &mut self.groups).await? {
+        let values = [key.to_string()];
+        let asked = Sought {
+            columns: &["cdc_key", "cdc_old_key"],
+            values: &values,
+            projection: Some(&["cdc_position", "cdc_event", "cdc_key", "cdc_old_key"]),
+            groups: &self.groups,
+        };
+        let mut files = pin!(asked.each(self.logs.select(self.window, may_hold).await?));
+        while let Some((path, batches)) = files.try_next().await? {
+            for batch in batches {
                 let rows = Rows::new(batch);
                 for at in 0..rows.len() {
                     let turn = turn(&rows, at, &path)?;
@@ -149,13 +156,16 @@ impl RowTrail {
         let mut files = self.logs.select(self.window, any).await?;
         files.sort_by_key(|file| std::cmp::Reverse(file.name.last));
         let keys: Vec<String> = stretches.iter().map(|stretch| stretch.key.clone()).collect();
-        for file in files {
+        let asked = Sought { columns: &["cdc_key"], values: &keys, projection: None, groups: &self.groups };
+        let lasts: Vec<Position> = files.iter().map(|file| file.name.last).collect();
+        let mut files = pin!(asked.each(files));
+        for last in lasts {
             // Files are sorted by their last versions, so no newer version follows.
-            if newest.len() >= limit && newest.keys().next().is_none_or(|oldest| file.name.last < *oldest) {
+            if newest.len() >= limit && newest.keys().next().is_none_or(|oldest| last < *oldest) {
                 break;
             }
-            let path = file.shown();
-            for batch in matching(&file, &["cdc_key"], &keys, None, &mut self.groups).await? {
+            let Some((path, batches)) = files.try_next().await? else { break };
+            for batch in batches {
                 let rows = Rows::new(batch);
                 for at in 0..rows.len() {
                     let (position, key) = (rows.position(at, &path)?, rows.text("cdc_key", at).unwrap_or_default());
@@ -176,10 +186,12 @@ impl RowTrail {
     async fn read_rowless(&mut self, event: &str, window: Window) -> Result<Vec<Record>, LakeError> {
         let window = window.within(self.window);
         let files = self.logs.select(window, |stats| stats.may_have_nulls("cdc_key")).await?;
+        let values = [event.to_string()];
+        let asked = Sought { columns: &["cdc_event"], values: &values, projection: None, groups: &self.groups };
+        let mut files = pin!(asked.each(files));
         let mut found = BTreeMap::new();
-        for file in files {
-            let path = file.shown();
-            for batch in matching(&file, &["cdc_event"], &[event.to_string()], None, &mut self.groups).await? {
+        while let Some((path, batches)) = files.try_next().await? {
+            for batch in batches {
                 let rows = Rows::new(batch);
                 for at in 0..rows.len() {
                     let position = rows.position(at, &path)?;
@@ -207,17 +219,31 @@ fn turn(rows: &Rows, at: usize, path: &str) -> Result<Option<Turn>, LakeError> {
     Ok(is_one.then_some(turn))
 }
 
-/// The rows of a file in which one of `columns` has one of `values`, with the columns in `asked`, or all.
+/// The rows in which one of `columns` has one of `values`, with the columns of the projection, or all.
+#[derive(Clone, Copy)]
+struct Sought<'s> {
+    columns: &'s [&'static str],
+    values: &'s [String],
+    projection: Option<&'s [&'s str]>,
+    groups: &'s Groups,
+}
+
+impl<'s> Sought<'s> {
+    /// Reads several files at a time; the rows of each come with its path, in the order of the files.
+    fn each(self, files: Vec<DataFile>) -> impl Stream<Item = Result<(String, Vec<RecordBatch>), LakeError>> + use<'s> {
+        let read = move |file: DataFile| async move { Ok((file.shown(), matching(&file, self).await?)) };
+        futures::stream::iter(files).map(read).buffered(files::AHEAD)
+    }
+}
+
 async fn matching(
     file: &DataFile,
-    columns: &[&'static str],
-    values: &[String],
-    asked: Option<&[&str]>,
-    groups: &mut Groups,
+    Sought { columns, values, projection: asked, groups }: Sought<'_>,
 ) -> Result<Vec<RecordBatch>, LakeError> {
     let failed = |source| LakeError::Read { path: file.shown(), source };
     let mut builder = files::open(file).await?;
     let groups = groups.select(&file.shown(), &mut builder, columns, values).await.map_err(failed)?;
+    file.meter.row_groups(groups.len(), builder.metadata().num_row_groups());
     if groups.is_empty() {
         return Ok(Vec::new());
     }

@@ -17,6 +17,7 @@ mod totals;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use audit_core::cost::Cost;
 use audit_core::position::{Micros, Window};
 use audit_core::search::{Commit, Matches, Newest, Wanted};
 use audit_core::shape::Shape;
@@ -32,6 +33,7 @@ use crate::commit::TableLog;
 use crate::config::LakeConfig;
 use crate::error::LakeError;
 use crate::layout::{OWN_FOLDER, table_name};
+use crate::meter::Meter;
 use crate::partition::Partitioning;
 use crate::store::Store;
 use crate::tenants::Stores;
@@ -56,6 +58,7 @@ pub struct LakeReader {
     window: Window,
     /// `None` if each question takes its own snapshots.
     pins: Option<Pins>,
+    meter: Meter,
 }
 
 #[derive(Clone, Debug)]
@@ -80,12 +83,18 @@ impl LakeReader {
 
     /// Reads everything.
     pub(crate) fn of(stores: &Stores) -> LakeReader {
-        LakeReader { stores: stores.clone(), whose: Whose::Everybodys, window: Window::ALL, pins: None }
+        LakeReader {
+            stores: stores.clone(),
+            whose: Whose::Everybodys,
+            window: Window::ALL,
+            pins: None,
+            meter: Meter::default(),
+        }
     }
 
     fn of_whom(&self, whose: Whose) -> LakeReader {
         let pins = self.pins.as_ref().map(|_| Arc::default());
-        LakeReader { stores: self.stores.clone(), whose, window: self.window, pins }
+        LakeReader { whose, pins, ..self.clone() }
     }
 
     /// Puts all questions about a table to the same snapshot of its log, which the first of them takes.
@@ -96,6 +105,11 @@ impl LakeReader {
     /// Reads only versions in a range of positions. Names and shapes of tables do not depend on it.
     pub fn within(&self, window: Window) -> LakeReader {
         LakeReader { window: self.window.within(window), ..self.clone() }
+    }
+
+    /// What this reader and those made from it have read so far.
+    pub fn cost(&self) -> Cost {
+        self.meter.cost()
     }
 
     /// Reads only what belongs to no tenant.
@@ -395,7 +409,7 @@ impl LakeReader {
         logs.retain(|log| log.state.is_some());
         match logs.is_empty() {
             true => Err(LakeError::NoTable { table: table.to_string() }),
-            false => Ok(Arc::new(Logs::of(logs.into_iter().map(Arc::new)).await?)),
+            false => Ok(Arc::new(Logs::of(logs.into_iter().map(Arc::new), self.meter.clone()).await?)),
         }
     }
 }

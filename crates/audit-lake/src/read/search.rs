@@ -11,14 +11,15 @@ use std::ops::Range;
 use audit_core::position::{Micros, Window};
 use audit_core::search::{Commit, Matches, Moment, Newest, Wanted};
 use audit_core::stored::Record;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, RowSelection};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
-use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
 
-use super::files::{DataFile, Logs, Stats};
+use super::files::{AHEAD, DataFile, Logs, Stats, options};
+use super::groups::Groups;
 use super::record::Rows;
 use crate::error::LakeError;
 use crate::fetch::ObjectReader;
@@ -48,8 +49,8 @@ pub async fn search(
 
 async fn read(logs: &Logs, wanted: &Wanted, matches: Matches<'_>, limit: usize) -> Result<Vec<Record>, LakeError> {
     let may = |stats: &Stats| {
-        let key = |key: &String| stats.may_hold("cdc_key", key);
-        stats.may_be_committed(wanted.since, wanted.until) && (wanted.keys.is_empty() || wanted.keys.iter().any(key))
+        let any = |(column, values): (&str, &[String])| values.iter().any(|value| stats.may_hold(column, value));
+        stats.may_be_committed(wanted.since, wanted.until) && looked_up(wanted).all(any)
     };
     let mut files = logs.select(wanted.window, may).await?;
     if let Some((first, last)) = wanted.commit.map(|commit| commit.bounds()) {
@@ -57,11 +58,13 @@ async fn read(logs: &Logs, wanted: &Wanted, matches: Matches<'_>, limit: usize) 
     }
     files.sort_by_key(|file| Reverse(file.last_committed.unwrap_or(Micros(i64::MAX))));
     let mut newest = Newest::new(limit);
-    for file in &files {
-        if file.last_committed.is_some_and(|last| newest.is_done_at(last)) {
+    let open = |file: DataFile| async move { Ok::<_, LakeError>((file.last_committed, File::open(&file).await?)) };
+    let mut opened = futures::stream::iter(files).map(open).buffered(AHEAD);
+    while let Some((last, file)) = opened.try_next().await? {
+        if last.is_some_and(|last| newest.is_done_at(last)) {
             break;
         }
-        File::open(file).await?.search(wanted, matches, &mut newest).await?;
+        file.search(wanted, matches, &mut newest).await?;
     }
     Ok(newest.into_records())
 }
@@ -108,16 +111,16 @@ impl File {
     async fn open(file: &DataFile) -> Result<File, LakeError> {
         let path = file.shown();
         let failed = |source| LakeError::Read { path: path.clone(), source };
-        let mut reader =
-            ObjectReader { objects: file.store.objects().clone(), path: file.path.clone(), size: file.size };
-        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let (mut reader, options) = (file.reader(), options());
         let metadata = reader.get_metadata(Some(&options)).await.map_err(failed)?;
         let metadata = ArrowReaderMetadata::try_new(metadata, options).map_err(failed)?;
         Ok(File { reader, path, metadata })
     }
 
     async fn search(&self, wanted: &Wanted, matches: Matches<'_>, newest: &mut Newest) -> Result<(), LakeError> {
-        for (group, metadata) in self.metadata.metadata().row_groups().iter().enumerate().rev() {
+        let groups = self.metadata.metadata().row_groups();
+        let (chosen, mut read) = (self.groups(wanted).await?, 0);
+        for (group, metadata) in chosen.into_iter().rev().filter_map(|group| Some((group, groups.get(group)?))) {
             let may = times(metadata).is_none_or(|(first, last)| {
                 !newest.is_done_at(last)
                     && wanted.until.is_none_or(|until| first < until)
@@ -125,10 +128,24 @@ impl File {
                     && wanted.before.is_none_or(|before| first <= before.committed_at)
             });
             if may {
+                read += 1;
                 self.search_group(group, wanted, matches, newest).await?;
             }
         }
+        self.reader.meter.row_groups(read, groups.len());
         Ok(())
+    }
+
+    /// The row groups that may have every value that is looked for, by their bounds and Bloom filters.
+    async fn groups(&self, wanted: &Wanted) -> Result<Vec<usize>, LakeError> {
+        let failed = |source| LakeError::Read { path: self.path.clone(), source };
+        let mut chosen: Vec<usize> = (0..self.metadata.metadata().num_row_groups()).collect();
+        let (mut builder, known) = (self.builder(), Groups::default());
+        for (column, values) in looked_up(wanted) {
+            let may = known.select(&self.path, &mut builder, &[column], values).await.map_err(failed)?;
+            chosen.retain(|group| may.contains(group));
+        }
+        Ok(chosen)
     }
 
     async fn search_group(
@@ -212,6 +229,12 @@ fn times(group: &RowGroupMetaData) -> Option<(Micros, Micros)> {
         Statistics::Int64(times) => Some((Micros(*times.min_opt()?), Micros(*times.max_opt()?))),
         _ => None,
     }
+}
+
+/// The columns in which values are looked for that bounds and Bloom filters can exclude.
+fn looked_up(wanted: &Wanted) -> impl Iterator<Item = (&'static str, &[String])> {
+    let columns = [("cdc_key", &wanted.keys), ("cdc_event", &wanted.events), ("cdc_actor_id", &wanted.actors)];
+    columns.into_iter().filter(|(_, values)| !values.is_empty()).map(|(column, values)| (column, values.as_slice()))
 }
 
 /// The columns on which there are conditions, and those that give the order.

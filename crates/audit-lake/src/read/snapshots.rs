@@ -64,6 +64,7 @@ impl Scan {
             }
             let Some(file) = self.waiting.pop_front() else { return Ok(None) };
             let builder = files::open(&file).await?;
+            file.meter.row_groups(builder.metadata().num_row_groups(), builder.metadata().num_row_groups());
             let projection =
                 ProjectionMask::columns(builder.parquet_schema(), SNAPSHOT.into_iter().chain(["cdc_committed_at"]));
             let stream = builder.with_projection(projection).build();

@@ -58,6 +58,7 @@ async fn count(logs: &Logs, table: &str, bounds: Bounds) -> Result<Totals, LakeE
 async fn count_file(file: DataFile, table: Arc<str>, bounds: Bounds) -> Result<Totals, LakeError> {
     let failed = |source| LakeError::Read { path: file.shown(), source };
     let builder = files::open(&file).await?;
+    file.meter.row_groups(builder.metadata().num_row_groups(), builder.metadata().num_row_groups());
     let is_inside = bounds.has_position(file.name.first) && bounds.has_position(file.name.last);
     let mut columns = vec![EVENT, ACTOR, CONTEXT, COMMITTED_AT];
     columns.extend((!is_inside).then_some(POSITION));

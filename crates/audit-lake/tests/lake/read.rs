@@ -4,6 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit_core::position::{Micros, Position, Window};
+use audit_core::protect::Policy;
+use audit_core::rules::{Rules, TableRule};
+use audit_core::search::Wanted;
 use audit_core::stored::Record;
 use audit_lake::store::{DurableLocal, Store};
 use audit_lake::{LakeError, LakeReader};
@@ -336,4 +339,40 @@ async fn a_history_begins_anew_where_its_files_were_replaced() {
         let reader = LakeReader::over(Store::over(Arc::new(noting), "the lake"));
         assert_eq!(reader.history("shop", "public.t", "1", 10).await.is_ok(), found);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_for_what_is_rare_skips_files_and_row_groups() {
+    let mut lake = Lake::new();
+    lake.config.row_group_rows = 100;
+    let rule = TableRule { name: "public.t".into(), actor_column: Some("who".into()), ..TableRule::default() };
+    let mut fixture = Fixture::under(Rules { tables: vec![rule], ..Rules::default() }, Policy::default());
+    fixture.batches("table public.t (id int4 key, who text)");
+    for file in 0..6 {
+        let who = |row| match (file, row) {
+            (3, 250) => "rare",
+            (5, _) => "ann",
+            (_, row) => ["ann", "bob", "zoe"][row % 3],
+        };
+        let rows: String =
+            (0..500).map(|row| format!("insert public.t [{}, \"{}\"]\n", file * 1000 + row, who(row))).collect();
+        let last = if file == 2 { "delete public.t [2007, \"bob\"]\n" } else { "" };
+        lake.write(&fixture.batches(&format!("begin\n{rows}{last}commit"))).await;
+    }
+    let table = Wanted { source: "shop".into(), tables: vec!["public.t".into()], ..Wanted::default() };
+    let searched = async |wanted: Wanted| {
+        let reader = reader(&lake);
+        let found = reader.search(&wanted, &|_| true, 50).await.unwrap();
+        let cost = reader.cost();
+        let read = (cost.files, cost.files_skipped, cost.row_groups, cost.row_groups_skipped);
+        assert!(cost.bytes > 0);
+        (found.into_iter().map(|record| record.key.unwrap_or_default()).collect::<Vec<_>>(), read)
+    };
+    // By the bounds in the log one file is left out, by Bloom filters all row groups but one.
+    let (found, read) = searched(Wanted { actors: vec!["rare".into()], ..table.clone() }).await;
+    assert_eq!((found, read), (vec!["3250".to_owned()], (5, 1, 1, 25)));
+    let (found, read) = searched(Wanted { events: vec!["deleted".into()], ..table.clone() }).await;
+    assert_eq!((found, read), (vec!["2007".to_owned()], (1, 5, 1, 5)));
+    let (found, read) = searched(Wanted { actors: vec!["nobody".into()], ..table }).await;
+    assert_eq!((found.len(), read.2), (0, 0));
 }

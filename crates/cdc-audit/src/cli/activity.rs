@@ -2,15 +2,17 @@
 
 use std::process::ExitCode;
 
+use audit_history::Span;
 use audit_history::activity::{self, ActivityRequest, Finding, Rule, Severity};
 
+use crate::cli::covered::Strict;
 use crate::cli::subject;
 use crate::cli::when::When;
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, print, print_json, table};
 use crate::role::Reader;
-use crate::store::open;
+use crate::store::open_reachable;
 
 /// Days of the span where none is given.
 const DAYS: i64 = 1;
@@ -19,7 +21,8 @@ const DAYS: i64 = 1;
 #[command(
     after_help = "Examples:\n  cdc-audit activity\n  cdc-audit activity --since 7d --rule mass-delete --json\n  \
     cdc-audit activity --since yesterday --until today --tz Europe/Rome || mail -s 'look at this' audit@example.com\n\n\
-    The rules are those of [activity.rules.NAME] in the configuration. The exit code is 10 if something was found."
+    The rules are those of [activity.rules.NAME] in the configuration. The exit code is 10 if something was found,\n\
+    and 9 with --strict if something may be missing, whether something was found or not."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -43,6 +46,8 @@ pub struct Args {
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
     #[command(flatten)]
+    strict: Strict,
+    #[command(flatten)]
     reader: Reader,
 }
 
@@ -52,7 +57,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let clock = args.when.clock()?;
     let (since, until) = args.when.span(&clock, DAYS)?;
     let tenant = args.tenant.map(argument).transpose()?;
-    let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    let store = open_reachable(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
     let mut tables = Vec::new();
     for table in &args.table {
         tables.push(subject::table(config, &store, table).await?);
@@ -78,10 +83,9 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         show(&found.findings)?;
         eprintln!("{} findings in {} versions · {since} to before {until}", found.findings.len(), found.versions);
     }
-    Ok(match found.findings.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::from(code::FINDINGS),
-    })
+    let coverage = store.coverage_of(&config.source.name, Span { since: Some(since), until: Some(until) }).await?;
+    let code = if found.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(code::FINDINGS) };
+    Ok(args.strict.close(&coverage, code))
 }
 
 /// The rules in force, or those of them that were named.

@@ -2,21 +2,22 @@
 
 use std::process::ExitCode;
 
+use audit_core::json::object;
 use audit_core::stored::Record;
-use audit_history::row::{Found, Known, Setter, Standing};
+use audit_history::row::{Found, Known, Setter, Standing, knowledge};
 use regex::Regex;
 use serde_json::json;
 
-use super::row::{Asked, RowArgs, knowledge, object, shown, span};
+use super::row::{Asked, RowArgs, shown, span};
 use crate::config::Config;
-use crate::error::{CliError, code};
+use crate::error::CliError;
 use crate::output::{note, print_exactly, table};
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cdc-audit blame orders 42\n  cdc-audit blame orders 42 --ignore-actor backfill,formatter\n  \
     cdc-audit blame orders 42 --as-of '2026-01-15 12:00' --json\n\n\
-    Exit codes: 0 shown, 8 the row was not there."
+    Exit codes: 0 shown, 8 the row was not there, 9 --strict and something may be missing."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -44,10 +45,10 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             .zip(ignore_reason.as_ref())
             .is_some_and(|(reason, pattern)| pattern.is_match(reason))
     };
-    let then = asked.then_ignoring(asked.point(as_of.as_deref())?, ignored)?;
+    let then = asked.then_ignoring(asked.until(as_of.as_deref()).await?, ignored);
     let row = match then.row(&asked.key) {
         Found::Row(row) => row,
-        Found::Absent(absent) => return Err(asked.absent(&then, &absent).code(code::NOT_FOUND)),
+        Found::Absent(absent) => return Err(asked.absent(&then, &absent)),
     };
     let blame = then.blame(row.row);
     let setter = |column: &str| blame.and_then(|blame| blame.setter(column));
@@ -56,13 +57,13 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         let line =
             |(column, known): &(&String, &Known)| print_exactly(as_json(&asked, &row, column, known, setter(column)));
         columns.iter().try_for_each(line)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(asked.close(ExitCode::SUCCESS));
     }
     note(format!("{} {}: who set each value · {}", asked.table, asked.given, asked.zone()));
     let mut rows = table(&["column", "value", "since", "age", "by", "why", "what it was"]);
     columns.iter().for_each(|(column, known)| rows.add_row(line(&asked, &row, column, known, setter(column))));
     rows.print()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(asked.close(ExitCode::SUCCESS))
 }
 
 fn line(asked: &Asked, row: &Standing, column: &str, known: &Known, setter: Option<&Setter>) -> [String; 7] {

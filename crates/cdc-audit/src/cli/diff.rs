@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use audit_core::json::object;
 use audit_history::row::{Diff, Found, Known, Side, diff};
 use serde_json::{Value, json};
 
-use super::row::{Asked, RowArgs, object, shown, side};
+use super::row::{Asked, RowArgs, shown, side};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{note, print_exactly, table};
@@ -14,7 +15,7 @@ use crate::output::{note, print_exactly, table};
 #[command(
     after_help = "Examples:\n  cdc-audit diff orders 42 v1\n  cdc-audit diff orders 42 '2026-01-15 08:00' yesterday\n  \
     cdc-audit diff orders 42 v-1 --exit-code      what the newest version changed\n\n\
-    Exit codes: 0 compared, 8 the row was there at neither point, 10 with --exit-code: something differs, or may."
+    Exit codes: 0 compared, 8 the row was there at neither point, 9 --strict and something may be missing, 10 with --exit-code: something differs, or may."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -32,8 +33,8 @@ pub struct Args {
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let json = args.row.source.json;
     let asked = Asked::read(args.row, config).await?;
-    let (from, to) = (asked.point(Some(&args.a))?, asked.point(Some(&args.b))?);
-    let (then, now) = (asked.then(from)?, asked.then(to)?);
+    let (from, to) = (asked.until(Some(&args.a)).await?, asked.until(Some(&args.b)).await?);
+    let (then, now) = (asked.then(from), asked.then(to));
     let (a, b) = (then.row(&asked.key), now.row(&asked.key));
     if let (Found::Absent(_), Found::Absent(absent)) = (&a, &b) {
         return Err(asked.absent(&now, absent));
@@ -56,7 +57,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         };
         show(&asked, &found, (shape_a, shape_b), set_by)?;
     }
-    Ok(if args.exit_code && !found.is_same() { ExitCode::from(code::FINDINGS) } else { ExitCode::SUCCESS })
+    let differs = args.exit_code && !found.is_same();
+    Ok(asked.close(if differs { ExitCode::from(code::FINDINGS) } else { ExitCode::SUCCESS }))
 }
 
 fn show(

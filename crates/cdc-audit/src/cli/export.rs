@@ -5,19 +5,20 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use audit_config::ByteSize;
-use audit_core::position::Micros;
+use audit_core::position::{Micros, Position};
 use audit_history::export::increment::{self, Increment};
-use audit_history::{ExportRequest, Form, Head, Lag, Manifest};
+use audit_history::{ExportRequest, Form, Lag, Manifest};
 use audit_pipeline::status::{Phase, StatusReport};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cli::covered::Strict;
 use crate::cli::status::ask;
 use crate::cli::subject;
 use crate::cli::when::When;
 use crate::config::Config;
 use crate::error::CliError;
-use crate::output::{argument, bytes, print, print_json, table};
+use crate::output::{argument, bytes, note, print, print_json, table};
 use crate::role::Reader;
 use crate::store::open;
 
@@ -57,6 +58,11 @@ pub struct Args {
     /// Go on with an export into this folder that broke off, after the last version that it has.
     #[arg(long)]
     resume: bool,
+    /// Only versions at or before this position: the head of an earlier export, which is then repeated.
+    #[arg(long, value_name = "POSITION", conflicts_with = "since_last")]
+    head: Option<Position>,
+    #[command(flatten)]
+    strict: Strict,
     /// The sink to read from. Default: hot tables and lake as one.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
@@ -71,7 +77,7 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub enum Format {
     /// One record a line, as JSON.
     Jsonl,
     /// A text that a spreadsheet would take for a formula begins with `'`.
@@ -121,7 +127,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         Some(name) => increment::next(&args.to, name, &config.source.name, tenant.as_deref())?,
         None => Increment { to: args.to, resume: args.resume, after: None },
     };
-    if is_nothing_new(&args.since_last, &increment, store.head()) {
+    if is_nothing_new(&args.since_last, &increment, store.last()) {
         return print("there is nothing new").map(|()| ExitCode::SUCCESS);
     }
     let request = ExportRequest {
@@ -135,7 +141,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         until,
         actors: args.actor,
         events: args.event,
-        in_series: args.since_last.is_some(),
+        head: args.head,
         after: increment.after,
         form: Form {
             format: args.format.into(),
@@ -165,12 +171,17 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         rows.print()?;
         print(format!("{} versions in {}", manifest.rows, request.to.join("manifest.json").display()))?;
     }
-    Ok(ExitCode::SUCCESS)
+    note(format!("from {} · {}", from(&manifest), manifest.coverage));
+    Ok(args.strict.code(manifest.coverage.complete, ExitCode::SUCCESS))
+}
+
+fn from(manifest: &Manifest) -> String {
+    let sinks: Vec<&str> = manifest.coverage.sinks.iter().map(|reached| reached.sink.as_str()).collect();
+    sinks.join(" + ")
 }
 
 /// Whether the series has everything that the sink has. One that broke off is continued all the same.
-fn is_nothing_new(series: &Option<String>, increment: &Increment, head: Option<&Head>) -> bool {
-    let reached = head.map(Head::last);
+fn is_nothing_new(series: &Option<String>, increment: &Increment, reached: Option<Position>) -> bool {
     series.is_some() && !increment.resume && increment.after.is_some() && reached <= increment.after
 }
 

@@ -271,7 +271,8 @@ fn is_bare(word: &str) -> bool {
     !word.starts_with(['-', '!', '"']) && !word.contains([':', '=', '~', '<', '>'])
 }
 
-fn quoted(name: &str) -> String {
+/// A name as a value of a filter.
+pub fn quoted(name: &str) -> String {
     if name.contains('"') { name.to_owned() } else { format!("\"{name}\"") }
 }
 

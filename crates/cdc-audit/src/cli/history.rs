@@ -5,12 +5,12 @@ mod lines;
 
 use std::process::ExitCode;
 
+use audit_core::json::object;
 use audit_core::position::{Position, Window};
-use audit_history::question::point::Point;
 use audit_history::row::{Found, Then, Told, Version};
 use serde_json::json;
 
-use super::row::{Asked, RowArgs, object};
+use super::row::{Asked, RowArgs};
 use crate::access::{Purpose, report, revealer};
 use crate::config::Config;
 use crate::error::{CliError, code};
@@ -40,9 +40,6 @@ pub struct Args {
     /// One JSON object: `items`, `next` for --before, `head` for --head, and `coverage`: what the answer covers.
     #[arg(long, conflicts_with_all = ["json", "field", "diff", "shape", "with_row"])]
     page: bool,
-    /// End with code 9 if the answer may not have everything.
-    #[arg(long)]
-    strict: bool,
     /// Only changes of these columns.
     #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
     field: Vec<String>,
@@ -80,7 +77,7 @@ enum Shape {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let Args { row, limit, before, head, page, strict, .. } = args;
+    let Args { row, limit, before, head, page, .. } = args;
     let Args { field, to, changed_within, diff, shape, with_row, all, raw, decrypt, purpose, .. } = args;
     let json = row.source.json;
     let mut revealer = match decrypt {
@@ -89,10 +86,10 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     };
     let asked = Asked::read(row, config).await?;
     field.iter().try_for_each(|field| asked.has_column(field))?;
-    let then = asked.then(Point::Now)?;
+    let then = asked.then(None);
     let wanted = Wanted { fields: &field, to: &to, all };
     if let Some(within) = changed_within {
-        return changed(&asked, &then, &wanted, &within);
+        return changed(&asked, &then, &wanted, &within).map(|code| asked.close(code));
     }
     let window = Window { from: None, to: before.into_iter().chain(head.map(Position::next)).min() };
     let is_asked = |version: &&Version| window.holds(version.record.position) && wanted.has(version);
@@ -119,11 +116,10 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     if let Some((next, head)) = next.zip(coverage.head).filter(|_| !json && !page) {
         note(format!("The newest {limit}; older ones with --limit, or with --before {next} --head {head}."));
     }
-    if strict || !json && !page {
-        note(&coverage);
-    }
     revealer.as_ref().map_or(Ok(()), report)?;
-    Ok(if strict && !coverage.complete { ExitCode::from(code::INCOMPLETE) } else { ExitCode::SUCCESS })
+    let code = asked.strict.close(&coverage, ExitCode::SUCCESS);
+    asked.explain();
+    Ok(code)
 }
 
 /// Which versions are wanted.

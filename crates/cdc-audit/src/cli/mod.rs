@@ -1,12 +1,14 @@
 //! One command, one file.
 
 pub mod activity;
+pub mod as_of;
 pub mod baseline;
 pub mod blame;
 pub mod check;
 pub mod compact;
 pub mod completions;
 pub mod config;
+pub mod covered;
 pub mod ddl;
 pub mod decrypt;
 pub mod diff;
@@ -14,8 +16,10 @@ pub mod export;
 pub mod filters;
 pub mod history;
 pub mod keys;
+pub mod lifecycle;
 pub mod man;
 pub mod plan;
+pub mod point;
 pub mod report;
 pub mod resume;
 pub mod rollback;

@@ -4,18 +4,19 @@ mod row;
 
 use std::process::ExitCode;
 
-use audit_core::position::Micros;
+use audit_core::position::{Micros, Position};
 use audit_history::report::{self, Looked, Report, ReportRequest, largest_first};
 use audit_keys::KeyStore;
 use clap::ValueEnum;
 
+use crate::cli::covered::Strict;
 use crate::cli::subject;
 use crate::cli::when::When;
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, on_terminal, print, print_exactly, print_json, table};
 use crate::role::Reader;
-use crate::store::open;
+use crate::store::{Explain, open_reachable};
 
 /// Days of the span where none is given.
 const DAYS: i64 = 90;
@@ -43,12 +44,19 @@ pub struct Args {
     /// The same as `--format json`.
     #[arg(long, conflicts_with = "format")]
     json: bool,
+    /// Only versions at or before this position: the head of an earlier report, which is then repeated, with the same --since and --until.
+    #[arg(long, value_name = "POSITION")]
+    head: Option<Position>,
+    #[command(flatten)]
+    strict: Strict,
     /// The sink to read from. Default: hot tables and lake as one.
     #[arg(long, value_name = "SINK")]
     from: Option<String>,
     /// Only what this tenant has, in a sink that keeps tenants apart. `-`: a line of standard input.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
+    #[command(flatten)]
+    explain: Explain,
     #[command(flatten)]
     reader: Reader,
 }
@@ -70,7 +78,9 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let clock = args.when.clock()?;
     let (since, until) = args.when.span(&clock, DAYS)?;
     let tenant = args.tenant.map(argument).transpose()?;
-    let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    let store = open_reachable(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    let store = args.head.map_or(store.clone(), |head| store.up_to(head));
+    args.explain.begin(&store);
     let mut tables = Vec::new();
     for table in &args.table {
         tables.push(subject::table(config, &store, table).await?);
@@ -82,7 +92,11 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
                 .hint("give --table once".to_owned())
                 .code(code::USAGE));
         };
-        return row::run(config, &store, (table, &key), (since, until), format).await;
+        let coverage = row::run(config, &store, (table, &key), (since, until), format).await?;
+        let coverage = args.head.map_or(coverage.clone(), |head| coverage.up_to(head));
+        let code = args.strict.close(&coverage, ExitCode::SUCCESS);
+        args.explain.say(&store, format == Format::Json);
+        return Ok(code);
     }
     let request = ReportRequest {
         source: config.source.name.clone(),
@@ -95,14 +109,19 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         config_fingerprint: fingerprint(config)?,
         looked: looked(config, &args.reader, (since, until)).await?,
     };
-    let report = report::report(&store, &request).await?;
+    let mut report = report::report(&store, &request).await?;
+    if let Some(head) = args.head {
+        report.coverage = report.coverage.up_to(head);
+    }
     match format {
         Format::Json => print_json(&report)?,
         Format::Html => print_exactly(report.html().trim_end())?,
         Format::Table => show(&report)?,
         Format::Md => print_exactly(markdown(&report))?,
     }
-    Ok(ExitCode::SUCCESS)
+    let code = args.strict.close(&report.coverage, ExitCode::SUCCESS);
+    args.explain.say(&store, format == Format::Json);
+    Ok(code)
 }
 
 /// The rules about tables and protection, which decide what a report can know.
@@ -167,16 +186,16 @@ fn remarks(report: &Report) -> Vec<String> {
         let lost = gap.lost.as_ref().map_or("", |lost| lost.get());
         remarks.push(format!("gap at {}: {lost}", gap.committed_at));
     }
-    let head = report.head.position.map_or("nothing".to_owned(), |position| position.to_string());
-    remarks.push(format!("answered from {}, which had everything up to {head}", report.head.sink));
+    let further = report.total_gaps.saturating_sub(report.gaps.len() as u64);
+    remarks.extend((further > 0).then(|| format!("{further} gaps more")));
+    remarks.push(format!("answered {}", report.coverage));
     remarks
 }
 
 fn title(report: &Report) -> String {
-    let gaps = report.gaps.len();
     format!(
-        "{} · {} {} · {} versions · {gaps} gaps",
-        report.source, report.period, report.timezone, report.total_versions
+        "{} · {} {} · {} versions · {} gaps",
+        report.source, report.period, report.timezone, report.total_versions, report.total_gaps
     )
 }
 

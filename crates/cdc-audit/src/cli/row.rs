@@ -1,23 +1,25 @@
 //! What the commands about one row share: which row, what is recorded of it, and how its values are shown.
 
 use std::borrow::Cow;
+use std::process::ExitCode;
 
 use audit_core::json::unquote;
-use audit_core::position::Micros;
+use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
-use audit_history::Coverage;
 use audit_history::question::point::Point;
 use audit_history::question::time::Clock;
-use audit_history::row::{Absent, Facts, Found, Known, State, Then, Version};
-use jiff::Timestamp;
+use audit_history::row::{Absent, Facts, Found, Known, State, Then, Version, place};
+use audit_history::{Coverage, Timeline};
 
+use crate::cli::covered::Strict;
+use crate::cli::point;
 use crate::cli::subject::{self, KeyOf};
-use crate::cli::when::clock;
+use crate::cli::when::{clock, time};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::argument;
 use crate::role::Reader;
-use crate::store::open;
+use crate::store::{Explain, open_reachable};
 
 /// Number of versions that are read of a row. The numbers of versions, and what is known of the earliest, depend on all
 /// of them.
@@ -50,6 +52,10 @@ pub struct SourceArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    pub strict: Strict,
+    #[command(flatten)]
+    explain: Explain,
+    #[command(flatten)]
     pub reader: Reader,
 }
 
@@ -66,17 +72,36 @@ pub struct Asked {
     pub marks: Vec<Record>,
     pub facts: Facts,
     pub coverage: Coverage,
+    pub strict: Strict,
     pub clock: Clock,
+    source: String,
+    store: Timeline,
+    explain: Explain,
+    json: bool,
+}
+
+impl SourceArgs {
+    /// Opens what is read, and says what now is.
+    pub async fn open(&self, config: &Config) -> Result<(Timeline, Clock), CliError> {
+        let tenant = self.tenant.clone().map(argument).transpose()?;
+        self.reader.check(config)?;
+        let clock = clock(&self.tz)?;
+        let store = open_reachable(config, self.from.as_deref(), tenant.as_deref(), &self.reader).await?;
+        self.explain.begin(&store);
+        Ok((store, clock))
+    }
+
+    /// After the answer: what was read for it, if that is asked for.
+    pub fn explain(&self, store: &Timeline) {
+        self.explain.say(store, self.json);
+    }
 }
 
 impl Asked {
     pub async fn read(args: RowArgs, config: &Config) -> Result<Asked, CliError> {
         let RowArgs { table, key: given, source } = args;
         let given = argument(given)?;
-        let tenant = source.tenant.map(argument).transpose()?;
-        source.reader.check(config)?;
-        let clock = clock(&source.tz)?;
-        let store = open(config, source.from.as_deref(), tenant.as_deref(), &source.reader).await?;
+        let (store, clock) = source.open(config).await?;
         let table = subject::table(config, &store, &table).await?;
         let key = KeyOf::table(config, &store, &table).await?.stored(&given)?;
         let name = &config.source.name;
@@ -85,25 +110,57 @@ impl Asked {
         let marks = store.marks(name, &table).await?;
         let complete = records.len() < VERSIONS_MAX as usize;
         let facts = Facts::new(store.shapes(name, &table).await?, &marks, complete);
-        let coverage = store.coverage(name).await?;
-        Ok(Asked { table, given, key, records, marks, facts, coverage, clock })
+        let mut coverage = store.coverage(name).await?;
+        let is_first = records.first().is_some_and(|record| record.event == "created");
+        coverage.numbered_from = (store.is_partial() && !is_first).then(|| store.sink().to_owned());
+        let (name, strict, explain, json) = (name.clone(), source.strict, source.explain, source.json);
+        let source = name;
+        Ok(Asked { table, given, key, records, marks, facts, coverage, strict, clock, source, store, explain, json })
     }
 
-    /// The row at a point; nothing is looked through.
-    pub fn then(&self, point: Point) -> Result<Then<'_>, CliError> {
-        self.then_ignoring(point, |_| false)
+    /// After the answer: what was read for it, if that is asked for.
+    pub fn explain(&self) {
+        self.explain.say(&self.store, self.json);
+    }
+
+    /// Says what the answer covers, and returns the exit code.
+    pub fn close(&self, otherwise: ExitCode) -> ExitCode {
+        let code = self.strict.close(&self.coverage, otherwise);
+        self.explain();
+        code
+    }
+
+    /// What the answer covers, for programs.
+    pub fn coverage_json(&self) -> String {
+        serde_json::to_string(&self.coverage).unwrap_or_else(|_| "null".to_owned())
+    }
+
+    /// The row up to a position; nothing is looked through.
+    pub fn then(&self, until: Option<Position>) -> Then<'_> {
+        self.then_ignoring(until, |_| false)
     }
 
     /// The same, where blame looks through the versions that are `ignored`.
-    pub fn then_ignoring(&self, point: Point, ignored: impl Fn(&Record) -> bool) -> Result<Then<'_>, CliError> {
-        let then = Then::read(&self.facts, self.records.clone(), &self.marks, point, ignored);
-        let hint = || format!("cdc-audit history {} {} shows its versions", shell(&self.table), shell(&self.given));
-        then.map_err(|error| CliError::of(&error).hint(hint()).code(code::USAGE))
+    pub fn then_ignoring(&self, until: Option<Position>, ignored: impl Fn(&Record) -> bool) -> Then<'_> {
+        Then::read(&self.facts, self.records.clone(), &self.marks, until, ignored)
     }
 
-    pub fn point(&self, text: Option<&str>) -> Result<Point, CliError> {
-        let point = text.map_or(Ok(Point::Now), |text| Point::read(text, &self.clock));
-        point.map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))
+    /// The last position that counts for a point; `None` if all do.
+    pub async fn until(&self, text: Option<&str>) -> Result<Option<Position>, CliError> {
+        let point = text.map_or(Ok(Point::Now), |text| point::read(text, &self.clock))?;
+        if point == Point::Now {
+            return Ok(None);
+        }
+        let hint = || format!("cdc-audit history {} {} shows its versions", shell(&self.table), shell(&self.given));
+        let own = place(&self.facts, &self.records, point);
+        if let Some(own) = own.map_err(|error| CliError::of(&error).hint(hint()).code(code::USAGE))? {
+            return Ok(Some(own));
+        }
+        if self.store.head().is_none() {
+            return Ok(Some(Position::default()));
+        }
+        let before = point::before(&self.store, &self.source, &point, &self.clock).await?;
+        Ok(Some(before.previous().unwrap_or_default()))
     }
 
     /// A time in the zone that was asked for, to the second.
@@ -149,7 +206,10 @@ impl Asked {
             Absent::Deleted(at) => format!("{row} was deleted{left}: {}", by(at)),
             Absent::Truncated(at) => format!("{row} was removed by TRUNCATE: {}", by(at)),
         };
-        CliError::new(what).code(code::NOT_FOUND)
+        match self.strict.refuses(&self.coverage) {
+            true => CliError::new(what).detail(self.coverage.to_string()).code(code::INCOMPLETE),
+            false => CliError::new(what).code(code::NOT_FOUND),
+        }
     }
 
     fn by(&self, version: &Version) -> String {
@@ -184,14 +244,6 @@ pub fn side(found: &Found) -> (u32, State) {
     match found {
         Found::Row(standing) => (standing.schema_version, standing.state.clone()),
         Found::Absent(_) => (0, State::new()),
-    }
-}
-
-/// `2026-01-15 13:30:00` in the clock's zone; the stored form where the calendar does not reach.
-pub fn time(clock: &Clock, at: Micros) -> String {
-    match Timestamp::from_microsecond(at.0) {
-        Ok(at) => at.to_zoned(clock.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
-        Err(_) => at.to_string(),
     }
 }
 
@@ -242,23 +294,6 @@ fn cut(text: &str) -> Cow<'_, str> {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
         None => Cow::Borrowed(text),
     }
-}
-
-/// What is known of a value, for programs; `None` for one that a version states.
-pub fn knowledge(facts: &Facts, schema_version: u32, column: &str, known: &Known) -> Option<String> {
-    let protection = facts.rules(schema_version, column).and_then(|rules| rules.protection.as_ref());
-    match (known, protection) {
-        (Known::Unknown(why), _) => Some(format!("unknown:{}", why.name())),
-        (_, Some(protection)) => Some(format!("protected:{}", protection.method.name())),
-        (Known::Derived(_), None) => Some("derived".to_owned()),
-        (Known::Stated(_), None) => None,
-    }
-}
-
-/// Members of a JSON object, whose values are JSON texts.
-pub fn object<'m>(members: impl IntoIterator<Item = (&'m str, &'m str)>) -> String {
-    let member = |(name, json): (&str, &str)| format!("{}:{json}", serde_json::Value::from(name));
-    format!("{{{}}}", members.into_iter().map(member).collect::<Vec<_>>().join(","))
 }
 
 /// A word as a shell takes it.

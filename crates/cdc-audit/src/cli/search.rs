@@ -3,24 +3,26 @@
 use std::collections::{BTreeSet, HashMap};
 use std::process::ExitCode;
 
-use audit_core::position::Micros;
+use audit_core::position::{Micros, Position};
 use audit_core::search::{Commit, Moment, Wanted};
 use audit_core::stored::Record;
-use audit_history::Timeline;
 use audit_history::question::filter::{Attribute, Condition, Term, words};
 use audit_history::question::matcher::UNTOLD_MAX;
 use audit_history::question::time::Clock;
 use audit_history::search::{Counts, Group, Page, count, search, wanted};
+use audit_history::{Coverage, Span, Timeline};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use serde::Serialize;
 use serde_json::json;
 
+use super::covered::Strict;
 use super::filters::{Asked, Asker, FilterArgs};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, csv, print_exactly, print_json, table};
 use crate::role::Reader;
-use crate::store::open;
+use crate::store::{Explain, open, open_reachable};
 
 mod cursor;
 mod since;
@@ -57,8 +59,13 @@ pub struct Args {
     /// Only older ones than the page that ended with this cursor.
     #[arg(long, value_name = "CURSOR")]
     before: Option<String>,
+    /// Only versions at or before this position: the head of an earlier answer, which is then repeated.
+    #[arg(long, value_name = "POSITION")]
+    head: Option<Position>,
+    #[command(flatten)]
+    strict: Strict,
     /// Only what was recorded since the last answer under this name, and all of it.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["before", "limit", "rows", "count", "group_by", "page"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["before", "head", "limit", "rows", "count", "group_by", "page"])]
     since_last: Option<String>,
     /// The sink to read from. Default: a hot one, else a lake.
     #[arg(long, value_name = "SINK")]
@@ -72,12 +79,14 @@ pub struct Args {
     /// Comma-separated values.
     #[arg(long, group = "form")]
     csv: bool,
-    /// One JSON object: the answers as `items`, and the cursor of the next page.
+    /// One JSON object: the answers as `items`, `next` for --before, `head` for --head, and `coverage`: what the answer covers.
     #[arg(long, group = "form")]
     page: bool,
     /// End with exit code 8 if nothing is found, and print nothing.
     #[arg(long, short)]
     quiet: bool,
+    #[command(flatten)]
+    explain: Explain,
     #[command(flatten)]
     reader: Reader,
 }
@@ -123,29 +132,43 @@ struct Search<'a> {
     asked: Asked,
     wanted: Wanted,
     clock: Clock,
+    coverage: Coverage,
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     args.reader.check(config)?;
     let clock = args.flags.clock(config)?;
     let tenant = args.tenant.clone().map(argument).transpose()?;
-    let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    let from = args.from.as_deref();
+    // ⚠ A series moves on after its answer, and would not come back to what a lake that cannot be read has.
+    let store = match args.since_last {
+        Some(_) => open(config, from, tenant.as_deref(), &args.reader).await?,
+        None => open_reachable(config, from, tenant.as_deref(), &args.reader).await?,
+    };
+    let store = args.head.map_or(store.clone(), |head| store.up_to(head));
+    args.explain.begin(&store);
     let words = saved(&args.words, config)?;
     let asker = Asker { config, store: &store, reader: &args.reader, action: "search" };
     let asked = asker.asked(&words, &args.flags, &clock).await?;
     let source = &config.source.name;
     let wanted = wanted(source, asked.tables.clone(), &asked.filter);
-    let search = Search { args: &args, source, store, asked, wanted, clock };
+    let coverage = store.coverage_of(source, Span { since: wanted.since, until: wanted.until }).await?;
+    let coverage = args.head.map_or(coverage.clone(), |head| coverage.up_to(head));
+    let search = Search { args: &args, source, store, asked, wanted, clock, coverage };
     search.say_what_is_asked();
     let found = match (&args.since_last, args.count || !args.group_by.is_empty()) {
         (Some(name), _) => since::answer(&search, name).await?,
         (None, true) => search.count().await?,
         (None, false) => search.page().await?,
     };
-    match found {
-        0 if args.quiet => Ok(ExitCode::from(code::NOT_FOUND)),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    let code = match found {
+        _ if !args.quiet => args.strict.close(&search.coverage, ExitCode::SUCCESS),
+        _ if args.strict.refuses(&search.coverage) => ExitCode::from(code::INCOMPLETE),
+        0 => ExitCode::from(code::NOT_FOUND),
+        _ => ExitCode::SUCCESS,
+    };
+    args.explain.say(&search.store, args.json || args.page);
+    Ok(code)
 }
 
 /// The words, with those of a saved question in place of its name.
@@ -207,9 +230,12 @@ impl Search<'_> {
         let names: Vec<&str> = self.args.group_by.iter().map(|group| group.name()).collect();
         if names.is_empty() {
             let count: u64 = counts.values().sum();
-            return match self.args.json || self.args.page {
-                true => print_json(&json!({ "count": count })),
-                false => print_exactly(count),
+            return match self.args {
+                Args { page: true, .. } => {
+                    print_json(&json!({ "count": count, "head": self.coverage.head, "coverage": self.coverage }))
+                }
+                Args { json: true, .. } => print_json(&json!({ "count": count })),
+                _ => print_exactly(count),
             };
         }
         let mut counts: Vec<(Vec<Option<String>>, u64)> = counts.into_iter().collect();
@@ -218,7 +244,7 @@ impl Search<'_> {
             counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         }
         let header: Vec<&str> = names.iter().copied().chain(["count"]).collect();
-        let mut rows = table(&header);
+        let (mut rows, mut items) = (table(&header), Vec::new());
         if self.args.csv {
             print_exactly(csv(&header))?;
         }
@@ -229,14 +255,24 @@ impl Search<'_> {
                 let mut line = serde_json::Map::new();
                 line.extend(names.iter().zip(&values).map(|(name, value)| ((*name).to_owned(), json!(value))));
                 line.insert("count".to_owned(), json!(count));
-                print_json(&line)?;
+                items.push(line);
             } else if self.args.csv {
                 print_exactly(csv(&cells))?;
             } else {
                 rows.add_row(cells);
             }
         }
-        if self.args.json || self.args.csv || self.args.page { Ok(()) } else { rows.print() }
+        match self.args {
+            Args { page: true, .. } => self.print_page(&items, None),
+            Args { json: true, .. } => items.iter().try_for_each(print_json),
+            Args { csv: true, .. } => Ok(()),
+            _ => rows.print(),
+        }
+    }
+
+    fn print_page(&self, items: &[impl Serialize], next: Option<&str>) -> Result<(), CliError> {
+        let (head, coverage) = (self.coverage.head, &self.coverage);
+        print_json(&json!({ "items": items, "next": next, "head": head, "coverage": coverage }))
     }
 
     async fn page(&self) -> Result<u64, CliError> {
@@ -260,7 +296,7 @@ impl Search<'_> {
     /// `is_first`: of an answer that comes in several pages only the first begins with a header.
     async fn print(&self, page: &Page, next: Option<&str>, is_first: bool) -> Result<(), CliError> {
         match self.args {
-            Args { page: true, .. } => print_json(&json!({ "items": page.records, "next": next }))?,
+            Args { page: true, .. } => self.print_page(&page.records, next)?,
             Args { json: true, .. } => page.records.iter().try_for_each(print_json)?,
             Args { csv: true, .. } => {
                 if is_first {

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use audit_capture::{Plan, Refusal, Step, apply, setup};
+use audit_hot::SetupOptions;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use crate::admin::{HotDatabase, Who, as_json, comment, hot_plan, refused, show};
+use crate::admin::{HotDatabase, Who, as_json, comment, each, hot_plan, refused, show};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{print, print_json};
@@ -53,13 +54,15 @@ struct Target {
     place: String,
     client: Client,
     plan: Plan,
+    /// The options of a database with tables of versions.
+    versions: Option<SetupOptions>,
 }
 
 const APPLICATION_NAME: &str = "cdc-audit setup";
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let rules = config.rules();
-    let targets = targets(&args, config, &rules).await?;
+    let mut targets = targets(&args, config, &rules).await?;
     // Nothing is done anywhere where something cannot be done.
     for target in &targets {
         if let Err(error) = refused(&target.plan) {
@@ -71,7 +74,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         true => Some(audit_connect::connect(&config.source.endpoint, APPLICATION_NAME).await?),
         false => None,
     };
-    for target in &targets {
+    for target in &mut targets {
         execute(&args, target, daemon.as_ref()).await?;
     }
     let topics = topics(&args, config).await?;
@@ -90,7 +93,7 @@ async fn targets(args: &Args, config: &Config, rules: &audit_core::rules::Rules)
         replica_identity_full: args.replica_identity.map(|ReplicaIdentity::Full| args.tables.as_slice()),
     };
     let plan = setup::plan(&client, &wanted).await?;
-    let mut targets = vec![Target { place: format!("source {}", admin.describe()), client, plan }];
+    let mut targets = vec![Target { place: format!("source {}", admin.describe()), client, plan, versions: None }];
     for mut hot in args.who.hot(config)? {
         (hot.options.reader, hot.options.auditor) = (args.reader.clone(), args.auditor.clone());
         targets.push(hot_target(hot).await?);
@@ -114,26 +117,39 @@ async fn hot_target(hot: HotDatabase) -> Result<Target, CliError> {
         let hint = "run `cdc-audit setup --as URL` with another role, or with `--owner ROLE`";
         plan.steps.insert(0, Step::Note { message, hint: Some(hint.to_owned()) });
     }
-    Ok(Target { place, client, plan })
+    let versions = Some(hot.options).filter(|options| !options.checkpoints_alone);
+    Ok(Target { place, client, plan, versions })
 }
 
-async fn execute(args: &Args, target: &Target, daemon: Option<&Client>) -> Result<(), CliError> {
+async fn execute(args: &Args, target: &mut Target, daemon: Option<&Client>) -> Result<(), CliError> {
+    if !args.json {
+        print(comment("", &target.place))?;
+    }
+    perform(args, &target.plan, &target.client, daemon).await?;
+    if let Some(options) = &target.versions {
+        // What is left to do is known only now.
+        let indexes = each(audit_hot::index_statements(&target.client, options.owner.as_deref()).await?);
+        perform(args, &indexes, &target.client, None).await?;
+        target.plan.steps.extend(indexes.steps);
+    }
+    if !args.json {
+        print("")?;
+    }
+    Ok(())
+}
+
+/// Runs the steps, each of which is printed first; of a dry run they are only printed.
+async fn perform(args: &Args, plan: &Plan, client: &Client, daemon: Option<&Client>) -> Result<(), CliError> {
     let mut printed = Ok(());
     let mut announce = |step: &Step| {
         if !args.json && printed.is_ok() {
             printed = show(step);
         }
     };
-    if !args.json {
-        print(comment("", &target.place))?;
-    }
     if args.dry_run {
-        target.plan.steps.iter().for_each(announce);
+        plan.steps.iter().for_each(announce);
     } else {
-        apply(&target.plan, &target.client, daemon, &mut announce).await?;
-    }
-    if !args.json {
-        print("")?;
+        apply(plan, client, daemon, &mut announce).await?;
     }
     printed
 }

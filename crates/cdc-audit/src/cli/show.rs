@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use audit_core::json::unquote;
-use audit_history::row::{Absent, Found, Known, Standing, Then};
+use audit_core::json::{object, unquote};
+use audit_history::row::{Absent, Found, Known, Standing, Then, knowledge};
 use serde_json::{Value, json};
 
-use super::row::{Asked, RowArgs, absent_name, ended, knowledge, object, shown};
+use super::row::{Asked, RowArgs, absent_name, ended, shown};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{note, on_terminal, print, print_exactly, table};
@@ -16,7 +16,7 @@ use crate::output::{note, on_terminal, print, print_exactly, table};
     after_help = "Examples:\n  cdc-audit show orders 42\n  cdc-audit show orders 42 --as-of '2026-01-15 12:00'\n  \
     cdc-audit show orders 42 --as-of v1 --field state      the bare value, for scripts\n  \
     cdc-audit show orders 42 --check      whether what is derived agrees with what later snapshots say\n\n\
-    Exit codes: 0 shown, 8 the row was not there, or the value of --field is not known, 10 --check found a difference."
+    Exit codes: 0 shown, 8 the row was not there, or the value of --field is not known, 9 --strict and something may be missing, 10 --check found a difference."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -38,21 +38,21 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     if let Some(field) = &args.field {
         asked.has_column(field)?;
     }
-    let then = asked.then(asked.point(args.as_of.as_deref())?)?;
+    let then = asked.then(asked.until(args.as_of.as_deref()).await?);
     if args.check {
-        return check(&asked, &then, json);
+        return check(&asked, &then, json).map(|code| asked.close(code));
     }
     match (then.row(&asked.key), &args.field) {
         (Found::Absent(absent), _) if json => {
             print_exactly(absent_json(&asked, &then, &absent, args.as_of.as_deref()))?;
-            return Ok(ExitCode::from(code::NOT_FOUND));
+            return Ok(asked.close(ExitCode::from(code::NOT_FOUND)));
         }
         (Found::Absent(absent), _) => return Err(asked.absent(&then, &absent)),
         (Found::Row(row), Some(field)) => value(&asked, &row, field, json)?,
         (Found::Row(row), None) if json => print_exactly(row_json(&asked, &then, &row, args.as_of.as_deref()))?,
         (Found::Row(row), None) => show(&asked, &then, &row)?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(asked.close(ExitCode::SUCCESS))
 }
 
 fn show(asked: &Asked, then: &Then<'_>, row: &Standing) -> Result<(), CliError> {
@@ -130,6 +130,7 @@ fn row_json(asked: &Asked, then: &Then<'_>, row: &Standing, as_of: Option<&str>)
         ("version", &version),
         ("position", &position),
         ("as_of", &json!(as_of.unwrap_or("now")).to_string()),
+        ("coverage", &asked.coverage_json()),
     ])
 }
 

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use audit_core::position::Position;
 use audit_core::search::Commit;
 use audit_core::stored::Record;
-use audit_history::Timeline;
 use audit_history::transaction::{Transaction, Which, find};
+use audit_history::{Coverage, Timeline};
 use serde_json::json;
 
+use super::covered::Strict;
 use super::filters::clock;
 use super::search::{actor, time, what};
 use super::subject;
@@ -18,7 +19,7 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{argument, print, table};
 use crate::role::Reader;
-use crate::store::open;
+use crate::store::{Explain, open_reachable};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -48,6 +49,10 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    strict: Strict,
+    #[command(flatten)]
+    explain: Explain,
+    #[command(flatten)]
     reader: Reader,
 }
 
@@ -56,7 +61,8 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let which = which(&args.which)?;
     let clock = clock(args.tz.as_deref(), config)?;
     let tenant = args.tenant.clone().map(argument).transpose()?;
-    let store = open(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    let store = open_reachable(config, args.from.as_deref(), tenant.as_deref(), &args.reader).await?;
+    args.explain.begin(&store);
     let source = &config.source.name;
     let all = store.tables(source).await?;
     let asked = match &args.table {
@@ -64,17 +70,24 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         None => all.clone(),
     };
     let found = find(&store, source, asked, which).await?;
+    let coverage = store.coverage(source).await?;
     if found.is_empty() {
-        return Err(CliError::new(format!("no transaction {} has versions", args.which)).code(code::NOT_FOUND));
+        let error = CliError::new(format!("no transaction {} has versions", args.which));
+        return Err(match args.strict.refuses(&coverage) {
+            true => error.detail(coverage.to_string()).code(code::INCOMPLETE),
+            false => error.code(code::NOT_FOUND),
+        });
     }
     for transaction in &found {
         if args.json {
-            print_as_json(&store, source, &all, transaction).await?;
+            print_as_json(&store, source, &all, transaction, &coverage).await?;
         } else {
             show(&store, source, &all, transaction, &args, &clock.zone).await?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    let code = args.strict.close(&coverage, ExitCode::SUCCESS);
+    args.explain.say(&store, args.json);
+    Ok(code)
 }
 
 fn which(text: &str) -> Result<Which, CliError> {
@@ -127,6 +140,7 @@ async fn print_as_json(
     source: &str,
     tables: &[String],
     transaction: &Transaction,
+    coverage: &Coverage,
 ) -> Result<(), CliError> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -145,7 +159,8 @@ async fn print_as_json(
         }
     }
     let tables = serde_json::to_string(&totals.json()).map_err(unfit)?;
-    writeln!(out, "],\"tables\":{tables}}}").and_then(|()| out.flush()).map_err(failed)
+    let coverage = serde_json::to_string(coverage).map_err(unfit)?;
+    writeln!(out, "],\"tables\":{tables},\"coverage\":{coverage}}}").and_then(|()| out.flush()).map_err(failed)
 }
 
 /// The beginning of a transaction's JSON, up to its versions.

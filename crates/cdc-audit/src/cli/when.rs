@@ -3,6 +3,7 @@
 use audit_core::position::Micros;
 use audit_history::question::time::{Clock, NotATime};
 use audit_history::question::zone::zone;
+use jiff::Timestamp;
 
 use crate::error::{CliError, code};
 
@@ -55,4 +56,12 @@ impl When {
 pub fn clock(tz: &str) -> Result<Clock, CliError> {
     let zone = zone(tz).map_err(|error| CliError::of(&error).hint(error.hint()).code(code::USAGE))?;
     Ok(Clock { now: Micros::now(), zone })
+}
+
+/// `2026-01-15 13:30:00` in the clock's zone; the stored form where the calendar does not reach.
+pub fn time(clock: &Clock, at: Micros) -> String {
+    match Timestamp::from_microsecond(at.0) {
+        Ok(at) => at.to_zoned(clock.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => at.to_string(),
+    }
 }

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use audit_core::position::Micros;
 use audit_core::shape::TableName;
 use audit_core::stored::Record;
-use audit_history::{Selection, Timeline};
+use audit_history::{Selection, Span, Timeline};
 use futures::StreamExt;
 use serde_json::json;
 
 use crate::cli::export::time;
 use crate::config::Config;
 use crate::error::{CliError, code};
-use crate::output::{on_terminal, print_json, table};
+use crate::output::{note, on_terminal, print_json, table};
 use crate::role::Reader;
 use crate::store::open;
 
@@ -47,8 +47,13 @@ pub async fn run(args: &Args, as_json: bool, config: &Config) -> Result<ExitCode
     let reader = Reader::new(args.role.clone());
     reader.check(config)?;
     let store = open(config, args.from.as_deref(), None, &reader).await?;
+    let since = args.since.or(Some(Micros(Micros::now().0 - SINCE_MICROS)));
+    let parts = store.parts(&config.source.name).await?;
+    // Stores that keep tenants apart are not combined: then the parts say what is read.
+    let read = parts.first().map_or(&store, |part| &part.store);
+    note(read.coverage_of(&config.source.name, Span { since, until: args.until }).await?);
     let mut wanted = Vec::new();
-    for part in store.parts(&config.source.name).await?.into_iter().filter(|part| !part.gaps_only) {
+    for part in parts.into_iter().filter(|part| !part.gaps_only) {
         let tables = required(config, &part.store).await?;
         wanted.extend(tables.into_iter().map(|table| (part.store.clone(), table)));
     }
@@ -56,7 +61,6 @@ pub async fn run(args: &Args, as_json: bool, config: &Config) -> Result<ExitCode
         let hint = "set require_actor or require_reason in [[tables]]".to_owned();
         return Err(CliError::new("no table with versions requires an actor or a reason").hint(hint).code(code::USAGE));
     }
-    let since = args.since.or(Some(Micros(Micros::now().0 - SINCE_MICROS)));
     let as_json = as_json || !on_terminal();
     let mut rows = table(&["when", "table", "key", "event", "missing", "position"]);
     let mut count = 0;

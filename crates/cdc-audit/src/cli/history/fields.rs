@@ -1,10 +1,11 @@
 //! `history --field`: the changes of some columns.
 
+use audit_core::json::object;
 use audit_history::row::{Known, Version, Why};
 use serde_json::json;
 
 use super::Wanted;
-use crate::cli::row::{Asked, object, shown, text};
+use crate::cli::row::{Asked, shown, text};
 use crate::error::CliError;
 use crate::output::{print_exactly, table};
 

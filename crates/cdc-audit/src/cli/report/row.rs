@@ -1,10 +1,8 @@
 //! The changes of one row, for whoever asks what happened to it.
 
-use std::process::ExitCode;
-
 use audit_core::position::Micros;
 use audit_core::stored::{Json, Record};
-use audit_history::Timeline;
+use audit_history::{Coverage, Span, Timeline};
 use serde::Serialize;
 
 use super::Format;
@@ -13,14 +11,18 @@ use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::output::{print_json, table};
 
-/// Maximum number of versions of the row that are looked at.
-const VERSIONS_MAX: u32 = 10_000;
+/// Maximum number of changes that are listed.
+const CHANGES_MAX: usize = 10_000;
+
+/// Versions that are read at a time.
+const PAGE: u32 = 1_000;
 
 #[derive(Serialize)]
-struct Row {
+struct Row<'c> {
     record_id: String,
     /// Oldest first.
     changes: Vec<Change>,
+    coverage: &'c Coverage,
 }
 
 #[derive(Serialize)]
@@ -40,22 +42,40 @@ pub async fn run(
     (name, key): (&str, &str),
     (since, until): (Micros, Micros),
     format: Format,
-) -> Result<ExitCode, CliError> {
+) -> Result<Coverage, CliError> {
     if format == Format::Html {
         return Err(CliError::new("the report of a row has no page")
             .hint("use --format table, md or json".to_owned())
             .code(code::USAGE));
     }
     let stored = KeyOf::table(config, store, name).await?.stored(key)?;
-    let mut versions = store.history(&config.source.name, name, &stored, VERSIONS_MAX).await?;
-    if versions.len() as u32 == VERSIONS_MAX {
-        eprintln!("warning: only the newest {VERSIONS_MAX} versions of the row were looked at");
+    let source = &config.source.name;
+    let is_asked = |version: &Record| since <= version.committed_at && version.committed_at < until;
+    let (mut versions, mut before) = (Vec::new(), None);
+    // ⚠ Commit times are not in the order of positions, so that nothing says that older versions are not of the span.
+    while versions.len() <= CHANGES_MAX {
+        let page = store.history_before(source, (name, &stored), before, PAGE).await?;
+        let is_last = page.len() < PAGE as usize;
+        before = page.last().map(|version| version.position).or(before);
+        versions.extend(page.into_iter().filter(is_asked));
+        if is_last {
+            break;
+        }
+    }
+    let mut coverage = store.coverage_of(source, Span { since: Some(since), until: Some(until) }).await?;
+    if versions.len() > CHANGES_MAX {
+        versions.truncate(CHANGES_MAX);
+        coverage.complete = false;
+        coverage.lacks.push(format!("only the newest {CHANGES_MAX} changes of the span are listed"));
     }
     versions.reverse();
-    versions.retain(|version| since <= version.committed_at && version.committed_at < until);
     if format == Format::Json {
-        print_json(&Row { record_id: stored, changes: versions.into_iter().map(change).collect() })?;
-        return Ok(ExitCode::SUCCESS);
+        print_json(&Row {
+            record_id: stored,
+            changes: versions.into_iter().map(change).collect(),
+            coverage: &coverage,
+        })?;
+        return Ok(coverage);
     }
     let mut rows = table(&["when (UTC)", "event", "who", "what", "why"]);
     for version in versions {
@@ -64,7 +84,7 @@ pub async fn run(
         rows.add_row([when.trim_end_matches('Z'), &version.event, &who, &version.summary, &why]);
     }
     rows.print()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(coverage)
 }
 
 fn change(version: Record) -> Change {
