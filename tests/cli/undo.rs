@@ -1,3 +1,7 @@
+mod further;
+mod people;
+mod spans;
+
 use std::process::Output;
 
 use audit_testkit::{Daemon, Postgres, connect, shared};
@@ -42,10 +46,15 @@ async fn desk() -> Desk {
 }
 
 impl Desk {
+    /// The operator's address of the source.
+    fn url(&self) -> String {
+        let (_, place) = self.world.url.split_once('@').expect("a role and a place");
+        format!("postgres://{}@{place}", self.login)
+    }
+
     /// Runs a command with the options that every undo has.
     fn command(&self, arguments: &[&str]) -> Output {
-        let (_, place) = self.world.url.split_once('@').expect("a role and a place");
-        let url = format!("postgres://{}@{place}", self.login);
+        let url = self.url();
         let options = ["--as", &url, "--actor", "boss", "--reason", "by mistake", "--wait", "120s"];
         let config = self.world.config.to_str().expect("a plain name");
         std::process::Command::new(audit_testkit::program())
@@ -124,8 +133,24 @@ async fn an_update_is_tried_undone_and_redone() {
     assert_eq!(version["context"]["session_user"], Value::from(desk.login.as_str()));
     let first = desk.versions("orders", "1", 3).remove(1);
     assert_eq!(version["context"]["undo_of"][0], first["position"]);
+    // Both are linked, and whoever asks can look through them.
+    let positions = |arguments: &[&str], field: &str| -> Vec<Value> {
+        let output = desk.world.command(arguments);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")[field].clone()).collect()
+    };
+    let all = desk.versions("orders", "1", 3);
+    assert_eq!((&all[1]["undone_by"], &all[0]["undo_of"][0]), (&all[0]["position"], &all[1]["position"]), "{all:?}");
+    let history = ["history", "orders", "1", "--json", "--net"];
+    assert_eq!(positions(&history, "position"), [all[2]["position"].clone()]);
+    let blame = ["blame", "orders", "1", "--json", "--through-undo"];
+    assert_eq!(positions(&blame, "position"), vec![all[2]["position"].clone(); 4]);
+    assert_eq!(positions(&blame[..4], "position")[1], all[0]["position"]);
     desk.succeed(&["undo", version["position"].as_str().expect("a position"), "--yes"]);
     assert_eq!(desk.ask(ORDER).await, r#"paid|12.50|it's \ "late""#);
+    desk.versions("orders", "1", 4);
+    assert_eq!(positions(&history, "position"), [all[1]["position"].clone(), all[2]["position"].clone()]);
+    assert_eq!(positions(&blame, "position")[1], all[1]["position"]);
 }
 
 /// A value that someone changed later is a conflict, which is shown from three sides; other columns are none.
@@ -146,8 +171,13 @@ async fn a_later_change_is_a_conflict_and_nothing_is_written() {
     let cells: Vec<&str> = row.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect();
     assert_eq!(cells, ["public.orders 2", "state", "paid", "open", "sent", "eve"], "{said}");
     assert_eq!(desk.ask(ORDER).await, "paid|1.00|kept");
-    desk.succeed(&["undo", &commit, "--yes", "--keep-later"]);
+    let done = desk.succeed(&["undo", &commit, "--yes", "--keep-later", "--json"]);
     assert_eq!(desk.ask(ORDER).await, "open|1.00|kept");
+    // It names the version that it put back, and not the one that it kept, and not the whole transaction.
+    let done: Value = serde_json::from_str(&done).expect("JSON");
+    let context = &done["versions"][0]["context"];
+    let first = desk.versions("orders", "1", 4).remove(2)["position"].clone();
+    assert_eq!((&context["undo_of"], &context["undo_of_xid"]), (&Value::from(vec![first]), &Value::Null), "{context}");
     assert_eq!(desk.ask("SELECT state FROM orders WHERE id = 2").await, "sent");
     let said = desk.refused(11, &["undo", "orders", "2", "v2", "--yes"]);
     assert!(said.contains("--force"), "{said}");
@@ -178,6 +208,45 @@ async fn a_transaction_is_undone_in_the_order_of_foreign_keys_and_touches_nobody
     desk.sql("INSERT INTO orders VALUES (1, 'other', 1, NULL)").await;
     let said = desk.refused(11, &["undo", position(&versions[0]), "--yes"]);
     assert!(said.contains("another row has this key now"), "{said}");
+}
+
+/// A row that was removed, and another one that got its key in the same transaction, go back to what they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_row_and_one_that_took_its_key_are_put_back() {
+    let desk = desk().await;
+    desk.sql("INSERT INTO orders VALUES (1, 'open', 1, NULL), (2, 'paid', 2, NULL)").await;
+    desk.sql("BEGIN; DELETE FROM orders WHERE id = 1; UPDATE orders SET id = 1, note = 'moved' WHERE id = 2; COMMIT")
+        .await;
+    let moved = format!("xid:{}", desk.versions("orders", "1", 3)[0]["xid"]);
+    let all = "SELECT string_agg(concat_ws('|', id, state, total, note), ';' ORDER BY id) FROM orders";
+    let said = desk.succeed(&["undo", &moved, "--yes", "--json"]);
+    assert_eq!(desk.ask(all).await, "1|open|1.00;2|paid|2.00");
+    let done: Value = serde_json::from_str(&said).expect("JSON");
+    desk.succeed(&["undo", &format!("xid:{}", done["xid"].as_str().expect("a number")), "--yes"]);
+    assert_eq!(desk.ask(all).await, "1|paid|2.00|moved");
+    // Where the one that took the key stays, there is no place for the other.
+    desk.sql("UPDATE orders SET note = 'later'").await;
+    let said = desk.refused(11, &["undo", &moved, "--yes", "--keep-later"]);
+    assert!(said.contains("all rows were changed later, and are kept"), "{said}");
+    assert_eq!(desk.ask(all).await, "1|paid|2.00|later");
+}
+
+/// Versions of which nothing is put back are not named as undone.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_is_put_back_is_named() {
+    let desk = desk().await;
+    desk.sql(
+        "INSERT INTO orders VALUES (1, 'open', 1, NULL), (2, 'open', 1, NULL); BEGIN; UPDATE orders SET note = 'x' WHERE id = 1; \
+         UPDATE orders SET state = 'paid' WHERE id = 1; UPDATE orders SET total = 2 WHERE id = 2; COMMIT",
+    )
+    .await;
+    let versions = desk.versions("orders", "1", 3);
+    desk.versions("orders", "2", 2);
+    let commit = format!("xid:{}", versions[0]["xid"]);
+    let done = desk.succeed(&["undo", &commit, "--yes", "--fields", "state", "--json"]);
+    let done: Value = serde_json::from_str(&done).expect("JSON");
+    assert_eq!(done["versions"][0]["context"]["undo_of"], Value::from(vec![versions[0]["position"].clone()]), "{done}");
+    assert_eq!(desk.ask(ORDER).await, "open|1.00|x");
 }
 
 /// A row that is put back in part, and that somebody has since given to a parent that goes, is not removed with it.
@@ -260,7 +329,12 @@ async fn an_undo_is_done_by_a_person_for_a_reason() {
     let said = desk.refused(11, &["undo", "orders", "1", "v2", "--fields", "nothing"]);
     assert!(said.contains("no column is called nothing"), "{said}");
     assert!(desk.refused(11, &["undo", "orders", "1", "v2", "--max-rows", "0"]).contains("--max-rows 1"));
-    desk.sql(&format!("REVOKE UPDATE ON orders FROM {}", desk.login)).await;
+    // Nothing is undone by a login for which constraints and triggers are off.
+    let login = &desk.login;
+    desk.sql(&format!("ALTER ROLE {login} SET session_replication_role = replica")).await;
+    let said = desk.refused(11, &["undo", "orders", "1", "v2", "--yes"]);
+    assert!(said.contains("session_replication_role of your login is replica"), "{said}");
+    desk.sql(&format!("ALTER ROLE {login} RESET session_replication_role; REVOKE UPDATE ON orders FROM {login}")).await;
     let said = desk.refused(11, &["undo", "orders", "1", "v2", "--yes"]);
     assert!(said.contains("permission denied") && said.contains("grant your login"), "{said}");
 }
@@ -282,10 +356,11 @@ async fn the_statements_are_a_file_that_somebody_else_runs() {
         desk.refused(2, &["undo", "orders", "1", "v2", "--sql", file.to_str().expect("a plain name")])
             .contains("cannot be written")
     );
-    let statements = script.lines().skip(1).collect::<Vec<_>>().join("\n");
-    desk.sql(&statements).await;
+    assert!(script.starts_with("\\set ON_ERROR_STOP on\nBEGIN;"), "{script}");
+    let by_psql = format!("\\i '{}'", file.display());
+    desk.sql(&by_psql).await;
     assert_eq!(desk.ask(ORDER).await, r"open|1.00|a\b$undo$");
-    let again = shared(15).await.try_execute(&desk.world.database, &statements);
+    let again = shared(15).await.try_execute(&desk.world.database, &by_psql);
     assert!(again.is_err_and(|error| error.to_string().contains("public.orders 1 is not as it was")));
 }
 

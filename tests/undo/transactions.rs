@@ -37,13 +37,14 @@ pub const EVERY_TABLE: &str = "BEGIN; INSERT INTO regions (name) VALUES ('first'
     INSERT INTO tasks VALUES (1, 1); INSERT INTO pairs VALUES (1, 1); INSERT INTO strict VALUES (1, 1); \
     DELETE FROM strict; DELETE FROM pairs; DELETE FROM people; DELETE FROM regions; COMMIT";
 
-/// Everything but what triggers keep.
+/// Everything but how often a trigger touched a row.
 pub const DUMPED: &str = "SELECT jsonb_pretty(jsonb_build_array(
     (SELECT jsonb_agg(to_jsonb(t) ORDER BY id) FROM regions t),
     (SELECT jsonb_agg(to_jsonb(t) ORDER BY id) FROM people t),
     (SELECT jsonb_agg(to_jsonb(t) || jsonb_build_object('plain', plain::text) ORDER BY person, n) FROM tasks t),
     (SELECT jsonb_agg(to_jsonb(t) - 'touched' ORDER BY id) FROM pairs t),
-    (SELECT jsonb_agg(to_jsonb(t) ORDER BY id) FROM strict t)))";
+    (SELECT jsonb_agg(to_jsonb(t) ORDER BY id) FROM strict t),
+    (SELECT jsonb_agg(to_jsonb(t) ORDER BY id) FROM counts t)))";
 
 /// One to six statements. Some of them fail, and some find no row.
 pub fn transaction(dice: &mut Dice) -> Vec<String> {
@@ -81,7 +82,7 @@ fn regions(dice: &mut Dice) -> String {
 
 fn people(dice: &mut Dice) -> String {
     let (one, other) = (id(dice), id(dice));
-    match dice.below(8) {
+    match dice.below(9) {
         0..=2 => format!(
             "INSERT INTO people (id, boss, region, code, born, wage) VALUES ({one}, {}, {}, {}, '00{other}0-01-01 BC', {other}.50)",
             maybe(dice),
@@ -92,6 +93,10 @@ fn people(dice: &mut Dice) -> String {
         4 => format!("UPDATE people SET id = {other} WHERE id = {one}"),
         5 => format!("UPDATE people SET code = {} WHERE id = {one}", maybe(dice)),
         6 => format!("UPDATE people SET region = {}, born = 'infinity' WHERE id = {one}", maybe(dice)),
+        7 => format!(
+            "DO $$ BEGIN UPDATE people SET code = -1 WHERE code = {one}; UPDATE people SET code = {one} WHERE code = {other}; \
+             UPDATE people SET code = {other} WHERE code = -1; END $$"
+        ),
         _ => format!("DELETE FROM people WHERE id = {one}"),
     }
 }

@@ -116,6 +116,16 @@ pub struct TableRule {
     pub baseline: Option<bool>,
     /// The sinks that versions of these tables go to, by name. Default: all.
     pub sinks: Option<Vec<String>>,
+    /// Whether `undo` and `rollback` may write these tables: `allowed`, `never`. Default: allowed, with the rights of who does it.
+    pub undo: Option<UndoRule>,
+}
+
+/// Whether rows of a table may be put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UndoRule {
+    Allowed,
+    Never,
 }
 
 /// Protects columns by name, by type, or by both, in every table; or sensitive content inside of them.
@@ -268,6 +278,7 @@ impl Rules {
                 require_reason,
                 baseline,
                 sinks,
+                undo,
             } = rule.clone();
             merged.capture = capture.or(merged.capture);
             merged.item_type = item_type.or(merged.item_type);
@@ -296,6 +307,7 @@ impl Rules {
             merged.require_reason = require_reason.or(merged.require_reason);
             merged.baseline = baseline.or(merged.baseline);
             merged.sinks = sinks.or(merged.sinks);
+            merged.undo = undo.or(merged.undo);
         }
         let mut deciders = Vec::new();
         for (index, rule) in matching() {

@@ -1,7 +1,6 @@
 //! Reads what the sinks have stored: the trail of a row, and exports that can be verified.
 
 pub mod activity;
-mod commit;
 pub mod compare;
 pub mod csv;
 pub mod export;
@@ -15,7 +14,6 @@ mod store;
 mod timeline;
 pub mod transaction;
 
-pub use commit::Commit;
 pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Manifest, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};

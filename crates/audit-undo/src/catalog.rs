@@ -73,7 +73,9 @@ pub enum Action {
 pub struct Foreign {
     pub name: String,
     pub child: u32,
-    /// The child's name as SQL.
+    /// `schema.table` of the child, as the trail calls it.
+    pub child_name: String,
+    /// The same as SQL.
     pub child_sql: String,
     pub child_columns: Vec<String>,
     pub parent: u32,
@@ -176,6 +178,7 @@ fn foreign(row: &Row) -> Foreign {
         on_update: action(7),
         deferrable: row.get(8),
         hidden: row.get(9),
+        child_name: row.get(10),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::Client;
 
 use crate::Error;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Table};
 use crate::goal::{Goal, Kind};
 use crate::look::{Lock, read, same};
 use crate::order::{Image, Row};
@@ -72,6 +72,8 @@ pub async fn of_rows(client: &Client, catalog: &Catalog, rows: &[Row], goals: &[
         let Some(at) = row.then.as_ref().or(row.now.as_ref()) else { continue };
         match (&row.then, read(client, table, at, Lock::None).await?) {
             (None, None) => {}
+            // Another row of the undo has taken its key.
+            (None, Some(_)) if rows.iter().any(|other| other.table == row.table && has_key(table, other, at)) => {}
             (None, Some(_)) => effects.push(effect(None, "the row is there again".to_owned())),
             (Some(_), None) => effects.push(effect(None, "the row is not there".to_owned())),
             (Some(then), Some(now)) => {
@@ -85,6 +87,12 @@ pub async fn of_rows(client: &Client, catalog: &Catalog, rows: &[Row], goals: &[
         }
     }
     Ok(effects)
+}
+
+/// Whether a row will have this key.
+fn has_key(table: &Table, row: &Row, key: &Image) -> bool {
+    let same = |then: &Image| table.key.iter().all(|(name, _)| then.get(name) == key.get(name));
+    row.then.as_ref().is_some_and(same)
 }
 
 /// ⚠ Values are shown only of columns whose values the trail has, because the rules protect others.

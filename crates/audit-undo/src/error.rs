@@ -59,10 +59,44 @@ pub struct Conflict {
     pub what: &'static str,
 }
 
+impl Conflict {
+    /// A conflict about a whole row.
+    pub fn of_row(table: &str, key: &str, what: &'static str) -> Conflict {
+        Conflict {
+            table: table.to_owned(),
+            key: key.to_owned(),
+            column: None,
+            then: None,
+            undone_to: None,
+            now: None,
+            what,
+        }
+    }
+
+    /// The same about a column.
+    pub fn on(self, column: &str) -> Conflict {
+        Conflict { column: Some(column.to_owned()), ..self }
+    }
+}
+
+/// Rows that belong to one that goes, or that gets another key.
+#[derive(Debug)]
+pub struct Dependents {
+    /// Their table, as the trail calls it.
+    pub table: String,
+    /// The same as SQL.
+    pub sql: String,
+    /// The columns by which they belong to it, with their values.
+    pub columns: Vec<(String, String)>,
+    pub refusal: Refusal,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error("{}", .0.refusal)]
+    Dependents(Dependents),
     #[error("rows are no longer what they were after the version; nothing was written")]
     Conflict(Vec<Conflict>),
     #[error("the server refused: {0}")]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use audit_core::position::Position;
+
 use crate::Refusal;
 use crate::catalog::{Column, Table};
 use crate::net::{Cell, Net};
@@ -18,6 +20,8 @@ pub struct Goal {
     /// Columns that must have these values still.
     pub expected: Image,
     pub kind: Kind,
+    /// The versions that are put back.
+    pub versions: Vec<Position>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +29,21 @@ pub enum Kind {
     Delete,
     Update(Image),
     Insert(Image),
+}
+
+impl Goal {
+    pub fn is_insert(&self) -> bool {
+        matches!(self.kind, Kind::Insert(_))
+    }
+
+    /// Whether the row gives up its key.
+    pub fn leaves(&self, table: &Table) -> bool {
+        match &self.kind {
+            Kind::Delete => true,
+            Kind::Update(set) => table.key.iter().any(|(name, _)| set.contains_key(name)),
+            Kind::Insert(_) => false,
+        }
+    }
 }
 
 /// A column that is not put back, and why.
@@ -66,7 +85,9 @@ pub fn goal(net: &Net, table: &Table, wanted: &Wanted, left: &mut Vec<LeftAlone>
         )));
     }
     sorted.refuse_unknown()?;
-    Ok(Goal { table: net.table, key: net.key().to_owned(), at, expected, kind })
+    let set = if let Kind::Update(set) = &kind { Some(set) } else { None };
+    let versions = net.touching(set).collect();
+    Ok(Goal { table: net.table, key: net.key().to_owned(), at, expected, kind, versions })
 }
 
 /// The values of the key's columns, as text.
@@ -214,7 +235,8 @@ impl<'a> Sorted<'a> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use audit_core::position::Position;
+    use std::collections::BTreeSet;
+
     use audit_core::value::Kind as ValueKind;
 
     use super::*;
@@ -238,7 +260,8 @@ mod tests {
     fn net(before: Option<&str>, after: Option<&str>, cells: &[(&str, Cell, Cell)]) -> Net {
         let columns = cells.iter().map(|(name, old, new)| ((*name).to_owned(), (old.clone(), new.clone()))).collect();
         let key = |key: Option<&str>| key.map(str::to_owned);
-        Net { table: 0, before: key(before), after: key(after), columns, last: Position::default() }
+        let (versions, between) = (Vec::new(), BTreeSet::new());
+        Net { table: 0, before: key(before), after: key(after), columns, versions, between }
     }
 
     fn decided(table: &Table, net: &Net, wanted: &Wanted) -> (Result<Goal, Refusal>, Vec<String>) {

@@ -17,6 +17,7 @@
 //!   is found afterwards, by reading the rows again and by the server's own counts, and is rolled back unless accepted.
 //! - **An undo is a change like any other**: said by `set_context`, recorded as versions, and it can be undone.
 
+mod approval;
 mod catalog;
 mod effects;
 mod error;
@@ -32,11 +33,12 @@ mod sql;
 mod text;
 mod write;
 
+pub use approval::approve;
 pub use catalog::Catalog;
-pub use error::{Conflict, Error, Refusal};
+pub use error::{Conflict, Dependents, Error, Refusal};
 pub use goal::LeftAlone;
 pub use net::{Cell, Change, Event, Net, fold};
-pub use report::{Effect, Later, Outcome, Report, Request, Statement};
+pub use report::{Effect, Estimate, Later, Outcome, Report, Request, Statement};
 pub use resolve::{Derived, Resolved, Trail, resolve};
 pub use run::run;
 pub use script::script;

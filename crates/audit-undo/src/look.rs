@@ -16,10 +16,13 @@ pub struct Look {
     pub conflicts: Vec<Conflict>,
 }
 
-/// Reads the row as it is, and says where it is not as expected.
-pub async fn look(client: &Client, table: &Table, goal: &Goal, later: Later) -> Result<Look, Error> {
+/// Reads the row as it is, and says where it is not as expected. `is_free`: the row that has the key is going to leave it.
+pub async fn look(client: &Client, table: &Table, goal: &Goal, is_free: bool, later: Later) -> Result<Look, Error> {
     canonical(client, table, goal, &goal.at).await?;
-    let now = read(client, table, &goal.at, Lock::Write).await?;
+    let now = match is_free {
+        true => None,
+        false => read(client, table, &goal.at, Lock::Write).await?,
+    };
     let expected = canonical(client, table, goal, &goal.expected).await?;
     let then = match (&goal.kind, &now) {
         (Kind::Delete, _) => None,
@@ -43,15 +46,7 @@ fn compare(
     then: Option<&Image>,
     later: Later,
 ) -> Vec<Conflict> {
-    let whole = |what| Conflict {
-        table: table.name.clone(),
-        key: goal.key.clone(),
-        column: None,
-        then: None,
-        undone_to: None,
-        now: None,
-        what,
-    };
+    let whole = |what| Conflict::of_row(&table.name, &goal.key, what);
     let now = match (&goal.kind, now) {
         (Kind::Insert(_), None) => return Vec::new(),
         (Kind::Insert(_), Some(_)) => return vec![whole("another row has this key now")],
@@ -70,11 +65,10 @@ fn compare(
         is_written(name) && table.column(name).is_some_and(|column| !same(column, now.get(*name), value))
     };
     let conflict = |(name, value): (&String, &Option<String>)| Conflict {
-        column: Some(name.clone()),
         then: value.clone(),
         undone_to: then.and_then(|then| then.get(name).cloned()).flatten(),
         now: now.get(name).cloned().flatten(),
-        ..whole("the value was changed later")
+        ..whole("the value was changed later").on(name)
     };
     expected.iter().filter(differs).map(conflict).collect()
 }

@@ -1,10 +1,10 @@
 //! Folds the versions of a row to its one net change: [`fold`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use audit_core::position::Position;
 
-use crate::Refusal;
+use crate::order::Image;
 
 /// One side of a column, as far as the trail knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,13 @@ pub struct Change {
     pub columns: BTreeMap<String, (Cell, Cell)>,
 }
 
+impl Change {
+    /// The key that the row had before.
+    fn known_as(&self) -> &str {
+        self.old_key.as_ref().unwrap_or(&self.key)
+    }
+}
+
 /// What several versions together did to one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Net {
@@ -47,7 +54,10 @@ pub struct Net {
     /// The row's key after the last version; `None` if there is no row.
     pub after: Option<String>,
     pub columns: BTreeMap<String, (Cell, Cell)>,
-    pub last: Position,
+    /// The versions, oldest first, and the columns that each of them changed.
+    pub versions: Vec<(Position, BTreeSet<String>)>,
+    /// Columns that were changed between the versions, by others.
+    pub between: BTreeSet<String>,
 }
 
 impl Net {
@@ -57,32 +67,46 @@ impl Net {
     }
 
     fn of(change: &Change) -> Net {
-        Net { table: change.table, before: None, after: None, columns: change.columns.clone(), last: change.position }
+        Net {
+            table: change.table,
+            before: (change.event != Event::Created).then(|| change.known_as().to_owned()),
+            after: None,
+            columns: change.columns.clone(),
+            versions: Vec::new(),
+            between: BTreeSet::new(),
+        }
     }
 
-    fn add(&mut self, change: &Change) -> Result<(), Refusal> {
+    fn add(&mut self, change: &Change) {
+        // ⚠ A row that was made where one was, or changed where none was, has versions that are not named.
+        let replaced = self.after.is_some() == (change.event == Event::Created);
         for (name, (old, new)) in &change.columns {
+            let differs = |known: &Cell| matches!((known, old), (Cell::Known(known), Cell::Known(old)) if known != old);
             match self.columns.get_mut(name) {
                 Some((_, known)) => {
-                    if matches!((&*known, old), (Cell::Known(known), Cell::Known(old)) if known != old)
-                        && change.event == Event::Updated
-                    {
-                        let what = format!("{name} of row {} was changed between the versions", change.key);
-                        return Err(Refusal::new(what).hint("name the versions between them too"));
+                    if replaced || (change.event != Event::Created && differs(known)) {
+                        self.between.insert(name.clone());
                     }
                     *known = new.clone();
                 }
                 None => drop(self.columns.insert(name.clone(), (old.clone(), new.clone()))),
             }
         }
-        self.last = change.position;
-        Ok(())
+    }
+
+    /// The versions that changed one of these columns; all of them if the row is made or removed as a whole.
+    pub fn touching<'n>(&'n self, columns: Option<&'n Image>) -> impl Iterator<Item = Position> + 'n {
+        let touches = move |changed: &BTreeSet<String>| {
+            columns.is_none_or(|columns| changed.iter().any(|name| columns.contains_key(name)))
+        };
+        self.versions.iter().filter(move |(_, changed)| touches(changed)).map(|(position, _)| *position)
     }
 
     fn is_something(&self) -> bool {
         let differ = |(before, after): &(Cell, Cell)| before != after || matches!(before, Cell::Unknown(_));
         match (&self.before, &self.after) {
             (None, None) => false,
+            (Some(_), Some(_)) if !self.between.is_empty() => true,
             (Some(before), Some(after)) => before != after || self.columns.values().any(differ),
             _ => true,
         }
@@ -91,38 +115,31 @@ impl Net {
 
 /// Folds versions, oldest first, to one net change for each row, in the order in which the rows were last changed. Rows
 /// that were made and removed again are left out, and so are those that became what they had been.
-///
-/// # Errors
-/// Fails if a version does not follow the one before it.
-pub fn fold(changes: &[Change]) -> Result<Vec<Net>, Refusal> {
+pub fn fold(changes: &[Change]) -> Vec<Net> {
     let mut all: Vec<Net> = Vec::new();
     // The place of each row in the list, by the key that it has so far.
     let mut places: BTreeMap<(usize, String), usize> = BTreeMap::new();
     for change in changes {
-        let known_as = change.old_key.as_ref().unwrap_or(&change.key);
-        let at = match places.remove(&(change.table, known_as.clone())) {
+        let at = match places.remove(&(change.table, change.known_as().to_owned())) {
             Some(at) => {
-                all[at].add(change)?;
+                all[at].add(change);
                 at
             }
             None => {
-                let mut net = Net::of(change);
-                net.before = (change.event != Event::Created).then(|| known_as.clone());
-                all.push(net);
+                all.push(Net::of(change));
                 all.len() - 1
             }
         };
         all[at].after = (change.event != Event::Deleted).then(|| change.key.clone());
+        all[at].versions.push((change.position, change.columns.keys().cloned().collect()));
         places.insert((change.table, change.key.clone()), at);
     }
     all.retain(Net::is_something);
-    Ok(all)
+    all
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use audit_core::position::Lsn;
 
     use super::*;
@@ -149,7 +166,7 @@ mod tests {
             let columns: Vec<String> = columns.collect();
             format!("{:?} {:?} {}", net.before, net.after, columns.join(", "))
         };
-        fold(changes).unwrap().into_iter().map(shown).collect()
+        fold(changes).into_iter().map(shown).collect()
     }
 
     #[test]
@@ -179,10 +196,17 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_between_versions_is_refused_and_an_unknown_value_is_kept() {
+    fn a_gap_between_versions_is_noted_and_an_unknown_value_is_kept() {
         let (first, second) =
             (change(0, Event::Updated, "1", &[("a", "x", "y")]), change(1, Event::Updated, "1", &[("a", "z", "w")]));
-        assert!(fold(&[first, second]).unwrap_err().to_string().contains("a of row 1 was changed between"));
+        let between = |changes: &[Change]| fold(changes)[0].between.iter().cloned().collect::<Vec<_>>().join(",");
+        assert_eq!(between(&[first.clone(), second]), "a");
+        // The row was removed, and another one was made with its key.
+        let other = change(1, Event::Created, "1", &[("a", "", "y")]);
+        assert_eq!(between(&[first.clone(), other.clone()]), "a");
+        let removed = change(1, Event::Deleted, "1", &[("a", "y", "")]);
+        assert_eq!(between(&[first.clone(), removed.clone(), other]), "");
+        assert_eq!(between(&[removed, first]), "a");
         let mut unknown = change(0, Event::Updated, "1", &[]);
         unknown.columns.insert("a".to_owned(), (Cell::Unknown("no".to_owned()), known("x")));
         assert_eq!(shown(&[unknown.clone()]), [r#"Some("1") Some("1") a ?→x"#]);

@@ -1,5 +1,8 @@
 //! What the operator wants ([`Request`]), and what was done ([`Report`]).
 
+use audit_core::position::Lsn;
+use serde_json::{Map, Value};
+
 use crate::error::Conflict;
 use crate::goal::LeftAlone;
 
@@ -11,6 +14,8 @@ pub enum Later {
     Refuse,
     /// These rows stay as they are.
     Keep,
+    /// Nothing is written either, but the rows that depend on it are named, so that they can be undone too.
+    With,
     /// What was written later is overwritten.
     Force,
 }
@@ -18,8 +23,10 @@ pub enum Later {
 /// What the operator wants.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// What `set_context` says, a JSON object.
-    pub context: String,
+    /// What `set_context` says besides what is undone.
+    pub context: Map<String, Value>,
+    /// The commit and the number of the transaction, if all its versions are undone.
+    pub whole: Option<(Lsn, u32)>,
     /// Only these columns, of updates.
     pub fields: Option<Vec<String>>,
     pub later: Later,
@@ -28,6 +35,22 @@ pub struct Request {
     pub accept_triggers: bool,
     /// Commit; otherwise everything is rolled back.
     pub apply: bool,
+    /// Logins, or groups of them, of which one has to approve before anything is committed; nobody has to if it is empty.
+    pub approvers: Vec<String>,
+}
+
+/// What is to be done, before it begins.
+#[derive(Clone, Copy, Debug)]
+pub enum Estimate {
+    Rows {
+        rows: usize,
+        tables: usize,
+    },
+    /// By the time that the first rows took.
+    Time {
+        seconds: u64,
+        rows_per_second: u64,
+    },
 }
 
 /// A statement that was run.
@@ -73,4 +96,8 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// The transaction's whole id.
     pub xid: String,
+    /// What `set_context` said.
+    pub context: String,
+    /// The hash of what is written, for what and why.
+    pub plan: String,
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use audit_core::json::{members, unquote};
 use audit_core::position::Position;
-use audit_core::rules::{Rules, TableRules};
+use audit_core::rules::{Rules, TableRules, UndoRule};
 use audit_core::shape::{ColumnRules, Shape, ShapeColumn};
 use audit_core::stored::{Json, Record};
 use audit_core::value::Kind;
@@ -60,6 +60,11 @@ pub async fn resolve(client: &Client, trail: &Trail, rules: &Rules) -> Result<Re
         let place = place
             .ok_or_else(|| Refusal::new(format!("there is no table {} in the database any more", record.table_name)))?;
         let rules = rules.for_table(&shape.name());
+        if rules.rule.undo == Some(UndoRule::Never) {
+            let what =
+                format!("nothing of {} is put back: the configuration has undo = \"never\" for it", record.table_name);
+            return Err(Refusal::new(what).into());
+        }
         let table = &mut found.catalog.tables[place];
         table.key = key(table, shape, &rules)?;
         table.columns.iter_mut().for_each(|column| column.accompanies = rules.is_ignored_alone(&column.name));

@@ -11,13 +11,13 @@ const SETTINGS: [&str; 7] =
 
 /// Makes one transaction of the statements that were tried. Each of them fails unless it writes exactly the row that it
 /// is about, as that row was.
-pub fn script(report: &Report, context: &str) -> String {
+pub fn script(report: &Report) -> String {
     let mut out = "\\set ON_ERROR_STOP on\nBEGIN;\nSET LOCAL lock_timeout TO '2s';\n".to_owned();
     for (name, value) in PINNED.iter().filter(|(name, _)| SETTINGS.contains(name)) {
         out.push_str(&format!("SET LOCAL {name} TO {};\n", literal(value)));
     }
     out.push_str("SET CONSTRAINTS ALL DEFERRED;\n");
-    out.push_str(&format!("SELECT cdc_audit.set_context({}::jsonb);\n", literal(context)));
+    out.push_str(&format!("SELECT cdc_audit.set_context({}::jsonb);\n", literal(&report.context)));
     for statement in report.statements.iter().filter(|statement| statement.rows > 0) {
         out.push_str(&guarded(&statement.sql, &statement.row, &statement.guards));
     }

@@ -7,11 +7,12 @@ use tokio_postgres::types::ToSql;
 
 use crate::catalog::{Action, Catalog, Foreign, Table, name};
 use crate::effects::Changed;
+use crate::error::Dependents;
 use crate::error::refused;
 use crate::goal::{Goal, Kind};
 use crate::look::{Lock, query, read};
 use crate::order::{Image, Ordered, Row, Step, Write};
-use crate::report::Statement;
+use crate::report::{Later, Statement};
 use crate::sql::{Sql, statement};
 use crate::{Conflict, Error, Refusal};
 
@@ -21,8 +22,7 @@ pub struct Written<'a> {
     catalog: &'a Catalog,
     rows: &'a [Row],
     goals: &'a [&'a Goal],
-    /// Whether statements compare the row with what it was.
-    compare: bool,
+    later: Later,
     pub statements: Vec<Statement>,
     counts: BTreeMap<u32, Changed>,
 }
@@ -33,9 +33,9 @@ impl<'a> Written<'a> {
         catalog: &'a Catalog,
         rows: &'a [Row],
         goals: &'a [&'a Goal],
-        compare: bool,
+        later: Later,
     ) -> Written<'a> {
-        Written { client, catalog, rows, goals, compare, statements: Vec::new(), counts: BTreeMap::new() }
+        Written { client, catalog, rows, goals, later, statements: Vec::new(), counts: BTreeMap::new() }
     }
 
     fn table(&self, row: usize) -> &'a Table {
@@ -44,6 +44,15 @@ impl<'a> Written<'a> {
 
     fn name(&self, row: usize) -> String {
         name(self.table(row), &self.rows[row].key)
+    }
+
+    /// The statements, before any of them is run.
+    pub fn planned(&self, steps: &[Step]) -> Vec<String> {
+        steps.iter().map(|step| self.statement(step).literal()).collect()
+    }
+
+    fn statement(&self, step: &Step) -> Sql {
+        statement(self.table(step.row), step, &compared(self, step))
     }
 
     /// How many rows of each table were written, cascades onto rows of the undo among them.
@@ -64,7 +73,7 @@ pub async fn write(written: &mut Written<'_>, steps: &[Step]) -> Result<(), Erro
             guards.extend(no_cascade(written, step, foreign).await?);
         }
         let table = written.table(step.row);
-        let sql = statement(table, step, &compared(written, step));
+        let sql = written.statement(step);
         let rows = execute(written, step, &sql).await?;
         written.statements.push(Statement { sql: sql.literal(), row: written.name(step.row), rows, guards });
         if rows > 1 {
@@ -84,20 +93,13 @@ pub async fn write(written: &mut Written<'_>, steps: &[Step]) -> Result<(), Erro
 }
 
 fn untouched(written: &Written<'_>, step: &Step) -> Conflict {
-    Conflict {
-        table: written.table(step.row).name.clone(),
-        key: written.rows[step.row].key.clone(),
-        column: None,
-        then: None,
-        undone_to: None,
-        now: None,
-        what: "a trigger, a rule or row security kept the statement from writing the row",
-    }
+    let what = "a trigger, a rule or row security kept the statement from writing the row";
+    Conflict::of_row(&written.table(step.row).name, &written.rows[step.row].key, what)
 }
 
 /// The columns that the statement compares.
-fn compared<'g>(written: &Written<'g>, step: &'g Step) -> Vec<&'g str> {
-    if !written.compare {
+fn compared<'g>(written: &'g Written<'_>, step: &'g Step) -> Vec<&'g str> {
+    if written.later == Later::Force {
         return Vec::new();
     }
     match (&written.goals[step.row].kind, &step.action) {
@@ -153,7 +155,8 @@ async fn no_cascade(written: &Written<'_>, step: &Step, foreign: &Foreign) -> Re
         Write::Update(set) if moves(set) => foreign.on_update,
         _ => return Ok(None),
     };
-    if table.oid != foreign.parent || !matches!(action, Action::Cascade | Action::Set) {
+    let touches = matches!(action, Action::Cascade | Action::Set) || written.later == Later::With;
+    if table.oid != foreign.parent || !touches {
         return Ok(None);
     }
     let row = written.name(step.row);
@@ -171,10 +174,24 @@ async fn no_cascade(written: &Written<'_>, step: &Step, foreign: &Foreign) -> Re
     let keys: Option<Vec<String>> = found.first().and_then(|row| row.get(1));
     let of = foreign.child_sql.clone();
     let what = format!("{count} rows of {of} that belong to {row} would be changed with it, by {}", foreign.name);
-    Err(Refusal::new(what)
+    let refusal = Refusal::new(what)
         .details(keys.into_iter().flatten().map(|key| format!("{of} {key}")))
-        .hint("undo what made these rows first")
-        .into())
+        .hint("undo what made these rows first, or --with-later");
+    Err(match written.later {
+        Later::With => Error::Dependents(Dependents::new(foreign, step, refusal)),
+        _ => refusal.into(),
+    })
+}
+
+impl Dependents {
+    fn new(foreign: &Foreign, step: &Step, refusal: Refusal) -> Dependents {
+        let pairs = foreign.child_columns.iter().zip(&foreign.parent_columns);
+        let value = |(own, of_parent): (&String, &String)| {
+            (own.clone(), step.from.get(of_parent).cloned().flatten().unwrap_or_default())
+        };
+        let (table, sql) = (foreign.child_name.clone(), foreign.child_sql.clone());
+        Dependents { table, sql, columns: pairs.map(value).collect(), refusal }
+    }
 }
 
 /// Counts the children that are not part of the undo; `None` if the parent's values are NULL.

@@ -47,6 +47,8 @@ pub struct Config {
     pub log: LogConfig,
     #[serde(default)]
     pub display: DisplayConfig,
+    #[serde(default)]
+    pub undo: UndoConfig,
     /// Questions by name: `cdc-audit search @refunds` asks `[questions.refunds]`.
     #[serde(default)]
     pub questions: BTreeMap<String, SavedQuestion>,
@@ -101,6 +103,16 @@ impl Default for DisplayConfig {
     fn default() -> DisplayConfig {
         DisplayConfig { time_zone: "UTC".to_string() }
     }
+}
+
+/// Who may put rows back by `undo` and `rollback`. `undo = "never"` of `[[tables]]` takes tables out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UndoConfig {
+    /// Logins of the source, or roles that they are members of. If any is named, nothing is put back before one of them approves exactly what is
+    /// to be written (`--approve`), and not the one who does it. Default: nobody has to.
+    #[schemars(extend("example" = ["auditors"]))]
+    pub approvers: Vec<String>,
 }
 
 /// A question that is asked again and again.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
 
-use super::fold::Version;
+use super::fold::{Change, Version};
 use super::known::Known;
+use super::undone::UndoOf;
 
 /// The version that set a column's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,34 +27,72 @@ pub struct Setter {
     pub before: Option<Known>,
 }
 
+/// How blame goes on from a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Through {
+    /// It set what it changed.
+    Nothing,
+    /// Its values count as set by whoever set those before.
+    Version,
+    /// What it put back counts as set by whoever set it first.
+    Undo,
+}
+
 /// Follows the columns of one row through its versions.
 #[derive(Clone, Debug, Default)]
 pub struct Blame {
-    setters: BTreeMap<String, Setter>,
+    /// The values that each column had, oldest first.
+    values: BTreeMap<String, Vec<Value>>,
+}
+
+#[derive(Clone, Debug)]
+struct Value {
+    /// The version by which the column got the value.
+    position: Position,
+    /// The value before, if it is known.
+    old: Option<Known>,
+    /// Who is to blame for it.
+    setter: Setter,
 }
 
 impl Blame {
-    /// Takes the row's next version. One that is `ignored` is looked through: its values count as set by whoever set
-    /// those before.
-    pub fn push(&mut self, version: &Version, ignored: bool) {
+    /// Takes the row's next version.
+    pub fn push(&mut self, version: &Version, through: Through) {
         if version.previous.is_none() {
-            self.setters.clear();
+            self.values.clear();
         }
+        let ignored = through == Through::Version;
+        let undo = UndoOf::of(&version.record).filter(|_| through == Through::Undo).unwrap_or_default();
         for change in &version.changes {
-            if !ignored || !self.setters.contains_key(&change.column) {
+            if !ignored || !self.values.contains_key(&change.column) {
                 let first = version.record.event == "snapshot" && version.previous.is_none();
-                let setter = Setter::of(version, (!first).then(|| change.old.clone()));
-                self.setters.insert(change.column.clone(), setter);
+                let own = || Setter::of(version, (!first).then(|| change.old.clone()));
+                let setter = self.before(&undo, change).unwrap_or_else(own);
+                self.set(version, &change.column, Some(change.old.clone()), setter);
             }
         }
         // A value that may have changed here was set here at the latest.
         for column in version.unknown.keys().filter(|_| !ignored) {
-            self.setters.insert(column.clone(), Setter::of(version, None));
+            self.set(version, column, None, Setter::of(version, None));
         }
     }
 
+    fn set(&mut self, version: &Version, column: &str, old: Option<Known>, setter: Setter) {
+        let value = Value { position: version.record.position, old, setter };
+        self.values.entry(column.to_owned()).or_default().push(value);
+    }
+
+    /// Who had set the value that an undo puts back. ⚠ Only where it is the value that was there before.
+    fn before(&self, undo: &UndoOf, change: &Change) -> Option<Setter> {
+        let values = self.values.get(&change.column)?;
+        let undone = values.iter().position(|value| undo.positions.contains(&value.position))?;
+        let is_back = values.get(undone)?.old.as_ref()?.value()? == change.new.value()?;
+        let before = values.get(undone.checked_sub(1)?)?;
+        is_back.then(|| before.setter.clone())
+    }
+
     pub fn setter(&self, column: &str) -> Option<&Setter> {
-        self.setters.get(column)
+        self.values.get(column)?.last().map(|value| &value.setter)
     }
 }
 

@@ -34,8 +34,9 @@ mod moves;
 pub(crate) mod tests;
 mod then;
 mod told;
+mod undone;
 
-pub use blame::{Blame, Setter};
+pub use blame::{Blame, Setter, Through};
 pub use compare::{Verdict, compare};
 pub use diff::{Diff, Side, diff};
 pub use facts::{Break, Facts, knowledge};
@@ -46,3 +47,4 @@ pub(crate) use moves::is_move;
 pub use moves::moves;
 pub use then::{Absent, Found, NoSuchPoint, Then, place};
 pub use told::Told;
+pub use undone::{UndoOf, Undone};

@@ -183,7 +183,7 @@ fn a_point_before_a_version_counts_what_was_lost_until_then() {
     let versions = || vec![first_row("a"), Record { xid: 8, ..update(30, "b") }];
     let before_xid = place(&facts, &versions(), Point::BeforeXid(8)).unwrap();
     for until in [before_xid, at(30).previous(), Some(at(29))] {
-        let then = Then::read(&facts, versions(), &marks, until, |_| false);
+        let then = Then::read(&facts, versions(), &marks, until, |_| Through::Nothing);
         let Found::Row(standing) = then.row("1") else { panic!("{until:?}: there was a row") };
         assert_eq!(standing.state["note"], Known::Unknown(Why::Gap(at(20))), "{until:?}");
     }
@@ -397,7 +397,7 @@ fn blame_names_the_version_that_set_a_value() {
         for record in records.clone() {
             let version = fold.push(record, None);
             let ignore = version.record.actor_id.as_deref() == Some(ignored);
-            blame.push(&version, ignore);
+            blame.push(&version, if ignore { Through::Version } else { Through::Nothing });
         }
         blame
     };

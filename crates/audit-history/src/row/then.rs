@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use audit_core::position::Position;
 use audit_core::stored::Record;
 
-use super::blame::Blame;
+use super::blame::{Blame, Through};
 use super::facts::Facts;
 use super::fold::{Fold, Standing, Version};
 use super::moves::moves;
@@ -60,13 +60,13 @@ pub enum NoSuchPoint {
 
 impl<'f> Then<'f> {
     /// Reads the records of a key, oldest first, up to a position; without one all of them count. `marks` are those that the
-    /// facts were made with. The versions that `ignored` names are looked through by [`Then::blame`].
+    /// facts were made with. The versions that `through` names are looked through by [`Then::blame`].
     pub fn read(
         facts: &'f Facts,
         records: Vec<Record>,
         marks: &[Record],
         until: Option<Position>,
-        ignored: impl Fn(&Record) -> bool,
+        through: impl Fn(&Record) -> Through,
     ) -> Then<'f> {
         let after = records.partition_point(|record| until.is_none_or(|until| record.position <= until));
         let next = records.get(after).cloned();
@@ -75,7 +75,7 @@ impl<'f> Then<'f> {
         let mut versions = Vec::with_capacity(after);
         for (record, moved) in moves(records.into_iter().take(after)) {
             let version = fold.push(record, moved);
-            blames.entry(version.row).or_default().push(&version, ignored(&version.record));
+            blames.entry(version.row).or_default().push(&version, through(&version.record));
             versions.push(version);
         }
         let last = versions.last().map(|version| version.record.position);

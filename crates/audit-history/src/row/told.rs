@@ -1,6 +1,6 @@
 //! A version as readers are told of it: [`Told`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use audit_core::json::{members, unquote};
 use audit_core::position::Position;
@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::facts::Facts;
 use super::fold::Version;
+use super::undone::{UndoOf, Undone};
 
 /// The record of a version with what was found out about it. It serialises to the record's JSON form with further
 /// fields.
@@ -31,11 +32,17 @@ pub struct Told {
     pub derived_from: Option<Position>,
     /// Columns that may have changed, or whose values are not known, and why.
     pub unknown_why: BTreeMap<String, &'static str>,
+    /// The versions that it put back.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub undo_of: BTreeSet<Position>,
+    /// The version that put it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undone_by: Option<Position>,
 }
 
 impl Told {
     /// `raw` keeps the names that columns had when the version was made.
-    pub fn of(facts: &Facts, version: &Version, raw: bool) -> Told {
+    pub fn of(facts: &Facts, version: &Version, undone: &Undone, raw: bool) -> Told {
         let schema_version = version.record.schema_version;
         let name = |column: &str| match raw {
             true => facts.stored(schema_version, column).into_owned(),
@@ -50,6 +57,8 @@ impl Told {
             derived: version.derived().map(&name).collect(),
             derived_from: version.derived_from(),
             unknown_why: version.unknown.iter().map(|(column, why)| (name(column), why.name())).collect(),
+            undo_of: UndoOf::of(&version.record).unwrap_or_default().positions,
+            undone_by: undone.by(version.record.position),
         }
     }
 }

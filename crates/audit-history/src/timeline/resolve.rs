@@ -3,9 +3,9 @@
 use audit_core::position::{Micros, Position, Window};
 
 use super::Timeline;
-use crate::commit::Commit;
 use crate::question::point::Point;
 use crate::store::StoreError;
+use crate::transaction::{Which, find};
 
 /// How far commit times may go back without a word: clocks are corrected all the time.
 const SECOND: i64 = 1_000_000;
@@ -28,8 +28,8 @@ impl Timeline {
             Point::At(position) => Some(position.next()),
             Point::Before(position) => Some(*position),
             Point::BeforeXid(xid) => {
-                let commit = self.commit(source, Commit::Xid(*xid), None).await?;
-                commit.first().map(|record| transaction(record.position))
+                let found = find(self, source, self.tables(source).await?, Which::Xid(*xid)).await?;
+                found.first().map(|transaction| transaction.commit.bounds().0)
             }
             Point::Version(_) | Point::Back(_) => None,
         };

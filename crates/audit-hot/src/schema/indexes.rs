@@ -25,10 +25,13 @@ pub(super) type Index = (&'static str, &'static str, &'static str);
 /// | `versions_key` | 2.3 µs | 3.6 µs | 130 |
 /// | `versions_old_key` | 0.3 µs | 0.4 µs | 0 |
 /// | `versions_actor` | 0.4 µs | none seen | 0 |
-/// | `versions_committed_at`, which `versions_table_at` replaces | 0.7 µs | 0.9 µs | 7 |
-/// | all four | 3.3 µs | 3.5 µs | 139 |
+/// | on `committed_at` alone, which `versions_table_at` replaces | 0.7 µs | 0.9 µs | 7 |
+/// | all of these | 3.3 µs | 3.5 µs | 139 |
 /// | not made: unique `(source, position, committed_at)` | 1.2 µs more | 1.3 µs more | 69 |
 /// | not made: GIN on `changes` | 8.0 µs more | 0.6 µs more | 261 and 29 |
+///
+/// `versions_table_at` costs as much where a transaction changes one table, and 2 to 4 µs where each of its rows belongs
+/// to another table; `versions_place` costs less than the noise (`benches/README.md`).
 pub(super) const INDEXES: &[Index] = &[
     (
         "versions_key",

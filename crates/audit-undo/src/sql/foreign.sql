@@ -16,7 +16,8 @@ SELECT
     con.confdeltype::text,
     con.confupdtype::text,
     con.condeferrable,
-    row_security_active(con.conrelid)
+    row_security_active(con.conrelid),
+    concat(n.nspname, '.', c.relname)
 FROM pg_constraint AS con
 INNER JOIN pg_class AS c ON c.oid = con.conrelid
 INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use audit_core::json::object;
 use audit_core::stored::Record;
-use audit_history::row::{Found, Known, Setter, Standing, knowledge};
+use audit_history::row::{Found, Known, Setter, Standing, Through, knowledge};
 use regex::Regex;
 use serde_json::json;
 
@@ -16,7 +16,7 @@ use crate::output::{note, print_exactly, table};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cdc-audit blame orders 42\n  cdc-audit blame orders 42 --ignore-actor backfill,formatter\n  \
-    cdc-audit blame orders 42 --as-of '2026-01-15 12:00' --json\n\n\
+    cdc-audit blame orders 42 --through-undo\n  cdc-audit blame orders 42 --as-of '2026-01-15 12:00' --json\n\n\
     Exit codes: 0 shown, 8 the row was not there, 9 --strict and something may be missing."
 )]
 pub struct Args {
@@ -31,10 +31,13 @@ pub struct Args {
     /// Look through versions whose reason this regular expression matches.
     #[arg(long, value_name = "RE")]
     ignore_reason: Option<Regex>,
+    /// What an undo put back was set by whoever set it first, and not by who undid it.
+    #[arg(long)]
+    through_undo: bool,
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let Args { row, as_of, ignore_actor, ignore_reason } = args;
+    let Args { row, as_of, ignore_actor, ignore_reason, through_undo } = args;
     let json = row.source.json;
     let asked = Asked::read(row, config).await?;
     let ignored = |record: &Record| {
@@ -45,7 +48,12 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             .zip(ignore_reason.as_ref())
             .is_some_and(|(reason, pattern)| pattern.is_match(reason))
     };
-    let then = asked.then_ignoring(asked.until(as_of.as_deref()).await?, ignored);
+    let through = |record: &Record| match (ignored(record), through_undo) {
+        (true, _) => Through::Version,
+        (_, true) => Through::Undo,
+        _ => Through::Nothing,
+    };
+    let then = asked.then_through(asked.until(as_of.as_deref()).await?, through);
     let row = match then.row(&asked.key) {
         Found::Row(row) => row,
         Found::Absent(absent) => return Err(asked.absent(&then, &absent)),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use audit_core::json::object;
 use audit_core::position::{Position, Window};
-use audit_history::row::{Found, Then, Told, Version};
+use audit_history::row::{Found, Then, Told, Undone, Version};
 use serde_json::json;
 
 use super::row::{Asked, RowArgs};
@@ -21,7 +21,7 @@ use crate::output::{note, print_exactly, print_json};
     after_help = "Examples:\n  cdc-audit history orders 42\n  cdc-audit history order_items 42,3      a key of two columns\n  \
     cdc-audit history orders 42 --field state --to paid,refunded\n  \
     cdc-audit history orders 42 --field state --changed-within 90d      exit code 0 or 8\n  \
-    cdc-audit history orders 42 --from archive --json\n  \
+    cdc-audit history orders 42 --net      without what was undone\n  cdc-audit history orders 42 --from archive --json\n  \
     cdc-audit history users 42 --decrypt --purpose \"claim 4711\"\n\n\
     Exit codes: 0 shown, 8 --changed-within found no change, 9 it cannot tell, or --strict and something is missing."
 )]
@@ -61,6 +61,9 @@ pub struct Args {
     /// Also updates that are known to have changed nothing.
     #[arg(long)]
     all: bool,
+    /// Without what an undo has put back, and without that undo.
+    #[arg(long)]
+    net: bool,
     /// Columns under the names that they had then.
     #[arg(long)]
     raw: bool,
@@ -78,7 +81,7 @@ enum Shape {
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let Args { row, limit, before, head, page, .. } = args;
-    let Args { field, to, changed_within, diff, shape, with_row, all, raw, decrypt, purpose, .. } = args;
+    let Args { field, to, changed_within, diff, shape, with_row, all, net, raw, decrypt, purpose, .. } = args;
     let json = row.source.json;
     let mut revealer = match decrypt {
         true => Some(revealer((&purpose, &row.source.reader), config, "history", u64::MAX).await?),
@@ -92,7 +95,12 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         return changed(&asked, &then, &wanted, &within).map(|code| asked.close(code));
     }
     let window = Window { from: None, to: before.into_iter().chain(head.map(Position::next)).min() };
-    let is_asked = |version: &&Version| window.holds(version.record.position) && wanted.has(version);
+    let undone = Undone::of(&then.versions);
+    let is_hidden = |at: Position| net && undone.hides(at);
+    let is_asked = |version: &&Version| {
+        let at = version.record.position;
+        window.holds(at) && !is_hidden(at) && wanted.has(version)
+    };
     let mut versions: Vec<Version> = then.versions.iter().rev().filter(is_asked).take(limit).cloned().collect();
     if let Some(revealer) = &mut revealer {
         for version in &mut versions {
@@ -104,14 +112,18 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let next = versions.last().filter(|_| versions.len() == limit).map(|oldest| oldest.record.position);
     match (json, shape.is_some() || with_row, field.is_empty()) {
         _ if page => {
-            let items: Vec<Told> = versions.iter().map(|version| Told::of(&asked.facts, version, raw)).collect();
+            let items: Vec<Told> =
+                versions.iter().map(|version| Told::of(&asked.facts, version, &undone, raw)).collect();
             print_json(&json!({ "items": items, "next": next, "head": coverage.head, "coverage": coverage }))?;
         }
-        (_, true, _) => print_exactly(trail(&asked, &then, &versions, with_row, raw))?,
-        (true, _, true) => versions.iter().try_for_each(|version| print_json(&Told::of(&asked.facts, version, raw)))?,
+        (_, true, _) => print_exactly(trail(&asked, &then, (&versions, &undone), with_row, raw))?,
+        (true, _, true) => {
+            let told = |version| print_json(&Told::of(&asked.facts, version, &undone, raw));
+            versions.iter().try_for_each(told)?;
+        }
         (_, _, false) => fields::show(&asked, &versions, &wanted, json)?,
         (false, _, true) if diff => lines::diff(&asked, &versions)?,
-        (false, _, true) => lines::show(&asked, &versions, raw)?,
+        (false, _, true) => lines::show(&asked, &versions, &undone, raw)?,
     }
     if let Some((next, head)) = next.zip(coverage.head).filter(|_| !json && !page) {
         note(format!("The newest {limit}; older ones with --limit, or with --before {next} --head {head}."));
@@ -166,9 +178,15 @@ fn changed(asked: &Asked, then: &Then<'_>, wanted: &Wanted<'_>, within: &str) ->
 }
 
 /// `[{event, changes, at, by, reason}]`, or the row with that inside.
-fn trail(asked: &Asked, then: &Then<'_>, versions: &[Version], with_row: bool, raw: bool) -> String {
+fn trail(
+    asked: &Asked,
+    then: &Then<'_>,
+    (versions, undone): (&[Version], &Undone),
+    with_row: bool,
+    raw: bool,
+) -> String {
     let entry = |version: &Version| {
-        let record = Told::of(&asked.facts, version, raw).record;
+        let record = Told::of(&asked.facts, version, undone, raw).record;
         object([
             ("event", serde_json::Value::from(record.event).to_string().as_str()),
             ("changes", record.changes.as_deref().map_or("null", |json| json.get())),

@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
-use audit_history::Commit;
 use audit_history::question::point::Point;
 use audit_history::question::time::Clock;
 use audit_history::question::zone::zone;
 use audit_history::row::Version;
+use audit_history::transaction::Which;
 use audit_undo::{Cell, Change, Net, Refusal, fold};
 
 use crate::cli::subject::{self, KeyOf};
@@ -37,6 +37,11 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    if args.how.with_later {
+        let error = CliError::new("a rollback goes back over all later versions of its row anyway");
+        let hint = "leave out --with-later; `undo --with-later` undoes rows that belong to it too";
+        return Err(error.hint(hint.to_owned()).code(code::USAGE));
+    }
     let clock =
         Clock { now: Micros::now(), zone: zone("UTC").map_err(|error| CliError::of(&error).hint(error.hint()))? };
     let point =
@@ -71,7 +76,7 @@ async fn position(
         Point::At(position) => Ok(position),
         Point::Before(position) => Ok(before(position)),
         Point::BeforeXid(xid) => {
-            let commit = question.store.commit(&question.source, Commit::Xid(xid), None).await?;
+            let commit = question.transaction(Which::Xid(xid)).await?;
             let first = commit.first().ok_or_else(|| question.has_no_version())?;
             Ok(before(Position { seq: 0, ..first.position }))
         }
@@ -132,7 +137,7 @@ fn net(changes: &[Change], at: Position, key: &str, again: &[Position]) -> Resul
         return Err(Refusal::new(format!("the row was removed, and another one was made with its key at {other}"))
             .hint("--force makes the row that has the key now what the other one was"));
     }
-    let nets = fold(later)?;
+    let nets = fold(later);
     let is_now = |net: &&Net| net.after.as_deref() == Some(key);
     let was = |net: &&Net| net.after.is_none() && net.before.as_deref() == Some(key);
     let found = nets

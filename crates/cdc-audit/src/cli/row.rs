@@ -8,7 +8,7 @@ use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
 use audit_history::question::point::Point;
 use audit_history::question::time::Clock;
-use audit_history::row::{Absent, Facts, Found, Known, State, Then, Version, place};
+use audit_history::row::{Absent, Facts, Found, Known, State, Then, Through, Version, place};
 use audit_history::{Coverage, Timeline};
 
 use crate::cli::covered::Strict;
@@ -137,12 +137,12 @@ impl Asked {
 
     /// The row up to a position; nothing is looked through.
     pub fn then(&self, until: Option<Position>) -> Then<'_> {
-        self.then_ignoring(until, |_| false)
+        self.then_through(until, |_| Through::Nothing)
     }
 
-    /// The same, where blame looks through the versions that are `ignored`.
-    pub fn then_ignoring(&self, until: Option<Position>, ignored: impl Fn(&Record) -> bool) -> Then<'_> {
-        Then::read(&self.facts, self.records.clone(), &self.marks, until, ignored)
+    /// The same, where blame looks through versions.
+    pub fn then_through(&self, until: Option<Position>, through: impl Fn(&Record) -> Through) -> Then<'_> {
+        Then::read(&self.facts, self.records.clone(), &self.marks, until, through)
     }
 
     /// The last position that counts for a point; `None` if all do.

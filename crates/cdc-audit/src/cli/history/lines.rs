@@ -2,25 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use audit_history::row::{Told, Version, Why};
+use audit_history::row::{Told, Undone, Version, Why};
 
 use crate::cli::row::{Asked, shell, shown, span};
 use crate::error::CliError;
 use crate::output::{note, print, table};
 
-pub fn show(asked: &Asked, versions: &[Version], raw: bool) -> Result<(), CliError> {
+pub fn show(asked: &Asked, versions: &[Version], undone: &Undone, raw: bool) -> Result<(), CliError> {
     if versions.is_empty() {
         return print(format!("{} {}: no versions.", asked.table, asked.given));
     }
     let when = format!("when ({})", asked.zone());
     let mut rows = table(&["v", &when, "after", "event", "who", "what", "why"]);
     for version in versions {
-        let told = Told::of(&asked.facts, version, raw);
+        let told = Told::of(&asked.facts, version, undone, raw);
         rows.add_row([
             number(version),
             asked.time(told.record.committed_at),
             version.seconds_since_previous().map(span).unwrap_or_default(),
-            event(version),
+            event(version, Some(&told)),
             who(version),
             what(&told, version),
             told.record.reason.unwrap_or_default(),
@@ -40,8 +40,14 @@ fn number(version: &Version) -> String {
     }
 }
 
-fn event(version: &Version) -> String {
-    format!("{}{}", version.record.event, if version.moved { " (moved)" } else { "" })
+fn event(version: &Version, told: Option<&Told>) -> String {
+    let moved = if version.moved { " (moved)" } else { "" };
+    let link = match told {
+        Some(told) if told.undone_by.is_some() => " (undone)",
+        Some(told) if !told.undo_of.is_empty() => " (undo)",
+        _ => "",
+    };
+    format!("{}{moved}{link}", version.record.event)
 }
 
 fn who(version: &Version) -> String {
@@ -89,8 +95,12 @@ pub fn diff(asked: &Asked, versions: &[Version]) -> Result<(), CliError> {
     for version in versions {
         let record = &version.record;
         let number = version.number.map(|number| format!("v{number}  ")).unwrap_or_default();
-        let said =
-            [asked.time(record.committed_at), event(version), who(version), record.reason.clone().unwrap_or_default()];
+        let said = [
+            asked.time(record.committed_at),
+            event(version, None),
+            who(version),
+            record.reason.clone().unwrap_or_default(),
+        ];
         print(format!(
             "{number}{}",
             said.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("  ")

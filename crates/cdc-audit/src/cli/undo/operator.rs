@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use audit_config::Span;
 use audit_connect::{PgEndpoint, connect};
-use audit_core::position::Lsn;
+use audit_core::position::{Lsn, Micros};
 use audit_undo::Later;
 use tokio_postgres::Client;
 
@@ -14,7 +14,7 @@ use crate::output::argument;
 use crate::role::{Reader, endpoint};
 use crate::store::open;
 
-use super::question::Question;
+use super::question::{Question, incarnation};
 
 #[derive(Debug, clap::Args)]
 pub struct How {
@@ -36,12 +36,19 @@ pub struct How {
     /// Commit it.
     #[arg(long)]
     pub yes: bool,
+    /// Try it, and approve that somebody else commits exactly that, with the same actor and reason: for so long, and while
+    /// this command runs.
+    #[arg(long, value_name = "DURATION", conflicts_with_all = ["yes", "sql"])]
+    pub approve: Option<Span>,
     /// Try it, and write its statements into a new file, for somebody else to run.
     #[arg(long, value_name = "FILE", conflicts_with = "yes")]
     pub sql: Option<PathBuf>,
     /// Leave rows as they are that were changed later, and put back the others.
     #[arg(long, conflicts_with = "force")]
     keep_later: bool,
+    /// Undo what was done later to these rows too, by anybody, and to rows that belong to them. It is listed first.
+    #[arg(long, conflicts_with_all = ["keep_later", "force", "fields"])]
+    pub with_later: bool,
     /// Overwrite what was changed later, in the columns that are put back.
     #[arg(long)]
     pub force: bool,
@@ -70,9 +77,10 @@ pub struct How {
 
 impl How {
     pub fn later(&self) -> Later {
-        match (self.keep_later, self.force) {
-            (true, _) => Later::Keep,
-            (_, true) => Later::Force,
+        match (self.keep_later, self.with_later, self.force) {
+            (true, ..) => Later::Keep,
+            (_, true, _) => Later::With,
+            (.., true) => Later::Force,
             _ => Later::Refuse,
         }
     }
@@ -94,7 +102,9 @@ impl How {
         let client = connect(&login, &format!("cdc-audit {command}")).await?;
         let source = config.source.name.clone();
         let system = store.head().map(|head| head.checkpoint.system_id);
-        let question = Question { command, source, store, client, login };
+        let request_id = format!("undo-{:x}-{:x}", Micros::now().0, std::process::id());
+        let incarnation = incarnation(&client).await?;
+        let question = Question { command, source, store, client, login, request_id, incarnation };
         question.is_source(config, system).await?;
         Ok(question)
     }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use audit_core::stored::Record;
-use audit_undo::{Conflict, Error, Outcome, Report, Resolved, Trail};
+use audit_undo::{Conflict, Error, Estimate, Outcome, Report, Resolved, Trail};
 use serde_json::{Value, json};
 
 use super::operator::How;
@@ -18,6 +18,7 @@ pub fn error(error: Error) -> CliError {
             let shown = CliError::new(refusal.what).hint(refusal.hint).code(code::CONFLICT);
             refusal.details.into_iter().fold(shown, CliError::detail)
         }
+        Error::Dependents(dependents) => self::error(Error::Refused(dependents.refusal)),
         error => CliError::of(&error),
     }
 }
@@ -55,7 +56,8 @@ pub async fn conflicts(
     rows.truncate(EXPLAINED);
     rows.extend((more > 0).then(|| format!("and {more} more rows")));
     let error = CliError::new("rows are no longer what they were after the version; nothing was written").hint(
-        "--keep-later puts back the other rows, --force overwrites what was changed later, --fields chooses columns"
+        "--keep-later puts back the other rows, --with-later undoes what came later too, --force overwrites it, --fields \
+         chooses columns"
             .to_owned(),
     );
     Err(rows.into_iter().fold(error, CliError::detail).code(code::CONFLICT))
@@ -94,6 +96,22 @@ async fn changed_by(question: &Question, trail: &Trail, conflict: &Conflict) -> 
     Ok(by.map(|by| json!({ "actor_id": by.actor_id, "reason": by.reason, "position": by.position, "at": by.committed_at.to_string() })))
 }
 
+/// More rows than these are worth an estimate.
+const LARGE: usize = 100;
+
+/// Says what there is to do before it is done.
+pub fn estimate(estimate: Estimate) {
+    match estimate {
+        Estimate::Rows { rows, tables } if rows > LARGE => {
+            eprintln!("{rows} rows of {tables} tables are to be put back, each by a statement of its own");
+        }
+        Estimate::Rows { .. } => {}
+        Estimate::Time { seconds, rows_per_second } => {
+            eprintln!("this will take about {seconds} s, at {rows_per_second} rows a second");
+        }
+    }
+}
+
 /// Shows what was done, or tried.
 pub fn report(
     how: &How,
@@ -118,7 +136,8 @@ fn as_json(report: &Report, resolved: &Resolved, versions: &[Record]) -> Value {
     json!({
         "applied": report.outcome == Outcome::Committed, "statements": report.statements, "conflicts": [],
         "kept": report.kept, "left_alone": report.left_alone, "dropped": resolved.dropped,
-        "side_effects": report.effects, "warnings": report.warnings, "xid": report.xid, "versions": versions,
+        "side_effects": report.effects, "warnings": report.warnings, "xid": report.xid, "plan": report.plan,
+        "versions": versions,
     })
 }
 
@@ -151,7 +170,7 @@ fn in_words(
     }
     report.warnings.iter().try_for_each(|warning| print(format!("warning: {warning}")))?;
     match (report.outcome, &how.sql) {
-        (Outcome::Committed, _) => self::versions(false, 0, versions),
+        (Outcome::Committed, _) => self::versions(false, versions),
         (_, Some(file)) => {
             print(format!("ran and rolled back on {}; written to {}", question.login.describe(), file.display()))
         }
@@ -163,10 +182,20 @@ fn in_words(
     }
 }
 
+/// Lists what is undone because it came later.
+pub fn later<'r>(records: impl Iterator<Item = &'r Record>) {
+    for record in records {
+        let by = record.actor_id.as_deref().map(|actor| format!(" by {actor}")).unwrap_or_default();
+        let key = record.key.as_deref().unwrap_or_default();
+        eprintln!("undone too: {} {} {key} was {}{by}", record.position, record.table_name, record.event);
+    }
+}
+
 /// Shows the versions that an undo made.
-pub fn versions(json: bool, xid: u32, versions: &[Record]) -> Result<(), CliError> {
+pub fn versions(json: bool, versions: &[Record]) -> Result<(), CliError> {
     if json {
-        return print_json(&json!({ "applied": true, "xid": xid.to_string(), "versions": versions }));
+        let xid = versions.first().map(|version| version.xid.to_string());
+        return print_json(&json!({ "applied": true, "xid": xid, "versions": versions }));
     }
     if versions.is_empty() {
         return print("committed; the trail does not have its versions yet");

@@ -6,34 +6,32 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use audit_core::position::{Micros, Position};
 use audit_core::stored::Record;
 use audit_keys::{Access, Ask, Opener};
-use audit_undo::{Change, Error, Net, Outcome, Refusal, Report, Request, Resolved, Trail, resolve, script};
+use audit_undo::{Change, Error, Net, Outcome, Refusal, Report, Request, Resolved, Trail, approve, resolve, script};
 use serde_json::json;
 
 use super::operator::How;
 use super::question::Question;
 use super::show;
-use super::wait::{Waiting, committed};
+use super::wait::{Said, Waiting, committed};
 use crate::config::Config;
 use crate::error::{CliError, code};
 use crate::role::os_user;
 
 /// Versions that are undone, and how.
 pub struct Task {
-    how: How,
-    question: Question,
-    trail: Trail,
+    pub how: How,
+    pub question: Question,
+    pub trail: Trail,
     /// The positions of the versions that are undone.
-    undone: Vec<Position>,
+    pub undone: Vec<Position>,
     /// From where on nothing may be missing.
-    since: Position,
+    pub since: Position,
 }
-
-/// More positions than these do not fit into a context; the others are counted.
-const NAMED: usize = 100;
 
 impl Task {
     /// `records` are oldest first.
@@ -75,14 +73,14 @@ impl Task {
         let rules = config.rules();
         let resolved = resolve(&self.question.client, &self.trail, &rules).await.map_err(show::error)?;
         let nets = nets(&resolved.changes).map_err(|refusal| show::error(refusal.into()))?;
-        let request = self.request(whole)?;
+        let request = self.request(whole, config)?;
         if request.apply {
-            self.log(config).await?;
+            self.log(config, self.question.command).await?;
         }
         let began = self.now().await?;
-        let done = audit_undo::run(&self.question.client, &resolved, &nets, &request).await;
+        let done = audit_undo::run(&self.question.client, &resolved, &nets, &request, show::estimate).await;
         match done {
-            Ok(report) => self.report(report, &resolved, &request, began).await,
+            Ok(report) => self.report(report, &resolved, began, config).await,
             Err(Error::Conflict(conflicts)) => {
                 show::conflicts(&self.question, &self.trail, self.how.json, conflicts).await
             }
@@ -91,33 +89,27 @@ impl Task {
         }
     }
 
-    fn request(&self, whole: bool) -> Result<Request, CliError> {
+    pub fn request(&self, whole: bool, config: &Config) -> Result<Request, CliError> {
         let how = &self.how;
-        let mut context = json!({
+        let context = json!({
             "actor_id": how.actor, "reason": how.reason, "tool": format!("cdc-audit {}", self.question.command),
-            "requested_by": os_user()?, "request_id": format!("undo-{:x}-{:x}", Micros::now().0, std::process::id()),
+            "requested_by": os_user()?, "request_id": self.question.request_id,
         });
-        let positions: Vec<String> = self.undone.iter().take(NAMED).map(Position::to_string).collect();
-        context["undo_of"] = json!(positions);
-        if self.undone.len() > NAMED {
-            context["undo_of_more"] = json!(self.undone.len() - NAMED);
-        }
-        if whole && let Some(record) = self.trail.records.first() {
-            context["undo_of_commit"] = json!(record.commit_lsn.to_string());
-            context["undo_of_xid"] = json!(record.xid);
-        }
+        let first = self.trail.records.first().filter(|_| whole);
         Ok(Request {
-            context: context.to_string(),
+            context: context.as_object().cloned().unwrap_or_default(),
+            whole: first.map(|record| (record.commit_lsn, record.xid)),
             fields: how.fields.clone(),
             later: how.later(),
             max_rows: how.max_rows,
             accept_triggers: how.accept_triggers,
             apply: how.yes,
+            approvers: config.undo.approvers.clone(),
         })
     }
 
     /// ⚠ Before the first write: nobody undoes anything unseen where there is an access log.
-    async fn log(&self, config: &Config) -> Result<(), CliError> {
+    async fn log(&self, config: &Config, action: &str) -> Result<(), CliError> {
         let keys = &config.protection.keys;
         if keys.is_empty() {
             return Ok(());
@@ -127,7 +119,7 @@ impl Task {
         let access = Access {
             os_user: os_user()?,
             requested_by: Some(self.how.actor.clone()),
-            action: self.question.command.to_owned(),
+            action: action.to_owned(),
             purpose: Some(self.how.reason.clone()),
         };
         let undone = self.trail.records.iter().filter(|record| self.undone.contains(&record.position));
@@ -154,46 +146,71 @@ impl Task {
         self,
         report: Report,
         resolved: &Resolved,
-        request: &Request,
         began: Micros,
+        config: &Config,
     ) -> Result<ExitCode, CliError> {
         if let Some(file) = &self.how.sql {
-            write(file, &script(&report, &request.context))?;
+            write(file, &script(&report))?;
         }
         let versions = match report.outcome {
             Outcome::Committed => self.waiting(&report.xid, began).versions(&self.question.client).await?,
             _ => Vec::new(),
         };
-        show::report(&self.how, &self.question, &report, resolved, &versions)
+        let shown = show::report(&self.how, &self.question, &report, resolved, &versions)?;
+        match self.how.approve {
+            Some(span) => self.approve(&report.plan, span.get(), config).await,
+            None => Ok(shown),
+        }
+    }
+
+    /// Approves what was tried, until it is done.
+    async fn approve(&self, plan: &str, span: Duration, config: &Config) -> Result<ExitCode, CliError> {
+        self.log(config, &format!("approve {}", self.question.command)).await?;
+        approve(&self.question.client, plan).await.map_err(show::error)?;
+        eprintln!("you approve {plan} while this runs; Ctrl-C takes it back");
+        let (since, wanted) = (self.now().await?, Said::Plan(plan));
+        let versions = Waiting { question: &self.question, span, since, wanted }.seen().await?;
+        if versions.is_empty() {
+            return Err(CliError::new("nobody did what you approved; the approval has ended").code(code::FAILED));
+        }
+        show::versions(self.how.json, &versions)?;
+        Ok(ExitCode::SUCCESS)
     }
 
     fn waiting<'t>(&'t self, xid: &str, began: Micros) -> Waiting<'t> {
-        Waiting { question: &self.question, span: self.how.wait.get(), xid: short(xid), began }
+        let wanted = Said::Request { id: &self.question.request_id, xid: short(xid) };
+        Waiting { question: &self.question, span: self.how.wait.get(), since: began, wanted }
     }
 
-    /// Finds out whether the commit whose answer was lost took place.
+    /// Finds out whether the commit whose answer was lost took place. ⚠ The number of its transaction means something only
+    /// to the server that gave it; to another one that took its place, what counts is what the trail has of this request.
     async fn unknown(self, config: &Config, xid: &str, began: Micros) -> Result<ExitCode, CliError> {
         eprintln!("the connection was lost during the commit; asking whether it took place");
-        let again = How::again(&self.question.login).await;
+        let again = match How::again(&self.question.login).await {
+            Ok(client) if self.question.is_same(&client).await => Some(client),
+            _ => None,
+        };
         let there = match &again {
-            Ok(client) => committed(client, xid).await,
-            Err(_) => None,
+            Some(client) => committed(client, xid).await,
+            None => None,
         };
         let waiting = self.waiting(xid, began);
         let versions = match (there, &again) {
             (Some(false), _) => {
                 return Err(CliError::new("the commit did not take place; nothing was written").code(code::FAILED));
             }
-            (Some(true), Ok(client)) => waiting.versions(client).await?,
+            (Some(true), Some(client)) => waiting.versions(client).await?,
             _ => waiting.seen().await?,
         };
         if there.is_none() && versions.is_empty() {
             return Err(CliError::new("it is not known whether the commit took place").hint(format!(
-                "do not undo it again before you know: on {} ask SELECT pg_xact_status('{xid}')",
-                config.source.endpoint.describe()
+                "do not undo it again before you know: once the trail has what {} committed until now, ask it: cdc-audit search \
+                 --request {}",
+                config.source.endpoint.describe(),
+                self.question.request_id
             )));
         }
-        show::versions(self.how.json, short(xid), &versions)?;
+        show::versions(self.how.json, &versions)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use audit_connect::{ConnectError, PgEndpoint, connect};
 use audit_core::position::{Lsn, Micros};
+use audit_core::search::Wanted;
 use audit_core::stored::Record;
-use audit_history::Commit;
+use audit_history::Timeline;
 use tokio_postgres::Client;
 
 use super::operator::{How, wal_end};
@@ -16,9 +17,34 @@ use crate::error::CliError;
 pub struct Waiting<'t> {
     pub question: &'t Question,
     pub span: Duration,
-    pub xid: u32,
-    /// When the transaction began, by the source's clock.
-    pub began: Micros,
+    /// A time before the commit, by the source's clock.
+    pub since: Micros,
+    pub wanted: Said<'t>,
+}
+
+/// What the versions say of themselves. ⚠ Others can have the number of a transaction, after four billion, and on another
+/// server that took the place of the source.
+pub enum Said<'t> {
+    Request { id: &'t str, xid: u32 },
+    Plan(&'t str),
+}
+
+impl Said<'_> {
+    fn is_said_by(&self, record: &Record) -> bool {
+        record.context.as_ref().is_some_and(|context| self.is_in(context.get()))
+    }
+
+    fn is_in(&self, context: &str) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Context {
+            request_id: Option<String>,
+            plan: Option<String>,
+        }
+        serde_json::from_str::<Context>(context).is_ok_and(|context| match self {
+            Said::Request { id, .. } => context.request_id.as_deref() == Some(id),
+            Said::Plan(plan) => context.plan.as_deref() == Some(plan),
+        })
+    }
 }
 
 /// Clocks of servers step back by less.
@@ -45,16 +71,25 @@ impl Waiting<'_> {
         let Question { store, source, .. } = self.question;
         let mut store = store.clone();
         let until = Instant::now() + self.span;
-        let since = Micros(self.began.0 - STEP);
         loop {
             store = store.again(source).await?;
             let head = store.head().map_or(Lsn::ZERO, |head| head.checkpoint.flushed_lsn);
-            let versions = store.commit(source, Commit::Xid(self.xid), Some(since)).await?;
+            let versions = self.own(&store).await?;
             if done(head, &versions) || Instant::now() >= until {
                 return Ok(versions);
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    async fn own(&self, store: &Timeline) -> Result<Vec<Record>, CliError> {
+        let source = &self.question.source;
+        let (tables, since) = (store.tables(source).await?, Some(Micros(self.since.0 - STEP)));
+        let xids = if let Said::Request { xid, .. } = self.wanted { vec![xid] } else { Vec::new() };
+        let wanted = Wanted { source: source.clone(), tables, since, xids, ..Wanted::default() };
+        let mut versions = store.search(&wanted, &|record| self.wanted.is_said_by(record), usize::MAX).await?;
+        versions.sort_by_key(|version| version.position);
+        Ok(versions)
     }
 }
 
@@ -77,4 +112,18 @@ pub async fn committed(client: &Client, xid: &str) -> Option<bool> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_of_another_request_is_not_our_own() {
+        let request = Said::Request { id: "undo-1", xid: 7 };
+        assert!(request.is_in(r#"{"request_id":"undo-1"}"#));
+        assert!(!request.is_in(r#"{"request_id":"undo-2"}"#) && !request.is_in(r#"{"plan":"undo-1"}"#));
+        assert!(Said::Plan("sha256:0").is_in(r#"{"plan":"sha256:0"}"#));
+        assert!(!Said::Plan("sha256:0").is_in(r#"{"request_id":"sha256:0"}"#));
+    }
 }
