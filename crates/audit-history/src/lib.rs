@@ -1,6 +1,7 @@
 //! Reads what the sinks have stored: the trail of a row, and exports that can be verified.
 
 pub mod activity;
+pub mod compare;
 pub mod csv;
 pub mod export;
 mod key;

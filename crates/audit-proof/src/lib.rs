@@ -14,11 +14,13 @@
 
 mod canonical;
 mod cipher;
+mod difference;
 mod sums;
 mod unit;
 mod value;
 
 pub use canonical::{Canonical, Units};
+pub use difference::differing_fields;
 pub use sums::{Bucket, Sum, Sums};
 pub use unit::{Tag, Unit};
 pub use value::{Kind, Kinds};

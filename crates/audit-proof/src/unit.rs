@@ -54,25 +54,6 @@ impl Tag {
     pub fn is_shared(self) -> bool {
         (self as u8) < 0x80
     }
-
-    /// The field of the version record that it stands for.
-    pub fn field(self) -> &'static str {
-        match self {
-            Tag::Envelope | Tag::Place | Tag::SnapshotPlace | Tag::Stored => "",
-            Tag::Key => "key",
-            Tag::OldKey => "old_key",
-            Tag::ActorId => "actor_id",
-            Tag::Actor => "actor",
-            Tag::Reason => "reason",
-            Tag::Context => "context",
-            Tag::Included => "included",
-            Tag::Image => "row",
-            Tag::Old => "changes, old value",
-            Tag::New => "changes, new value",
-            Tag::KeptBefore => "before",
-            Tag::KeptAfter => "after",
-        }
-    }
 }
 
 /// A part of a canonical record, as it is written.
@@ -82,6 +63,28 @@ pub struct Unit<'r> {
     pub name: &'r str,
     pub kind: Kind,
     pub value: &'r [u8],
+}
+
+impl Unit<'_> {
+    /// The field of the version record that it is.
+    pub fn field(&self) -> String {
+        let name = self.name;
+        match self.tag {
+            Tag::Envelope | Tag::Place | Tag::SnapshotPlace | Tag::Stored => String::new(),
+            Tag::Key => "key".to_owned(),
+            Tag::OldKey => "old_key".to_owned(),
+            Tag::ActorId => "actor_id".to_owned(),
+            Tag::Actor => "actor".to_owned(),
+            Tag::Reason => "reason".to_owned(),
+            Tag::Context => "context".to_owned(),
+            Tag::Included => format!("included.{name}"),
+            Tag::Image => format!("row.{name}"),
+            Tag::Old => format!("changes.{name}[0]"),
+            Tag::New => format!("changes.{name}[1]"),
+            Tag::KeptBefore => format!("before.{name}"),
+            Tag::KeptAfter => format!("after.{name}"),
+        }
+    }
 }
 
 /// Appends a unit: its tag, its name, and its value.

@@ -287,7 +287,8 @@ impl Search<'_> {
             wanted.before = Some(cursor::read(cursor, &self.asked.filter)?);
         }
         let limit = if self.args.quiet { 1 } else { self.args.limit };
-        let page = search(&self.store, &wanted, &self.asked.matcher, limit, self.args.rows, &self.config.rules()).await?;
+        let page =
+            search(&self.store, &wanted, &self.asked.matcher, limit, self.args.rows, &self.config.rules()).await?;
         let found = page.found.len() as u64;
         if self.args.quiet {
             return Ok(found);
