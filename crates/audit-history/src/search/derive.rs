@@ -130,7 +130,7 @@ impl<'t> Deriver<'t> {
         let Some(facts) = self.facts.get(table) else { return Ok(None) };
         let mut fold = Fold::new(facts);
         let derived = |version: Version| (version.record.position, Derived::of(facts, &version));
-        Ok(Some(moves(records).map(|(record, moved)| derived(fold.push(record, moved))).collect()))
+        Ok(Some(moves(facts, records).map(|(record, moved)| derived(fold.push(record, moved))).collect()))
     }
 
     fn keep(&mut self, row: (String, String), versions: HashMap<Position, Derived>) {

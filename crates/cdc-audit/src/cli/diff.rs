@@ -51,6 +51,9 @@ pub struct Args {
     /// Exit with 10 if the two differ.
     #[arg(long)]
     exit_code: bool,
+    /// Columns of one row under the names that they had then, and actors by their ids alone.
+    #[arg(long, conflicts_with = "since")]
+    raw: bool,
     #[command(flatten)]
     source: SourceArgs,
 }
@@ -60,9 +63,9 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         return rows::run(&args, since, config).await;
     }
     let json = args.source.json;
-    let Args { table, key, a: first, b: second, exit_code, source, .. } = args;
+    let Args { table, key, a: first, b: second, exit_code, raw, source, .. } = args;
     let (key, first) = (key.unwrap_or_default(), first.unwrap_or_default());
-    let asked = Asked::read(RowArgs { table, key, source }, config).await?;
+    let asked = Asked::read(RowArgs { table, key, raw, source }, config).await?;
     let (from, to) = (asked.until(Some(&first)).await?, asked.until(Some(&second)).await?);
     let (then, now) = (asked.then(from), asked.then(to));
     let (a, b) = (then.row(&asked.key), now.row(&asked.key));

@@ -47,7 +47,7 @@ pub struct Differing {
 
 /// Reads the live row with the source's login and compares what is known, neither protected nor masked. Also gives the
 /// position that the source had reached.
-pub async fn compared(asked: &Asked, then: &Then<'_>, config: &Config) -> Result<(Compared, Lsn), CliError> {
+pub async fn compared(asked: &Asked<'_>, then: &Then<'_>, config: &Config) -> Result<(Compared, Lsn), CliError> {
     let found = then.row(&asked.key);
     let client = connect(&config.source.endpoint, "cdc-audit show").await.map_err(|error: ConnectError| {
         CliError::from(error).detail("--check compares with the live row of the source".to_owned())
