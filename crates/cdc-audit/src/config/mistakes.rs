@@ -149,7 +149,7 @@ fn mistakes_about_tables() {
                 hint: `schema.table`, with `*` for any run of characters and `?` for one.
             [[tables]] ⏎ name = 'public.users' ⏎ colums = ['id']
               line 9, tables[0].colums: unknown key
-                hint: known here: `name`, `former_names`, `capture`, `item_type`, `only`, `ignore`, `where`, `events`, `key`, `soft_delete`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `json`, `tenant`, `subject`, `bind`, `versions_table`, `actor_column`, `reason_column`, `require_actor`, `require_reason`, `baseline`, `sinks`, `renames`
+                hint: known here: `name`, `former_names`, `capture`, `item_type`, `only`, `ignore`, `where`, `events`, `key`, `soft_delete`, `ignore_alone`, `include`, `protect`, `allow`, `strict`, `json`, `tenant`, `subject`, `bind`, `versions_table`, `hot`, `actor_column`, `reason_column`, `require_actor`, `require_reason`, `baseline`, `sinks`, `renames`, `undo`
             [[tables]] ⏎ name = 'public.users' ⏎ only = ['id'] ⏎ ignore = ['x']
               line 9, tables[0].only: given together with `ignore`
                 hint: keep one of the two
