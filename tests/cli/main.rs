@@ -23,6 +23,8 @@ mod activity;
 mod export;
 // Exports that are killed and go on.
 mod killed;
+// Exports into buckets.
+mod bucket;
 // What answers say that they lack.
 mod covered;
 // `report`.

@@ -15,7 +15,7 @@ mod timeline;
 pub mod transaction;
 
 pub use commit::Commit;
-pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Manifest, export};
+pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Manifest, Target, export};
 pub use key::{KeyForm, NotAKey};
 pub use store::{Head, Part, Selection, Store, StoreError};
 pub use timeline::{Absence, Coverage, Gap, Reached, Span, Timeline};
