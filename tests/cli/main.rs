@@ -25,6 +25,8 @@ mod archive;
 mod export;
 // Exports that are killed and go on.
 mod killed;
+// Exports into buckets.
+mod bucket;
 // What answers say that they lack.
 mod covered;
 // `report`.

@@ -26,7 +26,8 @@ struct Problem {
 }
 
 impl Problems {
-    pub(crate) fn new(file: &Path, lines: BTreeMap<String, usize>) -> Problems {
+    /// An empty list for a file, with the lines of its keys where they are known.
+    pub fn new(file: &Path, lines: BTreeMap<String, usize>) -> Problems {
         Problems { file: file.to_owned(), lines, scope: String::new(), list: Vec::new() }
     }
 

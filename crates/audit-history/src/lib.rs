@@ -16,7 +16,7 @@ mod store;
 mod timeline;
 pub mod transaction;
 
-pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Manifest, export};
+pub use export::{Compression, ExportError, ExportRequest, Form, Format, Lag, Manifest, Target, export};
 pub use key::{KeyForm, NotAKey};
 pub use renames::{Renames, renamed};
 pub use store::{Head, Part, Selection, Store, StoreError};

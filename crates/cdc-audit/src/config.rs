@@ -11,6 +11,7 @@ use audit_history::activity::ActivityConfig;
 use audit_hot::HotConfig;
 use audit_kafka::KafkaConfig;
 use audit_lake::LakeConfig;
+use audit_lake::place::StoreConfig;
 use audit_pipeline::config::PipelineConfig;
 use audit_webhook::WebhookConfig;
 use schemars::JsonSchema;
@@ -44,6 +45,8 @@ pub struct Config {
     #[serde(default)]
     pub activity: ActivityConfig,
     #[serde(default)]
+    pub export: ExportConfig,
+    #[serde(default)]
     pub http: HttpConfig,
     #[serde(default)]
     pub log: LogConfig,
@@ -70,6 +73,14 @@ pub enum SinkConfig {
     Kafka(Box<KafkaConfig>),
     /// Batches posted to an HTTP receiver, signed: at least once.
     Webhook(Box<WebhookConfig>),
+}
+
+/// Exports into a bucket.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExportConfig {
+    /// How `cdc-audit export --to s3://…` reaches its bucket: the keys are those of a lake's `store`. It may be another account's than the lake's.
+    pub store: StoreConfig,
 }
 
 /// The local port for health, metrics and `cdc-audit status`.

@@ -86,7 +86,7 @@ enum Configured {
     /// Show the trail of one row, newest first.
     History(cli::history::Args),
     /// Search all tables, newest first: who did what, when, and from what to what.
-    Search(cli::search::Args),
+    Search(Box<cli::search::Args>),
     /// Show everything that one transaction did, in order.
     Tx(cli::tx::Args),
     /// Show one row as it is, or as it was at a point.
@@ -169,7 +169,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         match command {
             Configured::Setup(args) => cli::setup::run(args, &config).await,
             Configured::History(args) => cli::history::run(args, &config).await,
-            Configured::Search(args) => cli::search::run(args, &config).await,
+            Configured::Search(args) => cli::search::run(*args, &config).await,
             Configured::Tx(args) => cli::tx::run(args, &config).await,
             Configured::Show(args) => cli::show::run(args, &config).await,
             Configured::AsOf(args) => cli::as_of::run(args, &config).await,

@@ -17,12 +17,13 @@ mod file;
 mod form;
 pub mod increment;
 mod part;
+mod target;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use audit_core::position::{Lsn, Micros, Position};
 use audit_core::stored::Record;
@@ -34,9 +35,11 @@ use part::Part as FilePart;
 
 pub use file::Compression;
 pub use form::{Form, Format};
+pub use target::Target;
 
 pub(crate) use file::Hashed;
-pub(crate) use part::{folder_of, make_folder, name_of, private};
+pub(crate) use part::{folder_of, name_of};
+pub(crate) use target::{make_folder, prepare, pretty, private, write_whole};
 
 use crate::store::{GAPS, Part, Selection, StoreError};
 use crate::timeline::{self, Reached, Span, Timeline};
@@ -69,8 +72,8 @@ pub struct ExportRequest {
     /// Only versions after this position.
     pub after: Option<Position>,
     pub form: Form,
-    /// A folder that is empty or does not exist, or with `resume` the folder of the same export that broke off.
-    pub to: PathBuf,
+    /// A place where nothing is, or with `resume` that of the same export that broke off.
+    pub to: Target,
     pub resume: bool,
     /// The name of the sink that is read.
     pub sink: String,
@@ -206,6 +209,9 @@ pub struct ManifestFile {
     pub last_position: Option<Position>,
     pub first_committed_at: Option<String>,
     pub last_committed_at: Option<String>,
+    /// In the list of an unfinished export: the tag that a bucket gave the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    e_tag: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -264,13 +270,13 @@ pub async fn export(
     request: &ExportRequest,
     mut progress: impl FnMut(u64),
 ) -> Result<Manifest, ExportError> {
-    let store = &as_begun(store, request)?;
+    let store = &as_begun(store, request).await?;
     let known = store.tables(&request.source).await?;
     if let Some(table) = request.tables.iter().find(|table| !known.contains(table)) {
         return Err(ExportError::NoTable { table: table.clone(), known });
     }
     if !request.resume {
-        prepare(&request.to)?;
+        request.to.prepare().await?;
     }
     let wanted = wanted(store, request).await?;
     let tables: BTreeSet<String> = wanted.iter().flat_map(|(tables, _)| tables).cloned().collect();
@@ -299,8 +305,8 @@ pub async fn export(
     manifest.coverage = Coverage::of(request.head.map_or(coverage.clone(), |head| coverage.up_to(head)));
     manifest.store = manifest_store(store, request, &manifest).await?;
     let (mut unfinished, mut whole) = match request.resume {
-        true => Unfinished::resume(&request.to, &mut manifest)?,
-        false => (Unfinished::begin(&request.to, &manifest)?, Vec::new()),
+        true => Unfinished::resume(&request.to, &mut manifest).await?,
+        false => (Unfinished::begin(&request.to, &manifest).await?, Vec::new()),
     };
     let begun = manifest.tables.clone();
     for (tables, part) in &wanted {
@@ -325,18 +331,19 @@ pub async fn export(
         manifest.coverage.lack("what was committed before --until may not have come to the sinks yet".to_owned());
     }
     manifest.tables.retain(|table| manifest.files.iter().any(|file| file.table == *table));
-    write_manifest(&request.to, &manifest)?;
+    manifest.files.iter_mut().for_each(|file| file.e_tag = None);
+    unfinished.end(&manifest).await?;
     Ok(manifest)
 }
 
 /// The timeline as it was when the export began.
-fn as_begun(store: &Timeline, request: &ExportRequest) -> Result<Timeline, ExportError> {
+async fn as_begun(store: &Timeline, request: &ExportRequest) -> Result<Timeline, ExportError> {
     let store = request.head.map_or(store.clone(), |head| store.up_to(head));
     if !request.resume {
         return Ok(store);
     }
-    let (begun, _) = Unfinished::read(&request.to)?;
-    let gone = |why: String| ExportError::Gone { path: request.to.clone(), why };
+    let (begun, _) = Unfinished::read(&request.to).await?;
+    let gone = |why: String| ExportError::Gone { path: request.to.shown(), why };
     if let Some(reached) = store.reached().iter().find(|now| now.head < begun.coverage.head_of(&now.sink)) {
         return Err(gone(format!("{} has gone back", reached.sink)));
     }
@@ -382,27 +389,15 @@ async fn manifest_store(
     })
 }
 
-pub(crate) fn prepare(to: &Path) -> Result<(), ExportError> {
-    let failed = |source| ExportError::Write { path: to.to_path_buf(), source };
-    make_folder(to).map_err(failed)?;
-    let mut names = fs::read_dir(to).map_err(failed)?.map(|entry| entry.map(|entry| entry.file_name()));
-    match names.find(|name| name.as_ref().map_or(true, |name| name != BEGUN)) {
-        None => Ok(()),
-        Some(Err(source)) => Err(failed(source)),
-        Some(Ok(_)) if to.join(UNFINISHED).exists() => Err(ExportError::BrokeOff { path: to.to_path_buf() }),
-        Some(Ok(_)) => Err(ExportError::NotEmpty { path: to.to_path_buf() }),
-    }
-}
-
 /// Writes the files of one table.
-struct TableFiles<'e> {
+struct TableFiles<'e, 't> {
     part: &'e Part<Timeline>,
     request: &'e ExportRequest,
     table: &'e str,
-    unfinished: &'e mut Unfinished,
+    unfinished: &'e mut Unfinished<'t>,
 }
 
-impl TableFiles<'_> {
+impl TableFiles<'_, '_> {
     /// Writes what is missing after the files that are whole. `None` if a folder of the lake only looked like a table:
     /// its first file may exist before its first commit.
     async fn write(
@@ -433,10 +428,10 @@ impl TableFiles<'_> {
                 continue;
             }
             if file.is_full(form) {
-                self.close(file, &mut files)?;
+                self.close(file, &mut files).await?;
                 file = self.open(files.len())?;
             }
-            file.push(&version)?;
+            file.push(&version).await?;
             rows += 1;
             if rows.is_multiple_of(1024) {
                 progress(rows);
@@ -449,7 +444,7 @@ impl TableFiles<'_> {
         if is_empty && (!files.is_empty() || self.request.after.is_some() || !self.has_begun().await?) {
             file.discard()?;
         } else {
-            self.close(file, &mut files)?;
+            self.close(file, &mut files).await?;
         }
         Ok(Some(files))
     }
@@ -465,10 +460,10 @@ impl TableFiles<'_> {
         FilePart::open(&self.request.to, self.part.tenant.as_deref(), self.table, &self.request.form, number)
     }
 
-    fn close(&mut self, file: FilePart, files: &mut Vec<ManifestFile>) -> Result<(), ExportError> {
-        let file = file.finish()?;
+    async fn close(&mut self, file: FilePart, files: &mut Vec<ManifestFile>) -> Result<(), ExportError> {
+        let file = file.finish().await?;
         fail::fail_point!("export::before_listed");
-        self.unfinished.add(&file)?;
+        self.unfinished.add(&file).await?;
         fail::fail_point!("export::after_listed");
         files.push(file);
         Ok(())
@@ -502,42 +497,56 @@ fn in_order(mut files: Vec<ManifestFile>) -> Vec<ManifestFile> {
 }
 
 /// The list of an unfinished export.
-struct Unfinished {
-    path: PathBuf,
-    out: File,
+struct Unfinished<'e> {
+    to: &'e Target,
+    /// All of it, where it is put anew with each line.
+    lines: Vec<u8>,
+    /// Where it is continued.
+    out: Option<File>,
 }
 
-impl Unfinished {
+impl<'e> Unfinished<'e> {
     /// ⚠ The list gets its name when it says how the export began: without that, nothing could be continued.
-    fn begin(to: &Path, manifest: &Manifest) -> Result<Unfinished, ExportError> {
-        let (path, part) = (to.join(UNFINISHED), to.join(BEGUN));
-        let failed = |source| ExportError::Write { path: path.clone(), source };
-        let out = private().create(true).truncate(true).open(&part).map_err(failed)?;
-        let mut unfinished = Unfinished { path: path.clone(), out };
-        unfinished.add(manifest)?;
-        fail::fail_point!("export::before_begun");
-        fs::rename(&part, &path).map_err(failed)?;
-        Ok(unfinished)
+    async fn begin(to: &'e Target, manifest: &Manifest) -> Result<Unfinished<'e>, ExportError> {
+        let lines = line(manifest).map_err(to.failed(UNFINISHED))?;
+        to.write(UNFINISHED, lines.clone()).await.map_err(to.failed(UNFINISHED))?;
+        Unfinished::open(to, lines)
+    }
+
+    fn open(to: &'e Target, lines: Vec<u8>) -> Result<Unfinished<'e>, ExportError> {
+        let out = match to {
+            Target::Bucket(_) => None,
+            Target::Folder(folder) => {
+                let out = File::options().append(true).open(folder.join(UNFINISHED));
+                Some(out.map_err(to.failed(UNFINISHED))?)
+            }
+        };
+        Ok(Unfinished { to, lines, out })
     }
 
     /// Reads how the export began, and the files that are whole.
-    fn read(to: &Path) -> Result<(Manifest, Vec<ManifestFile>), ExportError> {
-        let nothing = || ExportError::NothingToResume { path: to.to_path_buf() };
-        let text = fs::read_to_string(to.join(UNFINISHED)).map_err(|_| nothing())?;
-        let mut lines = text.lines();
-        let begun: Manifest = lines.next().and_then(|line| serde_json::from_str(line).ok()).ok_or_else(nothing)?;
+    async fn read(to: &Target) -> Result<(Manifest, Vec<ManifestFile>), ExportError> {
+        let nothing = || ExportError::NothingToResume { path: to.shown() };
+        let text = to.read(UNFINISHED).await.map_err(to.failed(UNFINISHED))?.ok_or_else(nothing)?;
+        let mut lines = text.split(|byte| *byte == b'\n');
+        let begun: Manifest = lines.next().and_then(|line| serde_json::from_slice(line).ok()).ok_or_else(nothing)?;
+        let mut files = Vec::new();
         // If a kill has cut a line, its file is written again.
-        let files = lines.filter_map(|line| serde_json::from_str::<ManifestFile>(line).ok());
-        let is_there =
-            |file: &ManifestFile| fs::metadata(to.join(&file.path)).is_ok_and(|found| found.len() == file.bytes);
-        Ok((begun, files.filter(is_there).collect()))
+        for file in lines.filter_map(|line| serde_json::from_slice::<ManifestFile>(line).ok()) {
+            if to.has(&file).await? {
+                files.push(file);
+            }
+        }
+        Ok((begun, files))
     }
 
     /// Opens the existing list and returns it with the files that are whole. `manifest` takes over the state of the
     /// store when the export began.
-    fn resume(to: &Path, manifest: &mut Manifest) -> Result<(Unfinished, Vec<ManifestFile>), ExportError> {
-        let path = to.join(UNFINISHED);
-        let (begun, files) = Unfinished::read(to)?;
+    async fn resume(
+        to: &'e Target,
+        manifest: &mut Manifest,
+    ) -> Result<(Unfinished<'e>, Vec<ManifestFile>), ExportError> {
+        let (begun, files) = Unfinished::read(to).await?;
         let store = |manifest: &Manifest| (manifest.store.sink.clone(), manifest.store.tenant.clone());
         for (what, differs) in [
             ("source", begun.source != manifest.source),
@@ -547,57 +556,55 @@ impl Unfinished {
             ("--actor", begun.actors != manifest.actors),
             ("--event", begun.events != manifest.events),
             ("start", begun.after != manifest.after),
+            ("--head", begun.coverage.head != manifest.coverage.head),
             ("--format, --compress or --part-size", begun.form != manifest.form),
             ("list of tables", begun.tables.iter().any(|table| !manifest.tables.contains(table))),
         ] {
             if differs {
-                return Err(ExportError::Another { path: to.to_path_buf(), what });
+                return Err(ExportError::Another { path: to.shown(), what });
             }
         }
-        let out = File::options().append(true).open(&path);
-        let out = out.map_err(|source| ExportError::Write { path: path.clone(), source })?;
         // The files of that time are as complete as the store was when the export began.
-        manifest.exported_at = begun.exported_at;
-        manifest.store = begun.store;
-        manifest.coverage = begun.coverage;
-        manifest.tables = begun.tables;
-        let mut unfinished = Unfinished { path, out };
-        unfinished.write(b"\n")?;
+        manifest.exported_at = begun.exported_at.clone();
+        manifest.store = begun.store.clone();
+        manifest.coverage = begun.coverage.clone();
+        manifest.tables = begun.tables.clone();
+        let mut lines = line(&begun).map_err(to.failed(UNFINISHED))?;
+        for file in &files {
+            lines.extend(line(file).map_err(to.failed(UNFINISHED))?);
+        }
+        let mut unfinished = Unfinished::open(to, lines)?;
+        unfinished.append(b"\n").map_err(to.failed(UNFINISHED))?;
         Ok((unfinished, files))
     }
 
-    fn add(&mut self, entry: &impl Serialize) -> Result<(), ExportError> {
-        let failed = |error: serde_json::Error| ExportError::Write { path: self.path.clone(), source: error.into() };
-        let mut line = serde_json::to_vec(entry).map_err(failed)?;
-        line.push(b'\n');
-        self.write(&line)
+    async fn add(&mut self, file: &ManifestFile) -> Result<(), ExportError> {
+        let line = line(file).map_err(self.to.failed(UNFINISHED))?;
+        self.append(&line).map_err(self.to.failed(UNFINISHED))?;
+        if self.out.is_none() {
+            self.lines.extend(line);
+            self.to.write(UNFINISHED, self.lines.clone()).await.map_err(self.to.failed(UNFINISHED))?;
+        }
+        Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), ExportError> {
-        let written = self.out.write_all(bytes).and_then(|()| self.out.sync_data());
-        written.map_err(|source| ExportError::Write { path: self.path.clone(), source })
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(out) = &mut self.out else { return Ok(()) };
+        out.write_all(bytes)?;
+        out.sync_data()
+    }
+
+    /// Writes the manifest, after which nothing is unfinished.
+    async fn end(self, manifest: &Manifest) -> Result<(), ExportError> {
+        let text = pretty(manifest).map_err(self.to.failed(MANIFEST))?;
+        self.to.write(MANIFEST, text).await.map_err(self.to.failed(MANIFEST))?;
+        fail::fail_point!("export::after_manifest");
+        self.to.remove(UNFINISHED).await.map_err(self.to.failed(UNFINISHED))
     }
 }
 
-fn write_manifest(to: &Path, manifest: &Manifest) -> Result<(), ExportError> {
-    write_whole(to, MANIFEST, manifest)?;
-    fail::fail_point!("export::after_manifest");
-    let path = to.join(UNFINISHED);
-    let removed = fs::remove_file(&path).and_then(|()| File::open(to)?.sync_all());
-    removed.map_err(|source| ExportError::Write { path, source })
-}
-
-/// Writes a file of JSON that is there as a whole, or not at all.
-pub(crate) fn write_whole(to: &Path, name: &str, value: &impl Serialize) -> Result<(), ExportError> {
-    let (path, part) = (to.join(name), to.join(format!("{name}.part")));
-    let write = || {
-        let mut file = private().create(true).truncate(true).open(&part)?;
-        serde_json::to_writer_pretty(&mut file, value)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fail::fail_point!("export::before_manifest");
-        fs::rename(&part, &path)?;
-        File::open(to)?.sync_all()
-    };
-    write().map_err(|source: io::Error| ExportError::Write { path: path.clone(), source })
+fn line(entry: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(entry)?;
+    line.push(b'\n');
+    Ok(line)
 }

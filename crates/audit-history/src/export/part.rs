@@ -1,18 +1,21 @@
 //! Writes one file of an export.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use audit_core::position::Position;
 use audit_core::stored::Record;
 use audit_lake::tenant_names;
+use object_store::path::Path as ObjectPath;
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::file::Hashed;
+use super::file::{Hashed, Out, Pending};
 use super::form::{Encoder, Form};
+use super::target::{Target, make_folder, object, other, private};
 use super::{ExportError, ManifestFile};
 
 /// Maximum length in bytes of a file's name without its endings. Most file systems accept 255.
@@ -25,32 +28,38 @@ struct Line {
     committed_at: String,
 }
 
-/// Makes a folder that only the exporting user can read, whatever the umask.
-pub fn make_folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Returns the options for writing a file that only the exporting user can read.
-pub fn private() -> OpenOptions {
-    let mut options = File::options();
-    options.write(true).mode(0o600);
-    options
-}
+/// Bytes of each piece that is uploaded. A store takes at most 10,000 pieces of an object.
+const PIECE: usize = 16 << 20;
 
 /// One file of an export that is being written.
 pub struct Part {
     encoder: Encoder,
     /// Bytes so far, before compression.
     written: u64,
-    part: PathBuf,
-    path: PathBuf,
+    spot: Spot,
+    /// The file's name, as messages show it.
+    shown: PathBuf,
     pub entry: ManifestFile,
+}
+
+/// Where the file is being written.
+enum Spot {
+    File {
+        part: PathBuf,
+        path: PathBuf,
+    },
+    Object {
+        objects: Arc<dyn ObjectStore>,
+        path: ObjectPath,
+        pending: Pending,
+        upload: Option<Box<dyn MultipartUpload>>,
+    },
 }
 
 impl Part {
     /// Opens a new file. Lines that a broken off export left in it are kept if they can be continued.
     pub fn open(
-        to: &Path,
+        to: &Target,
         tenant: Option<&str>,
         table: &str,
         form: &Form,
@@ -60,12 +69,8 @@ impl Part {
         let number_of = number.map_or_else(String::new, |number| format!(".{number:06}"));
         let name = format!("{}{number_of}.{}", name_of(table), form.ending());
         let name = folder.iter().fold(name, |name, folder| format!("{folder}/{name}"));
-        if let Some(folder) = folder.map(|folder| to.join(folder)) {
-            make_folder(&folder).map_err(|source| ExportError::Write { path: folder, source })?;
-        }
-        let (path, part) = (to.join(&name), to.join(format!("{name}.part")));
         let mut entry = ManifestFile {
-            path: name,
+            path: name.clone(),
             tenant: tenant.map(str::to_string),
             table: table.to_string(),
             part: number,
@@ -76,15 +81,14 @@ impl Part {
             last_position: None,
             first_committed_at: None,
             last_committed_at: None,
+            e_tag: None,
         };
         let mut begin = || {
-            let file = private().read(true).create(true).truncate(!form.is_continued()).open(&part)?;
-            let out = Hashed { file: BufWriter::with_capacity(1 << 20, file), digest: Sha256::new(), bytes: 0 };
-            let out = take_up(out, &mut entry)?;
-            Ok((out.bytes, Encoder::begin(form, out)?))
+            let (out, spot) = open(to, &name, form, &mut entry)?;
+            Ok((out.bytes, Encoder::begin(form, out)?, spot))
         };
-        let (written, encoder) = begin().map_err(|source| ExportError::Write { path: part.clone(), source })?;
-        Ok(Part { encoder, written, part, path, entry })
+        let (written, encoder, spot) = begin().map_err(to.failed(&name))?;
+        Ok(Part { encoder, written, spot, shown: to.shown().join(&name), entry })
     }
 
     /// Whether the next version belongs to another file.
@@ -92,30 +96,93 @@ impl Part {
         form.part_bytes.is_some_and(|most| self.written >= most)
     }
 
-    pub fn push(&mut self, record: &Record) -> Result<(), ExportError> {
-        let written = self.encoder.push(record);
-        self.written += written.map_err(|source| ExportError::Write { path: self.part.clone(), source })?;
+    pub async fn push(&mut self, record: &Record) -> Result<(), ExportError> {
+        self.written += self.encoder.push(record).map_err(failed(&self.shown))?;
         self.entry.count(record.position, record.committed_at.to_string());
+        self.spot.upload().await.map_err(failed(&self.shown))?;
         fail::fail_point!("export::after_version");
         Ok(())
     }
 
-    pub fn finish(mut self) -> Result<ManifestFile, ExportError> {
-        let path = self.path.clone();
-        let failed = |source| ExportError::Write { path: path.clone(), source };
-        let mut out = self.encoder.finish().map_err(failed)?;
-        out.flush().map_err(failed)?;
-        out.file.get_ref().sync_all().map_err(failed)?;
-        fail::fail_point!("export::before_named");
-        fs::rename(&self.part, &self.path).map_err(failed)?;
+    pub async fn finish(mut self) -> Result<ManifestFile, ExportError> {
+        let out = self.encoder.finish().map_err(failed(&self.shown))?;
         self.entry.bytes = out.bytes;
-        self.entry.sha256 = hex::encode(out.digest.finalize());
+        let digest = out.digest.clone();
+        self.entry.sha256 = hex::encode(digest.finalize());
+        self.entry.e_tag = self.spot.finish(out).await.map_err(failed(&self.shown))?;
         Ok(self.entry)
     }
 
     /// Removes the file, because there is nothing to write.
     pub fn discard(self) -> Result<(), ExportError> {
-        fs::remove_file(&self.part).map_err(|source| ExportError::Write { path: self.part.clone(), source })
+        match self.spot {
+            Spot::File { part, .. } => fs::remove_file(part).map_err(failed(&self.shown)),
+            // Nothing was uploaded yet.
+            Spot::Object { .. } => Ok(()),
+        }
+    }
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
+    |source| ExportError::Write { path: path.to_path_buf(), source }
+}
+
+fn open(to: &Target, name: &str, form: &Form, entry: &mut ManifestFile) -> io::Result<(Hashed, Spot)> {
+    match to {
+        Target::Folder(folder) => {
+            let (path, part) = (folder.join(name), folder.join(format!("{name}.part")));
+            path.parent().map_or(Ok(()), make_folder)?;
+            let file = private().read(true).create(true).truncate(!form.is_continued()).open(&part)?;
+            let out = take_up(file, entry)?;
+            Ok((out, Spot::File { part, path }))
+        }
+        Target::Bucket(store) => {
+            let (path, pending) = (object(name)?, Pending::default());
+            let out = Hashed::new(Out::Pending(pending.clone()));
+            Ok((out, Spot::Object { objects: store.objects().clone(), path, pending, upload: None }))
+        }
+    }
+}
+
+impl Spot {
+    /// Uploads the pieces that are whole.
+    async fn upload(&mut self) -> io::Result<()> {
+        let Spot::Object { objects, path, pending, upload } = self else { return Ok(()) };
+        while let Some(piece) = pending.take(PIECE) {
+            let begun = match upload.take() {
+                Some(begun) => begun,
+                None => objects.put_multipart(path).await.map_err(other)?,
+            };
+            upload.insert(begun).put_part(piece.into()).await.map_err(other)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the file its name when all of it is stored. Returns the tag that the store gave it.
+    async fn finish(&mut self, mut out: Hashed) -> io::Result<Option<String>> {
+        self.upload().await?;
+        match self {
+            Spot::Object { objects, path, pending, upload } => {
+                fail::fail_point!("export::before_named", |_| Ok(None));
+                let rest = pending.take_all();
+                let put = match upload {
+                    None => objects.put(path, rest.into()).await,
+                    Some(upload) => {
+                        if !rest.is_empty() {
+                            upload.put_part(rest.into()).await.map_err(other)?;
+                        }
+                        upload.complete().await
+                    }
+                };
+                Ok(put.map_err(other)?.e_tag)
+            }
+            Spot::File { part, path } => {
+                out.sync()?;
+                fail::fail_point!("export::before_named", |_| Ok(None));
+                fs::rename(part, path)?;
+                Ok(None)
+            }
+        }
     }
 }
 
@@ -132,22 +199,23 @@ impl ManifestFile {
 }
 
 /// Counts the whole lines of the file, and cuts off what follows them.
-fn take_up(mut out: Hashed, entry: &mut ManifestFile) -> io::Result<Hashed> {
-    let mut reader = BufReader::with_capacity(1 << 20, out.file.get_ref().try_clone()?);
+fn take_up(file: File, entry: &mut ManifestFile) -> io::Result<Hashed> {
+    let (mut digest, mut bytes) = (Sha256::new(), 0);
+    let mut reader = BufReader::with_capacity(1 << 20, file.try_clone()?);
     let mut text = Vec::new();
     loop {
         text.clear();
         reader.read_until(b'\n', &mut text)?;
         let line = text.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<Line>(line).ok());
         let Some(line) = line else { break };
-        out.digest.update(&text);
-        out.bytes += text.len() as u64;
+        digest.update(&text);
+        bytes += text.len() as u64;
         entry.count(line.position, line.committed_at);
     }
-    let file = out.file.get_mut();
-    file.set_len(out.bytes)?;
-    file.seek(SeekFrom::Start(out.bytes))?;
-    Ok(out)
+    file.set_len(bytes)?;
+    let mut file = BufWriter::with_capacity(1 << 20, file);
+    file.seek(SeekFrom::Start(bytes))?;
+    Ok(Hashed { out: Out::File(file), digest, bytes })
 }
 
 /// The name of a tenant's folder.

@@ -4,7 +4,7 @@
 //! PostgreSQL writes its values, because a protected value has another type than its column.
 
 use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
+use sha2::Digest as _;
 
 use super::{Row, TableAt, line};
 use crate::csv;
 use crate::export::{
-    ExportError, Form, Format, Hashed, MANIFEST, folder_of, make_folder, name_of, prepare, private, write_whole,
+    ExportError, Form, Format, Hashed, MANIFEST, folder_of, make_folder, name_of, prepare, pretty, private, write_whole,
 };
 use crate::row::{Known, Standing};
 use crate::timeline::Coverage;
@@ -113,7 +113,7 @@ impl Folder {
         let (path, part) = (self.to.join(&name), self.to.join(format!("{name}.part")));
         let begin = || {
             let file = private().create(true).truncate(true).open(&part)?;
-            let out = Hashed { file: BufWriter::with_capacity(1 << 20, file), digest: Sha256::new(), bytes: 0 };
+            let out = Hashed::to_file(file);
             Writer::begin(self.format, out, table.columns())
         };
         let writer = begin().map_err(|source| ExportError::Write { path: part.clone(), source })?;
@@ -127,7 +127,8 @@ impl Folder {
     /// # Errors
     /// Fails if it cannot be written.
     pub fn finish(self, manifest: &RowsManifest) -> Result<(), ExportError> {
-        write_whole(&self.to, MANIFEST, manifest)
+        let written = pretty(manifest).and_then(|text| write_whole(&self.to, MANIFEST, &text));
+        written.map_err(|source| ExportError::Write { path: self.to.join(MANIFEST), source })
     }
 }
 
@@ -167,8 +168,7 @@ impl TableFile {
                 Writer::Json(out) | Writer::Csv { out, .. } => out,
                 Writer::Parquet(file) => file.finish()?,
             };
-            out.flush()?;
-            out.file.get_ref().sync_all()?;
+            out.sync()?;
             fs::rename(&part, &path)?;
             entry.bytes = out.bytes;
             entry.sha256 = hex::encode(out.digest.finalize());

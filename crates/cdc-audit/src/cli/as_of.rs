@@ -1,6 +1,6 @@
 //! `cdc-audit as-of`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use audit_config::ByteSize;
@@ -240,7 +240,7 @@ impl AsOf<'_> {
     }
 
     /// Files and a manifest.
-    async fn write(&mut self, store: &Timeline, to: &PathBuf, coverage: Coverage) -> Result<(), CliError> {
+    async fn write(&mut self, store: &Timeline, to: &Path, coverage: Coverage) -> Result<(), CliError> {
         let format: Format = self.args.format.map_or(Format::Jsonl, Into::into);
         let folder = Folder::open(to, format)?;
         let position = self.before.previous().unwrap_or_default();

@@ -1,13 +1,16 @@
 //! `cdc-audit export`.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
-use audit_config::ByteSize;
+use audit_config::{ByteSize, Problems};
 use audit_core::position::{Micros, Position};
 use audit_history::export::increment::{self, Increment};
-use audit_history::{ExportRequest, Form, Lag, Manifest};
+use audit_history::{ExportRequest, Form, Lag, Manifest, Target};
+use audit_lake::place::Place;
+use audit_lake::store::Opener;
 use audit_pipeline::status::{Phase, StatusReport};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -26,7 +29,8 @@ use crate::store::open;
 #[command(
     after_help = "Examples:\n  cdc-audit export --table public.orders --since 2026-01-01 --until 2026-04-01 --to ./q1\n  \
     cdc-audit export --to ./everything --from archive --format parquet --part-size 1GiB\n  \
-    cdc-audit export --to ./feed --since-last warehouse --format csv --compress gzip\n\nVerify with: jq -r '.files[] | \"\\(.sha256)  \\(.path)\"' manifest.json | sha256sum -c"
+    cdc-audit export --to ./feed --since-last warehouse --format csv --compress gzip\n  \
+    cdc-audit export --to s3://acme-audit/export --format parquet --part-size 256MiB\n\nVerify with: jq -r '.files[] | \"\\(.sha256)  \\(.path)\"' manifest.json | sha256sum -c"
 )]
 pub struct Args {
     /// `schema.table`; several times for several. Default: all tables.
@@ -52,9 +56,10 @@ pub struct Args {
     /// is continued.
     #[arg(long, value_name = "NAME", conflicts_with = "resume")]
     since_last: Option<String>,
-    /// A folder that is empty or does not exist; with --since-last the folder of all exports of that name.
-    #[arg(long, value_name = "DIR")]
-    to: PathBuf,
+    /// A folder, or a part of a bucket (`s3://bucket/prefix`, `gs://…`, `az://…`), in which nothing is; with --since-last the place of all
+    /// exports of that name. A bucket is reached by the keys of `[export.store]`.
+    #[arg(long, value_name = "DIR|URL")]
+    to: String,
     /// Go on with an export into this folder that broke off, after the last version that it has.
     #[arg(long)]
     resume: bool,
@@ -123,9 +128,10 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     for table in &args.table {
         tables.push(subject::table(config, &store, table).await?);
     }
+    let to = target(&args.to, config)?;
     let increment = match &args.since_last {
-        Some(name) => increment::next(&args.to, name, &config.source.name, tenant.as_deref())?,
-        None => Increment { to: args.to, resume: args.resume, after: None },
+        Some(name) => increment::next(&to, name, &config.source.name, tenant.as_deref()).await?,
+        None => Increment { to, resume: args.resume, after: None },
     };
     if is_nothing_new(&args.since_last, &increment, store.last()) {
         return print("there is nothing new").map(|()| ExitCode::SUCCESS);
@@ -169,7 +175,7 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             rows.add_row([file.path.clone(), file.rows.to_string(), bytes(file.bytes), file.sha256.clone()]);
         }
         rows.print()?;
-        print(format!("{} versions in {}", manifest.rows, request.to.join("manifest.json").display()))?;
+        print(format!("{} versions in {}", manifest.rows, request.to.shown().join("manifest.json").display()))?;
     }
     note(format!("from {} · {}", from(&manifest), manifest.coverage));
     Ok(args.strict.code(manifest.coverage.complete, ExitCode::SUCCESS))
@@ -178,6 +184,27 @@ pub async fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
 fn from(manifest: &Manifest) -> String {
     let sinks: Vec<&str> = manifest.coverage.sinks.iter().map(|reached| reached.sink.as_str()).collect();
     sinks.join(" + ")
+}
+
+/// Where the files go.
+fn target(to: &str, config: &Config) -> Result<Target, CliError> {
+    if !to.contains("://") {
+        return Ok(Target::Folder(to.into()));
+    }
+    let store = &config.export.store;
+    let place = Place::parse(to)?;
+    match &place {
+        Place::Folder(folder) => Ok(Target::Folder(folder.clone())),
+        Place::Bucket(bucket) => {
+            let mut problems = Problems::new(Path::new("the configuration"), BTreeMap::new());
+            problems.scope("export.store", |problems| store.check(bucket, problems));
+            if problems.is_empty() {
+                Ok(Target::Bucket(Opener::new(store, false).open(&place)?))
+            } else {
+                Err(problems.into())
+            }
+        }
+    }
 }
 
 /// Whether the series has everything that the sink has. One that broke off is continued all the same.
