@@ -89,7 +89,7 @@ fn finish(world: &World, form: (&[&str], bool), to: &Path, faults: &[String], di
         arguments.extend(to.join("unfinished.jsonl").exists().then(|| "--resume".to_owned()));
         let mut child = start(world, &arguments, fault);
         if fault.is_empty() {
-            std::thread::sleep(Duration::from_millis(dice.below(1_500) as u64));
+            std::thread::sleep(Duration::from_millis(dice.below(1_500)));
             child.kill().expect("a signal");
         }
         child.wait().expect("an end");

@@ -77,7 +77,7 @@ impl<'w> Asked<'w> {
 
     pub fn conclude(self, seed: u64) {
         let counts: Vec<String> = self.counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
-        println!("{}", counts.join(", "));
+        eprintln!("{}", counts.join(", "));
         let shown = self
             .wrong
             .iter()

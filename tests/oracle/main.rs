@@ -50,7 +50,7 @@ async fn every_answer_is_what_triggers_saw() {
     let seed = cdc_audit_tests::seed();
     for round in 0..rounds() {
         let seed = seed.wrapping_add(round);
-        println!("CDC_AUDIT_SEED={seed}");
+        eprintln!("CDC_AUDIT_SEED={seed}");
         round_of(seed).await;
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cdc_audit_tests::value::Text;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -208,7 +207,7 @@ fn blame(asked: &mut Asked<'_>, table: &str, key: &str, (point, n): &Point) {
         }
         let before = setter.old.get(column).cloned().flatten();
         let expected = (setter.number, setter.actor.clone(), setter.reason.clone(), before);
-        let said: Option<(Option<i64>, Option<String>, Option<String>, Text)> = told.get(column).map(|told| {
+        let said = told.get(column).map(|told| {
             let before = text(told.before, &setter.types, column);
             (told.version, told.by.clone(), told.reason.clone(), before)
         });
