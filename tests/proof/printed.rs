@@ -77,7 +77,7 @@ fn document(dice: &mut Dice, depth: u64) -> String {
 }
 
 fn space(dice: &mut Dice) -> &'static str {
-    dice.pick::<&str>(&["", "", " ", "\n\t"])
+    ["", "", " ", "\n\t"][dice.below(4) as usize]
 }
 
 fn number(dice: &mut Dice) -> String {

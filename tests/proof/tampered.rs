@@ -244,6 +244,9 @@ async fn a_change_of_a_lakes_file_is_named() {
     let lake = sides.lake.path();
     let files: Vec<PathBuf> = files(lake).into_iter().filter(|path| read(path).num_rows() > 1).collect();
     assert!(!files.is_empty());
+    let [hot, _] = sides.stores().await;
+    let of_table = sides.read(&hot).await.into_iter().filter(|told| told.record.table_name == TABLE);
+    let last = of_table.map(|told| told.record.position.to_string()).max().unwrap();
     let mut dice = Dice::new(seed());
     for round in 0..rounds() {
         let path = dice.pick(&files);
@@ -264,7 +267,8 @@ async fn a_change_of_a_lakes_file_is_named() {
                 (with_text(&batch, "cdc_changes", row, Some(&changes)), position, fields(&["changes.name[1]"]))
             }
             3 => (take_record_batch(&batch, &others).unwrap(), position, What::Missing),
-            4 if !snapshot => {
+            // After the last position that a file's name states, no reader looks for rows.
+            4 if !snapshot && position[..21] != last[..21] => {
                 let forged = format!("{}4294967295", &position[..position.len() - 10]);
                 let added = with_text(&batch, "cdc_position", row, Some(&forged)).slice(row, 1);
                 let all = concat_batches(&batch.schema(), [&batch, &added]).unwrap();

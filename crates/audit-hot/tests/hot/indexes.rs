@@ -123,8 +123,8 @@ async fn an_earlier_database_gets_the_indexes_bit_by_bit_and_answers_the_same() 
         let new = hot.sql(definitions);
         let before = shown(&answers(&hot.reader().await).await);
         hot.sql(EARLIER);
-        let own = hot.sql(&format!("SELECT string_agg('DROP INDEX ' || indexrelid::regclass, ';') FROM pg_index \
-            WHERE indrelid = 'cdc_audit.own_versions'::regclass AND pg_get_indexdef(indexrelid) ~ 'brin|table_name, committed_at'"));
+        let own = hot.sql("SELECT string_agg('DROP INDEX ' || indexrelid::regclass, ';') FROM pg_index \
+            WHERE indrelid = 'cdc_audit.own_versions'::regclass AND pg_get_indexdef(indexrelid) ~ 'brin|table_name, committed_at'");
         hot.sql(&own);
         hot.sql("CREATE INDEX ON cdc_audit.own_versions (committed_at)");
         assert_eq!(shown(&answers(&hot.reader().await).await), before, "an earlier database answers, too");
