@@ -49,7 +49,7 @@ fn entries(facts: &Facts, records: &[Record], memory: usize, since: Option<u64>)
     while let Some(first) = from {
         let mut pass = Pass::new("public.t", facts, memory, first);
         pass.since = since.map(at);
-        let versions = stream::iter(records.to_vec().into_iter().map(Ok)).boxed();
+        let versions = stream::iter(records.iter().cloned().map(Ok)).boxed();
         block_on(pass.read(versions)).unwrap();
         let mut finished = pass.finish(end);
         entries.extend(&mut finished);
