@@ -81,18 +81,22 @@ struct Site {
     config: PathBuf,
     /// Everything lies in the server's own folder.
     server: Postgres,
+    /// The address of the shop's database.
+    source: String,
 }
 
 impl Site {
     fn new() -> Result<Site> {
         let server = Postgres::start(15);
         let (source, hot) = (server.create_database("shop"), server.create_database("audit"));
-        let site = Site { config: PathBuf::from(server.socket_dir()).join("config.toml"), server };
+        let config = PathBuf::from(server.socket_dir()).join("config.toml");
+        let site = Site { config, server, source };
         let text = format!(
-            "[source]\nname = \"shop\"\nurl = \"{source}\"\n\n\
+            "[source]\nname = \"shop\"\nurl = \"{}\"\n\n\
              [sinks.hot]\ntype = \"hot\"\nurl = \"{hot}\"\n\n\
              [sinks.archive]\ntype = \"lake\"\nurl = \"{}\"\nfile_age = \"3 s\"\ndata_bytes = \"0 B\"\n\n\
              [http]\nlisten = \"127.0.0.1:{}\"\n",
+            site.source,
             site.lake().display(),
             audit_testkit::free_port(),
         );
@@ -121,11 +125,23 @@ impl Site {
 
     /// Runs a command as a person would, and shows it.
     fn show(&self, arguments: &[&str]) -> Result<()> {
-        println!("$ cdc-audit {}", arguments.join(" "));
+        println!("$ cdc-audit {}", typed(arguments));
         let status = self.command(arguments).status().context("cannot run cdc-audit")?;
         if !status.success() {
             bail!("cdc-audit {} ended with {status}", arguments.join(" "));
         }
+        Ok(())
+    }
+
+    /// Does the same for a command that prints more than anybody reads here.
+    fn show_ends(&self, arguments: &[&str], ends: usize) -> Result<()> {
+        println!("$ cdc-audit {}", typed(arguments));
+        let said = self.answer(arguments)?;
+        let lines: Vec<&str> = said.lines().collect();
+        let left_out = lines.len().saturating_sub(2 * ends);
+        lines.iter().take(ends).for_each(|line| println!("{line}"));
+        println!("  … {left_out} more lines …");
+        lines.iter().skip(ends + left_out).for_each(|line| println!("{line}"));
         Ok(())
     }
 
@@ -149,6 +165,15 @@ impl Site {
         }
         Ok(daemon)
     }
+}
+
+/// Arguments as a person types them in a shell.
+fn typed(arguments: &[&str]) -> String {
+    let quoted = |argument: &&str| match argument.contains([' ', '>']) {
+        true => format!("'{argument}'"),
+        false => (*argument).to_owned(),
+    };
+    arguments.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// The running daemon; it does not outlive the demo.

@@ -6,7 +6,11 @@ use anyhow::Result;
 use audit_testkit::Postgres;
 
 /// The order whose trail is shown in the end: Ann's, placed in the first second.
-pub const ORDER: u32 = 3;
+pub const ORDER: &str = "3";
+
+/// Who undoes Dave's mistake: a login of her own, which may change orders.
+pub const ERIN: &str = "CREATE ROLE erin LOGIN; GRANT USAGE ON SCHEMA cdc_audit TO erin;
+    GRANT SELECT, UPDATE ON orders TO erin; GRANT SELECT ON customers, order_lines TO erin";
 
 /// `REPLICA IDENTITY FULL` makes PostgreSQL send old rows too; without it a version knows only what came after.
 pub const SCHEMA: &str = "
@@ -38,7 +42,7 @@ const fn deed(at_millis: u64, who: (&'static str, &'static str), sql: &'static s
     Deed { at: Duration::from_millis(at_millis), who: Some(who), sql }
 }
 
-const STORY: [Deed; 9] = [
+const STORY: [Deed; 8] = [
     deed(
         300,
         ("customer:ann", "checkout"),
@@ -52,20 +56,15 @@ const STORY: [Deed; 9] = [
         "UPDATE products SET price = 12.50, updated_at = now() WHERE name = 'Pot';
          UPDATE orders SET total = 12.50 WHERE id = 3;",
     ),
-    deed(4500, ("staff:dave", "close my test order"), "UPDATE orders SET status = 'cancelled', updated_at = now();"),
+    Deed { at: Duration::from_millis(5000), who: None, sql: "ALTER TABLE orders ADD COLUMN tracking text;" },
     deed(
         6000,
-        ("staff:erin", "ticket 4711: undo the bulk update"),
-        "UPDATE orders SET status = CASE WHEN id < 3 THEN 'delivered' ELSE 'paid' END, updated_at = now() WHERE status = 'cancelled';",
-    ),
-    Deed { at: Duration::from_millis(7000), who: None, sql: "ALTER TABLE orders ADD COLUMN tracking text;" },
-    deed(
-        7500,
         ("warehouse", "handed to the carrier"),
         "UPDATE orders SET status = 'shipped', tracking = 'DX-20417', updated_at = now() WHERE id = 3;",
     ),
-    deed(8500, ("staff:erin", "Bob asked to be forgotten"), "DELETE FROM orders WHERE id = 2;"),
-    deed(9500, ("nightly", "carts of yesterday"), "TRUNCATE carts;"),
+    deed(7000, ("staff:erin", "Bob asked to be forgotten"), "DELETE FROM orders WHERE id = 2;"),
+    deed(8000, ("nightly", "carts of yesterday"), "TRUNCATE carts;"),
+    deed(9500, ("staff:dave", "close my test order"), "UPDATE orders SET status = 'cancelled', updated_at = now();"),
 ];
 
 const LIFE: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use audit_testkit::install::{python, run};
 
 use crate::{Site, chapter, shop};
@@ -34,7 +34,7 @@ FROM versions WHERE cdc_table_name = 'public.customers' ORDER BY id";
 
 pub fn show(site: &Site) -> Result<()> {
     chapter("The trail of Ann's order, newest first: who changed what, and why.");
-    site.show(&["history", "public.orders", &shop::ORDER.to_string()])?;
+    site.show(&["history", "orders", shop::ORDER])?;
 
     chapter("The same versions in the lake: plain Parquet files by date, one Delta table for each table.");
     for (folder, (files, bytes)) in parquet_files(&site.lake())? {
@@ -44,8 +44,37 @@ pub fn show(site: &Site) -> Result<()> {
     chapter("Dave forgot a WHERE. Any engine finds it; here DuckDB, by listing those files:");
     ask(site, BULK)?;
 
+    let dave = dave(site)?;
+    chapter("What else did he do in that transaction? And who had set what in Ann's order?");
+    site.show(&["search", "orders", "status:->cancelled", "--group-by", "actor,day"])?;
+    site.show(&["tx", &dave, "--limit", "5"])?;
+    site.show(&["blame", "orders", shop::ORDER])?;
+
+    chapter("How it was before:");
+    let before = format!("before {dave}");
+    site.show(&["show", "orders", shop::ORDER, "--as-of", &before])?;
+    site.show(&["diff", "orders", "--since", &before, "--stat"])?;
+
+    chapter(
+        "Erin undoes it, by her own login. It is compared with the live rows, and was tried and rolled back without `--yes`:",
+    );
+    site.server.execute("shop", shop::ERIN);
+    let login = site.source.replacen("postgres@", "erin@", 1);
+    let mut daemon = site.start()?;
+    let why = ["--actor", "staff:erin", "--reason", "ticket 4711"];
+    site.show_ends(&[&["undo", &dave, "--as", &login, "--yes"][..], &why].concat(), 3)?;
+    daemon.stop()?;
+    site.show(&["history", "orders", shop::ORDER, "--limit", "2"])?;
+
     chapter("And what nobody needs to know never left memory:");
     ask(site, SECRETS)
+}
+
+/// The transaction in which Dave cancelled every order, as commands name it.
+fn dave(site: &Site) -> Result<String> {
+    let found = site.answer(&["search", "orders", "status:->cancelled", "--limit", "1", "--json"])?;
+    let version: serde_json::Value = serde_json::from_str(found.lines().next().context("nobody cancelled orders")?)?;
+    Ok(format!("xid:{}", version["xid"]))
 }
 
 fn ask(site: &Site, question: &str) -> Result<()> {
