@@ -209,6 +209,20 @@ async fn what_the_lake_lacks_stays() {
     assert_eq!(answers.lines().count(), 2, "{answers}");
 }
 
+/// What a hot sink of another name left in the tables, before the sink of today began, is compared too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_there_before_the_sink_began_is_compared() {
+    let ground = Ground::new().await;
+    let began = "UPDATE cdc_audit.checkpoints SET began = (SELECT min(position) FROM cdc_audit.versions_2026_04)";
+    ground.database.execute(began);
+    assert_eq!(each(&ground.months(0, &["--dry-run"]), "result"), ["equal"; 3]);
+    ground.database.execute("UPDATE cdc_audit.versions_2026_03 SET actor_id = '32' WHERE table_name = 'public.users'");
+    let before = ground.hot_positions();
+    let found = ground.months(10, &["--month", "2026-03"]);
+    assert_eq!(each(&found, "result"), ["different"], "{found:?}");
+    assert_eq!(ground.hot_positions(), before);
+}
+
 /// Whatever is changed in a month of the hot tables is named, and keeps the month there.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_tampered_with_is_named_and_stays() {

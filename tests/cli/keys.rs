@@ -146,7 +146,19 @@ async fn keys_are_listed_rotated_rewrapped_exported_and_destroyed() {
     assert!(exported["wrapped"].is_string() && exported["key"] == key.as_str());
     let (code, _, error) = said(&world.command(&["keys", "destroy", "--key", &key]));
     assert_eq!(code, Some(2), "{error}");
+    let store = connect(&world.hot_url).await;
+    let wrapped = "SELECT wrapped FROM cdc_audit.data_keys WHERE wrapped IS NOT NULL";
+    let wrapped: String = store.query_one(wrapped, &[]).await.unwrap().get(0);
     assert!(world.succeed(&["keys", "destroy", "--key", &key, "--yes"]).contains("is destroyed"));
+    // The file of the table has no trace of it, and the column is what it was.
+    store.batch_execute("CHECKPOINT").await.unwrap();
+    let file = "SELECT encode(pg_read_binary_file(pg_relation_filepath('cdc_audit.data_keys')), 'escape')";
+    let file: String = store.query_one(file, &[]).await.unwrap().get(0);
+    assert!(file.contains(&key) && !file.contains(&wrapped));
+    let column = "SELECT format_type(atttypid, atttypmod), attcollation = '\"C\"'::regcollation FROM pg_attribute \
+        WHERE attrelid = 'cdc_audit.data_keys'::regclass AND attname = 'wrapped'";
+    let column = store.query_one(column, &[]).await.unwrap();
+    assert_eq!((column.get(0), column.get(1)), ("text", true));
     let file = ground.file("version.jsonl", &[version("7", &format!(r#"{{"ssn":[null,"{value}"]}}"#))]);
     let (code, _, error) = said(&world.command(&["decrypt", &file]));
     assert!(code == Some(1) && error.contains("was destroyed"), "{error}");

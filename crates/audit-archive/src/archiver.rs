@@ -131,11 +131,18 @@ impl Archiver {
             return Err(ArchiveError::NoLake { lake: self.lake.0.clone() });
         };
         for table in proof.tables.keys() {
+            let (since, until) = (Some(partition.from), Some(partition.to));
+            // The lake may have what was before the hot sink began. What another hot sink left in the tables is
+            // from before, too, and it leaves with the others, so it is compared with them.
+            let (source, tables) = (self.source.clone(), vec![table.clone()]);
+            let held = audit_hot::Selection { source, tables, since, until, unattributed: false };
+            let first = self.hot.1.first(&held).await?;
+            let began = began.filter(|began| first.is_some_and(|first| first >= *began));
             let selection = Selection {
                 source: self.source.clone(),
                 table: table.clone(),
-                since: Some(partition.from),
-                until: Some(partition.to),
+                since,
+                until,
                 unattributed: false,
                 after: began.and_then(|began| began.previous()),
             };
@@ -166,19 +173,24 @@ impl Archiver {
         }
     }
 
-    /// Drops what was taken out and whose time of grace is over, and returns it.
+    /// Drops what is wanted of what was taken out and whose time of grace is over, and returns it, each with what became of it: a
+    /// partition that does not hold what was proved stays, and keeps no other one.
     ///
     /// # Errors
-    /// Fails if a partition does not hold what was proved; then it stays.
-    pub async fn drop_old(&self, now: Micros) -> Result<Vec<Archived>, ArchiveError> {
-        let mut dropped = Vec::new();
+    /// Fails if it cannot be read what was taken out.
+    pub async fn drop_old(
+        &self,
+        now: Micros,
+        wanted: impl Fn(&Archived) -> bool,
+    ) -> Result<Vec<(Archived, Result<(), ArchiveError>)>, ArchiveError> {
+        let mut tried = Vec::new();
         for archived in self.archive.list(&self.source).await? {
             let over = archived.keep_until.is_some_and(|until| until <= now);
-            if archived.state == State::Detached && over {
-                self.archive.drop(archived.id).await?;
-                dropped.push(archived);
+            if archived.state == State::Detached && over && wanted(&archived) {
+                let dropped = self.archive.drop(archived.id).await;
+                tried.push((archived, dropped.map_err(ArchiveError::from)));
             }
         }
-        Ok(dropped)
+        Ok(tried)
     }
 }

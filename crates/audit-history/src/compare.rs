@@ -241,8 +241,22 @@ async fn baselines_summed(store: &Store, selection: &Selection, key: [u8; 32]) -
     Ok(sums)
 }
 
-/// The identity of a snapshot in its table.
-type Identity = (Option<u32>, Option<String>);
+/// The identity of a snapshot in its table: its baseline and its key. Where there is no key, a hash of what it means
+/// stands for it, because all rows of the table would have one identity otherwise.
+type Identity = (Option<u32>, Option<String>, u64);
+
+fn identity(told: &Told) -> Identity {
+    let Record { baseline, key, .. } = &told.record;
+    let meaning = match key {
+        Some(_) => 0,
+        None => {
+            let mut hasher = DefaultHasher::new();
+            told.canonical.meaning().hash(&mut hasher);
+            hasher.finish()
+        }
+    };
+    (*baseline, key.clone(), meaning)
+}
 
 /// A snapshot that the other store may have.
 struct Wanted {
@@ -271,10 +285,13 @@ async fn snapshots_of(
     let mut snapshots = Snapshots::new();
     let mut versions = told(store, selection).await?;
     while let Some(told) = versions.try_next().await? {
-        let identity = (told.record.baseline, told.record.key.clone());
+        if !told.is_snapshot() {
+            continue;
+        }
+        let identity = identity(&told);
         let mut hasher = DefaultHasher::new();
         identity.hash(&mut hasher);
-        if told.is_snapshot() && hasher.finish() % parts == part {
+        if hasher.finish() % parts == part {
             snapshots.entry(identity).or_default().push(Wanted { told, instead: None });
         }
     }
@@ -285,8 +302,10 @@ async fn snapshots_of(
 async fn find(snapshots: &mut Snapshots, store: &Store, selection: &Selection) -> Result<(), StoreError> {
     let mut versions = told(store, selection).await?;
     while let Some(told) = versions.try_next().await? {
-        let identity = (told.record.baseline, told.record.key.clone());
-        let Some(wanted) = snapshots.get_mut(&identity).filter(|_| told.is_snapshot()) else { continue };
+        if !told.is_snapshot() {
+            continue;
+        }
+        let Some(wanted) = snapshots.get_mut(&identity(&told)) else { continue };
         let same = |wanted: &Wanted| wanted.told.canonical.meaning() == told.canonical.meaning();
         match wanted.iter().position(same) {
             Some(at) => drop(wanted.swap_remove(at)),

@@ -75,8 +75,14 @@ const UNSEEN_MAX: Duration = Duration::from_secs(30);
 /// `VACUUM (FULL)` is not enough. It keeps a removed row as long as any process might still see it, and such a process
 /// need not be visible in `pg_stat_activity`: a session that only begins, of any database, is one for a moment.
 pub fn rewriting(kind: Kind) -> String {
-    // An expression that is more than the column makes PostgreSQL rewrite the table, although its type stays.
-    format!("ALTER TABLE cdc_audit.{} ALTER COLUMN wrapped TYPE bytea USING wrapped || ''::bytea", table_of(kind))
+    // An expression that is more than the column makes PostgreSQL rewrite the table, although its type stays. The
+    // keys of classes are wrapped as text, those of data subjects as bytes.
+    let (column, nothing) = match kind {
+        Kind::Subject => ("bytea", "''::bytea"),
+        Kind::Data | Kind::Tokens | Kind::Subjects => ("text COLLATE \"C\"", "''::text"),
+    };
+    let table = table_of(kind);
+    format!("ALTER TABLE cdc_audit.{table} ALTER COLUMN wrapped TYPE {column} USING wrapped || {nothing}")
 }
 
 fn table_of(kind: Kind) -> &'static str {

@@ -9,8 +9,9 @@
 //! cdc_audit.archive_drop(id)                          drops it, after the time of grace
 //! ```
 //!
-//! All of them are SECURITY DEFINER, and the daemon's role may EXECUTE them: it can drop nothing that was not proved before,
-//! and nothing before the time of grace is over, which is a part of the function and not an argument.
+//! All of them are SECURITY DEFINER. A role of its own may EXECUTE them, the archiver: the functions believe what it says
+//! about the lake, so the daemon's role, which can only add versions, has no right to them. They count the versions
+//! themselves, and the time of grace is a part of the function and not an argument.
 
 use audit_config::Span;
 
@@ -33,20 +34,27 @@ pub(super) fn make(grace: Span, list: &mut Vec<Statement>) {
     let grace = format!("{} seconds", grace.get().as_secs());
     for (function, text) in FUNCTIONS {
         let text = text.replace("{lock_timeout}", LOCK_TIMEOUT).replace("{grace}", &grace);
-        push(list, "takes them out; the only way in which the daemon's role can", text);
-        push(list, "for the daemon alone", format!("REVOKE ALL ON FUNCTION cdc_audit.{function} FROM PUBLIC"));
+        push(list, "takes them out", text);
+        push(list, "for the archiver alone", format!("REVOKE ALL ON FUNCTION cdc_audit.{function} FROM PUBLIC"));
     }
 }
 
 pub(super) fn grants(options: &SetupOptions, list: &mut Vec<Statement>) {
     let others = |role: &&String| Some(*role) != options.owner.as_ref();
-    for role in options.writer.iter().chain(&options.reader).chain(&options.auditor).filter(others) {
+    for role in options.reader.iter().chain(&options.auditor).filter(others) {
         let sql = format!("GRANT SELECT ON cdc_audit.archive TO {}", ident(role));
         push(list, "sees which months left the hot tables", sql);
     }
-    if let Some(writer) = options.writer.as_ref().filter(others) {
+    if let Some(archiver) = options.archiver.as_ref().filter(others) {
+        let name = ident(archiver);
+        push(list, "who takes months out", format!("GRANT USAGE ON SCHEMA cdc_audit TO {name}"));
+        let sql = format!(
+            "GRANT SELECT ON cdc_audit.versions, cdc_audit.versions_tables, cdc_audit.checkpoints, cdc_audit.baselines, \
+             cdc_audit.shapes, cdc_audit.archive TO {name}"
+        );
+        push(list, "reads what is compared with a lake", sql);
         let functions = FUNCTIONS.map(|(function, _)| format!("cdc_audit.{function}")).join(", ");
-        push(list, "and takes them out", format!("GRANT EXECUTE ON FUNCTION {functions} TO {}", ident(writer)));
+        push(list, "and takes it out", format!("GRANT EXECUTE ON FUNCTION {functions} TO {name}"));
     }
 }
 

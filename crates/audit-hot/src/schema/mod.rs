@@ -74,6 +74,8 @@ pub struct SetupOptions {
     /// May read who decrypted and destroyed what, how far each sink is, and which changes are missing; no versions and
     /// no keys. The role must exist.
     pub auditor: Option<String>,
+    /// May read what was recorded, and take months out of the hot tables. The role must exist.
+    pub archiver: Option<String>,
 }
 
 pub use indexes::index_statements;

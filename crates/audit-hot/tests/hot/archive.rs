@@ -203,22 +203,28 @@ async fn readers_keep_what_they_look_at() {
     }
 }
 
-/// The daemon's role takes months out by the functions, and in no other way.
+/// The archiver takes months out by the functions, and in no other way. Nobody else can.
 #[tokio::test]
-async fn the_daemons_role_takes_out_by_the_functions_alone() {
-    let (database, options) = with_roles(15).await;
+async fn the_archiver_takes_out_by_the_functions_alone() {
+    let (database, mut options) = with_roles(15).await;
+    let archiver = audit_testkit::unique("archiver").replace('-', "_");
+    database.execute(&format!("CREATE ROLE {archiver} LOGIN"));
+    options.archiver = Some(archiver.clone());
+    setup(&database, &options);
     let [writer, reader] = [&options.writer, &options.reader].map(|role| url_of(&database, role.as_ref().unwrap()));
+    let archiver_url = url_of(&database, &archiver);
     let mut sink = audit_hot::HotSink::new("hot", &HotConfig::new(&writer));
     take(&mut sink).await.unwrap();
     write(&mut sink, &batches(&mut Fixture::default())).await.unwrap();
-    let archive = Archive::connect(&audit_connect::PgEndpoint::new(&writer)).await.unwrap();
+    let archive = Archive::connect(&audit_connect::PgEndpoint::new(&archiver_url)).await.unwrap();
     let id = prove(&archive, 2).await.unwrap();
     archive.detach(id).await.unwrap();
-    let client = connect(&writer).await;
+    let client = connect(&archiver_url).await;
     for forbidden in [
         "INSERT INTO cdc_audit.archive (source) VALUES ('shop')".to_owned(),
         "UPDATE cdc_audit.archive SET keep_until = now()".to_owned(),
         "DELETE FROM cdc_audit.archive".to_owned(),
+        "INSERT INTO cdc_audit.versions SELECT * FROM cdc_audit.versions".to_owned(),
         format!("DROP TABLE cdc_audit.archived_{id}"),
         format!("SELECT * FROM cdc_audit.archived_{id}"),
         format!("DELETE FROM cdc_audit.archived_{id}"),
@@ -227,12 +233,15 @@ async fn the_daemons_role_takes_out_by_the_functions_alone() {
         let error = client.batch_execute(&forbidden).await.expect_err(&forbidden);
         assert_eq!(error.code().unwrap().code(), "42501", "{forbidden}: {error:?}");
     }
-    let client = connect(&reader).await;
-    for forbidden in ["archive_detach(1)", "archive_attach(1)", "archive_drop(1)", "archive_prove('', '', 0, '{}', '')"]
-    {
-        let error = client.batch_execute(&format!("SELECT cdc_audit.{forbidden}")).await.expect_err(forbidden);
-        assert_eq!(error.code().unwrap().code(), "42501", "{forbidden}: {error:?}");
+    for other in [&writer, &reader] {
+        let client = connect(other).await;
+        for forbidden in ["detach(1)", "verify(1)", "attach(1)", "drop(1)", "prove('', '', 0, '{}', '')"] {
+            let error =
+                client.batch_execute(&format!("SELECT cdc_audit.archive_{forbidden}")).await.expect_err(forbidden);
+            assert_eq!(error.code().unwrap().code(), "42501", "{forbidden}: {error:?}");
+        }
     }
     archive.drop(id).await.unwrap();
     teardown_roles(&database, &options);
+    database.execute(&format!("DROP OWNED BY {archiver}; DROP ROLE {archiver}"));
 }

@@ -41,8 +41,7 @@ pub struct Args {
     /// Print one JSON object a line for each month.
     #[arg(long, global = true)]
     json: bool,
-    /// Read the hot tables as another role, which `setup --reader` made a reader. Default: the configured one, which may take months out and
-    /// often not read them.
+    /// Connect to the hot database as another role, which `setup --archiver` allowed it. Default: the configured one, which often may not.
     #[arg(long = "as", value_name = "URL", global = true)]
     role: Option<String>,
 }
@@ -84,7 +83,7 @@ async fn open(args: &Args, config: &Config, reader: &Reader) -> Result<Archiver,
         source: config.source.name.clone(),
         hot: (name, session),
         lake: (lake_name.to_owned(), lake::reader(lake, None).await?),
-        archive: Archive::connect(&hot.endpoint).await?,
+        archive: Archive::connect(&reader.endpoint(&hot.endpoint)?).await?,
         user: os_user()?,
     })
 }
@@ -92,13 +91,26 @@ async fn open(args: &Args, config: &Config, reader: &Reader) -> Result<Archiver,
 /// Drops first, so that no run both takes a month out and drops it.
 async fn take_out(args: &Args, config: &Config, archiver: &Archiver) -> Result<ExitCode, CliError> {
     let (rules, now) = (config.rules(), Micros::now());
+    let (mut code, mut seen) = (0, 0);
     if !args.dry_run {
-        for archived in archiver.drop_old(now).await? {
-            let value = json!({"result": "dropped", "versions": archived.versions, "id": archived.id});
-            tell(args, &archived.partition, archived.from, value, "dropped: its time of grace is over")?;
+        let wanted = |archived: &Archived| args.month.as_ref().is_none_or(|month| *month == month_of(archived.from));
+        for (archived, dropped) in archiver.drop_old(now, wanted).await? {
+            let (value, text) = match dropped {
+                Ok(()) => {
+                    let value = json!({"result": "dropped", "versions": archived.versions, "id": archived.id});
+                    (value, "dropped: its time of grace is over".to_owned())
+                }
+                // One that has to stay does not keep the others.
+                Err(error) => {
+                    code = code::FAILED.max(code);
+                    let hint = format!("`cdc-audit archive undo {}` puts it back", archived.id);
+                    let value = json!({"result": "failed", "error": error.to_string(), "id": archived.id});
+                    (value, format!("{error}; {hint}"))
+                }
+            };
+            tell(args, &archived.partition, archived.from, value, &text)?;
         }
     }
-    let (mut code, mut seen) = (0, 0);
     for partition in archiver.archive.partitions().await? {
         if args.month.as_ref().is_some_and(|month| *month != month_of(partition.from)) {
             continue;
@@ -205,7 +217,11 @@ async fn list(args: &Args, config: &Config, archiver: &Archiver) -> Result<ExitC
     let (rules, now) = (config.rules(), Micros::now());
     let mut rows = table(&["month", "partition", "versions", "size", "state"]);
     for partition in archiver.archive.partitions().await? {
-        let due = archiver.due(&rules, &partition, now).await?;
+        // A month that cannot be read, or that is another source's too, does not hide the others.
+        let (due, said) = match archiver.due(&rules, &partition, now).await {
+            Ok(due) => (json!(due), said(&due)),
+            Err(error) => (json!({"failed": error.to_string()}), format!("hot; {error}")),
+        };
         if args.json {
             print_json(&json!({
                 "month": month_of(partition.from), "partition": partition.name, "state": "hot", "due": due,
@@ -213,7 +229,7 @@ async fn list(args: &Args, config: &Config, archiver: &Archiver) -> Result<ExitC
             }))?;
         }
         let size = [format!("about {}", partition.estimate), bytes(partition.bytes)];
-        rows.add_row([&[month_of(partition.from), partition.name.clone()][..], &size, &[said(&due)]].concat());
+        rows.add_row([&[month_of(partition.from), partition.name.clone()][..], &size, &[said]].concat());
     }
     for archived in archiver.archive.list(&archiver.source).await? {
         if args.json {

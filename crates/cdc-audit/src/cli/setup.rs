@@ -37,6 +37,9 @@ pub struct Args {
     /// A role that exists, to read who opened and destroyed what, how far each sink is, and what is missing; no version and no key.
     #[arg(long, value_name = "ROLE")]
     auditor: Option<String>,
+    /// A role that may take old months out of the hot tables, and read them for that: see `cdc-audit archive`. It must exist.
+    #[arg(long, value_name = "ROLE")]
+    archiver: Option<String>,
     #[command(flatten)]
     who: Who,
     /// Print the steps as JSON.
@@ -96,6 +99,7 @@ async fn targets(args: &Args, config: &Config, rules: &audit_core::rules::Rules)
     let mut targets = vec![Target { place: format!("source {}", admin.describe()), client, plan, versions: None }];
     for mut hot in args.who.hot(config)? {
         (hot.options.reader, hot.options.auditor) = (args.reader.clone(), args.auditor.clone());
+        hot.options.archiver = args.archiver.clone();
         targets.push(hot_target(hot).await?);
     }
     Ok(targets)

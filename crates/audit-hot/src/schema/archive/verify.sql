@@ -14,7 +14,7 @@ BEGIN
   IF counted <> moved.versions THEN
     RAISE EXCEPTION '% has % versions, and % were proved', moved.partition, counted, moved.versions
       USING ERRCODE = 'object_not_in_prerequisite_state',
-        HINT = 'a version came after the proof: `cdc-audit archive undo` puts the month back, and the next run proves it again';
+        HINT = format('a version came after the comparison: `cdc-audit archive undo %s` puts the month back', of_id);
   END IF;
 END
 $function$
